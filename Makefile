@@ -1,0 +1,71 @@
+# Each target sets up what it needs and is quick when that is done.
+#   make install   .venv with the project and everything its tests need
+#   make demo      stream a few German sentences to English with the bundled model
+#   make test      the tests
+#   make lint      everything static: format, lint, types, import direction, size, docstrings
+#   make check     lint, then test: the gate that CI runs
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.proactivellm-installed
+# Named in the stamp: an environment that was copied from elsewhere, or whose requirements have
+# changed since, is installed again.
+KEY := $(CURDIR) $(shell cat pyproject.toml constraints.txt | cksum)
+
+# The interpreter that makes .venv. Choose one with: make install PYTHON=/path/to/python3.12
+CAN_MAKE_VENV := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for python in python3 python3.11 python3.12 python3.13 python3.14 python; do \
+	"$$python" -c '$(CAN_MAKE_VENV)' 2>/dev/null && { echo "$$python"; break; }; done)
+
+DEMO_SOURCE ?= src/proactivellm/assets/tatoeba-sample/test.de
+DEMO_SENTENCES ?= 6
+DEMO_FLAGS ?= --rate 240
+PYTEST_FLAGS ?=
+
+.PHONY: install demo test lint check format
+.DEFAULT_GOAL := check
+
+install: $(STAMP)
+
+ifneq ($(shell cat $(STAMP) 2>/dev/null),$(KEY))
+.PHONY: $(STAMP)
+endif
+
+$(STAMP):
+	@if $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+		$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip --upgrade; \
+	elif [ -z "$(PYTHON)" ]; then \
+		echo "make: found no Python >= 3.11 with the venv module;" \
+			"name one: make install PYTHON=/path/to/python3.12" >&2; exit 1; \
+	elif ! "$(PYTHON)" -c '$(CAN_MAKE_VENV)' 2>/dev/null; then \
+		echo "make: PYTHON=$(PYTHON) cannot make the environment: Python >= 3.11 with the venv" \
+			"module is needed; name one: make install PYTHON=/path/to/python3.12" >&2; exit 1; \
+	else \
+		echo "making $(VENV) with $(PYTHON)"; "$(PYTHON)" -m venv --clear $(VENV); \
+	fi
+	@rm -f $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@echo "$(KEY)" > $(STAMP)
+
+demo: install
+	@test -f $(DEMO_SOURCE) || { echo "make: no such file: $(DEMO_SOURCE)" >&2; exit 1; }
+	@head -n $(DEMO_SENTENCES) $(DEMO_SOURCE) | $(BIN)/proactivellm stream --input - $(DEMO_FLAGS)
+
+test: install
+	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+# All of them run, also after one has failed.
+lint: install
+	@status=0; for check in "-m ruff format --check ." "-m ruff check ." "-m mypy" \
+		tools/check_imports.py tools/check_size.py tools/check_docstrings.py; do \
+		echo "python $$check"; $(BIN)/python $$check || status=1; \
+	done; exit $$status
+
+# In this order with `make -j` too, and with the tests run once.
+check:
+	@$(MAKE) lint
+	@$(MAKE) test
+
+format: install
+	$(BIN)/python -m ruff check --fix .
+	$(BIN)/python -m ruff format .

@@ -1,0 +1,43 @@
+"""Turn any Hugging Face causal LM into one that reads and writes at the same time."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# name -> module: loaded on first use, so that scoring a log does not import torch
+_EXPORTS = {
+    "StreamingCausalLM": "proactivellm.model.causal_lm",
+    "StreamSettings": "proactivellm.model.prompt",
+    "Session": "proactivellm.session.session",
+    "Batch": "proactivellm.session.batch",
+    "Sampling": "proactivellm.session.sampling",
+    "TextSegmenter": "proactivellm.units.text",
+    "Unit": "proactivellm.units.unit",
+    "parse_policy": "proactivellm.policy.spec",
+    "stream_text": "proactivellm.pipeline",
+    "read_log": "proactivellm.output.log",
+    "score": "proactivellm.metrics.report",
+    "train": "proactivellm.train.run",
+}
+__all__ = sorted(_EXPORTS)
+
+if TYPE_CHECKING:
+    from proactivellm.metrics.report import score
+    from proactivellm.model.causal_lm import StreamingCausalLM
+    from proactivellm.model.prompt import StreamSettings
+    from proactivellm.output.log import read_log
+    from proactivellm.pipeline import stream_text
+    from proactivellm.policy.spec import parse_policy
+    from proactivellm.session.batch import Batch
+    from proactivellm.session.sampling import Sampling
+    from proactivellm.session.session import Session
+    from proactivellm.train.run import train
+    from proactivellm.units.text import TextSegmenter
+    from proactivellm.units.unit import Unit
+
+
+def __getattr__(name: str) -> Any:
+    if name in _EXPORTS:
+        return getattr(import_module(_EXPORTS[name]), name)
+    raise AttributeError(f"module 'proactivellm' has no attribute {name!r}")

@@ -1,0 +1,118 @@
+"""Strict recipes: a TOML file in, a validated and frozen model out.
+
+The models themselves belong to the rooms that use them. Whatever is wrong in a file is told as a
+ValueError with one line for each mistake: the file, the dotted key, what is wrong, the remedy.
+"""
+
+import difflib
+import json
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+class Strict(BaseModel):
+    """Base of every recipe and of its tables: unknown keys are refused, instances are frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def load_toml(path: str | Path, model_class: type[ModelT]) -> ModelT:
+    """Reads one TOML file and validates it without guessing: the string "3" is not the number 3.
+
+    Args:
+        path: the file.
+        model_class: what the file must describe, usually a subclass of `Strict`; its nested models
+            are the file's tables.
+
+    Returns:
+        An instance of `model_class`.
+
+    Raises:
+        ValueError: the file cannot be read, is not TOML, or does not fit; one line per mistake.
+    """
+    data = _read_toml(Path(path))
+    try:
+        # By way of JSON, where strict means: no "3" for 3, no 1 for true; yet an array may become a
+        # tuple, and a string a path, a date or an enumeration, as none of these can be spelt there.
+        return model_class.model_validate_json(json.dumps(data, default=str), strict=True)
+    except ValidationError as error:
+        lines = [f"{path}: {_explain(detail, model_class)}" for detail in error.errors()]
+        raise ValueError("\n".join(lines)) from None
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file") from None
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"{path}: line {line}: not valid UTF-8; save the file as UTF-8") from None
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        found = re.fullmatch(r"(.*) \(at line (\d+), column \d+\)", str(error), re.DOTALL)
+        what = found[1] if found else str(error).removesuffix(" (at end of document)")
+        line = int(found[2]) if found else len(text.splitlines())
+        raise ValueError(f"{path}: line {line}: not valid TOML: {what}") from None
+
+
+def _explain(detail: ErrorDetails, model_class: type[BaseModel]) -> str:
+    """One validation error as `dotted.key: what is wrong`, on one line."""
+    location = detail["loc"]
+    if detail["type"] == "extra_forbidden":
+        *table, key = location
+        where = f"[{_dotted(tuple(table))}]" if table else "the top level"
+        hint = _nearest(str(key), _keys_at(model_class, tuple(table)))
+        return f"unknown key '{key}' in {where}; {hint}"
+    if detail["type"] == "missing":
+        return f"{_dotted(location)}: required key is missing"
+    what = " ".join(detail["msg"].removeprefix("Value error, ").split())
+    if not location:  # said by a validator of the whole recipe
+        return what
+    if detail["type"] == "model_type":  # JSON's word for it is "object"
+        what = "Input should be a table"
+    return f"{_dotted(location)}: {what}, not {detail['input']!r}"
+
+
+def _dotted(location: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in location)
+
+
+def _nearest(key: str, valid: list[str]) -> str:
+    near = difflib.get_close_matches(key, valid, n=1)
+    return f"did you mean '{near[0]}'?" if near else f"valid keys: {', '.join(sorted(valid))}"
+
+
+def _keys_at(model_class: type[BaseModel], table: tuple[int | str, ...]) -> list[str]:
+    """The valid keys of a table; of all its variants where it may be one of several models."""
+    models = [model_class]
+    for part in table:
+        annotations = [f.annotation for model in models for k, f in _fields(model) if k == part]
+        if annotations:  # otherwise an index into an array or the tag of a variant: stay
+            models = [inner for annotation in annotations for inner in _models_in(annotation)]
+    return [key for model in models for key, _ in _fields(model)]
+
+
+def _fields(model: type[BaseModel]) -> Iterator[tuple[str, Any]]:
+    for name, field in model.model_fields.items():
+        yield field.alias or name, field
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The models that occur in an annotation, such as A and B in `list[A | B] | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for argument in get_args(annotation) for model in _models_in(argument)]

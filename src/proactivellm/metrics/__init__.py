@@ -1,0 +1,1 @@
+"""Latency, quality and stability, computed from instance logs alone; no model, no torch."""

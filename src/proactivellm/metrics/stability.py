@@ -1,0 +1,36 @@
+"""Stability of what was shown: how much a policy that may revise its output takes back."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+
+def normalized_erasure(history: Sequence[str]) -> float | None:
+    """NE (Arivazhagan et al. 2020, re-translation): words taken back per word of the final text.
+
+    `sum_{t>=2} (|o_{t-1}| - |LCP(o_t, o_{t-1})|) / |o_final|` in words. A text that only continues
+    the one before it, be it in the middle of a word, takes nothing back.
+
+    Args:
+        history: every text that was shown for one instance, oldest first.
+
+    Returns:
+        0 for append-only output, 1 if as many words were taken back as remain; None if words were
+        taken back and none remain.
+    """
+    erased = sum(_erased_words(old, new) for old, new in pairwise(history))
+    if not erased:
+        return 0.0
+    final_length = len(history[-1].split())
+    return erased / final_length if final_length else None
+
+
+def _erased_words(old: str, new: str) -> int:
+    if new.startswith(old):
+        return 0
+    old_words, new_words = old.split(), new.split()
+    kept = 0
+    for old_word, new_word in zip(old_words, new_words, strict=False):
+        if old_word != new_word:
+            break
+        kept += 1
+    return len(old_words) - kept

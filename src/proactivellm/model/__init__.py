@@ -1,0 +1,1 @@
+"""A Hugging Face causal LM behind read / probe / write: layouts, masks, cache, attention probe."""

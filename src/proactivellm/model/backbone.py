@@ -1,0 +1,84 @@
+"""What the library asks of an unmodified transformers causal LM, and nothing else does.
+
+Legend: B = batch, S = tokens, D = model width, R = rows, V = vocabulary.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+KNOWN_LAYER_TYPES = {"full_attention": False, "sliding_attention": True}
+
+
+def layer_windows(config: Any) -> dict[str, int | None]:
+    """Attention window per layer type, in the form `masks.layer_masks` takes.
+
+    Args:
+        config: a transformers model configuration.
+
+    Returns:
+        `{"all": window}` for models that take one mask, else one entry per layer type.
+
+    Raises:
+        ValueError: if a layer is of a kind that keeps no per-token keys and values.
+    """
+    config = config.get_text_config()
+    window = getattr(config, "sliding_window", None)
+    layer_types = getattr(config, "layer_types", None)
+    if not layer_types:
+        return {"all": window}
+    unknown = sorted(set(layer_types) - set(KNOWN_LAYER_TYPES))
+    if unknown:
+        raise ValueError(
+            f"model type {config.model_type!r} has layers of type {', '.join(unknown)}: only layers "
+            "that keep keys and values per token can stream (a recurrent state cannot take back a "
+            "probe, and depends on the order of arrival)"
+        )
+    return {kind: window if KNOWN_LAYER_TYPES[kind] else None for kind in set(layer_types)}
+
+
+def hidden_states(
+    model: PreTrainedModel,
+    embeddings_BSD: Tensor,
+    position_BS: Tensor,
+    mask: Tensor | dict[str, Tensor],
+    **kwargs: Any,
+) -> Tensor:
+    """Last hidden states of the decoder, without its output layer.
+
+    Args:
+        model: a causal LM.
+        embeddings_BSD: input embeddings.
+        position_BS: position ids, int64.
+        mask: bool, True = attend, [B, 1, S, K] or a dict of them per layer type.
+        **kwargs: passed to the decoder (cache, attention probe).
+
+    Returns:
+        [B, S, D], after the final norm.
+    """
+    output = model.get_decoder()(
+        inputs_embeds=embeddings_BSD, position_ids=position_BS, attention_mask=mask, **kwargs
+    )
+    return output.last_hidden_state
+
+
+def project(model: PreTrainedModel, hidden_RD: Tensor) -> Tensor:
+    """The output layer on chosen rows, with the scaling and soft cap some families put after it.
+
+    Args:
+        model: a causal LM.
+        hidden_RD: hidden states of the rows that need a distribution.
+
+    Returns:
+        logits [R, V].
+    """
+    logits_RV = model.get_output_embeddings()(hidden_RD)
+    config = model.config.get_text_config()
+    if getattr(config, "logit_scale", None):  # Cohere
+        logits_RV = logits_RV * config.logit_scale
+    if getattr(config, "logits_scaling", None):  # Granite
+        logits_RV = logits_RV / config.logits_scaling
+    cap = getattr(config, "final_logit_softcapping", None)  # Gemma
+    return torch.tanh(logits_RV / cap) * cap if cap else logits_RV

@@ -1,0 +1,157 @@
+"""How a model is addressed: the texts around source and target, and the settings saved beside it.
+
+The prompt (system text, instruction) opens the source group, what closes the user turn ends it,
+the assistant prefix opens the target group.
+"""
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+from transformers import PreTrainedTokenizerBase
+
+from proactivellm.config import Strict
+from proactivellm.model.layout import Layout, make_layout
+
+SETTINGS_FILE = "streaming.json"
+_SOURCE_MARK = "<<<source>>>"
+
+
+class Prompt(Strict):
+    """The fixed texts of a stream; special tokens in them are control tokens.
+
+    Attributes:
+        source_head: before the first source unit.
+        source_tail: after the last source unit.
+        target_head: the assistant prefix; if empty, the tokenizer's BOS (or EOS) token stands there.
+    """
+
+    source_head: str = ""
+    source_tail: str = ""
+    target_head: str = ""
+
+
+class PromptIds(Strict):
+    """A prompt as token ids.
+
+    Attributes:
+        source_head: ids before the first unit.
+        source_tail: ids that arrive with the final unit.
+        target_head: at least one id.
+    """
+
+    source_head: tuple[int, ...]
+    source_tail: tuple[int, ...]
+    target_head: tuple[int, ...]
+
+
+class StreamSettings(Strict):
+    """Everything a model folder says about streaming (file `streaming.json`).
+
+    Attributes:
+        layout: name of the layout.
+        phi: first target position (grouped) or target offset (interleaved).
+        boundary: where decisions are taken.
+        prompt: the fixed texts.
+    """
+
+    layout: Literal["grouped", "interleaved"] = "grouped"
+    phi: int = 0
+    boundary: Literal["word", "token"] = "word"
+    prompt: Prompt = Prompt()
+
+    def make_layout(self) -> Layout:
+        """The layout these settings name."""
+        return make_layout(self.layout, self.phi)
+
+    def save(self, folder: str | Path) -> None:
+        """Write `streaming.json`.
+
+        Args:
+            folder: the model folder.
+        """
+        text = json.dumps(self.model_dump(), indent=2, ensure_ascii=False)
+        (Path(folder) / SETTINGS_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def load_settings(folder: str | Path) -> StreamSettings | None:
+    """Read `streaming.json`.
+
+    Args:
+        folder: the model folder.
+
+    Returns:
+        The settings, or None where the folder has none (a model not trained by this library).
+
+    Raises:
+        ValueError: if the file is malformed.
+    """
+    path = Path(folder) / SETTINGS_FILE
+    if not path.is_file():
+        return None
+    try:
+        return StreamSettings.model_validate_json(path.read_text(encoding="utf-8"))
+    except (ValidationError, UnicodeDecodeError) as error:
+        reason = str(error).replace("\n", " ")
+        raise ValueError(f"{path} is not a valid settings file: {reason}") from None
+
+
+def chat_prompt(
+    tokenizer: PreTrainedTokenizerBase, instruction: str = "", system: str = ""
+) -> Prompt:
+    """Split a tokenizer's chat template around the source text.
+
+    Args:
+        tokenizer: must have a chat template.
+        instruction: text before the source in the user turn.
+        system: text of the system turn; none if empty.
+
+    Returns:
+        The prompt whose target head is the template's generation prompt.
+
+    Raises:
+        ValueError: if there is no chat template, or it changes or repeats the user's text.
+    """
+    if not tokenizer.chat_template:
+        raise ValueError("the tokenizer has no chat template; give the prompt as raw text")
+    messages = [{"role": "system", "content": system}] if system else []
+    messages.append({"role": "user", "content": instruction + _SOURCE_MARK})
+    turns = tokenizer.apply_chat_template(messages, tokenize=False)
+    whole = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    if turns.count(_SOURCE_MARK) != 1 or not whole.startswith(turns):
+        raise ValueError("the chat template does not keep the user's text in one place")
+    head, tail = turns.split(_SOURCE_MARK)
+    return Prompt(source_head=head, source_tail=tail, target_head=whole[len(turns) :])
+
+
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> PromptIds:
+    """Token ids of a prompt.
+
+    Args:
+        tokenizer: of the model.
+        prompt: the texts.
+
+    Returns:
+        The ids; the target head falls back to BOS, then EOS.
+
+    Raises:
+        ValueError: if the target head is empty and the tokenizer has neither BOS nor EOS.
+    """
+
+    def ids(text: str) -> tuple[int, ...]:
+        return tuple(tokenizer.encode(text, add_special_tokens=False)) if text else ()
+
+    head = ids(prompt.target_head)
+    if not head:
+        start = tokenizer.bos_token_id
+        start = tokenizer.eos_token_id if start is None else start
+        if start is None:
+            raise ValueError(
+                "the target needs a first token: set prompt.target_head, or use a tokenizer with a "
+                "BOS or EOS token"
+            )
+        head = (start,)
+    return PromptIds(
+        source_head=ids(prompt.source_head), source_tail=ids(prompt.source_tail), target_head=head
+    )

@@ -1,0 +1,1 @@
+"""What leaves a session: stable text, and the instance log that metrics read."""

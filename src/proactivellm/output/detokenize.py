@@ -1,0 +1,181 @@
+"""Token ids in, stable text out: deltas that only ever append, and where words begin.
+
+A token is not a piece of text: it may be half a character, or a space that is dropped at the start.
+`Detokenizer` emits text as soon as no later token can change it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_REPLACEMENT = "\ufffd"
+_BYTE_PIECE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
+_SPACE_MARKERS = ("Ġ", "▁")
+_WINDOW = 16  # tokens decoded at most per push, outside a run of byte pieces
+_CONTEXT = 5  # decided tokens kept on the left: more than a UTF-8 character has bytes
+
+
+def _decode(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int]) -> str:
+    return tokenizer.decode(
+        list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+    )
+
+
+class Detokenizer:
+    """Incremental decoding of one target.
+
+    The deltas of all tokens and of `finish`, joined, are
+    `tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)` without
+    one leading space, if that has one. A delta never holds half a character and is never taken
+    back. Held back until decided are:
+
+    - the bytes of an unfinished character (they would decode to U+FFFD);
+    - a run of byte pieces <0xNN> (byte_fallback, as in Llama 2), to its end: such a tokenizer
+      decodes the run as a whole, and one bad byte changes all of its characters.
+
+    Only the undecided tail and a few tokens before it are decoded, so a push takes constant time
+    on average however long the target is. Copy a detokenizer with `clone`, for instance to see the
+    text of a draft that may yet be dropped: `detokenizer.clone().finish()`.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Starts an empty target.
+
+        Args:
+            tokenizer: the tokenizer of the model that writes.
+        """
+        self.tokenizer = tokenizer
+        self._skipped = {
+            token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special
+        }
+        self._window: list[int] = []  # context and undecided tail
+        self._num_shown = 0  # characters of the decoded window that are emitted
+        self._deltas: list[str] = []
+        self._finished = False
+
+    @property
+    def text(self) -> str:
+        """All text emitted so far."""
+        return "".join(self._deltas)
+
+    def push(self, token_id: int) -> str:
+        """Takes the next token.
+
+        Args:
+            token_id: a token id; special tokens and ids outside the vocabulary write nothing.
+
+        Returns:
+            The text that this token decides, often empty.
+
+        Raises:
+            ValueError: after `finish`.
+        """
+        if self._finished:
+            raise ValueError(
+                f"token {token_id} came after finish(): call finish() on a clone() to go on"
+            )
+        token_id = int(token_id)
+        piece = self.tokenizer.convert_ids_to_tokens(token_id)
+        if token_id in self._skipped or piece is None:
+            return ""
+        self._window.append(token_id)
+        if _BYTE_PIECE.fullmatch(piece):
+            return ""
+        decoded = _decode(self.tokenizer, self._window)
+        num_decided = len(decoded) - decoded.endswith(_REPLACEMENT)
+        delta = decoded[self._num_shown : num_decided]
+        self._num_shown = max(self._num_shown, num_decided)
+        if len(self._window) > _WINDOW:
+            # A UTF-8 character cannot begin inside another one, so that what follows the decided
+            # part decodes alike even if the shorter window begins inside a character.
+            self._window = self._window[-_CONTEXT:]
+            num_held = len(decoded) - self._num_shown
+            self._num_shown = len(_decode(self.tokenizer, self._window)) - num_held
+        return self._emit(delta)
+
+    def finish(self) -> str:
+        """Ends the target.
+
+        Returns:
+            What was held back; a character that was never completed shows as U+FFFD. Empty when
+            called again.
+        """
+        delta = _decode(self.tokenizer, self._window)[self._num_shown :] if self._window else ""
+        self._window, self._num_shown, self._finished = [], 0, True
+        return self._emit(delta)
+
+    def clone(self) -> Detokenizer:
+        """Returns an independent copy that shares the tokenizer."""
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        twin._window, twin._deltas = list(self._window), list(self._deltas)
+        return twin
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the state as plain JSON types."""
+        return {
+            "window": list(self._window),
+            "num_shown": self._num_shown,
+            "deltas": [self.text] if self._deltas else [],
+            "finished": self._finished,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores a state.
+
+        Args:
+            state: what `state_dict` returned, of a detokenizer with the same tokenizer.
+        """
+        self._window, self._num_shown = list(state["window"]), int(state["num_shown"])
+        self._deltas, self._finished = list(state["deltas"]), bool(state["finished"])
+
+    def _emit(self, delta: str) -> str:
+        """Records a delta; the first one of a target loses its leading space."""
+        if delta:
+            delta = delta if self._deltas else delta.removeprefix(" ")
+            self._deltas.append(delta)
+        return delta
+
+
+def word_starts(tokenizer: PreTrainedTokenizerBase) -> list[bool]:
+    """Tells for each token whether writing it begins a new word.
+
+    A token begins a word if its piece carries a space marker ("Ġ" of byte-level BPE, "▁" of
+    SentencePiece) or if the text it adds after another token begins with white space: that covers
+    line breaks, and tokenizers whose pieces carry no marker because decoding puts the spaces
+    (WordPiece: all but "##..."). Special tokens, the end of the target among them, count as starts:
+    they close the word before them.
+
+    Where nothing marks a start, the list is False but for special tokens, a whole target then is
+    one word, and decisions have to be made at every token. That is so for tokenizers that mark the
+    end of words instead ("</w>"), for characters or bytes, and for the pieces of languages written
+    without spaces, in any tokenizer. White space in two pieces in a row counts as two starts.
+
+    Args:
+        tokenizer: the tokenizer of the model that writes.
+
+    Returns:
+        A list of `len(tokenizer)` values, indexed by token id. A model may have more rows than
+        that in its output layer; such ids write nothing.
+    """
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    pieces = [piece or "" for piece in tokenizer.convert_ids_to_tokens(range(len(tokenizer)))]
+    starts = [i in special or piece.startswith(_SPACE_MARKERS) for i, piece in enumerate(pieces)]
+    unmarked = [i for i, start in enumerate(starts) if not start]
+    anchor = next((i for i in unmarked if _is_plain(_decode(tokenizer, [i]))), None)
+    if anchor is None:
+        return starts
+    num_before = len(_decode(tokenizer, [anchor]))
+    for i in unmarked:
+        starts[i] = _decode(tokenizer, [anchor, i])[num_before:][:1].isspace()
+    return starts
+
+
+def _is_plain(text: str) -> bool:
+    """Whether text can stand before any token without changing, or being changed by, it."""
+    return bool(text) and _REPLACEMENT not in text and not text.isspace()

@@ -1,0 +1,248 @@
+"""The instance log: JSON lines, one per source, the only thing between running and scoring.
+
+The names of SimulEval's `instances.log` are kept, so its `--score-only` and `omnisteval shortform`
+read the file as it is, and its logs are read here; what is added to them is ignored by both.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from pydantic import TypeAdapter, ValidationError
+
+VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Instance:
+    """One source, what was written for it, and when.
+
+    Attributes:
+        version: format of the log; 1.
+        index: place of the source in its file, from 0.
+        source: the source text (or the name of the recording).
+        source_length: source units in the stream.
+        prediction: the whole target text; its words are what `str.split()` gives.
+        prediction_length: words of the prediction.
+        reference: the wanted target; None if there is none (SimulEval then scores latency against
+            the length of the prediction, as is done here).
+        delays: for each target word, source units read when it was written.
+        elapsed: for each target word, ms from the start of the stream until it was written, on a
+            clock where listening (at a stated arrival rate) and computing overlap.
+        token_delays: the schedule g: for each target token, the end-of-stream token included,
+            source units read when it was predicted.
+        policy: canonical spec of the policy.
+        forwards: forward passes of the model; None if not recorded.
+        tokens: tokens that went through the model; None if not recorded.
+        first_token_ms: ms from the start of the stream until the first target token; None if there
+            was none.
+        source_ms: ms until the whole source has arrived, on the clock of `elapsed`; None if not
+            recorded.
+        revisions: every text that was shown, oldest first, for policies that take words back.
+
+    Raises:
+        ValueError: the version is not supported, or delays, elapsed times and words differ in
+            number.
+    """
+
+    version: int = VERSION
+    index: int
+    source: str
+    source_length: int
+    prediction: str
+    prediction_length: int
+    reference: str | None = None
+    delays: list[int]
+    elapsed: list[float]
+    token_delays: list[int]
+    policy: str
+    forwards: int | None
+    tokens: int | None
+    first_token_ms: float | None = None
+    source_ms: float | None = None
+    revisions: list[str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.version != VERSION:
+            raise ValueError(
+                f"log version {self.version} is not supported (supported: {VERSION}); "
+                "score it with the release that wrote it"
+            )
+        counts = {
+            "prediction_length": self.prediction_length,
+            "delays": len(self.delays),
+            "elapsed": len(self.elapsed),
+            "words in the prediction": len(self.prediction.split()),
+        }
+        if len(set(counts.values())) > 1:
+            found = ", ".join(f"{name}: {count}" for name, count in counts.items())
+            raise ValueError(
+                f"the numbers of target words disagree ({found}); each word, as str.split() counts "
+                "them, needs one delay and one elapsed time"
+            )
+
+
+_INSTANCE = TypeAdapter(Instance)
+
+
+def write_instance(file: TextIO, instance: Instance) -> None:
+    """Appends one instance as one line and flushes it, so that an interruption loses at most it.
+
+    Args:
+        file: text file open for writing with `encoding="utf-8"`.
+        instance: what to write. Optional fields that are None are left out, except the reference:
+            SimulEval takes an absent one for a reference of one word.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    record = asdict(instance)
+    for key in ("first_token_ms", "source_ms", "revisions"):
+        if record[key] is None:
+            del record[key]
+    file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
+    file.flush()
+
+
+def read_log(path: str | Path) -> list[Instance]:
+    """Reads an instance log, or the `instances.log` of SimulEval with latencies in words.
+
+    In a log of SimulEval, `token_delays` are the delays, `policy` is "unknown", `forwards` and
+    `tokens` are None, and fractions of a unit (speech, in ms) are rounded.
+
+    Args:
+        path: the log.
+
+    Returns:
+        The instances in the order of the file; blank lines are passed over.
+
+    Raises:
+        ValueError: no such file, or a line is malformed, lacks a key, has another version, or
+            repeats an index; names the file, the line and the remedy.
+    """
+    return _parse_lines(Path(path), _read_bytes(Path(path)))
+
+
+def recover_log(path: str | Path) -> list[Instance]:
+    """Makes the log of an interrupted run fit to be appended to.
+
+    A last line that was cut off is removed from the file; a missing final newline is added.
+
+    Args:
+        path: the log; it need not exist.
+
+    Returns:
+        The instances that are complete, none if there is no such file.
+
+    Raises:
+        ValueError: as `read_log`, for whatever an interruption does not explain.
+    """
+    file = Path(path)
+    if not file.exists():
+        return []
+    content = _read_bytes(file)
+    kept, newline, tail = content.rpartition(b"\n")
+    # Only the beginning of a record is removed: any other text is not ours to delete.
+    cut_off = tail.startswith(b"{") and not _is_json(tail)
+    instances = _parse_lines(file, kept if cut_off else content)
+    if cut_off:
+        os.truncate(file, len(kept) + len(newline))
+    elif tail:
+        with file.open("ab") as stream:
+            stream.write(b"\n")
+    return instances
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file") from None
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
+
+
+def _parse_lines(path: Path, content: bytes) -> list[Instance]:
+    instances = []
+    line_of_index: dict[int, int] = {}
+    for number, line in _numbered_lines(content):
+        where = f"{path}: line {number}"
+        instance = _parse(line, where)
+        first = line_of_index.setdefault(instance.index, number)
+        if first != number:
+            raise ValueError(
+                f"{where}: index {instance.index} is already that of line {first}; "
+                "delete one of the two lines"
+            )
+        instances.append(instance)
+    return instances
+
+
+def _numbered_lines(content: bytes) -> Iterator[tuple[int, bytes]]:
+    for number, line in enumerate(content.split(b"\n"), start=1):
+        if line.strip():
+            yield number, line
+
+
+def _parse(line: bytes, where: str) -> Instance:
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise ValueError(
+            f"{where}: not JSON ({error}); if the run was interrupted here, "
+            "resume it or delete the line"
+        ) from None
+    if not isinstance(record, dict):
+        raise ValueError(f"{where}: an instance is a JSON object, found {str(record)[:40]!r}")
+    if "version" not in record:
+        record = _from_simuleval(record)
+    try:
+        return _INSTANCE.validate_python(record)
+    except ValidationError as error:
+        raise ValueError(f"{where}: {_explain(error)}") from None
+
+
+def _from_simuleval(record: dict[str, Any]) -> dict[str, Any]:
+    """A record without version: what only our logs hold is filled in."""
+    record = dict(record)
+    if isinstance(record.get("source"), list):  # speech: the recording, then facts about it
+        record["source"] = str(next(iter(record["source"]), ""))
+    if isinstance(record.get("source_length"), float):
+        record["source_length"] = _rounded(record["source_length"])
+    if isinstance(record.get("delays"), list):
+        record["delays"] = [_rounded(delay) for delay in record["delays"]]
+        record.setdefault("token_delays", record["delays"])
+    missing = {"policy": "unknown", "forwards": None, "tokens": None}
+    return missing | record
+
+
+def _rounded(number: Any) -> Any:
+    return round(number) if isinstance(number, float) and abs(number) < float("inf") else number
+
+
+def _explain(error: ValidationError) -> str:
+    """The first thing that is wrong, with its remedy."""
+    details = error.errors(include_url=False)
+    missing = [str(detail["loc"][0]) for detail in details if detail["type"] == "missing"]
+    if missing:
+        return (
+            f"missing {', '.join(missing)}; an instance log holds these in every line "
+            "(it is what `evaluate` and SimulEval write)"
+        )
+    detail = details[0]
+    message = detail["msg"].removeprefix("Value error, ")
+    if not detail["loc"]:
+        return message
+    key = ".".join(str(part) for part in detail["loc"])
+    return f"{key} = {str(detail['input'])[:40]!r}: {message[0].lower()}{message[1:]}"

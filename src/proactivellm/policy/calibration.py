@@ -1,0 +1,265 @@
+"""The calibration table: thresholds measured on dev data -> the threshold for a target latency.
+
+`calibrate` stores it beside the model as calibration.json; ``entropy:laal=3`` is looked up in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
+
+from proactivellm.policy.endogenous import Heads, ThresholdPolicy
+from proactivellm.policy.options import Scalar, format_scalar
+
+CALIBRATION_FILE = "calibration.json"
+
+# What a spec may give instead of a threshold -> the field of a point that holds it.
+TARGETS: Mapping[str, str] = {"laal": "LAAL", "rco": "RCO", "al": "AL", "quantile": "quantile"}
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class CalibrationPoint(_Strict):
+    """One policy as measured on dev data.
+
+    Args:
+        policy: Name of the policy.
+        options: All its keys but the threshold, defaults included.
+        threshold: The threshold.
+        quantile: Share of the dev statistic below the threshold, when that is how it was chosen.
+        LAAL: Length-adaptive average lagging, source units.
+        RCO: Reading completeness, 0 to 1.
+        AL: Average lagging, source units.
+        BLEU: Quality, 0 to 100.
+    """
+
+    policy: str
+    options: dict[str, int | float | str | None]
+    threshold: float
+    quantile: float | None = None
+    LAAL: float
+    RCO: float
+    AL: float
+    BLEU: float
+
+    @classmethod
+    def measured(
+        cls, policy: ThresholdPolicy, scores: Mapping[str, float], quantile: float | None = None
+    ) -> CalibrationPoint:
+        """Make the point of a policy that was run on dev data.
+
+        Args:
+            policy: The policy that was run.
+            scores: At least LAAL, RCO, AL and BLEU.
+            quantile: The quantile that gave the threshold, if one did.
+
+        Returns:
+            The point.
+
+        Raises:
+            ValueError: When a score is missing or not finite.
+        """
+        missing = [name for name in ("LAAL", "RCO", "AL", "BLEU") if name not in scores]
+        if missing:
+            raise ValueError(f"scores of {policy.spec} lack {', '.join(missing)}")
+        options = {k: v for k, v in policy.options.items() if k != "threshold"}
+        return cls(
+            policy=policy.name,
+            options=options,
+            threshold=policy.threshold,
+            quantile=quantile,
+            LAAL=scores["LAAL"],
+            RCO=scores["RCO"],
+            AL=scores["AL"],
+            BLEU=scores["BLEU"],
+        )
+
+
+class CalibrationMeta(_Strict):
+    """Where the table comes from.
+
+    Args:
+        source: The data, in words; say "dev", never test.
+        num_instances: How many instances were run.
+    """
+
+    source: str
+    num_instances: PositiveInt
+
+
+class Calibration(_Strict):
+    """All points measured for one model.
+
+    Args:
+        version: Version of the file format.
+        meta: The data behind it.
+        heads: (layer, head) pairs for ``attention:heads=calibrated``, or None.
+        points: The measurements, in any order.
+    """
+
+    version: Literal[1] = 1
+    meta: CalibrationMeta
+    heads: tuple[tuple[NonNegativeInt, NonNegativeInt], ...] | None = None
+    points: tuple[CalibrationPoint, ...]
+
+    @classmethod
+    def load(cls, path: str | Path) -> Calibration:
+        """Read a table.
+
+        Args:
+            path: The JSON file, or the model folder that holds calibration.json.
+
+        Returns:
+            The table.
+
+        Raises:
+            ValueError: When there is none, or it is malformed.
+        """
+        file = Path(path)
+        file = file / CALIBRATION_FILE if file.is_dir() else file
+        try:
+            return cls.model_validate_json(file.read_text(encoding="utf-8"), strict=True)
+        except OSError as error:
+            raise ValueError(
+                f"no calibration table at {file} ({error.strerror}); "
+                "make one with `proactivellm calibrate`"
+            ) from None
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"])) or "file"
+            raise ValueError(
+                f"{file} is no calibration table of version 1: {where}: {first['msg']} "
+                f"({error.error_count()} problem(s)); make it anew with `proactivellm calibrate`"
+            ) from None
+
+    def save(self, path: str | Path) -> None:
+        """Write the table as JSON.
+
+        Args:
+            path: The JSON file, or the model folder to hold calibration.json.
+        """
+        file = Path(path)
+        file = file / CALIBRATION_FILE if file.is_dir() else file
+        file.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+    def resolve(
+        self, name: str, options: Mapping[str, Scalar], target: str, value: float
+    ) -> tuple[float, dict[str, Scalar]]:
+        """Find the threshold that gave a target on dev data.
+
+        Points with the same options make a curve. Only curves that agree with `options` count;
+        of those that reach the target, the one with the best BLEU there (interpolated) wins.
+
+        Args:
+            name: Name of the policy.
+            options: The options the user fixed (scalars, as in CalibrationPoint.options); those not
+                named are free.
+            target: "laal" or "al" (source units), "rco" or "quantile" (0 to 1).
+            value: The target's value.
+
+        Returns:
+            The threshold (6 significant digits) and all options of the curve.
+
+        Raises:
+            ValueError: When no curve reaches the value; names the range covered.
+        """
+        if target not in TARGETS:
+            raise ValueError(f"unknown target {target!r}; use one of {', '.join(TARGETS)}")
+        asked = ",".join(f"{k}={format_scalar(v)}" for k, v in {target: value, **options}.items())
+        groups = self._groups(name, options, target)
+        if not groups:
+            raise ValueError(
+                f"{name}:{asked} is not in the calibration table, which has no {target} of {name} "
+                f"with such options; measure it with `proactivellm calibrate --policy {name}`"
+            )
+        curves = [_curve(points, TARGETS[target]) for points in groups]
+        reached = [
+            (curve.at(value), dict(points[0].options))
+            for curve, points in zip(curves, groups, strict=True)
+            if curve.target[0] <= value <= curve.target[-1]
+        ]
+        if not reached:
+            raise ValueError(
+                f"{name}:{asked} is outside the calibrated range, {target} {_ranges(curves)}; "
+                f"choose a value inside, or measure more with `proactivellm calibrate --policy "
+                f"{name}`"
+            )
+        (threshold, _), best = max(reached, key=lambda candidate: candidate[0][1])
+        return float(f"{threshold:.6g}"), best
+
+    def _groups(
+        self, name: str, options: Mapping[str, Scalar], target: str
+    ) -> list[list[CalibrationPoint]]:
+        """Points of `name` that have the target and agree with `options`, one list a curve."""
+        groups: dict[frozenset[tuple[str, Scalar]], list[CalibrationPoint]] = {}
+        for point in self.points:
+            agrees = all(k in point.options and point.options[k] == v for k, v in options.items())
+            if point.policy == name and agrees and getattr(point, TARGETS[target]) is not None:
+                groups.setdefault(frozenset(point.options.items()), []).append(point)
+        return list(groups.values())
+
+    @property
+    def attention_heads(self) -> Heads:
+        """The calibrated heads; raises ValueError when the table has none."""
+        if not self.heads:
+            raise ValueError(
+                "the calibration table has no attention heads; "
+                "make them with `proactivellm calibrate --policy attention`"
+            )
+        return self.heads
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """Blocks of a calibration curve, by strictly increasing target."""
+
+    target: tuple[float, ...]
+    threshold: tuple[float, ...]
+    bleu: tuple[float, ...]
+
+    def at(self, value: float) -> tuple[float, float]:
+        """Interpolate linearly: (threshold, BLEU) where the target is `value`."""
+        threshold = np.interp(value, self.target, self.threshold)
+        return float(threshold), float(np.interp(value, self.target, self.bleu))
+
+
+def _curve(points: Sequence[CalibrationPoint], field: str) -> _Curve:
+    """Make target-versus-threshold strictly monotone by isotonic regression.
+
+    Latency is monotone in the threshold in expectation, but measured with noise. Whether it rises
+    or falls is read off the points (sign of their covariance). Neighbours in the wrong order, or
+    level, are pooled to their mean (pool adjacent violators), threshold and BLEU with them.
+    """
+    ordered = sorted(points, key=lambda point: point.threshold)
+    rows = np.array([(getattr(p, field), p.threshold, p.BLEU) for p in ordered], dtype=np.float64)
+    deviation = rows - rows.mean(axis=0)
+    if deviation[:, 0] @ deviation[:, 1] < 0:
+        rows = rows[::-1]
+    blocks: list[tuple[np.ndarray, int]] = []  # (sum of rows, number of rows)
+    for row in rows:
+        total, count = row, 1
+        while blocks and blocks[-1][0][0] / blocks[-1][1] >= total[0] / count:
+            earlier, num_earlier = blocks.pop()
+            total, count = total + earlier, count + num_earlier
+        blocks.append((total, count))
+    means = [total / count for total, count in blocks]
+    target, threshold, bleu = (tuple(map(float, column)) for column in zip(*means, strict=True))
+    return _Curve(target, threshold, bleu)
+
+
+def _ranges(curves: Sequence[_Curve]) -> str:
+    """Name the union of the ranges of the curves: "1.5 to 4.2 and 6 to 8"."""
+    merged: list[tuple[float, float]] = []
+    for low, high in sorted((curve.target[0], curve.target[-1]) for curve in curves):
+        if merged and low <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(high, merged[-1][1]))
+        else:
+            merged.append((low, high))
+    return " and ".join(f"{low:.3g} to {high:.3g}" for low, high in merged)

@@ -1,0 +1,144 @@
+"""Policies that look at counters only: wait-k, offline, and the replay of a trace."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from proactivellm.policy.base import WHOLE_SOURCE, Observation, Policy
+from proactivellm.policy.options import check_int, option
+
+
+def parse_trace(text: str) -> tuple[int, ...]:
+    """Read a trace: ``1-2-4-4``, or the name of a file with one JSON list of whole numbers.
+
+    Args:
+        text: The numbers joined by dashes, or a file name.
+
+    Returns:
+        Source units read before each target word.
+
+    Raises:
+        ValueError: When it is neither.
+    """
+    if re.fullmatch(r"\d+(-\d+)*", text):
+        return tuple(int(part) for part in text.split("-"))
+    try:
+        trace = json.loads(Path(text).read_text(encoding="utf-8"))
+    except OSError:
+        raise ValueError(
+            f"must be numbers such as 1-2-4-4 or a readable file, got {text!r}"
+        ) from None
+    except ValueError:
+        raise ValueError(f"must be a file with one JSON list, but {text!r} is not JSON") from None
+    if not isinstance(trace, list) or any(type(units) is not int for units in trace):
+        raise ValueError(
+            f"must be one JSON list of whole numbers, but {text!r} holds something else; "
+            "a policy replays one trace, so store one list per file"
+        )
+    return tuple(trace)
+
+
+def format_trace(trace: tuple[int, ...]) -> str:
+    """Write a trace inline, the inverse of `parse_trace`."""
+    return "-".join(map(str, trace))
+
+
+class _Scheduled(Policy):
+    """Writes as soon as the required units are read."""
+
+    def _write(self, observation: Observation) -> Tensor:
+        return torch.ones_like(observation.source_finished_B)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WaitK(_Scheduled):
+    """Read k units, then write one word for each unit read.
+
+    STACL, Ma et al. 2019 (arXiv 1810.08398).
+
+    Args:
+        k: Lag in source units, at least 1.
+    """
+
+    name: ClassVar[str] = "wait-k"
+    main_key: ClassVar[str | None] = "k"
+
+    k: int = option()
+
+    def __post_init__(self) -> None:
+        check_int("k", self.k, 1)
+
+    @property
+    def min_lag(self) -> int:
+        """The lag k."""
+        return self.k
+
+    @property
+    def max_lag(self) -> int | None:
+        """The lag k."""
+        return self.k
+
+
+@dataclass(frozen=True, kw_only=True)
+class Offline(_Scheduled):
+    """Read the whole source, then write."""
+
+    name: ClassVar[str] = "offline"
+
+    def required_units(self, words_written: int) -> int | None:
+        """Return None: the whole source, whatever `words_written`."""
+        return None
+
+    def required_units_B(self, words_written_B: Tensor) -> Tensor:
+        """Return WHOLE_SOURCE for each lane of `words_written_B`."""
+        return torch.full_like(words_written_B, WHOLE_SOURCE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fixed(_Scheduled):
+    """Replay one trace: the units read before each word; words beyond it wait for the whole source.
+
+    The trace belongs to one source: one policy per instance.
+
+    Args:
+        trace: g per target word, non-decreasing, from 1. In a spec inline (``fixed:1-2-4-4``) or
+            from a file with one JSON list (``fixed:trace=FILE``).
+    """
+
+    name: ClassVar[str] = "fixed"
+    main_key: ClassVar[str | None] = "trace"
+
+    trace: tuple[int, ...] = option(parse=parse_trace, write=format_trace)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "trace", tuple(self.trace))
+        if not self.trace:
+            raise ValueError("trace must name at least one word, got an empty one")
+        for units in self.trace:
+            check_int("every entry of trace", units, 1)
+        if any(later < earlier for earlier, later in zip(self.trace, self.trace[1:], strict=False)):
+            raise ValueError(
+                f"trace must never decrease, got {format_trace(self.trace)}: "
+                "what has been read stays read"
+            )
+
+    def required_units(self, words_written: int) -> int | None:
+        """Return the trace's entry for the word after `words_written`; None beyond its end."""
+        return self.trace[words_written] if words_written < len(self.trace) else None
+
+    def required_units_B(self, words_written_B: Tensor) -> Tensor:
+        """Return `required_units` of each lane of `words_written_B`, int64."""
+        required_W = self._required_W.to(words_written_B.device)
+        return required_W[words_written_B.clamp(max=len(self.trace))]
+
+    @cached_property
+    def _required_W(self) -> Tensor:
+        return torch.tensor([*self.trace, WHOLE_SOURCE], dtype=torch.int64)

@@ -1,0 +1,81 @@
+"""One key of a policy spec: its text form, its JSON scalar, and the checks of its value."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+Scalar = int | float | str | None
+
+
+def parse_int(text: str) -> int:
+    """Read a whole number; raises ValueError when `text` is something else."""
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"must be a whole number, got {text!r}") from None
+
+
+def parse_optional_int(text: str) -> int | None:
+    """Read a whole number, or ``none``; raises ValueError when `text` is neither."""
+    return None if text == "none" else parse_int(text)
+
+
+def parse_float(text: str) -> float:
+    """Read a number; raises ValueError when `text` is something else."""
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"must be a number, got {text!r}") from None
+
+
+def format_scalar(value: object) -> str:
+    """Write a number or None so that reading it gives the same value: 1.2, 3, none."""
+    if isinstance(value, float):
+        return repr(value).removesuffix(".0")
+    return "none" if value is None else str(value)
+
+
+def option(
+    *,
+    default: Any = dataclasses.MISSING,
+    parse: Callable[[str], Any] = parse_int,
+    write: Callable[[Any], str] = format_scalar,
+) -> Any:
+    """Declare one key of a policy spec: a dataclass field with its text form.
+
+    Args:
+        default: Value when the key is not given; without one the key is required.
+        parse: Text to value; raises ValueError that begins with "must".
+        write: Value to text, the inverse of `parse`.
+
+    Returns:
+        A dataclass field.
+    """
+    return dataclasses.field(default=default, metadata={"parse": parse, "write": write})
+
+
+def check_int(key: str, value: object, minimum: int | None = None) -> None:
+    """Raise ValueError unless `value` of option `key` is an int of at least `minimum`."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{key} must be a whole number, got {value!r}")
+    if minimum is not None and value < minimum:
+        raise ValueError(f"{key} must be at least {minimum}, got {value}")
+
+
+def check_number(key: str, value: object) -> None:
+    """Raise ValueError unless `value` of option `key` is a finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{key} must be a finite number, got {value!r}")
+
+
+def to_scalar(field: dataclasses.Field[Any], value: Any) -> Scalar:
+    """Return the JSON form of the value of an option: itself, or the text of a tuple."""
+    return field.metadata["write"](value) if isinstance(value, tuple) else value
+
+
+def from_scalar(field: dataclasses.Field[Any], scalar: Scalar) -> Any:
+    """Return the value of an option from its JSON form, the inverse of `to_scalar`."""
+    return field.metadata["parse"](scalar) if isinstance(scalar, str) else scalar

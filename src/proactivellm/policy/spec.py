@@ -1,0 +1,227 @@
+"""The text form of a policy: ``wait-k:3``, ``entropy:threshold=1.2,max_lag=6``, ``entropy:laal=3``.
+
+Grammar: ``name`` | ``name:value`` | ``name:[value,]key=value,...``. The keys of a policy are the
+fields of its class. Instead of a threshold: laal, rco, al or quantile, looked up in a calibration.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, dataclass
+from typing import Any, NamedTuple
+
+from proactivellm.policy.agreement import HoldN, LocalAgreement
+from proactivellm.policy.base import Policy
+from proactivellm.policy.calibration import TARGETS, Calibration
+from proactivellm.policy.endogenous import (
+    CALIBRATED,
+    Attention,
+    Confidence,
+    Entropy,
+    ThresholdPolicy,
+)
+from proactivellm.policy.fixed import Fixed, Offline, WaitK
+from proactivellm.policy.options import format_scalar, from_scalar, parse_float, to_scalar
+
+POLICIES: Mapping[str, type[Policy]] = {
+    policy.name: policy
+    for policy in (
+        WaitK,
+        Offline,
+        Fixed,
+        Entropy,
+        Confidence,
+        Attention,
+        LocalAgreement,
+        HoldN,
+    )
+}
+
+
+class PolicyRow(NamedTuple):
+    """One line of the table of policies: name, keys (main key first), what it does."""
+
+    name: str
+    keys: tuple[str, ...]
+    summary: str
+
+
+def available_policies() -> list[PolicyRow]:
+    """Return the table of policies for help and documentation."""
+    rows = []
+    for name, policy in POLICIES.items():
+        summary = (inspect.getdoc(policy) or "").partition("\n")[0]
+        rows.append(PolicyRow(name, _valid_keys(policy), summary))
+    return rows
+
+
+def parse_policy(text: str, calibration: Calibration | None = None) -> Policy:
+    """Turn the text form of a policy into the policy.
+
+    Args:
+        text: A spec, such as ``entropy:threshold=1.2,min_lag=1`` or ``entropy:laal=3``.
+        calibration: The model's table, needed by targets and by ``heads=calibrated``.
+
+    Returns:
+        The policy; its `spec` is canonical, with targets resolved to thresholds.
+
+    Raises:
+        ValueError: When the text is no policy, or its target cannot be resolved.
+    """
+    return PolicySpec.parse(text).build(calibration)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicySpec:
+    """A policy as asked for: parsed, but targets not resolved yet.
+
+    Args:
+        name: Name of the policy.
+        values: The keys given, with parsed values.
+        target: (target, value) in place of a threshold, or None.
+        request: The text as given, stripped; names the policy in logs and tables.
+    """
+
+    name: str
+    values: Mapping[str, Any]
+    target: tuple[str, float] | None = None
+    request: str
+
+    @classmethod
+    def parse(cls, text: str) -> PolicySpec:
+        """Read a spec.
+
+        Args:
+            text: A spec.
+
+        Returns:
+            The request.
+
+        Raises:
+            ValueError: When the name, a key or a value is wrong.
+        """
+        request = text.strip()
+        name, colon, rest = (part.strip() for part in request.partition(":"))
+        if name not in POLICIES:
+            raise ValueError(_unknown("policy", name, POLICIES))
+        policy = POLICIES[name]
+        if colon and not rest:
+            raise ValueError(f"nothing follows the colon of policy {request!r}; {_usage(policy)}")
+        try:
+            texts = _split(policy, rest)
+            parsers = {field.name: field.metadata["parse"] for field in policy.option_fields()}
+            parsers |= dict.fromkeys(TARGETS, parse_float)
+            values = {key: _parse(key, value, parsers[key]) for key, value in texts.items()}
+            target = _pop_target(values)
+        except ValueError as error:
+            raise ValueError(f"policy {request!r}: {error}") from None
+        for field in policy.option_fields():
+            target_given = target is not None and field.name == "threshold"
+            if field.default is MISSING and field.name not in values and not target_given:
+                raise ValueError(f"policy {request!r} lacks {field.name}; {_usage(policy)}")
+        return cls(name=name, values=values, target=target, request=request)
+
+    def build(self, calibration: Calibration | None = None) -> Policy:
+        """Make the policy.
+
+        Args:
+            calibration: The model's table, needed by targets and by ``heads=calibrated``.
+
+        Returns:
+            The policy.
+
+        Raises:
+            ValueError: When a value is out of range or a target cannot be resolved.
+        """
+        values = dict(self.values)
+        fields = {field.name: field for field in POLICIES[self.name].option_fields()}
+        if values.get("heads") == CALIBRATED:
+            values["heads"] = self._table(calibration).attention_heads
+        if self.target is not None:
+            self._make(values | {"threshold": 0.5})  # in range for all: checks the other options
+            asked = {key: to_scalar(fields[key], value) for key, value in values.items()}
+            threshold, options = self._table(calibration).resolve(self.name, asked, *self.target)
+            unknown = sorted(options.keys() - fields.keys())
+            if unknown:
+                what = f"option of {self.name} in the calibration table"
+                raise ValueError(_unknown(what, unknown[0], fields))
+            values = {key: from_scalar(fields[key], scalar) for key, scalar in options.items()}
+            values["threshold"] = threshold
+        return self._make(values)
+
+    def _make(self, values: Mapping[str, Any]) -> Policy:
+        try:
+            return POLICIES[self.name](**values)
+        except ValueError as error:
+            raise ValueError(f"policy {self.request!r}: {error}") from None
+
+    def _table(self, calibration: Calibration | None) -> Calibration:
+        if calibration is None:
+            raise ValueError(
+                f"policy {self.request!r} needs a calibration table and the model has none; make "
+                f"one with `proactivellm calibrate --policy {self.name}` or give threshold=..."
+            )
+        return calibration
+
+
+def _split(policy: type[Policy], text: str) -> dict[str, str]:
+    """Split ``value,key=value,...`` into texts by key; a leading bare value has the main key."""
+    texts: dict[str, str] = {}
+    for position, item in enumerate(text.split(",") if text else ()):
+        key, equals, value = (part.strip() for part in item.partition("="))
+        if not equals:
+            if policy.main_key is None:
+                raise ValueError(f"{policy.name} takes no value, got {key!r}")
+            if position:
+                raise ValueError(f"{key!r} is no key=value; {_usage(policy)}")
+            key, value = policy.main_key, key
+        if key not in _valid_keys(policy):
+            raise ValueError(_unknown(f"key of {policy.name}", key, _valid_keys(policy)))
+        if not value:
+            raise ValueError(f"{key} has no value; {_usage(policy)}")
+        if key in texts:
+            raise ValueError(f"{key} is given twice; give it once")
+        texts[key] = value
+    return texts
+
+
+def _parse(key: str, text: str, parse: Any) -> Any:
+    """Parse the value of a key; an error begins with the key."""
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise ValueError(f"{key} {error}") from None
+
+
+def _pop_target(values: dict[str, Any]) -> tuple[str, float] | None:
+    """Take the target out of `values`, if one is given, and check it."""
+    given = [key for key in values if key in TARGETS or key == "threshold"]
+    if len(given) > 1:
+        raise ValueError(f"{given[0]} and {given[1]} both set the threshold; give one of them")
+    if not given or given[0] == "threshold":
+        return None
+    value = values.pop(given[0])
+    if not math.isfinite(value):
+        raise ValueError(f"{given[0]} must be a finite number, got {format_scalar(value)}")
+    return given[0], value
+
+
+def _valid_keys(policy: type[Policy]) -> tuple[str, ...]:
+    keys = tuple(field.name for field in policy.option_fields())
+    return (*keys, *TARGETS) if issubclass(policy, ThresholdPolicy) else keys
+
+
+def _usage(policy: type[Policy]) -> str:
+    if policy.main_key is None:
+        return f"write {policy.name}"
+    return f"write {policy.name}:VALUE or {policy.name}:{policy.main_key}=..."
+
+
+def _unknown(what: str, name: str, valid: Iterable[str]) -> str:
+    valid = list(valid)
+    nearest = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else ";"
+    return f"unknown {what}: {name!r}{hint} Valid: {', '.join(valid) or 'none'}"

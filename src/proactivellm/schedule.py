@@ -1,0 +1,146 @@
+"""Reading schedules: `g[t]` = source units visible when target step t is predicted.
+
+The one representation of latency in the library (STACL's g, the survey's phi): masks are made
+from it, policies produce it, delays are read off it. Pure functions of lists and numbers.
+Legend: M = source units, N = target steps (words or tokens).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+Schedule = list[int]
+
+
+def wait_k(k: int, num_source: int, num_target: int) -> Schedule:
+    """Read k units, then alternate one write with one read (STACL, Ma et al. 2019, eq. 4).
+
+    Args:
+        k: units read before the first target step, at least 1.
+        num_source: M, source units in the stream.
+        num_target: N, target steps.
+
+    Returns:
+        `g[t] = min(k + t, M)` for t = 0..N-1.
+
+    Raises:
+        ValueError: if k < 1 or num_source < 1.
+    """
+    if k < 1:
+        raise ValueError(f"wait-k needs k >= 1, got {k}")
+    _check_lengths(num_source, num_target)
+    return [min(k + t, num_source) for t in range(num_target)]
+
+
+def offline(num_source: int, num_target: int) -> Schedule:
+    """Read everything before the first write: `g[t] = M`.
+
+    Args:
+        num_source: M, source units in the stream.
+        num_target: N, target steps.
+
+    Returns:
+        N times M.
+
+    Raises:
+        ValueError: if num_source < 1.
+    """
+    _check_lengths(num_source, num_target)
+    return [num_source] * num_target
+
+
+def multinomial(
+    num_source: int,
+    num_target: int,
+    rng: np.random.Generator,
+    first_share: tuple[float, float] = (0.0, 1.0),
+) -> Schedule:
+    """Monotonic random masking (ProactiveLLM, L_MSLM): the reading budget is spread at random.
+
+    `Delta ~ Multinomial(M, w)`, `g[t] = Delta_0 + ... + Delta_t`, at least one unit visible. A
+    share `s ~ U(first_share)` of w lies on the first step and the rest is spread evenly, so that
+    one model meets every latency from the diagonal (s = 0) to offline (s = 1).
+
+    Args:
+        num_source: M, source units in the stream.
+        num_target: N, target steps.
+        rng: source of randomness.
+        first_share: lowest and highest share of the budget read before the first step.
+
+    Returns:
+        A non-decreasing schedule of N entries in 1..M.
+
+    Raises:
+        ValueError: if num_source < 1 or first_share is not 0 <= low <= high <= 1.
+    """
+    low, high = first_share
+    if not 0.0 <= low <= high <= 1.0:
+        raise ValueError(f"first_share must satisfy 0 <= low <= high <= 1, got {first_share}")
+    _check_lengths(num_source, num_target)
+    if num_target == 0:
+        return []
+    share = rng.uniform(low, high)
+    weights = np.full(num_target, (1.0 - share) / num_target)
+    weights[0] += share
+    g = np.cumsum(rng.multinomial(num_source, weights / weights.sum()))
+    return [int(units) for units in np.maximum(g, 1)]
+
+
+def from_trace(trace: Sequence[int], num_source: int, num_target: int) -> Schedule:
+    """A recorded schedule fitted to an instance: clipped to M, continued with M.
+
+    Args:
+        trace: units read before each target step.
+        num_source: M, source units in the stream.
+        num_target: N, target steps.
+
+    Returns:
+        A valid schedule of N entries.
+
+    Raises:
+        ValueError: if the trace decreases or holds a value below 1, or num_source < 1.
+    """
+    _check_lengths(num_source, num_target)
+    fitted = [min(int(units), num_source) for units in trace[:num_target]]
+    fitted += [num_source] * (num_target - len(fitted))
+    validate(fitted, num_source)
+    return fitted
+
+
+def validate(g: Sequence[int], num_source: int) -> None:
+    """Check that g is a schedule: non-decreasing, every entry in 1..M.
+
+    Args:
+        g: the candidate schedule.
+        num_source: M, source units in the stream.
+
+    Raises:
+        ValueError: naming the first offending step.
+    """
+    previous = 1
+    for t, units in enumerate(g):
+        if not 1 <= units <= num_source:
+            raise ValueError(f"schedule g[{t}] = {units} is outside 1..{num_source}")
+        if units < previous:
+            raise ValueError(f"schedule decreases at step {t}: {previous} -> {units}")
+        previous = units
+
+
+def expand(g_words: Sequence[int], word_index: Sequence[int]) -> Schedule:
+    """A schedule over target words as one over target tokens.
+
+    Args:
+        g_words: one entry per target word.
+        word_index: for each token, the index of its word.
+
+    Returns:
+        One entry per token: that of its word.
+    """
+    return [g_words[word] for word in word_index]
+
+
+def _check_lengths(num_source: int, num_target: int) -> None:
+    if num_source < 1:
+        raise ValueError(f"a schedule needs at least one source unit, got {num_source}")
+    if num_target < 0:
+        raise ValueError(f"the number of target steps cannot be negative, got {num_target}")

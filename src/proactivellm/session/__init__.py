@@ -1,0 +1,1 @@
+"""Sessions: the READ/WRITE loop, its state, its batching and its sampling."""

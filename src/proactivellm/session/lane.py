@@ -1,0 +1,179 @@
+"""What one lane does next, and what a step's outcome changes: pure functions of its state.
+
+A lane READs unprobed up to what its policy requires, then probes; a probe ends in a WRITE or in a
+wish to READ, whose open entries the next step feeds again.
+"""
+
+from collections.abc import Sequence
+
+from proactivellm.model.causal_lm import LaneInput, SourcePiece
+from proactivellm.model.prompt import PromptIds
+from proactivellm.policy.base import DraftPolicy, Policy
+from proactivellm.session.state import SessionState, Write
+from proactivellm.units.unit import Unit
+
+
+def plan_step(
+    state: SessionState, lane: int, policy: Policy, prompt: PromptIds
+) -> LaneInput | None:
+    """Take what the lane needs from its pending units and say what it feeds.
+
+    Args:
+        state: of the lane; units taken are counted as read.
+        lane: index of the lane.
+        policy: says how much must be read before the next word.
+        prompt: fixed ids around source and target.
+
+    Returns:
+        The lane's part of the next step, or None if it waits for input or is finished.
+    """
+    if state.finished:
+        return None
+    needed = _needed_units(state, policy)
+    units = _take_units(state, needed)
+    ready = state.source_finished or (needed is not None and state.units_read >= needed)
+    if not units and not ready:
+        return None
+    pieces = _pieces(state, units, prompt)
+    num_source = state.num_source
+    state.num_source += sum(len(tokens) for _, tokens in pieces)
+    state.read_ids += [t for _, ids in pieces if not hasattr(ids, "dim") for t in ids]
+    if units:
+        state.wants_read = False
+    sequence = [*state.target, *state.draft]
+    step = LaneInput(
+        lane=lane,
+        source=pieces,
+        target=sequence[state.settled :] if ready else (),
+        num_source=num_source,
+        num_target=state.settled,
+        probes=ready,
+    )
+    if not step.num_new:  # a bare end marker without closing text, before anything can be probed
+        return None
+    state.forwards += 1
+    state.tokens += step.num_new
+    return step
+
+
+def _needed_units(state: SessionState, policy: Policy) -> int | None:
+    """Units that must be read before the next probe; None = the whole source."""
+    if state.draft or not state.at_boundary:
+        return state.units_read
+    required = policy.required_units(state.words)
+    if required is None:
+        return None
+    return max(required, state.units_read + state.wants_read)
+
+
+def _take_units(state: SessionState, needed: int | None) -> list[Unit]:
+    units: list[Unit] = []
+    while state.pending and not state.source_finished:
+        upcoming = state.pending[0]
+        if needed is not None and state.units_read >= needed and not upcoming.is_end:
+            break
+        units.append(state.pending.popleft())
+        state.units_read += not upcoming.is_end
+        state.source_finished = upcoming.final
+    return units
+
+
+def _pieces(state: SessionState, units: Sequence[Unit], prompt: PromptIds) -> list[SourcePiece]:
+    """Source pieces of a step: prompt first, the closing text with the final unit."""
+    if not units:
+        return []
+    pieces: list[SourcePiece] = [] if state.num_source else [(0, prompt.source_head)]
+    index = state.units_read - sum(not unit.is_end for unit in units)
+    for unit in units:
+        index += not unit.is_end
+        pieces.append((index, unit.token_ids if unit.features is None else unit.features))
+        if unit.final:
+            pieces.append((index, prompt.source_tail))
+    return [(index, tokens) for index, tokens in pieces if len(tokens)]
+
+
+def wish_read(state: SessionState) -> None:
+    """A probe ended in READ: its open entries will be fed again after the next unit.
+
+    Args:
+        state: of the lane.
+    """
+    state.wants_read = True
+    state.at_boundary = True
+
+
+def write_token(
+    state: SessionState, lane: int, token: int, starts_word: bool, ends: bool
+) -> Write:
+    """Append a token to the target.
+
+    Args:
+        state: of the lane.
+        lane: index of the lane.
+        token: the token.
+        starts_word: whether it begins a word.
+        ends: whether it closes the target.
+
+    Returns:
+        The event.
+    """
+    state.settled = len(state.target)
+    state.target.append(token)
+    state.delays.append(state.units_read)
+    state.at_boundary = False
+    if ends:
+        state.finished = True
+        text = state.detokenizer.finish()
+    else:
+        state.words += starts_word
+        text = state.detokenizer.push(token)
+    return Write(
+        lane=lane, token_id=token, text=text, units_read=state.units_read, final=state.finished
+    )
+
+
+def draft_length_to_commit(
+    state: SessionState, policy: DraftPolicy, starts: Sequence[bool], complete: bool
+) -> int:
+    """How many tokens of a finished draft are written: whole words, within the bounds.
+
+    Args:
+        state: of the lane, with its draft.
+        policy: decides how much of the draft it trusts.
+        starts: for each token of the draft, whether it begins a word.
+        complete: whether the draft ran to the end of stream.
+
+    Returns:
+        Leading tokens of the draft to commit.
+    """
+    draft = state.draft
+    edges = [i for i in range(len(draft)) if starts[i] or i == 0] + [len(draft)] * complete
+    hypotheses = [*state.hypotheses, draft][-policy.history :]
+    trusted = policy.commit(hypotheses)
+    edges = edges[1:]  # ends of the words known to be whole
+    if policy.overdue(state.units_read, state.words) and edges:
+        trusted = max(trusted, edges[0])
+    committed = 0
+    for word, edge in enumerate(edges):
+        required = policy.required_units(state.words + word)
+        if edge > trusted or required is None or required > state.units_read:
+            break
+        committed = edge
+    return committed
+
+
+def end_draft(state: SessionState, policy: DraftPolicy, committed: int) -> None:
+    """Forget a draft whose first tokens were written, keeping it for later agreement.
+
+    Args:
+        state: of the lane; `committed` tokens were appended to its target.
+        policy: says how many hypotheses it wants to keep.
+        committed: tokens written.
+    """
+    written = state.draft[:committed]
+    known = [h[committed:] for h in state.hypotheses if h[:committed] == written]
+    known.append(state.draft[committed:])
+    state.hypotheses = known[-policy.history :]
+    state.draft = []
+    state.settled = len(state.target) - 1
+    wish_read(state)

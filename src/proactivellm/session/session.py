@@ -1,0 +1,99 @@
+"""One stream: push units in, get writes out."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+
+from proactivellm.model.causal_lm import StreamingCausalLM
+from proactivellm.policy.base import Policy
+from proactivellm.session.batch import Batch
+from proactivellm.session.sampling import Sampling
+from proactivellm.session.state import SessionState, Write
+from proactivellm.units.unit import Unit
+
+
+class Session:
+    """A stream that reads units and writes tokens as its policy decides.
+
+    Args:
+        model: the streaming model.
+        policy: READ or WRITE.
+        sampling: how tokens are chosen; the model's generation settings if left out.
+    """
+
+    def __init__(
+        self, model: StreamingCausalLM, policy: Policy, sampling: Sampling | None = None
+    ) -> None:
+        self._batch = Batch(model, policy, 1, sampling)
+        self._lane = self._batch.open()
+
+    @property
+    def state(self) -> SessionState:
+        """Counters, ids and flags of the stream, live."""
+        return self._batch.state(self._lane)
+
+    @property
+    def text(self) -> str:
+        """The target written so far."""
+        return self.state.detokenizer.text
+
+    def push(self, units: Unit | Iterable[Unit]) -> list[Write]:
+        """Read units as the policy decides, and write what it allows.
+
+        Args:
+            units: one or several, in order; the last of the stream may have `final` set.
+
+        Returns:
+            The tokens written because of them, in order.
+
+        Raises:
+            ValueError: if the source is already closed.
+        """
+        self._batch.push(self._lane, [units] if isinstance(units, Unit) else units)
+        return self._batch.run()
+
+    def close(self) -> list[Write]:
+        """Say that the source is complete, and write the rest; idempotent.
+
+        Returns:
+            The remaining tokens.
+        """
+        return [] if self.state.closed else self.push(Unit.end())
+
+    def clone(self) -> "Session":
+        """An independent copy that continues from here."""
+        batch = self._batch
+        twin = Session(batch.model, batch.policy, batch.sampling)
+        twin._batch.restore(twin._lane, batch.snapshot(self._lane))
+        return twin
+
+    def save(self, path: str | Path) -> None:
+        """Write the stream to a file; model and policy are not part of it.
+
+        Args:
+            path: the file.
+        """
+        torch.save(self._batch.snapshot(self._lane), path)
+
+    @classmethod
+    def load(cls, path: str | Path, model: StreamingCausalLM, policy: Policy) -> "Session":
+        """Continue a saved stream.
+
+        Args:
+            path: from `save`.
+            model: the model it was saved with.
+            policy: decides from here on.
+
+        Returns:
+            The session.
+
+        Raises:
+            ValueError: if the file cannot be read.
+        """
+        if not Path(path).is_file():
+            raise ValueError(f"{path}: no such file")
+        session = cls(model, policy)
+        snapshot = torch.load(path, map_location=model.device, weights_only=True)
+        session._batch.restore(session._lane, snapshot)
+        return session

@@ -1,0 +1,119 @@
+"""What one stream remembers between steps, beside its cache entries: a plain value.
+
+The cache holds `num_source + settled` entries of a lane; the target tokens after the settled ones
+are fed again by the next step (after a READ they see more source: the one-row shift of GPE).
+"""
+
+import copy
+from collections import deque
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from proactivellm.output.detokenize import Detokenizer
+from proactivellm.session.sampling import Sampling
+from proactivellm.units.unit import Unit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Write:
+    """One token written.
+
+    Attributes:
+        lane: the lane that wrote it.
+        token_id: the token; an end-of-stream token closes the target.
+        text: text that became certain with it, possibly empty.
+        units_read: g, source units read when it was predicted.
+        final: whether the target is complete.
+    """
+
+    lane: int
+    token_id: int
+    text: str
+    units_read: int
+    final: bool = False
+
+
+@dataclass(kw_only=True)
+class SessionState:
+    """Counters, ids and flags of one stream.
+
+    Attributes:
+        target: target ids, head included.
+        num_head: length of the target head.
+        sampling: how tokens are chosen.
+        detokenizer: turns ids into stable text.
+        pending: units pushed and not read yet.
+        closed: whether the final unit was pushed.
+        source_finished: whether it was read.
+        units_read: source units read, a bare end marker not counted.
+        num_source: source tokens read, prompt included.
+        read_ids: source ids read.
+        settled: target tokens whose entries stay as they are.
+        words: target words begun (tokens, where decisions fall at token boundaries).
+        delays: g of every token written, head excluded, end of stream included.
+        draft: tokens hypothesised after the target (policies that draft).
+        hypotheses: earlier drafts, oldest first, without what was committed since.
+        at_boundary: whether the next token is known to begin a word.
+        wants_read: whether the last decision was READ.
+        finished: whether the target is complete.
+        truncated: whether it was cut at the length limit.
+        forwards: forwards this stream took part in.
+        tokens: tokens it sent through the model.
+    """
+
+    target: list[int]
+    num_head: int
+    sampling: Sampling
+    detokenizer: Detokenizer
+    pending: deque[Unit] = field(default_factory=deque)
+    closed: bool = False
+    source_finished: bool = False
+    units_read: int = 0
+    num_source: int = 0
+    read_ids: list[int] = field(default_factory=list)
+    settled: int = 0
+    words: int = 0
+    delays: list[int] = field(default_factory=list)
+    draft: list[int] = field(default_factory=list)
+    hypotheses: list[list[int]] = field(default_factory=list)
+    at_boundary: bool = True
+    wants_read: bool = False
+    finished: bool = False
+    truncated: bool = False
+    forwards: int = 0
+    tokens: int = 0
+
+    @property
+    def num_written(self) -> int:
+        """Target tokens written, head excluded."""
+        return len(self.target) - self.num_head
+
+    def clone(self) -> "SessionState":
+        """An independent copy."""
+        detokenizer = self.detokenizer.clone()
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "detokenizer"}
+        return SessionState(detokenizer=detokenizer, **copy.deepcopy(values))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state as plain values, for saving."""
+        values = {f.name: copy.deepcopy(getattr(self, f.name)) for f in fields(self)}
+        values["detokenizer"] = self.detokenizer.state_dict()
+        values["sampling"] = vars(self.sampling).copy()
+        values["pending"] = [vars(unit).copy() for unit in self.pending]
+        return values
+
+    @classmethod
+    def from_state_dict(cls, values: dict[str, Any], detokenizer: Detokenizer) -> "SessionState":
+        """The state saved by `state_dict`.
+
+        Args:
+            values: plain values.
+            detokenizer: a fresh one of the same tokenizer; filled in place.
+
+        Returns:
+            The state.
+        """
+        detokenizer.load_state_dict(values["detokenizer"])
+        pending = deque(Unit(**unit) for unit in values["pending"])
+        sampling = Sampling(**values["sampling"])
+        return cls(**{**values, "detokenizer": detokenizer, "sampling": sampling, "pending": pending})

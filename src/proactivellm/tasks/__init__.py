@@ -1,0 +1,1 @@
+"""One file per task: data -> examples, prompt, quality metric."""

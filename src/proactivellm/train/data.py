@@ -1,0 +1,195 @@
+"""Training samples: pairs -> token ids -> random concatenations -> packed views.
+
+Everything random is a function of (seed, index), so that a resumed run sees what the first would.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch.utils.data import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from proactivellm import schedule
+from proactivellm.model.layout import Layout
+from proactivellm.model.packing import Packed, Sample, pack
+from proactivellm.model.prompt import PromptIds
+from proactivellm.output.detokenize import word_starts
+from proactivellm.schedule import Schedule
+from proactivellm.tasks.translation import Pair
+from proactivellm.units.text import TextSegmenter
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewPlan:
+    """Which schedules a sample is trained under, beside the full view.
+
+    Attributes:
+        num_partial: partial views per sample.
+        first_share: range of the share of the source read before the first write.
+        boundary: schedule steps are target words or target tokens.
+    """
+
+    num_partial: int = 1
+    first_share: tuple[float, float] = (0.0, 1.0)
+    boundary: str = "word"
+
+
+class SampleEncoder:
+    """Pairs of text -> `Sample`, with the segmentation that sessions use.
+
+    Args:
+        tokenizer: of the model.
+        prompt: fixed ids around source and target.
+        end_token_id: closes the target.
+    """
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, prompt: PromptIds, end_token_id: int
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.prompt = prompt
+        self.end_token_id = end_token_id
+        self.segmenter = TextSegmenter(tokenizer)
+        self.starts = word_starts(tokenizer)
+
+    def encode(self, source: str, target: str) -> Sample:
+        """Token ids of one instance.
+
+        Args:
+            source: source text, at least one word.
+            target: target text.
+
+        Returns:
+            The sample; its last unit includes the prompt's source tail.
+        """
+        units = [list(ids) for ids in self.segmenter.word_token_ids(source.split())]
+        units[-1] += self.prompt.source_tail
+        ids = self.tokenizer.encode(target, add_special_tokens=False, split_special_tokens=True)
+        return Sample(
+            source_units=[self.prompt.source_head, *units],
+            target_head=self.prompt.target_head,
+            target=[*ids, self.end_token_id],
+        )
+
+    def word_index(self, target: Sequence[int]) -> list[int]:
+        """The word each target token belongs to, the end of stream left out.
+
+        Args:
+            target: target ids, end of stream included.
+
+        Returns:
+            Non-decreasing indices from 0, one per token but the last.
+        """
+        index = -1
+        words = []
+        for token in target[:-1]:
+            index += bool(self.starts[token]) or index < 0
+            words.append(index)
+        return words
+
+
+def sampled_schedule(
+    sample: Sample, encoder: SampleEncoder, plan: ViewPlan, rng: np.random.Generator
+) -> Schedule:
+    """A schedule drawn for a sample; the end of stream always sees the whole source.
+
+    Args:
+        sample: the instance.
+        encoder: knows where target words begin.
+        plan: latency profile and boundary.
+        rng: source of randomness.
+
+    Returns:
+        One entry per target token.
+    """
+    words = (
+        encoder.word_index(sample.target)
+        if plan.boundary == "word"
+        else list(range(len(sample.target) - 1))
+    )
+    steps = words[-1] + 1 if words else 0
+    g = schedule.multinomial(sample.num_units, steps, rng, plan.first_share)
+    return [*schedule.expand(g, words), sample.num_units]
+
+
+def concatenation_plan(
+    lengths: Sequence[int], concat: tuple[int, int], epochs: int, batch_size: int, seed: int
+) -> list[tuple[int, ...]]:
+    """Which pairs make up each sample, in training order.
+
+    Every pair occurs once an epoch, in a run of random neighbours; samples of similar length stand
+    together so that batches need little padding, and batches are shuffled.
+
+    Args:
+        lengths: length of each pair, in any unit.
+        concat: least and most pairs in a sample.
+        epochs: passes over the pairs.
+        batch_size: samples per batch.
+        seed: of the whole plan.
+
+    Returns:
+        One tuple of pair indices per sample.
+    """
+    rng = np.random.default_rng(seed)
+    size = np.asarray(lengths)
+    plan: list[tuple[int, ...]] = []
+    for _ in range(epochs):
+        order = rng.permutation(len(lengths))
+        counts = rng.integers(concat[0], concat[1] + 1, size=len(order))
+        edges = np.concatenate([[0], np.cumsum(counts)])
+        edges = np.append(edges[edges < len(order)], len(order))
+        samples = [
+            tuple(int(i) for i in order[a:b]) for a, b in zip(edges, edges[1:], strict=False)
+        ]
+        block = 50 * batch_size
+        for start in range(0, len(samples), block):
+            chunk = sorted(samples[start : start + block], key=lambda s: int(size[list(s)].sum()))
+            batches = [chunk[i : i + batch_size] for i in range(0, len(chunk), batch_size)]
+            full = [batch for batch in batches if len(batch) == batch_size]
+            rng.shuffle(full)  # type: ignore[arg-type]
+            plan += [s for batch in full for s in batch]
+    return plan
+
+
+class PackedDataset(Dataset[Packed]):
+    """Concatenated, packed samples; item i is a function of (seed, i).
+
+    Args:
+        pairs: translation pairs.
+        plan: pair indices per sample.
+        encoder: text -> ids.
+        views: schedules to draw.
+        layout: layout of the packed sequence.
+        seed: of the schedules.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        plan: Sequence[tuple[int, ...]],
+        encoder: SampleEncoder,
+        views: ViewPlan,
+        layout: Layout,
+        seed: int,
+    ) -> None:
+        self.pairs = pairs
+        self.plan = plan
+        self.encoder = encoder
+        self.views = views
+        self.layout = layout
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    def __getitem__(self, index: int) -> Packed:
+        chosen = [self.pairs[i] for i in self.plan[index]]
+        sample = self.encoder.encode(
+            " ".join(pair.source for pair in chosen), " ".join(pair.target for pair in chosen)
+        )
+        rng = np.random.default_rng([self.seed, index])
+        g = [schedule.offline(sample.num_units, len(sample.target))]
+        for _ in range(self.views.num_partial):
+            g.append(sampled_schedule(sample, self.encoder, self.views, rng))
+        return pack(sample, g, self.layout)

@@ -1,0 +1,43 @@
+"""A tokenizer of one's own for models trained from scratch."""
+
+from collections.abc import Iterable
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+SOURCE, TARGET, END, PAD = "<|source|>", "<|target|>", "<|end|>", "<|pad|>"
+
+
+def train_tokenizer(lines: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """Byte-level BPE over both languages; every word begins with a space marker.
+
+    Args:
+        lines: training text.
+        vocab_size: entries, control tokens included.
+
+    Returns:
+        A tokenizer whose end-of-stream token is `<|end|>`.
+
+    Raises:
+        ValueError: if the vocabulary cannot hold the bytes and the control tokens.
+    """
+    if vocab_size < 300:
+        raise ValueError(f"vocab_size must be at least 300 (256 bytes and 4 controls): {vocab_size}")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[PAD, SOURCE, TARGET, END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(lines, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        bos_token=TARGET,
+        eos_token=END,
+        extra_special_tokens=[SOURCE],
+        clean_up_tokenization_spaces=False,
+    )

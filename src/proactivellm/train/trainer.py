@@ -1,0 +1,188 @@
+"""transformers.Trainer over packed views: losses by part, evaluation by schedule, exact resume."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
+
+from proactivellm.model.layout import Layout
+from proactivellm.model.packing import Sample, pack
+from proactivellm.model.backbone import project
+from proactivellm.model.prompt import StreamSettings
+from proactivellm.schedule import Schedule, expand, offline, wait_k
+from proactivellm.train.data import SampleEncoder
+from proactivellm.train.views import StreamingObjective, collate, packed_hidden, view_rows
+
+PARTS = ("loss_batch", "loss_mslm", "kl")
+
+
+def evaluation_schedules(sample: Sample, encoder: SampleEncoder) -> dict[str, Schedule]:
+    """The schedules a model is watched under while it trains.
+
+    Args:
+        sample: the instance.
+        encoder: knows where target words begin.
+
+    Returns:
+        Schedules over target tokens, by name; the end of stream sees everything.
+    """
+    words = encoder.word_index(sample.target)
+    steps = words[-1] + 1 if words else 0
+    units = sample.num_units
+    g = {"offline": offline(units, steps)}
+    g |= {f"wait-{k}": wait_k(k, units, steps) for k in (1, 3, 5)}
+    return {name: [*expand(word_g, words), units] for name, word_g in g.items()}
+
+
+class StreamingTrainer(Trainer):
+    """Trains a `StreamingObjective`; its checkpoints are ordinary model folders.
+
+    Args:
+        settings: written as `streaming.json` beside every checkpoint.
+        tokenizer: saved beside every checkpoint.
+        valid: samples for evaluation, already encoded.
+        encoder: knows where target words begin.
+        **kwargs: of transformers.Trainer.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: StreamSettings,
+        tokenizer: PreTrainedTokenizerBase,
+        valid: list[Sample],
+        encoder: SampleEncoder,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(data_collator=collate, **kwargs)
+        self.settings = settings
+        self.tokenizer = tokenizer
+        self.valid = valid
+        self.encoder = encoder
+        self.parts: list[Tensor] = []
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """The streaming loss of a batch; its parts are kept for the next log line."""
+        outputs = model(**inputs)
+        self.parts.append(outputs["parts"])
+        return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the mean of each loss part since the last line."""
+        if "loss" in logs and self.parts:
+            means = torch.stack(self.parts).mean(0).tolist()
+            logs |= {name: round(value, 4) for name, value in zip(PARTS, means, strict=True)}
+            self.parts.clear()
+        super().log(logs, start_time)
+
+    @torch.no_grad()
+    def evaluate(
+        self,
+        eval_dataset: Any = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """Loss and next-token accuracy of the validation samples, offline and streaming."""
+        objective: StreamingObjective = self.accelerator.unwrap_model(self.model)
+        objective.eval()
+        totals: Tensor | float = 0.0
+        names: list[str] = []
+        loader: DataLoader = DataLoader(
+            self.valid,  # type: ignore[arg-type]
+            batch_size=self.args.per_device_train_batch_size,
+            collate_fn=list,
+        )
+        for samples in loader:
+            by_name = [evaluation_schedules(sample, self.encoder) for sample in samples]
+            names = list(by_name[0])
+            pairs = zip(samples, by_name, strict=True)
+            packed = [pack(s, list(g.values()), objective.layout) for s, g in pairs]
+            batch = {k: v.to(self.args.device) for k, v in collate(packed).items()}
+            totals = totals + self._view_scores(objective, batch)
+        metrics = {}
+        for name, (nll, hits, rows) in zip(names, torch.as_tensor(totals).tolist(), strict=True):
+            metrics[f"{metric_key_prefix}_nll_{name}"] = round(nll / rows, 4)
+            metrics[f"{metric_key_prefix}_accuracy_{name}"] = round(hits / rows, 4)
+        objective.train()
+        self.log(metrics)
+        return metrics
+
+    def _view_scores(self, objective: StreamingObjective, batch: dict[str, Tensor]) -> Tensor:
+        """Sums of [negative log-likelihood, hits, rows] per view: [W, 3]."""
+        with self.compute_loss_context_manager():
+            hidden = packed_hidden(objective.model, batch, objective.layout)
+            hidden_WRD, label_R = view_rows(hidden, batch)
+            scores = []
+            for hidden_RD in hidden_WRD:
+                log_p_RV = project(objective.model, hidden_RD).float().log_softmax(-1)
+                nll = -log_p_RV.gather(-1, label_R[:, None]).sum()
+                hits = (log_p_RV.argmax(-1) == label_R).sum()
+                scores.append(torch.stack([nll, hits, torch.tensor(len(label_R)).to(nll)]))
+        return torch.stack(scores)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        folder = output_dir or self.args.output_dir
+        assert folder is not None
+        prefix = "model."
+        weights = None
+        if state_dict is not None:
+            weights = {key.removeprefix(prefix): value for key, value in state_dict.items()}
+        model = self.accelerator.unwrap_model(self.model).model
+        model.save_pretrained(folder, state_dict=weights)
+        self.tokenizer.save_pretrained(folder)
+        self.settings.save(folder)
+        torch.save(self.args, Path(folder) / "training_args.bin")
+
+    def _load_from_checkpoint(
+        self, resume_from_checkpoint: str, model: nn.Module | None = None
+    ) -> None:
+        objective = self.accelerator.unwrap_model(model or self.model)
+        load_weights(objective.model, resume_from_checkpoint)
+
+
+def load_weights(model: PreTrainedModel, folder: str) -> None:
+    """Load a checkpoint's weights (or adapters) into a model of the same shape.
+
+    Args:
+        model: filled in place.
+        folder: written by `save_pretrained`.
+    """
+    if hasattr(model, "peft_config"):
+        from peft import set_peft_model_state_dict
+        from peft.utils import load_peft_weights
+
+        set_peft_model_state_dict(model, load_peft_weights(folder))
+        return
+    stored = type(model).from_pretrained(folder, dtype=model.dtype)
+    model.load_state_dict(stored.state_dict())
+
+
+def make_arguments(recipe_arguments: dict[str, Any], folder: str) -> TrainingArguments:
+    """TrainingArguments with what streaming training fixes.
+
+    Args:
+        recipe_arguments: named as TrainingArguments names them.
+        folder: of the checkpoints.
+
+    Returns:
+        The arguments: samples in their planned order, nothing reported to outside services.
+    """
+    return TrainingArguments(
+        output_dir=folder,
+        train_sampling_strategy="sequential",
+        num_train_epochs=1,
+        report_to=[],
+        remove_unused_columns=False,
+        label_names=["label"],
+        save_strategy="steps",
+        **recipe_arguments,
+    )

@@ -1,0 +1,114 @@
+"""Packed views as a batch: collation of samples, and the module that turns a batch into a loss.
+
+Legend: B = batch, S = tokens of the packed sequence, R = target rows, D = model width, W = views.
+"""
+
+from collections.abc import Sequence
+from dataclasses import fields
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from proactivellm.model.backbone import hidden_states, layer_windows, project
+from proactivellm.model.layout import Layout
+from proactivellm.model.masks import PADDING, layer_masks, visibility
+from proactivellm.model.packing import IGNORE, Packed
+from proactivellm.train.losses import Objective, combine, view_losses
+
+PAD = {"input_ids": 0, "group": 0, "arrival": 0, "view": PADDING, "position": 0, "label": IGNORE}
+
+
+def collate(batch: Sequence[Packed]) -> dict[str, Tensor]:
+    """Right-pad packed sequences to one length.
+
+    Args:
+        batch: B packed samples.
+
+    Returns:
+        int64 tensors [B, S] named as the fields of `Packed`.
+    """
+    length = max(len(packed.input_ids) for packed in batch)
+    tensors = {}
+    for field in fields(Packed):
+        rows = [getattr(packed, field.name) for packed in batch]
+        pad = PAD[field.name]
+        tensors[field.name] = torch.tensor([row + [pad] * (length - len(row)) for row in rows])
+    return tensors
+
+
+def packed_hidden(model: PreTrainedModel, batch: dict[str, Tensor], layout: Layout) -> Tensor:
+    """One forward over packed sequences under the layout's block mask.
+
+    Args:
+        model: a causal LM.
+        batch: from `collate`.
+        layout: decides who sees whom.
+
+    Returns:
+        hidden states [B, S, D].
+    """
+    position_BS = batch["position"]
+    mask = visibility(layout, batch, batch)
+    masks = layer_masks(mask, position_BS, position_BS, layer_windows(model.config))
+    embeddings_BSD = model.get_input_embeddings()(batch["input_ids"])
+    return hidden_states(model, embeddings_BSD, position_BS, masks, use_cache=False)
+
+
+def view_rows(hidden_BSD: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """The rows that predict something, view by view in the same order.
+
+    Args:
+        hidden_BSD: hidden states of the packed sequences.
+        batch: from `collate`.
+
+    Returns:
+        hidden [W, R, D] and labels [R].
+    """
+    views = int(batch["view"].max()) + 1
+    predicts = batch["label"] != IGNORE
+    chosen = [predicts & (batch["view"] == view) for view in range(views)]
+    hidden_WRD = torch.stack([hidden_BSD[rows] for rows in chosen])
+    return hidden_WRD, batch["label"][chosen[0]]
+
+
+class StreamingObjective(nn.Module):
+    """A causal LM with the streaming objective on top: what the Trainer trains.
+
+    Args:
+        model: the causal LM; trained in place.
+        layout: layout of the packed sequences.
+        objective: loss weights.
+    """
+
+    def __init__(self, model: PreTrainedModel, layout: Layout, objective: Objective) -> None:
+        super().__init__()
+        self.model = model
+        self.layout = layout
+        self.objective = objective
+
+    def losses(self, batch: dict[str, Tensor]) -> Tensor:
+        """L_batch, L_MSLM and KL of a batch.
+
+        Args:
+            batch: from `collate`; view 0 is the full one.
+
+        Returns:
+            [3], nats per target token.
+        """
+        hidden_WRD, label_R = view_rows(packed_hidden(self.model, batch, self.layout), batch)
+        return view_losses(
+            lambda hidden_RD: project(self.model, hidden_RD), hidden_WRD, label_R, self.objective
+        )
+
+    def forward(self, **batch: Tensor) -> dict[str, Tensor]:
+        """The training loss.
+
+        Args:
+            **batch: the tensors of `collate`.
+
+        Returns:
+            `loss` (scalar) and `parts` ([3], detached).
+        """
+        losses = self.losses(batch)
+        return {"loss": combine(losses, self.objective), "parts": losses.detach()}

@@ -1,0 +1,56 @@
+"""The source unit: what one READ takes in, whatever the modality it came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One piece of the source: a word, an audio chunk, a frame.
+
+    A unit carries token ids or features, never both. A unit with neither and `final=True` is the
+    bare end-of-stream marker of `Unit.end()`: it says that the source is complete, and is not
+    counted as a unit read. Units compare equal without looking at `features`.
+    """
+
+    text: str = ""
+    """What was read, for people and for logs, without the surrounding spaces."""
+    token_ids: tuple[int, ...] = ()
+    """Source token ids, in order; any iterable of ints is accepted and stored as a tuple."""
+    features: Tensor | None = field(default=None, compare=False, repr=False)
+    """Embeddings or frames [T, D] of a unit that is not text."""
+    start_s: float = 0.0
+    """When the unit began, in seconds from the start of the source."""
+    end_s: float = 0.0
+    """When the unit was complete and could be read, in seconds from the start of the source."""
+    final: bool = False
+    """Whether the source ends with this unit."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "token_ids", tuple(int(token) for token in self.token_ids))
+        if self.token_ids and self.features is not None:
+            raise ValueError("a unit has token_ids or features, not both: make two units of it")
+        if self.end_s < self.start_s:
+            raise ValueError(
+                f"a unit cannot end at end_s={self.end_s} before it starts at "
+                f"start_s={self.start_s}: give both in seconds from the start of the source"
+            )
+
+    @classmethod
+    def end(cls, at_s: float = 0.0) -> Unit:
+        """Returns the bare end-of-stream marker.
+
+        Args:
+            at_s: when the source turned out to be complete, in seconds from its start.
+        """
+        return cls(start_s=at_s, end_s=at_s, final=True)
+
+    @property
+    def is_end(self) -> bool:
+        """Whether this is the bare end-of-stream marker: nothing to read, source complete."""
+        return self.final and not self.token_ids and self.features is None

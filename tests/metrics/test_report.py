@@ -1,0 +1,228 @@
+"""From logs to scores: averages, what is left out, tables, scores.json."""
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from proactivellm.metrics.report import markdown_table, score, score_log, table, write_scores
+from proactivellm.output.log import Instance, write_instance
+
+# wait-2, 4 source words, 4 target words, and the end-of-stream token.
+# AL = LAAL = YAAL = DAL = 2, AP = 13/16, RCO = 17/20,
+# AIL: M/N = 4/5: (2-.8) + (3-1.6) + (4-2.4) + (4-3.2) + (4-4) = 5; 5/5.
+# Arrival at 100 ms per word, 5 ms of computing per word: LAAL of the elapsed times against 400 ms:
+# tau = 3: 205 + (305-100) + (405-200) = 615; 615/3 = 205.
+FIRST = Instance(
+    index=0,
+    source="w x y z",
+    source_length=4,
+    prediction="a b c d",
+    prediction_length=4,
+    reference="a b c d",
+    delays=[2, 3, 4, 4],
+    elapsed=[205.0, 305.0, 405.0, 410.0],
+    token_delays=[2, 3, 4, 4, 4],
+    policy="wait-k:2",
+    forwards=8,
+    tokens=10,
+    first_token_ms=205.0,
+    source_ms=400.0,
+)
+# 2 source words, everything after the end: AL = LAAL = 2, DAL: d' = 2, 3, 4 on pace 2/3:
+# 2, max(2, 8/3) - 2/3 = 2, 10/3 - 4/3 = 2, so 2; AP = 6/(2*2); RCO = 1; no YAAL.
+# AIL: M/N = 2/4: 1.5 + 1 + .5 + 0 = 3; 3/4. LAAL in ms: 215 > 200, so 215.
+SECOND = Instance(
+    index=1,
+    source="v w",
+    source_length=2,
+    prediction="e f g",
+    prediction_length=3,
+    reference="e f",
+    delays=[2, 2, 2],
+    elapsed=[215.0, 220.0, 225.0],
+    token_delays=[2, 2, 2, 2],
+    policy="wait-k:2",
+    forwards=5,
+    tokens=7,
+    first_token_ms=215.0,
+    source_ms=200.0,
+)
+# Nothing was written: no lag, but the end-of-stream token was predicted: RCO = 1, AIL = 3 - 3 = 0.
+NOTHING = Instance(
+    index=2,
+    source="u v w",
+    source_length=3,
+    prediction="",
+    prediction_length=0,
+    reference="h",
+    delays=[],
+    elapsed=[],
+    token_delays=[3],
+    policy="wait-k:2",
+    forwards=2,
+    tokens=4,
+    source_ms=300.0,
+)
+LOG = [FIRST, SECOND, NOTHING]
+
+
+def write_log(path: Path, instances: list[Instance]) -> Path:
+    with path.open("w", encoding="utf-8") as file:
+        for instance in instances:
+            write_instance(file, instance)
+    return path
+
+
+def test_averages_over_the_instances_where_defined() -> None:
+    scores = score(LOG)
+    assert scores["policy"] == "wait-k:2"
+    assert scores["num_instances"] == 3
+    assert scores["AL"] == pytest.approx((2 + 2) / 2)
+    assert scores["LAAL"] == pytest.approx((2 + 2) / 2)
+    assert scores["DAL"] == pytest.approx((2 + 2) / 2)
+    assert scores["AP"] == pytest.approx((13 / 16 + 6 / 4) / 2)
+    assert scores["YAAL"] == pytest.approx(2.0)
+    assert scores["RCO"] == pytest.approx((17 / 20 + 1 + 1) / 3)
+    assert scores["AIL"] == pytest.approx((1 + 3 / 4 + 0) / 3)
+    assert scores["first_token_delay"] == pytest.approx(2.0)
+    assert scores["NE"] == 0.0
+    assert scores["num_undefined"] == {
+        "AL": 1,
+        "LAAL": 1,
+        "AP": 1,
+        "DAL": 1,
+        "YAAL": 2,
+        "first_token_delay": 1,
+    }
+
+
+def test_costs() -> None:
+    scores = score(LOG)
+    assert scores["forwards"] == pytest.approx((8 + 5 + 2) / 3)
+    assert scores["tokens"] == pytest.approx((10 + 7 + 4) / 3)
+    assert scores["first_token_ms"] == pytest.approx(210.0)
+    assert scores["first_token_ms_p50"] == pytest.approx(210.0)
+    assert scores["first_token_ms_p90"] == pytest.approx(205 + 0.9 * 10)
+    assert scores["LAAL_CA_ms"] == pytest.approx((205 + 215) / 2)
+
+
+def test_what_the_log_does_not_tell_is_left_out() -> None:
+    bare = replace(
+        FIRST, first_token_ms=None, source_ms=None, forwards=None, tokens=None, reference=None
+    )
+    scores = score([bare])
+    absent = {"first_token_ms", "LAAL_CA_ms", "forwards", "tokens", "bleu_signature", "BLEU_ci"}
+    assert not absent & set(scores)
+    assert scores["BLEU"] is None and scores["chrF"] is None
+    assert scores["AL"] == pytest.approx(2.0)  # the prediction is as long as the reference was
+    assert scores["num_undefined"] == {}
+    # A duration that is known for a part only would be the mean of a part.
+    assert "LAAL_CA_ms" not in score([FIRST, replace(SECOND, source_ms=None)])
+
+
+def test_the_reference_sets_the_pace_of_al_only() -> None:
+    # |X| = 4, |Y| = 4, |Y*| = 2: AL has pace 2: 2 + 1 + 0 = 3; 3/3; LAAL has pace 1.
+    scores = score([replace(FIRST, reference="a b\n")])
+    assert scores["AL"] == pytest.approx(1.0)
+    assert scores["LAAL"] == pytest.approx(2.0)
+
+
+def test_quality_and_its_interval() -> None:
+    perfect = score([FIRST])
+    assert perfect["BLEU"] == pytest.approx(100.0)
+    assert perfect["chrF"] == pytest.approx(100.0)
+    assert "tok:13a" in perfect["bleu_signature"] and "nc:6" in perfect["chrf_signature"]
+    assert "BLEU_ci" not in perfect
+    resampled = score(LOG, num_bootstrap=50)
+    assert resampled["BLEU_ci"] > 0 and resampled["chrF_ci"] > 0
+    assert "bs:50" in resampled["bleu_signature"]
+
+
+def test_all_predictions_empty() -> None:
+    scores = score([NOTHING])
+    assert scores["BLEU"] == 0.0
+    assert scores["AL"] is None and scores["YAAL"] is None
+    assert scores["num_undefined"]["AL"] == 1
+    assert scores["SWF"] is None and scores["degenerate"] is None
+    assert scores["LAAL_CA_ms"] is None
+    assert "wait-k:2" in markdown_table([scores])
+
+
+def test_degenerate_policies_are_marked() -> None:
+    late = replace(
+        FIRST,
+        source_length=10,
+        prediction="a b c d e",
+        prediction_length=5,
+        delays=[1, 10, 10, 10, 10],
+        elapsed=[1.0] * 5,
+    )
+    scores = score([late])
+    # SWF = 1/5; YAAL = 1, so EFSW = 9/10
+    assert scores["SWF"] == pytest.approx(20.0) and scores["EFSW"] == pytest.approx(90.0)
+    assert scores["degenerate"] is True
+    honest = score([FIRST])
+    # SWF = 2/4, EFSW = (4-2)/4
+    assert (honest["SWF"], honest["EFSW"], honest["degenerate"]) == (50.0, 50.0, False)
+    assert "wait-k:2 †" in markdown_table([scores]) and "degenerate" in markdown_table([scores])
+    assert "†" not in markdown_table([honest])
+
+
+def test_erasure_comes_from_the_revisions() -> None:
+    revised = replace(FIRST, revisions=["x", "a b c d"])
+    assert score([revised, replace(FIRST, index=1)])["NE"] == pytest.approx((1 / 4 + 0) / 2)
+
+
+@pytest.mark.parametrize(
+    ("instances", "message"),
+    [
+        ([], "no instances"),
+        ([FIRST, replace(SECOND, policy="offline")], r"several policies \(offline, wait-k:2\)"),
+        ([FIRST, replace(SECOND, reference=None)], r"1 of 2 .* \(the first is index 1\)"),
+    ],
+)
+def test_what_cannot_be_scored_is_told(
+    tmp_path: Path, instances: list[Instance], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        score(instances)
+    with pytest.raises(ValueError, match=r"a\.log: .*" + message):
+        score_log(write_log(tmp_path / "a.log", instances))
+
+
+def test_a_log_alone_gives_the_same_numbers(tmp_path: Path) -> None:
+    assert score_log(write_log(tmp_path / "log", LOG)) == score(LOG)
+
+
+def test_tables() -> None:
+    offline = score([replace(SECOND, policy="offline")])
+    rows = [score(LOG, num_bootstrap=50), offline]
+    lines = markdown_table(rows).splitlines()
+    # SWF = 2/7, EFSW = (4-2)/4: one of the two sources was read to its end before the first word.
+    assert lines[4:] == ["", lines[5]] and lines[5].startswith("† degenerate")
+    header = [cell.strip() for cell in lines[0].strip("|").split("|")]
+    first = dict(
+        zip(header, (cell.strip() for cell in lines[2].strip("|").split("|")), strict=True)
+    )
+    second = dict(
+        zip(header, (cell.strip() for cell in lines[3].strip("|").split("|")), strict=True)
+    )
+    assert first["policy"] == "wait-k:2 †" and second["policy"] == "offline"
+    assert first["AL"] == "2.00" and first["first ms"] == "210"
+    assert "±" in first["BLEU"] and "±" not in second["BLEU"]
+    assert second["YAAL"] == "-"
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(table(rows))
+    text = console.export_text()
+    for cell in [*header, *first.values(), *second.values()]:
+        assert cell in text
+
+
+def test_scores_json_is_a_list_of_objects(tmp_path: Path) -> None:
+    rows = [score(LOG), score([replace(SECOND, policy="offline")])]
+    write_scores(tmp_path / "scores.json", rows)
+    assert json.loads((tmp_path / "scores.json").read_text(encoding="utf-8")) == rows

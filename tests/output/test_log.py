@@ -1,0 +1,228 @@
+"""The instance log: what is written is read back, what is broken is named, runs can be resumed."""
+
+import io
+import json
+import subprocess
+import sys
+from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proactivellm.output.log import Instance, read_log, recover_log, write_instance
+
+FULL = Instance(
+    index=0,
+    source="Ein Hund läuft .",
+    source_length=4,
+    prediction="A dog\u2028runs .",  # a line separator inside the text must not split the line
+    prediction_length=4,
+    reference="A dog is running .",
+    delays=[1, 2, 3, 4],
+    elapsed=[400.5, 810.0, 1220.25, 1630.0],
+    token_delays=[1, 2, 3, 4, 4],
+    policy="wait-k:1",
+    forwards=9,
+    tokens=13,
+    first_token_ms=400.5,
+    source_ms=1600.0,
+    revisions=["A", "A dog"],
+)
+EMPTY = Instance(
+    index=1,
+    source="Hm .",
+    source_length=2,
+    prediction="",
+    prediction_length=0,
+    delays=[],
+    elapsed=[],
+    token_delays=[2],
+    policy="wait-k:1",
+    forwards=3,
+    tokens=5,
+)
+# A line of SimulEval 1.1.4 (text to text), as it writes it.
+SIMULEVAL: dict[str, Any] = {
+    "index": 0,
+    "prediction": "a b c",
+    "delays": [3, 4, 4],
+    "elapsed": [0, 0, 0],
+    "prediction_length": 3,
+    "reference": "a b d\n",
+    "source": "w x y z",
+    "source_length": 4,
+}
+
+
+def write(path: Path, *instances: Instance) -> Path:
+    with path.open("w", encoding="utf-8") as file:
+        for instance in instances:
+            write_instance(file, instance)
+    return path
+
+
+def write_records(path: Path, *records: Any) -> Path:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    return path
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    assert read_log(write(tmp_path / "log", FULL, EMPTY)) == [FULL, EMPTY]
+
+
+def test_a_line_has_what_the_other_tools_read() -> None:
+    file = io.StringIO()
+    write_instance(file, FULL)
+    write_instance(file, EMPTY)
+    assert "läuft" in file.getvalue()  # readable for people, too
+    first, second = map(json.loads, file.getvalue().split("\n")[:2])
+    assert list(first)[:2] == ["version", "index"]
+    for key in SIMULEVAL:
+        assert key in first
+    assert len(first["delays"]) == len(first["elapsed"]) == len(first["prediction"].split())
+    # An absent reference would be one of length 1 to SimulEval; null means: there is none.
+    assert second["reference"] is None
+    assert not {"first_token_ms", "source_ms", "revisions"} & set(second)
+
+
+def test_each_line_is_flushed(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    with path.open("w", encoding="utf-8", buffering=1 << 20) as file:
+        write_instance(file, FULL)
+        assert read_log(path) == [FULL]
+
+
+def test_an_instance_is_a_value() -> None:
+    with pytest.raises(FrozenInstanceError):
+        FULL.index = 3  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        Instance(0, "a")  # type: ignore[arg-type, call-arg, misc]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"delays": [1, 2, 3]}, {"elapsed": [1.0]}, {"prediction_length": 5}, {"prediction": "A dog"}],
+)
+def test_every_word_needs_its_times(change: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="numbers of target words disagree"):
+        replace(FULL, **change)
+
+
+def test_numbers_must_be_finite() -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        write_instance(io.StringIO(), replace(FULL, first_token_ms=float("nan")))
+
+
+def test_a_log_of_simuleval_is_read(tmp_path: Path) -> None:
+    (instance,) = read_log(write_records(tmp_path / "instances.log", SIMULEVAL))
+    assert instance.delays == instance.token_delays == [3, 4, 4]
+    assert instance.policy == "unknown"
+    assert instance.forwards is None and instance.tokens is None
+    assert instance.reference == "a b d\n"
+
+
+def test_a_speech_log_of_simuleval_is_read_in_whole_ms(tmp_path: Path) -> None:
+    speech = SIMULEVAL | {
+        "source": ["a.wav", "samplerate: 16000 Hz"],
+        "source_length": 2345.6,
+        "delays": [320.0, 640.0, 2345.6],
+    }
+    (instance,) = read_log(write_records(tmp_path / "instances.log", speech))
+    assert instance.source == "a.wav"
+    assert instance.source_length == 2346
+    assert instance.delays == [320, 640, 2346]
+
+
+def test_blank_lines_and_unknown_keys_are_passed_over(tmp_path: Path) -> None:
+    path = write_records(tmp_path / "log", SIMULEVAL | {"metric": {"AL": 1.0}})
+    path.write_text("\n" + path.read_text() + "\n \n")
+    assert len(read_log(path)) == 1
+
+
+def without(key: str) -> dict[str, Any]:
+    return {name: value for name, value in SIMULEVAL.items() if name != key}
+
+
+OURS = SIMULEVAL | {"version": 1, "token_delays": [3, 4], "policy": "p", "forwards": 1, "tokens": 2}
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        (without("delays"), r"missing delays, token_delays"),
+        (without("elapsed"), r"missing elapsed; an instance log holds"),
+        (SIMULEVAL | {"version": 1}, r"missing token_delays, policy, forwards, tokens"),
+        (OURS | {"version": 2}, r"log version 2 is not supported \(supported: 1\); score it with"),
+        (OURS | {"delays": [1.5, 2, 3]}, r"delays\.0 = '1\.5': .*integer"),
+        (OURS | {"delays": "abc"}, r"delays = 'abc': .*list"),
+        (OURS | {"source_length": None}, r"source_length = 'None': .*integer"),
+        (SIMULEVAL | {"delays": [3, 4]}, r"the numbers of target words disagree"),
+        ([1, 2], r"an instance is a JSON object, found '\[1, 2\]'"),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path: Path, record: Any, message: str) -> None:
+    path = write_records(tmp_path / "log", SIMULEVAL | {"index": 7}, record)
+    with pytest.raises(ValueError, match=r"log: line 2: " + message) as caught:
+        read_log(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_line_that_is_cut_off_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "log", EMPTY)
+    with path.open("a") as file:
+        file.write('{"version": 1, "ind')
+    with pytest.raises(ValueError, match=r"line 2: not JSON .*resume it or delete the line"):
+        read_log(path)
+
+
+def test_an_index_may_not_repeat(tmp_path: Path) -> None:
+    path = write(tmp_path / "log", EMPTY, FULL, EMPTY)
+    with pytest.raises(ValueError, match=r"line 3: index 1 is already that of line 1; delete"):
+        read_log(path)
+
+
+def test_a_missing_file_is_a_user_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="nowhere: no such file"):
+        read_log(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="cannot be read"):
+        read_log(tmp_path)
+
+
+def test_recovery_after_a_cut_at_any_byte(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    content = write(path, EMPTY, FULL).read_bytes()
+    first = content.index(b"\n") + 1
+    for end in range(len(content) + 1):  # FULL holds characters of 2 and 3 bytes: those are cut too
+        path.write_bytes(content[:end])
+        kept = recover_log(path)
+        expected = [EMPTY] * (end >= first - 1) + [FULL] * (end >= len(content) - 1)
+        assert kept == expected, end
+        assert read_log(path) == expected, end
+        assert path.read_bytes() in (b"", content[:first], content)
+        if len(kept) == 1:  # and the run goes on
+            with path.open("a", encoding="utf-8") as file:
+                write_instance(file, FULL)
+            assert path.read_bytes() == content
+
+
+def test_recovery_of_nothing(tmp_path: Path) -> None:
+    assert recover_log(tmp_path / "nowhere") == []
+    assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize("tail", ["my own notes", '{"version": 1, \n', '{"index": 3}\n'])
+def test_recovery_removes_nothing_else(tmp_path: Path, tail: str) -> None:
+    path = write(tmp_path / "log", EMPTY)
+    content = path.read_bytes() + tail.encode()
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="line 2"):
+        recover_log(path)
+    assert path.read_bytes() == content
+
+
+def test_the_log_needs_no_torch() -> None:
+    code = "import sys, proactivellm.output.log; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
