@@ -17,7 +17,7 @@ CAN_MAKE_VENV := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11
 PYTHON ?= $(shell for python in python3 python3.11 python3.12 python3.13 python3.14 python; do \
 	"$$python" -c '$(CAN_MAKE_VENV)' 2>/dev/null && { echo "$$python"; break; }; done)
 
-DEMO_SOURCE ?= src/proactivellm/assets/tatoeba-sample/test.de
+DEMO_SOURCE ?= src/proactivellm/assets/tatoeba-sample/demo.de
 DEMO_SENTENCES ?= 6
 DEMO_FLAGS ?= --rate 240
 PYTEST_FLAGS ?=

@@ -152,7 +152,9 @@ class ArrivalCache(Cache):
         used = state["entries"].shape[1]
         if used > self.capacity:
             self._grow(used)
-        for layer, keys, values in zip(self._layers(), state["keys"], state["values"], strict=False):
+        for layer, keys, values in zip(
+            self._layers(), state["keys"], state["values"], strict=False
+        ):
             if not layer.is_initialized:
                 layer.lazy_initialization(keys[None], values[None])
             layer.keys[lane, :, :used] = keys

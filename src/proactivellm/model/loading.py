@@ -81,7 +81,9 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"cannot load a tokenizer from {source!r}: {_first_line(error)}; {remedy}") from None
+        raise ValueError(
+            f"cannot load a tokenizer from {source!r}: {_first_line(error)}; {remedy}"
+        ) from None
 
 
 def default_settings(tokenizer: PreTrainedTokenizerBase) -> StreamSettings:
@@ -110,7 +112,9 @@ def check_family(model: PreTrainedModel) -> None:
     config = model.config.get_text_config()
     name = f"model type {config.model_type!r} cannot stream"
     if getattr(model.config, "is_encoder_decoder", False):
-        raise ValueError(f"{name}: it is an encoder-decoder, and only decoder-only models are taken")
+        raise ValueError(
+            f"{name}: it is an encoder-decoder, and only decoder-only models are taken"
+        )
     layer_windows(model.config)
     decoder = model.get_decoder()
     accepted = inspect.signature(decoder.forward).parameters

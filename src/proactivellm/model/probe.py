@@ -76,7 +76,9 @@ def probing_attention(
     if probe is not None:
         probe.capture(query, key, attention_mask, scaling)
     if kwargs.get("softcap") is not None:
-        return _capped_attention(query, key, value, attention_mask, scaling, kwargs["softcap"]), None
+        return _capped_attention(
+            query, key, value, attention_mask, scaling, kwargs["softcap"]
+        ), None
     return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
 
 

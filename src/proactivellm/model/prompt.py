@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from transformers import PreTrainedTokenizerBase
 
 from proactivellm.config import Strict
@@ -24,7 +24,7 @@ class Prompt(Strict):
     Attributes:
         source_head: before the first source unit.
         source_tail: after the last source unit.
-        target_head: the assistant prefix; if empty, the tokenizer's BOS (or EOS) token stands there.
+        target_head: the assistant prefix; if empty, the tokenizer's BOS (or EOS) token.
     """
 
     source_head: str = ""
@@ -57,7 +57,7 @@ class StreamSettings(Strict):
     """
 
     layout: Literal["grouped", "interleaved"] = "grouped"
-    phi: int = 0
+    phi: int = Field(default=0, ge=0)
     boundary: Literal["word", "token"] = "word"
     prompt: Prompt = Prompt()
 

@@ -6,6 +6,7 @@ Each compares one statistic of a lane with a threshold, inside the bounds min_la
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -68,6 +69,10 @@ class ThresholdPolicy(BoundedPolicy):
         super().__post_init__()
         check_number("threshold", self.threshold)
 
+    @abstractmethod
+    def statistic(self, observation: Observation) -> Tensor:
+        """Return what is compared with the threshold, [B]; calibration looks at it too."""
+
     def _check_threshold(self, valid: bool, valid_range: str) -> None:
         if not valid:
             raise ValueError(
@@ -100,8 +105,12 @@ class Entropy(ThresholdPolicy):
         if self.top == 1:
             raise ValueError("top must be 0 (all tokens) or at least 2, got 1: always certain")
 
+    def statistic(self, observation: Observation) -> Tensor:
+        """Return the entropy, nats [B]."""
+        return self._needed(observation.entropy_B, "entropy")
+
     def _write(self, observation: Observation) -> Tensor:
-        return self._needed(observation.entropy_B, "entropy") < self.threshold
+        return self.statistic(observation) < self.threshold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,8 +130,12 @@ class Confidence(ThresholdPolicy):
         super().__post_init__()
         self._check_threshold(0 < self.threshold < 1, "above 0 and below 1")
 
+    def statistic(self, observation: Observation) -> Tensor:
+        """Return the probability of the most probable token, [B]."""
+        return self._needed(observation.max_prob_B, "confidence")
+
     def _write(self, observation: Observation) -> Tensor:
-        return self._needed(observation.max_prob_B, "confidence") > self.threshold
+        return self.statistic(observation) > self.threshold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,11 +174,15 @@ class Attention(ThresholdPolicy):
             check_int("head of heads", pair[1], 0)
         object.__setattr__(self, "heads", heads)
 
-    def _write(self, observation: Observation) -> Tensor:
+    def statistic(self, observation: Observation) -> Tensor:
+        """Return the share of the source attention on the newest units, [B]."""
         attention_BU = self._needed(observation.attention_BU, "attention")
         units_read_B = observation.units_read_B
         unit_U = torch.arange(attention_BU.shape[1], device=attention_BU.device)
         newest_BU = unit_U >= (units_read_B - self.frontier).unsqueeze(1)
-        share_B = (attention_BU * newest_BU).sum(dim=1)  # 0 beyond the units read
+        return (attention_BU * newest_BU).sum(dim=1)  # 0 beyond the units read
+
+    def _write(self, observation: Observation) -> Tensor:
         # The second condition holds by definition; it keeps rounding out of a share that is 1.
-        return (share_B < self.threshold) & (units_read_B > self.frontier)
+        below_B = self.statistic(observation) < self.threshold
+        return below_B & (observation.units_read_B > self.frontier)

@@ -148,17 +148,6 @@ class Batch:
             self.cache.lengths[planned.lane] = state.num_source + state.settled
         return writes
 
-    def run(self) -> list[Write]:
-        """Step until every lane waits for input or is finished.
-
-        Returns:
-            The tokens written, in order.
-        """
-        writes: list[Write] = []
-        while (written := self.step()) is not None:
-            writes += written
-        return writes
-
     def snapshot(self, lane: int) -> dict[str, Any]:
         """A stream as plain values and tensors, for cloning and saving.
 
@@ -211,7 +200,9 @@ class Batch:
         if full and state.source_finished:
             state.truncated = state.finished = True
             text = state.detokenizer.finish()
-            return [Write(lane=lane, token_id=token, text=text, units_read=state.units_read, final=True)]
+            return [
+                Write(lane=lane, token_id=token, text=text, units_read=state.units_read, final=True)
+            ]
         if not state.source_finished and (full or (starts and not decision)):
             lanes.wish_read(state)
             return []

@@ -102,9 +102,7 @@ def wish_read(state: SessionState) -> None:
     state.at_boundary = True
 
 
-def write_token(
-    state: SessionState, lane: int, token: int, starts_word: bool, ends: bool
-) -> Write:
+def write_token(state: SessionState, lane: int, token: int, starts_word: bool, ends: bool) -> Write:
     """Append a token to the target.
 
     Args:

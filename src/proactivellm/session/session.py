@@ -1,6 +1,6 @@
 """One stream: push units in, get writes out."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -50,8 +50,23 @@ class Session:
         Raises:
             ValueError: if the source is already closed.
         """
+        return list(self.advance(units))
+
+    def advance(self, units: Unit | Iterable[Unit]) -> Iterator[Write]:
+        """As `push`, one write at a time, each as soon as its forward is done.
+
+        Args:
+            units: one or several, in order; the last of the stream may have `final` set.
+
+        Yields:
+            The tokens written because of them; exhaust it before the next units.
+
+        Raises:
+            ValueError: if the source is already closed.
+        """
         self._batch.push(self._lane, [units] if isinstance(units, Unit) else units)
-        return self._batch.run()
+        while (writes := self._batch.step()) is not None:
+            yield from writes
 
     def close(self) -> list[Write]:
         """Say that the source is complete, and write the rest; idempotent.

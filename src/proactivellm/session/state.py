@@ -116,4 +116,6 @@ class SessionState:
         detokenizer.load_state_dict(values["detokenizer"])
         pending = deque(Unit(**unit) for unit in values["pending"])
         sampling = Sampling(**values["sampling"])
-        return cls(**{**values, "detokenizer": detokenizer, "sampling": sampling, "pending": pending})
+        return cls(
+            **{**values, "detokenizer": detokenizer, "sampling": sampling, "pending": pending}
+        )

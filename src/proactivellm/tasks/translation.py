@@ -3,7 +3,9 @@
 import gzip
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
+
+from pydantic import Field, model_validator
 
 from proactivellm.config import Strict
 
@@ -28,11 +30,19 @@ class PairFiles(Strict):
     """
 
     tsv: str | None = None
-    source_column: int = 0
-    target_column: int = 1
+    source_column: int = Field(default=0, ge=0)
+    target_column: int = Field(default=1, ge=0)
     source: str | None = None
     target: str | None = None
-    limit: int = 0
+    limit: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _is_one_of_two(self) -> Self:
+        if self.tsv is not None and (self.source or self.target):
+            raise ValueError("give either `tsv` or `source` and `target`, not both")
+        if self.tsv is None and not (self.source and self.target):
+            raise ValueError("give `tsv`, or both `source` and `target`")
+        return self
 
 
 def read_pairs(files: PairFiles) -> list[Pair]:
@@ -47,11 +57,10 @@ def read_pairs(files: PairFiles) -> list[Pair]:
     Raises:
         ValueError: if a file is missing, not UTF-8, lacks a column, or lengths differ.
     """
-    if files.tsv is not None and (files.source or files.target):
-        raise ValueError("give either `tsv` or `source` and `target`, not both")
     if files.tsv is not None:
         rows = list(_columns(files.tsv, files.source_column, files.target_column))
-    elif files.source and files.target:
+    else:
+        assert files.source is not None and files.target is not None
         sources, targets = list(_lines(files.source)), list(_lines(files.target))
         if len(sources) != len(targets):
             raise ValueError(
@@ -59,8 +68,6 @@ def read_pairs(files: PairFiles) -> list[Pair]:
                 "line i of both must belong together"
             )
         rows = list(zip(sources, targets, strict=True))
-    else:
-        raise ValueError("give `tsv`, or both `source` and `target`")
     pairs = [Pair(" ".join(s.split()), " ".join(t.split())) for s, t in rows]
     pairs = [pair for pair in pairs if pair.source and pair.target]
     return pairs[: files.limit] if files.limit else pairs
@@ -82,9 +89,12 @@ def _lines(path: str) -> Iterator[str]:
     if not file.is_file():
         raise ValueError(f"{path}: no such file")
     opener = gzip.open if file.suffix == ".gz" else open
-    with opener(file, "rb") as stream:
-        for number, raw in enumerate(stream, start=1):
-            try:
+    number = 0
+    try:
+        with opener(file, "rb") as stream:
+            for number, raw in enumerate(stream, start=1):
                 yield raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-            except UnicodeDecodeError as error:
-                raise ValueError(f"{path}: line {number} is not UTF-8 ({error.reason})") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: line {number} is not UTF-8 ({error.reason})") from None
+    except (OSError, EOFError) as error:
+        raise ValueError(f"{path}: cannot be read after line {number}: {error}") from None

@@ -1,1 +1,1 @@
-"""Streaming training: packed views, L_batch + L_MSLM + lambda KL, recipes, on transformers.Trainer."""
+"""Streaming training: packed views, L_batch + L_MSLM + lambda KL, on transformers.Trainer."""

@@ -63,7 +63,8 @@ class SampleEncoder:
         Returns:
             The sample; its last unit includes the prompt's source tail.
         """
-        units = [list(ids) for ids in self.segmenter.word_token_ids(source.split())]
+        # A source of which the tokenizer keeps nothing is one empty unit: it must not end the run.
+        units = [list(ids) for ids in self.segmenter.word_token_ids(source.split())] or [[]]
         units[-1] += self.prompt.source_tail
         ids = self.tokenizer.encode(target, add_special_tokens=False, split_special_tokens=True)
         return Sample(
@@ -119,7 +120,8 @@ def concatenation_plan(
     """Which pairs make up each sample, in training order.
 
     Every pair occurs once an epoch, in a run of random neighbours; samples of similar length stand
-    together so that batches need little padding, and batches are shuffled.
+    together so that batches need little padding, and batches are shuffled. The samples of an epoch
+    that do not fill a batch are left out of it.
 
     Args:
         lengths: length of each pair, in any unit.

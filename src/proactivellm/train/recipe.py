@@ -1,12 +1,24 @@
-"""What a training recipe (TOML) may say. Unknown keys are errors that name the nearest valid one."""
+"""What a training recipe (TOML) may say; contradictions are refused before anything runs."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 
 from proactivellm.config import Strict
-from proactivellm.model.prompt import StreamSettings
+from proactivellm.model.prompt import Prompt, StreamSettings
 from proactivellm.tasks.translation import PairFiles
+
+
+def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
+    if bounds[0] > bounds[1]:
+        raise ValueError(f"the lower bound {bounds[0]} is above the upper bound {bounds[1]}")
+    return bounds
+
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Weight = Annotated[float, Field(ge=0.0)]
+Count = Annotated[int, Field(ge=1)]
+Natural = Annotated[int, Field(ge=0)]
 
 
 class Data(Strict):
@@ -20,7 +32,7 @@ class Data(Strict):
 
     train: PairFiles
     valid: PairFiles | None = None
-    concat: tuple[int, int] = (1, 1)
+    concat: Annotated[tuple[Count, Count], AfterValidator(_ordered)] = (1, 1)
 
 
 class Backbone(Strict):
@@ -38,6 +50,14 @@ class Backbone(Strict):
     config: dict[str, Any] = Field(default_factory=dict)
     vocab_size: int = 8000
 
+    @model_validator(mode="after")
+    def _is_one_of_two(self) -> Self:
+        if (self.pretrained is None) == (self.model_type is None):
+            raise ValueError("give either `pretrained` or `model_type`, and not both")
+        if self.pretrained is not None and self.model_fields_set & {"config", "vocab_size"}:
+            raise ValueError("`config` and `vocab_size` are for `model_type`: leave them out")
+        return self
+
 
 class Lora(Strict):
     """Low-rank adapters instead of full fine-tuning (peft); merged into the saved model.
@@ -49,9 +69,9 @@ class Lora(Strict):
         target_modules: names of linear layers, or "all-linear".
     """
 
-    r: int = 32
-    alpha: int = 64
-    dropout: float = 0.0
+    r: Count = 32
+    alpha: Count = 64
+    dropout: Share = 0.0
     target_modules: str | list[str] = "all-linear"
 
 
@@ -69,14 +89,14 @@ class ObjectiveRecipe(Strict):
         first_share: range of the share of the source read before the first write.
     """
 
-    batch_weight: float = 1.0
-    mslm_weight: float = 1.0
-    kl_weight: float = 0.1
-    kl_top_k: int = 100
-    label_smoothing: float = 0.0
-    rows_per_chunk: int = 4096
-    num_partial: int = Field(default=1, ge=1)
-    first_share: tuple[float, float] = (0.0, 1.0)
+    batch_weight: Weight = 1.0
+    mslm_weight: Weight = 1.0
+    kl_weight: Weight = 0.1
+    kl_top_k: Count = 100
+    label_smoothing: Share = 0.0
+    rows_per_chunk: Count = 4096
+    num_partial: Count = 1
+    first_share: Annotated[tuple[Share, Share], AfterValidator(_ordered)] = (0.0, 1.0)
 
 
 class Optimisation(Strict):
@@ -91,24 +111,24 @@ class Optimisation(Strict):
         warmup_steps: linear warm-up.
         weight_decay: AdamW.
         betas: AdamW.
-        max_grad_norm: clipping.
+        max_grad_norm: clipping; 0 = none.
         precision: of the forward and backward passes.
         gradient_checkpointing: trade compute for memory.
         seed: of weights, order and schedules.
     """
 
-    epochs: int = Field(default=1, ge=1)
-    batch_size: int = Field(default=32, ge=1)
-    gradient_accumulation: int = Field(default=1, ge=1)
-    learning_rate: float = 5e-5
+    epochs: Count = 1
+    batch_size: Count = 32
+    gradient_accumulation: Count = 1
+    learning_rate: float = Field(default=5e-5, gt=0.0)
     schedule: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
-    warmup_steps: int = 0
-    weight_decay: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.98)
-    max_grad_norm: float = 1.0
+    warmup_steps: Natural = 0
+    weight_decay: Weight = 0.0
+    betas: tuple[Share, Share] = (0.9, 0.98)
+    max_grad_norm: Weight = 1.0
     precision: Literal["bf16", "fp32"] = "bf16"
     gradient_checkpointing: bool = False
-    seed: int = 0
+    seed: Natural = 0
 
 
 class Output(Strict):
@@ -122,10 +142,10 @@ class Output(Strict):
         dtype: of the saved weights.
     """
 
-    save_steps: int = 500
-    keep: int = 2
-    log_steps: int = 50
-    eval_steps: int = 0
+    save_steps: Count = 500
+    keep: Count = 2
+    log_steps: Count = 50
+    eval_steps: Natural = 0
     dtype: Literal["float16", "bfloat16", "float32"] = "float16"
 
 
@@ -135,7 +155,8 @@ class Recipe(Strict):
     Attributes:
         data: pairs.
         backbone: model.
-        stream: layout, prompt, decision boundary; the chat template if left out (pretrained only).
+        stream: layout, prompt, decision boundary. Without a prompt: that beside the backbone, or
+            its chat template, or control tokens for a model from scratch.
         instruction: text before the source in the chat template's user turn.
         objective: losses and schedules.
         optimisation: optimiser.
@@ -151,3 +172,17 @@ class Recipe(Strict):
     optimisation: Optimisation = Optimisation()
     lora: Lora | None = None
     output: Output = Output()
+
+    @model_validator(mode="after")
+    def _uses_what_it_says(self) -> Self:
+        if self.output.eval_steps and self.data.valid is None:
+            raise ValueError("output.eval_steps needs pairs to evaluate on: add [data.valid]")
+        if self.lora and not self.backbone.pretrained:
+            raise ValueError("[lora] adapts a pretrained backbone: set backbone.pretrained")
+        has_prompt = self.stream is not None and self.stream.prompt != Prompt()
+        if self.instruction and (has_prompt or not self.backbone.pretrained):
+            raise ValueError(
+                "instruction belongs to the chat template of a pretrained backbone: with a prompt "
+                "of your own, write it into stream.prompt.source_head"
+            )
+        return self

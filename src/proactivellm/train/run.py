@@ -6,24 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    set_seed,
-)
-from transformers.trainer_utils import get_last_checkpoint
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
-from proactivellm.model.backbone import layer_windows
-from proactivellm.model.prompt import Prompt, StreamSettings, chat_prompt, encode_prompt
+from proactivellm.model.prompt import StreamSettings, encode_prompt
 from proactivellm.tasks.translation import Pair, read_pairs
+from proactivellm.train.build import make_backbone, make_settings
 from proactivellm.train.data import PackedDataset, SampleEncoder, ViewPlan, concatenation_plan
 from proactivellm.train.losses import Objective
 from proactivellm.train.recipe import Recipe
-from proactivellm.train.tokenizer import END, SOURCE, TARGET, train_tokenizer
-from proactivellm.train.trainer import StreamingTrainer, make_arguments
+from proactivellm.train.trainer import StreamingTrainer, last_checkpoint, make_arguments
 from proactivellm.train.views import StreamingObjective
 
 log = logging.getLogger(__name__)
@@ -44,107 +35,18 @@ def train(recipe: Recipe, out: str | Path) -> Path:
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    checkpoint = get_last_checkpoint(str(out))
+    checkpoint = last_checkpoint(out)
     set_seed(recipe.optimisation.seed)
     pairs = read_pairs(recipe.data.train)
     valid = read_pairs(recipe.data.valid) if recipe.data.valid else []
-    tokenizer = make_tokenizer(recipe, pairs, checkpoint)
-    model = make_model(recipe, tokenizer)
+    if recipe.data.valid and not valid:
+        raise ValueError("[data.valid] holds no pair with text on both sides")
+    model, tokenizer = make_backbone(recipe, pairs, checkpoint)
     settings = make_settings(recipe, tokenizer)
     trainer = make_trainer(recipe, out, (pairs, valid), (model, tokenizer, settings))
     trainer.train(resume_from_checkpoint=checkpoint)
     save_model(trainer, out, recipe.output.dtype)
     return out
-
-
-def make_tokenizer(
-    recipe: Recipe, pairs: list[Pair], checkpoint: str | None = None
-) -> PreTrainedTokenizerBase:
-    """The backbone's tokenizer, or a new one trained on the pairs.
-
-    Args:
-        recipe: names the backbone.
-        pairs: training text.
-        checkpoint: of an interrupted run, whose tokenizer is taken.
-
-    Returns:
-        The tokenizer.
-
-    Raises:
-        ValueError: if the recipe names no backbone, or two.
-    """
-    backbone = recipe.backbone
-    if (backbone.pretrained is None) == (backbone.model_type is None):
-        raise ValueError("[backbone] needs either `pretrained` or `model_type`, and not both")
-    if checkpoint or backbone.pretrained:
-        return AutoTokenizer.from_pretrained(checkpoint or backbone.pretrained)
-    lines = (text for pair in pairs for text in pair)
-    return train_tokenizer(lines, backbone.vocab_size)
-
-
-def make_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-    """The pretrained backbone, or a new model of the configured shape.
-
-    Args:
-        recipe: names the backbone.
-        tokenizer: gives a new model its vocabulary and control tokens.
-
-    Returns:
-        The model in fp32 (mixed precision is the Trainer's), with adapters if asked for.
-
-    Raises:
-        ValueError: if the family cannot stream.
-    """
-    backbone = recipe.backbone
-    if backbone.pretrained:
-        model = AutoModelForCausalLM.from_pretrained(backbone.pretrained, dtype=torch.float32)
-    else:
-        config = AutoConfig.for_model(
-            backbone.model_type,
-            vocab_size=len(tokenizer),
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-            **backbone.config,
-        )
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    layer_windows(model.config)
-    if recipe.optimisation.gradient_checkpointing:
-        model.gradient_checkpointing_enable()
-    if recipe.lora:
-        from peft import LoraConfig, get_peft_model
-
-        lora = recipe.lora
-        model = get_peft_model(
-            model,
-            LoraConfig(
-                r=lora.r,
-                lora_alpha=lora.alpha,
-                lora_dropout=lora.dropout,
-                target_modules=lora.target_modules,
-                task_type="CAUSAL_LM",
-            ),
-        )
-    return model
-
-
-def make_settings(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> StreamSettings:
-    """Layout and prompt: the recipe's, else the chat template's, else control tokens.
-
-    Args:
-        recipe: may hold `[stream]`.
-        tokenizer: may hold a chat template.
-
-    Returns:
-        The settings saved beside the model.
-    """
-    if recipe.stream and recipe.stream.prompt != Prompt():
-        return recipe.stream
-    if recipe.backbone.model_type:
-        prompt = Prompt(source_head=SOURCE, source_tail=END, target_head=TARGET)
-    else:
-        prompt = chat_prompt(tokenizer, recipe.instruction)
-    return (recipe.stream or StreamSettings()).model_copy(update={"prompt": prompt})
 
 
 def make_trainer(

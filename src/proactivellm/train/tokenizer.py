@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 SOURCE, TARGET, END, PAD = "<|source|>", "<|target|>", "<|end|>", "<|pad|>"
 
@@ -22,7 +23,10 @@ def train_tokenizer(lines: Iterable[str], vocab_size: int) -> PreTrainedTokenize
         ValueError: if the vocabulary cannot hold the bytes and the control tokens.
     """
     if vocab_size < 300:
-        raise ValueError(f"vocab_size must be at least 300 (256 bytes and 4 controls): {vocab_size}")
+        raise ValueError(
+            f"backbone.vocab_size must be at least 300 (256 bytes, 4 controls, some merges), "
+            f"got {vocab_size}"
+        )
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = decoders.ByteLevel()

@@ -1,5 +1,6 @@
 """transformers.Trainer over packed views: losses by part, evaluation by schedule, exact resume."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
+from transformers.trainer_callback import TrainerState
 
-from proactivellm.model.layout import Layout
-from proactivellm.model.packing import Sample, pack
 from proactivellm.model.backbone import project
+from proactivellm.model.packing import Sample, pack
 from proactivellm.model.prompt import StreamSettings
 from proactivellm.schedule import Schedule, expand, offline, wait_k
 from proactivellm.train.data import SampleEncoder
@@ -147,6 +148,27 @@ class StreamingTrainer(Trainer):
     ) -> None:
         objective = self.accelerator.unwrap_model(model or self.model)
         load_weights(objective.model, resume_from_checkpoint)
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that was written to the end.
+
+    A run killed while it saves leaves a folder without `trainer_state.json`, which the Trainer
+    writes last, or with a part of it.
+
+    Args:
+        folder: where the checkpoints are.
+
+    Returns:
+        Its path, or None.
+    """
+    steps = {}
+    for state in folder.glob("checkpoint-*/trainer_state.json"):
+        try:
+            steps[TrainerState.load_from_json(str(state)).global_step] = str(state.parent)
+        except (json.JSONDecodeError, TypeError):
+            continue
+    return steps[max(steps)] if steps else None
 
 
 def load_weights(model: PreTrainedModel, folder: str) -> None:

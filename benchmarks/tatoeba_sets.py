@@ -1,0 +1,37 @@
+"""Plain-text dev and test sets from the Tatoeba pairs: single pairs and concatenations of three.
+
+    python benchmarks/tatoeba_sets.py ../shared/data/tatoeba-en-de runs/sets
+
+writes {valid,test}.{1,3}.{de,en}, line i of both sides belonging together. Concatenations join
+neighbours after a fixed shuffle, because neighbours in the files resemble each other.
+"""
+
+import random
+import sys
+from pathlib import Path
+
+from proactivellm.tasks.translation import PairFiles, read_pairs
+
+
+def main(data: Path, out: Path) -> None:
+    """Write the sets.
+
+    Args:
+        data: folder of `{valid,test}.en-de.tsv.gz`.
+        out: folder to write to.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    for split in ("valid", "test"):
+        tsv = str(data / f"{split}.en-de.tsv.gz")
+        pairs = read_pairs(PairFiles(tsv=tsv, source_column=1, target_column=0))
+        random.Random(0).shuffle(pairs)
+        for size in (1, 3):
+            groups = [pairs[i : i + size] for i in range(0, len(pairs) - size + 1, size)]
+            for side, suffix in ((0, "de"), (1, "en")):
+                lines = [" ".join(pair[side] for pair in group) for group in groups]
+                text = "\n".join(lines) + "\n"
+                (out / f"{split}.{size}.{suffix}").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,1 @@
+"""Whole test sets: policies side by side (evaluate), thresholds from dev data (calibrate)."""

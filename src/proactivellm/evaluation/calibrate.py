@@ -1,0 +1,201 @@
+"""Thresholds from dev data: every policy over a grid of thresholds and bounds, measured.
+
+Three steps: record the statistic along a rule-based path, place thresholds at its quantiles, run
+each and note quality and latency. For attention, the heads come first: those whose attention on
+the newest units best tells whether the model would still change its mind.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from proactivellm.evaluation.heads import choose_heads
+from proactivellm.metrics.report import score
+from proactivellm.model.causal_lm import StreamingCausalLM
+from proactivellm.pipeline import Job, run_streams
+from proactivellm.policy.base import Observation, Policy
+from proactivellm.policy.calibration import Calibration, CalibrationMeta, CalibrationPoint
+from proactivellm.policy.endogenous import Attention, ThresholdPolicy
+from proactivellm.policy.fixed import WaitK
+from proactivellm.policy.spec import POLICIES, PolicySpec
+from proactivellm.session.sampling import Sampling
+
+QUANTILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+MIN_LAGS = (1, 2, 3)
+MAX_LAGS = (None,)
+RECORDED_LAG = 3  # the statistic is recorded along wait-3
+Progress = Callable[[str, int, int], None]  # policy, points done, points in all
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """What is measured for each policy.
+
+    Attributes:
+        quantiles: of the recorded statistic, as thresholds.
+        min_lags: lower bounds tried.
+        max_lags: upper bounds tried; None = none.
+    """
+
+    quantiles: tuple[float, ...] = QUANTILES
+    min_lags: tuple[int, ...] = MIN_LAGS
+    max_lags: tuple[int | None, ...] = MAX_LAGS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recorder(Policy):
+    """Follows wait-k and notes what a threshold policy would have looked at.
+
+    Attributes:
+        inner: supplies the statistic.
+        values: the statistic of every probe that was open to decision.
+    """
+
+    name: ClassVar[str] = "recorder"
+    inner: ThresholdPolicy
+    values: list[float] = field(default_factory=list)
+    path: WaitK = field(default_factory=lambda: WaitK(k=RECORDED_LAG))
+
+    @property
+    def needs(self) -> frozenset[str]:  # type: ignore[override]
+        """What the inner policy needs."""
+        return self.inner.needs
+
+    @property
+    def top(self) -> int:
+        """Option of the entropy policy."""
+        return getattr(self.inner, "top", 0)
+
+    @property
+    def heads(self) -> Any:
+        """Option of the attention policy."""
+        return getattr(self.inner, "heads", None)
+
+    @property
+    def spec(self) -> str:
+        """Not a spec users can give: it names what is recorded."""
+        return f"{self.name}({self.inner.name})"
+
+    @property
+    def min_lag(self) -> int:
+        """That of the path followed."""
+        return self.path.min_lag
+
+    def _write(self, observation: Observation) -> Tensor:
+        open_B = ~observation.source_finished_B
+        ready_B = observation.units_read_B >= self.path.required_units_B(
+            observation.words_written_B
+        )
+        chosen_B = open_B & ready_B
+        self.values.extend(self.inner.statistic(observation)[chosen_B].tolist())
+        return torch.ones_like(open_B)
+
+
+def calibrate(
+    model: StreamingCausalLM,
+    jobs: Sequence[Job],
+    policies: Sequence[str] = ("entropy", "confidence", "attention"),
+    *,
+    grid: Grid | None = None,
+    num_lanes: int = 32,
+    description: str = "dev",
+    progress: Progress | None = None,
+) -> Calibration:
+    """Measure policies over a grid of thresholds and bounds on dev data.
+
+    Args:
+        model: the streaming model.
+        jobs: dev sources with references.
+        policies: names, optionally with fixed options (`entropy:top=20`).
+        grid: thresholds and bounds to try.
+        num_lanes: streams advanced by one forward.
+        description: of the dev data, stored with the table.
+        progress: called after every point.
+
+    Returns:
+        The table; `Calibration.save(folder)` puts it beside the model.
+
+    Raises:
+        ValueError: if a policy has no threshold, or references are missing.
+    """
+    if any(job.reference is None for job in jobs):
+        raise ValueError("calibration needs references: give --target")
+    grid = grid or Grid()
+    heads = None
+    prototypes = [_prototype(text) for text in policies]
+    if any(isinstance(p, Attention) and p.heads is None for p in prototypes):
+        heads = choose_heads(model, jobs, num_lanes)
+    points: list[CalibrationPoint] = []
+    total = len(prototypes) * len(grid.quantiles) * len(grid.min_lags) * len(grid.max_lags)
+    for prototype in prototypes:
+        if isinstance(prototype, Attention) and prototype.heads is None:
+            prototype = replace(prototype, heads=heads)
+        thresholds = statistic_quantiles(model, jobs, prototype, grid.quantiles, num_lanes)
+        for policy, quantile in _candidates(prototype, thresholds, grid):
+            streams = run_streams(model, policy, jobs, num_lanes=num_lanes, sampling=Sampling())
+            scores = score(list(streams))
+            points.append(CalibrationPoint.measured(policy, scores, quantile))
+            if progress:
+                progress(policy.spec, len(points), total)
+    meta = CalibrationMeta(source=description, num_instances=len(jobs))
+    return Calibration(meta=meta, heads=heads, points=tuple(points))
+
+
+def statistic_quantiles(
+    model: StreamingCausalLM,
+    jobs: Sequence[Job],
+    policy: ThresholdPolicy,
+    quantiles: Sequence[float],
+    num_lanes: int,
+) -> dict[float, float]:
+    """Quantiles of a policy's statistic over dev data, along wait-3.
+
+    Args:
+        model: the streaming model.
+        jobs: dev sources.
+        policy: supplies the statistic.
+        quantiles: between 0 and 1.
+        num_lanes: streams advanced by one forward.
+
+    Returns:
+        Threshold by quantile.
+    """
+    recorder = Recorder(inner=policy)
+    for _ in run_streams(model, recorder, jobs, num_lanes=num_lanes, sampling=Sampling()):
+        pass
+    if not recorder.values:
+        raise ValueError("the dev data is too short to decide anything: use longer sources")
+    values = torch.tensor(recorder.values, dtype=torch.float64)
+    return {q: float(torch.quantile(values, q)) for q in quantiles}
+
+
+def _prototype(text: str) -> ThresholdPolicy:
+    """A policy of that name and options, its threshold still to be set."""
+    spec = PolicySpec.parse(text)
+    kind = POLICIES[spec.name]
+    if not issubclass(kind, ThresholdPolicy) or "threshold" in spec.values:
+        raise ValueError(
+            f"{text!r} cannot be calibrated: name a policy with a threshold, without giving it "
+            f"({', '.join(n for n, k in POLICIES.items() if issubclass(k, ThresholdPolicy))})"
+        )
+    return kind(threshold=0.5, **spec.values)
+
+
+def _candidates(
+    prototype: ThresholdPolicy, thresholds: dict[float, float], grid: Grid
+) -> list[tuple[ThresholdPolicy, float]]:
+    candidates = []
+    for min_lag in grid.min_lags:
+        for max_lag in grid.max_lags:
+            for quantile, threshold in thresholds.items():
+                try:
+                    policy = replace(
+                        prototype, threshold=threshold, min_lag=min_lag, max_lag=max_lag
+                    )
+                except ValueError:  # a quantile at the edge of the valid range
+                    continue
+                candidates.append((policy, quantile))
+    return candidates

@@ -1,0 +1,114 @@
+"""Which attention heads to trust: those whose newest-unit share foretells a change of mind.
+
+For every decision along wait-k, the next token under the source read so far is compared with the
+one under the whole source. A good head looks at the newest units where the two differ (more
+reading would have changed the word) and elsewhere where they agree. Needs no labels.
+Legend: L = layers, H = heads, P = probes, U = units.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from proactivellm import schedule
+from proactivellm.model.causal_lm import LaneInput, SourcePiece, StreamingCausalLM
+from proactivellm.model.probe import unit_attention_by_head
+from proactivellm.pipeline import Job, run_streams
+from proactivellm.policy.fixed import Offline
+from proactivellm.session.sampling import Sampling
+from proactivellm.units.text import TextSegmenter
+
+NUM_HEADS = 4
+NUM_JOBS = 120
+LAGS = (1, 2, 3)
+
+
+def choose_heads(
+    model: StreamingCausalLM, jobs: Sequence[Job], num_lanes: int = 32
+) -> tuple[tuple[int, int], ...]:
+    """Pick the heads for the attention policy on dev data.
+
+    Args:
+        model: the streaming model.
+        jobs: dev sources; the first NUM_JOBS are used.
+        num_lanes: streams advanced by one forward.
+
+    Returns:
+        (layer, head) pairs, best first.
+    """
+    shares: list[Tensor] = []  # each [L, H]
+    changed: list[bool] = []
+    offline = run_streams(
+        model, Offline(), jobs[:NUM_JOBS], num_lanes=num_lanes, sampling=Sampling()
+    )
+    for instance in offline:
+        if instance.source_length < 2:
+            continue
+        for lag in LAGS:
+            _probe_along(model, instance.source, instance.prediction, lag, shares, changed)
+    share_LHP = torch.stack(shares, dim=-1)
+    auc_LH = ranking_quality(share_LHP, torch.tensor(changed))
+    best = auc_LH.flatten().topk(min(NUM_HEADS, auc_LH.numel())).indices.tolist()
+    num_heads = auc_LH.shape[1]
+    return tuple((index // num_heads, index % num_heads) for index in best)
+
+
+def ranking_quality(share_LHP: Tensor, changed_P: Tensor) -> Tensor:
+    """Area under the ROC curve of "high share = will change", per head.
+
+    Args:
+        share_LHP: share on the newest unit.
+        changed_P: whether more reading changed the token, bool.
+
+    Returns:
+        [L, H], 0.5 = no better than chance; 0.5 everywhere if only one outcome occurs.
+    """
+    positives, negatives = int(changed_P.sum()), int((~changed_P).sum())
+    if not positives or not negatives:
+        return torch.full(share_LHP.shape[:2], 0.5)
+    ranks = share_LHP.argsort(-1).argsort(-1).float() + 1
+    rank_sum = (ranks * changed_P).sum(-1)
+    return (rank_sum - positives * (positives + 1) / 2) / (positives * negatives)
+
+
+def _probe_along(
+    model: StreamingCausalLM,
+    source: str,
+    target: str,
+    lag: int,
+    shares: list[Tensor],
+    changed: list[bool],
+) -> None:
+    """Force the offline target along wait-k and look at every word's first token."""
+    units = TextSegmenter(model.tokenizer).segment(source)
+    ids = model.tokenizer.encode(target, add_special_tokens=False)
+    if not ids:
+        return
+    g = schedule.wait_k(lag, len(units), len(ids))
+    cache = model.new_cache()
+    sequence = [*model.prompt.target_head, *ids]
+    head = len(model.prompt.target_head)
+    read = num_source = 0
+    for t, token in enumerate(ids):
+        pieces: list[SourcePiece] = [] if num_source else [(0, model.prompt.source_head)]
+        pieces += [(u + 1, units[u].token_ids) for u in range(read, g[t])]
+        read = g[t]
+        if read == len(units):
+            break
+        settled = head + t - 1 if t else 0
+        step = LaneInput(
+            lane=0,
+            source=[piece for piece in pieces if len(piece[1])],
+            target=sequence[settled : head + t],
+            num_source=num_source,
+            num_target=settled,
+            probes=True,
+        )
+        output = model.step(cache, [step], attention=True)
+        assert output is not None and output.weights_LPHK is not None
+        num_source += step.num_new_source
+        cache.lengths[0] = num_source + head + t - 1
+        share = unit_attention_by_head(output.weights_LPHK, output.unit_PK)
+        shares.append(share[:, :, 0, read - 1])
+        changed.append(int(output.logits_PV.argmax()) != token)

@@ -1,0 +1,207 @@
+"""The backbone of a recipe: tokenizer, model and stream settings, loaded or made from scratch."""
+
+import difflib
+import tempfile
+from dataclasses import fields
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from proactivellm.model.loading import bundled_models, check_family, load, load_tokenizer
+from proactivellm.model.probe import ATTENTION, register
+from proactivellm.model.prompt import Prompt, StreamSettings, chat_prompt, load_settings
+from proactivellm.tasks.translation import Pair
+from proactivellm.train.recipe import Backbone, Lora, Recipe
+from proactivellm.train.tokenizer import END, SOURCE, TARGET, train_tokenizer
+
+# Names that older configuration files use for what is now `rope_parameters`.
+_ROPE_KEYS = ("rope_theta", "rope_scaling", "partial_rotary_factor")
+
+
+def make_backbone(
+    recipe: Recipe, pairs: list[Pair], checkpoint: str | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The pretrained backbone, or a new model of the configured shape with its own tokenizer.
+
+    Args:
+        recipe: names the backbone.
+        pairs: training text, for a new tokenizer.
+        checkpoint: of an interrupted run, whose tokenizer is taken.
+
+    Returns:
+        The model in fp32 (mixed precision is the Trainer's), with adapters if asked for, and the
+        tokenizer. Attention is that of sessions, so that training and streaming agree.
+
+    Raises:
+        ValueError: if the backbone cannot be loaded or made, or its family cannot stream.
+    """
+    backbone = recipe.backbone
+    if backbone.pretrained:
+        model, tokenizer, _, _ = load(backbone.pretrained, "cpu", torch.float32)
+        if tokenizer.eos_token_id is None:
+            raise ValueError(
+                f"the tokenizer of {backbone.pretrained!r} has no EOS token, which closes the "
+                "target: set `eos_token` in its tokenizer_config.json"
+            )
+    else:
+        tokenizer = load_tokenizer(checkpoint) if checkpoint else new_tokenizer(backbone, pairs)
+        model = new_model(backbone, tokenizer)
+    check_family(model)
+    register()
+    model.set_attn_implementation(ATTENTION)
+    if recipe.optimisation.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    return (add_adapters(model, recipe.lora) if recipe.lora else model), tokenizer
+
+
+def new_tokenizer(backbone: Backbone, pairs: list[Pair]) -> PreTrainedTokenizerBase:
+    """A tokenizer trained on the pairs, which loads again as it is.
+
+    Args:
+        backbone: its model type and vocabulary size.
+        pairs: training text.
+
+    Returns:
+        The tokenizer.
+
+    Raises:
+        ValueError: if the vocabulary is too small, or transformers has a tokenizer class of its own
+            for the model type and would load another tokenizer than the one saved.
+    """
+    tokenizer = train_tokenizer((text for pair in pairs for text in pair), backbone.vocab_size)
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        new_config(backbone, tokenizer).save_pretrained(folder)
+        loaded = AutoTokenizer.from_pretrained(folder)
+    if loaded.backend_tokenizer.to_str() != tokenizer.backend_tokenizer.to_str():
+        raise ValueError(
+            f"backbone.model_type: transformers loads any tokenizer of {backbone.model_type!r} as "
+            f"{type(loaded).__name__}, which changes one trained here; take another type, such as "
+            "'qwen3' or 'llama'"
+        )
+    return tokenizer
+
+
+def new_config(backbone: Backbone, tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
+    """The configuration of a model trained from scratch.
+
+    Args:
+        backbone: its model type and the keyword arguments of its configuration.
+        tokenizer: gives the vocabulary and the control tokens.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        ValueError: if transformers does not know the type or a key, or a value does not fit.
+    """
+    if backbone.model_type not in CONFIG_MAPPING:
+        hint = _nearest(str(backbone.model_type), list(CONFIG_MAPPING.keys()))
+        raise ValueError(f"backbone.model_type: unknown {backbone.model_type!r}{hint}")
+    kind = CONFIG_MAPPING[backbone.model_type]
+    given = {
+        "vocab_size": len(tokenizer),
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    known = [field.name for field in fields(kind)] + list(kind.attribute_map) + [*_ROPE_KEYS]
+    for key in backbone.config:
+        if key in given:
+            raise ValueError(f"backbone.config.{key} follows from the tokenizer: leave it out")
+        if key not in known:
+            hint = _nearest(key, known)
+            raise ValueError(f"backbone.config: {backbone.model_type} has no key '{key}'{hint}")
+    try:
+        return AutoConfig.for_model(backbone.model_type, **given, **backbone.config)
+    except (StrictDataclassError, ValueError, TypeError) as error:
+        raise ValueError(f"backbone.config does not fit: {' '.join(str(error).split())}") from None
+
+
+def new_model(backbone: Backbone, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """A model of the configured shape with random weights.
+
+    Args:
+        backbone: its type and shape.
+        tokenizer: gives the vocabulary and the control tokens.
+
+    Returns:
+        The model in fp32.
+
+    Raises:
+        ValueError: if there is no causal LM of that type, or none of that shape.
+    """
+    config = new_config(backbone, tokenizer)
+    if type(config) not in AutoModelForCausalLM._model_mapping:
+        raise ValueError(f"backbone.model_type: {backbone.model_type!r} is not a causal LM")
+    try:
+        return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    except (ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:
+        raise ValueError(f"backbone.config does not fit: {' '.join(str(error).split())}") from None
+
+
+def add_adapters(model: PreTrainedModel, lora: Lora) -> PreTrainedModel:
+    """Freeze a model and add low-rank adapters (Hu et al. 2021).
+
+    Args:
+        model: the backbone.
+        lora: rank, scaling, places.
+
+    Returns:
+        The wrapped model.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, config)
+
+
+def make_settings(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> StreamSettings:
+    """Layout and prompt: the recipe's, else those beside the backbone, else the chat template's.
+
+    Args:
+        recipe: may hold `[stream]`.
+        tokenizer: may hold a chat template.
+
+    Returns:
+        The settings saved beside the model; for a model from scratch, with control tokens.
+
+    Raises:
+        ValueError: if there is no prompt in the recipe and none can be had from the backbone.
+    """
+    if recipe.stream and recipe.stream.prompt != Prompt():
+        return recipe.stream
+    settings = recipe.stream or StreamSettings()
+    if not recipe.backbone.pretrained:
+        prompt = Prompt(source_head=SOURCE, source_tail=END, target_head=TARGET)
+        return settings.model_copy(update={"prompt": prompt})
+    name = recipe.backbone.pretrained
+    stored = load_settings(bundled_models().get(name, name))
+    if stored and not recipe.instruction:
+        return settings.model_copy(update={"prompt": stored.prompt}) if recipe.stream else stored
+    if not tokenizer.chat_template:
+        raise ValueError(
+            f"the tokenizer of {name!r} has no chat template: give the prompt as raw text in "
+            "[stream.prompt]"
+        )
+    return settings.model_copy(update={"prompt": chat_prompt(tokenizer, recipe.instruction)})
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean '{near[0]}'?" if near else ""
