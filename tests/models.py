@@ -30,15 +30,18 @@ _SHAPE = {
     "eos_token_id": 2,
     "pad_token_id": 0,
 }
-_MIXED = {"num_hidden_layers": 3}
-_LAYER_TYPES = ["sliding_attention", "full_attention", "sliding_attention"]
 _EXTRA = {
     "qwen2": {"tie_word_embeddings": True},
     "qwen3": {"tie_word_embeddings": True},
     "llama": {},
     "mistral": {"sliding_window": WINDOW},
     "phi3": {"sliding_window": WINDOW},
-    "gemma3_text": {**_MIXED, "sliding_window": WINDOW, "layer_types": _LAYER_TYPES},
+    "gemma3_text": {
+        "num_hidden_layers": 3,
+        "sliding_window": WINDOW,
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+        "query_pre_attn_scalar": 2,  # peaked attention, although queries and keys are normalised
+    },
 }
 FAMILIES = tuple(_EXTRA)
 SLIDING = ("mistral", "phi3", "gemma3_text")  # families with layers that see WINDOW positions only

@@ -23,9 +23,9 @@ from proactivellm.policy.fixed import WaitK
 from proactivellm.policy.spec import POLICIES, PolicySpec
 from proactivellm.session.sampling import Sampling
 
-QUANTILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+QUANTILES = (0.2, 0.4, 0.6, 0.8, 0.9)
 MIN_LAGS = (1, 2, 3)
-MAX_LAGS = (None,)
+MAX_LAGS = (4, 6, None)
 RECORDED_LAG = 3  # the statistic is recorded along wait-3
 Progress = Callable[[str, int, int], None]  # policy, points done, points in all
 
@@ -116,7 +116,8 @@ def calibrate(
         progress: called after every point.
 
     Returns:
-        The table; `Calibration.save(folder)` puts it beside the model.
+        The table; `Calibration.save(folder)` puts it beside the model. A threshold outside a
+        policy's valid range (a quantile at its very edge) gives no point.
 
     Raises:
         ValueError: if a policy has no threshold, or references are missing.
@@ -129,17 +130,17 @@ def calibrate(
     if any(isinstance(p, Attention) and p.heads is None for p in prototypes):
         heads = choose_heads(model, jobs, num_lanes)
     points: list[CalibrationPoint] = []
-    total = len(prototypes) * len(grid.quantiles) * len(grid.min_lags) * len(grid.max_lags)
+    candidates: list[tuple[ThresholdPolicy, float]] = []
     for prototype in prototypes:
         if isinstance(prototype, Attention) and prototype.heads is None:
             prototype = replace(prototype, heads=heads)
         thresholds = statistic_quantiles(model, jobs, prototype, grid.quantiles, num_lanes)
-        for policy, quantile in _candidates(prototype, thresholds, grid):
-            streams = run_streams(model, policy, jobs, num_lanes=num_lanes, sampling=Sampling())
-            scores = score(list(streams))
-            points.append(CalibrationPoint.measured(policy, scores, quantile))
-            if progress:
-                progress(policy.spec, len(points), total)
+        candidates += _candidates(prototype, thresholds, grid)
+    for policy, quantile in candidates:
+        streams = run_streams(model, policy, jobs, num_lanes=num_lanes, sampling=Sampling())
+        points.append(CalibrationPoint.measured(policy, score(list(streams)), quantile))
+        if progress:
+            progress(policy.spec, len(points), len(candidates))
     meta = CalibrationMeta(source=description, num_instances=len(jobs))
     return Calibration(meta=meta, heads=heads, points=tuple(points))
 

@@ -176,6 +176,26 @@ def word_starts(tokenizer: PreTrainedTokenizerBase) -> list[bool]:
     return starts
 
 
+def decision_points(tokenizer: PreTrainedTokenizerBase) -> list[bool]:
+    """Tells for each token whether it may be decided on: it begins a word, or with punctuation.
+
+    A sentence's end and a contraction ("I" + "'m") are worth a decision of their own, though no
+    space stands before them; the inside of a word is not.
+
+    Args:
+        tokenizer: the tokenizer of the model that writes.
+
+    Returns:
+        A list of `len(tokenizer)` values, indexed by token id; True wherever `word_starts` is.
+    """
+    points = word_starts(tokenizer)
+    for i, starts in enumerate(points):
+        if not starts:
+            text = _decode(tokenizer, [i])
+            points[i] = bool(text) and not text[0].isalnum() and text[0] != _REPLACEMENT
+    return points
+
+
 def _is_plain(text: str) -> bool:
     """Whether text can stand before any token without changing, or being changed by, it."""
     return bool(text) and _REPLACEMENT not in text and not text.isspace()

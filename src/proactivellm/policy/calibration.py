@@ -139,6 +139,21 @@ class Calibration(_Strict):
                 f"({error.error_count()} problem(s)); make it anew with `proactivellm calibrate`"
             ) from None
 
+    def merged(self, newer: Calibration) -> Calibration:
+        """Add another table of the same model: the policies it measured replace those here.
+
+        Args:
+            newer: The table that wins.
+
+        Returns:
+            Points and heads of both, with the description of the newer.
+        """
+        measured = {point.policy for point in newer.points}
+        kept = tuple(point for point in self.points if point.policy not in measured)
+        return Calibration(
+            meta=newer.meta, heads=newer.heads or self.heads, points=kept + newer.points
+        )
+
     def save(self, path: str | Path) -> None:
         """Write the table as JSON.
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from proactivellm.model.causal_lm import LaneInput, StepOutput, StreamingCausalLM
 from proactivellm.model.probe import unit_attention
-from proactivellm.output.detokenize import Detokenizer, word_starts
+from proactivellm.output.detokenize import Detokenizer, decision_points, word_starts
 from proactivellm.policy.base import DraftPolicy, Observation, Policy
 from proactivellm.session import lane as lanes
 from proactivellm.session.sampling import Sampling, sample
@@ -46,11 +46,9 @@ class Batch:
         self.cache = model.new_cache(num_lanes)
         self.states: list[SessionState | None] = [None] * num_lanes
         self.forwards = 0
-        by_token = model.settings.boundary == "token"
-        rows = model.model.get_output_embeddings().weight.shape[0]
-        starts = word_starts(model.tokenizer)
-        self.starts = [by_token or (i < len(starts) and starts[i]) for i in range(rows)]
-        self.by_token = by_token
+        self.by_token = model.settings.boundary == "token"
+        self.starts = self._per_token(word_starts(model.tokenizer))
+        self.decides = self._per_token(decision_points(model.tokenizer))
         self.end_ids = sorted(model.end_token_ids)
 
     def open(self, sampling: Sampling | None = None) -> int:
@@ -183,7 +181,11 @@ class Batch:
         steps = [s.num_written + len(s.draft) for s in states]
         history = [[*s.read_ids, *s.target, *s.draft] for s in states]
         tokens = sample(logits_PV, [s.sampling for s in states], steps, history).tolist()
-        decisions = self.policy.decide(self._observe(states, logits_PV, output)).tolist()
+        words = [
+            s.words - (not self._starts_word(s, t)) for s, t in zip(states, tokens, strict=True)
+        ]
+        observation = self._observe(states, words, logits_PV, output)
+        decisions = self.policy.decide(observation).tolist()
         writes: list[Write] = []
         for lane, state, token, decision in zip(probing, states, tokens, decisions, strict=True):
             if isinstance(self.policy, DraftPolicy) and not state.source_finished:
@@ -195,7 +197,7 @@ class Batch:
     def _write_or_read(
         self, lane: int, state: SessionState, token: int, decision: bool
     ) -> list[Write]:
-        starts = self.starts[token] or not state.words
+        starts = self._starts_word(state, token)
         full = state.num_written >= self._allowance(state)
         if full and state.source_finished:
             state.truncated = state.finished = True
@@ -203,8 +205,9 @@ class Batch:
             return [
                 Write(lane=lane, token_id=token, text=text, units_read=state.units_read, final=True)
             ]
-        if not state.source_finished and (full or (starts and not decision)):
-            lanes.wish_read(state)
+        open_to_decision = starts or self.decides[token]
+        if not state.source_finished and (full or (open_to_decision and not decision)):
+            lanes.wish_read(state, at_boundary=starts)
             return []
         ends = token in self.end_ids
         write = lanes.write_token(state, lane, token, starts, ends)
@@ -226,10 +229,18 @@ class Batch:
         committed = lanes.draft_length_to_commit(state, policy, starts, complete)
         writes = []
         for i, drafted in enumerate(state.draft[:committed]):
-            begins = starts[i] or not state.words
+            begins = self._starts_word(state, drafted)
             writes.append(lanes.write_token(state, lane, drafted, begins, False))
         lanes.end_draft(state, policy, committed)
         return writes
+
+    def _per_token(self, flags: list[bool]) -> list[bool]:
+        """Flags by token id for every row of the output layer; all True at token boundaries."""
+        rows = self.model.model.get_output_embeddings().weight.shape[0]
+        return [self.by_token or (i < len(flags) and flags[i]) for i in range(rows)]
+
+    def _starts_word(self, state: SessionState, token: int) -> bool:
+        return self.starts[token] or not state.words
 
     def _allowance(self, state: SessionState) -> int:
         """Target tokens a stream may have written by now."""
@@ -240,9 +251,13 @@ class Batch:
         return base + per_token * state.num_source
 
     def _observe(
-        self, states: Sequence[SessionState], logits_PV: Tensor, output: StepOutput
+        self,
+        states: Sequence[SessionState],
+        words: Sequence[int],
+        logits_PV: Tensor,
+        output: StepOutput,
     ) -> Observation:
-        """What the policy asked to see, and nothing else."""
+        """What the policy asked to see, and nothing else; `words` precede that of the token."""
         device = logits_PV.device
         needs = self.policy.needs
         probs_PV = logits_PV.softmax(-1) if needs & {"entropy", "confidence"} else None
@@ -253,7 +268,7 @@ class Batch:
             attention_PU = unit_attention(output.weights_LPHK, output.unit_PK, heads)
         return Observation(
             units_read_B=torch.tensor([s.units_read for s in states], device=device),
-            words_written_B=torch.tensor([s.words for s in states], device=device),
+            words_written_B=torch.tensor(words, device=device),
             source_finished_B=torch.tensor([s.source_finished for s in states], device=device),
             entropy_B=entropy(probs_PV, getattr(self.policy, "top", 0))
             if probs_PV is not None and "entropy" in needs

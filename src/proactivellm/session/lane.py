@@ -59,7 +59,7 @@ def plan_step(
 def _needed_units(state: SessionState, policy: Policy) -> int | None:
     """Units that must be read before the next probe; None = the whole source."""
     if state.draft or not state.at_boundary:
-        return state.units_read
+        return state.units_read + state.wants_read
     required = policy.required_units(state.words)
     if required is None:
         return None
@@ -92,14 +92,15 @@ def _pieces(state: SessionState, units: Sequence[Unit], prompt: PromptIds) -> li
     return [(index, tokens) for index, tokens in pieces if len(tokens)]
 
 
-def wish_read(state: SessionState) -> None:
+def wish_read(state: SessionState, at_boundary: bool) -> None:
     """A probe ended in READ: its open entries will be fed again after the next unit.
 
     Args:
         state: of the lane.
+        at_boundary: whether the token not written would have begun a word.
     """
     state.wants_read = True
-    state.at_boundary = True
+    state.at_boundary = at_boundary
 
 
 def write_token(state: SessionState, lane: int, token: int, starts_word: bool, ends: bool) -> Write:
@@ -174,4 +175,4 @@ def end_draft(state: SessionState, policy: DraftPolicy, committed: int) -> None:
     state.hypotheses = known[-policy.history :]
     state.draft = []
     state.settled = len(state.target) - 1
-    wish_read(state)
+    wish_read(state, at_boundary=True)

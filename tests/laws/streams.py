@@ -1,0 +1,125 @@
+"""What the laws are stated with: random streams, forced targets, and the one masked forward.
+
+A `Recorder` is a `StreamingCausalLM` that keeps the logits of every probe; where a target is
+forced, the session sees a distribution with that one token in it, so that nothing of the session
+is replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from proactivellm.model.cache import ArrivalCache
+from proactivellm.model.causal_lm import LaneInput, StepOutput, StreamingCausalLM
+from proactivellm.model.packing import Sample, pack
+from proactivellm.model.prompt import Prompt, PromptIds
+from proactivellm.schedule import Schedule
+from proactivellm.session.session import Session
+from proactivellm.train.views import collate, packed_hidden, project, view_rows
+from proactivellm.units.unit import Unit
+
+TOLERANCE = 1e-4  # of the largest logit
+END = 2  # <|end|> of tests.tokenizers
+FIRST_TEXT_ID = 4  # smaller ids are control tokens
+PROMPT = Prompt(source_head="<s>Read this: ", source_tail="<|end|> now", target_head="<s>So:")
+NO_PROMPT = Prompt()
+
+
+class Recorder(StreamingCausalLM):
+    """Keeps the logits of every probe; forces targets where told to.
+
+    `forced[lane]` is the target wanted there. `logits[lane, t]` are those of the latest probe for
+    target token t, `num_probes` counts all of them.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.forced: dict[int, Sequence[int]] = {}
+        self.logits: dict[tuple[int, int], Tensor] = {}
+        self.num_probes = 0
+
+    def step(
+        self, cache: ArrivalCache, inputs: Sequence[LaneInput], attention: bool = False
+    ) -> StepOutput | None:
+        output = super().step(cache, inputs, attention)
+        if output is None:
+            return None
+        logits_PV = output.logits_PV.clone()
+        for row, lane in enumerate([lane for lane in inputs if lane.probes]):
+            t = lane.num_target + len(lane.target) - len(self.prompt.target_head)
+            self.logits[lane.lane, t] = output.logits_PV[row]
+            self.num_probes += 1
+            if lane.lane in self.forced:
+                logits_PV[row] = -torch.inf
+                logits_PV[row, self.forced[lane.lane][t]] = 0.0
+        return replace(output, logits_PV=logits_PV)
+
+    def recorded(self, num_target: int, lane: int = 0) -> Tensor:
+        """Logits [N, V] of the target tokens of a lane."""
+        return torch.stack([self.logits[lane, t] for t in range(num_target)])
+
+
+def random_ids(count: int, vocab_size: int, seed: int) -> list[int]:
+    """Ids of text tokens."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(FIRST_TEXT_ID, vocab_size, (count,), generator=generator).tolist()
+
+
+def random_units(count: int, vocab_size: int, seed: int) -> list[list[int]]:
+    """Units of 1 to 3 tokens."""
+    generator = torch.Generator().manual_seed(seed)
+    sizes = torch.randint(1, 4, (count,), generator=generator).tolist()
+    ids = iter(random_ids(sum(sizes), vocab_size, seed + 1))
+    return [[next(ids) for _ in range(size)] for size in sizes]
+
+
+def as_units(source: Sequence[Sequence[int]], final: bool = True) -> list[Unit]:
+    """Token ids as units, the last one final."""
+    last = len(source) - 1
+    return [Unit(token_ids=tuple(u), final=final and i == last) for i, u in enumerate(source)]
+
+
+def chunks(units: Sequence[Unit], size: int | None) -> Iterator[Sequence[Unit]]:
+    """The units in pushes of this size; None = all at once."""
+    size = size or len(units)
+    for start in range(0, len(units), size):
+        yield units[start : start + size]
+
+
+def feed(session: Session, units: Sequence[Unit], size: int | None) -> Session:
+    """Push all units, `size` at a time."""
+    for chunk in chunks(units, size):
+        session.push(chunk)
+    return session
+
+
+def sample_of(
+    prompt: PromptIds, source: Sequence[Sequence[int]], target: Sequence[int], own_tail: bool = False
+) -> Sample:
+    """The training sample of a stream; `own_tail` makes the closing text a unit of its own."""
+    units = [list(prompt.source_head), *map(list, source)]
+    if own_tail:
+        units.append([])
+    units[-1] += prompt.source_tail
+    return Sample(source_units=units, target_head=prompt.target_head, target=target)
+
+
+def masked_logits(
+    model: StreamingCausalLM, sample: Sample, schedules: Sequence[Schedule]
+) -> Tensor:
+    """Logits [W, N, V] of one masked forward over all views."""
+    batch = collate([pack(sample, schedules, model.layout)])
+    with torch.inference_mode():
+        hidden_BSD = packed_hidden(model.model, batch, model.layout)
+        return project(model.model, view_rows(hidden_BSD, batch)[0])
+
+
+def gap(actual: Tensor, expected: Tensor) -> float:
+    """Largest difference, as a share of the largest logit."""
+    assert actual.shape == expected.shape
+    return float((actual - expected).abs().max() / expected.abs().max())
