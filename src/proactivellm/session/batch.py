@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from proactivellm.model.causal_lm import LaneInput, StepOutput, StreamingCausalLM
+from proactivellm.model.causal_lm import StepOutput, StreamingCausalLM
 from proactivellm.model.probe import unit_attention
 from proactivellm.output.detokenize import Detokenizer, decision_points, word_starts
 from proactivellm.policy.base import DraftPolicy, Observation, Policy
@@ -228,7 +228,7 @@ class Batch:
         starts = [self.starts[t] for t in state.draft]
         committed = lanes.draft_length_to_commit(state, policy, starts, complete)
         writes = []
-        for i, drafted in enumerate(state.draft[:committed]):
+        for drafted in state.draft[:committed]:
             begins = self._starts_word(state, drafted)
             writes.append(lanes.write_token(state, lane, drafted, begins, False))
         lanes.end_draft(state, policy, committed)

@@ -1,8 +1,8 @@
 """The backbone of a recipe: tokenizer, model and stream settings, loaded or made from scratch."""
 
 import difflib
+import inspect
 import tempfile
-from dataclasses import fields
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -114,7 +114,7 @@ def new_config(backbone: Backbone, tokenizer: PreTrainedTokenizerBase) -> PreTra
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }
-    known = [field.name for field in fields(kind)] + list(kind.attribute_map) + [*_ROPE_KEYS]
+    known = [*inspect.signature(kind).parameters, *kind.attribute_map, *_ROPE_KEYS]
     for key in backbone.config:
         if key in given:
             raise ValueError(f"backbone.config.{key} follows from the tokenizer: leave it out")

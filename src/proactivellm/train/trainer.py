@@ -115,6 +115,9 @@ class StreamingTrainer(Trainer):
             metrics[f"{metric_key_prefix}_accuracy_{name}"] = round(hits / rows, 4)
         objective.train()
         self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
         return metrics
 
     def _view_scores(self, objective: StreamingObjective, batch: dict[str, Tensor]) -> Tensor:

@@ -1,0 +1,216 @@
+"""What a streaming training step costs beside plain fine-tuning on the same batch.
+
+Run: python benchmarks/training_cost.py [--out FILE.json] [--repeats N] [--only NAME]. Prints a
+Markdown table: FLOPs (forward and backward) and wall-clock of four steps on random tokens.
+
+- plain: one causal forward over [source | target], logits and cross-entropy at target rows only
+- plain, all logits: the same, but logits at all rows, as transformers computes them by default
+- packed: L_batch + L_MSLM + lambda KL of this library, [source | target | target] in one forward
+- separate: the same objective with one forward over [source | target] per view
+
+FLOPs are counted by torch.utils.flop_counter with attention on the math backend, whose matrix
+products it sees; every pair of a query and a key counts, masked or not, in all four steps.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from proactivellm.model.backbone import project
+from proactivellm.model.layout import grouped
+from proactivellm.model.packing import Packed, Sample, pack
+from proactivellm.schedule import multinomial, offline
+from proactivellm.train.losses import Objective, combine, view_losses
+from proactivellm.train.views import StreamingObjective, collate, packed_hidden, view_rows
+
+LAYOUT = grouped()
+OBJECTIVE = Objective()
+Step = Callable[[], torch.Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A model shape and a batch; source and target have the same number of tokens."""
+
+    name: str
+    layers: int
+    width: int
+    inner: int
+    vocabulary: int
+    tokens: int
+    samples: int
+
+    def model(self) -> PreTrainedModel:
+        """A random model of this shape."""
+        config = AutoConfig.for_model(
+            "qwen3",
+            num_hidden_layers=self.layers,
+            hidden_size=self.width,
+            intermediate_size=self.inner,
+            vocab_size=self.vocabulary,
+            num_attention_heads=self.width // 64,
+            num_key_value_heads=self.width // 64,
+            head_dim=64,
+            tie_word_embeddings=True,
+        )
+        return AutoModelForCausalLM.from_config(config, dtype=torch.float32).train()
+
+
+CASES = (
+    # The bundled model; 32 tokens a side is about what its training samples have.
+    Case(name="bundled", layers=4, width=256, inner=768, vocabulary=6000, tokens=32, samples=16),
+    Case(
+        name="bundled-128", layers=4, width=256, inner=768, vocabulary=6000, tokens=128, samples=4
+    ),
+    Case(name="base", layers=8, width=512, inner=1536, vocabulary=32000, tokens=128, samples=2),
+    # The proportions of a small chat model: most parameters in the decoder.
+    Case(name="deep", layers=24, width=512, inner=2048, vocabulary=16000, tokens=128, samples=1),
+)
+
+
+def make_batches(case: Case) -> tuple[dict[str, torch.Tensor], list[dict[str, torch.Tensor]]]:
+    """The packed batch, and the same samples as one batch per view."""
+    rng = np.random.default_rng(0)
+    packed: list[Packed] = []
+    views: list[list[Packed]] = [[], []]
+    for _ in range(case.samples):
+        tokens = rng.integers(0, case.vocabulary, (2, case.tokens)).tolist()
+        units = [[token] for token in tokens[0]]
+        sample = Sample(source_units=[[], *units], target_head=tokens[1][:1], target=tokens[1])
+        g = [offline(len(units), case.tokens), multinomial(len(units), case.tokens, rng)]
+        packed.append(pack(sample, g, LAYOUT))
+        for view, schedule in zip(views, g, strict=True):
+            view.append(pack(sample, [schedule], LAYOUT))
+    return collate(packed), [collate(view) for view in views]
+
+
+def make_steps(case: Case, model: PreTrainedModel) -> dict[str, Step]:
+    """The four steps, each a function that returns the loss."""
+    whole, (full, partial) = make_batches(case)
+    rows = slice(case.tokens, None)  # of a single view: those of the target
+    ids, label = full["input_ids"], full["label"]
+
+    def plain() -> torch.Tensor:
+        hidden = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
+        logits = project(model, hidden[:, rows].flatten(0, 1))
+        return F.cross_entropy(logits.float(), label[:, rows].flatten())
+
+    def plain_all() -> torch.Tensor:
+        logits = model(input_ids=ids, use_cache=False).logits
+        return F.cross_entropy(logits.float().flatten(0, 1), label.flatten())
+
+    def packed() -> torch.Tensor:
+        return StreamingObjective(model, LAYOUT, OBJECTIVE)(**whole)["loss"]
+
+    def separate() -> torch.Tensor:
+        pairs = [view_rows(packed_hidden(model, one, LAYOUT), one) for one in (full, partial)]
+        hidden = torch.cat([hidden_WRD for hidden_WRD, _ in pairs])
+        losses = view_losses(lambda h: project(model, h), hidden, pairs[0][1], OBJECTIVE)
+        return combine(losses, OBJECTIVE)
+
+    return {
+        "plain": plain,
+        "plain, all logits": plain_all,
+        "packed": packed,
+        "separate": separate,
+    }
+
+
+def count_flops(step: Step) -> int:
+    """FLOPs of forward and backward, attention included."""
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        step().backward()
+    return counter.get_total_flops()
+
+
+def measure(case: Case, repeats: int) -> list[dict[str, Any]]:
+    """One row per step: GFLOP, seconds (median of alternating runs), ratios to plain.
+
+    Args:
+        case: shape and batch.
+        repeats: timed runs of each step.
+    """
+    torch.manual_seed(0)
+    model = case.model()
+    steps = make_steps(case, model)
+    with torch.no_grad():
+        gap = abs(float(steps["packed"]() - steps["separate"]()))
+    assert gap < 1e-4, f"packed and separate forwards differ by {gap}"
+    flops = {name: count_flops(step) for name, step in steps.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(repeats):
+        for name, step in steps.items():  # in turn, so that a busy machine slows all alike
+            start = time.perf_counter()
+            step().backward()
+            seconds[name].append(time.perf_counter() - start)
+            model.zero_grad()
+    medians = {name: statistics.median(times) for name, times in seconds.items() if times}
+    return [
+        {
+            "case": case.name,
+            "step": name,
+            "gflop": flops[name] / 1e9,
+            "flop_ratio": flops[name] / flops["plain"],
+            "flop_ratio_all_logits": flops[name] / flops["plain, all logits"],
+            "seconds": medians.get(name),
+            "time_ratio": medians[name] / medians["plain"] if medians else None,
+        }
+        for name in steps
+    ]
+
+
+def as_markdown(case: Case, rows: list[dict[str, Any]]) -> str:
+    """The rows of one case as a table."""
+    lines = [
+        f"\n**{case.name}**: {case.layers} x {case.width}, vocabulary {case.vocabulary}, "
+        f"{case.samples} x ({case.tokens} + {case.tokens}) tokens\n",
+        "| step | GFLOP | x plain | x plain, all logits | seconds | x plain (time) |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        clock = f"{row['seconds']:.3f} | {row['time_ratio']:.2f}" if row["seconds"] else "- | -"
+        lines.append(
+            f"| {row['step']} | {row['gflop']:.2f} | {row['flop_ratio']:.2f} "
+            f"| {row['flop_ratio_all_logits']:.2f} | {clock} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure every case and print its table."""
+    parser = argparse.ArgumentParser(description="Cost of a streaming training step.")
+    parser.add_argument("--out", help="write the numbers to this JSON file too")
+    parser.add_argument("--repeats", type=int, default=5, help="timed runs of each step; 0 = none")
+    parser.add_argument("--only", choices=[case.name for case in CASES], help="one case alone")
+    arguments = parser.parse_args()
+    machine = {
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+    }
+    print(f"torch {torch.__version__}, CPU ({machine['machine']}), {machine['threads']} thread(s)")
+    results = []
+    for case in CASES:
+        if arguments.only in (None, case.name):
+            rows = measure(case, arguments.repeats)
+            print(as_markdown(case, rows), flush=True)
+            results += rows
+    if arguments.out:
+        with open(arguments.out, "w", encoding="utf-8") as file:
+            json.dump({**machine, "results": results}, file, indent=2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""From pairs to packed samples: segmentation, words, schedules, the plan of a run."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from tests.tokenizers import LOSSLESS, build
+
+from proactivellm.model.layout import grouped
+from proactivellm.model.packing import Sample
+from proactivellm.model.prompt import PromptIds
+from proactivellm.schedule import validate
+from proactivellm.tasks.translation import Pair
+from proactivellm.train.data import (
+    PackedDataset,
+    SampleEncoder,
+    ViewPlan,
+    concatenation_plan,
+    sampled_schedule,
+)
+from proactivellm.train.tokenizer import END, train_tokenizer
+from proactivellm.units.text import TextSegmenter
+
+PROMPT = PromptIds(source_head=(1,), source_tail=(2, 1), target_head=(1,))
+SOURCE = "Der Hund schläft auf dem Sofa ."
+TARGET = "The dog sleeps on the sofa ."
+
+
+def encoder(name: str = "byte_level") -> SampleEncoder:
+    return SampleEncoder(build(name), PROMPT, end_token_id=2)
+
+
+@pytest.mark.parametrize("name", LOSSLESS)
+def test_units_are_those_of_a_session(name):
+    sample = encoder(name).encode(SOURCE, TARGET)
+    units = [unit.token_ids for unit in TextSegmenter(build(name)).segment(SOURCE)]
+    assert sample.num_units == 7
+    assert [tuple(unit) for unit in sample.source_units[:-1]] == [(1,), *units[:-1]]
+    assert tuple(sample.source_units[-1]) == (*units[-1], 2, 1)  # what closes the source, with it
+    assert sample.target_head == (1,)
+    assert sample.target[-1] == 2
+    assert build(name).decode(sample.target[:-1]).strip() == TARGET
+
+
+@pytest.mark.parametrize("name", LOSSLESS)
+def test_words_of_the_target(name):
+    one = encoder(name)
+    target = one.encode(SOURCE, TARGET).target
+    words = one.word_index(target)
+    assert len(words) == len(target) - 1
+    texts = [
+        build(name).decode([t for t, w in zip(target, words, strict=False) if w == word]).strip()
+        for word in range(words[-1] + 1)
+    ]
+    assert texts == TARGET.split()
+
+
+def test_control_tokens_in_the_text_are_text():
+    sample = encoder().encode("ein <s> Wort", "a <|end|> word")
+    assert 1 not in sample.source_units[2]
+    assert sample.target.count(2) == 1
+
+
+def test_a_source_without_tokens_is_one_empty_unit():
+    blind = encoder()
+    blind.segmenter.word_token_ids = lambda words: []
+    sample = blind.encode("\u200b", TARGET)
+    assert list(map(list, sample.source_units)) == [[1], [2, 1]]
+    assert sample.num_units == 1
+
+
+@pytest.mark.parametrize("boundary", ["word", "token"])
+def test_sampled_schedules(boundary):
+    one = encoder()
+    sample = one.encode(SOURCE, TARGET)
+    words = one.word_index(sample.target)
+    assert len(set(words)) < len(words)  # some words have several tokens
+    rng = np.random.default_rng(0)
+    plan = ViewPlan(boundary=boundary, first_share=(0.0, 0.5))
+    drawn = [sampled_schedule(sample, one, plan, rng) for _ in range(50)]
+    within_words = 0
+    for g in drawn:
+        assert len(g) == len(sample.target)
+        validate(g, sample.num_units)
+        assert g[-1] == sample.num_units  # the end is never predicted before the source has ended
+        steps = zip(words, words[1:], g, g[1:], strict=False)
+        within_words += sum(a == b and before != after for a, b, before, after in steps)
+    assert (within_words == 0) == (boundary == "word")
+    assert len({tuple(g) for g in drawn}) > 40
+
+
+def test_schedule_of_an_empty_target():
+    sample = Sample(source_units=[[], [5], [6]], target_head=[1], target=[2])
+    assert sampled_schedule(sample, encoder(), ViewPlan(), np.random.default_rng(0)) == [2]
+
+
+@pytest.mark.parametrize("concat", [(1, 1), (1, 4), (3, 3)])
+def test_plan_takes_every_pair_once_an_epoch(concat):
+    lengths = np.random.default_rng(0).integers(1, 50, size=1000)
+    plan = concatenation_plan(lengths, concat, epochs=3, batch_size=8, seed=5)
+    assert len(plan) % 8 == 0
+    counts = Counter(i for sample in plan for i in sample)
+    assert max(counts.values()) == 3
+    # Left out: samples that do not fill the last batch of each epoch.
+    assert sum(counts.values()) > 3 * (1000 - 7 * concat[1] - concat[1])
+    sizes = {len(sample) for sample in plan}
+    assert sizes <= set(range(1, concat[1] + 1)) and max(sizes) == concat[1]
+    if concat != (3, 3):  # there the last sample of an epoch may be a shorter rest
+        assert min(sizes) == concat[0]
+
+
+def test_plan_is_a_function_of_its_seed():
+    lengths = list(range(1, 300))
+
+    def plan(seed: int) -> list[tuple[int, ...]]:
+        return concatenation_plan(lengths, (1, 3), epochs=2, batch_size=4, seed=seed)
+
+    assert plan(1) == plan(1) != plan(2)
+    half = len(plan(1)) // 2
+    assert plan(1)[:half] != plan(1)[half:]  # epochs differ
+
+
+def test_plan_puts_like_lengths_together_and_shuffles_batches():
+    lengths = np.random.default_rng(1).integers(1, 100, size=4000)
+    plan = concatenation_plan(lengths, (1, 1), epochs=1, batch_size=8, seed=0)
+    totals = np.array([lengths[sample[0]] for sample in plan]).reshape(-1, 8)
+    assert np.ptp(totals, axis=1).mean() < 5  # of about 88 in batches drawn at random
+    means = totals.mean(1)
+    assert abs(np.corrcoef(means[:-1], means[1:])[0, 1]) < 0.2
+
+
+def test_too_few_pairs_make_no_batch():
+    assert concatenation_plan([3, 4], (1, 1), epochs=2, batch_size=4, seed=0) == []
+
+
+def test_items_are_functions_of_seed_and_index():
+    pairs = [Pair(SOURCE, TARGET), Pair("Ein Mann putzt ein Fenster", "A man is cleaning a window")]
+
+    def dataset(seed: int) -> PackedDataset:
+        plan = [(0,), (1, 0), (1,)]
+        views = ViewPlan(num_partial=2)
+        return PackedDataset(pairs, plan, encoder(), views, grouped(), seed)
+
+    assert len(dataset(0)) == 3
+    backwards = [dataset(0)[i] for i in (2, 1, 0)]
+    assert [dataset(0)[i] for i in range(3)] == backwards[::-1]
+    assert dataset(0)[1] != dataset(1)[1]
+    packed = dataset(0)[1]
+    assert max(packed.view) == 2
+    both = encoder().encode(f"{pairs[1].source} {SOURCE}", f"{pairs[1].target} {TARGET}")
+    source = [token for unit in both.source_units for token in unit]
+    assert packed.input_ids[: len(source)] == source
+    assert max(packed.arrival[: len(source)]) >> 33 == both.num_units == 12
+
+
+def test_tokenizer_of_ones_own():
+    tokenizer = train_tokenizer([SOURCE, TARGET] * 3, 330)
+    assert len(tokenizer) <= 330
+    assert tokenizer.eos_token == END
+    for text in (TARGET, "nie gesehen: Ω 😀"):
+        ids = tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+        assert tokenizer.decode(ids).strip() == text
+    with pytest.raises(ValueError, match="backbone.vocab_size must be at least 300.*got 299"):
+        train_tokenizer([SOURCE], 299)

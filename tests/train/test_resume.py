@@ -1,0 +1,154 @@
+"""A run that was killed and started again is the run that was not killed, to the last bit."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tests.models import save_tiny
+from tests.train.runs import PRETRAINED, SCRATCH, logged, make_recipe, write_recipe
+
+from proactivellm.config import load_toml
+from proactivellm.train.recipe import Recipe
+from proactivellm.train.run import train
+from proactivellm.train.trainer import StreamingTrainer, last_checkpoint
+
+LORA = PRETRAINED + "[lora]\nr = 4\nalpha = 8\ndropout = 0.1\n"
+# Kills its own process, not to be caught, when a sample of the training data is asked for.
+KILLED = """
+import os, signal, sys
+from proactivellm.config import load_toml
+from proactivellm.train.data import PackedDataset
+from proactivellm.train.recipe import Recipe
+from proactivellm.train.run import train
+
+recipe, out, fatal = sys.argv[1], sys.argv[2], int(sys.argv[3])
+get = PackedDataset.__getitem__
+
+def deadly(self, index):
+    if index == fatal:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return get(self, index)
+
+PackedDataset.__getitem__ = deadly
+train(load_toml(recipe, Recipe), out)
+"""
+
+
+class Killed(Exception):
+    """Stands for a kill inside this process."""
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Path]:
+    """A recipe from scratch (with dropout and evaluation) and its undisturbed run."""
+    folder = tmp_path_factory.mktemp("whole")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    recipe = make_recipe(folder, SCRATCH)
+    out = train(recipe, folder / "out")
+    torch.set_num_threads(threads)
+    assert [e["step"] for e in logged(out) if "loss" in e] == list(range(1, 13))
+    return recipe, out
+
+
+def assert_same_run(out: Path, whole: Path) -> None:
+    assert logged(out) == logged(whole)  # floats as they were computed, not rounded
+    ours, theirs = (load_file(folder / "model.safetensors") for folder in (out, whole))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_killed_by_the_system_at_a_random_step(whole, tmp_path):
+    recipe_file = write_recipe(tmp_path, SCRATCH)
+    assert load_toml(recipe_file, Recipe).model_dump(exclude={"data"}) == whole[0].model_dump(
+        exclude={"data"}
+    )
+    # A sample of batch 5 to 12 (from 1), which is fetched during the step before: there is a
+    # checkpoint, of step 3, 6 or 9.
+    fatal = random.SystemRandom().randrange(4 * 4, 4 * 12)
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", KILLED, str(recipe_file), str(out), str(fatal)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
+    assert not (out / "training_log.jsonl").exists()
+    assert last_checkpoint(out) is not None, f"killed at sample {fatal}"
+    train(load_toml(recipe_file, Recipe), out)
+    assert_same_run(out, whole[1])
+
+
+@pytest.mark.parametrize("step", [2, 3, 7, 12])
+def test_stopped_at_a_step(whole, tmp_path, monkeypatch, step):
+    recipe, reference = whole
+    step_once = StreamingTrainer.training_step
+
+    def deadly(self, *args, **kwargs):
+        if self.state.global_step == step - 1:
+            raise Killed
+        return step_once(self, *args, **kwargs)
+
+    monkeypatch.setattr(StreamingTrainer, "training_step", deadly)
+    with pytest.raises(Killed):
+        train(recipe, tmp_path)
+    monkeypatch.undo()
+    assert (last_checkpoint(tmp_path) is None) == (step <= 3)
+    train(recipe, tmp_path)
+    assert_same_run(tmp_path, reference)
+
+
+def test_killed_while_saving_goes_back_to_the_last_whole_checkpoint(whole, tmp_path, monkeypatch):
+    recipe, reference = whole
+    save = StreamingTrainer._save_optimizer_and_scheduler
+
+    def deadly(self, folder):
+        if self.state.global_step == 6:
+            raise Killed
+        save(self, folder)
+
+    monkeypatch.setattr(StreamingTrainer, "_save_optimizer_and_scheduler", deadly)
+    with pytest.raises(Killed):
+        train(recipe, tmp_path)
+    monkeypatch.undo()
+    assert (tmp_path / "checkpoint-6" / "model.safetensors").exists()
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-3")
+    # A kill in the middle of the last file is no better than one before it.
+    state = (tmp_path / "checkpoint-3" / "trainer_state.json").read_bytes()
+    (tmp_path / "checkpoint-6" / "trainer_state.json").write_bytes(state[: len(state) // 2])
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-3")
+    train(recipe, tmp_path)
+    assert_same_run(tmp_path, reference)
+
+
+def test_a_finished_run_is_left_as_it_is(whole):
+    recipe, reference = whole
+    before = (reference / "model.safetensors").read_bytes(), logged(reference)
+    train(recipe, reference)
+    assert ((reference / "model.safetensors").read_bytes(), logged(reference)) == before
+
+
+@pytest.mark.parametrize("text", [PRETRAINED, LORA], ids=["full", "lora"])
+def test_a_pretrained_backbone_resumes_too(tmp_path, monkeypatch, text):
+    recipe = make_recipe(tmp_path, text, save_tiny("qwen2", tmp_path / "backbone", chat=True))
+    reference = train(recipe, tmp_path / "whole")
+    assert len([entry for entry in logged(reference) if "loss" in entry]) == 5
+    save = StreamingTrainer.save_model
+
+    def deadly(self, folder=None, _internal_call=False):
+        if self.state.global_step == 4:
+            raise Killed
+        save(self, folder, _internal_call)
+
+    monkeypatch.setattr(StreamingTrainer, "save_model", deadly)
+    with pytest.raises(Killed):
+        train(recipe, tmp_path / "out")
+    monkeypatch.undo()
+    kind = "adapter_model" if text == LORA else "model"
+    assert (tmp_path / "out" / "checkpoint-2" / f"{kind}.safetensors").exists()
+    train(recipe, tmp_path / "out")
+    assert_same_run(tmp_path / "out", reference)

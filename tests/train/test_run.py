@@ -1,0 +1,180 @@
+"""Whole runs: what is logged, what is saved, and that it loads with nothing but transformers."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tests.models import FAMILIES, save_tiny
+from tests.train.reference import grouped_logits
+from tests.train.runs import PRETRAINED, SCRATCH, logged, make_recipe
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from proactivellm.model.causal_lm import StreamingCausalLM
+from proactivellm.model.prompt import Prompt, StreamSettings, load_settings
+from proactivellm.schedule import expand, offline, wait_k
+from proactivellm.tasks.translation import Pair, read_pairs
+from proactivellm.train.build import make_backbone, make_settings
+from proactivellm.train.recipe import Recipe
+from proactivellm.train.run import make_trainer, train
+from proactivellm.train.tokenizer import END, SOURCE, TARGET
+from proactivellm.train.trainer import StreamingTrainer
+from proactivellm.train.views import collate
+
+SHORT = SCRATCH.replace("epochs = 2", "epochs = 1")
+LORA = "[lora]\nr = 4\nalpha = 64\n"
+CHAT = Prompt(
+    source_head="<s>user\nTo English: ",
+    source_tail="<|end|>\n",
+    target_head="<s>assistant\n",
+)
+
+
+def trainer_of(recipe: Recipe, folder) -> StreamingTrainer:
+    pairs = read_pairs(recipe.data.train)
+    valid = read_pairs(recipe.data.valid) if recipe.data.valid else []
+    model, tokenizer = make_backbone(recipe, pairs)
+    settings = make_settings(recipe, tokenizer)
+    return make_trainer(recipe, folder, (pairs, valid), (model, tokenizer, settings))
+
+
+def test_from_scratch(tmp_path):
+    out = train(make_recipe(tmp_path, SCRATCH), tmp_path / "out")
+    losses = [entry for entry in logged(out) if "loss" in entry]
+    assert [entry["step"] for entry in losses] == list(range(1, 13))
+    assert losses[-1]["loss"] < 0.8 * losses[0]["loss"]
+    for entry in losses:
+        parts = entry["loss_batch"] + entry["loss_mslm"] + 0.1 * entry["kl"]
+        assert entry["loss"] == pytest.approx(parts, abs=1e-3)
+    evaluations = [entry for entry in logged(out) if "eval_nll_offline" in entry]
+    assert [entry["step"] for entry in evaluations] == [4, 8, 12]
+    for name in ("offline", "wait-1", "wait-3", "wait-5"):
+        first, last = evaluations[0], evaluations[-1]
+        assert last[f"eval_nll_{name}"] < first[f"eval_nll_{name}"]
+        assert 0 <= last[f"eval_accuracy_{name}"] <= 1
+    assert sorted(path.name for path in out.glob("checkpoint-*")) == [
+        "checkpoint-12",
+        "checkpoint-9",
+    ]
+
+    prompt = Prompt(source_head=SOURCE, source_tail=END, target_head=TARGET)
+    assert load_settings(out) == StreamSettings(prompt=prompt)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(out), AutoTokenizer.from_pretrained(out)
+    assert model.config.vocab_size == len(tokenizer)
+    assert model.generation_config.eos_token_id == tokenizer.eos_token_id
+    assert json.loads((out / "config.json").read_text())["dtype"] == "float32"
+    StreamingCausalLM.from_pretrained(out)  # it obeys the law
+
+
+@pytest.mark.parametrize("adapters", ["", LORA], ids=["full", "lora"])
+def test_from_a_pretrained_chat_model(tmp_path, adapters):
+    backbone = save_tiny("llama", tmp_path / "backbone", chat=True)
+    recipe = make_recipe(tmp_path, PRETRAINED + adapters, backbone)
+    out = train(recipe, tmp_path / "out")
+    losses = [entry["loss"] for entry in logged(out) if "loss" in entry]
+    assert len(losses) == 5 and losses[-1] < 0.9 * losses[0]
+    assert load_settings(out) == StreamSettings(prompt=CHAT)
+    assert (out / "checkpoint-4" / "adapter_model.safetensors").exists() == bool(adapters)
+    assert (out / "checkpoint-4" / "streaming.json").exists()
+
+    before, after = (load_file(folder / "model.safetensors") for folder in (backbone, out))
+    assert before.keys() == after.keys()  # adapters are merged: an ordinary model
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    if adapters:
+        projections = {name for name in before if "_proj" in name}
+        assert moved == projections
+    else:
+        assert moved == set(before)
+    model = AutoModelForCausalLM.from_pretrained(out)
+    assert model(torch.tensor([[5, 6, 7]])).logits.isfinite().all()
+    tokenizer = AutoTokenizer.from_pretrained(out)
+    assert tokenizer.chat_template == AutoTokenizer.from_pretrained(backbone).chat_template
+    StreamingCausalLM.from_pretrained(out)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_trains(tmp_path, family):
+    recipe = make_recipe(tmp_path, PRETRAINED, save_tiny(family, tmp_path / "backbone", chat=True))
+    out = train(recipe, tmp_path / "out")
+    losses = [entry["loss"] for entry in logged(out) if "loss" in entry]
+    assert losses[-1] < losses[0]
+    StreamingCausalLM.from_pretrained(out)
+
+
+def test_a_model_of_ours_is_trained_further_with_its_own_prompt(tmp_path):
+    first = train(
+        make_recipe(tmp_path, SCRATCH.replace("epochs = 2", "epochs = 1")), tmp_path / "1"
+    )
+    text = PRETRAINED.replace('instruction = "To English: "', "")
+    second = train(make_recipe(tmp_path, text, first), tmp_path / "2")
+    assert load_settings(second) == load_settings(first)
+    recipe = make_recipe(tmp_path, text + "[stream]\nphi = 7\n", first)
+    settings = make_settings(recipe, AutoTokenizer.from_pretrained(first))
+    assert settings == load_settings(first).model_copy(update={"phi": 7})
+
+
+def test_saved_weights_have_the_precision_asked_for(tmp_path):
+    text = SCRATCH.replace('dtype = "float32"', 'dtype = "float16"').replace(
+        "epochs = 2", "epochs = 1"
+    )
+    text = text.replace('precision = "fp32"', 'precision = "bf16"')
+    out = train(make_recipe(tmp_path, text), tmp_path / "out")
+    weights = load_file(out / "model.safetensors")
+    assert {weight.dtype for weight in weights.values()} == {torch.float16}
+    checkpoint = load_file(out / "checkpoint-6" / "model.safetensors")
+    assert {weight.dtype for weight in checkpoint.values()} == {torch.float32}  # for exact resume
+    losses = [entry["loss"] for entry in logged(out) if "loss" in entry]
+    assert losses[-1] < losses[0]
+
+
+def test_evaluation_is_the_nll_of_separate_forwards(tmp_path):
+    trainer = trainer_of(make_recipe(tmp_path, SCRATCH), tmp_path / "out")
+    metrics = trainer.evaluate()
+    model, encoder = trainer.model.model.eval(), trainer.encoder
+    nll, hits, rows = {}, {}, 0
+    for sample in trainer.valid:
+        label = torch.tensor(sample.target)
+        words = encoder.word_index(sample.target)
+        rows += len(label)
+        schedules = {"offline": offline(sample.num_units, words[-1] + 1)}
+        schedules |= {f"wait-{k}": wait_k(k, sample.num_units, words[-1] + 1) for k in (1, 3, 5)}
+        for name, g in schedules.items():
+            logits = grouped_logits(model, sample, [*expand(g, words), sample.num_units], phi=0)
+            log_p = logits.detach().log_softmax(-1)
+            nll[name] = nll.get(name, 0.0) - float(log_p.gather(1, label[:, None]).sum())
+            hits[name] = hits.get(name, 0) + int((log_p.argmax(-1) == label).sum())
+    assert len({round(value, 3) for value in nll.values()}) == 4  # the schedules do differ
+    for name in nll:
+        assert metrics[f"eval_nll_{name}"] == pytest.approx(nll[name] / rows, abs=1e-4)
+        assert metrics[f"eval_accuracy_{name}"] == pytest.approx(hits[name] / rows, abs=1e-4)
+
+
+def test_accumulated_steps_are_means_of_their_parts(tmp_path):
+    recipe = make_recipe(tmp_path, PRETRAINED, save_tiny("qwen3", tmp_path / "b", chat=True))
+    trainer = trainer_of(recipe, tmp_path / "out")
+    items = [trainer.train_dataset[i] for i in range(8)]
+    with torch.no_grad():
+        parts = [trainer.model(**collate(items[i : i + 4]))["loss"] for i in (0, 4)]
+    trainer.train()
+    assert trainer.state.log_history[0]["loss"] == pytest.approx(float(sum(parts)) / 2, rel=1e-5)
+    assert trainer.state.global_step == 5
+
+
+@pytest.mark.parametrize("adapters", ["", LORA], ids=["full", "lora"])
+def test_gradient_checkpointing_changes_nothing_but_memory(tmp_path, adapters):
+    backbone = save_tiny("qwen3", tmp_path / "backbone", chat=True)
+    text = PRETRAINED + adapters
+    plain = train(make_recipe(tmp_path, text, backbone), tmp_path / "plain")
+    text = text.replace("batch_size", "gradient_checkpointing = true\nbatch_size", 1)
+    saving = train(make_recipe(tmp_path, text, backbone), tmp_path / "saving")
+    for one, other in zip(logged(plain), logged(saving), strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
+        assert one["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-3)
+
+
+def test_training_uses_the_attention_of_sessions(tmp_path):
+    recipe = make_recipe(tmp_path, PRETRAINED, save_tiny("qwen3", tmp_path / "b", chat=True))
+    model, tokenizer = make_backbone(recipe, [Pair("a", "b")])
+    streaming = StreamingCausalLM.from_pretrained(tmp_path / "b")
+    assert model.config._attn_implementation == streaming.model.config._attn_implementation
+    assert make_settings(recipe, tokenizer).prompt == CHAT
