@@ -1,15 +1,16 @@
 """What a streaming training step costs beside plain fine-tuning on the same batch.
 
 Run: python benchmarks/training_cost.py [--out FILE.json] [--repeats N] [--only NAME]. Prints a
-Markdown table: FLOPs (forward and backward) and wall-clock of four steps on random tokens.
+Markdown table: FLOPs (forward and backward) and wall-clock of five steps on random tokens.
 
 - plain: one causal forward over [source | target], logits and cross-entropy at target rows only
 - plain, all logits: the same, but logits at all rows, as transformers computes them by default
+- plain, blocks: as plain, with the attention of packed, which leaves out blocks that no row sees
 - packed: L_batch + L_MSLM + lambda KL of this library, [source | target | target] in one forward
 - separate: the same objective with one forward over [source | target] per view
 
 FLOPs are counted by torch.utils.flop_counter with attention on the math backend, whose matrix
-products it sees; every pair of a query and a key counts, masked or not, in all four steps.
+products it sees; a pair of a query and a key counts if it is computed, masked or not.
 """
 
 import argparse
@@ -32,6 +33,7 @@ from proactivellm.model.backbone import project
 from proactivellm.model.layout import grouped
 from proactivellm.model.packing import Packed, Sample, pack
 from proactivellm.schedule import multinomial, offline
+from proactivellm.train.attention import PACKED_ATTENTION, register
 from proactivellm.train.losses import Objective, combine, view_losses
 from proactivellm.train.views import StreamingObjective, collate, packed_hidden, view_rows
 
@@ -70,13 +72,13 @@ class Case:
 
 CASES = (
     # The bundled model; 32 tokens a side is about what its training samples have.
-    Case(name="bundled", layers=4, width=256, inner=768, vocabulary=6000, tokens=32, samples=16),
+    Case(name="bundled", layers=4, width=256, inner=768, vocabulary=6000, tokens=32, samples=4),
     Case(
-        name="bundled-128", layers=4, width=256, inner=768, vocabulary=6000, tokens=128, samples=4
+        name="bundled-128", layers=4, width=256, inner=768, vocabulary=6000, tokens=128, samples=1
     ),
-    Case(name="base", layers=8, width=512, inner=1536, vocabulary=32000, tokens=128, samples=2),
+    Case(name="base", layers=8, width=512, inner=1536, vocabulary=32000, tokens=128, samples=1),
     # The proportions of a small chat model: most parameters in the decoder.
-    Case(name="deep", layers=24, width=512, inner=2048, vocabulary=16000, tokens=128, samples=1),
+    Case(name="deep", layers=16, width=256, inner=1024, vocabulary=8000, tokens=128, samples=1),
 )
 
 
@@ -97,7 +99,9 @@ def make_batches(case: Case) -> tuple[dict[str, torch.Tensor], list[dict[str, to
 
 
 def make_steps(case: Case, model: PreTrainedModel) -> dict[str, Step]:
-    """The four steps, each a function that returns the loss."""
+    """The five steps, each a function that returns the loss."""
+    register()
+    model.set_attn_implementation(PACKED_ATTENTION)  # skips what no row sees; the rest is SDPA
     whole, (full, partial) = make_batches(case)
     rows = slice(case.tokens, None)  # of a single view: those of the target
     ids, label = full["input_ids"], full["label"]
@@ -111,6 +115,10 @@ def make_steps(case: Case, model: PreTrainedModel) -> dict[str, Step]:
         logits = model(input_ids=ids, use_cache=False).logits
         return F.cross_entropy(logits.float().flatten(0, 1), label.flatten())
 
+    def plain_blocks() -> torch.Tensor:
+        hidden_WRD, label_R = view_rows(packed_hidden(model, full, LAYOUT), full)
+        return F.cross_entropy(project(model, hidden_WRD[0]).float(), label_R)
+
     def packed() -> torch.Tensor:
         return StreamingObjective(model, LAYOUT, OBJECTIVE)(**whole)["loss"]
 
@@ -123,6 +131,7 @@ def make_steps(case: Case, model: PreTrainedModel) -> dict[str, Step]:
     return {
         "plain": plain,
         "plain, all logits": plain_all,
+        "plain, blocks": plain_blocks,
         "packed": packed,
         "separate": separate,
     }

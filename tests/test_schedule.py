@@ -55,7 +55,7 @@ def test_multinomial_mean_follows_the_profile(share, num_target, seed):
     drawn = [
         schedule.multinomial(num_source, num_target, rng, (share, share)) for _ in range(draws)
     ]
-    reached = share + (1 - share) * np.arange(1, num_target + 1) / num_target
+    reached = np.minimum(share + (1 - share) * np.arange(1, num_target + 1) / num_target, 1)
     spread = np.sqrt(num_source * reached * (1 - reached) / draws)
     gap = np.abs(np.mean(drawn, axis=0) - num_source * reached)
     # Six standard errors; the last term pays for "at least one unit", which lifts g[t] = 0.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 from proactivellm.model.cache import ArrivalCache
 from proactivellm.model.causal_lm import LaneInput, StepOutput, StreamingCausalLM
 from proactivellm.model.packing import Sample, pack
-from proactivellm.model.prompt import Prompt, PromptIds
+from proactivellm.model.prompt import Prompt, PromptIds, StreamSettings
 from proactivellm.schedule import Schedule
 from proactivellm.session.session import Session
 from proactivellm.train.views import collate, packed_hidden, project, view_rows
@@ -25,8 +26,9 @@ from proactivellm.units.unit import Unit
 
 TOLERANCE = 1e-4  # of the largest logit
 END = 2  # <|end|> of tests.tokenizers
+MAX_TOKENS = 12  # random models seldom end by themselves
 FIRST_TEXT_ID = 4  # smaller ids are control tokens
-PROMPT = Prompt(source_head="<s>Read this: ", source_tail="<|end|> now", target_head="<s>So:")
+PROMPT = Prompt(source_head="<s>:", source_tail="<|end|>.", target_head="<s>=")
 NO_PROMPT = Prompt()
 
 
@@ -64,6 +66,14 @@ class Recorder(StreamingCausalLM):
         return torch.stack([self.logits[lane, t] for t in range(num_target)])
 
 
+def load(folder: Path, prompt: Prompt = PROMPT, **settings: Any) -> Recorder:
+    """The model of a folder, with these settings; its targets end after MAX_TOKENS tokens."""
+    model = Recorder.from_pretrained(folder, settings=StreamSettings(prompt=prompt, **settings))
+    assert isinstance(model, Recorder) and model.model.generation_config is not None
+    model.model.generation_config.max_new_tokens = MAX_TOKENS
+    return model
+
+
 def random_ids(count: int, vocab_size: int, seed: int) -> list[int]:
     """Ids of text tokens."""
     generator = torch.Generator().manual_seed(seed)
@@ -86,7 +96,7 @@ def as_units(source: Sequence[Sequence[int]], final: bool = True) -> list[Unit]:
 
 def chunks(units: Sequence[Unit], size: int | None) -> Iterator[Sequence[Unit]]:
     """The units in pushes of this size; None = all at once."""
-    size = size or len(units)
+    size = size or len(units) or 1
     for start in range(0, len(units), size):
         yield units[start : start + size]
 
@@ -99,7 +109,10 @@ def feed(session: Session, units: Sequence[Unit], size: int | None) -> Session:
 
 
 def sample_of(
-    prompt: PromptIds, source: Sequence[Sequence[int]], target: Sequence[int], own_tail: bool = False
+    prompt: PromptIds,
+    source: Sequence[Sequence[int]],
+    target: Sequence[int],
+    own_tail: bool = False,
 ) -> Sample:
     """The training sample of a stream; `own_tail` makes the closing text a unit of its own."""
     units = [list(prompt.source_head), *map(list, source)]

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.model.prompt import Prompt, StreamSettings, load_settings
 from proactivellm.schedule import expand, offline, wait_k
-from proactivellm.tasks.translation import Pair, read_pairs
+from proactivellm.tasks.translation import read_pairs
 from proactivellm.train.build import make_backbone, make_settings
 from proactivellm.train.recipe import Recipe
 from proactivellm.train.run import make_trainer, train
@@ -113,6 +113,15 @@ def test_a_model_of_ours_is_trained_further_with_its_own_prompt(tmp_path):
     assert settings == load_settings(first).model_copy(update={"phi": 7})
 
 
+def test_what_closes_the_target_ends_generation(tmp_path):
+    backbone = save_tiny("llama", tmp_path / "backbone", chat=True)
+    path = backbone / "generation_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "eos_token_id": [7]}))
+    out = train(make_recipe(tmp_path, PRETRAINED, backbone), tmp_path / "out")
+    end = AutoTokenizer.from_pretrained(out).eos_token_id
+    assert StreamingCausalLM.from_pretrained(out).end_token_ids == {7, end}
+
+
 def test_saved_weights_have_the_precision_asked_for(tmp_path):
     text = SCRATCH.replace('dtype = "float32"', 'dtype = "float16"').replace(
         "epochs = 2", "epochs = 1"
@@ -127,8 +136,10 @@ def test_saved_weights_have_the_precision_asked_for(tmp_path):
     assert losses[-1] < losses[0]
 
 
-def test_evaluation_is_the_nll_of_separate_forwards(tmp_path):
-    trainer = trainer_of(make_recipe(tmp_path, SCRATCH), tmp_path / "out")
+@pytest.mark.parametrize("rows_per_chunk", [4096, 7])
+def test_evaluation_is_the_nll_of_separate_forwards(tmp_path, rows_per_chunk):
+    text = f"{SCRATCH}[objective]\nrows_per_chunk = {rows_per_chunk}\n"
+    trainer = trainer_of(make_recipe(tmp_path, text), tmp_path / "out")
     metrics = trainer.evaluate()
     model, encoder = trainer.model.model.eval(), trainer.encoder
     nll, hits, rows = {}, {}, 0
@@ -172,9 +183,13 @@ def test_gradient_checkpointing_changes_nothing_but_memory(tmp_path, adapters):
         assert one["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-3)
 
 
-def test_training_uses_the_attention_of_sessions(tmp_path):
-    recipe = make_recipe(tmp_path, PRETRAINED, save_tiny("qwen3", tmp_path / "b", chat=True))
-    model, tokenizer = make_backbone(recipe, [Pair("a", "b")])
-    streaming = StreamingCausalLM.from_pretrained(tmp_path / "b")
-    assert model.config._attn_implementation == streaming.model.config._attn_implementation
-    assert make_settings(recipe, tokenizer).prompt == CHAT
+def test_scores_are_capped_in_training_as_in_sessions(tmp_path):
+    # Gemma 2 caps attention scores, which the fused attention of transformers leaves out.
+    cap = "attn_logit_softcapping = CAP\ninitializer_range"
+    text = SHORT.replace('"qwen3"', '"gemma2"').replace("initializer_range", cap)
+
+    def first_loss(value: float, out: str) -> float:
+        folder = train(make_recipe(tmp_path, text.replace("CAP", str(value))), tmp_path / out)
+        return logged(folder)[0]["loss"]
+
+    assert first_loss(0.01, "flat") != pytest.approx(first_loss(50.0, "peaked"), rel=1e-3)

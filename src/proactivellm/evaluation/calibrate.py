@@ -18,7 +18,7 @@ from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.pipeline import Job, run_streams
 from proactivellm.policy.base import Observation, Policy
 from proactivellm.policy.calibration import Calibration, CalibrationMeta, CalibrationPoint
-from proactivellm.policy.endogenous import Attention, ThresholdPolicy
+from proactivellm.policy.endogenous import CALIBRATED, Attention, ThresholdPolicy
 from proactivellm.policy.fixed import WaitK
 from proactivellm.policy.spec import POLICIES, PolicySpec
 from proactivellm.session.sampling import Sampling
@@ -175,14 +175,14 @@ def statistic_quantiles(
 
 def _prototype(text: str) -> ThresholdPolicy:
     """A policy of that name and options, its threshold still to be set."""
-    spec = PolicySpec.parse(text)
-    kind = POLICIES[spec.name]
-    if not issubclass(kind, ThresholdPolicy) or "threshold" in spec.values:
-        raise ValueError(
-            f"{text!r} cannot be calibrated: name a policy with a threshold, without giving it "
-            f"({', '.join(n for n, k in POLICIES.items() if issubclass(k, ThresholdPolicy))})"
-        )
-    return kind(threshold=0.5, **spec.values)
+    name = text.partition(":")[0].strip()
+    known = {n: kind for n, kind in POLICIES.items() if issubclass(kind, ThresholdPolicy)}
+    if name in POLICIES and name not in known:
+        raise ValueError(f"{name} has no threshold to calibrate; choose from {', '.join(known)}")
+    # a quantile stands in for the threshold, so that a threshold given as well is an error
+    spec = PolicySpec.parse(f"{text}{',' if ':' in text else ':'}quantile=0.5")
+    values = {key: value for key, value in spec.values.items() if value != CALIBRATED}
+    return known[spec.name](threshold=0.5, **values)
 
 
 def _candidates(

@@ -29,14 +29,47 @@ def layer_windows(config: Any) -> dict[str, int | None]:
     layer_types = getattr(config, "layer_types", None)
     if not layer_types:
         return {"all": window}
-    unknown = sorted(set(layer_types) - set(KNOWN_LAYER_TYPES))
+    unknown = ", ".join(sorted(set(layer_types) - set(KNOWN_LAYER_TYPES)))
     if unknown:
         raise ValueError(
-            f"model type {config.model_type!r} has layers of type {', '.join(unknown)}: only layers "
-            "that keep keys and values per token can stream (a recurrent state cannot take back a "
-            "probe, and depends on the order of arrival)"
+            f"model type {config.model_type!r} has layers of type {unknown}: only layers that keep "
+            "keys and values per token can stream (a recurrent state cannot take back a probe, and "
+            "depends on the order of arrival)"
         )
     return {kind: window if KNOWN_LAYER_TYPES[kind] else None for kind in set(layer_types)}
+
+
+def position_limit(config: Any) -> int | None:
+    """First position id that a stream may not use.
+
+    Args:
+        config: a transformers model configuration.
+
+    Returns:
+        The number of learned positions, or that at which `longrope` changes to other angles than
+        those in the cache; None without such a limit.
+    """
+    config = config.get_text_config()
+    rope = rope_tables(config)
+    if not rope:
+        return getattr(config, "max_position_embeddings", None)
+    limits = [
+        int(table["original_max_position_embeddings"])
+        for table in rope
+        if table.get("rope_type") == "longrope"
+    ]
+    return min(limits, default=None)
+
+
+def rope_tables(config: Any) -> list[dict[str, Any]]:
+    """Rotary settings: one table, or one per layer type; none for learned positions.
+
+    Args:
+        config: a transformers model configuration.
+    """
+    rope = getattr(config.get_text_config(), "rope_parameters", None) or {}
+    nested = [table for table in rope.values() if isinstance(table, dict)]
+    return nested or ([rope] if rope else [])
 
 
 def hidden_states(

@@ -142,13 +142,21 @@ class ArrivalCache(Cache):
             "entries": torch.stack([t[lane, :used] for t in _tensors(self.entries)]),
         }
 
+    @torch.inference_mode()  # the buffers were made in it
     def restore(self, lane: int, state: dict[str, Any]) -> None:
         """Put a snapshot into a lane.
 
         Args:
             lane: which one; what it held is lost.
             state: from `snapshot`, of the same model.
+
+        Raises:
+            ValueError: if it is of another model.
         """
+        if len(state["keys"]) not in (0, len(self.layers)):
+            raise ValueError(
+                f"the snapshot has {len(state['keys'])} layers, the model {len(self.layers)}"
+            )
         used = state["entries"].shape[1]
         if used > self.capacity:
             self._grow(used)

@@ -6,6 +6,7 @@ Legend: B = lanes in the step, Q = new tokens per lane, K = entries, P = probing
 H = heads, V = vocabulary, D = model width.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +17,18 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from proactivellm.model import loading
-from proactivellm.model.backbone import hidden_states, layer_windows, project
+from proactivellm.model.backbone import (
+    hidden_states,
+    layer_windows,
+    position_limit,
+    project,
+)
 from proactivellm.model.cache import ArrivalCache, Entries
 from proactivellm.model.layout import Group
 from proactivellm.model.masks import layer_masks, visibility
 from proactivellm.model.probe import ATTENTION, AttentionProbe, register
 from proactivellm.model.prompt import StreamSettings, encode_prompt
+from proactivellm.output import detokenize
 
 SourcePiece = tuple[int, Sequence[int] | Tensor]  # unit index, token ids or features [n, D]
 
@@ -99,6 +106,7 @@ class StreamingCausalLM:
         self.layout = self.settings.make_layout()
         self.prompt = encode_prompt(tokenizer, self.settings.prompt)
         self.windows = layer_windows(model.config)
+        self.limit = position_limit(model.config)
         self.folder: Path | None = None
 
     @classmethod
@@ -142,6 +150,16 @@ class StreamingCausalLM:
         ids = self.model.generation_config.eos_token_id if self.model.generation_config else None
         ids = self.tokenizer.eos_token_id if ids is None else ids
         return frozenset(ids if isinstance(ids, list) else [] if ids is None else [ids])
+
+    @functools.cached_property
+    def word_starts(self) -> list[bool]:
+        """By token id: does the token begin a word? See `output.detokenize`."""
+        return detokenize.word_starts(self.tokenizer)
+
+    @functools.cached_property
+    def decision_points(self) -> list[bool]:
+        """By token id: may a policy decide on the token? See `output.detokenize`."""
+        return detokenize.decision_points(self.tokenizer)
 
     def new_cache(self, num_lanes: int = 1) -> ArrivalCache:
         """An empty cache for this model.
@@ -201,6 +219,12 @@ class StreamingCausalLM:
         """Lanes [B], slots [B, Q] and kind of every new token; padding repeats the last one."""
         length = max(lane.num_new for lane in inputs)
         rows = [self._describe_lane(lane, length) for lane in inputs]
+        last = max(max(position) for _, position, _ in rows)
+        if self.limit is not None and last >= self.limit:
+            raise ValueError(
+                f"the stream has reached position {last}, and model type "
+                f"{self.model.config.model_type!r} has {self.limit} of them: use shorter sources"
+            )
         group, position, unit = torch.tensor(rows, device=self.device).unbind(1)
         lanes_B = torch.tensor([lane.lane for lane in inputs], device=self.device)
         first = torch.tensor([[cache.lengths[lane.lane]] for lane in inputs], device=self.device)
@@ -208,7 +232,9 @@ class StreamingCausalLM:
         return lanes_B, slots_BQ, Entries(group=group, position=position, unit=unit)
 
     def _describe_lane(self, lane: LaneInput, length: int) -> list[list[int]]:
-        group, position, unit = [], [], []
+        group: list[int] = []
+        position: list[int] = []
+        unit: list[int] = []
         for index, tokens in lane.source:
             for _ in range(len(tokens)):
                 at = lane.num_source + len(group)

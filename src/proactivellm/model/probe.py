@@ -28,7 +28,9 @@ class AttentionProbe:
         self.rows_B = rows_B
         self.layers: list[Tensor] = []
 
-    def capture(self, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> None:
+    def capture(
+        self, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float, **extras: Any
+    ) -> None:
         """Compute and keep the weights of the probing rows.
 
         Args:
@@ -36,17 +38,24 @@ class AttentionProbe:
             key: [B, H_kv, K, D].
             mask: bool [B, 1, Q, K].
             scaling: of the scores.
+            **extras: `cap` and `sinks`, of families that have them.
         """
         lanes = torch.arange(query.shape[0], device=query.device)
-        query_BHD = query[lanes, :, self.rows_B].float()
-        grouped = query_BHD.unflatten(1, (key.shape[1], -1))  # [B, H_kv, H / H_kv, D]
-        scores = torch.einsum("bgrd,bgkd->bgrk", grouped, key.float()).flatten(1, 2) * scaling
-        if mask is not None:
-            scores = scores.masked_fill(~mask[lanes, :, self.rows_B], float("-inf"))
-        self.layers.append(scores.softmax(-1))  # [B, H, K]
+        query = query[lanes, :, self.rows_B][:, :, None]
+        mask = None if mask is None else mask[lanes, :, self.rows_B][:, :, None]
+        self.layers.append(_weights(query, key, mask, scaling, **extras)[:, :, 0])
 
     def weights(self) -> Tensor:
-        """All weights seen: [L, B, H, K]."""
+        """All weights seen: [L, B, H, K].
+
+        Raises:
+            ValueError: if the model's layers did not come by here.
+        """
+        if not self.layers:
+            raise ValueError(
+                "this model family does its attention by itself, so that it cannot be looked at: "
+                "take a policy that needs no attention, such as entropy"
+            )
         return torch.stack(self.layers)
 
 
@@ -66,19 +75,21 @@ def probing_attention(
         key: [B, H_kv, K, D].
         value: [B, H_kv, K, D].
         attention_mask: bool [B, 1, Q, K].
-        **kwargs: `scaling`, `dropout`, `softcap`, `probe` and what else the model passes.
+        **kwargs: `scaling`, `dropout`, `softcap`, `s_aux` (learned sinks, [H]), `probe` and what
+            else the model passes.
 
     Returns:
         [B, Q, H, D] and None.
     """
     probe = kwargs.pop("probe", None)
     scaling = kwargs.get("scaling") or query.shape[-1] ** -0.5
+    extras = {"cap": kwargs.get("softcap"), "sinks": kwargs.get("s_aux")}
     if probe is not None:
-        probe.capture(query, key, attention_mask, scaling)
-    if kwargs.get("softcap") is not None:
-        return _capped_attention(
-            query, key, value, attention_mask, scaling, kwargs["softcap"]
-        ), None
+        probe.capture(query, key, attention_mask, scaling, **extras)
+    if any(extra is not None for extra in extras.values()):  # the fused kernel has neither
+        weights = _weights(query, key, attention_mask, scaling, **extras).to(value.dtype)
+        values = value.repeat_interleave(query.shape[1] // value.shape[1], 1)
+        return (weights @ values).transpose(1, 2), None
     return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
 
 
@@ -135,13 +146,22 @@ def _share(weights_BK: Tensor, unit_BK: Tensor) -> Tensor:
     return sums / sums.sum(-1, keepdim=True).clamp(min=1e-9)
 
 
-def _capped_attention(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, cap: float
+def _weights(
+    query: Tensor,
+    key: Tensor,
+    mask: Tensor | None,
+    scaling: float,
+    cap: float | None = None,
+    sinks: Tensor | None = None,
 ) -> Tensor:
-    """Attention with soft-capped scores (Gemma 2), which the fused kernel cannot do."""
-    groups = query.shape[1] // key.shape[1]
-    key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-    scores = torch.tanh(query @ key.transpose(2, 3) * scaling / cap) * cap
+    """Attention weights [B, H, Q, K] in fp32; scores capped (Gemma 2), learned sinks (gpt-oss)."""
+    grouped = query.float().unflatten(1, (key.shape[1], -1)).flatten(2, 3)
+    scores = (grouped @ key.float().transpose(2, 3)).view(*query.shape[:3], -1) * scaling
+    if cap is not None:
+        scores = torch.tanh(scores / cap) * cap
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf"))
-    return (scores.softmax(-1, dtype=torch.float32).to(value.dtype) @ value).transpose(1, 2)
+    if sinks is None:
+        return scores.softmax(-1)
+    column = sinks.float().view(1, -1, 1, 1).expand(*scores.shape[:3], 1)
+    return torch.cat([scores, column], -1).softmax(-1)[..., :-1]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from proactivellm.model.causal_lm import StepOutput, StreamingCausalLM
 from proactivellm.model.probe import unit_attention
-from proactivellm.output.detokenize import Detokenizer, decision_points, word_starts
+from proactivellm.output.detokenize import Detokenizer
 from proactivellm.policy.base import DraftPolicy, Observation, Policy
 from proactivellm.session import lane as lanes
 from proactivellm.session.sampling import Sampling, sample
@@ -47,8 +47,8 @@ class Batch:
         self.states: list[SessionState | None] = [None] * num_lanes
         self.forwards = 0
         self.by_token = model.settings.boundary == "token"
-        self.starts = self._per_token(word_starts(model.tokenizer))
-        self.decides = self._per_token(decision_points(model.tokenizer))
+        self.starts = self._per_token(model.word_starts)
+        self.decides = self._per_token(model.decision_points)
         self.end_ids = sorted(model.end_token_ids)
 
     def open(self, sampling: Sampling | None = None) -> int:
@@ -222,11 +222,12 @@ class Batch:
         if not complete:
             state.settled = len(state.target) + len(state.draft)
             state.draft.append(token)
-            full = state.num_written + len(state.draft) >= self._allowance(state)
-            if len(state.draft) < policy.lookahead and not full:
-                return []
         starts = [self.starts[t] for t in state.draft]
-        committed = lanes.draft_length_to_commit(state, policy, starts, complete)
+        whole = complete or self.by_token
+        full = state.num_written + len(state.draft) >= self._allowance(state)
+        if not (complete or full or lanes.draft_suffices(state, policy, starts, whole)):
+            return []
+        committed = lanes.draft_length_to_commit(state, policy, starts, whole)
         writes = []
         for drafted in state.draft[:committed]:
             begins = self._starts_word(state, drafted)

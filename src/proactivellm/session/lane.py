@@ -69,12 +69,12 @@ def _needed_units(state: SessionState, policy: Policy) -> int | None:
 def _take_units(state: SessionState, needed: int | None) -> list[Unit]:
     units: list[Unit] = []
     while state.pending and not state.source_finished:
-        upcoming = state.pending[0]
-        if needed is not None and state.units_read >= needed and not upcoming.is_end:
-            break
-        units.append(state.pending.popleft())
-        state.units_read += not upcoming.is_end
-        state.source_finished = upcoming.final
+        if needed is not None and state.units_read >= needed:
+            break  # a pending end marker too is unread source: decisions may not depend on it
+        unit = state.pending.popleft()
+        units.append(unit)
+        state.units_read += not unit.is_end
+        state.source_finished = unit.final
     return units
 
 
@@ -131,8 +131,27 @@ def write_token(state: SessionState, lane: int, token: int, starts_word: bool, e
     )
 
 
+def draft_suffices(
+    state: SessionState, policy: DraftPolicy, starts: Sequence[bool], whole: bool
+) -> bool:
+    """Whether a draft is long enough: to the policy's lookahead, and to a word that is forced.
+
+    Args:
+        state: of the lane, with its draft.
+        policy: says how far it looks ahead, and when a word is overdue.
+        starts: for each token of the draft, whether it begins a word.
+        whole: whether the last word is known to be whole.
+
+    Returns:
+        False if the next token is wanted too.
+    """
+    seen_whole = whole or any(starts[1:])
+    overdue = policy.overdue(state.units_read, state.words)
+    return len(state.draft) >= policy.lookahead and (seen_whole or not overdue)
+
+
 def draft_length_to_commit(
-    state: SessionState, policy: DraftPolicy, starts: Sequence[bool], complete: bool
+    state: SessionState, policy: DraftPolicy, starts: Sequence[bool], whole: bool
 ) -> int:
     """How many tokens of a finished draft are written: whole words, within the bounds.
 
@@ -140,22 +159,20 @@ def draft_length_to_commit(
         state: of the lane, with its draft.
         policy: decides how much of the draft it trusts.
         starts: for each token of the draft, whether it begins a word.
-        complete: whether the draft ran to the end of stream.
+        whole: whether the last word is known to be whole.
 
     Returns:
         Leading tokens of the draft to commit.
     """
     draft = state.draft
-    edges = [i for i in range(len(draft)) if starts[i] or i == 0] + [len(draft)] * complete
+    edges = [i for i in range(len(draft)) if starts[i] or i == 0] + [len(draft)] * whole
     hypotheses = [*state.hypotheses, draft][-policy.history :]
     trusted = policy.commit(hypotheses)
-    edges = edges[1:]  # ends of the words known to be whole
-    if policy.overdue(state.units_read, state.words) and edges:
-        trusted = max(trusted, edges[0])
     committed = 0
-    for word, edge in enumerate(edges):
+    for word, edge in enumerate(edges[1:]):  # ends of the words known to be whole
         required = policy.required_units(state.words + word)
-        if edge > trusted or required is None or required > state.units_read:
+        due = edge <= trusted or policy.overdue(state.units_read, state.words + word)
+        if not due or required is None or required > state.units_read:
             break
         committed = edge
     return committed
@@ -174,5 +191,6 @@ def end_draft(state: SessionState, policy: DraftPolicy, committed: int) -> None:
     known.append(state.draft[committed:])
     state.hypotheses = known[-policy.history :]
     state.draft = []
-    state.settled = len(state.target) - 1
+    # The head sees what the first target token sees: without one, all of it is fed again.
+    state.settled = len(state.target) - 1 if state.num_written else 0
     wish_read(state, at_boundary=True)

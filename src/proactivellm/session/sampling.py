@@ -167,26 +167,6 @@ def sample(
     return tokens_B
 
 
-def distribution(
-    logits_BV: Tensor,
-    sampling: Sampling | Sequence[Sampling],
-    history: Sequence[Sequence[int]] | None = None,
-) -> Tensor:
-    """Returns the probabilities that `sample` draws from, for policies to look at.
-
-    Args:
-        logits_BV: logits of the next token [B, V].
-        sampling: for all lanes, or one per lane. A greedy lane keeps its distribution after the
-            repetition penalty, at temperature 1: a one-hot would tell a policy nothing.
-        history: token ids read and written so far, per lane; needed for a repetition penalty only.
-
-    Returns:
-        Probabilities [B, V], float32; rows sum to 1.
-    """
-    samplings = _per_lane(sampling, logits_BV)
-    return _warp(_penalise(logits_BV.float(), samplings, history), samplings)
-
-
 def _per_lane(sampling: Sampling | Sequence[Sampling], logits_BV: Tensor) -> list[Sampling]:
     num_lanes = logits_BV.shape[0]
     samplings = [sampling] * num_lanes if isinstance(sampling, Sampling) else list(sampling)

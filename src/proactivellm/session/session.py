@@ -1,5 +1,6 @@
 """One stream: push units in, get writes out."""
 
+import pickle
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from proactivellm.session.batch import Batch
 from proactivellm.session.sampling import Sampling
 from proactivellm.session.state import SessionState, Write
 from proactivellm.units.unit import Unit
+
+# What torch and this library raise on a file that is not theirs.
+LOAD_ERRORS = (pickle.UnpicklingError, OSError, EOFError, LookupError, RuntimeError, ValueError)
 
 
 class Session:
@@ -104,11 +108,15 @@ class Session:
             The session.
 
         Raises:
-            ValueError: if the file cannot be read.
+            ValueError: if the file is none of `save`.
         """
         if not Path(path).is_file():
             raise ValueError(f"{path}: no such file")
         session = cls(model, policy)
-        snapshot = torch.load(path, map_location=model.device, weights_only=True)
-        session._batch.restore(session._lane, snapshot)
+        try:
+            snapshot = torch.load(path, map_location=model.device, weights_only=True)
+            session._batch.restore(session._lane, snapshot)
+        except LOAD_ERRORS as error:
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise ValueError(f"{path} holds no session of this model ({reason})") from error
         return session

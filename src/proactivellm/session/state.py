@@ -88,19 +88,13 @@ class SessionState:
         """Target tokens written, head excluded."""
         return len(self.target) - self.num_head
 
-    def clone(self) -> "SessionState":
-        """An independent copy."""
-        detokenizer = self.detokenizer.clone()
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "detokenizer"}
-        return SessionState(detokenizer=detokenizer, **copy.deepcopy(values))
-
     def state_dict(self) -> dict[str, Any]:
         """The state as plain values, for saving."""
-        values = {f.name: copy.deepcopy(getattr(self, f.name)) for f in fields(self)}
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
         values["detokenizer"] = self.detokenizer.state_dict()
-        values["sampling"] = vars(self.sampling).copy()
-        values["pending"] = [vars(unit).copy() for unit in self.pending]
-        return values
+        values["sampling"] = vars(self.sampling)
+        values["pending"] = [vars(unit) for unit in self.pending]
+        return copy.deepcopy(values)
 
     @classmethod
     def from_state_dict(cls, values: dict[str, Any], detokenizer: Detokenizer) -> "SessionState":
@@ -113,6 +107,7 @@ class SessionState:
         Returns:
             The state.
         """
+        values = copy.deepcopy(values)  # it may be restored again
         detokenizer.load_state_dict(values["detokenizer"])
         pending = deque(Unit(**unit) for unit in values["pending"])
         sampling = Sampling(**values["sampling"])

@@ -16,10 +16,11 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from proactivellm.model.loading import bundled_models, check_family, load, load_tokenizer
-from proactivellm.model.probe import ATTENTION, register
+from proactivellm.model.causal_lm import StreamingCausalLM
+from proactivellm.model.loading import bundled_models, check_law, load, load_tokenizer
 from proactivellm.model.prompt import Prompt, StreamSettings, chat_prompt, load_settings
 from proactivellm.tasks.translation import Pair
+from proactivellm.train.attention import PACKED_ATTENTION, register
 from proactivellm.train.recipe import Backbone, Lora, Recipe
 from proactivellm.train.tokenizer import END, SOURCE, TARGET, train_tokenizer
 
@@ -47,20 +48,39 @@ def make_backbone(
     backbone = recipe.backbone
     if backbone.pretrained:
         model, tokenizer, _, _ = load(backbone.pretrained, "cpu", torch.float32)
+        if set(tokenizer.encode("a", add_special_tokens=False)) <= {tokenizer.unk_token_id}:
+            raise ValueError(  # where files are missing, some classes make up a vocabulary
+                f"{backbone.pretrained!r} has no tokenizer that knows the letter a: save one there "
+                "with tokenizer.save_pretrained(folder)"
+            )
         if tokenizer.eos_token_id is None:
             raise ValueError(
                 f"the tokenizer of {backbone.pretrained!r} has no EOS token, which closes the "
                 "target: set `eos_token` in its tokenizer_config.json"
             )
+        end_generation_with(model, tokenizer.eos_token_id)
     else:
         tokenizer = load_tokenizer(checkpoint) if checkpoint else new_tokenizer(backbone, pairs)
         model = new_model(backbone, tokenizer)
-    check_family(model)
+    check_law(StreamingCausalLM(model, tokenizer))  # which also knows the families to refuse
     register()
-    model.set_attn_implementation(ATTENTION)
+    model.set_attn_implementation(PACKED_ATTENTION)
     if recipe.optimisation.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     return (add_adapters(model, recipe.lora) if recipe.lora else model), tokenizer
+
+
+def end_generation_with(model: PreTrainedModel, token_id: int) -> None:
+    """Make a token one of those that end generation, as training closes every target with it.
+
+    Args:
+        model: its generation settings are extended, and saved with it.
+        token_id: the tokenizer's EOS token, which is not always among them.
+    """
+    ends = model.generation_config.eos_token_id
+    ends = [] if ends is None else ends if isinstance(ends, list) else [ends]
+    if token_id not in ends:
+        model.generation_config.eos_token_id = [*ends, token_id]
 
 
 def new_tokenizer(backbone: Backbone, pairs: list[Pair]) -> PreTrainedTokenizerBase:

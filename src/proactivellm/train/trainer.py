@@ -115,23 +115,25 @@ class StreamingTrainer(Trainer):
             metrics[f"{metric_key_prefix}_accuracy_{name}"] = round(hits / rows, 4)
         objective.train()
         self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(
+        self.control: Any = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
         )
         return metrics
 
     def _view_scores(self, objective: StreamingObjective, batch: dict[str, Tensor]) -> Tensor:
         """Sums of [negative log-likelihood, hits, rows] per view: [W, 3]."""
+        size = objective.objective.rows_per_chunk
         with self.compute_loss_context_manager():
             hidden = packed_hidden(objective.model, batch, objective.layout)
             hidden_WRD, label_R = view_rows(hidden, batch)
-            scores = []
-            for hidden_RD in hidden_WRD:
-                log_p_RV = project(objective.model, hidden_RD).float().log_softmax(-1)
-                nll = -log_p_RV.gather(-1, label_R[:, None]).sum()
-                hits = (log_p_RV.argmax(-1) == label_R).sum()
-                scores.append(torch.stack([nll, hits, torch.tensor(len(label_R)).to(nll)]))
-        return torch.stack(scores)
+            scores = hidden.new_zeros(len(hidden_WRD), 3, dtype=torch.float32)
+            for view, hidden_RD in enumerate(hidden_WRD):
+                for rows, label in zip(hidden_RD.split(size), label_R.split(size), strict=True):
+                    log_p_RV = project(objective.model, rows).float().log_softmax(-1)
+                    scores[view, 0] -= log_p_RV.gather(-1, label[:, None]).sum()
+                    scores[view, 1] += (log_p_RV.argmax(-1) == label).sum()
+                    scores[view, 2] += len(label)
+        return scores
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         folder = output_dir or self.args.output_dir

@@ -14,6 +14,7 @@ from proactivellm.model.backbone import hidden_states, layer_windows, project
 from proactivellm.model.layout import Layout
 from proactivellm.model.masks import PADDING, layer_masks, visibility
 from proactivellm.model.packing import IGNORE, Packed
+from proactivellm.train.attention import visible_blocks
 from proactivellm.train.losses import Objective, combine, view_losses
 
 PAD = {"input_ids": 0, "group": 0, "arrival": 0, "view": PADDING, "position": 0, "label": IGNORE}
@@ -52,7 +53,9 @@ def packed_hidden(model: PreTrainedModel, batch: dict[str, Tensor], layout: Layo
     mask = visibility(layout, batch, batch)
     masks = layer_masks(mask, position_BS, position_BS, layer_windows(model.config))
     embeddings_BSD = model.get_input_embeddings()(batch["input_ids"])
-    return hidden_states(model, embeddings_BSD, position_BS, masks, use_cache=False)
+    # Taken up by `packed_attention`, and by no other attention function.
+    kwargs = {"use_cache": False, "blocks": visible_blocks(mask)}
+    return hidden_states(model, embeddings_BSD, position_BS, masks, **kwargs)
 
 
 def view_rows(hidden_BSD: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,29 @@
+"""Draw the read/write path of one instance: python examples/read_write_path.py LOG INDEX OUT.png."""
+
+import sys
+from pathlib import Path
+
+from proactivellm import read_log
+from proactivellm.metrics.plots import read_write_path
+
+
+def main(log: str, index: str, out: str) -> Path:
+    """Draw the staircase of an instance of a log.
+
+    Args:
+        log: instance log.
+        index: which instance.
+        out: PNG to write.
+
+    Returns:
+        The picture's path.
+    """
+    instance = next(i for i in read_log(log) if i.index == int(index))
+    path = Path(out)
+    words = instance.prediction.split()
+    read_write_path(instance.source.split(), words, instance.delays, path, instance.policy)
+    return path
+
+
+if __name__ == "__main__":
+    print(main(*sys.argv[1:]))

@@ -1,0 +1,43 @@
+"""The command line: `proactivellm stream | evaluate | score | calibrate | train`.
+
+A user's mistake ends in one line `error: ...` and exit code 2; Ctrl-C in 130; a bug in a traceback.
+"""
+
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from proactivellm.cli.commands import app
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Runs one command and exits.
+
+    Args:
+        argv: arguments after the program's name; those of the process if left out.
+
+    Raises:
+        SystemExit: always.
+    """
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            app(args=argv, prog_name="proactivellm")
+        except ValueError as error:
+            _fail(str(error))
+        except OSError as error:
+            _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    sys.exit(0)
+
+
+def _fail(message: str) -> NoReturn:
+    for line in message.splitlines():  # a recipe may have several mistakes, one a line
+        print(f"error: {line}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"warning: {message}", file=sys.stderr)

@@ -1,0 +1,257 @@
+"""The commands and their flags. Everything heavy is imported inside, so that --help is quick."""
+
+import json
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from proactivellm import __version__
+from proactivellm.cli.shared import (
+    PolicyCommand,
+    check_rate,
+    draw_curve,
+    load_model,
+    print_table,
+    show_progress,
+    table_file,
+    warn,
+)
+
+app = typer.Typer(
+    help="Models that write while they read: stream, evaluate, score, calibrate, train.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+CALIBRATED = ("entropy", "confidence", "attention")  # by `calibrate`, where none are named
+
+Model = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|PATH",
+        help="A bundled model, a Hugging Face folder or a hub id.",
+        show_default="the bundled German-English one",
+    ),
+]
+Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1, mps.")]
+Source = Annotated[str, typer.Option(metavar="FILE", help="Sources, one a line.")]
+Target = Annotated[str, typer.Option(metavar="FILE", help="References, line by line.")]
+Lanes = Annotated[int, typer.Option(min=1, help="Streams advanced by one forward.")]
+Rate = Annotated[
+    float | None,
+    typer.Option(metavar="WPM", help="Words per minute at which the source arrives."),
+]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"proactivellm {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show it, exit."),
+    ] = False,
+) -> None:
+    """Options before the command."""
+
+
+@app.command(cls=PolicyCommand)
+def stream(
+    model: Model = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPEC",
+            help="When to READ and when to WRITE, see below.",
+            show_default="entropy:laal=3 if the model is calibrated, else wait-k:3",
+        ),
+    ] = None,
+    source: Annotated[
+        str,
+        typer.Option("--input", metavar="FILE|-", help="Sources, one a line; - is standard input."),
+    ] = "-",
+    rate: Rate = None,
+    log: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Instance log to write (JSON lines).")
+    ] = None,
+    temperature: Annotated[
+        float | None,
+        typer.Option(
+            help="Sample at this temperature; 0 is greedy.",
+            show_default="the model's generation settings",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
+    device: Device = "cpu",
+) -> None:
+    """Write each target while its source arrives, live.
+
+    On a terminal the READ/WRITE path is shown. In a pipe the target alone goes to standard output,
+    flushed as it emerges, one line per source, and the summary to standard error.
+    """
+    from proactivellm.cli.display import choose_display
+    from proactivellm.cli.live import live_lines
+    from proactivellm.cli.stream import choose_policy, stream_lines
+    from proactivellm.policy.spec import PolicySpec
+    from proactivellm.session.sampling import Sampling
+
+    check_rate(rate)
+    if policy is not None:
+        PolicySpec.parse(policy)  # a mistake is told before the model is loaded
+    sampling = None if temperature is None else Sampling(temperature=temperature, seed=seed)
+    lines = live_lines(source)
+    streaming = load_model(model, device)
+    chosen = choose_policy(streaming, policy)
+    display = choose_display(f"policy  {chosen.spec}")
+    if not stream_lines(
+        streaming, chosen, lines, display, rate_wpm=rate, sampling=sampling, log=log
+    ):
+        raise typer.Exit(130)
+
+
+@app.command(cls=PolicyCommand)
+def evaluate(
+    source: Source,
+    policy: Annotated[
+        list[str], typer.Option(metavar="SPEC", help="A policy, see below; repeat it for more.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for logs, scores and curve.")],
+    target: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="References, line by line.", show_default="latency scores only"
+        ),
+    ] = None,
+    model: Model = None,
+    lanes: Lanes = 16,
+    rate: Rate = None,
+    device: Device = "cpu",
+) -> None:
+    """Run policies over a test set: an instance log each, scores.json, a table and a curve.
+
+    What the folder already holds is not run again: an interrupted run is continued by the same
+    command. The rate (150 unless given) is that of the clock behind elapsed times; nothing waits.
+    """
+    from proactivellm.evaluation.evaluate import evaluate as run_policies
+    from proactivellm.evaluation.evaluate import make_jobs
+    from proactivellm.pipeline import DEFAULT_RATE_WPM
+    from proactivellm.policy.spec import PolicySpec
+    from proactivellm.units.text import read_lines
+
+    check_rate(rate)
+    for text in policy:
+        PolicySpec.parse(text)
+    jobs = make_jobs(list(read_lines(source)), list(read_lines(target)) if target else None)
+    streaming = load_model(model, device)
+    try:
+        with show_progress() as progress:
+            rows = run_policies(
+                streaming,
+                jobs,
+                policy,
+                out,
+                num_lanes=lanes,
+                rate_wpm=rate or DEFAULT_RATE_WPM,
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        _stop(f"finished instances stay in {out}; the same command continues with the rest")
+    print_table(rows)
+    draw_curve(rows, out / "curve.png")
+
+
+@app.command()
+def score(
+    log: Annotated[Path, typer.Argument(metavar="LOG", help="Instance log, ours or SimulEval's.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print all scores as JSON.")] = False,
+    bootstrap: Annotated[
+        int, typer.Option(min=0, help="Resamples for the intervals of BLEU and chrF.")
+    ] = 0,
+) -> None:
+    """Score an instance log: quality, latency, cost."""
+    from proactivellm.metrics.report import score_log
+
+    scores = score_log(log, bootstrap)
+    if as_json:
+        typer.echo(json.dumps(scores, indent=2, ensure_ascii=False))
+    else:
+        print_table([scores])
+
+
+@app.command(cls=PolicyCommand)
+def calibrate(
+    source: Source,
+    target: Target,
+    model: Model = None,
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[:OPTIONS]",
+            help="A policy with a threshold, without giving it; repeat it for more.",
+            show_default=", ".join(CALIBRATED),
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE|DIR", help="Table to write.", show_default="beside the model"),
+    ] = None,
+    lanes: Lanes = 32,
+    device: Device = "cpu",
+) -> None:
+    """Measure thresholds on dev data, so that targets such as entropy:laal=3 work as policies."""
+    from proactivellm.evaluation.calibrate import calibrate as measure
+    from proactivellm.evaluation.evaluate import make_jobs
+    from proactivellm.policy.calibration import Calibration
+    from proactivellm.units.text import read_lines
+
+    jobs = make_jobs(list(read_lines(source)), list(read_lines(target)))
+    streaming = load_model(model, device)
+    file = table_file(out, streaming.folder)
+    before = Calibration.load(file) if file.exists() else None
+    try:
+        with show_progress() as progress:
+            table = measure(
+                streaming,
+                jobs,
+                policy or CALIBRATED,
+                num_lanes=lanes,
+                description=Path(source).name,
+                progress=lambda _, done, total: progress("points", done, total),
+            )
+    except KeyboardInterrupt:
+        _stop(f"nothing was written to {file}")
+    (before.merged(table) if before else table).save(file)
+    typer.echo(f"{len(table.points)} points on {len(jobs)} instances written to {file}")
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="What to train on what (TOML).")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for checkpoints and model.")],
+) -> None:
+    """Train by a recipe; a run that was interrupted continues from its last checkpoint."""
+    from proactivellm.cli.shared import check_train_extra
+    from proactivellm.config import load_toml
+    from proactivellm.train.recipe import Recipe
+
+    wish = load_toml(recipe, Recipe)
+    check_train_extra(needs_peft=wish.lora is not None)
+    from proactivellm.train.run import train as run
+
+    try:
+        run(wish, out)
+    except KeyboardInterrupt:
+        _stop(f"checkpoints stay in {out}; the same command continues from the last one")
+    typer.echo(f"model saved in {out}")
+
+
+def _stop(message: str) -> NoReturn:
+    warn(f"interrupted: {message}")
+    raise typer.Exit(130)

@@ -1,0 +1,232 @@
+"""What the commands share: the model, checks, progress, tables. Heavy imports are inside."""
+
+import importlib.util
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from typer.core import TyperCommand
+
+if TYPE_CHECKING:
+    from proactivellm.model.causal_lm import StreamingCausalLM
+
+NARROW_POLICY = 20  # cells of the first column of a table that is too wide for its terminal
+SILENCE_S = 20.0  # between lines of progress, where there is no terminal
+Progress = Callable[[str, int, int], None]  # what, how many are done, how many in all
+
+
+class PolicyCommand(TyperCommand):
+    """A command whose help ends with the table of policies, made only then: it loads torch."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Prints the help, then the table."""
+        super().format_help(ctx, formatter)
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+
+        from proactivellm.policy.calibration import TARGETS
+        from proactivellm.policy.endogenous import ThresholdPolicy
+        from proactivellm.policy.spec import POLICIES, available_policies
+
+        rows = Table(box=box.SIMPLE, title="Policies, as NAME:VALUE or NAME:KEY=VALUE,KEY=VALUE")
+        for heading in ("name", "keys", "what it does"):
+            rows.add_column(heading, no_wrap=heading == "name")
+        for row in available_policies():
+            keys = (key for key in row.keys if key not in TARGETS)
+            rows.add_row(row.name, ", ".join(keys), row.summary)
+        kinds = [n for n, kind in POLICIES.items() if issubclass(kind, ThresholdPolicy)]
+        rows.caption = (
+            f"Of a calibrated model, {', '.join(kinds)} take one of {', '.join(TARGETS)} for the "
+            "threshold, such as entropy:laal=3."
+        )
+        Console().print(rows)
+
+
+def warn(message: str) -> None:
+    """Tells something on standard error.
+
+    Args:
+        message: one line.
+    """
+    print(message, file=sys.stderr, flush=True)
+
+
+def load_model(name: str | None, device: str) -> "StreamingCausalLM":
+    """Loads a model without the chatter of the libraries below.
+
+    Args:
+        name: bundled model, folder or hub id; None = the bundled default.
+        device: as torch names it.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: there is no such model or device, or the model cannot stream.
+    """
+    import torch
+
+    from proactivellm.model.causal_lm import StreamingCausalLM
+    from proactivellm.model.loading import DEFAULT_MODEL
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"cannot use --device {device}: {reason}") from None
+    with _quiet_transformers():
+        return StreamingCausalLM.from_pretrained(name or DEFAULT_MODEL, device=device)
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """No progress bars and hints while a model is loaded; errors are raised, not logged."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def check_rate(rate_wpm: float | None) -> None:
+    """Checks an arrival rate.
+
+    Args:
+        rate_wpm: words per minute, if given.
+
+    Raises:
+        ValueError: it is not positive.
+    """
+    if rate_wpm is not None and not rate_wpm > 0:
+        raise ValueError(f"--rate {rate_wpm:g}: give a positive number of words per minute")
+
+
+def check_train_extra(needs_peft: bool) -> None:
+    """Checks that what training needs is installed.
+
+    Args:
+        needs_peft: whether adapters are trained.
+
+    Raises:
+        ValueError: names what is missing, and the extra that brings it.
+    """
+    wanted = ["accelerate"] + ["peft"] * needs_peft
+    missing = [name for name in wanted if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ValueError(
+            f"training needs {' and '.join(missing)}, which the extra `train` brings: "
+            "pip install 'proactivellm[train]'"
+        )
+
+
+def table_file(out: Path | None, folder: Path | None) -> Path:
+    """Where a calibration table goes, checked before anything is measured.
+
+    Args:
+        out: file or folder asked for.
+        folder: that of the model; None for one of the hub.
+
+    Returns:
+        The file.
+
+    Raises:
+        ValueError: there is no such place, or it cannot be written to.
+    """
+    from proactivellm.policy.calibration import CALIBRATION_FILE
+
+    place = out or folder
+    if place is None:
+        raise ValueError("a model of the hub has no folder to hold the table: give --out FILE")
+    file = place / CALIBRATION_FILE if place.is_dir() else place
+    if not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise ValueError(f"cannot write {file}: give a writable file or folder with --out")
+    return file
+
+
+@contextmanager
+def show_progress() -> Iterator[Progress]:
+    """Progress on standard error: bars on a terminal, otherwise a line now and then.
+
+    Yields:
+        What to call with a name, how many are done, how many there are.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Bars(*columns, console=console, disable=not console.is_terminal) as bars:
+        tasks: dict[str, Any] = {}
+        told_s = time.monotonic()
+
+        def show(name: str, done: int, total: int) -> None:
+            nonlocal told_s
+            if name not in tasks:
+                tasks[name] = bars.add_task(name, total=total)
+            bars.update(tasks[name], completed=done)
+            due = done == total or time.monotonic() - told_s > SILENCE_S
+            if due and not console.is_terminal:
+                warn(f"{name}: {done}/{total}")
+                told_s = time.monotonic()
+
+        yield show
+
+
+def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Prints scores: all columns into a pipe, as many as fit on a terminal.
+
+    Args:
+        rows: scores, one object per policy.
+    """
+    from rich.console import Console
+
+    from proactivellm.metrics.report import table
+
+    result, console = table(rows), Console()
+    unbounded = console.options.update(max_width=10_000)
+    if not console.is_terminal:
+        console = Console(width=console.measure(result, options=unbounded).maximum)
+    while console.measure(result, options=unbounded).maximum > console.width:
+        if result.columns[0].max_width is None:
+            result.columns[0].max_width = NARROW_POLICY
+        elif len(result.columns) > 1:
+            result.columns.pop()
+        else:
+            break
+    console.print(result)
+    if len(result.columns) < count:
+        console.print(
+            f"{count - len(result.columns)} more columns on a wider terminal", style="dim"
+        )
+
+
+def draw_curve(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draws quality against latency; warns where it cannot, as the rest is done.
+
+    Args:
+        rows: scores, one object per policy.
+        path: picture to write.
+    """
+    from proactivellm.metrics.plots import quality_latency_curve
+
+    try:
+        quality_latency_curve(rows, path)
+    except (ImportError, ValueError) as error:
+        warn(f"warning: no curve was drawn: {error}")
