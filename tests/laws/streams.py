@@ -15,13 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from proactivellm.model.backbone import project
 from proactivellm.model.cache import ArrivalCache
 from proactivellm.model.causal_lm import LaneInput, StepOutput, StreamingCausalLM
 from proactivellm.model.packing import Sample, pack
+from proactivellm.model.probe import ATTENTION
 from proactivellm.model.prompt import Prompt, PromptIds, StreamSettings
 from proactivellm.schedule import Schedule
 from proactivellm.session.session import Session
-from proactivellm.train.views import collate, packed_hidden, project, view_rows
+from proactivellm.train.attention import PACKED_ATTENTION, register
+from proactivellm.train.views import collate, packed_hidden, view_rows
 from proactivellm.units.unit import Unit
 
 TOLERANCE = 1e-4  # of the largest logit
@@ -125,11 +128,16 @@ def sample_of(
 def masked_logits(
     model: StreamingCausalLM, sample: Sample, schedules: Sequence[Schedule]
 ) -> Tensor:
-    """Logits [W, N, V] of one masked forward over all views."""
+    """Logits [W, N, V] of one masked forward over all views, with the attention of training."""
     batch = collate([pack(sample, schedules, model.layout)])
-    with torch.inference_mode():
-        hidden_BSD = packed_hidden(model.model, batch, model.layout)
-        return project(model.model, view_rows(hidden_BSD, batch)[0])
+    register()
+    model.model.set_attn_implementation(PACKED_ATTENTION)
+    try:
+        with torch.inference_mode():
+            hidden_BSD = packed_hidden(model.model, batch, model.layout)
+            return project(model.model, view_rows(hidden_BSD, batch)[0])
+    finally:
+        model.model.set_attn_implementation(ATTENTION)
 
 
 def gap(actual: Tensor, expected: Tensor) -> float:

@@ -26,7 +26,7 @@ from proactivellm.policy.fixed import Fixed, Offline, WaitK
 from proactivellm.policy.spec import parse_policy
 from proactivellm.schedule import Schedule
 from proactivellm.session.session import Session
-from proactivellm.train import views
+from proactivellm.train import attention, views
 from proactivellm.units.unit import Unit
 
 VOCAB_SIZE = len(build("byte_level"))
@@ -75,8 +75,14 @@ def streamed(
 @pytest.mark.parametrize("layout", ["grouped", "interleaved"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_unit_by_unit_equals_one_masked_forward(
-    folder_of: Folder, family: str, layout: str, prompt: bool, phi: int
+    folder_of: Folder,
+    family: str,
+    layout: str,
+    prompt: bool,
+    phi: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(attention, "MIN_ROWS", 8)  # so that training's attention is in blocks
     texts = PROMPT if prompt else NO_PROMPT
     model = by_token(folder_of(family), texts, layout=layout, phi=phi)
     source, target = make_stream()

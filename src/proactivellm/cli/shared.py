@@ -211,10 +211,6 @@ def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
         else:
             break
     console.print(result)
-    if len(result.columns) < count:
-        console.print(
-            f"{count - len(result.columns)} more columns on a wider terminal", style="dim"
-        )
 
 
 def draw_curve(rows: Sequence[Mapping[str, Any]], path: Path) -> None:

@@ -24,6 +24,7 @@ from proactivellm.model.backbone import (
     project,
 )
 from proactivellm.model.cache import ArrivalCache, Entries
+from proactivellm.model.law import check_law
 from proactivellm.model.layout import Group
 from proactivellm.model.masks import layer_masks, visibility
 from proactivellm.model.probe import ATTENTION, AttentionProbe, register
@@ -136,7 +137,7 @@ class StreamingCausalLM:
         settings = settings or stored or loading.default_settings(tokenizer)
         streaming = cls(model, tokenizer, settings)
         streaming.folder = folder
-        loading.check_law(streaming)
+        check_law(streaming)
         return streaming
 
     @property

@@ -17,7 +17,8 @@ from transformers import (
 )
 
 from proactivellm.model.causal_lm import StreamingCausalLM
-from proactivellm.model.loading import bundled_models, check_law, load, load_tokenizer
+from proactivellm.model.law import check_law
+from proactivellm.model.loading import bundled_models, load, load_tokenizer
 from proactivellm.model.prompt import Prompt, StreamSettings, chat_prompt, load_settings
 from proactivellm.tasks.translation import Pair
 from proactivellm.train.attention import PACKED_ATTENTION, register

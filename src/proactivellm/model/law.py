@@ -1,0 +1,119 @@
+"""The streaming law, tried on a loaded model: refuses what silently would not obey it."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from proactivellm.model.backbone import hidden_states, project
+from proactivellm.model.masks import layer_masks, visibility
+from proactivellm.model.packing import Sample, pack
+from proactivellm.model.probe import ATTENTION
+
+if TYPE_CHECKING:
+    from proactivellm.model.causal_lm import StreamingCausalLM
+
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.15, torch.float16: 0.05}
+NUM_SOURCE = 8  # tokens of the source tried
+
+
+@torch.inference_mode()
+def check_law(streaming: "StreamingCausalLM") -> None:
+    """Refuse a model that does not obey the streaming law.
+
+    First, the model as it is and the parts of it that are used here must agree on a plain text:
+    what a family does besides (a head of its own, attention of another kind) would be lost. Then,
+    a short stream must have the logits of one masked forward.
+
+    Args:
+        streaming: the model to try.
+
+    Raises:
+        ValueError: saying by how much it fails.
+    """
+    model = streaming.model
+    name = f"model type {model.config.model_type!r} cannot stream"
+    vocabulary = model.get_input_embeddings().num_embeddings
+    ids = [(7919 * (i + 1)) % vocabulary for i in range(NUM_SOURCE + 2)]
+    tolerance = TOLERANCE.get(model.dtype, 0.15)
+    for logits, failure in (
+        (_plain_logits, "it is more than a causal decoder and an output layer, which changes"),
+        (_streamed_logits, "it does not follow its positions, masks or cache, which changes"),
+    ):
+        try:
+            expected, actual = logits(streaming, ids)
+        except Exception as error:  # whatever a family makes of inputs it was not written for
+            reason = str(error).strip().split("\n")[0]
+            raise ValueError(f"{name}: {type(error).__name__}: {reason}") from error
+        gap = float((expected - actual).abs().max() / expected.abs().max().clamp(min=1e-6))
+        if not gap <= tolerance:
+            raise ValueError(
+                f"{name}: {failure} its logits by {gap:.2g} of their scale (allowed: {tolerance:g})"
+            )
+
+
+def _plain_logits(streaming: "StreamingCausalLM", ids: list[int]) -> tuple[Tensor, Tensor]:
+    """Of a causal text: by the whole model with its own attention, and by the parts used here."""
+    model = streaming.model
+    ids_BS = torch.tensor([ids], device=model.device)
+    model.set_attn_implementation("eager")
+    try:
+        expected = model(input_ids=ids_BS, use_cache=False).logits
+    finally:
+        model.set_attn_implementation(ATTENTION)
+    position_BS = torch.arange(len(ids), device=model.device)[None]
+    causal = position_BS[:, None, :, None] >= position_BS[:, None, None, :]
+    masks = layer_masks(causal, position_BS, position_BS, streaming.windows)
+    return expected, _masked_logits(streaming, ids_BS, position_BS, masks)
+
+
+def _streamed_logits(streaming: "StreamingCausalLM", ids: list[int]) -> tuple[Tensor, Tensor]:
+    """Of two target tokens, the first after half of the source: masked, and token by token.
+
+    A probe is taken back after each source token, and what is written stands between the halves
+    of the source in the cache.
+    """
+    from proactivellm.model.causal_lm import LaneInput
+
+    source, (first, second) = ids[:NUM_SOURCE], ids[NUM_SOURCE:]
+    g = [NUM_SOURCE // 2, NUM_SOURCE]
+    head = streaming.prompt.target_head
+    units = [[], *([token] for token in source)]
+    sample = Sample(source_units=units, target_head=head, target=[first, second])
+    packed = vars(pack(sample, [g], streaming.layout))
+    batch = {key: torch.tensor([row], device=streaming.device) for key, row in packed.items()}
+    mask = visibility(streaming.layout, batch, batch)
+    masks = layer_masks(mask, batch["position"], batch["position"], streaming.windows)
+    expected = _masked_logits(streaming, batch["input_ids"], batch["position"], masks)
+
+    cache, sequence, settled, actual = streaming.new_cache(), [*head], 0, []
+    for read, token in enumerate(source, start=1):
+        step = LaneInput(
+            lane=0,
+            source=[(read, [token])],
+            target=sequence[settled:],
+            num_source=read - 1,
+            num_target=settled,
+            probes=True,
+        )
+        output = streaming.step(cache, [step])
+        assert output is not None
+        if read in g:
+            actual.append(output.logits_PV)
+            settled = len(sequence)
+            sequence.append(first)
+        cache.lengths[0] = read + settled
+    return expected[0, -2:], torch.cat(actual)
+
+
+def _masked_logits(
+    streaming: "StreamingCausalLM",
+    ids_BS: Tensor,
+    position_BS: Tensor,
+    masks: Tensor | dict[str, Tensor],
+) -> Tensor:
+    """Logits [B, S, V] of one forward."""
+    model = streaming.model
+    embeddings_BSD = model.get_input_embeddings()(ids_BS)
+    hidden = hidden_states(model, embeddings_BSD, position_BS, masks, use_cache=False)
+    return project(model, hidden).float()

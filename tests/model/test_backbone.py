@@ -1,0 +1,78 @@
+"""What is asked of a transformers model: windows, position limits, hidden states, logits."""
+
+import pytest
+import torch
+from tests.model.families import LONGROPE, OBEYING, random_model
+from tests.models import FAMILIES, SLIDING, WINDOW, tiny_config, tiny_model
+from transformers import AutoConfig
+
+from proactivellm.model.backbone import (
+    hidden_states,
+    layer_windows,
+    position_limit,
+    project,
+    rope_tables,
+)
+from proactivellm.model.masks import layer_masks
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_windows_are_those_of_the_configuration(family: str) -> None:
+    windows = layer_windows(tiny_config(family))
+    expected: dict[str, dict[str, int | None]] = {
+        "qwen2": {"full_attention": None},
+        "qwen3": {"full_attention": None},
+        "llama": {"all": None},
+        "mistral": {"all": WINDOW},
+        "phi3": {"all": WINDOW},
+        "gemma3_text": {"full_attention": None, "sliding_attention": WINDOW},
+    }
+    assert windows == expected[family]
+    assert (WINDOW in windows.values()) == (family in SLIDING)
+
+
+def test_layers_without_keys_and_values_are_refused_by_name() -> None:
+    config = tiny_config("qwen3")
+    config.layer_types = ["full_attention", "linear_attention"]
+    with pytest.raises(ValueError, match="'qwen3' has layers of type linear_attention: only"):
+        layer_windows(config)
+
+
+def test_position_limits() -> None:
+    assert position_limit(tiny_config("llama")) is None
+    assert position_limit(tiny_config("gemma3_text")) is None  # a rotary table per layer type
+    assert position_limit(AutoConfig.for_model("gpt2", n_positions=50)) == 50
+    model_type, config = LONGROPE
+    assert position_limit(AutoConfig.for_model(model_type, **config)) == 24
+
+
+def test_rotary_tables_are_listed_whether_one_or_many() -> None:
+    assert [table["rope_type"] for table in rope_tables(tiny_config("llama"))] == ["default"]
+    assert len(rope_tables(tiny_config("gemma3_text"))) == 2
+    assert rope_tables(AutoConfig.for_model("gpt2")) == []
+
+
+@pytest.mark.parametrize("name", [*FAMILIES, *OBEYING])
+def test_hidden_states_and_projection_are_the_logits_of_the_model(name: str) -> None:
+    """With the soft cap of Gemma 2, the scales of Cohere and Granite."""
+    model = random_model(name, OBEYING[name]) if name in OBEYING else tiny_model(name)
+    model.set_attn_implementation("eager" if name == "gpt_oss" else "sdpa")
+    ids = torch.randint(3, 100, (1, 9), generator=torch.Generator().manual_seed(1))
+    position = torch.arange(9)[None]
+    causal = (position[:, :, None] >= position[:, None, :])[:, None]
+    masks = layer_masks(causal, position, position, layer_windows(model.config))
+    if name in ("gemma2", "gpt_oss"):  # not for the fused kernel, and added by the other
+        model.set_attn_implementation("eager")
+        masks = {kind: (1 - mask.float()) * -1e9 for kind, mask in masks.items()}
+    with torch.inference_mode():
+        expected = model(input_ids=ids).logits[0]
+        embeddings = model.get_input_embeddings()(ids)
+        hidden = hidden_states(model, embeddings, position, masks, use_cache=False)
+        rows = torch.tensor([8, 2])
+        actual = project(model, hidden[0, rows])
+    scale = expected.abs().max()
+    assert hidden.shape == (1, 9, 32)
+    assert (actual - expected[rows]).abs().max() <= 1e-5 * scale
+    raw = model.get_output_embeddings()(hidden[0, rows])
+    scaled = name in ("gemma2", "cohere", "granite")
+    assert ((raw - actual).abs().max() > 1e-2 * scale) == scaled
