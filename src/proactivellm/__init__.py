@@ -23,18 +23,18 @@ _EXPORTS = {
 __all__ = sorted(_EXPORTS)
 
 if TYPE_CHECKING:
-    from proactivellm.metrics.report import score
-    from proactivellm.model.causal_lm import StreamingCausalLM
-    from proactivellm.model.prompt import StreamSettings
-    from proactivellm.output.log import read_log
-    from proactivellm.pipeline import stream_text
-    from proactivellm.policy.spec import parse_policy
-    from proactivellm.session.batch import Batch
-    from proactivellm.session.sampling import Sampling
-    from proactivellm.session.session import Session
-    from proactivellm.train.run import train
-    from proactivellm.units.text import TextSegmenter
-    from proactivellm.units.unit import Unit
+    from proactivellm.metrics.report import score as score
+    from proactivellm.model.causal_lm import StreamingCausalLM as StreamingCausalLM
+    from proactivellm.model.prompt import StreamSettings as StreamSettings
+    from proactivellm.output.log import read_log as read_log
+    from proactivellm.pipeline import stream_text as stream_text
+    from proactivellm.policy.spec import parse_policy as parse_policy
+    from proactivellm.session.batch import Batch as Batch
+    from proactivellm.session.sampling import Sampling as Sampling
+    from proactivellm.session.session import Session as Session
+    from proactivellm.train.run import train as train
+    from proactivellm.units.text import TextSegmenter as TextSegmenter
+    from proactivellm.units.unit import Unit as Unit
 
 
 def __getattr__(name: str) -> Any:

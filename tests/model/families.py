@@ -6,6 +6,7 @@ from typing import Any
 import torch
 import transformers
 from tests.tokenizers import build
+from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 VOCAB_SIZE = len(build("byte_level"))
@@ -139,3 +140,10 @@ def save_random(model_type: str, config: dict[str, Any], folder: Path) -> Path:
     random_model(model_type, config).save_pretrained(folder)
     build("byte_level").save_pretrained(folder)
     return folder
+
+
+def additive(masks: Tensor | dict[str, Tensor]) -> Tensor | dict[str, Tensor]:
+    """Masks for eager attention, which adds them to its scores."""
+    if isinstance(masks, dict):
+        return {kind: additive(mask) for kind, mask in masks.items()}
+    return torch.zeros(masks.shape).masked_fill(~masks, torch.finfo(torch.float32).min)

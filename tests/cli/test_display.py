@@ -1,0 +1,95 @@
+"""Terminal columns: each written word stands below the last unit read before it."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from proactivellm.cli.display import Block, TerminalDisplay
+from proactivellm.output.log import Instance
+from proactivellm.pipeline import StreamEvent
+
+EVENTS = [
+    ("READ", "Ich"),
+    ("WRITE", "I"),
+    ("READ", "habe"),
+    ("READ", "gestern"),
+    ("WRITE", " m"),
+    ("WRITE", "et"),
+    ("WRITE", " an"),
+    ("READ", "你好"),
+    ("WRITE", "."),
+]
+
+
+def blocks(width: int) -> list[list[str]]:
+    """The lines of every block drawn for EVENTS."""
+    current = Block(width)
+    drawn = [current]
+    for kind, text in EVENTS:
+        current = current.read(text) if kind == "READ" else current.write(text)
+        if current is not drawn[-1]:
+            drawn.append(current)
+    return [[line.rstrip() for line in block.render().plain.split("\n")] for block in drawn]
+
+
+def test_columns() -> None:
+    (lines,) = blocks(60)
+    assert lines == [
+        "source  Ich habe gestern 你好",
+        "target  I        met an  .",
+        "path    RW  R    RWW     RW",
+    ]
+
+
+@pytest.mark.parametrize("width", range(8, 24))
+def test_full_blocks_are_continued(width: int) -> None:
+    drawn = blocks(width)
+    assert len(drawn) > 1
+    labels, rows = ["source", "target", "path"], zip(*drawn, strict=True)
+    words = [" ".join(line[8:] for line in row).split() for row in rows]
+    assert words[0] == ["Ich", "habe", "gestern", "你好"]
+    assert words[1] == ["I", "met", "an", "."]  # no word is broken
+    assert "".join(words[2]) == "RWRRWWRW"
+    for block in drawn:
+        assert [line[:8].strip() for line in block] == labels
+        assert all(len(line) - 8 <= width for line in block)
+
+
+def test_a_word_wider_than_the_terminal_ends() -> None:
+    block = Block(10)
+    for text in ("x" * 30, "y" * 30, " z"):
+        block = block.write(text)
+    assert block.columns[-1].target == "z"
+
+
+def make_instance(delays: list[int], source_length: int) -> Instance:
+    prediction = " ".join("w" for _ in delays)
+    return Instance(
+        **{"index": 0, "source": "", "policy": "wait-k:1", "forwards": 1, "tokens": 1},
+        source_length=source_length,
+        prediction=prediction,
+        prediction_length=len(delays),
+        delays=delays,
+        elapsed=[0.0] * len(delays),
+        token_delays=delays,
+    )
+
+
+def test_terminal() -> None:
+    file = io.StringIO()
+    console = Console(file=file, force_terminal=True, width=70, _environ={})
+    display = TerminalDisplay(console, "policy  wait-k:1")
+    display.begin()
+    for kind, text in EVENTS:
+        display.event(StreamEvent(kind=kind, text=text, units_read=1, elapsed_s=0.0))
+    display.event(StreamEvent(kind="READ", text="\x1b[2J\x07", units_read=5, elapsed_s=0.0))
+    display.end(make_instance([1, 3, 3, 4], 4))
+    display.begin()
+    display.end(make_instance([], 0))
+    display.summary("2 sentences")
+    shown = file.getvalue()
+    assert "AL 1.25   RCO 0.69   delays 1 3 3 4" in shown  # (1 + 2 + 1 + 1) / 4; 11 / 16
+    assert "(empty line)" in shown and shown.rstrip().endswith("2 sentences\x1b[0m")
+    assert "\x1b[2J" not in shown and "\x07" not in shown  # the source does not rule the terminal
+    assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h") > 0  # the cursor is given back

@@ -1,0 +1,91 @@
+"""Live input: units do not depend on how the bytes arrive, and come before the line is complete."""
+
+import io
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.tokenizers import build
+
+from proactivellm.cli import live
+from proactivellm.cli.live import live_lines
+from proactivellm.units.text import TextSegmenter
+from proactivellm.units.unit import Unit
+
+TEXT = "Größe  und\tÄpfel \r\n\n你好 👍🏽\nohne Ende"
+LINES = ["Größe  und\tÄpfel ", "", "你好 👍🏽", "ohne Ende"]
+
+
+@pytest.fixture
+def segmenter() -> TextSegmenter:
+    return TextSegmenter(build("byte_level"))
+
+
+def read_all(path: str, segmenter: TextSegmenter) -> Iterator[tuple[str, list[Unit]]]:
+    for line in live_lines(path):
+        units = list(line.units(segmenter, None))
+        yield line.text, units
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 2, 3, 7, 1 << 16])
+def test_units_are_those_of_whole_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, segmenter: TextSegmenter, chunk_bytes: int
+) -> None:
+    path = tmp_path / "text"
+    path.write_bytes(b"\xef\xbb\xbf" + TEXT.encode())  # a byte order mark is no text
+    monkeypatch.setattr(live, "_CHUNK_BYTES", chunk_bytes)
+    texts, units = zip(*read_all(str(path), segmenter), strict=True)
+    assert list(texts) == LINES
+    for line, found in zip(LINES, units, strict=True):
+        whole = segmenter.segment(line)
+        assert [(u.text, u.token_ids) for u in found if not u.is_end] == [
+            (u.text, u.token_ids) for u in whole
+        ]
+        assert [u.final for u in found] == [False] * (len(found) - 1) + [True] * bool(found)
+
+
+def test_a_word_is_read_at_the_space_after_it(tmp_path: Path, segmenter: TextSegmenter) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    writer = os.open(path, os.O_RDWR)  # both sides at once, so that nothing blocks
+    os.write(writer, b"ein ")
+    lines = live_lines(str(path))
+    units = next(lines).units(segmenter, None)
+    assert next(units).text == "ein"
+    os.write(writer, b"Ha")
+    os.write(writer, b"us ")
+    assert next(units).text == "Haus"
+    os.write(writer, b"\nwei")
+    assert [unit.is_end for unit in units] == [True]
+    line = next(lines)
+    os.write(writer, b"ter\n")
+    assert [(unit.text, unit.final) for unit in line.units(segmenter, None)] == [("weiter", True)]
+    os.close(writer)
+
+
+def test_steady_rate(tmp_path: Path, segmenter: TextSegmenter) -> None:
+    path = tmp_path / "text"
+    path.write_text("a b c \n")
+    (line,) = ([*line.units(segmenter, 6000.0)] for line in live_lines(str(path)))
+    assert [unit.end_s for unit in line] == pytest.approx([0.01, 0.02, 0.03, 0.03])
+    assert line[-1].is_end
+
+
+def test_standard_input_stays_open(
+    monkeypatch: pytest.MonkeyPatch, segmenter: TextSegmenter
+) -> None:
+    stdin = io.TextIOWrapper(io.BytesIO(b"eins\nzwei\n"))
+    monkeypatch.setattr("sys.stdin", stdin)
+    assert [text for text, _ in read_all("-", segmenter)] == ["eins", "zwei"]
+    assert not stdin.buffer.closed
+
+
+@pytest.mark.parametrize("broken", [b"gut\nschle\xe4cht\n", b"gut\nabgeschnitten \xc3"])
+def test_not_utf8(tmp_path: Path, segmenter: TextSegmenter, broken: bytes) -> None:
+    path = tmp_path / "latin1"
+    path.write_bytes(broken)
+    lines = read_all(str(path), segmenter)
+    assert next(lines)[0] == "gut"
+    with pytest.raises(ValueError, match="0x(e4|c3) is not UTF-8 .*iconv"):
+        next(lines)

@@ -1,0 +1,165 @@
+"""`stream`: in a pipe, on a terminal, with a log, with bad input."""
+
+import io
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.cli.commands import PROGRAM, Run, write_lines
+
+from proactivellm.cli.display import PipeDisplay
+from proactivellm.cli.live import LiveLine, live_lines
+from proactivellm.cli.stream import stream_lines
+from proactivellm.model.causal_lm import StreamingCausalLM
+from proactivellm.output.log import read_log
+from proactivellm.pipeline import stream_text
+from proactivellm.policy.spec import parse_policy
+
+SENTENCES = ["Der Hund schläft auf dem Sofa", "", "Ein Mann putzt  ein Fenster."]
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Three lines, the second one empty, the last one without a line end."""
+    file = tmp_path / "source.de"
+    file.write_text("\n".join(SENTENCES), encoding="utf-8")
+    return file
+
+
+def expected(model: str, policy: str) -> list[str]:
+    """What the library itself writes for SENTENCES, on one line each."""
+    streaming = StreamingCausalLM.from_pretrained(model)
+    lines = []
+    for sentence in SENTENCES:
+        events = stream_text(streaming, parse_policy(policy), sentence)
+        text = "".join(event.text for event in events if event.kind == "WRITE")
+        lines.append(text.replace("\n", " ").replace("\r", " "))
+    return lines
+
+
+def test_target_alone_goes_to_a_pipe(run: Run, model: str, source: Path, tmp_path: Path) -> None:
+    log = tmp_path / "stream.log"
+    done = run(
+        *("stream", "--model", model, "--policy", "wait-k:2"), *("--input", source, "--log", log)
+    )
+    lines = expected(model, "wait-k:2")
+    assert (done.code, done.out) == (0, "".join(line + "\n" for line in lines))
+    assert lines[0] and not lines[1] and lines[2]
+
+    instances = read_log(log)
+    assert [i.index for i in instances] == [0, 1, 2]
+    assert [i.source for i in instances] == SENTENCES  # as given, white space too
+    assert [i.source_length for i in instances] == [6, 0, 5]
+    assert instances[0].delays[0] == 2 and instances[1].forwards == 0
+    forwards = sum(i.forwards or 0 for i in instances)
+    tokens = sum(i.tokens or 0 for i in instances)
+    (summary,) = done.err.splitlines()
+    assert summary.startswith("3 sentences, AL ") and ", LAAL " in summary and ", RCO " in summary
+    assert summary.endswith(f", {forwards} forwards, {tokens} tokens")
+
+
+def test_default_policy_without_a_table(run: Run, model: str, source: Path, tmp_path: Path) -> None:
+    log = tmp_path / "stream.log"
+    assert run("stream", "--model", model, "--input", source, "--log", log).code == 0
+    assert {instance.policy for instance in read_log(log)} == {"wait-k:3"}
+
+
+def test_words_arrive_at_the_rate(run: Run, model: str, source: Path, tmp_path: Path) -> None:
+    log = tmp_path / "stream.log"
+    done = run(
+        *("stream", "--model", model, "--policy", "wait-k:1", "--input", source),
+        *("--rate", 3000, "--log", log),
+    )
+    assert done.code == 0
+    first = read_log(log)[0]
+    assert first.source_ms is not None and first.source_ms >= 6 * 20
+    assert all(at >= 20 * units for at, units in zip(first.elapsed, first.delays, strict=True))
+
+
+def test_sampling_depends_on_the_seed_only(run: Run, model: str, source: Path) -> None:
+    command = ("stream", "--model", model, "--input", source, "--temperature", 1.5, "--seed")
+    outs = [run(*command, seed).out for seed in (1, 1, 2)]
+    assert outs[0] == outs[1] != outs[2]
+
+
+def test_target_appears_while_the_source_arrives(model: str) -> None:
+    """Word by word through real pipes: there is text long before the line ends."""
+    command = [*PROGRAM, "stream", "--model", model, "--policy", "wait-k:1"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, bufsize=0, **pipes) as process:
+        assert process.stdin and process.stdout and process.stderr
+        process.stdin.write(b"Der ")
+        assert select.select([process.stdout], [], [], 60)[0]
+        first = process.stdout.read(1)
+        process.stdin.write("Hund schläft".encode())
+        process.stdin.close()
+        rest = process.stdout.read()
+        assert first.strip() and rest.endswith(b"\n") and process.wait() == 0
+        assert b"1 sentence, AL" in process.stderr.read()
+
+
+def test_terminal_shows_aligned_columns(
+    monkeypatch: pytest.MonkeyPatch, model: str, source: Path, run: Run
+) -> None:
+    master, slave = os.openpty()
+    shown = io.BytesIO()
+
+    def read_terminal() -> None:
+        try:
+            while chunk := os.read(master, 1 << 16):
+                shown.write(chunk)
+        except OSError:  # the other side was closed
+            pass
+
+    reader = threading.Thread(target=read_terminal)
+    reader.start()
+    with os.fdopen(slave, "w", encoding="utf-8") as terminal:
+        monkeypatch.setattr(sys, "stdout", terminal)
+        monkeypatch.setenv("COLUMNS", "200")
+        monkeypatch.setenv("TERM", "xterm-256color")
+        done = run("stream", "--model", model, "--policy", "wait-k:2", "--input", source)
+    reader.join()
+    os.close(master)
+    assert (done.code, done.out, done.err) == (0, "", "")
+    text = shown.getvalue().decode()
+    assert "\x1b[" in text and "policy  wait-k:2" in text
+    assert text.count("(empty line)") == 1 and text.count("3 sentences, AL") == 1
+    for name in ("source", "target", "path"):
+        assert name in text
+
+
+def test_interruption_keeps_what_is_done(
+    model: str, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    streaming = StreamingCausalLM.from_pretrained(model)
+
+    def interrupted() -> Iterator[LiveLine]:
+        yield next(live_lines(str(source)))
+        raise KeyboardInterrupt
+
+    log = tmp_path / "stream.log"
+    policy = parse_policy("wait-k:2")
+    capsys.readouterr()
+    assert not stream_lines(streaming, policy, interrupted(), PipeDisplay(), log=log)
+    captured = capsys.readouterr()
+    assert captured.err.startswith("1 sentence, AL") and captured.out.count("\n") == 1
+    assert len(read_log(log)) == 1
+
+
+def test_interrupt_signal_ends_with_130(model: str) -> None:
+    command = [*PROGRAM, "stream", "--model", model, "--policy", "wait-k:1", "--rate", "60"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes) as process:
+        assert process.stdin and process.stdout
+        process.stdin.write(b"Der " * 100 + b"\n")
+        process.stdin.flush()
+        process.stdout.read(1)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate()
+        assert (process.returncode, err) == (130, b"0 sentences\n")

@@ -1,0 +1,85 @@
+"""The main path: delays and times of words, the clock that overlaps listening and computing."""
+
+import pytest
+
+from proactivellm.model.causal_lm import StreamingCausalLM
+from proactivellm.pipeline import Job, Transcript, run_streams, stream_text
+from proactivellm.policy.spec import parse_policy
+from proactivellm.session.sampling import Sampling
+from proactivellm.session.state import Write
+
+SOURCE = "Tom kann sich nicht gut Namen merken."
+
+
+@pytest.fixture(scope="module")
+def model() -> StreamingCausalLM:
+    return StreamingCausalLM.from_pretrained("tatoeba-de-en")
+
+
+def write(text: str, units: int) -> Write:
+    return Write(lane=0, token_id=0, text=text, units_read=units)
+
+
+def test_a_word_counts_when_its_last_character_was_written() -> None:
+    transcript = Transcript()
+    transcript.add([write("Good", 1)], 10.0)
+    transcript.add([write("bye", 2), write(" old", 2)], 20.0)
+    transcript.add([write(" ", 3), write("friend.", 4)], 30.0)
+    # "Goodbye" ends with unit 2 at 20 ms, "old" too; "friend." comes whole with unit 4 at 30 ms
+    assert transcript.words() == ([2, 2, 4], [20.0, 20.0, 30.0])
+
+
+def test_live_stream_and_batch_agree(model: StreamingCausalLM) -> None:
+    policy = parse_policy("wait-k:2")
+    events = []
+    stream = stream_text(model, policy, SOURCE, sampling=Sampling())
+    while True:
+        try:
+            events.append(next(stream))
+        except StopIteration as end:
+            live = end.value
+            break
+    (batched,) = run_streams(model, policy, [Job(index=0, source=SOURCE)], sampling=Sampling())
+    assert live.prediction == batched.prediction != ""
+    assert live.delays == batched.delays
+    assert live.token_delays == batched.token_delays
+    assert "".join(e.text for e in events if e.kind == "WRITE") == live.prediction
+    assert [e.text for e in events if e.kind == "READ"] == SOURCE.split()
+    assert events[0].kind == "READ" and events[2].kind == "WRITE"  # R R W: wait-2
+
+
+def test_wait_k_delays_are_those_of_the_schedule(model: StreamingCausalLM) -> None:
+    for k in (1, 3):
+        (instance,) = run_streams(
+            model, parse_policy(f"wait-k:{k}"), [Job(index=0, source=SOURCE)], sampling=Sampling()
+        )
+        length = instance.source_length
+        expected = [min(k + t, length) for t in range(instance.prediction_length)]
+        assert instance.delays == expected
+
+
+def test_clock_waits_for_arrival_and_adds_computing(model: StreamingCausalLM) -> None:
+    (instance,) = run_streams(
+        model,
+        parse_policy("wait-k:3"),
+        [Job(index=0, source=SOURCE)],
+        rate_wpm=60.0,  # a word a second
+        sampling=Sampling(),
+    )
+    assert instance.source_ms == pytest.approx(7000.0)
+    assert instance.first_token_ms is not None
+    assert 3000.0 < instance.first_token_ms < 4000.0  # the third word arrives at 3 s
+    for delay, at_ms in zip(instance.delays, instance.elapsed, strict=True):
+        assert at_ms > 1000.0 * delay
+
+
+def test_lanes_do_not_change_what_is_written(model: StreamingCausalLM) -> None:
+    sources = [SOURCE, "", "Warum?", f"{SOURCE} {SOURCE}", "Ich weiß nicht, wann er kommt."]
+    jobs = [Job(index=i, source=s) for i, s in enumerate(sources)]
+    policy = parse_policy("entropy:threshold=1.5,max_lag=4")
+    runs = []
+    for lanes in (1, 2, 5):
+        instances = run_streams(model, policy, jobs, num_lanes=lanes, sampling=Sampling())
+        runs.append(sorted((i.index, i.prediction, tuple(i.delays)) for i in instances))
+    assert runs[0] == runs[1] == runs[2]
+    assert runs[0][1] == (1, "", ())  # an empty source has an empty target
