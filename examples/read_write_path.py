@@ -1,4 +1,4 @@
-"""Draw the read/write path of one instance: python examples/read_write_path.py LOG INDEX OUT.png."""
+"""Draw the read/write path of one instance: read_write_path.py LOG INDEX OUT.png."""
 
 import sys
 from pathlib import Path

@@ -1,6 +1,7 @@
-"""Commands as run from a shell: exit code, standard output, standard error; a tiny model for them."""
+"""Commands as run from a shell: exit code, standard output and error; a tiny model for them."""
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import NamedTuple
 from tests.models import save_tiny
 
 PROGRAM = [sys.executable, "-c", "from proactivellm.cli import main; main()"]
+ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
 MAX_NEW_TOKENS = 12  # a random model ends no target by itself
 
 

@@ -7,15 +7,11 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.cli.commands import PROGRAM, Run, write_lines
+from tests.cli.commands import ONE_THREAD, PROGRAM, Run, write_lines
 
-from proactivellm.cli.display import PipeDisplay
-from proactivellm.cli.live import LiveLine, live_lines
-from proactivellm.cli.stream import stream_lines
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.output.log import read_log
 from proactivellm.pipeline import stream_text
@@ -70,6 +66,12 @@ def test_default_policy_without_a_table(run: Run, model: str, source: Path, tmp_
     assert {instance.policy for instance in read_log(log)} == {"wait-k:3"}
 
 
+def test_bundled_model(run: Run, tmp_path: Path) -> None:
+    source = write_lines(tmp_path / "source.de", "Ich habe keine Zeit.")
+    done = run("stream", "--policy", "offline", "--input", source)
+    assert done.code == 0 and "time" in done.out
+
+
 def test_words_arrive_at_the_rate(run: Run, model: str, source: Path, tmp_path: Path) -> None:
     log = tmp_path / "stream.log"
     done = run(
@@ -89,19 +91,24 @@ def test_sampling_depends_on_the_seed_only(run: Run, model: str, source: Path) -
 
 
 def test_target_appears_while_the_source_arrives(model: str) -> None:
-    """Word by word through real pipes: there is text long before the line ends."""
+    """Word by word through real pipes, then Ctrl-C in the middle of the second line."""
     command = [*PROGRAM, "stream", "--model", model, "--policy", "wait-k:1"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, bufsize=0, **pipes) as process:
-        assert process.stdin and process.stdout and process.stderr
-        process.stdin.write(b"Der ")
-        assert select.select([process.stdout], [], [], 60)[0]
-        first = process.stdout.read(1)
-        process.stdin.write("Hund schläft".encode())
-        process.stdin.close()
-        rest = process.stdout.read()
-        assert first.strip() and rest.endswith(b"\n") and process.wait() == 0
-        assert b"1 sentence, AL" in process.stderr.read()
+    with subprocess.Popen(command, bufsize=0, env=ONE_THREAD, **pipes) as process:
+        assert process.stdin and process.stdout
+        out = b""
+        for number, typed in enumerate(("Der ", "Hund schläft\nEin ")):
+            process.stdin.write(typed.encode())
+            while out.count(b"\n") < number or out.endswith(b"\n") or not out:
+                assert select.select([process.stdout], [], [], 60)[0], (
+                    "no text before the line ends"
+                )
+                out += process.stdout.read(1 << 16)
+        process.send_signal(signal.SIGINT)
+        rest, err = process.communicate()
+    assert process.returncode == 130
+    assert (out + rest).count(b"\n") == 2 and rest.endswith(b"\n")
+    assert err.startswith(b"1 sentence, AL") and err.count(b"\n") == 1
 
 
 def test_terminal_shows_aligned_columns(
@@ -132,34 +139,3 @@ def test_terminal_shows_aligned_columns(
     assert text.count("(empty line)") == 1 and text.count("3 sentences, AL") == 1
     for name in ("source", "target", "path"):
         assert name in text
-
-
-def test_interruption_keeps_what_is_done(
-    model: str, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    streaming = StreamingCausalLM.from_pretrained(model)
-
-    def interrupted() -> Iterator[LiveLine]:
-        yield next(live_lines(str(source)))
-        raise KeyboardInterrupt
-
-    log = tmp_path / "stream.log"
-    policy = parse_policy("wait-k:2")
-    capsys.readouterr()
-    assert not stream_lines(streaming, policy, interrupted(), PipeDisplay(), log=log)
-    captured = capsys.readouterr()
-    assert captured.err.startswith("1 sentence, AL") and captured.out.count("\n") == 1
-    assert len(read_log(log)) == 1
-
-
-def test_interrupt_signal_ends_with_130(model: str) -> None:
-    command = [*PROGRAM, "stream", "--model", model, "--policy", "wait-k:1", "--rate", "60"]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, **pipes) as process:
-        assert process.stdin and process.stdout
-        process.stdin.write(b"Der " * 100 + b"\n")
-        process.stdin.flush()
-        process.stdout.read(1)
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate()
-        assert (process.returncode, err) == (130, b"0 sentences\n")

@@ -49,7 +49,7 @@ def reference(logits_1V: torch.Tensor, sampling: Sampling, history: list[int]) -
     return processors(torch.tensor([history]), logits_1V.clone()).softmax(-1)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     samplings=st.lists(SAMPLINGS, min_size=1, max_size=4),
     seed=st.integers(0, 999),
@@ -63,7 +63,7 @@ def test_tokens_are_drawn_from_the_distribution_of_generate(
         reference(logits_BV[lane : lane + 1], sampling, history)[0].double()
         for lane, sampling in enumerate(samplings)
     ]
-    for draw in torch.arange(0.005, 1, 0.03).tolist():
+    for draw in torch.arange(0.02, 1, 0.12).tolist():
         with unittest.mock.patch("proactivellm.session.sampling.uniform", return_value=draw):
             tokens = sample(logits_BV, samplings, [0] * len(samplings), [history] * len(samplings))
         for probs_V, token in zip(expected, tokens.tolist(), strict=True):

@@ -23,9 +23,9 @@ from proactivellm.policy.fixed import WaitK
 from proactivellm.policy.spec import POLICIES, PolicySpec
 from proactivellm.session.sampling import Sampling
 
-QUANTILES = (0.2, 0.4, 0.6, 0.8, 0.9)
-MIN_LAGS = (1, 2, 3)
-MAX_LAGS = (4, 6, None)
+QUANTILES = (0.3, 0.45, 0.6, 0.8)
+MIN_LAGS = (0, 1, 2)
+MAX_LAGS = (3, 4, 6, None)
 RECORDED_LAG = 3  # the statistic is recorded along wait-3
 Progress = Callable[[str, int, int], None]  # policy, points done, points in all
 

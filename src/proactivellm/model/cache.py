@@ -7,6 +7,7 @@ Legend: B = lanes, H = key/value heads, C = capacity, Q = new tokens per lane, K
 D = head dimension.
 """
 
+import weakref
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +47,7 @@ class ArrivalLayer(CacheLayerMixin):
 
     def __init__(self, cache: "ArrivalCache") -> None:
         super().__init__()
-        self.cache = cache
+        self.cache = weakref.proxy(cache)  # no cycle: a dropped cache frees its buffers at once
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Allocate buffers of the shape that the first keys and values show."""
@@ -65,7 +66,7 @@ class ArrivalLayer(CacheLayerMixin):
         self.keys[lanes_B[:, None], :, slots_BQ] = key_states.transpose(1, 2)
         self.values[lanes_B[:, None], :, slots_BQ] = value_states.transpose(1, 2)
         keys, values = self.keys[:, :, :used], self.values[:, :, :used]
-        if len(lanes_B) == self.cache.num_lanes:
+        if self.cache.step_is_whole:
             return keys, values
         return keys[lanes_B], values[lanes_B]
 
@@ -104,6 +105,7 @@ class ArrivalCache(Cache):
         empty = torch.zeros(num_lanes, self.capacity, dtype=torch.long, device=device)
         self.entries = Entries(group=empty, position=empty.clone(), unit=empty.clone())
         self.step: tuple[Tensor, Tensor, int] = (empty[:, 0], empty[:, :1], 0)
+        self.step_is_whole = True  # all lanes take part, in order: no copy of the buffers
         super().__init__(layers=[ArrivalLayer(self) for _ in range(num_layers)])
 
     def begin_step(self, lanes_B: Tensor, slots_BQ: Tensor, new: Entries) -> Entries:
@@ -123,6 +125,7 @@ class ArrivalCache(Cache):
         for mine, added in zip(_tensors(self.entries), _tensors(new), strict=True):
             mine[lanes_B[:, None], slots_BQ] = added
         self.step = (lanes_B, slots_BQ, used)
+        self.step_is_whole = lanes_B.tolist() == list(range(self.num_lanes))
         return Entries(*(tensor[lanes_B, :used] for tensor in _tensors(self.entries)))
 
     def snapshot(self, lane: int) -> dict[str, Any]:

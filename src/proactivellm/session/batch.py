@@ -203,7 +203,7 @@ class Batch:
             state.truncated = state.finished = True
             text = state.detokenizer.finish()
             return [
-                Write(lane=lane, token_id=token, text=text, units_read=state.units_read, final=True)
+                Write(lane=lane, token_id=None, text=text, units_read=state.units_read, final=True)
             ]
         open_to_decision = starts or self.decides[token]
         if not state.source_finished and (full or (open_to_decision and not decision)):

@@ -16,18 +16,18 @@ from proactivellm.units.unit import Unit
 
 @dataclass(frozen=True, kw_only=True)
 class Write:
-    """One token written.
+    """One token written, or the end of a target that was cut.
 
     Attributes:
         lane: the lane that wrote it.
-        token_id: the token; an end-of-stream token closes the target.
+        token_id: the token; an end-of-stream token closes the target. None: it was cut.
         text: text that became certain with it, possibly empty.
         units_read: g, source units read when it was predicted.
         final: whether the target is complete.
     """
 
     lane: int
-    token_id: int
+    token_id: int | None
     text: str
     units_read: int
     final: bool = False

@@ -1,0 +1,132 @@
+"""`evaluate` and `score`: what is written and printed, and what an interruption leaves behind."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.cli.commands import ONE_THREAD, PROGRAM, Run, write_lines
+
+WORDS = "Der Hund schläft auf dem Sofa und ein Mann putzt das Fenster".split()
+NUM_LINES = 14
+POLICIES = ("--policy", "offline", "--policy", "wait-k:2")
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[str, ...]:
+    """Options that name sources and targets."""
+    sources = [" ".join(WORDS[i % 7 : 6 + i % 5]) for i in range(NUM_LINES)]
+    targets = [" ".join(reversed(source.split())) for source in sources]
+    source = write_lines(tmp_path / "source", *sources)
+    target = write_lines(tmp_path / "target", *targets)
+    return ("--source", str(source), "--target", str(target))
+
+
+def load_scores(out: Path) -> list[dict[str, Any]]:
+    """The scores of a run, but for those that tell the time."""
+    rows = json.loads((out / "scores.json").read_text(encoding="utf-8"))
+    return [{key: row[key] for key in row if "ms" not in key} for row in rows]
+
+
+def count_instances(out: Path) -> int:
+    return sum(file.read_bytes().count(b"\n") for file in out.glob("*/instances.log"))
+
+
+def test_scores_table_and_curve(
+    run: Run, model: str, files: tuple[str, ...], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    done = run("evaluate", "--model", model, *files, *POLICIES, "--out", out)
+    assert done.code == 0 and f"offline: {NUM_LINES}/{NUM_LINES}" in done.err
+    assert (out / "curve.png").read_bytes().startswith(b"\x89PNG")
+    offline, wait_k = load_scores(out)
+    assert (offline["policy"], wait_k["policy"]) == ("offline", "wait-k:2")
+    assert {"BLEU", "chrF", "AL", "LAAL", "AP", "DAL", "YAAL", "RCO", "AIL"} <= wait_k.keys()
+    assert offline["RCO"] == 1 > wait_k["RCO"]
+    for number in (f"{wait_k['LAAL']:.2f}", f"{wait_k['BLEU']:.1f}", f"{wait_k['forwards']:.1f}"):
+        assert number in done.out  # nothing is cut off for want of a terminal
+
+    log = out / "wait-k_2" / "instances.log"
+    scored = json.loads(run("score", log, "--json").out)
+    assert {key: scored[key] for key in scored if "ms" not in key} == {
+        key: value for key, value in wait_k.items() if key != "request"
+    }
+    assert f"{wait_k['LAAL']:.2f}" in run("score", log).out
+
+
+def test_without_references(run: Run, model: str, files: tuple[str, ...], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = run("evaluate", "--model", model, *files[:2], "--policy", "wait-k:1", "--out", out)
+    (row,) = load_scores(out)
+    assert done.code == 0 and row["BLEU"] is None and row["LAAL"] > 0
+    assert "warning: no curve was drawn: no policy has both BLEU and LAAL" in done.err
+
+
+def test_without_matplotlib(
+    run: Run,
+    model: str,
+    files: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in [*sys.modules]:
+        if name.partition(".")[0] == "matplotlib":
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    out = tmp_path / "out"
+    done = run("evaluate", "--model", model, *files, *POLICIES, "--out", out)
+    assert done.code == 0 and len(load_scores(out)) == 2 and "wait-k:2" in done.out
+    (warning,) = (line for line in done.err.splitlines() if line.startswith("warning: "))
+    assert "pip install proactivellm[plot]" in warning and not (out / "curve.png").exists()
+
+
+def test_interrupted_and_continued(
+    run: Run, model: str, files: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Ctrl-C in another process; what it finished is kept, and the scores come out the same."""
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    command = ("evaluate", "--model", model, *files, *POLICIES, "--lanes", "1", "--out")
+    command_line = [*PROGRAM, *command, str(out)]
+    with subprocess.Popen(command_line, stderr=subprocess.PIPE, env=ONE_THREAD) as process:
+        while count_instances(out) < 3:
+            assert process.poll() is None
+            time.sleep(0.005)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate()
+    finished = count_instances(out)
+    assert process.returncode == 130 and 3 <= finished < 2 * NUM_LINES
+    assert b"Traceback" not in err
+    message = f"interrupted: finished instances stay in {out}; the same command continues"
+    assert err.decode().splitlines()[-1].startswith(message)
+
+    kept = (out / "offline" / "instances.log").read_text(encoding="utf-8").splitlines()
+    assert run(*command, out).code == run(*command, whole).code == 0
+    assert load_scores(out) == load_scores(whole)
+    after = (out / "offline" / "instances.log").read_text(encoding="utf-8").splitlines()
+    assert kept == after[:finished]  # not run again: elapsed times would differ
+
+
+def test_cut_off_line_is_run_again(
+    run: Run, model: str, files: tuple[str, ...], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    command = ("evaluate", "--model", model, *files, "--policy", "wait-k:2", "--out", out)
+    assert run(*command).code == 0
+    before = load_scores(out)
+    log = out / "wait-k_2" / "instances.log"
+    log.write_bytes(log.read_bytes()[:-40])
+    assert run(*command).code == 0
+    assert load_scores(out) == before and log.read_bytes().count(b"\n") == NUM_LINES
+
+
+def test_other_sources_do_not_mix(
+    run: Run, model: str, files: tuple[str, ...], tmp_path: Path
+) -> None:
+    command = ("evaluate", "--model", model, "--policy", "wait-k:1", "--out", tmp_path / "out")
+    assert run(*command, *files).code == 0
+    error = run(*command, "--source", files[3], "--target", files[1]).error
+    assert "holds another run" in error and "choose another --out" in error
