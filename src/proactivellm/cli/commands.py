@@ -44,6 +44,13 @@ Rate = Annotated[
     float | None,
     typer.Option(metavar="WPM", help="Words per minute at which the source arrives."),
 ]
+Temperature = Annotated[
+    float | None,
+    typer.Option(
+        help="Sample at this temperature; 0 is greedy.",
+        show_default="the model's generation settings",
+    ),
+]
 
 
 def _print_version(wanted: bool) -> None:
@@ -81,13 +88,7 @@ def stream(
     log: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Instance log to write (JSON lines).")
     ] = None,
-    temperature: Annotated[
-        float | None,
-        typer.Option(
-            help="Sample at this temperature; 0 is greedy.",
-            show_default="the model's generation settings",
-        ),
-    ] = None,
+    temperature: Temperature = None,
     seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
     device: Device = "cpu",
 ) -> None:
