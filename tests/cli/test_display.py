@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from proactivellm.cli.display import Block, TerminalDisplay
+from proactivellm.cli.display import Block, PipeDisplay, TerminalDisplay
 from proactivellm.output.log import Instance
 from proactivellm.pipeline import StreamEvent
 
@@ -74,6 +74,17 @@ def make_instance(delays: list[int], source_length: int) -> Instance:
         elapsed=[0.0] * len(delays),
         token_delays=delays,
     )
+
+
+def test_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    display = PipeDisplay()
+    display.begin()
+    for kind, text in [*EVENTS, ("WRITE", "\r\nNext")]:
+        display.event(StreamEvent(kind=kind, text=text, units_read=1, elapsed_s=0.0))
+    display.end(make_instance([1, 3, 3, 4], 4))
+    display.close()
+    display.summary("1 sentence")
+    assert capsys.readouterr() == ("I met an.  Next\n", "1 sentence\n")  # one line per source
 
 
 def test_terminal() -> None:

@@ -81,7 +81,9 @@ def test_standard_input_stays_open(
     assert not stdin.buffer.closed
 
 
-@pytest.mark.parametrize("broken", [b"gut\nschle\xe4cht\n", b"gut\nabgeschnitten \xc3"])
+@pytest.mark.parametrize(
+    "broken", [b"gut\nschle\xe4cht\n", b"gut\nEnde\xc3\nx\n", b"gut\nEnde\xc3"]
+)
 def test_not_utf8(tmp_path: Path, segmenter: TextSegmenter, broken: bytes) -> None:
     path = tmp_path / "latin1"
     path.write_bytes(broken)

@@ -116,6 +116,9 @@ def test_sixty_words_at_wait_5(folder_of: Folder) -> None:
     counts = run(model, WaitK(k=5), streams.as_units(source), 1)
     assert len(target) == 60 and counts.output_rows == 60
     assert counts.forwards == 4 + 60 <= 121  # 4 reads before the first write; the rest are fused
+    prompt = model.prompt
+    fixed = len(prompt.source_head) + len(prompt.source_tail) + len(prompt.target_head)
+    assert counts.tokens == 60 + fixed + 59, "each token once"
     assert run(model, WaitK(k=5), streams.as_units(source), None).forwards == 60
     assert run(model, Offline(), streams.as_units(source), 1).forwards == 59 + 60
 

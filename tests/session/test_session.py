@@ -381,6 +381,15 @@ class TestDrafts:
                 assert written(session.state) == target[: 2 * count]
         assert written(session.state) == target
 
+    def test_every_token_is_whole_where_boundaries_are_tokens(self, folder: Path) -> None:
+        model = streams.load(folder, boundary="token")
+        target = words(model, "The dog sleeps")
+        force(model, target)
+        session = Session(model, parse_policy("hold-n:n=0,draft=1"))
+        for count, unit in enumerate(units(model, len(target)), start=1):
+            session.push(unit)
+            assert written(session.state) == target[:count]
+
     def test_max_lag_forces_a_word_that_is_longer_than_the_draft(self, folder: Path) -> None:
         model = streams.load(folder)
         target = words(model, "übermäßig leer stehen")

@@ -5,6 +5,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -53,7 +54,7 @@ def load(
     tokenizer = load_tokenizer(source)
     try:
         model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype or "auto")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise ValueError(f"cannot load a causal LM from {source!r}: {_first_line(error)}") from None
     return model.to(device), tokenizer, load_settings(folder) if folder else None, folder
 
