@@ -19,7 +19,7 @@ PYTHON ?= $(shell for python in python3 python3.11 python3.12 python3.13 python3
 
 DEMO_SOURCE ?= src/proactivellm/assets/tatoeba-sample/demo.de
 DEMO_SENTENCES ?= 6
-DEMO_FLAGS ?= --rate 240
+DEMO_FLAGS ?= --policy attention:laal=4 --rate 240
 PYTEST_FLAGS ?=
 
 .PHONY: install demo test lint check format
