@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +32,11 @@ class Done(NamedTuple):
 
 
 Run = Callable[..., Done]
+
+
+def listen_to_ctrl_c() -> None:
+    """In a new process: SIGINT interrupts, also where the tests were started to ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def save_short(folder: Path) -> str:

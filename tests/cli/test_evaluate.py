@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.cli.commands import ONE_THREAD, PROGRAM, Run, write_lines
+from tests.cli.commands import ONE_THREAD, PROGRAM, Run, listen_to_ctrl_c, write_lines
 
 WORDS = "Der Hund schläft auf dem Sofa und ein Mann putzt das Fenster".split()
 NUM_LINES = 14
@@ -91,7 +91,9 @@ def test_interrupted_and_continued(
     out, whole = tmp_path / "out", tmp_path / "whole"
     command = ("evaluate", "--model", model, *files, *POLICIES, "--lanes", "1", "--out")
     command_line = [*PROGRAM, *command, str(out)]
-    with subprocess.Popen(command_line, stderr=subprocess.PIPE, env=ONE_THREAD) as process:
+    with subprocess.Popen(
+        command_line, stderr=subprocess.PIPE, env=ONE_THREAD, preexec_fn=listen_to_ctrl_c
+    ) as process:
         while count_instances(out) < 3:
             assert process.poll() is None
             time.sleep(0.005)

@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from tests.cli.commands import ONE_THREAD, PROGRAM, Run, write_lines
+from tests.cli.commands import ONE_THREAD, PROGRAM, Run, listen_to_ctrl_c, write_lines
 
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.output.log import read_log
@@ -94,7 +94,9 @@ def test_target_appears_while_the_source_arrives(model: str) -> None:
     """Word by word through real pipes, then Ctrl-C in the middle of the second line."""
     command = [*PROGRAM, "stream", "--model", model, "--policy", "wait-k:1"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, bufsize=0, env=ONE_THREAD, **pipes) as process:
+    with subprocess.Popen(
+        command, bufsize=0, env=ONE_THREAD, preexec_fn=listen_to_ctrl_c, **pipes
+    ) as process:
         assert process.stdin and process.stdout
         out = b""
         for number, typed in enumerate(("Der ", "Hund schläft\nEin ")):
