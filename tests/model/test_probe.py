@@ -9,11 +9,11 @@ from tests.laws.streams import TOLERANCE, Recorder, gap
 from tests.model.families import OBEYING, VOCAB_SIZE, additive, save_random
 from tests.models import FAMILIES, save_tiny
 
+from proactivellm.model.attention import ATTENTION
 from proactivellm.model.causal_lm import LaneInput
 from proactivellm.model.masks import layer_masks, visibility
 from proactivellm.model.packing import pack
 from proactivellm.model.probe import (
-    ATTENTION,
     AttentionProbe,
     unit_attention,
     unit_attention_by_head,

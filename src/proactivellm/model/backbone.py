@@ -39,6 +39,16 @@ def layer_windows(config: Any) -> dict[str, int | None]:
     return {kind: window if KNOWN_LAYER_TYPES[kind] else None for kind in set(layer_types)}
 
 
+def layer_types(config: Any) -> tuple[str, ...]:
+    """The key of `layer_windows` that belongs to each layer.
+
+    Args:
+        config: a transformers model configuration.
+    """
+    config = config.get_text_config()
+    return tuple(getattr(config, "layer_types", None) or ["all"] * config.num_hidden_layers)
+
+
 def position_limit(config: Any) -> int | None:
     """First position id that a stream may not use.
 

@@ -1,44 +1,34 @@
-"""The arrival-order KV cache: one append-only buffer per lane, source and target entries mixed.
+"""The arrival-order KV store: one preallocated, paged buffer per layer for all lanes.
 
-Rotary positions are applied before keys enter a cache, so the order of entries is free. Nothing is
-re-encoded, merged or copied; taking back a probe is a change of length. Implements the Cache
-protocol of transformers, so that unmodified models write into it.
-Legend: B = lanes, H = key/value heads, C = capacity, Q = new tokens per lane, K = entries in use,
-D = head dimension.
+Rotary positions are applied before keys enter a cache, so the order of entries is free: a lane
+appends source and target entries as they arrive. Nothing is re-encoded or merged; taking back a
+probe is a change of length. Implements the Cache protocol of transformers, so that unmodified
+models write into it.
+Legend: N = entries of the store, H = key/value heads, D = head dimension, T = new tokens of a step
+(all lanes, packed), K = entries of a lane.
 """
 
 import weakref
-from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-INITIAL_CAPACITY = 256  # entries per lane; doubled when full
+from proactivellm.model.pages import PagePool, StoreFull
+from proactivellm.model.plan import StepPlan, Store
 
-
-@dataclass(frozen=True)
-class Entries:
-    """What cache entries (or new tokens) are: parallel int64 tensors [B, K].
-
-    Attributes:
-        group: source or target.
-        position: position id.
-        unit: index of the source unit from 1; 0 for the prompt and for target tokens.
-    """
-
-    group: Tensor
-    position: Tensor
-    unit: Tensor
+PAGE = 8  # entries per page: a lane wastes half of one on average
+INITIAL_PAGES = 32  # of a store that may grow; doubled when full
 
 
 class ArrivalLayer(CacheLayerMixin):
-    """Keys and values of one layer, each [B, H, C, D].
+    """Keys and values of one layer, each [N, H, D].
 
     Args:
-        cache: the cache it belongs to, which says where a step writes.
+        cache: the cache it belongs to, which knows the running step.
     """
 
     is_sliding = False
@@ -51,82 +41,149 @@ class ArrivalLayer(CacheLayerMixin):
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Allocate buffers of the shape that the first keys and values show."""
-        shape = (self.cache.num_lanes, key_states.shape[1], self.cache.capacity)
-        self.keys = key_states.new_zeros(*shape, key_states.shape[3])
-        self.values = value_states.new_zeros(*shape, value_states.shape[3])
+        entries = self.cache.num_entries
+        self.keys = key_states.new_zeros(entries, key_states.shape[1], key_states.shape[3])
+        self.values = value_states.new_zeros(entries, value_states.shape[1], value_states.shape[3])
         self.is_initialized = True
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Write new entries [B, H, Q, D] at the slots of this step; return all in use."""
+        """Write new entries [1, H, T, D] at the slots of this step.
+
+        Returns:
+            The whole store [1, H, N, D] for attention that follows the plan of the step; for a
+            joint plan the entries in use [1, H, K, D].
+        """
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        lanes_B, slots_BQ, used = self.cache.step
-        self.keys[lanes_B[:, None], :, slots_BQ] = key_states.transpose(1, 2)
-        self.values[lanes_B[:, None], :, slots_BQ] = value_states.transpose(1, 2)
-        keys, values = self.keys[:, :, :used], self.values[:, :, :used]
-        if self.cache.step_is_whole:
-            return keys, values
-        return keys[lanes_B], values[lanes_B]
+        plan: StepPlan = self.cache.plan
+        self.keys.index_copy_(0, plan.slots_T, key_states[0].transpose(0, 1))
+        self.values.index_copy_(0, plan.slots_T, value_states[0].transpose(0, 1))
+        if plan.joint is None:
+            return self.keys.transpose(0, 1)[None], self.values.transpose(0, 1)[None]
+        slots = plan.joint.slots
+        return self.keys[slots].transpose(0, 1)[None], self.values[slots].transpose(0, 1)[None]
 
     def grow(self, extra: int) -> None:
         """Enlarge the buffers by `extra` entries, keeping every entry."""
         if self.is_initialized:
-            self.keys = F.pad(self.keys, (0, 0, 0, extra))
-            self.values = F.pad(self.values, (0, 0, 0, extra))
+            self.keys = F.pad(self.keys, (0, 0, 0, 0, 0, extra))
+            self.values = F.pad(self.values, (0, 0, 0, 0, 0, extra))
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Entries that the running step attends to, from 0."""
-        return self.cache.step[2], 0
+        """Never asked for: every forward brings its own masks."""
+        raise NotImplementedError("a step brings its own masks")
 
     def get_seq_length(self) -> int:
         """Entries in the longest lane, before the running step."""
         return max(self.cache.lengths, default=0)
 
     def get_max_length(self) -> int:
-        """No maximum: the buffers grow."""
+        """No maximum: lanes take pages as they need them."""
         return -1
 
 
 class ArrivalCache(Cache):
-    """All layers' buffers, and what each entry is.
+    """All layers' buffers, and which entries are whose.
 
     Args:
         num_layers: attention layers of the model.
-        num_lanes: sessions held at once.
+        num_lanes: streams held at once.
         device: of the bookkeeping tensors.
+        capacity: entries preallocated, never exceeded; None = as many as it takes.
     """
 
-    def __init__(self, num_layers: int, num_lanes: int, device: torch.device) -> None:
+    plan: StepPlan
+
+    def __init__(
+        self, num_layers: int, num_lanes: int, device: torch.device, capacity: int | None = None
+    ) -> None:
+        if capacity is not None and capacity < PAGE:
+            raise ValueError(f"capacity={capacity}: give at least {PAGE} entries")
         self.num_lanes = num_lanes
-        self.capacity = INITIAL_CAPACITY
+        self.may_grow = capacity is None
+        self.pool = PagePool(INITIAL_PAGES if capacity is None else capacity // PAGE)
         self.lengths = [0] * num_lanes  # entries that count, per lane; later ones are overwritten
-        empty = torch.zeros(num_lanes, self.capacity, dtype=torch.long, device=device)
-        self.entries = Entries(group=empty, position=empty.clone(), unit=empty.clone())
-        self.step: tuple[Tensor, Tensor, int] = (empty[:, 0], empty[:, :1], 0)
-        self.step_is_whole = True  # all lanes take part, in order: no copy of the buffers
+        self.units = [0] * num_lanes  # source units among them
+        self.pages: list[list[int]] = [[] for _ in range(num_lanes)]
+        self.contiguous = [True] * num_lanes  # a lane's pages lie side by side
+        self.page_table = np.zeros((num_lanes, 4), dtype=np.int64)
+        # Group, position and unit of every entry: [3, N].
+        self.kinds = torch.zeros(3, self.num_entries, dtype=torch.long, device=device)
         super().__init__(layers=[ArrivalLayer(self) for _ in range(num_layers)])
 
-    def begin_step(self, lanes_B: Tensor, slots_BQ: Tensor, new: Entries) -> Entries:
-        """Announce where the next forward writes, and what.
+    @property
+    def num_entries(self) -> int:
+        """Entries of the store, in use or not."""
+        return self.pool.num_pages * PAGE
+
+    def store(self) -> Store:
+        """What a plan needs to know of it."""
+        return Store(
+            page=PAGE,
+            page_table=self.page_table,
+            contiguous=self.contiguous,
+            kinds=self.kinds,
+        )
+
+    def entry_bytes(self) -> int:
+        """Bytes of the keys and values of one entry over all layers; 0 before the first step."""
+        return sum(
+            buffer[0].numel() * buffer.element_size()
+            for layer in self._layers()
+            if layer.is_initialized
+            for buffer in (layer.keys, layer.values)
+        )
+
+    def missing_pages(self, lane: int, length: int) -> int:
+        """Pages a lane has to take before it can hold that many entries.
 
         Args:
-            lanes_B: distinct lanes that take part.
-            slots_BQ: entry of each new token; a lane's slots run on from its length.
-            new: what the new tokens are.
-
-        Returns:
-            All entries of these lanes that the forward attends to.
+            lane: which one.
+            length: entries.
         """
-        used = int(slots_BQ.max()) + 1
-        if used > self.capacity:
-            self._grow(max(used, 2 * self.capacity))
-        for mine, added in zip(_tensors(self.entries), _tensors(new), strict=True):
-            mine[lanes_B[:, None], slots_BQ] = added
-        self.step = (lanes_B, slots_BQ, used)
-        self.step_is_whole = lanes_B.tolist() == list(range(self.num_lanes))
-        return Entries(*(tensor[lanes_B, :used] for tensor in _tensors(self.entries)))
+        return max(0, -(-length // PAGE) - len(self.pages[lane]))
+
+    def reserve(self, lane: int, length: int) -> None:
+        """Give a lane pages for that many entries.
+
+        Args:
+            lane: which one.
+            length: entries.
+
+        Raises:
+            StoreFull: if the store is full and may not grow.
+        """
+        missing = self.missing_pages(lane, length)
+        if missing > self.pool.num_free:
+            if not self.may_grow:
+                raise StoreFull(
+                    f"a stream needs {missing} pages of {PAGE} entries and {self.pool.num_free} of "
+                    f"{self.pool.num_pages} are free"
+                )
+            self._grow(max(missing - self.pool.num_free, self.pool.num_pages))
+        mine = self.pages[lane]
+        if len(mine) + missing > self.page_table.shape[1]:
+            wider = max(len(mine) + missing, 2 * self.page_table.shape[1])
+            extra = wider - self.page_table.shape[1]
+            self.page_table = np.pad(self.page_table, ((0, 0), (0, extra)))
+        for _ in range(missing):
+            page = self.pool.take(mine[-1] if mine else None)
+            self.contiguous[lane] &= not mine or page == mine[-1] + 1
+            self.page_table[lane, len(mine)] = page
+            mine.append(page)
+
+    def clear(self, lane: int) -> None:
+        """Forget a lane's entries and give its pages back.
+
+        Args:
+            lane: which one.
+        """
+        self.pool.give(self.pages[lane])
+        self.pages[lane] = []
+        self.contiguous[lane] = True
+        self.lengths[lane] = self.units[lane] = 0
 
     def snapshot(self, lane: int) -> dict[str, Any]:
         """A lane's entries as plain tensors, for cloning and saving.
@@ -135,14 +192,15 @@ class ArrivalCache(Cache):
             lane: which one.
 
         Returns:
-            `keys` and `values` (lists of [H, K, D], one per layer) and `entries` ([3, K]).
+            `keys` and `values` (lists of [K, H, D], one per layer), `kinds` ([3, K]), `units`.
         """
-        used = self.lengths[lane]
+        slots = self._slots(lane)
         layers = [layer for layer in self._layers() if layer.is_initialized]
         return {
-            "keys": [layer.keys[lane, :, :used].clone() for layer in layers],
-            "values": [layer.values[lane, :, :used].clone() for layer in layers],
-            "entries": torch.stack([t[lane, :used] for t in _tensors(self.entries)]),
+            "keys": [layer.keys[slots] for layer in layers],
+            "values": [layer.values[slots] for layer in layers],
+            "kinds": self.kinds[:, slots],
+            "units": self.units[lane],
         }
 
     @torch.inference_mode()  # the buffers were made in it
@@ -155,35 +213,41 @@ class ArrivalCache(Cache):
 
         Raises:
             ValueError: if it is of another model.
+            StoreFull: if the store has no room for it.
         """
         if len(state["keys"]) not in (0, len(self.layers)):
             raise ValueError(
                 f"the snapshot has {len(state['keys'])} layers, the model {len(self.layers)}"
             )
-        used = state["entries"].shape[1]
-        if used > self.capacity:
-            self._grow(used)
+        self.clear(lane)
+        length = state["kinds"].shape[1]
+        self.reserve(lane, length)
+        self.lengths[lane], self.units[lane] = length, state["units"]
+        slots = self._slots(lane)
         for layer, keys, values in zip(
             self._layers(), state["keys"], state["values"], strict=False
         ):
             if not layer.is_initialized:
-                layer.lazy_initialization(keys[None], values[None])
-            layer.keys[lane, :, :used] = keys
-            layer.values[lane, :, :used] = values
-        for mine, saved in zip(_tensors(self.entries), state["entries"], strict=True):
-            mine[lane, :used] = saved
-        self.lengths[lane] = used
+                layer.lazy_initialization(
+                    keys.transpose(0, 1)[None].to(slots.device),
+                    values.transpose(0, 1)[None].to(slots.device),
+                )
+            layer.keys[slots] = keys.to(layer.keys)
+            layer.values[slots] = values.to(layer.values)
+        self.kinds[:, slots] = state["kinds"].to(self.kinds)
+
+    def _slots(self, lane: int) -> Tensor:
+        """Slots of a lane's entries, in their order: int64 [K]."""
+        j_K = np.arange(self.lengths[lane])
+        slots_K = self.page_table[lane, j_K // PAGE] * PAGE + j_K % PAGE
+        return torch.from_numpy(slots_K).to(self.kinds.device)
 
     def _layers(self) -> list[ArrivalLayer]:
         return self.layers  # type: ignore[return-value]
 
-    def _grow(self, capacity: int) -> None:
-        extra = capacity - self.capacity
-        self.entries = Entries(*(F.pad(tensor, (0, extra)) for tensor in _tensors(self.entries)))
-        self.capacity = capacity
+    @torch.inference_mode()
+    def _grow(self, pages: int) -> None:
+        self.pool.grow(pages)
+        self.kinds = F.pad(self.kinds, (0, pages * PAGE))
         for layer in self._layers():
-            layer.grow(extra)
-
-
-def _tensors(entries: Entries) -> tuple[Tensor, Tensor, Tensor]:
-    return entries.group, entries.position, entries.unit
+            layer.grow(pages * PAGE)

@@ -2,7 +2,7 @@
 
 One step carries, for every lane that takes part, the tokens of newly read units and the target
 tokens whose entries are still open; it is read, probe and write in one forward.
-Legend: B = lanes in the step, Q = new tokens per lane, K = entries, P = probing lanes, L = layers,
+Legend: T = new tokens of all lanes, K = entries of a lane, P = probing lanes, L = layers,
 H = heads, V = vocabulary, D = model width.
 """
 
@@ -12,22 +12,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from proactivellm.model import loading
+from proactivellm.model.attention import ATTENTION, register
 from proactivellm.model.backbone import (
     hidden_states,
+    layer_types,
     layer_windows,
     position_limit,
     project,
 )
-from proactivellm.model.cache import ArrivalCache, Entries
+from proactivellm.model.cache import ArrivalCache
 from proactivellm.model.law import check_law
 from proactivellm.model.layout import Group
-from proactivellm.model.masks import layer_masks, visibility
-from proactivellm.model.probe import ATTENTION, AttentionProbe, register
+from proactivellm.model.plan import NewTokens, make_plan
+from proactivellm.model.probe import AttentionProbe
 from proactivellm.model.prompt import StreamSettings, encode_prompt
 from proactivellm.output import detokenize
 
@@ -72,12 +75,14 @@ class StepOutput:
     Attributes:
         logits_PV: next-token logits.
         weights_LPHK: attention of the probing tokens, if asked for.
-        unit_PK: unit of each cache entry; 0 = prompt or target, -1 = not in use.
+        unit_PK: unit of the entries attended to; 0 = prompt or target, -1 = not in use.
+        num_units: most units that a probing lane has in its cache.
     """
 
     logits_PV: Tensor
     weights_LPHK: Tensor | None
-    unit_PK: Tensor
+    unit_PK: Tensor | None
+    num_units: int
 
 
 class StreamingCausalLM:
@@ -107,6 +112,11 @@ class StreamingCausalLM:
         self.layout = self.settings.make_layout()
         self.prompt = encode_prompt(tokenizer, self.settings.prompt)
         self.windows = layer_windows(model.config)
+        self.layer_types = layer_types(model.config)
+        # Families of the older kind do their attention by themselves: one mask for all lanes.
+        self.joint = not getattr(model, "_supports_attention_backend", False)
+        mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=model.device)
+        self._unused_mask = mask if "all" in self.windows else dict.fromkeys(self.windows, mask)
         self.limit = position_limit(model.config)
         self.folder: Path | None = None
 
@@ -162,17 +172,18 @@ class StreamingCausalLM:
         """By token id: may a policy decide on the token? See `output.detokenize`."""
         return detokenize.decision_points(self.tokenizer)
 
-    def new_cache(self, num_lanes: int = 1) -> ArrivalCache:
+    def new_cache(self, num_lanes: int = 1, capacity: int | None = None) -> ArrivalCache:
         """An empty cache for this model.
 
         Args:
             num_lanes: sessions it holds.
+            capacity: entries it holds at most, preallocated; None = as many as it takes.
 
         Returns:
             The cache.
         """
         layers = self.model.config.get_text_config().num_hidden_layers
-        return ArrivalCache(layers, num_lanes, self.device)
+        return ArrivalCache(layers, num_lanes, self.device, capacity)
 
     @torch.inference_mode()
     def step(
@@ -190,90 +201,88 @@ class StreamingCausalLM:
 
         Returns:
             The output of the probing lanes, or None if none probes.
+
+        Raises:
+            StoreFull: if the cache has no room for the new tokens and may not grow.
         """
-        lanes_B, slots_BQ, new = self._describe(cache, inputs)
-        entries = cache.begin_step(lanes_B, slots_BQ, new)
-        masks = self._masks(slots_BQ, new, entries)
+        for lane in inputs:
+            cache.reserve(lane.lane, cache.lengths[lane.lane] + lane.num_new)
+        new = self._describe(cache, inputs)
+        plan = make_plan(
+            cache.store(), new, self.layout, self.windows, self.layer_types, joint=self.joint
+        )
+        cache.plan = plan
         probing = [i for i, lane in enumerate(inputs) if lane.probes]
-        rows_B = torch.tensor([lane.num_new - 1 for lane in inputs], device=self.device)
+        rows = (new.first + new.counts - 1)[probing].tolist()
         kwargs: dict[str, Any] = {"past_key_values": cache, "use_cache": True}
-        probe = AttentionProbe(rows_B) if attention and probing else None
+        if not self.joint:
+            kwargs["plan"] = plan
+        probe = AttentionProbe(plan, probing, rows) if attention and probing else None
         if probe is not None:
             kwargs["probe"] = probe
-        hidden_BQD = hidden_states(self.model, self._embed(inputs), new.position, masks, **kwargs)
+        masks = plan.joint.mask if plan.joint is not None else self._unused_mask
+        position_1T = torch.from_numpy(new.kinds_3T[1:2]).to(self.device)
+        hidden_1TD = hidden_states(self.model, self._embed(inputs), position_1T, masks, **kwargs)
         if not probing:
             return None
-        chosen = torch.tensor(probing, device=self.device)
-        logits_PV = project(self.model, hidden_BQD[chosen, rows_B[chosen]])
-        in_use = torch.arange(entries.unit.shape[1], device=self.device) < (
-            slots_BQ[:, :1] + rows_B[:, None] + 1
-        )
+        chosen = hidden_1TD[0, torch.tensor(rows, device=self.device)]
         return StepOutput(
-            logits_PV=logits_PV.float(),
-            weights_LPHK=probe.weights()[:, chosen] if probe is not None else None,
-            unit_PK=torch.where(in_use, entries.unit, -1)[chosen],
+            logits_PV=project(self.model, chosen).float(),
+            weights_LPHK=None if probe is None else probe.weights(),
+            unit_PK=None if probe is None else probe.units(cache.kinds[2]),
+            num_units=max(cache.units[inputs[i].lane] for i in probing),
         )
 
-    def _describe(
-        self, cache: ArrivalCache, inputs: Sequence[LaneInput]
-    ) -> tuple[Tensor, Tensor, Entries]:
-        """Lanes [B], slots [B, Q] and kind of every new token; padding repeats the last one."""
-        length = max(lane.num_new for lane in inputs)
-        rows = [self._describe_lane(lane, length) for lane in inputs]
-        last = max(max(position) for _, position, _ in rows)
-        if self.limit is not None and last >= self.limit:
+    def _describe(self, cache: ArrivalCache, inputs: Sequence[LaneInput]) -> NewTokens:
+        """What the new tokens of all lanes are, packed."""
+        kinds: tuple[list[int], list[int], list[int]] = ([], [], [])
+        for lane in inputs:
+            self._describe_lane(lane, *kinds)
+            if lane.source:
+                cache.units[lane.lane] = max(cache.units[lane.lane], lane.source[-1][0])
+        kinds_3T = np.array(kinds, dtype=np.int64)
+        if self.limit is not None and kinds_3T[1].max() >= self.limit:
             raise ValueError(
-                f"the stream has reached position {last}, and model type "
+                f"the stream has reached position {kinds_3T[1].max()}, and model type "
                 f"{self.model.config.model_type!r} has {self.limit} of them: use shorter sources"
             )
-        group, position, unit = torch.tensor(rows, device=self.device).unbind(1)
-        lanes_B = torch.tensor([lane.lane for lane in inputs], device=self.device)
-        first = torch.tensor([[cache.lengths[lane.lane]] for lane in inputs], device=self.device)
-        slots_BQ = first + torch.arange(length, device=self.device)
-        return lanes_B, slots_BQ, Entries(group=group, position=position, unit=unit)
-
-    def _describe_lane(self, lane: LaneInput, length: int) -> list[list[int]]:
-        group: list[int] = []
-        position: list[int] = []
-        unit: list[int] = []
-        for index, tokens in lane.source:
-            for _ in range(len(tokens)):
-                at = lane.num_source + len(group)
-                position.append(self.layout.position(Group.SOURCE, at, lane.num_target))
-                group.append(int(Group.SOURCE))
-                unit.append(index)
-        sources = lane.num_source + lane.num_new_source
-        for i in range(len(lane.target)):
-            position.append(self.layout.position(Group.TARGET, sources, lane.num_target + i))
-            group.append(int(Group.TARGET))
-            unit.append(0)
-        return [row + [row[-1]] * (length - len(row)) for row in (group, position, unit)]
-
-    def _masks(self, slots_BQ: Tensor, new: Entries, entries: Entries) -> Any:
-        """The rule of training, with the slot as the stamp of arrival."""
-        lanes, length = entries.group.shape
-        stamps = torch.arange(length, device=self.device).expand(lanes, -1)
-        mask = visibility(
-            self.layout,
-            {"group": new.group, "arrival": slots_BQ, "view": torch.zeros_like(slots_BQ)},
-            {"group": entries.group, "arrival": stamps, "view": torch.zeros_like(stamps)},
+        lanes = [lane.lane for lane in inputs]
+        return NewTokens(
+            lanes=np.array(lanes),
+            counts=np.array([lane.num_new for lane in inputs]),
+            lengths=np.array([cache.lengths[lane] for lane in lanes]),
+            kinds_3T=kinds_3T,
         )
-        return layer_masks(mask, new.position, entries.position, self.windows)
+
+    def _describe_lane(
+        self, lane: LaneInput, groups: list[int], positions: list[int], units: list[int]
+    ) -> None:
+        num_source = lane.num_source
+        for unit, tokens in lane.source:
+            count = len(tokens)
+            first = self.layout.position(Group.SOURCE, num_source, lane.num_target)
+            groups += [int(Group.SOURCE)] * count
+            positions += range(first, first + count)
+            units += [unit] * count
+            num_source += count
+        count = len(lane.target)
+        first = self.layout.position(Group.TARGET, num_source, lane.num_target)
+        groups += [int(Group.TARGET)] * count
+        positions += range(first, first + count)
+        units += [0] * count
 
     def _embed(self, inputs: Sequence[LaneInput]) -> Tensor:
-        """Input embeddings [B, Q, D]: token ids and features alike."""
-        length = max(lane.num_new for lane in inputs)
-        ids = torch.zeros(len(inputs), length, dtype=torch.long)
-        features: list[tuple[int, int, Tensor]] = []
-        for b, lane in enumerate(inputs):
-            at = 0
+        """Input embeddings [1, T, D]: token ids and features alike."""
+        ids: list[int] = []
+        features: list[tuple[int, Tensor]] = []
+        for lane in inputs:
             for tokens in [*(tokens for _, tokens in lane.source), lane.target]:
                 if isinstance(tokens, Tensor):
-                    features.append((b, at, tokens))
-                elif len(tokens):
-                    ids[b, at : at + len(tokens)] = torch.tensor(tokens)
-                at += len(tokens)
-        embeddings_BQD = self.model.get_input_embeddings()(ids.to(self.device))
-        for b, at, values in features:
-            embeddings_BQD[b, at : at + len(values)] = values.to(embeddings_BQD)
-        return embeddings_BQD
+                    features.append((len(ids), tokens))
+                    ids += [0] * len(tokens)
+                else:
+                    ids += tokens
+        embeddings_1TD = self.model.get_input_embeddings()(torch.tensor([ids], device=self.device))
+        for at, values in features:
+            embeddings_1TD[0, at : at + len(values)] = values.to(embeddings_1TD)
+        return embeddings_1TD

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from proactivellm.model.attention import ATTENTION
 from proactivellm.model.backbone import hidden_states, project
 from proactivellm.model.masks import layer_masks, visibility
 from proactivellm.model.packing import Sample, pack
-from proactivellm.model.probe import ATTENTION
 
 if TYPE_CHECKING:
     from proactivellm.model.causal_lm import StreamingCausalLM

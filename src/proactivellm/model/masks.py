@@ -24,7 +24,8 @@ def visibility(
 
     Args:
         layout: supplies the table of visibility between groups.
-        query: `group`, `arrival`, `view`, each int64 [B, Q].
+        query: `group`, `arrival` and, where tokens of several views are packed, `view`, each
+            int64 [B, Q].
         key: the same, each [B, K].
 
     Returns:
@@ -33,8 +34,9 @@ def visibility(
     table = torch.tensor(layout.attends, device=query["group"].device)
     allowed = table[query["group"][:, :, None], key["group"][:, None, :]]
     allowed &= key["arrival"][:, None, :] <= query["arrival"][:, :, None]
-    view_q, view_k = query["view"][:, :, None], key["view"][:, None, :]
-    allowed &= (view_k == view_q) | ((view_k == SHARED) & (view_q != PADDING))
+    if "view" in query:
+        view_q, view_k = query["view"][:, :, None], key["view"][:, None, :]
+        allowed &= (view_k == view_q) | ((view_k == SHARED) & (view_q != PADDING))
     return allowed[:, None]
 
 

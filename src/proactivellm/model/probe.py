@@ -1,106 +1,132 @@
-"""The attention of the token that decides, captured while the forward runs.
+"""The attention of the tokens that decide, captured while the forward runs.
 
-The probe is an argument of the decoder's forward that transformers hands down to the attention
-function: no module is patched, no state is kept between steps, and the model keeps its fused
-attention. Legend: B = lanes, H = heads, L = layers, Q = new tokens, K = entries, U = units,
-D = head dimension.
+Legend: B = lanes, P = lanes that probe, H = heads, L = layers, Q = new tokens per lane, T = new
+tokens of all lanes, K = entries, U = units, D = head dimension.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
 
-ATTENTION = "proactivellm"  # name of the attention function in transformers' registry
+from proactivellm.model.plan import StepPlan
 
 
 class AttentionProbe:
-    """Collects attention weights of one query per lane from every layer of one forward.
+    """Collects attention weights of the last token of chosen lanes, from every layer of a forward.
 
     Args:
-        rows_B: index of the probing token among the new tokens of each lane.
+        plan: of the forward.
+        probing: indices of the inputs that probe.
+        rows: packed index of the last token of each of them.
     """
 
-    def __init__(self, rows_B: Tensor) -> None:
-        self.rows_B = rows_B
-        self.layers: list[Tensor] = []
+    def __init__(self, plan: StepPlan, probing: Sequence[int], rows: Sequence[int]) -> None:
+        device = plan.slots_T.device
+        self.plan = plan
+        self.rows_P = torch.tensor(rows, device=device)
+        chosen = [
+            [(b, probing.index(i)) for b, i in enumerate(part.inputs.tolist()) if i in probing]
+            for part in plan.parts
+        ]
+        self.lanes = [torch.tensor([b for b, _ in part], device=device) for part in chosen]
+        order = [p for part in chosen for _, p in part]
+        self.order_P = torch.tensor(order or list(range(len(rows))), device=device).argsort()
+        self.captured: list[Tensor] = []
 
     def capture(
-        self, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float, **extras: Any
+        self,
+        part: int,
+        query: Tensor,
+        key: Tensor,
+        mask: Tensor | None,
+        scaling: float,
+        **extras: Any,
     ) -> None:
-        """Compute and keep the weights of the probing rows.
+        """Keep the weights of the probing lanes of a part.
 
         Args:
-            query: [B, H, Q, D].
+            part: index in the plan.
+            query: [B, H, Q, D]; a lane's last token is in the last row.
             key: [B, H_kv, K, D].
             mask: bool [B, 1, Q, K].
             scaling: of the scores.
             **extras: `cap` and `sinks`, of families that have them.
         """
-        lanes = torch.arange(query.shape[0], device=query.device)
-        query = query[lanes, :, self.rows_B][:, :, None]
-        mask = None if mask is None else mask[lanes, :, self.rows_B][:, :, None]
-        self.layers.append(_weights(query, key, mask, scaling, **extras)[:, :, 0])
+        lanes = self.lanes[part]
+        if not len(lanes):
+            return
+        if len(lanes) < len(query):
+            query, key = query[lanes], key[lanes]
+            mask = None if mask is None else mask[lanes]
+        mask = None if mask is None else mask[:, :, -1:]
+        weights = attention_weights(query[:, :, -1:], key, mask, scaling, **extras)
+        self.captured.append(weights[:, :, 0])
+
+    def capture_joint(
+        self, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float, **extras: Any
+    ) -> None:
+        """Keep the weights of the probing tokens of all lanes packed in one row.
+
+        Args:
+            query: [1, H, T, D].
+            key: [1, H_kv, K, D].
+            mask: bool [1, 1, T, K].
+            scaling: of the scores.
+            **extras: `cap` and `sinks`, of families that have them.
+        """
+        mask = None if mask is None else mask[:, :, self.rows_P]
+        weights = attention_weights(query[:, :, self.rows_P], key, mask, scaling, **extras)
+        self.captured.append(weights[0].transpose(0, 1))
 
     def weights(self) -> Tensor:
-        """All weights seen: [L, B, H, K].
+        """All weights seen: [L, P, H, K].
 
         Raises:
             ValueError: if the model's layers did not come by here.
         """
-        if not self.layers:
+        if not self.captured:
             raise ValueError(
                 "this model family does its attention by itself, so that it cannot be looked at: "
                 "take a policy that needs no attention, such as entropy"
             )
-        return torch.stack(self.layers)
+        parts = sum(len(lanes) > 0 for lanes in self.lanes) or 1
+        layers = [
+            self._join(self.captured[first : first + parts], 0.0)
+            for first in range(0, len(self.captured), parts)
+        ]
+        return torch.stack(layers)
 
+    def units(self, unit_N: Tensor) -> Tensor:
+        """Unit of the entries that the weights belong to; -1 where there is none: [P, K].
 
-def probing_attention(
-    module: torch.nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    **kwargs: Any,
-) -> tuple[Tensor, None]:
-    """Fused attention that also feeds a probe, if one was passed to the forward.
+        Args:
+            unit_N: unit of every entry of the store.
+        """
+        if self.plan.joint is not None:
+            return unit_N[self.plan.joint.slots].expand(len(self.rows_P), -1)
+        found = []
+        for part, lanes in zip(self.plan.parts, self.lanes, strict=True):
+            if len(lanes):
+                place_K = torch.arange(part.slots.shape[1], device=unit_N.device)
+                in_use = place_K < part.ends[lanes][:, None]
+                found.append(torch.where(in_use, unit_N[part.slots[lanes]], -1))
+        return self._join(found, -1)
 
-    Args:
-        module: the attention layer.
-        query: [B, H, Q, D].
-        key: [B, H_kv, K, D].
-        value: [B, H_kv, K, D].
-        attention_mask: bool [B, 1, Q, K].
-        **kwargs: `scaling`, `dropout`, `softcap`, `s_aux` (learned sinks, [H]), `probe` and what
-            else the model passes.
-
-    Returns:
-        [B, Q, H, D] and None.
-    """
-    probe = kwargs.pop("probe", None)
-    scaling = kwargs.get("scaling") or query.shape[-1] ** -0.5
-    extras = {"cap": kwargs.get("softcap"), "sinks": kwargs.get("s_aux")}
-    if probe is not None:
-        probe.capture(query, key, attention_mask, scaling, **extras)
-    if any(extra is not None for extra in extras.values()):  # the fused kernel has neither
-        weights = _weights(query, key, attention_mask, scaling, **extras).to(value.dtype)
-        values = value.repeat_interleave(query.shape[1] // value.shape[1], 1)
-        return (weights @ values).transpose(1, 2), None
-    return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-
-
-def register() -> None:
-    """Make `probing_attention` known to transformers under the name ATTENTION (idempotent)."""
-    AttentionInterface.register(ATTENTION, probing_attention)
-    AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+    def _join(self, parts: Sequence[Tensor], fill: float) -> Tensor:
+        """Rows of all parts in the order of the inputs, padded at the end."""
+        longest = max(part.shape[-1] for part in parts)
+        padded = [F.pad(part, (0, longest - part.shape[-1]), value=fill) for part in parts]
+        return torch.cat(padded)[self.order_P]
 
 
 def unit_attention(
-    weights_LBHK: Tensor, unit_BK: Tensor, heads: tuple[tuple[int, int], ...] | None = None
+    weights_LBHK: Tensor,
+    unit_BK: Tensor,
+    heads: tuple[tuple[int, int], ...] | None = None,
+    num_units: int | None = None,
 ) -> Tensor:
     """Share of the source attention on each unit.
 
@@ -111,6 +137,7 @@ def unit_attention(
         weights_LBHK: from `AttentionProbe.weights`.
         unit_BK: unit of each entry; 0 = prompt or target, negative = not in use.
         heads: (layer, head) pairs to average; None = all.
+        num_units: U; None looks for the largest unit, at the price of a wait for the device.
 
     Returns:
         [B, U], rows sum to 1 (0 where nothing was read).
@@ -119,7 +146,7 @@ def unit_attention(
         mean_BK = weights_LBHK.mean((0, 2))
     else:
         mean_BK = torch.stack([weights_LBHK[layer, :, head] for layer, head in heads]).mean(0)
-    return _share(mean_BK, unit_BK)
+    return _share(mean_BK, unit_BK, num_units)
 
 
 def unit_attention_by_head(weights_LBHK: Tensor, unit_BK: Tensor) -> Tensor:
@@ -138,15 +165,15 @@ def unit_attention_by_head(weights_LBHK: Tensor, unit_BK: Tensor) -> Tensor:
     return _share(flat, repeated).view(layers, num_heads, lanes, -1)
 
 
-def _share(weights_BK: Tensor, unit_BK: Tensor) -> Tensor:
-    units = max(int(unit_BK.max()), 1)
+def _share(weights_BK: Tensor, unit_BK: Tensor, num_units: int | None = None) -> Tensor:
+    units = max(int(unit_BK.max()) if num_units is None else num_units, 1)
     sums = weights_BK.new_zeros(weights_BK.shape[0], units + 1)
     sums.scatter_add_(1, unit_BK.clamp(min=0), weights_BK)
     sums = sums[:, 1:]
     return sums / sums.sum(-1, keepdim=True).clamp(min=1e-9)
 
 
-def _weights(
+def attention_weights(
     query: Tensor,
     key: Tensor,
     mask: Tensor | None,
@@ -154,7 +181,19 @@ def _weights(
     cap: float | None = None,
     sinks: Tensor | None = None,
 ) -> Tensor:
-    """Attention weights [B, H, Q, K] in fp32; scores capped (Gemma 2), learned sinks (gpt-oss)."""
+    """Attention weights in fp32.
+
+    Args:
+        query: [B, H, Q, D].
+        key: [B, H_kv, K, D].
+        mask: bool [B, 1, Q, K].
+        scaling: of the scores.
+        cap: soft cap of the scores (Gemma 2).
+        sinks: learned sinks [H] (gpt-oss).
+
+    Returns:
+        [B, H, Q, K].
+    """
     grouped = query.float().unflatten(1, (key.shape[1], -1)).flatten(2, 3)
     scores = (grouped @ key.float().transpose(2, 3)).view(*query.shape[:3], -1) * scaling
     if cap is not None:

@@ -74,7 +74,6 @@ class Batch:
             detokenizer=Detokenizer(self.model.tokenizer),
             at_boundary=True,
         )
-        self.cache.lengths[lane] = 0
         return lane
 
     def state(self, lane: int) -> SessionState:
@@ -121,7 +120,7 @@ class Batch:
         """
         self.state(lane)
         self.states[lane] = None
-        self.cache.lengths[lane] = 0
+        self.cache.clear(lane)
 
     def step(self) -> list[Write] | None:
         """One forward for every lane that has something to do.
@@ -266,7 +265,10 @@ class Batch:
         if "attention" in needs:
             assert output.weights_LPHK is not None
             heads = getattr(self.policy, "heads", None)
-            attention_PU = unit_attention(output.weights_LPHK, output.unit_PK, heads)
+            assert output.unit_PK is not None
+            attention_PU = unit_attention(
+                output.weights_LPHK, output.unit_PK, heads, output.num_units
+            )
         return Observation(
             units_read_B=torch.tensor([s.units_read for s in states], device=device),
             words_written_B=torch.tensor(words, device=device),

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 
-from proactivellm.model.probe import probing_attention
+from proactivellm.model.attention import streaming_attention
 
 PACKED_ATTENTION = "proactivellm-packed"  # name of the attention function in transformers' registry
 MIN_ROWS = 64  # rows per block; below it a mask is cheaper than a selection
@@ -59,9 +59,9 @@ def packed_attention(
     """
     blocks: Blocks = kwargs.pop("blocks", None) or []
     if not blocks or attention_mask is None:
-        return probing_attention(module, query, key, value, attention_mask, **kwargs)
+        return streaming_attention(module, query, key, value, attention_mask, **kwargs)
     parts = [
-        probing_attention(
+        streaming_attention(
             module,
             query[:, :, rows],
             key[:, :, keys],

@@ -1,0 +1,135 @@
+"""The attention function given to transformers: follows the plan of a step, feeds a probe.
+
+Plan and probe are arguments of the decoder's forward that transformers hands down to the attention
+function: no module is patched, no state is kept between steps. Without a plan it is masked
+attention as usual, for training and for the law.
+Legend: B = lanes, H = heads, G = key/value heads, Q = new tokens per lane, T = new tokens, packed,
+K = entries, N = entries of the store, D = head dimension.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from proactivellm.model.plan import Part, StepPlan
+from proactivellm.model.probe import AttentionProbe, attention_weights
+
+ATTENTION = "proactivellm"  # name of the attention function in transformers' registry
+
+
+def streaming_attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attention of a step's new tokens to the entries of their own lanes.
+
+    Args:
+        module: the attention layer.
+        query: [1, H, T, D] with a plan, else [B, H, Q, D].
+        key: the store [1, G, N, D] with a plan, else [B, G, K, D].
+        value: as `key`.
+        attention_mask: bool [B, 1, Q, K]; of no meaning with a plan.
+        **kwargs: `plan`, `probe`, `scaling`, `softcap`, `s_aux` (learned sinks, [H]), `dropout`
+            and what else the model passes.
+
+    Returns:
+        [1, T, H, D] or [B, Q, H, D], and None.
+    """
+    plan: StepPlan | None = kwargs.pop("plan", None)
+    probe: AttentionProbe | None = kwargs.pop("probe", None)
+    scaling = kwargs.get("scaling") or query.shape[-1] ** -0.5
+    extras = {"cap": kwargs.get("softcap"), "sinks": kwargs.get("s_aux")}
+    if plan is not None and plan.joint is None:
+        kind = plan.layer_types[module.layer_idx]  # type: ignore[index]
+        return _by_parts(query, key, value, plan, kind, probe, scaling, extras), None
+    if probe is not None:
+        probe.capture_joint(query, key, attention_mask, scaling, **extras)
+    if any(extra is not None for extra in extras.values()):
+        return _attend(query, key, value, attention_mask, scaling, extras), None
+    return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+
+
+def register() -> None:
+    """Make `streaming_attention` known to transformers under the name ATTENTION (idempotent)."""
+    AttentionInterface.register(ATTENTION, streaming_attention)
+    AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+
+
+def _by_parts(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    plan: StepPlan,
+    kind: str,
+    probe: AttentionProbe | None,
+    scaling: float,
+    extras: dict[str, Any],
+) -> Tensor:
+    """One attention call per part of the plan: [1, T, H, D]."""
+    query_THD = query[0].transpose(0, 1)
+    result_THD = None
+    for index, part in enumerate(plan.parts):
+        lanes, _ = part.slots.shape
+        if part.rows is None:
+            query_BQHD = query_THD.unflatten(0, (lanes, -1))
+        else:
+            query_BQHD = query_THD[part.rows]
+        query_BHQD = query_BQHD.transpose(1, 2)
+        keys, values = _entries(key, part), _entries(value, part)
+        mask = part.masks[kind]
+        if probe is not None:
+            probe.capture(index, query_BHQD, keys, mask, scaling, **extras)
+        out_BQHD = _attend(query_BHQD, keys, values, mask, scaling, extras)
+        if part.rows is None:  # the only part
+            return out_BQHD.reshape(1, -1, *out_BQHD.shape[2:])
+        if result_THD is None:
+            result_THD = out_BQHD.new_empty(len(query_THD), *out_BQHD.shape[2:])
+        result_THD[part.rows.flatten()] = out_BQHD.flatten(0, 1)  # repeated rows repeat the result
+    assert result_THD is not None
+    return result_THD[None]
+
+
+def _entries(store: Tensor, part: Part) -> Tensor:
+    """Keys or values of a part, [B, G, K, D] of the store [1, G, N, D]; a view where that can be."""
+    if part.extent is not None:
+        return store[:, :, slice(*part.extent)]
+    store_ND = store[0].transpose(0, 1).flatten(1)
+    chosen = store_ND.index_select(0, part.slots.flatten())
+    return chosen.view(*part.slots.shape, store.shape[1], -1).transpose(1, 2)
+
+
+def _attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    scaling: float,
+    extras: dict[str, Any],
+) -> Tensor:
+    """Attention of [B, H, Q, D] to [B, G, K, D], with a mask [B, 1, Q, K]: [B, Q, H, D].
+
+    The heads that share a key/value head become rows of it: no key is repeated.
+    """
+    if any(extra is not None for extra in extras.values()):  # the fused kernel has neither
+        weights = attention_weights(query, key, mask, scaling, **extras).to(value.dtype)
+        values = value.repeat_interleave(query.shape[1] // value.shape[1], 1)
+        return (weights @ values).transpose(1, 2)
+    groups, num_new = key.shape[1], query.shape[2]
+    shared = query.shape[1] // groups
+    if shared > 1:
+        query = query.unflatten(1, (groups, shared)).flatten(2, 3)
+        if mask is not None and num_new > 1:
+            mask = mask.repeat(1, 1, shared, 1)
+    out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling)
+    if shared > 1:
+        out = out.unflatten(2, (shared, num_new)).flatten(1, 2)
+    return out.transpose(1, 2)

@@ -1,0 +1,72 @@
+"""Pages of a store, handed out and taken back: the bookkeeping of a paged cache, without tensors."""
+
+import heapq
+from collections.abc import Iterable
+
+
+class StoreFull(RuntimeError):
+    """No page is left, and the store may not grow."""
+
+
+class PagePool:
+    """Which pages are free.
+
+    Args:
+        num_pages: pages at the start, numbered from 0.
+    """
+
+    def __init__(self, num_pages: int) -> None:
+        self._is_free = [True] * num_pages
+        self._lowest = list(range(num_pages))  # a heap; pages taken out of turn stay in it
+        self.num_free = num_pages
+
+    @property
+    def num_pages(self) -> int:
+        """Pages, free or not."""
+        return len(self._is_free)
+
+    def take(self, after: int | None = None) -> int:
+        """Hand out a page: the one after a given page if it is free, so that runs stay whole.
+
+        Args:
+            after: the last page of whoever asks.
+
+        Returns:
+            The page.
+
+        Raises:
+            StoreFull: if none is free.
+        """
+        if not self.num_free:
+            raise StoreFull(f"all {self.num_pages} pages are in use")
+        page = -1 if after is None else after + 1
+        if not (0 <= page < self.num_pages and self._is_free[page]):
+            page = heapq.heappop(self._lowest)
+            while not self._is_free[page]:
+                page = heapq.heappop(self._lowest)
+        self._is_free[page] = False
+        self.num_free -= 1
+        return page
+
+    def give(self, pages: Iterable[int]) -> None:
+        """Take pages back.
+
+        Args:
+            pages: from `take`, each once.
+        """
+        for page in pages:
+            assert not self._is_free[page]
+            self._is_free[page] = True
+            heapq.heappush(self._lowest, page)
+            self.num_free += 1
+
+    def grow(self, extra: int) -> None:
+        """Add free pages at the end.
+
+        Args:
+            extra: how many.
+        """
+        for page in range(self.num_pages, self.num_pages + extra):
+            self._is_free.append(True)
+            heapq.heappush(self._lowest, page)
+        self.num_free += extra

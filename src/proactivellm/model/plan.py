@@ -1,0 +1,262 @@
+"""What one forward computes: all lanes' new tokens packed in one row, and who attends to what.
+
+Linear layers see the packed tokens, without padding. Attention runs once per part: lanes with
+alike numbers of new tokens and of entries, so that padding inside a part stays small.
+Legend: T = new tokens of all lanes, B = lanes of a part, Q = most new tokens of a lane of the
+part, K = most entries, N = entries of the store.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from proactivellm.model.layout import Group, Layout
+from proactivellm.model.masks import layer_masks, visibility
+
+FEW_NEW = 4  # lanes with at most so many new tokens may share an attention call
+FEW_ENTRIES = 256  # lanes with at most so many entries may share an attention call
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewTokens:
+    """The new tokens of a step, packed lane after lane.
+
+    Attributes:
+        lanes: lane of each of the step's inputs.
+        counts: new tokens of each.
+        lengths: entries each had before.
+        kinds_3T: group, position and unit of every new token.
+    """
+
+    lanes: np.ndarray
+    counts: np.ndarray
+    lengths: np.ndarray
+    kinds_3T: np.ndarray
+
+    @property
+    def first(self) -> np.ndarray:
+        """Packed index of the first new token of each input."""
+        return np.cumsum(self.counts) - self.counts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Lanes that share one attention call.
+
+    Attributes:
+        inputs: index of each lane among the step's inputs, [B].
+        rows: packed index of each new token [B, Q], a lane's last one repeated; None: the packed
+            tokens are [B, Q] as they lie.
+        slots: entry of the store at each place [B, K]; places after a lane's last are masked.
+        ends: entries of each lane after this step, [B].
+        extent: first and last + 1 slot, if the entries of the only lane lie side by side.
+        masks: bool [B, 1, Q, K] per layer type; None where everything is visible.
+    """
+
+    inputs: np.ndarray
+    rows: Tensor | None
+    slots: Tensor
+    ends: Tensor
+    extent: tuple[int, int] | None
+    masks: dict[str, Tensor | None]
+
+@dataclass(frozen=True, kw_only=True)
+class Joint:
+    """All lanes in one masked attention, for models that do their attention by themselves.
+
+    Attributes:
+        slots: entries of all lanes, one after the other, [K].
+        mask: bool [1, 1, T, K], or one per layer type.
+    """
+
+    slots: Tensor
+    mask: Tensor | dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepPlan:
+    """What a forward writes and attends to.
+
+    Attributes:
+        slots_T: entry that each new token becomes.
+        parts: attention calls; empty for a joint plan.
+        layer_types: layer type of each layer, as in the masks.
+        joint: for models that do their attention by themselves.
+    """
+
+    slots_T: Tensor
+    parts: tuple[Part, ...]
+    layer_types: tuple[str, ...]
+    joint: Joint | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Store:
+    """What a plan needs to know of the cache.
+
+    Attributes:
+        page: entries per page.
+        page_table: pages of each lane, int64 [lanes, pages].
+        contiguous: whether a lane's pages lie side by side.
+        kinds: group, position and unit of every entry, int64 [3, N].
+    """
+
+    page: int
+    page_table: np.ndarray
+    contiguous: Sequence[bool]
+    kinds: Tensor
+
+
+def make_plan(
+    store: Store,
+    new: NewTokens,
+    layout: Layout,
+    windows: dict[str, int | None],
+    layer_types: tuple[str, ...],
+    joint: bool = False,
+) -> StepPlan:
+    """Plan a step; the kinds of its new tokens are written into the store.
+
+    Args:
+        store: has pages for the new tokens.
+        new: the step's tokens.
+        layout: which group may attend to which.
+        windows: sliding window per layer type; None = full attention.
+        layer_types: of every layer.
+        joint: attend in one call with one mask.
+
+    Returns:
+        The plan.
+    """
+    device = store.kinds.device
+    slots_T = torch.from_numpy(_new_slots(store, new)).to(device)
+    store.kinds[:, slots_T] = torch.from_numpy(new.kinds_3T).to(device)
+    if joint:
+        made = _joint(store, new, layout, windows)
+        return StepPlan(slots_T=slots_T, parts=(), layer_types=layer_types, joint=made)
+    parts = tuple(_part(store, new, group, layout, windows) for group in _groups(new))
+    return StepPlan(slots_T=slots_T, parts=parts, layer_types=layer_types)
+
+
+def _new_slots(store: Store, new: NewTokens) -> np.ndarray:
+    lane_T = np.repeat(new.lanes, new.counts)
+    place_T = _places(new)
+    return store.page_table[lane_T, place_T // store.page] * store.page + place_T % store.page
+
+
+def _places(new: NewTokens) -> np.ndarray:
+    """Place of every new token among the entries of its lane, [T]: its stamp of arrival."""
+    return np.arange(new.counts.sum()) + np.repeat(new.lengths - new.first, new.counts)
+
+
+def _groups(new: NewTokens) -> Iterable[np.ndarray]:
+    """Indices of inputs that share a part: alike in new tokens and in entries."""
+    if len(new.lanes) == 1:
+        return [np.zeros(1, dtype=np.int64)]
+    groups: dict[tuple[int, int], list[int]] = {}
+    ends = (new.lengths + new.counts).tolist()
+    for index, (count, end) in enumerate(zip(new.counts.tolist(), ends, strict=True)):
+        few = 0 if count <= FEW_NEW else count.bit_length()
+        groups.setdefault((few, 0 if end <= FEW_ENTRIES else end.bit_length()), []).append(index)
+    return [np.array(group) for group in groups.values()]
+
+
+def _part(
+    store: Store,
+    new: NewTokens,
+    inputs: np.ndarray,
+    layout: Layout,
+    windows: dict[str, int | None],
+) -> Part:
+    device = store.kinds.device
+    counts, lengths, lanes = new.counts[inputs], new.lengths[inputs], new.lanes[inputs]
+    num_new, num_entries = int(counts.max()), int((lengths + counts).max())
+    within_BQ = np.minimum(np.arange(num_new), counts[:, None] - 1)
+    rows_BQ = new.first[inputs][:, None] + within_BQ
+    extent = None
+    if len(lanes) == 1 and store.contiguous[int(lanes[0])]:
+        start = int(store.page_table[lanes[0], 0]) * store.page
+        extent = (start, start + num_entries)
+    slots_BK = _entry_slots(store, lanes, num_entries)
+    whole = len(inputs) == len(new.lanes) and bool((counts == num_new).all())
+    return Part(
+        inputs=inputs,
+        rows=None if whole else torch.from_numpy(rows_BQ).to(device),
+        slots=slots_BK,
+        ends=torch.from_numpy(lengths + counts).to(device),
+        extent=extent,
+        masks=_masks(
+            store, slots_BK, new.kinds_3T[:, rows_BQ], lengths[:, None] + within_BQ, layout, windows
+        ),
+    )
+
+
+def _entry_slots(store: Store, lanes: np.ndarray, num_entries: int) -> Tensor:
+    """Slots [B, K] of the first entries of lanes."""
+    device = store.kinds.device
+    num_pages = -(-num_entries // store.page)
+    pages_BP = torch.from_numpy(store.page_table[lanes, :num_pages]).to(device)
+    within = torch.arange(store.page, device=device)
+    slots = (pages_BP[:, :, None] * store.page + within).view(len(lanes), -1)
+    return slots[:, :num_entries]
+
+
+def _masks(
+    store: Store,
+    slots_BK: Tensor,
+    query_3BQ: np.ndarray,
+    stamp_BQ: np.ndarray,
+    layout: Layout,
+    windows: dict[str, int | None],
+) -> dict[str, Tensor | None]:
+    """The rule of training, with the place in the lane as the stamp of arrival."""
+    device = slots_BK.device
+    lanes, num_new = stamp_BQ.shape
+    window_free = all(window is None for window in windows.values())
+    sees_all = all(all(layout.attends[int(group)]) for group in np.unique(query_3BQ[0]))
+    stamps = torch.from_numpy(stamp_BQ).to(device)
+    entry_K = torch.arange(slots_BK.shape[1], device=device)
+    if window_free and sees_all and num_new == 1:  # all that arrived is visible
+        mask = None if lanes == 1 else (entry_K <= stamps[:, :, None])[:, None]
+        return dict.fromkeys(windows, mask)
+    query = torch.from_numpy(query_3BQ).to(device)
+    mask = visibility(
+        layout,
+        {"group": query[0], "arrival": stamps},
+        {"group": store.kinds[0][slots_BK], "arrival": entry_K.expand(lanes, -1)},
+    )
+    if window_free:
+        return dict.fromkeys(windows, mask)
+    made = layer_masks(mask, query[1], store.kinds[1][slots_BK], windows)
+    return made if isinstance(made, dict) else {"all": made}
+
+
+def _joint(
+    store: Store, new: NewTokens, layout: Layout, windows: dict[str, int | None]
+) -> Joint:
+    """One mask [1, 1, T, K] over the entries of all lanes; a lane is a view of its own."""
+    device = store.kinds.device
+    ends = new.lengths + new.counts
+    index = np.arange(len(new.lanes))
+    slots = torch.cat([
+        _entry_slots(store, new.lanes[i : i + 1], int(ends[i]))[0] for i in index
+    ])
+    query, key = (
+        {
+            "view": torch.from_numpy(np.repeat(index, repeats)[None]).to(device),
+            "arrival": torch.from_numpy(stamps[None]).to(device),
+        }
+        for repeats, stamps in (
+            (new.counts, _places(new)),
+            (ends, np.concatenate([np.arange(end) for end in ends])),
+        )
+    )
+    kinds = torch.from_numpy(new.kinds_3T).to(device)
+    mask = visibility(
+        layout, {"group": kinds[:1], **query}, {"group": store.kinds[:1, slots], **key}
+    )
+    masks = layer_masks(mask, kinds[1:2], store.kinds[1:2, slots], windows)
+    return Joint(slots=slots, mask=masks)
