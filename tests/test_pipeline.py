@@ -5,6 +5,7 @@ import pytest
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.pipeline import Job, Transcript, run_streams, stream_text
 from proactivellm.policy.spec import parse_policy
+from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling
 from proactivellm.session.state import Write
 
@@ -79,7 +80,9 @@ def test_lanes_do_not_change_what_is_written(model: StreamingCausalLM) -> None:
     policy = parse_policy("entropy:threshold=1.5,max_lag=4")
     runs = []
     for lanes in (1, 2, 5):
-        instances = run_streams(model, policy, jobs, num_lanes=lanes, sampling=Sampling())
+        instances = run_streams(
+            model, policy, jobs, limits=Limits(streams=lanes), sampling=Sampling()
+        )
         runs.append(sorted((i.index, i.prediction, tuple(i.delays)) for i in instances))
     assert runs[0] == runs[1] == runs[2]
     assert runs[0][1] == (1, "", ())  # an empty source has an empty target

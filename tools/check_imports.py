@@ -17,7 +17,7 @@ from common import ROOT, FunctionNode, Offence, parsed_files, report
 # From top to bottom; the lowest may import all others.
 ROOMS = (
     *("schedule", "config", "units", "output", "model", "policy", "session"),
-    *("pipeline", "metrics", "evaluation", "tasks", "train", "serve", "cli", "__main__"),
+    *("pipeline", "metrics", "evaluation", "bench", "tasks", "train", "serve", "cli", "__main__"),
 )
 FORBIDDEN = {"train": ("session", "serve")}
 HEAVY = ("torch", "transformers", "tokenizers", "safetensors")

@@ -10,7 +10,7 @@ _EXPORTS = {
     "StreamingCausalLM": "proactivellm.model.causal_lm",
     "StreamSettings": "proactivellm.model.prompt",
     "Session": "proactivellm.session.session",
-    "Batch": "proactivellm.session.batch",
+    "Engine": "proactivellm.session.engine",
     "Sampling": "proactivellm.session.sampling",
     "TextSegmenter": "proactivellm.units.text",
     "Unit": "proactivellm.units.unit",
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from proactivellm.output.log import read_log as read_log
     from proactivellm.pipeline import stream_text as stream_text
     from proactivellm.policy.spec import parse_policy as parse_policy
-    from proactivellm.session.batch import Batch as Batch
+    from proactivellm.session.engine import Engine as Engine
     from proactivellm.session.sampling import Sampling as Sampling
     from proactivellm.session.session import Session as Session
     from proactivellm.train.run import train as train

@@ -3,23 +3,26 @@
 Two ways through the same loop: one live stream as events, many recorded sources as instances.
 """
 
+import itertools
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Literal
 
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.output.log import Instance
 from proactivellm.policy.base import Policy
-from proactivellm.session.batch import Batch
+from proactivellm.session.engine import Engine
+from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling
 from proactivellm.session.session import Session
 from proactivellm.session.state import SessionState, Write
+from proactivellm.session.window import Window
 from proactivellm.units.text import TextSegmenter
 from proactivellm.units.unit import Unit
 
 DEFAULT_RATE_WPM = 150.0  # speaking rate on which `elapsed` is reported
+DEFAULT_STREAMS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +40,7 @@ class Job:
     reference: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class StreamEvent:
     """What happened in a live stream.
 
@@ -60,9 +63,11 @@ class Transcript:
 
     Attributes:
         pieces: (text, units read, ms) in order.
+        token_delays: units read when each token was predicted.
     """
 
     pieces: list[tuple[str, int, float]] = field(default_factory=list)
+    token_delays: list[int] = field(default_factory=list)
 
     def add(self, writes: Iterable[Write], elapsed_ms: float) -> None:
         """Note what was written.
@@ -71,7 +76,11 @@ class Transcript:
             writes: events of one step.
             elapsed_ms: when the step ended.
         """
-        self.pieces += [(w.text, w.units_read, elapsed_ms) for w in writes if w.text]
+        for write in writes:
+            if write.text:
+                self.pieces.append((write.text, write.units_read, elapsed_ms))
+            if write.token_id is not None:
+                self.token_delays.append(write.units_read)
 
     def words(self) -> tuple[list[int], list[float]]:
         """Delay in units and time in ms of every word, taken at its last character."""
@@ -113,28 +122,32 @@ class Transcript:
             reference=job.reference,
             delays=delays,
             elapsed=elapsed,
-            token_delays=list(state.delays),
+            token_delays=self.token_delays,
             policy=policy,
             forwards=state.forwards,
             tokens=state.tokens,
             first_token_ms=elapsed[0] if elapsed else None,
             source_ms=round(source_ms, 3),
+            dropped_units=state.dropped_units,
+            dropped_tokens=state.dropped_tokens,
         )
 
 
 def stream_units(
     model: StreamingCausalLM,
     policy: Policy,
-    units: Iterable[Unit],
+    arrivals: Iterable[Sequence[Unit]],
     sampling: Sampling | None = None,
+    window: Window | None = None,
 ) -> Generator[StreamEvent, None, Instance]:
-    """Stream one source live: units are read as the iterable yields them.
+    """Stream one source live: units are there as the iterable yields them.
 
     Args:
         model: the streaming model.
         policy: READ or WRITE.
-        units: may block until each unit arrives; closed when exhausted.
+        arrivals: units that arrive together; may block until they do. Closed when exhausted.
         sampling: how tokens are chosen; the model's generation settings if left out.
+        window: what the stream keeps in view; everything if left out.
 
     Yields:
         READ and WRITE events as they happen.
@@ -142,30 +155,44 @@ def stream_units(
     Returns:
         The log entry (value of the generator).
     """
-    session = Session(model, policy, sampling)
-    transcript = Transcript()
-    words: list[str] = []
+    session = Session(model, policy, sampling, window)
+    transcript, words = Transcript(), _Words()
     started = time.perf_counter()
     arrived_ms = 0.0
-    for unit in _closed(units):
-        arrived_ms = 1000 * (time.perf_counter() - started)
-        if unit.text:
-            words.append(unit.text)
-            yield StreamEvent(
-                kind="READ", text=unit.text, units_read=len(words), elapsed_s=arrived_ms / 1000
-            )
-        for write in session.advance(unit):
-            elapsed_ms = 1000 * (time.perf_counter() - started)
-            transcript.add([write], elapsed_ms)
+
+    def elapsed_ms() -> float:
+        return 1000 * (time.perf_counter() - started)
+
+    for units in itertools.chain(arrivals, [None]):
+        if units is None and session.state.closed:
+            break
+        arrived_ms = elapsed_ms()
+        units = [Unit.end()] if units is None else units
+        words.arrived += [unit.text for unit in units if not unit.is_end]
+        for write in session.advance(units):
+            now_ms = elapsed_ms()
+            yield from words.read(write.units_read, now_ms)
+            transcript.add([write], now_ms)
             if write.text:
-                yield StreamEvent(
-                    kind="WRITE",
-                    text=write.text,
-                    units_read=write.units_read,
-                    elapsed_s=elapsed_ms / 1000,
-                )
-    job = Job(index=0, source=" ".join(words))
+                yield StreamEvent("WRITE", write.text, write.units_read, now_ms / 1000)
+        yield from words.read(session.state.units_read, elapsed_ms())
+    job = Job(index=0, source=" ".join(word for word in words.arrived if word))
     return transcript.instance(job, policy.spec, session.state, arrived_ms)
+
+
+@dataclass
+class _Words:
+    """The source words of a stream: how many arrived, and how many were told to be read."""
+
+    arrived: list[str] = field(default_factory=list)
+    num_read: int = 0
+
+    def read(self, units_read: int, elapsed_ms: float) -> Iterator[StreamEvent]:
+        """READ events up to a unit."""
+        for index in range(self.num_read, units_read):
+            self.num_read = index + 1
+            if self.arrived[index]:
+                yield StreamEvent("READ", self.arrived[index], self.num_read, elapsed_ms / 1000)
 
 
 def stream_text(
@@ -175,6 +202,7 @@ def stream_text(
     *,
     rate_wpm: float | None = None,
     sampling: Sampling | None = None,
+    window: Window | None = None,
 ) -> Generator[StreamEvent, None, Instance]:
     """Stream one line of text, word by word, at a rate.
 
@@ -184,6 +212,7 @@ def stream_text(
         source: the text.
         rate_wpm: words per minute at which they arrive; None = at once.
         sampling: how tokens are chosen; the model's generation settings if left out.
+        window: what the stream keeps in view; everything if left out.
 
     Yields:
         READ and WRITE events as they happen.
@@ -191,25 +220,30 @@ def stream_text(
     Returns:
         The log entry (value of the generator).
     """
-    units = paced(TextSegmenter(model.tokenizer).segment(source, rate_wpm))
-    return (yield from stream_units(model, policy, units, sampling))
+    arrivals = paced([TextSegmenter(model.tokenizer).segment(source, rate_wpm)])
+    return (yield from stream_units(model, policy, arrivals, sampling, window))
 
 
-def paced(units: Iterable[Unit]) -> Iterator[Unit]:
-    """Yield units when they are due.
+def paced(arrivals: Iterable[Sequence[Unit]]) -> Iterator[list[Unit]]:
+    """Hold units back until they are due.
 
     Args:
-        units: with `end_s` set.
+        arrivals: units with `end_s` set, in order.
 
     Yields:
-        The units, each no earlier than `end_s` after the first was asked for.
+        Units that are due, none of them before `end_s` seconds after the first was asked for.
     """
     started = time.perf_counter()
-    for unit in units:
-        wait_s = unit.end_s - (time.perf_counter() - started)
-        if wait_s > 0:
-            time.sleep(wait_s)
-        yield unit
+    for units in arrivals:
+        rest = list(units)
+        while rest:
+            wait_s = rest[0].end_s - (time.perf_counter() - started)
+            if wait_s > 0:
+                time.sleep(wait_s)
+            now_s = time.perf_counter() - started
+            due = 1 + sum(unit.end_s <= now_s for unit in rest[1:])
+            yield rest[:due]
+            del rest[:due]
 
 
 @dataclass
@@ -237,9 +271,10 @@ def run_streams(
     policy: Policy,
     jobs: Iterable[Job],
     *,
-    num_lanes: int = 16,
+    limits: Limits | None = None,
     rate_wpm: float = DEFAULT_RATE_WPM,
     sampling: Sampling | None = None,
+    window: Window | None = None,
 ) -> Iterator[Instance]:
     """Stream recorded sources, many at once, as if each had been alone.
 
@@ -250,50 +285,53 @@ def run_streams(
         model: the streaming model.
         policy: READ or WRITE.
         jobs: what to stream.
-        num_lanes: streams advanced by one forward.
+        limits: of the engine; 16 streams at once if left out.
         rate_wpm: words per minute on the clock of `elapsed`.
         sampling: how tokens are chosen; the model's generation settings if left out.
+        window: what a stream keeps in view; everything if left out.
 
     Yields:
         Log entries in order of completion.
+
+    Raises:
+        ValueError: at the end, if sources could not be streamed; names them.
     """
-    batch = Batch(model, policy, num_lanes, sampling)
+    engine = Engine(model, policy, limits or Limits(streams=DEFAULT_STREAMS), sampling, window)
     segmenter = TextSegmenter(model.tokenizer)
     waiting = iter(jobs)
     running: dict[int, _Running] = {}
+    failed: list[str] = []
     while True:
-        for job in islice(waiting, num_lanes - len(running)):
-            lane = batch.open()
+        for job in itertools.islice(waiting, engine.limits.streams - len(running)):
+            lane = engine.open()
             running[lane] = _Running(job, segmenter.segment(job.source, rate_wpm))
-            batch.push(lane, running[lane].units or [Unit.end()])
+            engine.push(lane, running[lane].units or [Unit.end()])
         if not running:
-            return
-        _timed_step(batch, running)
+            break
+        _timed_step(engine, running)
         for lane, stream in list(running.items()):
-            if batch.state(lane).finished:
-                yield stream.instance(batch.state(lane), policy.spec)
-                batch.release(lane)
-                del running[lane]
+            state = engine.state(lane)
+            if not state.finished:
+                continue
+            if state.error is None:
+                yield stream.instance(state, policy.spec)
+            else:
+                failed.append(f"source {stream.job.index}: {state.error}")
+            engine.release(lane)
+            del running[lane]
+    if failed:
+        raise ValueError("\n".join(failed))
 
 
-def _timed_step(batch: Batch, running: dict[int, _Running]) -> None:
+def _timed_step(engine: Engine, running: dict[int, _Running]) -> None:
     """One step, charged to the clocks of the streams that took part."""
-    before = {lane: batch.state(lane).forwards for lane in running}
+    before = {lane: engine.state(lane).forwards for lane in running}
     started = time.perf_counter()
-    writes = batch.step() or []
+    writes = engine.step() or []
     step_s = time.perf_counter() - started
     for lane, stream in running.items():
-        if batch.state(lane).forwards > before[lane]:
-            stream.tick(batch.state(lane), step_s)
-        mine = [write for write in writes if write.lane == lane]
-        stream.transcript.add(mine, 1000 * stream.clock_s)
-
-
-def _closed(units: Iterable[Unit]) -> Iterator[Unit]:
-    """The units, then a bare end marker unless the last one was final."""
-    final = False
-    for unit in units:
-        final = unit.final
-        yield unit
-    if not final:
-        yield Unit.end()
+        if engine.state(lane).forwards > before[lane]:
+            stream.tick(engine.state(lane), step_s)
+    for write in writes:
+        stream = running[write.lane]
+        stream.transcript.add([write], 1000 * stream.clock_s)

@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from proactivellm.model.attention import ATTENTION
 from proactivellm.model.backbone import project
 from proactivellm.model.cache import ArrivalCache
 from proactivellm.model.causal_lm import LaneInput, StepOutput, StreamingCausalLM
 from proactivellm.model.packing import Sample, pack
-from proactivellm.model.attention import ATTENTION
 from proactivellm.model.prompt import Prompt, PromptIds, StreamSettings
 from proactivellm.schedule import Schedule
 from proactivellm.session.session import Session

@@ -14,7 +14,8 @@ from tests.laws.streams import TOLERANCE, Recorder, gap
 
 from proactivellm.policy.base import Policy
 from proactivellm.policy.spec import parse_policy
-from proactivellm.session.batch import Batch
+from proactivellm.session.engine import Engine
+from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling
 from proactivellm.session.session import Session
 from proactivellm.session.state import SessionState
@@ -106,7 +107,7 @@ def test_streams_that_come_and_go_in_a_batch_are_as_alone(
         expected.append(alone(model, policy, job.units, job.sampling))
         logits.append(model.recorded(len(expected[-1].delays)) if expected[-1].delays else None)
     model.logits = {}
-    batch = Batch(model, policy, num_lanes=3)
+    engine = Engine(model, policy, Limits(streams=3))
     running: dict[int, int] = {}
     waiting = list(range(len(jobs)))
     rng = random.Random(7)
@@ -114,21 +115,21 @@ def test_streams_that_come_and_go_in_a_batch_are_as_alone(
     while waiting or running:
         if waiting and len(running) < 3 and rng.random() < 0.5:
             index = waiting.pop(0)
-            running[batch.open(jobs[index].sampling)] = index
+            running[engine.open(jobs[index].sampling)] = index
         for lane, index in running.items():
             job = jobs[index]
             count = rng.choice((0, 0, 1, 1, 4))
-            batch.push(lane, job.units[job.pushed : job.pushed + count])
+            engine.push(lane, job.units[job.pushed : job.pushed + count])
             job.pushed += count
-        batch.step()
+        engine.step()
         most = max(most, len(running))
         for lane, index in list(running.items()):
-            if batch.state(lane).finished:
-                assert Outcome.of(batch.state(lane)) == expected[index]
+            if engine.state(lane).finished:
+                assert Outcome.of(engine.state(lane)) == expected[index]
                 if logits[index] is not None:
                     actual = model.recorded(len(expected[index].delays), lane)
                     assert gap(actual, logits[index]) <= TOLERANCE
-                batch.release(lane)
+                engine.release(lane)
                 del running[lane]
                 num_finished += 1
     assert most == 3 and num_finished == len(jobs)
@@ -178,15 +179,15 @@ def test_what_is_not_read_has_no_influence(
 def test_a_stream_continues_from_a_snapshot_of_any_step(folder_of: Folder, spec: str) -> None:
     model = streams.load(folder_of("qwen3", "word_piece"))
     policy = parse_policy(spec)
-    batch = Batch(model, policy, 1, SAMPLINGS[1])
-    lane = batch.open()
-    batch.push(lane, make_units(model, 5, seed=41))
-    snapshots = [batch.snapshot(lane)]
-    while batch.step() is not None:
-        snapshots.append(batch.snapshot(lane))
-    expected = Outcome.of(batch.state(lane))
+    engine = Engine(model, policy, sampling=SAMPLINGS[1])
+    lane = engine.open()
+    engine.push(lane, make_units(model, 5, seed=41))
+    snapshots = [engine.snapshot(lane)]
+    while engine.step() is not None:
+        snapshots.append(engine.snapshot(lane))
+    expected = Outcome.of(engine.state(lane))
     assert len(snapshots) > len(expected.delays) > 3
-    other = Batch(model, policy, 2, Sampling(temperature=2.0))
+    other = Engine(model, policy, Limits(streams=2), Sampling(temperature=2.0))
     lanes = other.open(), other.open()
     for used in lanes:
         other.push(used, make_units(model, 4, seed=43))
@@ -227,21 +228,21 @@ def test_units_not_read_yet_are_part_of_a_saved_session(folder_of: Folder, tmp_p
     model = streams.load(folder_of("llama", "word_piece"), boundary="token")
     policy = parse_policy("wait-k:2")
     features = torch.randn(2, 32, generator=torch.Generator().manual_seed(1))
-    batch = Batch(model, policy, 1)
-    lane = batch.open()
+    engine = Engine(model, policy)
+    lane = engine.open()
     units = make_units(model, 5, seed=60)
-    batch.push(lane, [*units[:-1], Unit(features=features), units[-1]])
-    batch.step()
+    engine.push(lane, [*units[:-1], Unit(features=features), units[-1]])
+    engine.step()
     session = Session(model, policy)
-    session._batch.restore(session._lane, batch.snapshot(lane))
+    session._engine.restore(session._lane, engine.snapshot(lane))
     session.save(tmp_path / "s.pt")
     loaded = Session.load(tmp_path / "s.pt", model, policy)
     assert [unit.text for unit in loaded.state.pending] == [""] * 4
     assert torch.equal(loaded.state.pending[-2].features, features)
-    while batch.step() is not None:
+    while engine.step() is not None:
         pass
     list(loaded.advance([]))
-    assert Outcome.of(loaded.state) == Outcome.of(batch.state(lane))
+    assert Outcome.of(loaded.state) == Outcome.of(engine.state(lane))
 
 
 def test_files_that_hold_no_session_are_named(folder_of: Folder, tmp_path: Path) -> None:

@@ -14,8 +14,10 @@ from transformers import GenerationConfig
 from proactivellm.policy.base import Observation, Policy
 from proactivellm.policy.fixed import Fixed, Offline, WaitK
 from proactivellm.policy.spec import parse_policy
-from proactivellm.session import batch as batch_module
-from proactivellm.session.batch import Batch, entropy
+from proactivellm.session import outcome
+from proactivellm.session.engine import Engine
+from proactivellm.session.limits import Limits
+from proactivellm.session.outcome import entropy
 from proactivellm.session.sampling import Sampling, sample
 from proactivellm.session.session import Session
 from proactivellm.session.state import SessionState, Write
@@ -184,7 +186,7 @@ class TestEnds:
     def test_without_settings_the_limit_grows_with_the_source_read(
         self, model: Recorder, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(batch_module, "TARGET_ALLOWANCE", (3, 2))
+        monkeypatch.setattr(outcome, "TARGET_ALLOWANCE", (3, 2))
         assert model.model.generation_config is not None
         model.model.generation_config.max_new_tokens = None
         model.forced = {0: [50] * 999}
@@ -273,7 +275,7 @@ class TestSampling:
             seen.extend(list(row) for row in args[3])  # type: ignore[attr-defined]
             return sample(*args, **kwargs)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(batch_module, "sample", spy)
+        monkeypatch.setattr(outcome, "sample", spy)
         source = units(model, 4)
         session = Session(model, WaitK(k=2), Sampling(repetition_penalty=1.5))
         session.push(source)
@@ -404,17 +406,17 @@ class TestDrafts:
         assert texts == ["", "übermäßig", "übermäßig leer", "übermäßig leer stehen"]
 
 
-def test_a_batch_has_at_least_one_lane_and_no_more_streams_than_lanes(model: Recorder) -> None:
-    with pytest.raises(ValueError, match="at least one lane, got 0"):
-        Batch(model, Offline(), num_lanes=0)
-    batch = Batch(model, Offline(), num_lanes=2)
-    assert (batch.open(), batch.open()) == (0, 1)
+def test_an_engine_has_at_least_one_lane_and_no_more_streams_than_lanes(model: Recorder) -> None:
+    with pytest.raises(ValueError, match="streams=0: give at least 1"):
+        Engine(model, Offline(), Limits(streams=0))
+    engine = Engine(model, Offline(), Limits(streams=2))
+    assert (engine.open(), engine.open()) == (0, 1)
     with pytest.raises(RuntimeError, match="all 2 lanes are in use; release one first"):
-        batch.open()
-    batch.release(0)
+        engine.open()
+    engine.release(0)
     with pytest.raises(RuntimeError, match="no stream is open in lane 0"):
-        batch.state(0)
-    assert batch.open() == 0 and batch.step() is None and batch.forwards == 0
+        engine.state(0)
+    assert engine.open() == 0 and engine.step() is None and engine.forwards == 0
 
 
 def test_entropy_by_hand() -> None:

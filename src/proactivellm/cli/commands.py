@@ -13,6 +13,7 @@ from proactivellm.cli.shared import (
     draw_curve,
     load_model,
     print_table,
+    quiet_imports,
     show_progress,
     table_file,
     warn,
@@ -37,6 +38,21 @@ Model = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1, mps.")]
+Dtype = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="Of the weights: auto, float32, bfloat16 or float16; auto is float32 on a cpu, "
+        "elsewhere that of the file (bfloat16 with int8).",
+    ),
+]
+Quantization = Annotated[
+    str,
+    typer.Option(
+        metavar="none|int8",
+        help="int8 keeps the weights of linear layers in 8 bits; it needs the extra quant.",
+    ),
+]
 Source = Annotated[str, typer.Option(metavar="FILE", help="Sources, one a line.")]
 Target = Annotated[str, typer.Option(metavar="FILE", help="References, line by line.")]
 Lanes = Annotated[int, typer.Option(min=1, help="Streams advanced by one forward.")]
@@ -61,12 +77,14 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Show it, exit."),
     ] = False,
 ) -> None:
     """Options before the command."""
+    context.with_resource(quiet_imports())
 
 
 @app.command(cls=PolicyCommand)
@@ -91,6 +109,8 @@ def stream(
     temperature: Temperature = None,
     seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
     device: Device = "cpu",
+    dtype: Dtype = "auto",
+    quantization: Quantization = "none",
 ) -> None:
     """Write each target while its source arrives, live.
 
@@ -108,7 +128,7 @@ def stream(
         PolicySpec.parse(policy)  # a mistake is told before the model is loaded
     sampling = None if temperature is None else Sampling(temperature=temperature, seed=seed)
     lines = live_lines(source)
-    streaming = load_model(model, device)
+    streaming = load_model(model, device, dtype, quantization)
     chosen = choose_policy(streaming, policy)
     display = choose_display(f"policy  {chosen.spec}")
     if not stream_lines(
@@ -134,6 +154,8 @@ def evaluate(
     lanes: Lanes = 16,
     rate: Rate = None,
     device: Device = "cpu",
+    dtype: Dtype = "auto",
+    quantization: Quantization = "none",
 ) -> None:
     """Run policies over a test set: an instance log each, scores.json, a table and a curve.
 
@@ -150,7 +172,7 @@ def evaluate(
     for text in policy:
         PolicySpec.parse(text)
     jobs = make_jobs(list(read_lines(source)), list(read_lines(target)) if target else None)
-    streaming = load_model(model, device)
+    streaming = load_model(model, device, dtype, quantization)
     try:
         with show_progress() as progress:
             rows = run_policies(

@@ -34,24 +34,24 @@ class LiveLine:
         """What has arrived, without the line end."""
         return "".join(self.pieces).removesuffix("\r")
 
-    def units(self, segmenter: TextSegmenter, rate_wpm: float | None) -> Iterator[Unit]:
-        """Its words, each as soon as the white space after it is there.
+    def units(self, segmenter: TextSegmenter, rate_wpm: float | None) -> Iterator[list[Unit]]:
+        """Its words, each as soon as the white space after it is there; together if they come so.
 
         Args:
             segmenter: cuts text into words.
             rate_wpm: words per minute that are not exceeded; None = as they arrive.
 
         Returns:
-            The units, the last one final; none for an empty line.
+            The units that arrive together, the last one final; none for an empty line.
         """
-        units = self._arriving_units(segmenter)
-        return units if rate_wpm is None else paced(_spoken(units, 60.0 / rate_wpm))
+        arrivals = self._arriving_units(segmenter)
+        return arrivals if rate_wpm is None else paced(_spoken(arrivals, 60.0 / rate_wpm))
 
-    def _arriving_units(self, segmenter: TextSegmenter) -> Iterator[Unit]:
+    def _arriving_units(self, segmenter: TextSegmenter) -> Iterator[list[Unit]]:
         for piece in self.arriving:
             self.pieces.append(piece)
-            yield from segmenter.feed(piece)
-        yield from segmenter.finish()
+            yield segmenter.feed(piece)
+        yield segmenter.finish()
 
 
 def live_lines(path: str) -> Iterator[LiveLine]:
@@ -114,8 +114,13 @@ def _decoded(pieces: Iterable[_Piece], encoding: str) -> Iterator[str]:
         ) from None
 
 
-def _spoken(units: Iterable[Unit], word_s: float) -> Iterator[Unit]:
+def _spoken(arrivals: Iterable[list[Unit]], word_s: float) -> Iterator[list[Unit]]:
     """Stamps units with the times of a steady speaker."""
-    for i, unit in enumerate(units):
-        spoken_s = 0.0 if unit.is_end else word_s
-        yield replace(unit, start_s=i * word_s, end_s=i * word_s + spoken_s)
+    words = itertools.count()
+    for units in arrivals:
+        stamped = []
+        for unit in units:
+            start_s = next(words) * word_s
+            spoken_s = 0.0 if unit.is_end else word_s
+            stamped.append(replace(unit, start_s=start_s, end_s=start_s + spoken_s))
+        yield stamped

@@ -1,6 +1,7 @@
 """What the commands share: the model, checks, progress, tables. Heavy imports are inside."""
 
 import importlib.util
+import logging
 import os
 import sys
 import time
@@ -56,31 +57,53 @@ def warn(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
-def load_model(name: str | None, device: str) -> "StreamingCausalLM":
+@contextmanager
+def quiet_imports() -> Iterator[None]:
+    """No warnings of torchao about kernels of other devices; transformers imports it if it can."""
+    loggers = [logging.getLogger(name) for name in ("torchao", "torch.utils._pytree")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def load_model(
+    name: str | None, device: str, dtype: str = "auto", quantization: str = "none"
+) -> "StreamingCausalLM":
     """Loads a model without the chatter of the libraries below.
 
     Args:
         name: bundled model, folder or hub id; None = the bundled default.
         device: as torch names it.
+        dtype: of the weights, by name; auto leaves it to the device.
+        quantization: none or int8.
 
     Returns:
         The model.
 
     Raises:
-        ValueError: there is no such model or device, or the model cannot stream.
+        ValueError: there is no such model, device or precision, or the model cannot stream.
     """
     import torch
 
     from proactivellm.model.causal_lm import StreamingCausalLM
     from proactivellm.model.loading import DEFAULT_MODEL
+    from proactivellm.model.precision import parse_dtype
 
+    weights = parse_dtype(dtype)
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"cannot use --device {device}: {reason}") from None
     with _quiet_transformers():
-        return StreamingCausalLM.from_pretrained(name or DEFAULT_MODEL, device=device)
+        return StreamingCausalLM.from_pretrained(
+            name or DEFAULT_MODEL, device=device, dtype=weights, quantization=quantization
+        )
 
 
 @contextmanager

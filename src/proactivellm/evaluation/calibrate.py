@@ -21,6 +21,7 @@ from proactivellm.policy.calibration import Calibration, CalibrationMeta, Calibr
 from proactivellm.policy.endogenous import CALIBRATED, Attention, ThresholdPolicy
 from proactivellm.policy.fixed import WaitK
 from proactivellm.policy.spec import POLICIES, PolicySpec
+from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling
 
 QUANTILES = (0.3, 0.45, 0.6, 0.8)
@@ -125,6 +126,7 @@ def calibrate(
     if any(job.reference is None for job in jobs):
         raise ValueError("calibration needs references: give --target")
     grid = grid or Grid()
+    limits = Limits(streams=num_lanes)
     heads = None
     prototypes = [_prototype(text) for text in policies]
     if any(isinstance(p, Attention) and p.heads is None for p in prototypes):
@@ -137,7 +139,7 @@ def calibrate(
         thresholds = statistic_quantiles(model, jobs, prototype, grid.quantiles, num_lanes)
         candidates += _candidates(prototype, thresholds, grid)
     for policy, quantile in candidates:
-        streams = run_streams(model, policy, jobs, num_lanes=num_lanes, sampling=Sampling())
+        streams = run_streams(model, policy, jobs, limits=limits, sampling=Sampling())
         points.append(CalibrationPoint.measured(policy, score(list(streams)), quantile))
         if progress:
             progress(policy.spec, len(points), len(candidates))
@@ -165,7 +167,9 @@ def statistic_quantiles(
         Threshold by quantile.
     """
     recorder = Recorder(inner=policy)
-    for _ in run_streams(model, recorder, jobs, num_lanes=num_lanes, sampling=Sampling()):
+    for _ in run_streams(
+        model, recorder, jobs, limits=Limits(streams=num_lanes), sampling=Sampling()
+    ):
         pass
     if not recorder.values:
         raise ValueError("the dev data is too short to decide anything: use longer sources")

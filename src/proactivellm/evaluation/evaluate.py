@@ -10,6 +10,7 @@ from proactivellm.output.log import Instance, recover_log, write_instance
 from proactivellm.pipeline import DEFAULT_RATE_WPM, Job, run_streams
 from proactivellm.policy.calibration import CALIBRATION_FILE, Calibration
 from proactivellm.policy.spec import parse_policy
+from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling
 
 SCORES_FILE = "scores.json"
@@ -74,6 +75,7 @@ def evaluate(
     out = Path(out)
     calibration = find_calibration(model)
     parsed = [(text, parse_policy(text, calibration)) for text in policies]
+    limits = Limits(streams=num_lanes)
     rows = []
     for text, policy in parsed:
         folder = out / re.sub(r"[^A-Za-z0-9.=,-]+", "_", text)
@@ -81,7 +83,12 @@ def evaluate(
         if progress:
             progress(text, len(done), len(jobs))
         stream = run_streams(
-            model, policy, todo, num_lanes=num_lanes, rate_wpm=rate_wpm, sampling=Sampling()
+            model,
+            policy,
+            todo,
+            limits=limits,
+            rate_wpm=rate_wpm,
+            sampling=Sampling(),
         )
         with (folder / LOG_FILE).open("a", encoding="utf-8") as log:
             for instance in stream:

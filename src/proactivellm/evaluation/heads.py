@@ -16,6 +16,7 @@ from proactivellm.model.causal_lm import LaneInput, SourcePiece, StreamingCausal
 from proactivellm.model.probe import unit_attention_by_head
 from proactivellm.pipeline import Job, run_streams
 from proactivellm.policy.fixed import Offline
+from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling
 from proactivellm.units.text import TextSegmenter
 
@@ -40,7 +41,7 @@ def choose_heads(
     shares: list[Tensor] = []  # each [L, H]
     changed: list[bool] = []
     offline = run_streams(
-        model, Offline(), jobs[:NUM_JOBS], num_lanes=num_lanes, sampling=Sampling()
+        model, Offline(), jobs[:NUM_JOBS], limits=Limits(streams=num_lanes), sampling=Sampling()
     )
     for instance in offline:
         if instance.source_length < 2:
@@ -106,7 +107,8 @@ def _probe_along(
             probes=True,
         )
         output = model.step(cache, [step], attention=True)
-        assert output is not None and output.weights_LPHK is not None
+        assert output is not None
+        assert output.weights_LPHK is not None and output.unit_PK is not None
         num_source += step.num_new_source
         cache.lengths[0] = num_source + head + t - 1
         share = unit_attention_by_head(output.weights_LPHK, output.unit_PK)

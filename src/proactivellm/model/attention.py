@@ -16,7 +16,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from proactivellm.model.plan import Part, StepPlan
+from proactivellm.model.plan import Part, Scratch, StepPlan
 from proactivellm.model.probe import AttentionProbe, attention_weights
 
 ATTENTION = "proactivellm"  # name of the attention function in transformers' registry
@@ -84,7 +84,8 @@ def _by_parts(
         else:
             query_BQHD = query_THD[part.rows]
         query_BHQD = query_BQHD.transpose(1, 2)
-        keys, values = _entries(key, part), _entries(value, part)
+        keys = _entries(key, part, plan.scratch, "keys")
+        values = _entries(value, part, plan.scratch, "values")
         mask = part.masks[kind]
         if probe is not None:
             probe.capture(index, query_BHQD, keys, mask, scaling, **extras)
@@ -98,12 +99,12 @@ def _by_parts(
     return result_THD[None]
 
 
-def _entries(store: Tensor, part: Part) -> Tensor:
-    """Keys or values of a part, [B, G, K, D] of the store [1, G, N, D]; a view where that can be."""
+def _entries(store: Tensor, part: Part, scratch: Scratch, name: str) -> Tensor:
+    """Keys or values of a part, [B, G, K, D] of the store [1, G, N, D]; a view if possible."""
     if part.extent is not None:
         return store[:, :, slice(*part.extent)]
-    store_ND = store[0].transpose(0, 1).flatten(1)
-    chosen = store_ND.index_select(0, part.slots.flatten())
+    rows_NW = store[0].transpose(0, 1).flatten(1)
+    chosen = scratch.select(name, rows_NW, part.slots.flatten())
     return chosen.view(*part.slots.shape, store.shape[1], -1).transpose(1, 2)
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from proactivellm.model.pages import PagePool, StoreFull
-from proactivellm.model.plan import StepPlan, Store
+from proactivellm.model.plan import Scratch, StepPlan, Store
 
 PAGE = 8  # entries per page: a lane wastes half of one on average
 INITIAL_PAGES = 32  # of a store that may grow; doubled when full
@@ -109,6 +109,7 @@ class ArrivalCache(Cache):
         self.pages: list[list[int]] = [[] for _ in range(num_lanes)]
         self.contiguous = [True] * num_lanes  # a lane's pages lie side by side
         self.page_table = np.zeros((num_lanes, 4), dtype=np.int64)
+        self.scratch = Scratch()
         # Group, position and unit of every entry: [3, N].
         self.kinds = torch.zeros(3, self.num_entries, dtype=torch.long, device=device)
         super().__init__(layers=[ArrivalLayer(self) for _ in range(num_layers)])
@@ -125,6 +126,7 @@ class ArrivalCache(Cache):
             page_table=self.page_table,
             contiguous=self.contiguous,
             kinds=self.kinds,
+            scratch=self.scratch,
         )
 
     def entry_bytes(self) -> int:

@@ -128,6 +128,7 @@ class StreamingCausalLM:
         settings: StreamSettings | None = None,
         device: str = "cpu",
         dtype: torch.dtype | None = None,
+        quantization: str = "none",
     ) -> "StreamingCausalLM":
         """Load a bundled model, a folder or a hub id.
 
@@ -136,14 +137,15 @@ class StreamingCausalLM:
             settings: override those of the folder; without any, the chat template is used.
             device: where to put the model.
             dtype: of the weights; fp32 on CPU and that of the file elsewhere if left out.
+            quantization: `int8` keeps the weights of linear layers in 8 bits (extra `quant`).
 
         Returns:
             The model, checked against the streaming law.
 
         Raises:
-            ValueError: if there is no such model, it has no tokenizer, or it cannot stream.
+            ValueError: if there is no such model or precision, no tokenizer, or it cannot stream.
         """
-        model, tokenizer, stored, folder = loading.load(name, device, dtype)
+        model, tokenizer, stored, folder = loading.load(name, device, dtype, quantization)
         settings = settings or stored or loading.default_settings(tokenizer)
         streaming = cls(model, tokenizer, settings)
         streaming.folder = folder
@@ -185,6 +187,29 @@ class StreamingCausalLM:
         layers = self.model.config.get_text_config().num_hidden_layers
         return ArrivalCache(layers, num_lanes, self.device, capacity)
 
+    def check_position(self, lane: LaneInput) -> None:
+        """Refuse positions that the model does not have.
+
+        Args:
+            lane: its part of a step.
+
+        Raises:
+            ValueError: if its last position is one of them.
+        """
+        if self.limit is None:
+            return
+        source = lane.num_source + lane.num_new_source
+        last = max(
+            self.layout.position(Group.SOURCE, source - 1, lane.num_target),
+            self.layout.position(Group.TARGET, source, lane.num_target + len(lane.target) - 1),
+        )
+        if last >= self.limit:
+            raise ValueError(
+                f"the stream has reached position {last}, and model type "
+                f"{self.model.config.model_type!r} has {self.limit} of them: use shorter sources, "
+                "or a window"
+            )
+
     @torch.inference_mode()
     def step(
         self, cache: ArrivalCache, inputs: Sequence[LaneInput], attention: bool = False
@@ -203,9 +228,11 @@ class StreamingCausalLM:
             The output of the probing lanes, or None if none probes.
 
         Raises:
+            ValueError: if a lane would use positions that the model does not have.
             StoreFull: if the cache has no room for the new tokens and may not grow.
         """
         for lane in inputs:
+            self.check_position(lane)
             cache.reserve(lane.lane, cache.lengths[lane.lane] + lane.num_new)
         new = self._describe(cache, inputs)
         plan = make_plan(
@@ -241,11 +268,6 @@ class StreamingCausalLM:
             if lane.source:
                 cache.units[lane.lane] = max(cache.units[lane.lane], lane.source[-1][0])
         kinds_3T = np.array(kinds, dtype=np.int64)
-        if self.limit is not None and kinds_3T[1].max() >= self.limit:
-            raise ValueError(
-                f"the stream has reached position {kinds_3T[1].max()}, and model type "
-                f"{self.model.config.model_type!r} has {self.limit} of them: use shorter sources"
-            )
         lanes = [lane.lane for lane in inputs]
         return NewTokens(
             lanes=np.array(lanes),

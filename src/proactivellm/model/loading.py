@@ -14,6 +14,12 @@ from transformers import (
 )
 
 from proactivellm.model.backbone import layer_windows, rope_tables
+from proactivellm.model.precision import (
+    NEEDS_TORCHAO,
+    check_quantized,
+    choose_dtype,
+    quantization_config,
+)
 from proactivellm.model.prompt import StreamSettings, chat_prompt, load_settings
 
 DEFAULT_MODEL = "tatoeba-de-en"
@@ -26,14 +32,15 @@ def bundled_models() -> dict[str, Path]:
 
 
 def load(
-    name: str | Path, device: str, dtype: torch.dtype | None
+    name: str | Path, device: str, dtype: torch.dtype | None, quantization: str = "none"
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, StreamSettings | None, Path | None]:
     """Load model, tokenizer and stream settings.
 
     Args:
         name: bundled name, folder or hub id.
         device: where to put the model.
-        dtype: of the weights; None = fp32 on CPU, that of the file elsewhere.
+        dtype: of the weights; None leaves it to `precision.choose_dtype`.
+        quantization: one of `precision.QUANTIZATIONS`.
 
     Returns:
         Model, tokenizer, settings (None if the folder has none), folder (None for a hub id).
@@ -41,6 +48,10 @@ def load(
     Raises:
         ValueError: naming what is missing and where.
     """
+    config = quantization_config(quantization)
+    # None would wipe the setting of a checkpoint whose weights are stored quantised.
+    quantize = {} if config is None else {"quantization_config": config}
+    dtype = choose_dtype(dtype, device, quantization)
     bundled = bundled_models()
     folder = bundled.get(str(name), Path(name) if Path(name).is_dir() else None)
     source = str(folder or name)
@@ -49,13 +60,16 @@ def load(
             f"no model {str(name)!r}: not a folder here, not a hub id (owner/name), and not "
             f"bundled ({', '.join(bundled) or 'none'})"
         )
-    if dtype is None and torch.device(device).type == "cpu":
-        dtype = torch.float32
     tokenizer = load_tokenizer(source)
     try:
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype or "auto")
-    except (OSError, ValueError, SafetensorError) as error:
-        raise ValueError(f"cannot load a causal LM from {source!r}: {_first_line(error)}") from None
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype or "auto", **quantize)
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
+        reason = _first_line(error)
+        if isinstance(error, ImportError) and "torchao" in reason:  # its weights are stored so
+            reason += f"; {NEEDS_TORCHAO}"
+        raise ValueError(f"cannot load a causal LM from {source!r}: {reason}") from None
+    if quantize:
+        check_quantized(model)
     return model.to(device), tokenizer, load_settings(folder) if folder else None, folder
 
 

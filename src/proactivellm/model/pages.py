@@ -1,4 +1,4 @@
-"""Pages of a store, handed out and taken back: the bookkeeping of a paged cache, without tensors."""
+"""Pages of a store, handed out and taken back: the bookkeeping of a paged cache."""
 
 import heapq
 from collections.abc import Iterable

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from proactivellm.model.layout import Group, Layout
+from proactivellm.model.layout import Layout
 from proactivellm.model.masks import layer_masks, visibility
 
 FEW_NEW = 4  # lanes with at most so many new tokens may share an attention call
@@ -63,6 +63,7 @@ class Part:
     extent: tuple[int, int] | None
     masks: dict[str, Tensor | None]
 
+
 @dataclass(frozen=True, kw_only=True)
 class Joint:
     """All lanes in one masked attention, for models that do their attention by themselves.
@@ -76,6 +77,31 @@ class Joint:
     mask: Tensor | dict[str, Tensor]
 
 
+class Scratch:
+    """Buffers that every layer of every step uses again: fresh ones cost more than filling them."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[str, Tensor] = {}
+
+    def select(self, name: str, rows_NW: Tensor, index_I: Tensor) -> Tensor:
+        """Rows of a matrix, valid until the next call with this name.
+
+        Args:
+            name: of the buffer.
+            rows_NW: the matrix.
+            index_I: rows wanted.
+
+        Returns:
+            [I, W].
+        """
+        size = len(index_I) * rows_NW.shape[1]
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.numel() < size or buffer.dtype != rows_NW.dtype:
+            buffer = self._buffers[name] = rows_NW.new_empty(2 * size)
+        out = buffer[:size].view(len(index_I), -1)
+        return torch.index_select(rows_NW, 0, index_I, out=out)
+
+
 @dataclass(frozen=True, kw_only=True)
 class StepPlan:
     """What a forward writes and attends to.
@@ -84,12 +110,14 @@ class StepPlan:
         slots_T: entry that each new token becomes.
         parts: attention calls; empty for a joint plan.
         layer_types: layer type of each layer, as in the masks.
+        scratch: where a part's keys and values are gathered.
         joint: for models that do their attention by themselves.
     """
 
     slots_T: Tensor
     parts: tuple[Part, ...]
     layer_types: tuple[str, ...]
+    scratch: Scratch
     joint: Joint | None = None
 
 
@@ -102,12 +130,14 @@ class Store:
         page_table: pages of each lane, int64 [lanes, pages].
         contiguous: whether a lane's pages lie side by side.
         kinds: group, position and unit of every entry, int64 [3, N].
+        scratch: of its steps.
     """
 
     page: int
     page_table: np.ndarray
     contiguous: Sequence[bool]
     kinds: Tensor
+    scratch: Scratch
 
 
 def make_plan(
@@ -134,11 +164,15 @@ def make_plan(
     device = store.kinds.device
     slots_T = torch.from_numpy(_new_slots(store, new)).to(device)
     store.kinds[:, slots_T] = torch.from_numpy(new.kinds_3T).to(device)
-    if joint:
-        made = _joint(store, new, layout, windows)
-        return StepPlan(slots_T=slots_T, parts=(), layer_types=layer_types, joint=made)
-    parts = tuple(_part(store, new, group, layout, windows) for group in _groups(new))
-    return StepPlan(slots_T=slots_T, parts=parts, layer_types=layer_types)
+    return StepPlan(
+        slots_T=slots_T,
+        parts=()
+        if joint
+        else tuple(_part(store, new, group, layout, windows) for group in _groups(new)),
+        layer_types=layer_types,
+        scratch=store.scratch,
+        joint=_joint(store, new, layout, windows) if joint else None,
+    )
 
 
 def _new_slots(store: Store, new: NewTokens) -> np.ndarray:
@@ -231,19 +265,15 @@ def _masks(
     if window_free:
         return dict.fromkeys(windows, mask)
     made = layer_masks(mask, query[1], store.kinds[1][slots_BK], windows)
-    return made if isinstance(made, dict) else {"all": made}
+    return {**made} if isinstance(made, dict) else {"all": made}
 
 
-def _joint(
-    store: Store, new: NewTokens, layout: Layout, windows: dict[str, int | None]
-) -> Joint:
+def _joint(store: Store, new: NewTokens, layout: Layout, windows: dict[str, int | None]) -> Joint:
     """One mask [1, 1, T, K] over the entries of all lanes; a lane is a view of its own."""
     device = store.kinds.device
     ends = new.lengths + new.counts
     index = np.arange(len(new.lanes))
-    slots = torch.cat([
-        _entry_slots(store, new.lanes[i : i + 1], int(ends[i]))[0] for i in index
-    ])
+    slots = torch.cat([_entry_slots(store, new.lanes[i : i + 1], int(ends[i]))[0] for i in index])
     query, key = (
         {
             "view": torch.from_numpy(np.repeat(index, repeats)[None]).to(device),

@@ -41,6 +41,8 @@ class Instance:
             was none.
         source_ms: ms until the whole source has arrived, on the clock of `elapsed`; None if not
             recorded.
+        dropped_units: source units that had left the window at the end.
+        dropped_tokens: target tokens that had left the window at the end.
         revisions: every text that was shown, oldest first, for policies that take words back.
 
     Raises:
@@ -63,6 +65,8 @@ class Instance:
     tokens: int | None
     first_token_ms: float | None = None
     source_ms: float | None = None
+    dropped_units: int = 0
+    dropped_tokens: int = 0
     revisions: list[str] | None = None
 
     def __post_init__(self) -> None:
@@ -93,15 +97,16 @@ def write_instance(file: TextIO, instance: Instance) -> None:
 
     Args:
         file: text file open for writing with `encoding="utf-8"`.
-        instance: what to write. Optional fields that are None are left out, except the reference:
+        instance: what to write. Optional fields that are None, and counts of what was dropped that
+            are 0, are left out, except the reference:
             SimulEval takes an absent one for a reference of one word.
 
     Raises:
         ValueError: a number is not finite.
     """
     record = asdict(instance)
-    for key in ("first_token_ms", "source_ms", "revisions"):
-        if record[key] is None:
+    for key in ("first_token_ms", "source_ms", "dropped_units", "dropped_tokens", "revisions"):
+        if record[key] is None or (key.startswith("dropped") and not record[key]):
             del record[key]
     file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
     file.flush()

@@ -30,8 +30,10 @@ class Observation:
         source_finished_B: Whether the whole source has been read, bool.
         entropy_B: Entropy of the next-token distribution in nats, or None when not asked for.
         max_prob_B: Largest next-token probability, or None when not asked for.
-        attention_BU: Share of the source attention on each unit, in reading order; rows sum to 1
-            (prompt and sinks removed) and are 0 beyond the units read. None when not asked for.
+        attention_BU: Share of the source attention on each unit in view, in reading order; rows
+            sum to 1 (prompt and sinks removed) and are 0 beyond the units read. None when not
+            asked for.
+        units_dropped_B: Units read that are no longer in view, int64; None: none.
     """
 
     units_read_B: Tensor
@@ -40,6 +42,14 @@ class Observation:
     entropy_B: Tensor | None = None
     max_prob_B: Tensor | None = None
     attention_BU: Tensor | None = None
+    units_dropped_B: Tensor | None = None
+
+    @property
+    def units_in_view_B(self) -> Tensor:
+        """Units read that the model still sees, int64."""
+        if self.units_dropped_B is None:
+            return self.units_read_B
+        return self.units_read_B - self.units_dropped_B
 
 
 class Policy(ABC):

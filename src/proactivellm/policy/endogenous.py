@@ -177,12 +177,12 @@ class Attention(ThresholdPolicy):
     def statistic(self, observation: Observation) -> Tensor:
         """Return the share of the source attention on the newest units, [B]."""
         attention_BU = self._needed(observation.attention_BU, "attention")
-        units_read_B = observation.units_read_B
+        units_B = observation.units_in_view_B
         unit_U = torch.arange(attention_BU.shape[1], device=attention_BU.device)
-        newest_BU = unit_U >= (units_read_B - self.frontier).unsqueeze(1)
+        newest_BU = unit_U >= (units_B - self.frontier).unsqueeze(1)
         return (attention_BU * newest_BU).sum(dim=1)  # 0 beyond the units read
 
     def _write(self, observation: Observation) -> Tensor:
         # The second condition holds by definition; it keeps rounding out of a share that is 1.
         below_B = self.statistic(observation) < self.threshold
-        return below_B & (observation.units_read_B > self.frontier)
+        return below_B & (observation.units_in_view_B > self.frontier)

@@ -1,10 +1,12 @@
-"""What one lane does next, and what a step's outcome changes: pure functions of its state.
+"""What one lane does next, and what a step's outcome changes: functions of its state alone.
 
 A lane READs unprobed up to what its policy requires, then probes; a probe ends in a WRITE or in a
 wish to READ, whose open entries the next step feeds again.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
 
 from proactivellm.model.causal_lm import LaneInput, SourcePiece
 from proactivellm.model.prompt import PromptIds
@@ -13,47 +15,85 @@ from proactivellm.session.state import SessionState, Write
 from proactivellm.units.unit import Unit
 
 
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """A step of one lane that has not begun.
+
+    Attributes:
+        input: what the lane feeds.
+        units: pending units that it takes.
+        pieces: the source pieces they make.
+    """
+
+    input: LaneInput
+    units: Sequence[Unit]
+    pieces: Sequence[SourcePiece]
+
+
 def plan_step(
-    state: SessionState, lane: int, policy: Policy, prompt: PromptIds
-) -> LaneInput | None:
-    """Take what the lane needs from its pending units and say what it feeds.
+    state: SessionState, lane: int, policy: Policy, prompt: PromptIds, chunk: int
+) -> Planned | None:
+    """Say what the lane needs from its pending units and what it feeds; changes nothing.
 
     Args:
-        state: of the lane; units taken are counted as read.
+        state: of the lane.
         lane: index of the lane.
         policy: says how much must be read before the next word.
         prompt: fixed ids around source and target.
+        chunk: source tokens taken at most, except that one unit always may.
 
     Returns:
-        The lane's part of the next step, or None if it waits for input or is finished.
+        The lane's next step, or None if it waits for input or is finished.
     """
     if state.finished:
         return None
     needed = _needed_units(state, policy)
-    units = _take_units(state, needed)
-    ready = state.source_finished or (needed is not None and state.units_read >= needed)
+    units = _units_to_take(state, needed, chunk)
+    units_read = state.units_read + sum(not unit.is_end for unit in units)
+    source_finished = state.source_finished or any(unit.final for unit in units)
+    ready = source_finished or (needed is not None and units_read >= needed)
     if not units and not ready:
         return None
     pieces = _pieces(state, units, prompt)
-    num_source = state.num_source
-    state.num_source += sum(len(tokens) for _, tokens in pieces)
-    state.read_ids += [t for _, ids in pieces if not hasattr(ids, "dim") for t in ids]
-    if units:
-        state.wants_read = False
-    sequence = [*state.target, *state.draft]
+    fed = [*state.source[state.num_fed :], *pieces]
+    sequence = (
+        state.target[state.settled :] + state.draft[max(0, state.settled - len(state.target)) :]
+    )
     step = LaneInput(
         lane=lane,
-        source=pieces,
-        target=sequence[state.settled :] if ready else (),
-        num_source=num_source,
+        source=fed,
+        target=sequence if ready else (),
+        num_source=state.num_source,
         num_target=state.settled,
         probes=ready,
     )
-    if not step.num_new:  # a bare end marker without closing text, before anything can be probed
-        return None
-    state.forwards += 1
-    state.tokens += step.num_new
-    return step
+    return Planned(input=step, units=units, pieces=pieces)
+
+
+def begin_step(state: SessionState, planned: Planned, keep_features: bool) -> None:
+    """Count what a step takes and feeds as read and fed.
+
+    Args:
+        state: of the lane.
+        planned: from `plan_step`, on the same state.
+        keep_features: whether pieces that are no ids may be wanted again.
+    """
+    step = planned.input
+    for unit in planned.units:
+        state.pending.popleft()
+        state.units_read += not unit.is_end
+        state.source_finished = unit.final
+    if planned.units:
+        state.wants_read = False
+    state.source_tokens += sum(len(tokens) for _, tokens in planned.pieces)
+    state.source += [
+        piece for piece in planned.pieces if keep_features or not hasattr(piece[1], "dim")
+    ]
+    state.num_fed = len(state.source)
+    state.num_source += step.num_new_source
+    if step.num_new:  # not so: a bare end marker without closing text, before anything was probed
+        state.forwards += 1
+        state.tokens += step.num_new
 
 
 def _needed_units(state: SessionState, policy: Policy) -> int | None:
@@ -66,24 +106,30 @@ def _needed_units(state: SessionState, policy: Policy) -> int | None:
     return max(required, state.units_read + state.wants_read)
 
 
-def _take_units(state: SessionState, needed: int | None) -> list[Unit]:
+def _units_to_take(state: SessionState, needed: int | None, chunk: int) -> list[Unit]:
     units: list[Unit] = []
-    while state.pending and not state.source_finished:
-        if needed is not None and state.units_read >= needed:
+    if state.source_finished:
+        return units
+    units_read, num_tokens = state.units_read, 0
+    for unit in islice(state.pending, len(state.pending)):
+        if needed is not None and units_read >= needed:
             break  # a pending end marker too is unread source: decisions may not depend on it
-        unit = state.pending.popleft()
+        num_tokens += len(unit.token_ids if unit.features is None else unit.features)
+        if units and num_tokens > chunk:
+            break
         units.append(unit)
-        state.units_read += not unit.is_end
-        state.source_finished = unit.final
+        units_read += not unit.is_end
+        if unit.final:
+            break
     return units
 
 
 def _pieces(state: SessionState, units: Sequence[Unit], prompt: PromptIds) -> list[SourcePiece]:
-    """Source pieces of a step: prompt first, the closing text with the final unit."""
+    """Source pieces of new units: prompt first, the closing text with the final unit."""
     if not units:
         return []
-    pieces: list[SourcePiece] = [] if state.num_source else [(0, prompt.source_head)]
-    index = state.units_read - sum(not unit.is_end for unit in units)
+    pieces: list[SourcePiece] = [] if state.source_tokens else [(0, prompt.source_head)]
+    index = state.units_read - state.dropped_units
     for unit in units:
         index += not unit.is_end
         pieces.append((index, unit.token_ids if unit.features is None else unit.features))

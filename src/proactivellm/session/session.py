@@ -8,9 +8,11 @@ import torch
 
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.policy.base import Policy
-from proactivellm.session.batch import Batch
+from proactivellm.session.engine import Engine
+from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling
 from proactivellm.session.state import SessionState, Write
+from proactivellm.session.window import Window
 from proactivellm.units.unit import Unit
 
 # What torch and this library raise on a file that is not theirs.
@@ -18,24 +20,29 @@ LOAD_ERRORS = (pickle.UnpicklingError, OSError, EOFError, LookupError, RuntimeEr
 
 
 class Session:
-    """A stream that reads units and writes tokens as its policy decides.
+    """A stream that reads units and writes tokens as its policy decides: an engine of one lane.
 
     Args:
         model: the streaming model.
         policy: READ or WRITE.
         sampling: how tokens are chosen; the model's generation settings if left out.
+        window: what it keeps in view; everything if left out.
     """
 
     def __init__(
-        self, model: StreamingCausalLM, policy: Policy, sampling: Sampling | None = None
+        self,
+        model: StreamingCausalLM,
+        policy: Policy,
+        sampling: Sampling | None = None,
+        window: Window | None = None,
     ) -> None:
-        self._batch = Batch(model, policy, 1, sampling)
-        self._lane = self._batch.open()
+        self._engine = Engine(model, policy, Limits(), sampling, window)
+        self._lane = self._engine.open()
 
     @property
     def state(self) -> SessionState:
         """Counters, ids and flags of the stream, live."""
-        return self._batch.state(self._lane)
+        return self._engine.state(self._lane)
 
     @property
     def text(self) -> str:
@@ -66,11 +73,13 @@ class Session:
             The tokens written because of them; exhaust it before the next units.
 
         Raises:
-            ValueError: if the source is already closed.
+            ValueError: if the source is already closed, or the stream cannot go on.
         """
-        self._batch.push(self._lane, [units] if isinstance(units, Unit) else units)
-        while (writes := self._batch.step()) is not None:
+        self._engine.push(self._lane, [units] if isinstance(units, Unit) else units)
+        while (writes := self._engine.step()) is not None:
             yield from writes
+        if self.state.error is not None:
+            raise ValueError(self.state.error)
 
     def close(self) -> list[Write]:
         """Say that the source is complete, and write the rest; idempotent.
@@ -80,11 +89,23 @@ class Session:
         """
         return [] if self.state.closed else self.push(Unit.end())
 
+    def cancel(self) -> None:
+        """End the stream after its last written token."""
+        self._engine.cancel(self._lane)
+
+    def rollback(self) -> list[Unit]:
+        """Take the stream back to its last written token; it may go on from there.
+
+        Returns:
+            The units that were pushed and not read, now gone from its queue.
+        """
+        return self._engine.rollback(self._lane)
+
     def clone(self) -> "Session":
         """An independent copy that continues from here."""
-        batch = self._batch
-        twin = Session(batch.model, batch.policy, batch.sampling)
-        twin._batch.restore(twin._lane, batch.snapshot(self._lane))
+        engine = self._engine
+        twin = Session(engine.model, engine.policy, engine.sampling, engine.window)
+        twin._engine.restore(twin._lane, engine.snapshot(self._lane))
         return twin
 
     def save(self, path: str | Path) -> None:
@@ -93,16 +114,23 @@ class Session:
         Args:
             path: the file.
         """
-        torch.save(self._batch.snapshot(self._lane), path)
+        torch.save(self._engine.snapshot(self._lane), path)
 
     @classmethod
-    def load(cls, path: str | Path, model: StreamingCausalLM, policy: Policy) -> "Session":
+    def load(
+        cls,
+        path: str | Path,
+        model: StreamingCausalLM,
+        policy: Policy,
+        window: Window | None = None,
+    ) -> "Session":
         """Continue a saved stream.
 
         Args:
             path: from `save`.
             model: the model it was saved with.
             policy: decides from here on.
+            window: what it keeps in view from here on.
 
         Returns:
             The session.
@@ -112,10 +140,10 @@ class Session:
         """
         if not Path(path).is_file():
             raise ValueError(f"{path}: no such file")
-        session = cls(model, policy)
+        session = cls(model, policy, window=window)
         try:
             snapshot = torch.load(path, map_location=model.device, weights_only=True)
-            session._batch.restore(session._lane, snapshot)
+            session._engine.restore(session._lane, snapshot)
         except LOAD_ERRORS as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             raise ValueError(f"{path} holds no session of this model ({reason})") from error

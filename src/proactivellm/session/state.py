@@ -1,6 +1,6 @@
 """What one stream remembers between steps, beside its cache entries: a plain value.
 
-The cache holds `num_source + settled` entries of a lane; the target tokens after the settled ones
+The cache holds `num_source + settled` entries of a lane. The target tokens after the settled ones
 are fed again by the next step (after a READ they see more source: the one-row shift of GPE).
 """
 
@@ -9,6 +9,7 @@ from collections import deque
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from proactivellm.model.causal_lm import SourcePiece
 from proactivellm.output.detokenize import Detokenizer
 from proactivellm.session.sampling import Sampling
 from proactivellm.units.unit import Unit
@@ -46,17 +47,24 @@ class SessionState:
         closed: whether the final unit was pushed.
         source_finished: whether it was read.
         units_read: source units read, a bare end marker not counted.
-        num_source: source tokens read, prompt included.
-        read_ids: source ids read.
+        source: pieces read and still in view, prompt included; features only where a window may
+            feed them again.
+        num_fed: how many of them the cache holds.
+        num_source: source tokens that the cache holds.
+        source_tokens: source tokens read, prompt included.
         settled: target tokens whose entries stay as they are.
         words: target words begun (tokens, where decisions fall at token boundaries).
-        delays: g of every token written, head excluded, end of stream included.
+        delays: g of every token of the target, head excluded, end of stream included.
+        dropped_units: source units that left the window.
+        dropped_tokens: target tokens that left the window.
         draft: tokens hypothesised after the target (policies that draft).
         hypotheses: earlier drafts, oldest first, without what was committed since.
         at_boundary: whether the next token is known to begin a word.
         wants_read: whether the last decision was READ.
         finished: whether the target is complete.
         truncated: whether it was cut at the length limit.
+        cancelled: whether it was ended from outside.
+        error: why it could not go on, if it could not.
         forwards: forwards this stream took part in.
         tokens: tokens it sent through the model.
     """
@@ -69,24 +77,40 @@ class SessionState:
     closed: bool = False
     source_finished: bool = False
     units_read: int = 0
+    source: list[SourcePiece] = field(default_factory=list)
+    num_fed: int = 0
     num_source: int = 0
-    read_ids: list[int] = field(default_factory=list)
+    source_tokens: int = 0
     settled: int = 0
     words: int = 0
     delays: list[int] = field(default_factory=list)
+    dropped_units: int = 0
+    dropped_tokens: int = 0
     draft: list[int] = field(default_factory=list)
     hypotheses: list[list[int]] = field(default_factory=list)
     at_boundary: bool = True
     wants_read: bool = False
     finished: bool = False
     truncated: bool = False
+    cancelled: bool = False
+    error: str | None = None
     forwards: int = 0
     tokens: int = 0
 
     @property
     def num_written(self) -> int:
-        """Target tokens written, head excluded."""
-        return len(self.target) - self.num_head
+        """Target tokens written, head excluded, those that left the window included."""
+        return self.dropped_tokens + len(self.target) - self.num_head
+
+    @property
+    def num_entries(self) -> int:
+        """Entries of the cache that count."""
+        return self.num_source + self.settled
+
+    def history(self) -> list[int]:
+        """Ids read and written that are still in view."""
+        read = [t for _, piece in self.source if not hasattr(piece, "dim") for t in piece]
+        return [*read, *self.target, *self.draft]
 
     def state_dict(self) -> dict[str, Any]:
         """The state as plain values, for saving."""

@@ -1,0 +1,131 @@
+"""The precision of a model's weights: their dtype, and 8-bit weights by torchao.
+
+Names of the command line go in; what `from_pretrained` of transformers takes comes out.
+"""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import torch
+from transformers import PreTrainedModel
+from transformers.utils import is_torchao_available
+
+if TYPE_CHECKING:
+    from transformers import TorchAoConfig
+
+DTYPES = {
+    "auto": None,
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+QUANTIZATIONS = ("none", "int8")
+MIN_TORCHAO = "0.18"  # the first whose int8 weights are of the kind that is kept
+NEEDS_TORCHAO = (
+    f"quantised weights need torchao >= {MIN_TORCHAO}, which the extra `quant` brings: "
+    "pip install 'proactivellm[quant]'"
+)
+MIN_SHARE = 0.5  # of the weights that int8 is meant for; experts are often no linear layers
+
+
+def parse_dtype(name: str) -> torch.dtype | None:
+    """Reads the name of a dtype.
+
+    Args:
+        name: one of DTYPES.
+
+    Returns:
+        The dtype; None for `auto`.
+
+    Raises:
+        ValueError: for any other name.
+    """
+    if name not in DTYPES:
+        raise ValueError(f"unknown dtype {name!r}: choose {_either(DTYPES)}")
+    return DTYPES[name]
+
+
+def choose_dtype(
+    dtype: torch.dtype | None, device: str, quantization: str = "none"
+) -> torch.dtype | None:
+    """The dtype to load weights in; that to compute in, where the weights have 8 bits.
+
+    Args:
+        dtype: asked for; None leaves it to the device: fp32 on a CPU, and elsewhere that of the
+            file, or bf16 for 8-bit weights.
+        device: where the model will be.
+        quantization: one of QUANTIZATIONS.
+
+    Returns:
+        The dtype; None = that of the file.
+
+    Raises:
+        ValueError: for 8-bit weights in fp16.
+    """
+    if dtype is None and torch.device(device).type == "cpu":
+        return torch.float32
+    if quantization == "none":
+        return dtype
+    if dtype == torch.float16:
+        # The product with integers up to 128 is scaled only afterwards, and passes 65504 before.
+        raise ValueError("int8 weights overflow in float16: choose bfloat16 or float32")
+    return dtype or torch.bfloat16
+
+
+def quantization_config(quantization: str) -> "TorchAoConfig | None":
+    """What transformers is to do to the weights.
+
+    int8 keeps the weights of linear layers as 8-bit integers with an fp32 scale per row, and
+    computes in the dtype of the model. Embeddings and the output layer, often one and the same
+    tensor, stay as they are.
+
+    Args:
+        quantization: one of QUANTIZATIONS.
+
+    Returns:
+        For `from_pretrained`; None for `none`.
+
+    Raises:
+        ValueError: for any other name, or without torchao.
+    """
+    if quantization not in QUANTIZATIONS:
+        choices = _either(QUANTIZATIONS)
+        raise ValueError(f"unknown quantization {quantization!r}: choose {choices}")
+    if quantization == "none":
+        return None
+    if not is_torchao_available(MIN_TORCHAO):
+        raise ValueError(NEEDS_TORCHAO)
+    from torchao.quantization import Int8WeightOnlyConfig
+    from transformers import TorchAoConfig
+
+    # Its settings for torch.compile, which is not used here, would hold for the whole process.
+    return TorchAoConfig(Int8WeightOnlyConfig(set_inductor_config=False))
+
+
+def check_quantized(model: PreTrainedModel) -> None:
+    """Refuse a model of which quantisation leaves most as it was, such as fused experts.
+
+    Args:
+        model: loaded with a `quantization_config`.
+
+    Raises:
+        ValueError: saying how much was quantised.
+    """
+    from torchao.utils import TorchAOBaseTensor
+
+    kept = [module for module in model.modules() if isinstance(module, torch.nn.Embedding)]
+    kept.append(model.get_output_embeddings())
+    outside = {id(parameter) for module in kept for parameter in module.parameters()}
+    weights = [p for p in model.parameters() if p.dim() > 1 and id(p) not in outside]
+    quantised = sum(p.numel() for p in weights if isinstance(p, TorchAOBaseTensor))
+    share = quantised / max(sum(p.numel() for p in weights), 1)
+    if share < MIN_SHARE:
+        raise ValueError(
+            f"model type {model.config.model_type!r} cannot be quantised: int8 is for linear "
+            f"layers, and they hold {share:.0%} of its weights (embeddings apart)"
+        )
+
+
+def _either(names: Iterable[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} or {last}"

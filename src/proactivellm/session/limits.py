@@ -1,0 +1,36 @@
+"""What an engine holds and does at most, and how it says so."""
+
+from dataclasses import dataclass
+
+
+class QueueFull(RuntimeError):
+    """A stream's input queue is full: push again after a step."""
+
+
+class EngineFull(RuntimeError):
+    """No stream can be admitted now: release one first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What an engine holds and does at most.
+
+    Attributes:
+        streams: streams open at once.
+        entries: cache entries (tokens) of all streams together, preallocated; None = as many as
+            it takes.
+        step_tokens: tokens of one forward, which bounds how long a step takes. One stream may
+            exceed it where a single unit or its window is longer.
+        pending: units that a stream may have pushed and not read; None = any number.
+    """
+
+    streams: int = 1
+    entries: int | None = None
+    step_tokens: int = 2048
+    pending: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("streams", "step_tokens", "pending"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value}: give at least 1")

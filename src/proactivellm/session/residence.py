@@ -1,0 +1,107 @@
+"""Whose entries are in the cache, and whose had to leave it because it was full."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from proactivellm.model.cache import ArrivalCache
+from proactivellm.model.pages import StoreFull
+
+Entries = dict[str, Any]  # from ArrivalCache.snapshot
+
+
+class Residence:
+    """Admits lanes to a cache of limited size; parks the entries of others in host memory.
+
+    A lane that is parked waits until there is room. One that is in the cache and grows goes
+    before: idle lanes make way, then the youngest.
+
+    Args:
+        cache: the cache.
+    """
+
+    def __init__(self, cache: ArrivalCache) -> None:
+        self.cache = cache
+        self.parked: dict[int, Entries] = {}
+        self._admitted: dict[int, None] = {}  # lanes in the cache, oldest first
+
+    def forget(self, lane: int) -> None:
+        """Drop a lane's entries.
+
+        Args:
+            lane: which one.
+        """
+        self.parked.pop(lane, None)
+        self._admitted.pop(lane, None)
+        self.cache.clear(lane)
+
+    def snapshot(self, lane: int) -> Entries:
+        """A lane's entries, wherever they are.
+
+        Args:
+            lane: which one.
+        """
+        return self.parked[lane] if lane in self.parked else self.cache.snapshot(lane)
+
+    def restore(self, lane: int, entries: Entries) -> None:
+        """Put entries into a lane; they are parked if the cache has no room now.
+
+        Args:
+            lane: which one, empty.
+            entries: from `snapshot`.
+
+        Raises:
+            ValueError: if they are of another model.
+        """
+        try:
+            self.cache.restore(lane, entries)
+            self._admitted.setdefault(lane)
+        except StoreFull:
+            self.parked[lane] = entries
+
+    def admit(self, lane: int, length: int, idle: Sequence[int], others: Sequence[int]) -> bool:
+        """Make sure that a lane is in the cache, with pages for so many entries.
+
+        Args:
+            lane: which one.
+            length: entries.
+            idle: lanes that have nothing to do now.
+            others: all lanes that may be parked, `idle` included.
+
+        Returns:
+            False if it has to wait for others.
+
+        Raises:
+            StoreFull: if the whole cache is too small for it.
+        """
+        cache = self.cache
+        resident = lane in self._admitted
+        victims = [v for v in idle if cache.pages[v]]
+        if resident:
+            youngest = [v for v in reversed(self._admitted) if v in others and v not in idle]
+            victims += [v for v in youngest if cache.pages[v]]
+        missing = cache.missing_pages(lane, length)
+        if not cache.may_grow:
+            reach = cache.pool.num_free + sum(len(cache.pages[v]) for v in victims)
+            if missing > reach:
+                if len(cache.pages[lane]) + missing > cache.pool.num_pages:
+                    raise StoreFull(
+                        f"the stream needs {length} cache entries and the engine has "
+                        f"{cache.num_entries}: give it more, or the stream a window"
+                    )
+                return False
+            while missing > cache.pool.num_free:
+                self._park(victims.pop(0))
+        if lane in self.parked:
+            cache.restore(lane, self.parked.pop(lane))
+        cache.reserve(lane, length)
+        self._admitted.setdefault(lane)
+        return True
+
+    def _park(self, lane: int) -> None:
+        entries = self.cache.snapshot(lane)
+        self.forget(lane)
+        self.parked[lane] = {
+            **entries,
+            "keys": [keys.cpu() for keys in entries["keys"]],
+            "values": [values.cpu() for values in entries["values"]],
+        }

@@ -1,0 +1,103 @@
+"""Bounded streams: what a lane forgets, so that memory and time per step stay constant.
+
+When source or target outgrow their window, the oldest half is dropped and what is kept is fed
+again from position 0: a sliding window with recomputation (Xiao et al. 2024, arXiv 2309.17453),
+recomputed once per half window instead of at every token. Positions and their distances therefore
+stay in the range of the window, in every model family, and the first kept entries are the sinks
+that attention falls on, as in training. The prompt always stays.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from proactivellm.session.state import SessionState
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """How much of a stream stays in view.
+
+    Attributes:
+        source: source tokens at most, prompt included; half stay when they are outgrown.
+        target: target tokens at most, head included; likewise.
+        sinks: first source units and first target tokens that stay for good, besides the prompt.
+    """
+
+    source: int = 512
+    target: int = 512
+    sinks: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("source", "target"):
+            if getattr(self, name) < 2:
+                raise ValueError(f"{name}={getattr(self, name)}: a window holds at least 2 tokens")
+        if self.sinks < 0:
+            raise ValueError(f"sinks={self.sinks}: give 0 or more")
+
+
+def trim(state: SessionState, window: Window, incoming: int, starts: Sequence[bool]) -> bool:
+    """Drop the oldest of a stream that would outgrow its window; what stays is to be fed again.
+
+    Target tokens go with the source they were written from: those predicted when nothing that
+    stays had been read. A draft is never cut.
+
+    Args:
+        state: of the lane; changed.
+        window: how much may stay.
+        incoming: source tokens about to be read.
+        starts: by token id, whether it begins a word; the target is cut before one.
+
+    Returns:
+        Whether anything was dropped: the cache of the lane is void then.
+    """
+    source, target = state.num_source + incoming, len(state.target)
+    if state.draft or (source <= window.source and target <= window.target):
+        return False
+    units = target_cut = 0
+    if source > window.source:
+        room = window.source - max(incoming, window.source // 2)
+        units = _drop_units(state, room, window.sinks)
+        target_cut = sum(g <= state.dropped_units + window.sinks for g in state.delays)
+    if target > window.target:
+        target_cut = max(target_cut, target - state.num_head - window.target // 2)
+    tokens = _drop_tokens(state, target_cut, window.sinks, starts)
+    if not units and not tokens:
+        return False
+    state.num_fed = state.num_source = state.settled = 0
+    return True
+
+
+def _drop_units(state: SessionState, room: int, sinks: int) -> int:
+    """Drop the oldest units until the rest fits; prompt, sinks and the newest unit stay."""
+    room -= sum(len(tokens) for unit, tokens in state.source if unit <= sinks)
+    newest = state.units_read - state.dropped_units
+    first = newest + 1
+    for unit, tokens in reversed(state.source):
+        room -= len(tokens)
+        if unit <= sinks or (room < 0 and unit < first <= newest):
+            break
+        first = unit
+    dropped = max(0, first - sinks - 1)
+    state.source = [
+        (unit if unit <= sinks else unit - dropped, tokens)
+        for unit, tokens in state.source
+        if unit <= sinks or unit >= first
+    ]
+    state.dropped_units += dropped
+    return dropped
+
+
+def _drop_tokens(state: SessionState, count: int, sinks: int, starts: Sequence[bool]) -> int:
+    """Drop target tokens after head and sinks, up to `count` from the start and to a whole word."""
+    first = state.num_head + sinks
+    stop = state.num_head + count
+    last = len(state.target)
+    while first < stop < last and not starts[state.target[stop]]:
+        stop += 1
+    if stop <= first:
+        return 0
+    dropped = min(stop, last) - first
+    del state.target[first : first + dropped]
+    del state.delays[sinks : sinks + dropped]
+    state.dropped_tokens += dropped
+    return dropped
