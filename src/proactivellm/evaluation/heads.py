@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from proactivellm import schedule
-from proactivellm.model.causal_lm import LaneInput, SourcePiece, StreamingCausalLM
+from proactivellm.model.causal_lm import StreamingCausalLM
+from proactivellm.model.lanes import LaneInput, SourcePiece
 from proactivellm.model.probe import unit_attention_by_head
 from proactivellm.pipeline import Job, run_streams
 from proactivellm.policy.fixed import Offline

@@ -99,12 +99,13 @@ def _by_parts(
     return result_THD[None]
 
 
-def _entries(store: Tensor, part: Part, scratch: Scratch, name: str) -> Tensor:
+def _entries(store: Tensor, part: Part, scratch: Scratch | None, name: str) -> Tensor:
     """Keys or values of a part, [B, G, K, D] of the store [1, G, N, D]; a view if possible."""
     if part.extent is not None:
         return store[:, :, slice(*part.extent)]
     rows_NW = store[0].transpose(0, 1).flatten(1)
-    chosen = scratch.select(name, rows_NW, part.slots.flatten())
+    slots = part.slots.flatten()
+    chosen = rows_NW[slots] if scratch is None else scratch.select(name, rows_NW, slots)
     return chosen.view(*part.slots.shape, store.shape[1], -1).transpose(1, 2)
 
 

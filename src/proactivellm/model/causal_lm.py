@@ -8,11 +8,9 @@ H = heads, V = vocabulary, D = model width.
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -27,62 +25,14 @@ from proactivellm.model.backbone import (
     project,
 )
 from proactivellm.model.cache import ArrivalCache
+from proactivellm.model.lanes import LaneInput, NewTokens, pack_lanes
 from proactivellm.model.law import check_law
 from proactivellm.model.layout import Group
-from proactivellm.model.plan import NewTokens, make_plan
+from proactivellm.model.plan import StepPlan, make_plan
 from proactivellm.model.probe import AttentionProbe
 from proactivellm.model.prompt import StreamSettings, encode_prompt
+from proactivellm.model.static import StaticSteps, StepOutput
 from proactivellm.output import detokenize
-
-SourcePiece = tuple[int, Sequence[int] | Tensor]  # unit index, token ids or features [n, D]
-
-
-@dataclass(frozen=True, kw_only=True)
-class LaneInput:
-    """What one lane brings to a step.
-
-    Attributes:
-        lane: which lane of the cache.
-        source: newly read pieces, in order.
-        target: target ids whose entries are not settled yet, in order.
-        num_source: source tokens of the lane before this step.
-        num_target: settled target tokens of the lane before this step.
-        probes: whether the last target token asks for a distribution.
-    """
-
-    lane: int
-    source: Sequence[SourcePiece] = ()
-    target: Sequence[int] = ()
-    num_source: int = 0
-    num_target: int = 0
-    probes: bool = False
-
-    @property
-    def num_new_source(self) -> int:
-        """Source tokens in this step."""
-        return sum(len(tokens) for _, tokens in self.source)
-
-    @property
-    def num_new(self) -> int:
-        """Tokens in this step."""
-        return self.num_new_source + len(self.target)
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepOutput:
-    """What the probing lanes get back, in the order of the step's inputs.
-
-    Attributes:
-        logits_PV: next-token logits.
-        weights_LPHK: attention of the probing tokens, if asked for.
-        unit_PK: unit of the entries attended to; 0 = prompt or target, -1 = not in use.
-        num_units: most units that a probing lane has in its cache.
-    """
-
-    logits_PV: Tensor
-    weights_LPHK: Tensor | None
-    unit_PK: Tensor | None
-    num_units: int
 
 
 class StreamingCausalLM:
@@ -119,6 +69,7 @@ class StreamingCausalLM:
         self._unused_mask = mask if "all" in self.windows else dict.fromkeys(self.windows, mask)
         self.limit = position_limit(model.config)
         self.folder: Path | None = None
+        self.static: StaticSteps | None = None
 
     @classmethod
     def from_pretrained(
@@ -234,22 +185,20 @@ class StreamingCausalLM:
         for lane in inputs:
             self.check_position(lane)
             cache.reserve(lane.lane, cache.lengths[lane.lane] + lane.num_new)
-        new = self._describe(cache, inputs)
+            if lane.source:
+                cache.units[lane.lane] = max(cache.units[lane.lane], lane.source[-1][0])
+        new = pack_lanes(inputs, cache.lengths, self.layout)
+        probing = [i for i, lane in enumerate(inputs) if lane.probes]
+        num_units = max((cache.units[inputs[i].lane] for i in probing), default=0)
+        if self.static is not None and self.static.takes(new):
+            return self.static.run(cache, new, probing, num_units, attention)
         plan = make_plan(
             cache.store(), new, self.layout, self.windows, self.layer_types, joint=self.joint
         )
-        cache.plan = plan
-        probing = [i for i, lane in enumerate(inputs) if lane.probes]
-        rows = (new.first + new.counts - 1)[probing].tolist()
-        kwargs: dict[str, Any] = {"past_key_values": cache, "use_cache": True}
-        if not self.joint:
-            kwargs["plan"] = plan
+        rows = new.last[probing].tolist()
         probe = AttentionProbe(plan, probing, rows) if attention and probing else None
-        if probe is not None:
-            kwargs["probe"] = probe
-        masks = plan.joint.mask if plan.joint is not None else self._unused_mask
         position_1T = torch.from_numpy(new.kinds_3T[1:2]).to(self.device)
-        hidden_1TD = hidden_states(self.model, self._embed(inputs), position_1T, masks, **kwargs)
+        hidden_1TD = self.attend(cache, plan, self._embed(new), position_1T, probe)
         if not probing:
             return None
         chosen = hidden_1TD[0, torch.tensor(rows, device=self.device)]
@@ -257,54 +206,42 @@ class StreamingCausalLM:
             logits_PV=project(self.model, chosen).float(),
             weights_LPHK=None if probe is None else probe.weights(),
             unit_PK=None if probe is None else probe.units(cache.kinds[2]),
-            num_units=max(cache.units[inputs[i].lane] for i in probing),
+            num_units=num_units,
         )
 
-    def _describe(self, cache: ArrivalCache, inputs: Sequence[LaneInput]) -> NewTokens:
-        """What the new tokens of all lanes are, packed."""
-        kinds: tuple[list[int], list[int], list[int]] = ([], [], [])
-        for lane in inputs:
-            self._describe_lane(lane, *kinds)
-            if lane.source:
-                cache.units[lane.lane] = max(cache.units[lane.lane], lane.source[-1][0])
-        kinds_3T = np.array(kinds, dtype=np.int64)
-        lanes = [lane.lane for lane in inputs]
-        return NewTokens(
-            lanes=np.array(lanes),
-            counts=np.array([lane.num_new for lane in inputs]),
-            lengths=np.array([cache.lengths[lane] for lane in lanes]),
-            kinds_3T=kinds_3T,
-        )
+    def attend(
+        self,
+        cache: ArrivalCache,
+        plan: StepPlan,
+        embeddings_1TD: Tensor,
+        position_1T: Tensor,
+        probe: AttentionProbe | None,
+    ) -> Tensor:
+        """Run the decoder along a plan.
 
-    def _describe_lane(
-        self, lane: LaneInput, groups: list[int], positions: list[int], units: list[int]
-    ) -> None:
-        num_source = lane.num_source
-        for unit, tokens in lane.source:
-            count = len(tokens)
-            first = self.layout.position(Group.SOURCE, num_source, lane.num_target)
-            groups += [int(Group.SOURCE)] * count
-            positions += range(first, first + count)
-            units += [unit] * count
-            num_source += count
-        count = len(lane.target)
-        first = self.layout.position(Group.TARGET, num_source, lane.num_target)
-        groups += [int(Group.TARGET)] * count
-        positions += range(first, first + count)
-        units += [0] * count
+        Args:
+            cache: new entries are written into it.
+            plan: of the step.
+            embeddings_1TD: of the new tokens.
+            position_1T: theirs.
+            probe: collects attention weights.
 
-    def _embed(self, inputs: Sequence[LaneInput]) -> Tensor:
+        Returns:
+            Last hidden states [1, T, D].
+        """
+        cache.plan = plan
+        kwargs: dict[str, Any] = {"past_key_values": cache, "use_cache": True}
+        if plan.joint is None:
+            kwargs["plan"] = plan
+        if probe is not None:
+            kwargs["probe"] = probe
+        masks = plan.joint.mask if plan.joint is not None else self._unused_mask
+        return hidden_states(self.model, embeddings_1TD, position_1T, masks, **kwargs)
+
+    def _embed(self, new: NewTokens) -> Tensor:
         """Input embeddings [1, T, D]: token ids and features alike."""
-        ids: list[int] = []
-        features: list[tuple[int, Tensor]] = []
-        for lane in inputs:
-            for tokens in [*(tokens for _, tokens in lane.source), lane.target]:
-                if isinstance(tokens, Tensor):
-                    features.append((len(ids), tokens))
-                    ids += [0] * len(tokens)
-                else:
-                    ids += tokens
-        embeddings_1TD = self.model.get_input_embeddings()(torch.tensor([ids], device=self.device))
-        for at, values in features:
+        ids_1T = torch.from_numpy(new.ids[None]).to(self.device)
+        embeddings_1TD = self.model.get_input_embeddings()(ids_1T)
+        for at, values in new.features:
             embeddings_1TD[0, at : at + len(values)] = values.to(embeddings_1TD)
         return embeddings_1TD

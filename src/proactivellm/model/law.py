@@ -73,7 +73,7 @@ def _streamed_logits(streaming: "StreamingCausalLM", ids: list[int]) -> tuple[Te
     A probe is taken back after each source token, and what is written stands between the halves
     of the source in the cache.
     """
-    from proactivellm.model.causal_lm import LaneInput
+    from proactivellm.model.lanes import LaneInput
 
     source, (first, second) = ids[:NUM_SOURCE], ids[NUM_SOURCE:]
     g = [NUM_SOURCE // 2, NUM_SOURCE]

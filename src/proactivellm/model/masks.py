@@ -6,6 +6,8 @@ position. Training compares stamps of whole sequences, inference those of new to
 cache: one rule for both (DESIGN section 1).
 """
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -31,13 +33,19 @@ def visibility(
     Returns:
         bool [B, 1, Q, K].
     """
-    table = torch.tensor(layout.attends, device=query["group"].device)
+    table = _table(layout.attends, query["group"].device)
     allowed = table[query["group"][:, :, None], key["group"][:, None, :]]
     allowed &= key["arrival"][:, None, :] <= query["arrival"][:, :, None]
     if "view" in query:
         view_q, view_k = query["view"][:, :, None], key["view"][:, None, :]
         allowed &= (view_k == view_q) | ((view_k == SHARED) & (view_q != PADDING))
     return allowed[:, None]
+
+
+@functools.cache  # made once: a step that is captured may copy nothing to the device
+def _table(attends: tuple[tuple[bool, ...], ...], device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.tensor(attends, device=device)
 
 
 def within_window(query_position: Tensor, key_position: Tensor, window: int) -> Tensor:

@@ -13,33 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from proactivellm.model.lanes import NewTokens
 from proactivellm.model.layout import Layout
 from proactivellm.model.masks import layer_masks, visibility
 
 FEW_NEW = 4  # lanes with at most so many new tokens may share an attention call
 FEW_ENTRIES = 256  # lanes with at most so many entries may share an attention call
-
-
-@dataclass(frozen=True, kw_only=True)
-class NewTokens:
-    """The new tokens of a step, packed lane after lane.
-
-    Attributes:
-        lanes: lane of each of the step's inputs.
-        counts: new tokens of each.
-        lengths: entries each had before.
-        kinds_3T: group, position and unit of every new token.
-    """
-
-    lanes: np.ndarray
-    counts: np.ndarray
-    lengths: np.ndarray
-    kinds_3T: np.ndarray
-
-    @property
-    def first(self) -> np.ndarray:
-        """Packed index of the first new token of each input."""
-        return np.cumsum(self.counts) - self.counts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,14 +89,14 @@ class StepPlan:
         slots_T: entry that each new token becomes.
         parts: attention calls; empty for a joint plan.
         layer_types: layer type of each layer, as in the masks.
-        scratch: where a part's keys and values are gathered.
+        scratch: where a part's keys and values are gathered; None: in new buffers.
         joint: for models that do their attention by themselves.
     """
 
     slots_T: Tensor
     parts: tuple[Part, ...]
     layer_types: tuple[str, ...]
-    scratch: Scratch
+    scratch: Scratch | None
     joint: Joint | None = None
 
 
@@ -162,7 +141,7 @@ def make_plan(
         The plan.
     """
     device = store.kinds.device
-    slots_T = torch.from_numpy(_new_slots(store, new)).to(device)
+    slots_T = torch.from_numpy(new_slots(store, new)).to(device)
     store.kinds[:, slots_T] = torch.from_numpy(new.kinds_3T).to(device)
     return StepPlan(
         slots_T=slots_T,
@@ -175,15 +154,16 @@ def make_plan(
     )
 
 
-def _new_slots(store: Store, new: NewTokens) -> np.ndarray:
+def new_slots(store: Store, new: NewTokens) -> np.ndarray:
+    """Entry of the store that each new token becomes, [T].
+
+    Args:
+        store: has pages for them.
+        new: the step's tokens.
+    """
     lane_T = np.repeat(new.lanes, new.counts)
-    place_T = _places(new)
+    place_T = new.places
     return store.page_table[lane_T, place_T // store.page] * store.page + place_T % store.page
-
-
-def _places(new: NewTokens) -> np.ndarray:
-    """Place of every new token among the entries of its lane, [T]: its stamp of arrival."""
-    return np.arange(new.counts.sum()) + np.repeat(new.lengths - new.first, new.counts)
 
 
 def _groups(new: NewTokens) -> Iterable[np.ndarray]:
@@ -246,25 +226,50 @@ def _masks(
     layout: Layout,
     windows: dict[str, int | None],
 ) -> dict[str, Tensor | None]:
-    """The rule of training, with the place in the lane as the stamp of arrival."""
+    """`entry_masks`, except where all that arrived is visible."""
     device = slots_BK.device
-    lanes, num_new = stamp_BQ.shape
+    stamps = torch.from_numpy(stamp_BQ).to(device)
     window_free = all(window is None for window in windows.values())
     sees_all = all(all(layout.attends[int(group)]) for group in np.unique(query_3BQ[0]))
-    stamps = torch.from_numpy(stamp_BQ).to(device)
-    entry_K = torch.arange(slots_BK.shape[1], device=device)
-    if window_free and sees_all and num_new == 1:  # all that arrived is visible
-        mask = None if lanes == 1 else (entry_K <= stamps[:, :, None])[:, None]
-        return dict.fromkeys(windows, mask)
+    if window_free and sees_all and stamp_BQ.shape[1] == 1:
+        if len(stamp_BQ) == 1:
+            return dict.fromkeys(windows)
+        entry_K = torch.arange(slots_BK.shape[1], device=device)
+        return dict.fromkeys(windows, (entry_K <= stamps[:, :, None])[:, None])
     query = torch.from_numpy(query_3BQ).to(device)
+    return entry_masks(store.kinds, slots_BK, query, stamps, layout, windows)
+
+
+def entry_masks(
+    kinds_3N: Tensor,
+    slots_BK: Tensor,
+    query_3BQ: Tensor,
+    stamp_BQ: Tensor,
+    layout: Layout,
+    windows: dict[str, int | None],
+) -> dict[str, Tensor | None]:
+    """The rule of training, with the place in the lane as the stamp of arrival.
+
+    Args:
+        kinds_3N: group, position and unit of every entry of the store.
+        slots_BK: entries of each lane, in their order.
+        query_3BQ: kinds of its new tokens.
+        stamp_BQ: their places among the entries.
+        layout: which group may attend to which.
+        windows: sliding window per layer type; None = full attention.
+
+    Returns:
+        bool [B, 1, Q, K] per layer type.
+    """
+    entry_K = torch.arange(slots_BK.shape[1], device=slots_BK.device)
     mask = visibility(
         layout,
-        {"group": query[0], "arrival": stamps},
-        {"group": store.kinds[0][slots_BK], "arrival": entry_K.expand(lanes, -1)},
+        {"group": query_3BQ[0], "arrival": stamp_BQ},
+        {"group": kinds_3N[0][slots_BK], "arrival": entry_K.expand(len(slots_BK), -1)},
     )
-    if window_free:
+    if all(window is None for window in windows.values()):
         return dict.fromkeys(windows, mask)
-    made = layer_masks(mask, query[1], store.kinds[1][slots_BK], windows)
+    made = layer_masks(mask, query_3BQ[1], kinds_3N[1][slots_BK], windows)
     return {**made} if isinstance(made, dict) else {"all": made}
 
 
@@ -280,7 +285,7 @@ def _joint(store: Store, new: NewTokens, layout: Layout, windows: dict[str, int 
             "arrival": torch.from_numpy(stamps[None]).to(device),
         }
         for repeats, stamps in (
-            (new.counts, _places(new)),
+            (new.counts, new.places),
             (ends, np.concatenate([np.arange(end) for end in ends])),
         )
     )

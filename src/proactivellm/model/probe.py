@@ -20,20 +20,26 @@ class AttentionProbe:
     Args:
         plan: of the forward.
         probing: indices of the inputs that probe.
-        rows: packed index of the last token of each of them.
+        rows: packed index of the last token of each of them; only a joint plan asks for it.
     """
 
     def __init__(self, plan: StepPlan, probing: Sequence[int], rows: Sequence[int]) -> None:
         device = plan.slots_T.device
         self.plan = plan
-        self.rows_P = torch.tensor(rows, device=device)
-        chosen = [
-            [(b, probing.index(i)) for b, i in enumerate(part.inputs.tolist()) if i in probing]
-            for part in plan.parts
-        ]
-        self.lanes = [torch.tensor([b for b, _ in part], device=device) for part in chosen]
-        order = [p for part in chosen for _, p in part]
-        self.order_P = torch.tensor(order or list(range(len(rows))), device=device).argsort()
+        self.num_probing = len(probing)
+        self.rows_P = None if plan.joint is None else torch.tensor(rows, device=device)
+        self.lanes: list[Tensor | slice | None] = []  # of each part: all, some, none
+        order: list[int] = []
+        for part in plan.parts:
+            inputs = part.inputs.tolist()
+            found = [b for b, i in enumerate(inputs) if i in probing]
+            order += [probing.index(inputs[b]) for b in found]
+            if len(found) == len(inputs):
+                self.lanes.append(slice(None))
+            else:
+                self.lanes.append(torch.tensor(found, device=device) if found else None)
+        in_order = order == sorted(order)
+        self.order_P = None if in_order else torch.tensor(order, device=device).argsort()
         self.captured: list[Tensor] = []
 
     def capture(
@@ -56,12 +62,10 @@ class AttentionProbe:
             **extras: `cap` and `sinks`, of families that have them.
         """
         lanes = self.lanes[part]
-        if not len(lanes):
+        if lanes is None:
             return
-        if len(lanes) < len(query):
-            query, key = query[lanes], key[lanes]
-            mask = None if mask is None else mask[lanes]
-        mask = None if mask is None else mask[:, :, -1:]
+        query, key = query[lanes], key[lanes]
+        mask = None if mask is None else mask[lanes][:, :, -1:]
         weights = attention_weights(query[:, :, -1:], key, mask, scaling, **extras)
         self.captured.append(weights[:, :, 0])
 
@@ -77,6 +81,7 @@ class AttentionProbe:
             scaling: of the scores.
             **extras: `cap` and `sinks`, of families that have them.
         """
+        assert self.rows_P is not None
         mask = None if mask is None else mask[:, :, self.rows_P]
         weights = attention_weights(query[:, :, self.rows_P], key, mask, scaling, **extras)
         self.captured.append(weights[0].transpose(0, 1))
@@ -92,7 +97,7 @@ class AttentionProbe:
                 "this model family does its attention by itself, so that it cannot be looked at: "
                 "take a policy that needs no attention, such as entropy"
             )
-        parts = sum(len(lanes) > 0 for lanes in self.lanes) or 1
+        parts = sum(lanes is not None for lanes in self.lanes) or 1
         layers = [
             self._join(self.captured[first : first + parts], 0.0)
             for first in range(0, len(self.captured), parts)
@@ -106,10 +111,10 @@ class AttentionProbe:
             unit_N: unit of every entry of the store.
         """
         if self.plan.joint is not None:
-            return unit_N[self.plan.joint.slots].expand(len(self.rows_P), -1)
+            return unit_N[self.plan.joint.slots].expand(self.num_probing, -1)
         found = []
         for part, lanes in zip(self.plan.parts, self.lanes, strict=True):
-            if len(lanes):
+            if lanes is not None:
                 place_K = torch.arange(part.slots.shape[1], device=unit_N.device)
                 in_use = place_K < part.ends[lanes][:, None]
                 found.append(torch.where(in_use, unit_N[part.slots[lanes]], -1))
@@ -118,8 +123,9 @@ class AttentionProbe:
     def _join(self, parts: Sequence[Tensor], fill: float) -> Tensor:
         """Rows of all parts in the order of the inputs, padded at the end."""
         longest = max(part.shape[-1] for part in parts)
-        padded = [F.pad(part, (0, longest - part.shape[-1]), value=fill) for part in parts]
-        return torch.cat(padded)[self.order_P]
+        rows = [F.pad(part, (0, longest - part.shape[-1]), value=fill) for part in parts]
+        joined = torch.cat(rows) if len(rows) > 1 else rows[0]
+        return joined if self.order_P is None else joined[self.order_P]
 
 
 def unit_attention(

@@ -7,7 +7,8 @@ that waits for input is not looked at. What a stream writes does not depend on t
 from collections.abc import Iterable
 from typing import Any
 
-from proactivellm.model.causal_lm import LaneInput, StreamingCausalLM
+from proactivellm.model.causal_lm import StreamingCausalLM
+from proactivellm.model.lanes import LaneInput
 from proactivellm.model.pages import StoreFull
 from proactivellm.output.detokenize import Detokenizer
 from proactivellm.policy.base import DraftPolicy, Policy
@@ -247,9 +248,8 @@ class Engine:
                 continue
             step = planned.input
             try:
-                if (inputs and tokens + step.num_new > self.limits.step_tokens) or not (
-                    self._has_room_for(step, [i.lane for i in inputs])
-                ):
+                too_much = inputs and tokens + step.num_new > self.limits.step_tokens
+                if too_much or not self._has_room_for(step, inputs):
                     deferred.append(lane)
                     continue
             except (StoreFull, ValueError) as error:
@@ -276,14 +276,16 @@ class Engine:
                 lanes.begin_step(state, planned, self.window is not None)  # it read nothing
         return None
 
-    def _has_room_for(self, step: LaneInput, busy: list[int]) -> bool:
+    def _has_room_for(self, step: LaneInput, begun: list[LaneInput]) -> bool:
         """Find pages for a lane's new tokens; idle lanes, then the youngest, make way."""
         self.model.check_position(step)
-        taken = {*busy, step.lane}
+        length = self.state(step.lane).num_entries + step.num_new
+        if self.residence.fits(step.lane, length):
+            return True
+        taken = {step.lane, *(other.lane for other in begun)}
         others = [lane for lane, state in enumerate(self.states) if state and lane not in taken]
         idle = [lane for lane in others if lane not in self._active]
-        length = self.state(step.lane).num_entries + step.num_new
-        return self.residence.admit(step.lane, length, idle, others)
+        return self.residence.make_room(step.lane, length, idle, others)
 
     def _fail(self, lane: int, reason: str) -> Write:
         state = self.state(lane)

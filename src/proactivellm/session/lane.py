@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from proactivellm.model.causal_lm import LaneInput, SourcePiece
+from proactivellm.model.lanes import LaneInput, SourcePiece
 from proactivellm.model.prompt import PromptIds
 from proactivellm.policy.base import DraftPolicy, Policy
 from proactivellm.session.state import SessionState, Write

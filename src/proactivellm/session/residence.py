@@ -58,8 +58,27 @@ class Residence:
         except StoreFull:
             self.parked[lane] = entries
 
-    def admit(self, lane: int, length: int, idle: Sequence[int], others: Sequence[int]) -> bool:
-        """Make sure that a lane is in the cache, with pages for so many entries.
+    def fits(self, lane: int, length: int) -> bool:
+        """Give a lane pages for so many entries, if that takes nothing from others.
+
+        Args:
+            lane: which one.
+            length: entries.
+
+        Returns:
+            Whether the lane is in the cache and has them.
+        """
+        cache = self.cache
+        if lane in self.parked:
+            return False
+        if not cache.may_grow and cache.missing_pages(lane, length) > cache.pool.num_free:
+            return False
+        cache.reserve(lane, length)
+        self._admitted.setdefault(lane)
+        return True
+
+    def make_room(self, lane: int, length: int, idle: Sequence[int], others: Sequence[int]) -> bool:
+        """Bring a lane into the cache, with pages for so many entries, at the cost of others.
 
         Args:
             lane: which one.
@@ -81,8 +100,7 @@ class Residence:
             victims += [v for v in youngest if cache.pages[v]]
         missing = cache.missing_pages(lane, length)
         if not cache.may_grow:
-            reach = cache.pool.num_free + sum(len(cache.pages[v]) for v in victims)
-            if missing > reach:
+            if missing > cache.pool.num_free + sum(len(cache.pages[v]) for v in victims):
                 if len(cache.pages[lane]) + missing > cache.pool.num_pages:
                     raise StoreFull(
                         f"the stream needs {length} cache entries and the engine has "
@@ -93,9 +111,7 @@ class Residence:
                 self._park(victims.pop(0))
         if lane in self.parked:
             cache.restore(lane, self.parked.pop(lane))
-        cache.reserve(lane, length)
-        self._admitted.setdefault(lane)
-        return True
+        return self.fits(lane, length)
 
     def _park(self, lane: int) -> None:
         entries = self.cache.snapshot(lane)

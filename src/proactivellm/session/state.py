@@ -9,7 +9,7 @@ from collections import deque
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from proactivellm.model.causal_lm import SourcePiece
+from proactivellm.model.lanes import SourcePiece
 from proactivellm.output.detokenize import Detokenizer
 from proactivellm.session.sampling import Sampling
 from proactivellm.units.unit import Unit
