@@ -28,12 +28,13 @@ class ArrivalLayer(CacheLayerMixin):
     """Keys and values of one layer, each [N, H, D].
 
     Args:
-        cache: the cache it belongs to, which knows the running step.
+        cache: the cache it belongs to, which says how large the store is.
     """
 
     is_sliding = False
     keys: Tensor
     values: Tensor
+    plan: StepPlan  # of the running step
 
     def __init__(self, cache: "ArrivalCache") -> None:
         super().__init__()
@@ -57,7 +58,7 @@ class ArrivalLayer(CacheLayerMixin):
         """
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        plan: StepPlan = self.cache.plan
+        plan = self.plan
         self.keys.index_copy_(0, plan.slots_T, key_states[0].transpose(0, 1))
         self.values.index_copy_(0, plan.slots_T, value_states[0].transpose(0, 1))
         if plan.joint is None:
@@ -94,8 +95,6 @@ class ArrivalCache(Cache):
         capacity: entries preallocated, never exceeded; None = as many as it takes.
     """
 
-    plan: StepPlan
-
     def __init__(
         self, num_layers: int, num_lanes: int, device: torch.device, capacity: int | None = None
     ) -> None:
@@ -118,6 +117,15 @@ class ArrivalCache(Cache):
     def num_entries(self) -> int:
         """Entries of the store, in use or not."""
         return self.pool.num_pages * PAGE
+
+    def begin(self, plan: StepPlan) -> None:
+        """Announce what the next forward writes and attends to.
+
+        Args:
+            plan: of that step.
+        """
+        for layer in self._layers():
+            layer.plan = plan
 
     def store(self) -> Store:
         """What a plan needs to know of it."""

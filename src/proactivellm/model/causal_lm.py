@@ -229,7 +229,7 @@ class StreamingCausalLM:
         Returns:
             Last hidden states [1, T, D].
         """
-        cache.plan = plan
+        cache.begin(plan)
         kwargs: dict[str, Any] = {"past_key_values": cache, "use_cache": True}
         if plan.joint is None:
             kwargs["plan"] = plan

@@ -18,6 +18,7 @@ class PagePool:
     def __init__(self, num_pages: int) -> None:
         self._is_free = [True] * num_pages
         self._lowest = list(range(num_pages))  # a heap; pages taken out of turn stay in it
+        self._is_listed = [True] * num_pages  # in the heap
         self.num_free = num_pages
 
     @property
@@ -41,9 +42,9 @@ class PagePool:
             raise StoreFull(f"all {self.num_pages} pages are in use")
         page = -1 if after is None else after + 1
         if not (0 <= page < self.num_pages and self._is_free[page]):
-            page = heapq.heappop(self._lowest)
+            page = self._pop()
             while not self._is_free[page]:
-                page = heapq.heappop(self._lowest)
+                page = self._pop()
         self._is_free[page] = False
         self.num_free -= 1
         return page
@@ -57,7 +58,7 @@ class PagePool:
         for page in pages:
             assert not self._is_free[page]
             self._is_free[page] = True
-            heapq.heappush(self._lowest, page)
+            self._push(page)
             self.num_free += 1
 
     def grow(self, extra: int) -> None:
@@ -68,5 +69,16 @@ class PagePool:
         """
         for page in range(self.num_pages, self.num_pages + extra):
             self._is_free.append(True)
-            heapq.heappush(self._lowest, page)
+            self._is_listed.append(False)
+            self._push(page)
         self.num_free += extra
+
+    def _push(self, page: int) -> None:
+        if not self._is_listed[page]:
+            self._is_listed[page] = True
+            heapq.heappush(self._lowest, page)
+
+    def _pop(self) -> int:
+        page = heapq.heappop(self._lowest)
+        self._is_listed[page] = False
+        return page

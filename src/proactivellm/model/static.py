@@ -161,12 +161,16 @@ class _StaticStep:
         if mode == "compile":
             forward = torch.compile(self._forward, dynamic=False)
         self.forward = forward
+        self.warm = False
         self.graph: torch.cuda.CUDAGraph | None = None
         self.outputs: _Outputs | None = None
 
     def run(self, cache: ArrivalCache, new: NewTokens) -> _Outputs:
         """Fill the buffer and compute, or replay."""
         self._fill(cache, new)
+        if not self.warm:  # buffers are allocated by the first forward, and not in a graph
+            self._forward(cache)
+            self.warm = True
         if self.model.device.type != "cuda":
             return self.forward(cache)
         if self.graph is None:

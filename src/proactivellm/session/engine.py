@@ -11,7 +11,7 @@ from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.model.lanes import LaneInput
 from proactivellm.model.pages import StoreFull
 from proactivellm.output.detokenize import Detokenizer
-from proactivellm.policy.base import DraftPolicy, Policy
+from proactivellm.policy.base import Policy
 from proactivellm.session import lane as lanes
 from proactivellm.session.limits import EngineFull, Limits, QueueFull
 from proactivellm.session.outcome import Outcomes
@@ -49,12 +49,8 @@ class Engine:
         self.limits = limits or Limits()
         self.sampling = sampling or Sampling.from_generation_config(model.model.generation_config)
         self.window = window
-        head = len(model.prompt.source_head)
-        if window is not None and 2 * head >= window.source:
-            raise ValueError(
-                f"a window of {window.source} source tokens is too small for a prompt of {head}: "
-                f"give at least {2 * head + 1}"
-            )
+        if window is not None:
+            window.check_prompt(model.prompt)
         self.cache = model.new_cache(self.limits.streams, self.limits.entries)
         self.residence = Residence(self.cache)
         self.outcomes = Outcomes(model)
@@ -124,6 +120,7 @@ class Engine:
             QueueFull: if the stream's queue has no room; units before that are in it.
         """
         state = self.state(lane)
+        self._active.setdefault(lane)
         for unit in units:
             if state.closed:
                 raise ValueError("the source is closed: its final unit was already pushed")
@@ -135,7 +132,6 @@ class Engine:
             state.closed = unit.final
             if unit.is_end and not state.units_read and len(state.pending) == 1:
                 state.finished = True  # an empty source has an empty target
-        self._active.setdefault(lane)
 
     def release(self, lane: int) -> None:
         """End a stream and free its lane.
@@ -160,10 +156,9 @@ class Engine:
         unread = list(state.pending)
         state.pending.clear()
         state.closed = state.source_finished
-        policy = self.policies[lane]
-        if state.draft and isinstance(policy, DraftPolicy):
-            lanes.end_draft(state, policy, 0)
-            self.cache.lengths[lane] = state.num_entries
+        if state.draft:  # it was not complete, so that it is no hypothesis to agree with
+            state.draft.clear()
+            state.settled = len(state.target) - 1 if state.num_written else 0
         return unread
 
     def cancel(self, lane: int) -> None:
@@ -242,19 +237,22 @@ class Engine:
         inputs: list[LaneInput] = []
         tokens = 0
         deferred: list[int] = []
-        for lane in list(self._active):
-            planned = self._plan(lane)
-            if planned is None:
-                continue
-            step = planned.input
+        waiting = False  # for pages: lanes that have none do not overtake the one that waits
+        plans = {lane: planned for lane in self._active if (planned := self._plan(lane))}
+        self._active = dict.fromkeys(plans)
+        for lane, planned in plans.items():
+            step, resident = planned.input, self.residence.holds(lane)
             try:
                 too_much = inputs and tokens + step.num_new > self.limits.step_tokens
-                if too_much or not self._has_room_for(step, inputs):
+                overtakes = waiting and not resident
+                if too_much or overtakes or not self._has_room_for(step, inputs):
+                    waiting |= not too_much and not resident
                     deferred.append(lane)
                     continue
             except (StoreFull, ValueError) as error:
                 failures.append(self._fail(lane, str(error)))
                 continue
+            self.cache.lengths[lane] = self.state(lane).num_entries  # a draft may be gone
             lanes.begin_step(self.state(lane), planned, self.window is not None)
             inputs.append(step)
             tokens += step.num_new
@@ -264,8 +262,11 @@ class Engine:
     def _plan(self, lane: int) -> lanes.Planned | None:
         """What a lane would do next, after it has forgotten what does not fit its window."""
         state, policy = self.state(lane), self.policies[lane]
-        chunk = self.limits.step_tokens
-        while planned := lanes.plan_step(state, lane, policy, self.model.prompt, chunk):
+        prompt, chunk = self.model.prompt, self.limits.step_tokens
+        if self.window is not None:  # what is dropped may not depend on how units were pushed
+            around = len(prompt.source_head) + len(prompt.source_tail)
+            chunk = min(chunk, self.window.source - state.num_in_view - around)
+        while planned := lanes.plan_step(state, lane, policy, prompt, chunk):
             incoming = sum(len(tokens) for _, tokens in planned.pieces)
             starts = self.outcomes.starts
             if self.window is not None and trim(state, self.window, incoming, starts):

@@ -34,6 +34,14 @@ class Residence:
         self._admitted.pop(lane, None)
         self.cache.clear(lane)
 
+    def holds(self, lane: int) -> bool:
+        """Whether a lane is in the cache.
+
+        Args:
+            lane: which one.
+        """
+        return lane in self._admitted
+
     def snapshot(self, lane: int) -> Entries:
         """A lane's entries, wherever they are.
 

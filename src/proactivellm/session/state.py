@@ -107,6 +107,11 @@ class SessionState:
         """Entries of the cache that count."""
         return self.num_source + self.settled
 
+    @property
+    def num_in_view(self) -> int:
+        """Source tokens in view, in the cache or to be fed again."""
+        return self.num_source + sum(len(tokens) for _, tokens in self.source[self.num_fed :])
+
     def history(self) -> list[int]:
         """Ids read and written that are still in view."""
         read = [t for _, piece in self.source if not hasattr(piece, "dim") for t in piece]

@@ -10,6 +10,7 @@ that attention falls on, as in training. The prompt always stays.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from proactivellm.model.prompt import PromptIds
 from proactivellm.session.state import SessionState
 
 
@@ -34,6 +35,27 @@ class Window:
         if self.sinks < 0:
             raise ValueError(f"sinks={self.sinks}: give 0 or more")
 
+    def check_prompt(self, prompt: PromptIds) -> None:
+        """Refuse a prompt that, with the sinks, fills half of the window: every step would drop.
+
+        Args:
+            prompt: fixed ids around source and target.
+
+        Raises:
+            ValueError: if it does.
+        """
+        sides = (
+            ("source", self.source, prompt.source_head),
+            ("target", self.target, prompt.target_head),
+        )
+        for name, size, head in sides:
+            kept = len(head) + self.sinks
+            if 2 * kept >= size:
+                raise ValueError(
+                    f"a window of {size} {name} tokens is too small for a prompt of {len(head)} and "
+                    f"{self.sinks} sinks: give at least {2 * kept + 1}"
+                )
+
 
 def trim(state: SessionState, window: Window, incoming: int, starts: Sequence[bool]) -> bool:
     """Drop the oldest of a stream that would outgrow its window; what stays is to be fed again.
@@ -50,14 +72,16 @@ def trim(state: SessionState, window: Window, incoming: int, starts: Sequence[bo
     Returns:
         Whether anything was dropped: the cache of the lane is void then.
     """
-    source, target = state.num_source + incoming, len(state.target)
+    source, target = state.num_in_view + incoming, len(state.target)
     if state.draft or (source <= window.source and target <= window.target):
         return False
     units = target_cut = 0
     if source > window.source:
         room = window.source - max(incoming, window.source // 2)
         units = _drop_units(state, room, window.sinks)
-        target_cut = sum(g <= state.dropped_units + window.sinks for g in state.delays)
+        target_cut = sum(g <= state.dropped_units + window.sinks for g in state.delays) * (
+            units > 0
+        )
     if target > window.target:
         target_cut = max(target_cut, target - state.num_head - window.target // 2)
     tokens = _drop_tokens(state, target_cut, window.sinks, starts)
