@@ -31,7 +31,7 @@ from proactivellm.model.layout import Group
 from proactivellm.model.plan import StepPlan, make_plan
 from proactivellm.model.probe import AttentionProbe
 from proactivellm.model.prompt import StreamSettings, encode_prompt
-from proactivellm.model.static import StaticSteps, StepOutput
+from proactivellm.model.static import Mode, StaticSteps, StepOutput
 from proactivellm.output import detokenize
 
 
@@ -124,6 +124,18 @@ class StreamingCausalLM:
     def decision_points(self) -> list[bool]:
         """By token id: may a policy decide on the token? See `output.detokenize`."""
         return detokenize.decision_points(self.tokenizer)
+
+    def accelerate(self, mode: Mode | None) -> None:
+        """Run steps in fixed shapes: many small sessions gain most, on a GPU.
+
+        Args:
+            mode: `graph` replays CUDA graphs (without CUDA the same steps run uncaptured),
+                `compile` compiles the steps as well, None goes back to steps as they come.
+
+        Raises:
+            ValueError: if the model does its attention by itself.
+        """
+        self.static = None if mode is None else StaticSteps(self, mode)
 
     def new_cache(self, num_lanes: int = 1, capacity: int | None = None) -> ArrivalCache:
         """An empty cache for this model.

@@ -161,6 +161,7 @@ class _StaticStep:
         if mode == "compile":
             forward = torch.compile(self._forward, dynamic=False)
         self.forward = forward
+        self.copied: torch.cuda.Event | None = None
         self.warm = False
         self.graph: torch.cuda.CUDAGraph | None = None
         self.outputs: _Outputs | None = None
@@ -190,8 +191,13 @@ class _StaticStep:
         pages[:, :used] = store.page_table[new.lanes[lane_B], :used]
         slots_T, places_T = new_slots(store, new), new.places
         rows = (new.ids[index_T], *new.kinds_3T[:, index_T], slots_T[index_T], places_T[index_T])
+        if self.copied is not None:
+            self.copied.synchronize()  # the previous step, if nobody waited for it, may still read
         self.host.numpy()[:] = np.concatenate([*rows, pages.ravel()])
         self.inputs.copy_(self.host, non_blocking=True)
+        if self.host.is_pinned():
+            self.copied = torch.cuda.Event()
+            self.copied.record()
 
     def _forward(self, cache: ArrivalCache) -> _Outputs:
         """The whole step as a function of `inputs` and the store."""

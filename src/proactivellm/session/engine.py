@@ -56,7 +56,7 @@ class Engine:
         self.outcomes = Outcomes(model)
         self.states: list[SessionState | None] = [None] * self.limits.streams
         self.policies: list[Policy] = [policy] * self.limits.streams
-        self.forwards = 0
+        self.forwards = self.tokens = 0  # forward passes, and tokens sent through them
         self._active: dict[int, None] = {}  # lanes that may have something to do, next one first
 
     @property
@@ -157,8 +157,7 @@ class Engine:
         state.pending.clear()
         state.closed = state.source_finished
         if state.draft:  # it was not complete, so that it is no hypothesis to agree with
-            state.draft.clear()
-            state.settled = len(state.target) - 1 if state.num_written else 0
+            lanes.drop_draft(state)
         return unread
 
     def cancel(self, lane: int) -> None:
@@ -186,6 +185,7 @@ class Engine:
         needs = set().union(*(self.policies[i.lane].needs for i in inputs if i.probes))
         output = self.model.step(self.cache, inputs, attention="attention" in needs)
         self.forwards += 1
+        self.tokens += sum(planned.num_new for planned in inputs)
         probing = [i.lane for i in inputs if i.probes]
         writes: list[Write] = []
         if output is not None:

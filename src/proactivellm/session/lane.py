@@ -236,7 +236,16 @@ def end_draft(state: SessionState, policy: DraftPolicy, committed: int) -> None:
     known = [h[committed:] for h in state.hypotheses if h[:committed] == written]
     known.append(state.draft[committed:])
     state.hypotheses = known[-policy.history :]
-    state.draft = []
-    # The head sees what the first target token sees: without one, all of it is fed again.
-    state.settled = len(state.target) - 1 if state.num_written else 0
+    drop_draft(state)
     wish_read(state, at_boundary=True)
+
+
+def drop_draft(state: SessionState) -> None:
+    """Take a draft back: the last token of the target is fed again.
+
+    Args:
+        state: of the lane.
+    """
+    state.draft = []
+    # The head sees what the first target token sees: without one in view, all of it is fed again.
+    state.settled = len(state.target) - 1 if len(state.target) > state.num_head else 0

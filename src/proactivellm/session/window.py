@@ -52,8 +52,8 @@ class Window:
             kept = len(head) + self.sinks
             if 2 * kept >= size:
                 raise ValueError(
-                    f"a window of {size} {name} tokens is too small for a prompt of {len(head)} and "
-                    f"{self.sinks} sinks: give at least {2 * kept + 1}"
+                    f"a window of {size} {name} tokens is too small for a prompt of {len(head)} "
+                    f"and {self.sinks} sinks: give at least {2 * kept + 1}"
                 )
 
 
@@ -79,9 +79,8 @@ def trim(state: SessionState, window: Window, incoming: int, starts: Sequence[bo
     if source > window.source:
         room = window.source - max(incoming, window.source // 2)
         units = _drop_units(state, room, window.sinks)
-        target_cut = sum(g <= state.dropped_units + window.sinks for g in state.delays) * (
-            units > 0
-        )
+        if units:
+            target_cut = sum(g <= state.dropped_units + window.sinks for g in state.delays)
     if target > window.target:
         target_cut = max(target_cut, target - state.num_head - window.target // 2)
     tokens = _drop_tokens(state, target_cut, window.sinks, starts)
