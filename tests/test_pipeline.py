@@ -1,13 +1,18 @@
 """The main path: delays and times of words, the clock that overlaps listening and computing."""
 
 import pytest
+from tests.model.families import OBEYING, random_model
+from tests.tokenizers import build
 
 from proactivellm.model.causal_lm import StreamingCausalLM
-from proactivellm.pipeline import Job, Transcript, run_streams, stream_text
+from proactivellm.model.prompt import StreamSettings
+from proactivellm.output.log import Instance
+from proactivellm.pipeline import Job, StreamsFailed, Transcript, run_streams, stream_text
 from proactivellm.policy.spec import parse_policy
 from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling
 from proactivellm.session.state import Write
+from proactivellm.session.window import Window
 
 SOURCE = "Tom kann sich nicht gut Namen merken."
 
@@ -86,3 +91,51 @@ def test_lanes_do_not_change_what_is_written(model: StreamingCausalLM) -> None:
         runs.append(sorted((i.index, i.prediction, tuple(i.delays)) for i in instances))
     assert runs[0] == runs[1] == runs[2]
     assert runs[0][1] == (1, "", ())  # an empty source has an empty target
+
+
+def test_queues_may_be_bounded(model: StreamingCausalLM) -> None:
+    jobs = [Job(index=i, source=f"{SOURCE} " * (i + 1)) for i in range(3)]
+    for spec in ("wait-k:2", "offline"):
+        runs = []
+        for pending in (None, 1, 4):
+            limits = Limits(streams=2, pending=pending)
+            instances = run_streams(
+                model, parse_policy(spec), jobs, limits=limits, sampling=Sampling()
+            )
+            runs.append([(i.index, i.prediction, i.delays, i.source_length) for i in instances])
+        assert sorted(runs[0]) == sorted(runs[1]) == sorted(runs[2])
+
+
+def test_live_stream_and_batch_agree_in_a_window(model: StreamingCausalLM) -> None:
+    policy, window = parse_policy("wait-k:2"), Window(source=24, target=24, sinks=1)
+    source = " ".join([SOURCE] * 6)
+    events = stream_text(model, policy, source, sampling=Sampling(), window=window)
+    text = "".join(event.text for event in events if event.kind == "WRITE")
+    jobs = [Job(index=0, source=source), Job(index=1, source="Warum?")]
+    short, long = sorted(
+        run_streams(model, policy, jobs, sampling=Sampling(), window=window),
+        key=lambda instance: instance.source_length,
+    )
+    assert long.prediction == text != ""
+    assert long.dropped_units > 0 < long.dropped_tokens
+    assert (short.dropped_units, short.dropped_tokens) == (0, 0)
+
+
+def test_sources_that_cannot_be_streamed_do_not_end_the_others() -> None:
+    limited = StreamingCausalLM(
+        random_model("gpt2", OBEYING["gpt2"]), build("byte_level"), StreamSettings()
+    )
+    sources = ["ab cd", "ab " * 80, "cd", "cd " * 90, "ef"]
+    jobs = [Job(index=i, source=source) for i, source in enumerate(sources)]
+    stream = run_streams(limited, parse_policy("wait-k:1"), jobs, limits=Limits(streams=2))
+    finished: list[Instance] = []
+    with pytest.raises(StreamsFailed) as raised:
+        finished.extend(stream)
+    assert sorted(instance.index for instance in finished) == [0, 2, 4]
+    reasons = sorted(str(raised.value).splitlines())
+    assert [reason[:30] for reason in reasons] == [
+        "source 1: the stream has reach",
+        "source 3: the stream has reach",
+    ]
+    window = Window(source=32, target=32)
+    assert len([*run_streams(limited, parse_policy("wait-k:1"), jobs, window=window)]) == 5

@@ -1,11 +1,12 @@
 """Terminal columns: each written word stands below the last unit read before it."""
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
-from proactivellm.cli.display import Block, PipeDisplay, TerminalDisplay
+from proactivellm.cli.display import Block, NamedTargets, PipeDisplay, TerminalDisplay
 from proactivellm.output.log import Instance
 from proactivellm.pipeline import StreamEvent
 
@@ -85,6 +86,14 @@ def test_pipe(capsys: pytest.CaptureFixture[str]) -> None:
     display.close()
     display.summary("1 sentence")
     assert capsys.readouterr() == ("I met an.  Next\n", "1 sentence\n")  # one line per source
+
+
+def test_named_targets(capsys: pytest.CaptureFixture[str]) -> None:
+    display = NamedTargets()
+    display.show("a\nb", replace(make_instance([1, 2], 2), prediction="w\r\nw"))
+    display.show("c", make_instance([], 0))
+    display.summary("2 sentences")
+    assert capsys.readouterr() == ("a b\tw  w\nc\t\n", "2 sentences\n")  # one line per source
 
 
 def test_terminal() -> None:

@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 from tests.cli.commands import ONE_THREAD, PROGRAM, Run, listen_to_ctrl_c, write_lines
+from tests.model.families import OBEYING, save_random
+
+from proactivellm.output.log import read_log
 
 WORDS = "Der Hund schläft auf dem Sofa und ein Mann putzt das Fenster".split()
 NUM_LINES = 14
@@ -132,3 +135,56 @@ def test_other_sources_do_not_mix(
     assert run(*command, *files).code == 0
     error = run(*command, "--source", files[3], "--target", files[1]).error
     assert "holds another run" in error and "choose another --out" in error
+
+
+def test_window_is_part_of_the_run(
+    run: Run, model: str, files: tuple[str, ...], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    command = ("evaluate", "--model", model, *files, "--policy", "wait-k:1", "--out", out)
+    window = ("--window", 8, "--sinks", 1)
+    assert run(*command, *window).code == 0
+    folder = out / "wait-k_1"
+    dropped = sum(instance.dropped_units for instance in read_log(folder / "instances.log"))
+    assert dropped > 0
+    noted = json.loads((folder / "run.json").read_text())
+    assert noted == {
+        **{"model": str(Path(model).resolve()), "dtype": "float32", "quantization": None},
+        **{"rate_wpm": 150.0, "window": {"source": 8, "target": 8, "sinks": 1}},
+    }
+    assert run(*command, *window).code == 0  # all is there already
+    error = run(*command).error
+    assert "holds another run (window was {'source': 8" in error and "is None now)" in error
+    assert "sinks" in run(*command, "--window", 16).error
+    assert "rate_wpm was 150.0, and is 90.0 now" in run(*command, *window, "--rate", 90).error
+    assert "dtype was float32" in run(*command, *window, "--dtype", "bfloat16").error
+    (folder / "run.json").write_text("{")
+    assert "run.json is broken" in run(*command, *window).error
+    (folder / "run.json").unlink()  # as before there were windows
+    assert "window was None" in run(*command, *window).error
+
+
+def test_what_cannot_be_streamed_is_told_at_the_end(run: Run, tmp_path: Path) -> None:
+    """One source of five is longer than the model's 64 positions, under both policies."""
+    model = save_random("gpt2", OBEYING["gpt2"], tmp_path / "model")
+    source = write_lines(tmp_path / "source", "ab", "cd ef", "ab " * 80, "ef", "ab cd")
+    out = tmp_path / "out"
+    command = ("evaluate", "--model", model, "--source", source, *POLICIES, "--out", out)
+    done = run(*command)
+    assert done.code == 2
+    errors = [line for line in done.err.splitlines() if line.startswith("error: ")]
+    assert [error.partition(": the stream has reached")[0] for error in errors] == [
+        "error: offline: source 2",
+        "error: wait-k:2: source 2",
+    ]
+    for folder in ("offline", "wait-k_2"):
+        log = read_log(out / folder / "instances.log")
+        assert [instance.index for instance in log] == [0, 1, 3, 4]
+    assert not (out / "scores.json").exists()  # they would be of other sources
+
+    kept = (out / "offline" / "instances.log").read_bytes()
+    assert run(*command).code == 2  # tried again, and nothing else is
+    assert (out / "offline" / "instances.log").read_bytes() == kept
+    assert run(*command, "--policy", "wait-k:1", "--window", 32).code == 2  # other logs are there
+    windowed = ("--policy", "wait-k:1", "--window", 32, "--out", tmp_path / "windowed")
+    assert run(*command[:5], *windowed).code == 0

@@ -9,7 +9,7 @@ import pytest
 from tests.tokenizers import build
 
 from proactivellm.cli import live
-from proactivellm.cli.live import live_lines
+from proactivellm.cli.live import live_lines, live_lines_of_several
 from proactivellm.units.text import TextSegmenter
 from proactivellm.units.unit import Unit
 
@@ -24,7 +24,7 @@ def segmenter() -> TextSegmenter:
 
 def read_all(path: str, segmenter: TextSegmenter) -> Iterator[tuple[str, list[Unit]]]:
     for line in live_lines(path):
-        units = list(line.units(segmenter, None))
+        units = [unit for arrived in line.units(segmenter, None) for unit in arrived]
         yield line.text, units
 
 
@@ -51,24 +51,29 @@ def test_a_word_is_read_at_the_space_after_it(tmp_path: Path, segmenter: TextSeg
     writer = os.open(path, os.O_RDWR)  # both sides at once, so that nothing blocks
     os.write(writer, b"ein ")
     lines = live_lines(str(path))
-    units = next(lines).units(segmenter, None)
-    assert next(units).text == "ein"
+    arrivals = next(lines).units(segmenter, None)
+    assert [unit.text for unit in next(arrivals)] == ["ein"]
     os.write(writer, b"Ha")
-    os.write(writer, b"us ")
-    assert next(units).text == "Haus"
+    assert next(arrivals) == []
+    os.write(writer, b"us so ")
+    assert [unit.text for unit in next(arrivals)] == ["Haus", "so"]
     os.write(writer, b"\nwei")
-    assert [unit.is_end for unit in units] == [True]
+    assert [unit.is_end for units in arrivals for unit in units] == [True]
     line = next(lines)
     os.write(writer, b"ter\n")
-    assert [(unit.text, unit.final) for unit in line.units(segmenter, None)] == [("weiter", True)]
+    units = [unit for arrived in line.units(segmenter, None) for unit in arrived]
+    assert [(unit.text, unit.final) for unit in units] == [("weiter", True)]
     os.close(writer)
 
 
 def test_steady_rate(tmp_path: Path, segmenter: TextSegmenter) -> None:
     path = tmp_path / "text"
     path.write_text("a b c \n")
-    (line,) = ([*line.units(segmenter, 6000.0)] for line in live_lines(str(path)))
-    assert [unit.end_s for unit in line] == pytest.approx([0.01, 0.02, 0.03, 0.03])
+    (arrivals,) = ([*line.units(segmenter, 6000.0)] for line in live_lines(str(path)))
+    line = [unit for units in arrivals for unit in units]
+    assert len(arrivals) > 1 and [unit.end_s for unit in line] == pytest.approx(
+        [0.01, 0.02, 0.03, 0.03]
+    )
     assert line[-1].is_end
 
 
@@ -91,3 +96,21 @@ def test_not_utf8(tmp_path: Path, segmenter: TextSegmenter, broken: bytes) -> No
     assert next(lines)[0] == "gut"
     with pytest.raises(ValueError, match="0x(e4|c3) is not UTF-8 .*iconv"):
         next(lines)
+
+
+def test_several_are_opened_once_each(tmp_path: Path) -> None:
+    names = [str(tmp_path / name) for name in ("text", "pipe", "link", "missing")]
+    text, pipe, link, missing = names
+    Path(text).write_text("eins\nzwei")
+    os.mkfifo(pipe)
+    os.symlink(text, link)
+    first, second = live_lines_of_several([text, pipe])  # nobody writes to the pipe: not opened
+    assert [line.where for line in first if [*line.arriving]] == [
+        f"{text}, line 1",
+        f"{text}, line 2",
+    ]
+    for twice in ([text, text], [text, "-", link], ["-", pipe, "-"]):
+        with pytest.raises(ValueError, match=f"--input {twice[-1]} is the same as --input"):
+            live_lines_of_several(twice)
+    with pytest.raises(FileNotFoundError, match="missing"):
+        live_lines_of_several([text, missing])

@@ -90,6 +90,24 @@ def test_sampling_depends_on_the_seed_only(run: Run, model: str, source: Path) -
     assert outs[0] == outs[1] != outs[2]
 
 
+def test_window(run: Run, model: str, tmp_path: Path) -> None:
+    source, log = write_lines(tmp_path / "source", "ab cd " * 20, "ab"), tmp_path / "log"
+    command = ("stream", "--model", model, "--policy", "wait-k:1", "--input", source, "--log", log)
+    done = run(*command, "--window", 16, "--sinks", 1)
+    long, short = read_log(log)
+    assert done.code == 0 and long.source_length == 40 and 24 < long.dropped_units < 40
+    assert (short.dropped_units, short.dropped_tokens) == (0, 0)
+    assert done.err.endswith(
+        f" tokens, dropped {long.dropped_units} units, {long.dropped_tokens} tokens\n"
+    )
+    everything = run(*command, "--window", 500)
+    assert "dropped" not in everything.err and everything.out == run(*command).out
+    assert "--sinks 2: there is no window" in run(*command, "--sinks", 2).error
+    error = run(*command, "--window", 8, "--sinks", 4).error
+    assert error.startswith("a window of 8 source tokens is too small") and "give at least" in error
+    assert run(*command, "--window", 1).code == 2
+
+
 def test_target_appears_while_the_source_arrives(model: str) -> None:
     """Word by word through real pipes, then Ctrl-C in the middle of the second line."""
     command = [*PROGRAM, "stream", "--model", model, "--policy", "wait-k:1"]

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from proactivellm.cli import bench as _bench  # noqa: F401  (registers its command)
 from proactivellm.cli.commands import app
 
 __all__ = ["main"]

@@ -7,6 +7,24 @@ from typing import Annotated, NoReturn
 import typer
 
 from proactivellm import __version__
+from proactivellm.cli.options import (
+    Device,
+    Dtype,
+    Inputs,
+    Lanes,
+    Log,
+    Model,
+    OnePolicy,
+    Policies,
+    Quantization,
+    Rate,
+    Sinks,
+    Source,
+    Target,
+    Temperature,
+    View,
+    make_window,
+)
 from proactivellm.cli.shared import (
     PolicyCommand,
     check_rate,
@@ -19,6 +37,8 @@ from proactivellm.cli.shared import (
     warn,
 )
 
+__all__ = ["Device", "Dtype", "Quantization", "app"]
+
 app = typer.Typer(
     help="Models that write while they read: stream, evaluate, score, calibrate, train.",
     add_completion=False,
@@ -28,45 +48,6 @@ app = typer.Typer(
 )
 
 CALIBRATED = ("entropy", "confidence", "attention")  # by `calibrate`, where none are named
-
-Model = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME|PATH",
-        help="A bundled model, a Hugging Face folder or a hub id.",
-        show_default="the bundled German-English one",
-    ),
-]
-Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1, mps.")]
-Dtype = Annotated[
-    str,
-    typer.Option(
-        metavar="NAME",
-        help="Of the weights: auto, float32, bfloat16 or float16; auto is float32 on a cpu, "
-        "elsewhere that of the file (bfloat16 with int8).",
-    ),
-]
-Quantization = Annotated[
-    str,
-    typer.Option(
-        metavar="none|int8",
-        help="int8 keeps the weights of linear layers in 8 bits; it needs the extra quant.",
-    ),
-]
-Source = Annotated[str, typer.Option(metavar="FILE", help="Sources, one a line.")]
-Target = Annotated[str, typer.Option(metavar="FILE", help="References, line by line.")]
-Lanes = Annotated[int, typer.Option(min=1, help="Streams advanced by one forward.")]
-Rate = Annotated[
-    float | None,
-    typer.Option(metavar="WPM", help="Words per minute at which the source arrives."),
-]
-Temperature = Annotated[
-    float | None,
-    typer.Option(
-        help="Sample at this temperature; 0 is greedy.",
-        show_default="the model's generation settings",
-    ),
-]
 
 
 def _print_version(wanted: bool) -> None:
@@ -90,22 +71,12 @@ def _options(
 @app.command(cls=PolicyCommand)
 def stream(
     model: Model = None,
-    policy: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SPEC",
-            help="When to READ and when to WRITE, see below.",
-            show_default="entropy:laal=3 if the model is calibrated, else wait-k:3",
-        ),
-    ] = None,
-    source: Annotated[
-        str,
-        typer.Option("--input", metavar="FILE|-", help="Sources, one a line; - is standard input."),
-    ] = "-",
+    policy: OnePolicy = None,
+    inputs: Inputs = None,
     rate: Rate = None,
-    log: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Instance log to write (JSON lines).")
-    ] = None,
+    log: Log = None,
+    window: View = None,
+    sinks: Sinks = 0,
     temperature: Temperature = None,
     seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
     device: Device = "cpu",
@@ -115,34 +86,42 @@ def stream(
     """Write each target while its source arrives, live.
 
     On a terminal the READ/WRITE path is shown. In a pipe the target alone goes to standard output,
-    flushed as it emerges, one line per source, and the summary to standard error.
+    flushed as it emerges, one line per source, and the summary to standard error. Of several
+    inputs, each streaming its lines one after the other, targets are written when they are
+    complete, after the name of the input and a tab.
     """
     from proactivellm.cli.display import choose_display
-    from proactivellm.cli.live import live_lines
-    from proactivellm.cli.stream import choose_policy, stream_lines
+    from proactivellm.cli.live import live_lines, live_lines_of_several
+    from proactivellm.cli.several import stream_inputs
+    from proactivellm.cli.stream import Settings, choose_policy, stream_lines
     from proactivellm.policy.spec import PolicySpec
     from proactivellm.session.sampling import Sampling
 
     check_rate(rate)
+    view = make_window(window, sinks)
     if policy is not None:
         PolicySpec.parse(policy)  # a mistake is told before the model is loaded
     sampling = None if temperature is None else Sampling(temperature=temperature, seed=seed)
-    lines = live_lines(source)
+    names = inputs or ["-"]
+    opened = live_lines_of_several(names) if len(names) > 1 else [live_lines(names[0])]
     streaming = load_model(model, device, dtype, quantization)
     chosen = choose_policy(streaming, policy)
-    display = choose_display(f"policy  {chosen.spec}")
-    if not stream_lines(
-        streaming, chosen, lines, display, rate_wpm=rate, sampling=sampling, log=log
-    ):
+    settings = Settings(
+        model=streaming, policy=chosen, rate_wpm=rate, sampling=sampling, window=view
+    )
+    if len(names) > 1:
+        completed = stream_inputs(settings, dict(zip(names, opened, strict=True)), log)
+    else:
+        display = choose_display(f"policy  {chosen.spec}")
+        completed = stream_lines(settings, opened[0], display, log)
+    if not completed:
         raise typer.Exit(130)
 
 
 @app.command(cls=PolicyCommand)
 def evaluate(
     source: Source,
-    policy: Annotated[
-        list[str], typer.Option(metavar="SPEC", help="A policy, see below; repeat it for more.")
-    ],
+    policy: Policies,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for logs, scores and curve.")],
     target: Annotated[
         str | None,
@@ -153,6 +132,8 @@ def evaluate(
     model: Model = None,
     lanes: Lanes = 16,
     rate: Rate = None,
+    window: View = None,
+    sinks: Sinks = 0,
     device: Device = "cpu",
     dtype: Dtype = "auto",
     quantization: Quantization = "none",
@@ -162,27 +143,23 @@ def evaluate(
     What the folder already holds is not run again: an interrupted run is continued by the same
     command. The rate (150 unless given) is that of the clock behind elapsed times; nothing waits.
     """
+    from proactivellm.evaluation.evaluate import Conditions, make_jobs
     from proactivellm.evaluation.evaluate import evaluate as run_policies
-    from proactivellm.evaluation.evaluate import make_jobs
     from proactivellm.pipeline import DEFAULT_RATE_WPM
     from proactivellm.policy.spec import PolicySpec
     from proactivellm.units.text import read_lines
 
     check_rate(rate)
+    view = make_window(window, sinks)
     for text in policy:
         PolicySpec.parse(text)
     jobs = make_jobs(list(read_lines(source)), list(read_lines(target)) if target else None)
     streaming = load_model(model, device, dtype, quantization)
+    same = Conditions(rate_wpm=rate or DEFAULT_RATE_WPM, window=view)
     try:
-        with show_progress() as progress:
+        with show_progress() as told:
             rows = run_policies(
-                streaming,
-                jobs,
-                policy,
-                out,
-                num_lanes=lanes,
-                rate_wpm=rate or DEFAULT_RATE_WPM,
-                progress=progress,
+                streaming, jobs, policy, out, num_lanes=lanes, conditions=same, progress=told
             )
     except KeyboardInterrupt:
         _stop(f"finished instances stay in {out}; the same command continues with the rest")

@@ -1,4 +1,7 @@
-"""What `stream` shows: aligned READ/WRITE columns on a terminal, plain target text in a pipe."""
+"""What `stream` shows: aligned READ/WRITE columns on a terminal, plain target text in a pipe.
+
+Of several inputs at once, whole targets after the names of the inputs.
+"""
 
 import io
 import sys
@@ -57,8 +60,7 @@ class PipeDisplay:
     """Target text on standard output, flushed as it emerges; the summary on standard error."""
 
     def __init__(self) -> None:
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="replace")  # a narrow locale is no reason to stop
+        _write_what_fits()
         self.line_is_open = False
 
     def begin(self) -> None:
@@ -68,8 +70,7 @@ class PipeDisplay:
     def event(self, event: StreamEvent) -> None:
         """Writes the new text; a line break of the model's own would look like the next target."""
         if event.kind == "WRITE":
-            sys.stdout.write(event.text.replace("\r", " ").replace("\n", " "))
-            sys.stdout.flush()
+            _write(_in_one_line(event.text))
 
     def end(self, instance: Instance) -> None:
         """Ends the line."""
@@ -79,11 +80,37 @@ class PipeDisplay:
         """Ends the line if one was begun."""
         if self.line_is_open:
             self.line_is_open = False
-            sys.stdout.write("\n")
-            sys.stdout.flush()
+            _write("\n")
 
     def summary(self, text: str) -> None:
         """Writes it to standard error."""
+        print(text, file=sys.stderr)
+
+
+class NamedTargets:
+    """Whole targets of several inputs, one a line after the name of its input and a tab."""
+
+    def __init__(self) -> None:
+        _write_what_fits()
+
+    def show(self, name: str, instance: Instance) -> None:
+        """Writes a line.
+
+        Args:
+            name: of the input.
+            instance: with the target.
+        """
+        text = instance.prediction
+        if sys.stdout.isatty():
+            text = _printable(text)
+        _write(f"{_in_one_line(name)}\t{_in_one_line(text)}\n")
+
+    def summary(self, text: str) -> None:
+        """Writes it to standard error.
+
+        Args:
+            text: one line.
+        """
         print(text, file=sys.stderr)
 
 
@@ -240,6 +267,21 @@ def _lags(instance: Instance) -> str:
     completeness = format_number(read_coverage(instance.token_delays, units))
     delays = " ".join(map(str, instance.delays[:_MAX_DELAYS])) or "-"
     return f"{' ' * _LABEL_WIDTH}AL {lag}   RCO {completeness}   delays {delays}"
+
+
+def _write_what_fits() -> None:
+    """What a narrow locale cannot show is no reason to stop."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _in_one_line(text: str) -> str:
+    return text.replace("\r", " ").replace("\n", " ")
 
 
 def _printable(text: str) -> str:

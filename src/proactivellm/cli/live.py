@@ -2,10 +2,12 @@
 
 import codecs
 import itertools
+import os
+import stat
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import BinaryIO
+from typing import IO
 
 from proactivellm.pipeline import paced
 from proactivellm.units.text import TextSegmenter
@@ -45,13 +47,46 @@ class LiveLine:
             The units that arrive together, the last one final; none for an empty line.
         """
         arrivals = self._arriving_units(segmenter)
-        return arrivals if rate_wpm is None else paced(_spoken(arrivals, 60.0 / rate_wpm))
+        if rate_wpm is None:
+            return arrivals
+        speaker = Speaker(60.0 / rate_wpm)
+        return paced(map(speaker.stamp, arrivals))
 
     def _arriving_units(self, segmenter: TextSegmenter) -> Iterator[list[Unit]]:
         for piece in self.arriving:
             self.pieces.append(piece)
             yield segmenter.feed(piece)
         yield segmenter.finish()
+
+
+@dataclass
+class Speaker:
+    """A steady speaker: says when each word of a line is complete.
+
+    Attributes:
+        word_s: seconds per word; 0 = all are there at once.
+        num_words: words said so far.
+    """
+
+    word_s: float
+    num_words: int = 0
+
+    def stamp(self, units: Iterable[Unit]) -> list[Unit]:
+        """Sets the times of units.
+
+        Args:
+            units: the next ones, in order.
+
+        Returns:
+            They, from `start_s` to `end_s` seconds after the line began.
+        """
+        stamped = []
+        for unit in units:
+            start_s = self.num_words * self.word_s
+            spoken_s = 0.0 if unit.is_end else self.word_s
+            stamped.append(replace(unit, start_s=start_s, end_s=start_s + spoken_s))
+            self.num_words += not unit.is_end
+        return stamped
 
 
 def live_lines(path: str) -> Iterator[LiveLine]:
@@ -70,11 +105,45 @@ def live_lines(path: str) -> Iterator[LiveLine]:
     if path == "-":
         if sys.stdin.isatty():
             print("one source a line; Ctrl-D ends", file=sys.stderr)
-        return _lines(sys.stdin.buffer, "standard input")
-    return _lines(open(path, "rb"), path)
+        # Not buffered: a thread that waits in a buffer holds its lock, and Python could not exit.
+        standard_input = getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
+        return _lines(standard_input, "standard input", closes=False)
+    return _lines(open(path, "rb", buffering=0), path)
 
 
-def _lines(stream: BinaryIO, name: str) -> Iterator[LiveLine]:
+def live_lines_of_several(paths: Sequence[str]) -> list[Iterator[LiveLine]]:
+    """Opens inputs that are to be read side by side.
+
+    Args:
+        paths: as for `live_lines`; a named pipe is opened only when its first line is asked for,
+            as that waits for whoever writes to it.
+
+    Returns:
+        The lines of each.
+
+    Raises:
+        ValueError: the same input is named twice.
+        OSError: a file cannot be opened.
+    """
+    named: dict[str, str] = {}
+    for path in paths:
+        place = path if path == "-" else os.path.realpath(path)
+        if place in named:
+            same = f"--input {path} is the same as --input {named[place]}"
+            raise ValueError(f"{same}: name each input once")
+        named[place] = path
+    return [_lazily(path) if _is_pipe(path) else live_lines(path) for path in paths]
+
+
+def _is_pipe(path: str) -> bool:
+    return path != "-" and stat.S_ISFIFO(os.stat(path).st_mode)
+
+
+def _lazily(path: str) -> Iterator[LiveLine]:
+    yield from live_lines(path)
+
+
+def _lines(stream: IO[bytes], name: str, closes: bool = True) -> Iterator[LiveLine]:
     pieces = _pieces(stream)
     try:
         for number in itertools.count(1):
@@ -85,13 +154,13 @@ def _lines(stream: BinaryIO, name: str) -> Iterator[LiveLine]:
             arriving = _decoded(itertools.chain([first], pieces), encoding)
             yield LiveLine(f"{name}, line {number}", arriving)
     finally:
-        if stream is not sys.stdin.buffer:
+        if closes:
             stream.close()
 
 
-def _pieces(stream: BinaryIO) -> Iterator[_Piece]:
+def _pieces(stream: IO[bytes]) -> Iterator[_Piece]:
     """Parts of lines as they arrive, without line ends."""
-    while chunk := stream.read1(_CHUNK_BYTES):  # type: ignore[attr-defined]
+    while chunk := stream.read(_CHUNK_BYTES):
         *complete, rest = chunk.split(b"\n")
         yield from ((part, True) for part in complete)
         if rest:
@@ -112,15 +181,3 @@ def _decoded(pieces: Iterable[_Piece], encoding: str) -> Iterator[str]:
             f"0x{error.object[error.start]:02x} is not UTF-8 ({error.reason}); "
             "convert the text first, for example: iconv -f LATIN1 -t UTF-8 IN > OUT"
         ) from None
-
-
-def _spoken(arrivals: Iterable[list[Unit]], word_s: float) -> Iterator[list[Unit]]:
-    """Stamps units with the times of a steady speaker."""
-    words = itertools.count()
-    for units in arrivals:
-        stamped = []
-        for unit in units:
-            start_s = next(words) * word_s
-            spoken_s = 0.0 if unit.is_end else word_s
-            stamped.append(replace(unit, start_s=start_s, end_s=start_s + spoken_s))
-        yield stamped

@@ -1,22 +1,42 @@
 """Run policies over a test set: a log per policy, scores, a table's worth of numbers. Resumable."""
 
+import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from proactivellm.metrics.report import Scores, score, write_scores
 from proactivellm.model.causal_lm import StreamingCausalLM
+from proactivellm.model.loading import bundled_models
 from proactivellm.output.log import Instance, recover_log, write_instance
-from proactivellm.pipeline import DEFAULT_RATE_WPM, Job, run_streams
+from proactivellm.pipeline import DEFAULT_RATE_WPM, Job, StreamsFailed, run_streams
+from proactivellm.policy.base import Policy
 from proactivellm.policy.calibration import CALIBRATION_FILE, Calibration
 from proactivellm.policy.spec import parse_policy
 from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling
+from proactivellm.session.window import Window
 
 SCORES_FILE = "scores.json"
 LOG_FILE = "instances.log"  # the name SimulEval looks for
+RUN_FILE = "run.json"  # what the instances of the log beside it have in common
 SIMULEVAL_CONFIG = "source_type: text\ntarget_type: text\n"  # what `simuleval --score-only` asks
 Progress = Callable[[str, int, int], None]  # policy, instances done, instances in all
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """What the instances of a log have in common, besides model and policy.
+
+    Attributes:
+        rate_wpm: words per minute on the clock of `elapsed`.
+        window: what a stream keeps in view; everything if None.
+    """
+
+    rate_wpm: float = DEFAULT_RATE_WPM
+    window: Window | None = None
 
 
 def make_jobs(sources: Sequence[str], targets: Sequence[str] | None) -> list[Job]:
@@ -52,7 +72,7 @@ def evaluate(
     out: str | Path,
     *,
     num_lanes: int = 16,
-    rate_wpm: float = DEFAULT_RATE_WPM,
+    conditions: Conditions | None = None,
     progress: Progress | None = None,
 ) -> list[Scores]:
     """Stream every job under every policy; what `out` already holds is not run again.
@@ -63,44 +83,56 @@ def evaluate(
         policies: specs; all are parsed before anything runs.
         out: folder for the logs (one folder per policy) and `scores.json`.
         num_lanes: streams advanced by one forward.
-        rate_wpm: words per minute on the clock of `elapsed`.
+        conditions: rate and window; the usual rate and no window if left out.
         progress: called after every instance.
 
     Returns:
         Scores per policy, in order; also written to `scores.json`.
 
     Raises:
-        ValueError: if a spec is wrong, or a log in `out` is of other sources.
+        ValueError: if a spec is wrong, or a log in `out` is of another run; at the end, if sources
+            could not be streamed: their policies have logs of the others, and no scores.
     """
     out = Path(out)
+    conditions = conditions or Conditions()
     calibration = find_calibration(model)
     parsed = [(text, parse_policy(text, calibration)) for text in policies]
-    limits = Limits(streams=num_lanes)
+    facts = _facts(model, conditions)
     rows = []
+    failed: list[str] = []
     for text, policy in parsed:
         folder = out / re.sub(r"[^A-Za-z0-9.=,-]+", "_", text)
-        todo, done = _split(folder, jobs, policy.spec)
-        if progress:
-            progress(text, len(done), len(jobs))
-        stream = run_streams(
-            model,
-            policy,
-            todo,
-            limits=limits,
-            rate_wpm=rate_wpm,
-            sampling=Sampling(),
-        )
-        with (folder / LOG_FILE).open("a", encoding="utf-8") as log:
-            for instance in stream:
-                write_instance(log, instance)
-                done.append(instance)
-                if progress:
-                    progress(text, len(done), len(jobs))
-        done.sort(key=lambda instance: instance.index)
-        _rewrite(folder, done)
-        rows.append({"request": text, **score(done)})
-        write_scores(out / SCORES_FILE, rows)
+        todo, done = _split(folder, jobs, policy.spec, facts)
+        reasons: list[str] = []
+        new = _stream(model, policy, todo, num_lanes, conditions)
+        for num_done in _append(folder, done, new, reasons):
+            if progress:
+                progress(text, num_done, len(jobs))
+        failed += [f"{text}: {reason}" for reason in reasons]
+        if not reasons:
+            rows.append({"request": text, **score(done)})
+            write_scores(out / SCORES_FILE, rows)
+    if failed:
+        raise ValueError("\n".join(failed))
     return rows
+
+
+def _stream(
+    model: StreamingCausalLM,
+    policy: Policy,
+    jobs: Sequence[Job],
+    num_lanes: int,
+    conditions: Conditions,
+) -> Iterator[Instance]:
+    return run_streams(
+        model,
+        policy,
+        jobs,
+        limits=Limits(streams=num_lanes),
+        rate_wpm=conditions.rate_wpm,
+        sampling=Sampling(),
+        window=conditions.window,
+    )
 
 
 def find_calibration(model: StreamingCausalLM) -> Calibration | None:
@@ -117,7 +149,25 @@ def find_calibration(model: StreamingCausalLM) -> Calibration | None:
     return Calibration.load(model.folder)
 
 
-def _split(folder: Path, jobs: Sequence[Job], spec: str) -> tuple[list[Job], list[Instance]]:
+def _facts(model: StreamingCausalLM, conditions: Conditions) -> dict[str, Any]:
+    """What a run has in common with those that may be continued by it, as JSON holds it."""
+    names = {folder: name for name, folder in bundled_models().items()}
+    if model.folder is None:
+        name = model.model.config.name_or_path
+    else:
+        name = names.get(model.folder, str(model.folder.resolve()))
+    method = getattr(getattr(model.model.config, "quantization_config", None), "quant_method", None)
+    return {
+        "model": name,
+        "dtype": str(model.model.dtype).removeprefix("torch."),
+        "quantization": None if method is None else str(getattr(method, "value", method)),
+        **asdict(conditions),
+    }
+
+
+def _split(
+    folder: Path, jobs: Sequence[Job], spec: str, facts: dict[str, Any]
+) -> tuple[list[Job], list[Instance]]:
     """Jobs still to do, and the instances an earlier run left behind."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(SIMULEVAL_CONFIG, encoding="utf-8")
@@ -130,12 +180,52 @@ def _split(folder: Path, jobs: Sequence[Job], spec: str) -> tuple[list[Job], lis
             or (instance.source, instance.reference) != (job.source, job.reference)
             or instance.policy != spec
         ):
-            raise ValueError(
-                f"{folder / LOG_FILE} holds another run (instance {instance.index} differs in "
-                "source, reference or policy); choose another --out or delete that folder"
-            )
+            what = f"instance {instance.index} differs in source, reference or policy"
+            raise _another_run(folder, what)
+    _check_facts(folder, facts, bool(done))
     finished = {instance.index for instance in done}
     return [job for job in jobs if job.index not in finished], done
+
+
+def _check_facts(folder: Path, facts: dict[str, Any], continues: bool) -> None:
+    """Notes them, or compares with what an earlier run noted; one without a note had no window."""
+    file = folder / RUN_FILE
+    before: dict[str, Any] = {"window": None} if continues else {}
+    if continues and file.exists():
+        try:
+            before = dict(json.loads(file.read_text(encoding="utf-8")))
+        except (ValueError, TypeError):
+            raise _another_run(folder, f"{RUN_FILE} is broken") from None
+    for key, value in facts.items():
+        if before.get(key, value) != value:
+            raise _another_run(folder, f"{key} was {before[key]}, and is {value} now")
+    if before != facts:
+        file.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+
+
+def _another_run(folder: Path, what: str) -> ValueError:
+    remedy = "choose another --out or delete that folder"
+    return ValueError(f"{folder / LOG_FILE} holds another run ({what}); {remedy}")
+
+
+def _append(
+    folder: Path, done: list[Instance], new: Iterator[Instance], reasons: list[str]
+) -> Iterator[int]:
+    """Logs new instances as they come, at the end in the order of the sources.
+
+    Yields how many are done, and leaves the reasons why others could not be streamed.
+    """
+    yield len(done)
+    with (folder / LOG_FILE).open("a", encoding="utf-8") as log:
+        try:
+            for instance in new:
+                write_instance(log, instance)
+                done.append(instance)
+                yield len(done)
+        except StreamsFailed as error:
+            reasons += str(error).splitlines()
+    done.sort(key=lambda instance: instance.index)
+    _rewrite(folder, done)
 
 
 def _rewrite(folder: Path, instances: Sequence[Instance]) -> None:

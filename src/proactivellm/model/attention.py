@@ -46,15 +46,18 @@ def streaming_attention(
     """
     plan: StepPlan | None = kwargs.pop("plan", None)
     probe: AttentionProbe | None = kwargs.pop("probe", None)
-    scaling = kwargs.get("scaling") or query.shape[-1] ** -0.5
-    extras = {"cap": kwargs.get("softcap"), "sinks": kwargs.get("s_aux")}
+    scores = {
+        "scaling": kwargs.get("scaling") or query.shape[-1] ** -0.5,
+        "cap": kwargs.get("softcap"),
+        "sinks": kwargs.get("s_aux"),
+    }
     if plan is not None and plan.joint is None:
         kind = plan.layer_types[module.layer_idx]  # type: ignore[index]
-        return _by_parts(query, key, value, plan, kind, probe, scaling, extras), None
+        return _by_parts(query, key, value, plan, kind, probe, scores), None
     if probe is not None:
-        probe.capture_joint(query, key, attention_mask, scaling, **extras)
-    if any(extra is not None for extra in extras.values()):
-        return _attend(query, key, value, attention_mask, scaling, extras), None
+        probe.capture_joint(query, key, attention_mask, **scores)
+    if scores["cap"] is not None or scores["sinks"] is not None:
+        return _attend(query, key, value, attention_mask, scores), None
     return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
 
 
@@ -71,8 +74,7 @@ def _by_parts(
     plan: StepPlan,
     kind: str,
     probe: AttentionProbe | None,
-    scaling: float,
-    extras: dict[str, Any],
+    scores: dict[str, Any],
 ) -> Tensor:
     """One attention call per part of the plan: [1, T, H, D]."""
     query_THD = query[0].transpose(0, 1)
@@ -88,8 +90,8 @@ def _by_parts(
         values = _entries(value, part, plan.scratch, "values")
         mask = part.masks[kind]
         if probe is not None:
-            probe.capture(index, query_BHQD, keys, mask, scaling, **extras)
-        out_BQHD = _attend(query_BHQD, keys, values, mask, scaling, extras)
+            probe.capture(index, query_BHQD, keys, mask, **scores)
+        out_BQHD = _attend(query_BHQD, keys, values, mask, scores)
         if part.rows is None:  # the only part
             return out_BQHD.reshape(1, -1, *out_BQHD.shape[2:])
         if result_THD is None:
@@ -114,15 +116,14 @@ def _attend(
     key: Tensor,
     value: Tensor,
     mask: Tensor | None,
-    scaling: float,
-    extras: dict[str, Any],
+    scores: dict[str, Any],
 ) -> Tensor:
     """Attention of [B, H, Q, D] to [B, G, K, D], with a mask [B, 1, Q, K]: [B, Q, H, D].
 
     The heads that share a key/value head become rows of it: no key is repeated.
     """
-    if any(extra is not None for extra in extras.values()):  # the fused kernel has neither
-        weights = attention_weights(query, key, mask, scaling, **extras).to(value.dtype)
+    if scores["cap"] is not None or scores["sinks"] is not None:  # the fused kernel has neither
+        weights = attention_weights(query, key, mask, **scores).to(value.dtype)
         values = value.repeat_interleave(query.shape[1] // value.shape[1], 1)
         return (weights @ values).transpose(1, 2)
     groups, num_new = key.shape[1], query.shape[2]
@@ -131,7 +132,7 @@ def _attend(
         query = query.unflatten(1, (groups, shared)).flatten(2, 3)
         if mask is not None and num_new > 1:
             mask = mask.repeat(1, 1, shared, 1)
-    out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling)
+    out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scores["scaling"])
     if shared > 1:
         out = out.unflatten(2, (shared, num_new)).flatten(1, 2)
     return out.transpose(1, 2)

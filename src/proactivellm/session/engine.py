@@ -262,11 +262,8 @@ class Engine:
     def _plan(self, lane: int) -> lanes.Planned | None:
         """What a lane would do next, after it has forgotten what does not fit its window."""
         state, policy = self.state(lane), self.policies[lane]
-        prompt, chunk = self.model.prompt, self.limits.step_tokens
-        if self.window is not None:  # what is dropped may not depend on how units were pushed
-            around = len(prompt.source_head) + len(prompt.source_tail)
-            chunk = min(chunk, self.window.source - state.num_in_view - around)
-        while planned := lanes.plan_step(state, lane, policy, prompt, chunk):
+        prompt = self.model.prompt
+        while planned := lanes.plan_step(state, lane, policy, prompt, self._chunk(state)):
             incoming = sum(len(tokens) for _, tokens in planned.pieces)
             starts = self.outcomes.starts
             if self.window is not None and trim(state, self.window, incoming, starts):
@@ -276,6 +273,14 @@ class Engine:
             else:
                 lanes.begin_step(state, planned, self.window is not None)  # it read nothing
         return None
+
+    def _chunk(self, state: SessionState) -> int:
+        """Source tokens of a step: with a window, several units never outgrow it together."""
+        chunk, prompt = self.limits.step_tokens, self.model.prompt
+        if self.window is not None:  # what is dropped may not depend on how units were pushed
+            around = len(prompt.source_head) + len(prompt.source_tail)
+            chunk = min(chunk, self.window.source - state.num_in_view - around)
+        return chunk
 
     def _has_room_for(self, step: LaneInput, begun: list[LaneInput]) -> bool:
         """Find pages for a lane's new tokens; idle lanes, then the youngest, make way."""

@@ -97,12 +97,12 @@ class Outcomes:
         output: StepOutput,
     ) -> Tensor:
         """WRITE or READ, bool [P]; one question per policy."""
-        distinct = set(policies)
+        distinct = {id(policy): policy for policy in policies}.values()
         if len(distinct) == 1:
             return policies[0].decide(observe(policies[0], counters_4P, logits_PV, output, None))
         decisions_P = torch.zeros(len(policies), dtype=torch.bool, device=logits_PV.device)
         for policy in distinct:
-            rows = [p for p, other in enumerate(policies) if other == policy]
+            rows = [p for p, other in enumerate(policies) if other is policy]
             rows_R = torch.tensor(rows, device=logits_PV.device)
             seen = observe(policy, counters_4P[:, rows_R], logits_PV[rows_R], output, rows_R)
             decisions_P[rows_R] = policy.decide(seen)

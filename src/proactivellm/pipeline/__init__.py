@@ -1,0 +1,28 @@
+"""The main path: source text -> units -> session -> stable text -> instance.
+
+Two ways through the same loop: one live stream as events, many recorded sources as instances.
+"""
+
+from proactivellm.pipeline.live import StreamEvent, paced, stream_text, stream_units
+from proactivellm.pipeline.recorded import (
+    DEFAULT_RATE_WPM,
+    DEFAULT_STREAMS,
+    StreamsFailed,
+    push_what_fits,
+    run_streams,
+)
+from proactivellm.pipeline.transcript import Job, Transcript
+
+__all__ = [
+    "DEFAULT_RATE_WPM",
+    "DEFAULT_STREAMS",
+    "Job",
+    "StreamEvent",
+    "StreamsFailed",
+    "Transcript",
+    "paced",
+    "push_what_fits",
+    "run_streams",
+    "stream_text",
+    "stream_units",
+]
