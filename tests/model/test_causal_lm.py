@@ -9,8 +9,10 @@ from tests.models import save_tiny, tiny_model
 from tests.tokenizers import build
 from transformers import GenerationConfig
 
-from proactivellm.model.causal_lm import LaneInput, StepOutput, StreamingCausalLM
+from proactivellm.model.causal_lm import StreamingCausalLM
+from proactivellm.model.lanes import LaneInput
 from proactivellm.model.prompt import Prompt, StreamSettings
+from proactivellm.model.static import StepOutput
 from proactivellm.output import detokenize
 
 
@@ -47,9 +49,10 @@ def test_what_enters_the_cache(layout: str, source: list[int], target: list[int]
         lane=0, source=[(2, [3, 4]), (3, [5])], target=[6, 7], num_source=4, num_target=3
     )
     assert model.step(cache, [lane]) is None, "nobody probes"
-    assert cache.entries.position[0, 7:12].tolist() == [*source, *target]
-    assert cache.entries.unit[0, 7:12].tolist() == [2, 2, 3, 0, 0]
-    assert cache.entries.group[0, 7:12].tolist() == [0, 0, 0, 1, 1]
+    group, position, unit = cache.kinds[:, 7:12].tolist()
+    assert position == [*source, *target]
+    assert unit == [2, 2, 3, 0, 0]
+    assert group == [0, 0, 0, 1, 1]
     assert cache.lengths == [7], "what stays is for the caller to say"
 
 
@@ -63,7 +66,10 @@ def test_only_probing_lanes_come_back_in_the_order_of_the_step(model: StreamingC
     assert output.logits_PV.shape == (2, len(model.tokenizer) + 11)
     for row, lane in enumerate((inputs[0], inputs[2])):
         assert gap(output.logits_PV[row : row + 1], step(model, lane).logits_PV) <= TOLERANCE
-    assert output.unit_PK.tolist() == [[1, 1, 1, 0], [1, 1, 0, 0]]
+    assert output.weights_LPHK is None and output.unit_PK is None, "nobody asked for attention"
+    seen = model.step(model.new_cache(3), inputs, attention=True)
+    assert seen is not None and seen.unit_PK is not None
+    assert seen.unit_PK.tolist() == [[1, 1, 1, 0], [1, 1, 0, 0]]
 
 
 def test_features_take_the_place_of_embeddings(model: StreamingCausalLM) -> None:

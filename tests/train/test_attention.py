@@ -55,8 +55,8 @@ def test_packed_views_skip_nearly_half_of_the_pairs(monkeypatch):
         seen.append(mask.shape[-2] * mask.shape[-1])
         return inner(module, query, key, value, mask, **kwargs)
 
-    inner = attention.probing_attention
-    monkeypatch.setattr(attention, "probing_attention", spy)
+    inner = attention.streaming_attention
+    monkeypatch.setattr(attention, "streaming_attention", spy)
     model = tiny_model("qwen3")
     register()
     model.set_attn_implementation(PACKED_ATTENTION)

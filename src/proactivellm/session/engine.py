@@ -158,6 +158,7 @@ class Engine:
         state.closed = state.source_finished
         if state.draft:  # it was not complete, so that it is no hypothesis to agree with
             lanes.drop_draft(state)
+            self.residence.cut(lane, state.num_entries)
         return unread
 
     def cancel(self, lane: int) -> None:
@@ -252,7 +253,6 @@ class Engine:
             except (StoreFull, ValueError) as error:
                 failures.append(self._fail(lane, str(error)))
                 continue
-            self.cache.lengths[lane] = self.state(lane).num_entries  # a draft may be gone
             lanes.begin_step(self.state(lane), planned, self.window is not None)
             inputs.append(step)
             tokens += step.num_new

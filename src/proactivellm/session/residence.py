@@ -42,6 +42,24 @@ class Residence:
         """
         return lane in self._admitted
 
+    def cut(self, lane: int, length: int) -> None:
+        """Forget a lane's last entries, wherever they are.
+
+        Args:
+            lane: which one.
+            length: entries that stay.
+        """
+        if lane not in self.parked:
+            self.cache.lengths[lane] = length
+            return
+        entries = self.parked[lane]
+        self.parked[lane] = {
+            **entries,
+            "keys": [keys[:length] for keys in entries["keys"]],
+            "values": [values[:length] for values in entries["values"]],
+            "kinds": entries["kinds"][:, :length],
+        }
+
     def snapshot(self, lane: int) -> Entries:
         """A lane's entries, wherever they are.
 
