@@ -21,7 +21,8 @@ from proactivellm.model.pages import PagePool, StoreFull
 from proactivellm.model.plan import Scratch, StepPlan, Store
 
 PAGE = 8  # entries per page: a lane wastes half of one on average
-INITIAL_PAGES = 32  # of a store that may grow; doubled when full
+INITIAL_PAGES = 32  # of a store that may grow
+GROWTH = 8  # it grows by an eighth: little is held in reserve, and copies stay rare
 
 
 class ArrivalLayer(CacheLayerMixin):
@@ -172,7 +173,7 @@ class ArrivalCache(Cache):
                     f"a stream needs {missing} pages of {PAGE} entries and {self.pool.num_free} of "
                     f"{self.pool.num_pages} are free"
                 )
-            self._grow(max(missing - self.pool.num_free, self.pool.num_pages))
+            self._grow(max(missing - self.pool.num_free, self.pool.num_pages // GROWTH))
         mine = self.pages[lane]
         if len(mine) + missing > self.page_table.shape[1]:
             wider = max(len(mine) + missing, 2 * self.page_table.shape[1])
