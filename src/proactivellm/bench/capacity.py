@@ -1,0 +1,185 @@
+"""Suite `capacity`: how many live sessions are served in time, on the real clock.
+
+Every session hears a unit at a fixed pace, at a phase of its own. Under wait-k a unit from the k-th
+on allows one token; it is late when the step that writes this token ends after the deadline.
+"""
+
+import heapq
+import random
+import time
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from proactivellm.bench.measure import memory, percentiles_ms
+from proactivellm.bench.options import Options
+from proactivellm.bench.workload import Bench, Endless, Work, count_tokens, drawn_work
+from proactivellm.policy.fixed import WaitK
+from proactivellm.session.engine import Engine
+from proactivellm.session.limits import Limits
+from proactivellm.session.sampling import Sampling
+from proactivellm.session.state import Write
+
+SHARPNESS = 8  # the number of sessions is found to a part in so many
+
+
+@dataclass
+class Talk:
+    """A live session.
+
+    Attributes:
+        work: what it hears, and how many tokens it wants.
+        arrived_s: when each unit arrived; None: before the clock was started.
+        written: tokens.
+    """
+
+    work: Work
+    arrived_s: list[float | None] = field(default_factory=list)
+    written: int = 0
+
+
+class Arrivals:
+    """Sessions whose units arrive at a pace; the lanes of an engine.
+
+    Args:
+        model: the model.
+        options: sizes and pace.
+        num_sessions: at once; one that ends is replaced.
+    """
+
+    def __init__(self, model: Endless, options: Options, num_sessions: int) -> None:
+        self.options = options
+        self.engine = Engine(
+            model, WaitK(k=options.k), Limits(streams=num_sessions), sampling=Sampling()
+        )
+        self.works = drawn_work(model, options.source, options.target, options.seed)
+        self.talks: dict[int, Talk] = {}
+        self.due: list[tuple[float, int]] = []  # when the next unit of a lane arrives
+        self.latency_s: list[float] = []
+        self.steps = self.tokens = 0
+        self._settle(num_sessions)
+
+    def run(self) -> None:
+        """Let units arrive for the seconds asked for; what is still owed then is late."""
+        draw, unit_s = random.Random(self.options.seed), self.options.unit_ms / 1000
+        started_s = now_s = time.perf_counter()
+        end_s = started_s + self.options.seconds
+        self.due = [(started_s + draw.random() * unit_s, lane) for lane in self.talks]
+        heapq.heapify(self.due)
+        while now_s < end_s:
+            self._hear(now_s)
+            writes = self.engine.step()
+            now_s = time.perf_counter()
+            if writes is None:
+                time.sleep(max(0.0, min(self.due[0][0], end_s) - now_s))
+                now_s = time.perf_counter()
+            else:
+                self.steps += 1
+                self._note(writes, now_s)
+        deadline_s = self.options.deadline_ms / 1000
+        owed = [now_s - at for talk in self.talks.values() for at in self._unanswered(talk)]
+        self.latency_s += [wait_s for wait_s in owed if wait_s > deadline_s]
+
+    def _settle(self, num_sessions: int) -> None:
+        """Start every session somewhere in its source, and write what that allows."""
+        draw, options = random.Random(self.options.seed), self.options
+        longest = min(options.source - 1, options.target + options.k - 2)
+        for _ in range(num_sessions):
+            lane = self.engine.open()
+            work, heard = next(self.works), draw.randint(0, longest)
+            self.talks[lane] = Talk(work, [None] * heard)
+            self.engine.push(lane, work.units[:heard])
+        while (writes := self.engine.step()) is not None:
+            for write in writes:
+                self.talks[write.lane].written += 1
+
+    def _hear(self, now_s: float) -> None:
+        """Push the units that have arrived."""
+        while self.due[0][0] <= now_s:
+            at_s, lane = self.due[0]
+            talk = self.talks[lane]
+            heard = len(talk.arrived_s)
+            if heard < len(talk.work.units):
+                talk.arrived_s.append(at_s)
+                self.engine.push(lane, [talk.work.units[heard]])
+            heapq.heapreplace(self.due, (at_s + self.options.unit_ms / 1000, lane))
+
+    def _note(self, writes: list[Write], now_s: float) -> None:
+        """Take the latency of units whose tokens were written; replace sessions that ended."""
+        self.tokens += count_tokens(writes)
+        for write in writes:
+            talk = self.talks[write.lane]
+            talk.written += 1
+            unit = talk.written + self.options.k - 2  # from 0: the one that allowed this token
+            arrived_s = talk.arrived_s[unit] if unit < len(talk.arrived_s) else None
+            if arrived_s is not None:
+                self.latency_s.append(now_s - arrived_s)
+            if talk.written == talk.work.num_tokens:
+                self.engine.release(write.lane)
+                self.talks[self.engine.open()] = Talk(next(self.works))
+
+    def _unanswered(self, talk: Talk) -> list[float]:
+        """Arrival times of units whose token is not written yet."""
+        first = talk.written + self.options.k - 1
+        return [at for at in talk.arrived_s[first:] if at is not None]
+
+
+def run_capacity(bench: Bench, result: dict[str, Any]) -> None:
+    """Measures suite `capacity`.
+
+    Args:
+        bench: model, sizes.
+        result: filled with the `curve`, by number of sessions, and the most that were `sustained`:
+            with that percentile of the latencies within the deadline.
+    """
+    options = bench.options
+    result |= {"deadline_ms": options.deadline_ms, "unit_ms": options.unit_ms, "curve": []}
+    Arrivals(bench.model, replace(options, seconds=min(options.seconds, 0.5)), 1).run()  # warm-up
+    good, bad = 0, options.max_sessions + 1
+    while (num := _next_number(good, bad, options.max_sessions)) is not None:
+        point = _point(bench.model, options, num)
+        result["curve"] = sorted([*result["curve"], point], key=lambda p: p["sessions"])
+        if point["latency_ms"]["p95"] <= options.deadline_ms:
+            good = num
+        else:
+            bad = num
+        result["sustained"] = {name: _sustained(result, name) for name in ("p95", "p99")}
+        bench.progress(f"capacity: {num} sessions", 1, 1)
+    result["memory"] = memory(bench.model.device)
+
+
+def _next_number(good: int, bad: int, most: int) -> int | None:
+    """Sessions to try next: twice as many until there are too many, then in between.
+
+    Returns:
+        A number between `good`, which were served in time, and `bad`; None if they are close.
+    """
+    if bad > most:
+        return min(max(2 * good, 1), most) if good < most else None
+    return (good + bad) // 2 if bad - good > max(1, good // SHARPNESS) else None
+
+
+def _point(model: Endless, options: Options, num_sessions: int) -> dict[str, Any]:
+    arrivals = Arrivals(model, options, num_sessions)
+    arrivals.run()
+    latency_s = arrivals.latency_s
+    if not latency_s:
+        raise ValueError(f"no unit was answered in {options.seconds:g} s: give more --seconds")
+    late = sum(s > options.deadline_ms / 1000 for s in latency_s)
+    return {
+        "sessions": num_sessions,
+        "units": len(latency_s),
+        "late": late,
+        "latency_ms": percentiles_ms(latency_s),
+        "steps": arrivals.steps,
+        "tokens": arrivals.tokens,
+    }
+
+
+def _sustained(result: dict[str, Any], percentile: str) -> int:
+    """The most sessions up to which every number tried was served in time."""
+    most = 0
+    for point in result["curve"]:
+        if point["latency_ms"][percentile] > result["deadline_ms"]:
+            break
+        most = point["sessions"]
+    return most

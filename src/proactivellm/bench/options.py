@@ -1,0 +1,88 @@
+"""What a benchmark measures, and how much of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+SUITES = ("alone", "sessions", "window", "capacity")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Sizes of the streams, and how long each of them is looked at.
+
+    Attributes:
+        suites: what to measure, of SUITES, in this order.
+        source: units of a stream, of one token each.
+        target: tokens written for it.
+        k: units read before the first token.
+        long: units and tokens of the stream that is compared with encoding the prefix again and
+            again, which takes minutes on a CPU; 0 leaves it out.
+        repeats: of every measurement that is compared with another, by turns.
+        sessions: how many at once, the first to compare the others with.
+        steps: looked at, of every number of sessions and every repeat.
+        window: tokens that stay in view of source and target, each, in suite `window`.
+        units: units read where a bounded stream is young, and where it is old.
+        deadline_ms: from the arrival of a unit to the token that it allows.
+        unit_ms: between the units of a session.
+        seconds: of every number of sessions in suite `capacity`.
+        max_sessions: tried in suite `capacity`.
+        seed: of the ids of the sources.
+    """
+
+    suites: Sequence[str] = SUITES
+    source: int = 60
+    target: int = 60
+    k: int = 5
+    long: int = 400
+    repeats: int = 5
+    sessions: Sequence[int] = (1, 32)
+    steps: int = 300
+    window: int = 256
+    units: tuple[int, int] = (800, 8000)
+    deadline_ms: float = 300.0
+    unit_ms: float = 400.0
+    seconds: float = 5.0
+    max_sessions: int = 1024
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        unknown = [suite for suite in self.suites if suite not in SUITES]
+        if unknown or not self.suites:
+            wish = repr(unknown[0]) if unknown else "none"
+            raise ValueError(f"suite {wish}: choose of {', '.join(SUITES)}, all")
+        for name in ("source", "target", "k", "repeats", "steps", "max_sessions"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: give 1 or more")
+        for name in ("deadline_ms", "unit_ms", "seconds"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}={getattr(self, name):g}: give a positive number")
+        if self.long < 0:
+            raise ValueError(f"long={self.long}: give 0 or more")
+        if not self.sessions or min(self.sessions) < 1:
+            raise ValueError("sessions: give numbers of 1 or more, such as 1,32")
+        near, far = self.units
+        if self.window < 16 or not self.window < near < far:
+            raise ValueError(
+                f"units={near},{far} with window={self.window}: give a window of 16 or more, and "
+                "two numbers of units beyond it, such as 800,8000"
+            )
+
+
+def parse_numbers(text: str, name: str) -> tuple[int, ...]:
+    """Whole numbers joined by commas.
+
+    Args:
+        text: such as `1,32`.
+        name: of the option, for the message.
+
+    Returns:
+        The numbers.
+
+    Raises:
+        ValueError: if they are none.
+    """
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        message = f"{name} {text!r}: give whole numbers joined by commas, such as 1,32"
+        raise ValueError(message) from None

@@ -1,0 +1,181 @@
+"""Models of published shapes with random weights: speed does not depend on what the weights are.
+
+In: a name such as `shape:qwen3-8b`, or a configuration without weights. Out: a streaming model,
+made directly on its device, whose vocabulary is the words w0, w1, ...
+"""
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+
+from proactivellm.model.causal_lm import StreamingCausalLM
+from proactivellm.model.precision import choose_dtype, quantization_config
+from proactivellm.model.prompt import Prompt, StreamSettings
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+PREFIX = "shape:"
+PROMPT = Prompt(source_head="<source>", source_tail="<end>", target_head="<target>")
+_WEIGHTS = ("*.safetensors", "*.bin", "*.index.json")
+_QWEN: dict[str, Any] = {
+    "vocab_size": 151936,
+    "rms_norm_eps": 1e-6,
+    "max_position_embeddings": 40960,
+}
+
+# From the config.json of Qwen/Qwen3-0.6B, Qwen/Qwen2.5-3B and Qwen/Qwen3-8B; 6x256 is our own.
+SHAPES: Mapping[str, Mapping[str, Any]] = {
+    "6x256": {
+        "model_type": "qwen3",
+        "vocab_size": 8000,
+        "num_hidden_layers": 6,
+        "hidden_size": 256,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 2,
+        "head_dim": 32,
+        "intermediate_size": 1024,
+        "tie_word_embeddings": False,
+    },
+    "qwen3-0.6b": {
+        **_QWEN,
+        "model_type": "qwen3",
+        "num_hidden_layers": 28,
+        "hidden_size": 1024,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "intermediate_size": 3072,
+        "tie_word_embeddings": True,
+    },
+    "qwen2.5-3b": {
+        **_QWEN,
+        "model_type": "qwen2",
+        "num_hidden_layers": 36,
+        "hidden_size": 2048,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 2,
+        "intermediate_size": 11008,
+        "tie_word_embeddings": True,
+        "max_position_embeddings": 32768,
+    },
+    "qwen3-8b": {
+        **_QWEN,
+        "model_type": "qwen3",
+        "num_hidden_layers": 36,
+        "hidden_size": 4096,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "intermediate_size": 12288,
+        "tie_word_embeddings": False,
+    },
+}
+
+
+def find_shape(name: str) -> PreTrainedConfig | None:
+    """The configuration that a name stands for, if its weights are to be drawn.
+
+    Args:
+        name: `shape:NAME`, a config.json, or a folder that has one and no weights.
+
+    Returns:
+        The configuration; None for any other name.
+
+    Raises:
+        ValueError: if there is no such shape, or the file is no configuration.
+    """
+    if name.startswith(PREFIX):
+        shape = name.removeprefix(PREFIX)
+        if shape not in SHAPES:
+            nearest = difflib.get_close_matches(shape, SHAPES, n=1)
+            hint = f"; did you mean {PREFIX}{nearest[0]}?" if nearest else ""
+            raise ValueError(f"no shape {shape!r}{hint} There are {', '.join(SHAPES)}")
+        return AutoConfig.for_model(**SHAPES[shape])
+    path = Path(name)
+    file = path / "config.json" if path.is_dir() else path
+    if file.name != "config.json" or not file.is_file():
+        return None
+    if path.is_dir() and any(any(path.glob(pattern)) for pattern in _WEIGHTS):
+        return None
+    try:
+        return AutoConfig.from_pretrained(file.parent)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} is no model configuration: {error}".splitlines()[0]) from None
+
+
+def random_model(
+    config: PreTrainedConfig,
+    device: str = "cpu",
+    dtype: torch.dtype | None = None,
+    quantization: str = "none",
+    seed: int = 0,
+) -> StreamingCausalLM:
+    """A model with drawn weights and words for tokens, each of them a unit and a decision.
+
+    Args:
+        config: its shape.
+        device: where it is made.
+        dtype: of the weights; fp32 on CPU and bf16 elsewhere if left out.
+        quantization: `int8` keeps the weights of linear layers in 8 bits (extra `quant`).
+        seed: of the weights.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: if the shape has no place, no such precision, or cannot stream.
+    """
+    quantize = quantization_config(quantization)
+    try:
+        place = torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"cannot use --device {device}: {reason}") from None
+    dtype = choose_dtype(dtype, device, quantization) or torch.bfloat16
+    with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []), place:
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    if quantize is not None:
+        _quantize(model, quantize.quant_type)
+    model.generation_config.eos_token_id = None  # that of the shape is but a word here
+    settings = StreamSettings(boundary="token", prompt=PROMPT)
+    tokenizer = word_tokenizer(config.get_text_config().vocab_size)
+    return StreamingCausalLM(model.requires_grad_(False), tokenizer, settings)
+
+
+def word_tokenizer(size: int) -> PreTrainedTokenizerFast:
+    """A tokenizer without an end of text, of one token a word.
+
+    Args:
+        size: of the vocabulary: the three marks of the prompt, then w0, w1, ...
+
+    Returns:
+        The tokenizer.
+    """
+    marks = [PROMPT.source_head, PROMPT.source_tail, PROMPT.target_head]
+    words = [*marks, *(f"w{i}" for i in range(size - len(marks)))]
+    backend = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token=words[-1]))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    backend.add_special_tokens(marks)
+    return PreTrainedTokenizerFast(tokenizer_object=backend)
+
+
+def _quantize(model: PreTrainedModel, config: Any) -> None:
+    """As transformers does on loading: linear layers, without the output layer."""
+    from torchao.quantization import quantize_
+
+    output = model.get_output_embeddings()
+
+    def chosen(module: torch.nn.Module, name: str) -> bool:
+        return isinstance(module, torch.nn.Linear) and module is not output
+
+    quantize_(model, config, filter_fn=chosen)

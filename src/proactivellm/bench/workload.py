@@ -1,0 +1,218 @@
+"""What is streamed: sources of drawn ids or of real text, and lanes kept busy with them."""
+
+import math
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from proactivellm.bench.options import Options
+from proactivellm.model.causal_lm import StreamingCausalLM
+from proactivellm.session.engine import Engine
+from proactivellm.session.state import Write
+from proactivellm.units.text import TextSegmenter, read_lines
+from proactivellm.units.unit import Unit
+
+TEXT = "assets/tatoeba-sample/test.de"
+Progress = Callable[[str, int, int], None]  # what, how many are done, how many in all
+
+
+class Endless(StreamingCausalLM):
+    """A model whose targets never end by themselves, with a decision at every token.
+
+    Args:
+        model: shares its weights.
+    """
+
+    def __init__(self, model: StreamingCausalLM) -> None:
+        settings = model.settings.model_copy(update={"boundary": "token"})
+        super().__init__(model.model, model.tokenizer, settings)
+        ends = sorted(self.end_token_ids)
+        self._ends_E = torch.tensor(ends, dtype=torch.long, device=self.device) if ends else None
+
+    @torch.inference_mode()  # its logits were made in it
+    def step(self, *args: Any, **kwargs: Any) -> Any:
+        """As that of the model, with the ends of a target made impossible."""
+        output = super().step(*args, **kwargs)
+        if output is not None and self._ends_E is not None:
+            output.logits_PV[:, self._ends_E] = -torch.inf
+        return output
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """What a suite needs.
+
+    Attributes:
+        model: for sources of drawn ids.
+        text_model: for real text; None for weights that were drawn.
+        options: sizes.
+        progress: is told how far a suite is.
+    """
+
+    model: Endless
+    text_model: StreamingCausalLM | None
+    options: Options
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class Work:
+    """One stream.
+
+    Attributes:
+        units: its source, the last one final.
+        num_tokens: after which it is ended; None: it ends by itself.
+    """
+
+    units: Sequence[Unit]
+    num_tokens: int | None = None
+
+    def cut(self, share: float) -> "Work":
+        """The beginning of it.
+
+        Args:
+            share: of units and tokens, in (0, 1].
+
+        Returns:
+            A stream of at least one unit and one token.
+        """
+        units = list(self.units[: math.ceil(share * len(self.units))])
+        units[-1] = replace(units[-1], final=True)
+        tokens = None if self.num_tokens is None else math.ceil(share * self.num_tokens)
+        return Work(units, tokens)
+
+
+def drawn_units(model: StreamingCausalLM, seed: int) -> Iterator[Unit]:
+    """An endless source of one-token units, of ids that are text.
+
+    Args:
+        model: whose ids.
+        seed: of the draw.
+
+    Yields:
+        Units, none of them final.
+    """
+    size = min(len(model.tokenizer), model.model.get_input_embeddings().weight.shape[0])
+    control = {*model.tokenizer.all_special_ids, *model.tokenizer.added_tokens_decoder}
+    ids = [token for token in range(size) if token not in control]
+    draw = random.Random(seed)
+    while True:
+        yield Unit(token_ids=(draw.choice(ids),))
+
+
+def drawn_work(
+    model: StreamingCausalLM, num_source: int, num_target: int, seed: int
+) -> Iterator[Work]:
+    """Streams of one size, without end.
+
+    Args:
+        model: whose ids.
+        num_source: units of one token.
+        num_target: tokens.
+        seed: of the draw.
+
+    Yields:
+        Streams.
+    """
+    units = drawn_units(model, seed)
+    while True:
+        source = [next(units) for _ in range(num_source)]
+        source[-1] = replace(source[-1], final=True)
+        yield Work(source, num_target)
+
+
+def text_work(model: StreamingCausalLM, seed: int) -> Iterator[Work]:
+    """German sentences, over and over, each to be written until its target ends.
+
+    Args:
+        model: reads them.
+        seed: of their order.
+
+    Yields:
+        Streams.
+    """
+    path = Path(str(files("proactivellm"))) / TEXT
+    segmenter = TextSegmenter(model.tokenizer)
+    sources = [units for line in read_lines(str(path)) if (units := segmenter.segment(line))]
+    draw = random.Random(seed)
+    while True:
+        yield Work(draw.choice(sources))
+
+
+@dataclass
+class Crowd:
+    """Lanes that are always busy, each somewhere else in its stream.
+
+    Args:
+        engine: all of whose lanes are taken.
+        works: one after the other, for whichever lane is free.
+        seed: of where the first streams are cut, so that lanes do not go in step.
+
+    Attributes:
+        fed: tokens that ended streams have sent through the model.
+        num_ended: streams that have ended.
+    """
+
+    engine: Engine
+    works: Iterator[Work]
+    seed: int = 0
+    fed: int = 0
+    num_ended: int = 0
+    _running: dict[int, Work] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        draw = random.Random(self.seed)
+        while self.engine.has_room:
+            self._open(next(self.works).cut(1 - draw.random()))
+
+    def settle(self) -> None:
+        """Go on until no first stream is left."""
+        first = dict(self._running)
+        while any(self._running[lane] is work for lane, work in first.items()):
+            self.step()
+
+    def step(self) -> int:
+        """One step of the engine; streams that end are replaced.
+
+        Returns:
+            Tokens written.
+
+        Raises:
+            ValueError: if a stream cannot go on.
+        """
+        writes = self.engine.step() or []
+        for lane, final in {write.lane: write.final for write in writes}.items():
+            wanted = self._running[lane].num_tokens
+            written = self.engine.state(lane).num_written
+            if final or (wanted is not None and written >= wanted):
+                self._replace(lane)
+        return count_tokens(writes)
+
+    def total_fed(self) -> int:
+        """Tokens sent through the model so far."""
+        return self.fed + sum(self.engine.state(lane).tokens for lane in self._running)
+
+    def _replace(self, lane: int) -> None:
+        state = self.engine.state(lane)
+        if state.error is not None:
+            raise ValueError(state.error)
+        self.fed += state.tokens
+        self.num_ended += 1
+        self.engine.release(lane)
+        del self._running[lane]
+        self._open(next(self.works))
+
+    def _open(self, work: Work) -> None:
+        lane = self.engine.open()
+        self._running[lane] = work
+        self.engine.push(lane, work.units)
+
+
+def count_tokens(writes: Sequence[Write]) -> int:
+    """Tokens among writes, without the marks of targets that were cut."""
+    return sum(write.token_id is not None for write in writes)

@@ -1,0 +1,182 @@
+"""The command `bench`: what a model costs, beside what one would use without this library."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from proactivellm.cli.commands import Device, Dtype, Quantization, app
+from proactivellm.cli.shared import Progress, load_model, show_progress, warn
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from proactivellm.bench.options import Options
+    from proactivellm.bench.workload import Bench
+
+Model = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|PATH|SHAPE",
+        help="A bundled model, a Hugging Face folder or a hub id; with random weights: a "
+        "config.json, a folder that has no more than that, or a shape: shape:6x256, "
+        "shape:qwen3-0.6b, shape:qwen2.5-3b, shape:qwen3-8b.",
+        show_default="the bundled German-English one",
+    ),
+]
+Suite = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME",
+        help="alone: one stream against three baselines; sessions: many against one; window: an "
+        "endless stream, young and old; capacity: live sessions within a deadline; all. "
+        "Repeat it for more.",
+        show_default="all",
+    ),
+]
+Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder for bench.json and bench.png.")]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="Of torch.", show_default="as many as it takes")
+]
+Sessions = Annotated[
+    str,
+    typer.Option(metavar="N,...", help="How many at once; the first is what ratios compare with."),
+]
+SourceUnits = Annotated[int, typer.Option(help="Units of a stream, of one token each.")]
+TargetTokens = Annotated[int, typer.Option(help="Tokens written for it.")]
+WaitK = Annotated[int, typer.Option("--k", help="Units read before the first token.")]
+Long = Annotated[
+    int,
+    typer.Option(help="Units and tokens where the prefix is encoded again and again; 0: not."),
+]
+Repeats = Annotated[int, typer.Option(help="Of everything that is compared, by turns.")]
+Steps = Annotated[int, typer.Option(help="Per number of sessions and repeat (sessions).")]
+WindowSize = Annotated[int, typer.Option("--window", help="Tokens in view (window).")]
+Units = Annotated[str, typer.Option(metavar="N,N", help="Units read: young, old (window).")]
+Deadline = Annotated[float, typer.Option(help="From a unit to its token (capacity).")]
+UnitMs = Annotated[float, typer.Option(help="Between the units of a session (capacity).")]
+Seconds = Annotated[float, typer.Option(help="Per number of sessions (capacity).")]
+MaxSessions = Annotated[int, typer.Option(help="Tried at most (capacity).")]
+Seed = Annotated[int, typer.Option(help="Of sources and random weights.")]
+
+
+@app.command()
+def bench(
+    context: typer.Context,
+    out: Out,
+    model: Model = None,
+    suite: Suite = None,
+    device: Device = "cpu",
+    dtype: Dtype = "auto",
+    quantization: Quantization = "none",
+    threads: Threads = None,
+    sessions: Sessions = "1,32",
+    source: SourceUnits = 60,
+    target: TargetTokens = 60,
+    k: WaitK = 5,
+    long: Long = 400,
+    repeats: Repeats = 5,
+    steps: Steps = 300,
+    window: WindowSize = 256,
+    units: Units = "800,8000",
+    deadline_ms: Deadline = 300.0,
+    unit_ms: UnitMs = 400.0,
+    seconds: Seconds = 5.0,
+    max_sessions: MaxSessions = 1024,
+    seed: Seed = 0,
+) -> None:
+    """Measure speed, latency, memory and capacity: bench.json, a picture, tables.
+
+    Every number is measured in this process, by turns with what it is compared with.
+    """
+    from proactivellm.bench.report import save, tables
+    from proactivellm.bench.run import new_report, run_suites
+    from proactivellm.model.loading import DEFAULT_MODEL
+
+    command = {**context.params, "out": str(out), "model": model or DEFAULT_MODEL}
+    options = _options(command)
+    with _threads(threads), show_progress() as progress:
+        out.mkdir(parents=True, exist_ok=True)
+        job = _prepare(command, options, progress)
+        report = new_report(job, command)
+        try:
+            run_suites(job, report)
+        except KeyboardInterrupt:
+            warn(f"interrupted: what was measured is in {out / 'bench.json'}")
+        finally:
+            save(report, out / "bench.json")
+    _draw(report, out / "bench.png")
+    for table in tables(report):
+        _print(table)
+    if not report["complete"]:
+        raise typer.Exit(130)
+
+
+def _options(command: Mapping[str, Any]) -> "Options":
+    """The sizes asked for, checked before a model is loaded."""
+    from proactivellm.bench.options import SUITES, Options, parse_numbers
+
+    wanted = command["suite"] or ["all"]
+    units = parse_numbers(command["units"], "units")
+    if len(units) != 2:
+        raise ValueError(f"units {command['units']!r}: give two numbers, such as 800,8000")
+    special: dict[str, Any] = {
+        "suites": SUITES if "all" in wanted else tuple(dict.fromkeys(wanted)),
+        "sessions": parse_numbers(command["sessions"], "sessions"),
+        "units": units,
+    }
+    plain = {f.name: command[f.name] for f in fields(Options) if f.name not in special}
+    return Options(**plain, **special)
+
+
+def _prepare(command: Mapping[str, Any], options: "Options", progress: Progress) -> "Bench":
+    """The model, loaded or made, with what the suites need."""
+    from proactivellm.bench.shapes import find_shape, random_model
+    from proactivellm.bench.workload import Bench, Endless
+    from proactivellm.model.precision import parse_dtype
+
+    name, device, dtype = command["model"], command["device"], command["dtype"]
+    quantization = command["quantization"]
+    shape = find_shape(name)
+    if shape is None:
+        model = text_model = load_model(name, device, dtype, quantization)
+    else:
+        text_model, weights = None, parse_dtype(dtype)
+        model = random_model(shape, device, weights, quantization, options.seed)
+    return Bench(model=Endless(model), text_model=text_model, options=options, progress=progress)
+
+
+@contextmanager
+def _threads(number: int | None) -> Iterator[None]:
+    """So many threads of torch, until the end."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _draw(report: Mapping[str, Any], path: Path) -> None:
+    from proactivellm.bench.report import draw
+
+    try:
+        draw(report, path)
+    except (ImportError, ValueError) as error:
+        warn(f"warning: no picture was drawn: {error}")
+
+
+def _print(table: "Table") -> None:
+    """Prints a table; into a pipe as wide as it is."""
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        unbounded = console.options.update(max_width=10_000)
+        console = Console(width=console.measure(table, options=unbounded).maximum)
+    console.print(table)
