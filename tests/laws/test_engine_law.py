@@ -42,6 +42,8 @@ from proactivellm.session.state import SessionState
 from proactivellm.session.window import Window
 from proactivellm.units.unit import Unit
 
+BLOCK = 8  # entries: caches are multiples of it, small enough that streams crowd each other out
+
 Folder = Callable[..., Path]
 FAMILIES: dict[str, dict[str, Any]] = {
     "qwen3": {"phi": 3},
@@ -220,7 +222,7 @@ class Plan:
             window=rng.choice(WINDOWS),
             cramped=Limits(
                 streams=rng.randint(2, 4),
-                entries=PAGE * (pages + rng.randint(0, 1)),
+                entries=PAGE * pages + BLOCK * rng.randint(0, 1),
                 step_tokens=rng.choice((1, 6, 2048)),
                 pending=rng.choice((None, None, 2)),
             ),
@@ -398,7 +400,7 @@ def test_the_log_of_many_at_once_is_that_of_one_after_the_other(
     lines = [*CORPUS[:3], "", "Der Hund", CORPUS[4]]
     sources = [Source(index=i, source=line, reference=line) for i, line in enumerate(lines)]
     logs: list[list[Instance]] = []
-    for limits in (Limits(), Limits(streams=4, entries=13 * PAGE, step_tokens=9)):
+    for limits in (Limits(), Limits(streams=4, entries=13 * BLOCK, step_tokens=9)):
         limits = replace(limits, step_tokens=9)  # how much is read at once tells in `forwards`
         run = run_streams(model, parse_policy(spec), sources, limits=limits, window=window)
         logs.append(sorted(map(timeless, run), key=lambda instance: instance.index))

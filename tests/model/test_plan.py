@@ -138,7 +138,9 @@ class TestParts:
             LaneInput(lane=0, source=[(2, [7])], target=[9, 9], num_source=3, num_target=0),
         ]
         plan, _ = plan_of(cache, inputs, layout=grouped(phi=50))
-        assert plan.slots_T.tolist() == [PAGE, PAGE + 1, PAGE + 2, PAGE + 3, 3, 4, 5]
+        places = [(1, 0), (1, 1), (1, 2), (1, 3), (0, 3), (0, 4), (0, 5)]
+        slots = [cache.pages[lane][n // PAGE] * PAGE + n % PAGE for lane, n in places]
+        assert plan.slots_T.tolist() == slots and len(set(slots)) == 7
         group, position, unit = cache.kinds[:, plan.slots_T].tolist()
         assert group == [0, 0, 0, 1, 0, 1, 1]
         assert position == [0, 1, 2, 50, 3, 50, 51]

@@ -22,6 +22,8 @@ from proactivellm.session.session import Session
 from proactivellm.session.state import SessionState
 from proactivellm.units.unit import Unit
 
+BLOCK = 8  # entries: caches are multiples of it
+
 
 def entries(count: int, value: float = 1.0) -> dict[str, Any]:
     """A lane of so many entries, as `ArrivalCache.snapshot` gives it: one layer."""
@@ -98,7 +100,8 @@ class TestWhoMakesWay:
 
     def test_who_is_too_large_alone_is_told_so(self) -> None:
         residence = resident(4, a=2, b=2)
-        message = "needs 33 cache entries and the engine has 32: give it more, or .* a window"
+        sizes = f"needs {4 * PAGE + 1} cache entries and the engine has {4 * PAGE}"
+        message = f"{sizes}: give it more, or .* a window"
         with pytest.raises(RuntimeError, match=message):
             residence.make_room(lane("a"), 4 * PAGE + 1, [], [lane("b")])
         assert parked(residence) == "", "nobody makes way for nothing"
@@ -182,7 +185,7 @@ def test_many_streams_in_a_tiny_cache_all_end_as_alone(model: Recorder, spec: st
 def test_a_stream_too_large_for_the_cache_fails_alone(model: Recorder) -> None:
     jobs = [source(model, count, seed=count) for count in (4, 40, 6)]
     expected = [alone(model, jobs[number]) for number in (0, 2)]
-    engine = Engine(model, WaitK(k=2), Limits(streams=3, entries=6 * PAGE), Sampling())
+    engine = Engine(model, WaitK(k=2), Limits(streams=3, entries=6 * BLOCK), Sampling())
     for units in jobs:
         engine.push(engine.open(), units)
     writes = []
@@ -209,7 +212,7 @@ def test_a_stream_waits_no_longer_for_one_that_has_nothing_to_do(model: Recorder
     """It is enough to step until there is nothing to do: no lane is left behind."""
     first, second = source(model, 9), source(model, 7, seed=3)
     expected = [alone(model, units).target for units in (first, second)]
-    engine = Engine(model, WaitK(k=2), Limits(streams=2, entries=5 * PAGE), Sampling())
+    engine = Engine(model, WaitK(k=2), Limits(streams=2, entries=5 * BLOCK), Sampling())
     a, b = engine.open(), engine.open()
     engine.push(a, first[:8])
     drain(engine)
@@ -224,12 +227,14 @@ def test_a_large_stream_is_not_overtaken_for_ever(model: Recorder) -> None:
     """Small ones keep coming, one by one; the one that waits for much room is served in time."""
     large = source(model, 16)
     expected = alone(model, large).target
-    pages = alone(model, large).num_entries // PAGE + 1
-    engine = Engine(model, WaitK(k=2), Limits(streams=4, entries=pages * PAGE), Sampling())
+    blocks = alone(model, large).num_entries // BLOCK + 1
+    engine = Engine(model, WaitK(k=2), Limits(streams=4, entries=blocks * BLOCK), Sampling())
     waiting = engine.open()
     engine.push(waiting, large[:15])
     drain(engine)
-    assert len(engine.cache.pages[waiting]) >= pages - 1, "two small ones leave less than that"
+    assert len(engine.cache.pages[waiting]) * PAGE >= (blocks - 1) * BLOCK, (
+        "two small ones leave less than that"
+    )
     served = 0
     for step in range(300):  # far more than it takes
         for lane in range(1, 4):
@@ -254,13 +259,13 @@ def test_a_draft_that_was_parked_may_be_taken_back(model: Recorder, where: str) 
     units, policy = source(model, 6), parse_policy("hold-n:n=1,draft=5")
     expected = alone(model, units, policy.spec)
     logits = model.recorded(len(expected.delays))
-    engine = Engine(model, policy, Limits(streams=2, entries=6 * PAGE), Sampling())
+    engine = Engine(model, policy, Limits(streams=2, entries=6 * BLOCK), Sampling())
     lane, other = engine.open(), engine.open()
     engine.push(lane, units)
     while len(engine.state(lane).draft) < 3 or engine.state(lane).units_read < 3:
         engine.step()
     num_entries = engine.state(lane).num_entries
-    assert engine.residence.make_room(other, 5 * PAGE, [lane], [lane])
+    assert engine.residence.make_room(other, 5 * BLOCK, [lane], [lane])
     assert engine.residence.parked[lane]["kinds"].shape[1] == num_entries
     engine.release(other)
     unread, written = engine.rollback(lane), engine.state(lane).num_written
@@ -284,7 +289,7 @@ def test_a_draft_that_was_parked_may_be_taken_back(model: Recorder, where: str) 
 
 
 def test_parked_lanes_are_released_and_cancelled_like_others(model: Recorder) -> None:
-    engine = Engine(model, Offline(), Limits(streams=3, entries=4 * PAGE), Sampling())
+    engine = Engine(model, Offline(), Limits(streams=3, entries=4 * BLOCK), Sampling())
     lanes = [engine.open() for _ in range(3)]
     for number in lanes:
         engine.push(number, source(model, 9, seed=number, final=False))

@@ -346,7 +346,7 @@ def test_memory_is_constant_over_thousands_of_units(load: Load) -> None:
         assert cache.lengths[0] <= most and len(cache.pages[0]) <= most // PAGE + 1
         assert len(state.source) <= SMALL.source and len(state.delays) <= SMALL.target
     assert state.units_read == 1500 and state.num_written == 1499
-    assert cache.num_entries == entries and cache.page_table.size == 4
+    assert cache.num_entries == entries and cache.page_table.size * PAGE <= entries
     assert len(cache.pool._lowest) <= cache.pool.num_pages
 
 

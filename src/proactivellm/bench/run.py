@@ -41,12 +41,13 @@ def new_report(bench: Bench, command: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def run_suites(bench: Bench, report: dict[str, Any]) -> None:
+def run_suites(bench: Bench, report: dict[str, Any], keep: Callable[[], None]) -> None:
     """Runs the suites that the options name.
 
     Args:
         bench: model and sizes.
         report: from `new_report`; filled as results come, so that it holds them whenever this ends.
+        keep: called when a suite is done.
     """
     for suite in bench.options.suites:
         result: dict[str, Any] = {}
@@ -54,4 +55,5 @@ def run_suites(bench: Bench, report: dict[str, Any]) -> None:
         if bench.model.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(bench.model.device)
         RUNS[suite](bench, result)
+        keep()
     report["complete"] = True

@@ -103,7 +103,7 @@ def bench(
         job = _prepare(command, options, progress)
         report = new_report(job, command)
         try:
-            run_suites(job, report)
+            run_suites(job, report, lambda: save(report, out / "bench.json"))
         except KeyboardInterrupt:
             warn(f"interrupted: what was measured is in {out / 'bench.json'}")
         finally:

@@ -20,7 +20,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 from proactivellm.model.pages import PagePool, StoreFull
 from proactivellm.model.plan import Scratch, StepPlan, Store
 
-PAGE = 8  # entries per page: a lane wastes half of one on average
+PAGE = 2  # entries per page: a lane wastes half of one on average
 INITIAL_PAGES = 32  # of a store that may grow
 GROWTH = 8  # it grows by an eighth: little is held in reserve, and copies stay rare
 
