@@ -27,7 +27,7 @@ def show(report: dict[str, Any]) -> str:
 def test_all_suites(tmp_path: Path) -> None:
     bench = tiny_bench(long=16)
     report = new_report(bench, {"model": "tiny"})
-    run_suites(bench, report)
+    run_suites(bench, report, lambda: None)
     save(report, tmp_path / "bench.json")
     stored = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))
     assert stored == json.loads(json.dumps(report))
@@ -55,7 +55,7 @@ def test_what_was_measured_before_an_interruption_stays(after: int, tmp_path: Pa
     object.__setattr__(bench, "progress", interrupt)
     report = new_report(bench, {})
     with pytest.raises(KeyboardInterrupt):
-        run_suites(bench, report)
+        run_suites(bench, report, lambda: None)
     assert not report["complete"]
     save(report, tmp_path / "bench.json")
     assert "tok/s" in show(report)

@@ -30,7 +30,8 @@ def load(out: Path) -> Any:
 def test_a_shape_alone_and_in_sessions(run: Run, shape: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "out"
     chosen = ("--suite", "alone", "--suite", "sessions", "--sessions", "1,3", "--threads", 1)
-    done = run("bench", "--model", shape, *chosen, *TINY, "--dtype", "bfloat16", "--out", out)
+    kind = ("--dtype", "bfloat16", "--accelerate", "graph")
+    done = run("bench", "--model", shape, *chosen, *TINY, *kind, "--out", out)
     assert done.code == 0
     report = load(out)
     assert report["complete"] and list(report["suites"]) == ["alone", "sessions"]
@@ -53,6 +54,7 @@ def test_a_model_with_a_tokenizer_reads_text(run: Run, model: str, tmp_path: Pat
     ("arguments", "message"),
     [
         (("--suite", "speed"), "suite 'speed': choose of alone"),
+        (("--accelerate", "fast"), "accelerate 'fast': choose of none, graph, compile"),
         (("--sessions", "1;2"), "sessions '1;2': give whole numbers joined by commas"),
         (("--units", "800"), "units '800': give two numbers"),
         (("--model", "shape:qwen"), "no shape 'qwen'"),

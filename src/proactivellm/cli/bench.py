@@ -4,11 +4,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from proactivellm.cli.commands import Device, Dtype, Quantization, app
+from proactivellm.cli.commands import app
+from proactivellm.cli.options import Device, Dtype, Quantization
 from proactivellm.cli.shared import Progress, load_model, show_progress, warn
 
 if TYPE_CHECKING:
@@ -38,6 +39,13 @@ Suite = Annotated[
     ),
 ]
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder for bench.json and bench.png.")]
+Accelerate = Annotated[
+    str,
+    typer.Option(
+        metavar="none|graph|compile",
+        help="Steps of fixed shapes: as CUDA graphs, or compiled as well. For GPUs.",
+    ),
+]
 Threads = Annotated[
     int | None, typer.Option(min=1, help="Of torch.", show_default="as many as it takes")
 ]
@@ -72,6 +80,7 @@ def bench(
     device: Device = "cpu",
     dtype: Dtype = "auto",
     quantization: Quantization = "none",
+    accelerate: Accelerate = "none",
     threads: Threads = None,
     sessions: Sessions = "1,32",
     source: SourceUnits = 60,
@@ -118,7 +127,12 @@ def bench(
 def _options(command: Mapping[str, Any]) -> "Options":
     """The sizes asked for, checked before a model is loaded."""
     from proactivellm.bench.options import SUITES, Options, parse_numbers
+    from proactivellm.model.static import Mode
 
+    if command["accelerate"] not in ("none", *get_args(Mode)):
+        raise ValueError(
+            f"accelerate {command['accelerate']!r}: choose of none, {', '.join(get_args(Mode))}"
+        )
     wanted = command["suite"] or ["all"]
     units = parse_numbers(command["units"], "units")
     if len(units) != 2:
@@ -146,7 +160,11 @@ def _prepare(command: Mapping[str, Any], options: "Options", progress: Progress)
     else:
         text_model, weights = None, parse_dtype(dtype)
         model = random_model(shape, device, weights, quantization, options.seed)
-    return Bench(model=Endless(model), text_model=text_model, options=options, progress=progress)
+    endless = Endless(model)
+    if command["accelerate"] != "none":
+        for each in (model, endless):
+            each.accelerate(command["accelerate"])
+    return Bench(model=endless, text_model=text_model, options=options, progress=progress)
 
 
 @contextmanager

@@ -37,10 +37,8 @@ from proactivellm.cli.shared import (
     warn,
 )
 
-__all__ = ["Device", "Dtype", "Quantization", "app"]
-
 app = typer.Typer(
-    help="Models that write while they read: stream, evaluate, score, calibrate, train.",
+    help="Models that write while they read: stream, evaluate, score, calibrate, train, bench.",
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -1,0 +1,92 @@
+"""Steps of fixed shapes write what steps of any shape write; the law, padded by repetition."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.laws import streams
+from tests.laws.streams import TOLERANCE, Recorder, gap
+from tests.model.families import OBEYING, save_random
+
+from proactivellm.model.static import MAX_NEW
+from proactivellm.policy.spec import parse_policy
+from proactivellm.session.engine import Engine
+from proactivellm.session.limits import Limits
+
+SPECS = ("wait-k:2", "entropy:threshold=4.7,max_lag=6", "attention:threshold=0.2")
+
+
+def run(model: Recorder, spec: str) -> tuple[list[list[int]], list[list[int]], list[torch.Tensor]]:
+    """Five streams of unlike lengths in four lanes, the last one when another has ended."""
+    model.logits, targets, delays, logits = {}, [], [], []
+    engine = Engine(model, parse_policy(spec), Limits(streams=4))
+    sources = [streams.random_units(n, len(model.tokenizer), seed=n) for n in (9, 2, 5, 1, 7)]
+    live: dict[int, int] = {}
+    waiting = list(range(5))
+    found: dict[int, Any] = {}
+    while waiting or live:
+        while waiting and engine.has_room:
+            lane = engine.open()
+            live[lane] = waiting.pop(0)
+            engine.push(lane, streams.as_units(sources[live[lane]]))
+        engine.step()
+        for lane, index in list(live.items()):
+            state = engine.state(lane)
+            if state.finished:
+                written = len(state.delays)
+                found[index] = state.target, state.delays, model.recorded(written, lane).clone()
+                engine.release(lane)
+                del live[lane]
+    for index in sorted(found):
+        for values, value in zip((targets, delays, logits), found[index], strict=True):
+            values.append(value)
+    return targets, delays, logits
+
+
+@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize(
+    ("family", "settings"),
+    [("qwen3", {}), ("gemma3_text", {"layout": "interleaved", "phi": 3}), ("mistral", {"phi": 6})],
+    ids=str,
+)
+def test_fixed_shapes_change_nothing(
+    folder_of: Callable[..., Path], spec: str, family: str, settings: dict[str, Any]
+) -> None:
+    model = streams.load(folder_of(family, "word_piece"), **settings)
+    expected = run(model, spec)
+    model.accelerate("graph")
+    assert model.static is not None
+    taken = []
+    takes = model.static.takes
+    model.static.takes = lambda new: taken.append(takes(new)) or taken[-1]  # type: ignore
+    actual = run(model, spec)
+    assert actual[:2] == expected[:2]
+    for ours, theirs in zip(actual[2], expected[2], strict=True):
+        assert gap(ours, theirs) <= TOLERANCE
+    assert sum(taken) > len(taken) / 2, "or it was not tried"
+    model.accelerate(None)
+    assert model.static is None
+
+
+def test_long_steps_and_features_run_as_they_are(folder_of: Callable[..., Path]) -> None:
+    model = streams.load(folder_of("qwen3", "word_piece"))
+    model.accelerate("graph")
+    assert model.static is not None
+    from proactivellm.model.lanes import LaneInput, pack_lanes
+
+    few = LaneInput(lane=0, source=[(1, [5] * (MAX_NEW - 1))], target=[1], probes=True)
+    many = LaneInput(lane=0, source=[(1, [5] * MAX_NEW)], target=[1], probes=True)
+    features = LaneInput(lane=0, source=[(1, torch.zeros(2, 32))], target=[1], probes=True)
+    taken = [
+        model.static.takes(pack_lanes([lane], [0], model.layout)) for lane in (few, many, features)
+    ]
+    assert taken == [True, False, False]
+
+
+def test_families_with_attention_of_their_own_are_refused(tmp_path: Path) -> None:
+    save_random("falcon", OBEYING["falcon"], tmp_path)
+    model = streams.load(tmp_path)
+    with pytest.raises(ValueError, match="'falcon' does its attention by itself"):
+        model.accelerate("graph")
