@@ -233,3 +233,14 @@ def test_a_mask_is_never_asked_of_it() -> None:
     cache: Any = new_cache()
     with pytest.raises(NotImplementedError, match="a step brings its own masks"):
         cache.get_mask_sizes(2, 0)
+
+
+def test_a_snapshot_of_other_shapes_is_refused_and_the_lane_kept() -> None:
+    cache, other = new_cache(1), ArrivalCache(2, 1, torch.device("cpu"))
+    write(cache, {0: [1, 2, 3]})
+    write(other, {0: [4, 5]})
+    snapshot = other.snapshot(0)
+    snapshot["keys"] = [keys.repeat(1, 2, 1) for keys in snapshot["keys"]]
+    with pytest.raises(ValueError, match="heads and width, the model of"):
+        cache.restore(0, snapshot)
+    assert held(cache, 0) == [1, 2, 3]

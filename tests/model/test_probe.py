@@ -15,6 +15,8 @@ from proactivellm.model.masks import layer_masks, visibility
 from proactivellm.model.packing import pack
 from proactivellm.model.probe import unit_attention, unit_attention_by_head
 from proactivellm.policy.spec import parse_policy
+from proactivellm.session.engine import Engine
+from proactivellm.session.limits import Limits
 from proactivellm.session.session import Session
 
 FULL_WIDTH = ("gemma2", "gpt_oss", "cohere")
@@ -116,8 +118,16 @@ def test_families_with_attention_of_their_own_are_named(tmp_path: Path) -> None:
     model = load("falcon", tmp_path)
     units = streams.as_units(streams.random_units(4, VOCAB_SIZE, seed=1))
     assert streams.feed(Session(model, parse_policy("entropy:5")), units, 1).state.finished
-    with pytest.raises(ValueError, match="take a policy that needs no attention, such as entropy"):
-        streams.feed(Session(model, parse_policy("attention:0.3")), units, 1)
+    message = "take a policy that needs no attention, such as entropy"
+    with pytest.raises(ValueError, match=message):
+        Session(model, parse_policy("attention:0.3"))
+    engine = Engine(model, parse_policy("entropy:5"), Limits(streams=2))
+    engine.push(engine.open(), units)
+    with pytest.raises(ValueError, match=message):
+        engine.open(policy=parse_policy("attention:0.3"))
+    while engine.step() is not None:  # the one that was refused ends no other
+        pass
+    assert engine.state(0).finished and engine.has_room
 
 
 UNITS = torch.tensor([[0, 0, 1, 1, 2, 0, 3, -1], [0, 1, 2, 0, -1, -1, -1, -1]])

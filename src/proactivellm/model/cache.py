@@ -230,6 +230,12 @@ class ArrivalCache(Cache):
             raise ValueError(
                 f"the snapshot has {len(state['keys'])} layers, the model {len(self.layers)}"
             )
+        for layer, keys in zip(self._layers(), state["keys"], strict=False):
+            if layer.is_initialized and keys.shape[1:] != layer.keys.shape[1:]:
+                raise ValueError(
+                    f"the snapshot has keys of {list(keys.shape[1:])} heads and width, the model "
+                    f"of {list(layer.keys.shape[1:])}"
+                )
         self.clear(lane)
         length = state["kinds"].shape[1]
         self.reserve(lane, length)

@@ -173,6 +173,18 @@ class StreamingCausalLM:
                 "or a window"
             )
 
+    @functools.cached_property
+    def shows_attention(self) -> bool:
+        """Whether an attention probe sees anything: not where a family attends by itself."""
+        if not self.joint:
+            return True
+        step = LaneInput(lane=0, target=self.prompt.target_head, probes=True)
+        try:
+            self.step(self.new_cache(), [step], attention=True)
+        except ValueError:
+            return False
+        return True
+
     @torch.inference_mode()
     def step(
         self, cache: ArrivalCache, inputs: Sequence[LaneInput], attention: bool = False

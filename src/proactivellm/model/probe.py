@@ -13,6 +13,11 @@ from torch import Tensor
 
 from proactivellm.model.plan import StepPlan
 
+NO_ATTENTION = (
+    "this model family does its attention by itself, so that it cannot be looked at: "
+    "take a policy that needs no attention, such as entropy"
+)
+
 
 class AttentionProbe:
     """Collects attention weights of the last token of chosen lanes, from every layer of a forward.
@@ -93,10 +98,7 @@ class AttentionProbe:
             ValueError: if the model's layers did not come by here.
         """
         if not self.captured:
-            raise ValueError(
-                "this model family does its attention by itself, so that it cannot be looked at: "
-                "take a policy that needs no attention, such as entropy"
-            )
+            raise ValueError(NO_ATTENTION)
         parts = sum(lanes is not None for lanes in self.lanes) or 1
         layers = [
             self._join(self.captured[first : first + parts], 0.0)

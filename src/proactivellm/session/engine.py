@@ -10,6 +10,7 @@ from typing import Any
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.model.lanes import LaneInput
 from proactivellm.model.pages import StoreFull
+from proactivellm.model.probe import NO_ATTENTION
 from proactivellm.output.detokenize import Detokenizer
 from proactivellm.policy.base import Policy
 from proactivellm.session import lane as lanes
@@ -76,7 +77,11 @@ class Engine:
 
         Raises:
             EngineFull: if as many streams are open as the limits allow.
+            ValueError: if the policy asks for attention and the model shows none.
         """
+        policy = policy or self.policy
+        if "attention" in policy.needs and not self.model.shows_attention:
+            raise ValueError(NO_ATTENTION)
         if not self.has_room:
             raise EngineFull(f"all {len(self.states)} lanes are in use; release one first")
         lane = self.states.index(None)
@@ -88,7 +93,7 @@ class Engine:
             detokenizer=Detokenizer(self.model.tokenizer),
             at_boundary=True,
         )
-        self.policies[lane] = policy or self.policy
+        self.policies[lane] = policy
         return lane
 
     def state(self, lane: int) -> SessionState:
@@ -141,7 +146,8 @@ class Engine:
         """
         self.state(lane)
         self.states[lane] = None
-        self._forget(lane)
+        self._active.pop(lane, None)
+        self.residence.forget(lane)
 
     def rollback(self, lane: int) -> list[Unit]:
         """Take a stream back to its last written token; it may go on from there.
@@ -217,18 +223,14 @@ class Engine:
             snapshot: from `snapshot`, of the same model.
 
         Raises:
-            ValueError: if it is of another model.
+            ValueError: if it is of another model; the lane stays as it is.
         """
         detokenizer = Detokenizer(self.model.tokenizer)
         state = SessionState.from_state_dict(snapshot["state"], detokenizer)
-        self._forget(lane)
         self.residence.restore(lane, snapshot["cache"])
         self.states[lane] = state
-        self._active.setdefault(lane)
-
-    def _forget(self, lane: int) -> None:
         self._active.pop(lane, None)
-        self.residence.forget(lane)
+        self._active[lane] = None
 
     def _schedule(self, failures: list[Write]) -> list[LaneInput]:
         """Begin the next step of as many active lanes as the limits allow.
@@ -251,7 +253,7 @@ class Engine:
                     deferred.append(lane)
                     continue
             except (StoreFull, ValueError) as error:
-                failures.append(self._fail(lane, str(error)))
+                failures.append(lanes.fail(self.state(lane), lane, str(error)))
                 continue
             lanes.begin_step(self.state(lane), planned, self.window is not None)
             inputs.append(step)
@@ -292,9 +294,3 @@ class Engine:
         others = [lane for lane, state in enumerate(self.states) if state and lane not in taken]
         idle = [lane for lane in others if lane not in self._active]
         return self.residence.make_room(step.lane, length, idle, others)
-
-    def _fail(self, lane: int, reason: str) -> Write:
-        state = self.state(lane)
-        state.error, state.finished = reason, True
-        text = state.detokenizer.finish()
-        return Write(lane=lane, token_id=None, text=text, units_read=state.units_read, final=True)

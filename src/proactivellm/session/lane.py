@@ -177,6 +177,22 @@ def write_token(state: SessionState, lane: int, token: int, starts_word: bool, e
     )
 
 
+def fail(state: SessionState, lane: int, reason: str) -> Write:
+    """End a stream that cannot go on.
+
+    Args:
+        state: of the lane.
+        lane: index of the lane.
+        reason: for the user.
+
+    Returns:
+        The event.
+    """
+    state.error, state.finished = reason, True
+    text = state.detokenizer.finish()
+    return Write(lane=lane, token_id=None, text=text, units_read=state.units_read, final=True)
+
+
 def draft_suffices(
     state: SessionState, policy: DraftPolicy, starts: Sequence[bool], whole: bool
 ) -> bool:

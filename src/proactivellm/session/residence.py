@@ -72,17 +72,21 @@ class Residence:
         """Put entries into a lane; they are parked if the cache has no room now.
 
         Args:
-            lane: which one, empty.
+            lane: which one; what it held is lost.
             entries: from `snapshot`.
 
         Raises:
-            ValueError: if they are of another model.
+            ValueError: if they are of another model; the lane stays as it is.
         """
         try:
             self.cache.restore(lane, entries)
-            self._admitted.setdefault(lane)
         except StoreFull:
+            self.forget(lane)
             self.parked[lane] = entries
+        else:
+            self.parked.pop(lane, None)
+            self._admitted.pop(lane, None)
+            self._admitted[lane] = None
 
     def fits(self, lane: int, length: int) -> bool:
         """Give a lane pages for so many entries, if that takes nothing from others.
