@@ -15,12 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from proactivellm import schedule
 from proactivellm.model.attention import ATTENTION
 from proactivellm.model.backbone import project
 from proactivellm.model.cache import ArrivalCache
 from proactivellm.model.causal_lm import LaneInput, StepOutput, StreamingCausalLM
 from proactivellm.model.packing import Sample, pack
 from proactivellm.model.prompt import Prompt, PromptIds, StreamSettings
+from proactivellm.policy.fixed import WaitK
 from proactivellm.schedule import Schedule
 from proactivellm.session.session import Session
 from proactivellm.train.attention import PACKED_ATTENTION, register
@@ -144,3 +146,14 @@ def gap(actual: Tensor, expected: Tensor) -> float:
     """Largest difference, as a share of the largest logit."""
     assert actual.shape == expected.shape
     return float((actual - expected).abs().max() / expected.abs().max())
+
+
+def law_gap(
+    model: Recorder, source: Sequence[Sequence[int]], target: Sequence[int], k: int
+) -> float:
+    """How far a session under wait-k is from one masked forward under its schedule."""
+    model.forced = {0: target}
+    feed(Session(model, WaitK(k=k)), as_units(source), 2)
+    g = schedule.wait_k(k, len(source), len(target))
+    expected = masked_logits(model, sample_of(model.prompt, source, target), [g])[0]
+    return gap(model.recorded(len(target)), expected)

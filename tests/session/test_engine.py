@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from pathlib import Path
-from typing import Any
+from functools import partial
 
 import pytest
 from tests.laws import streams
 from tests.laws.streams import Recorder
-from tests.model.families import OBEYING, save_random
-from tests.models import save_tiny
 
 from proactivellm.policy.fixed import Offline, WaitK
 from proactivellm.policy.spec import parse_policy
@@ -24,24 +21,10 @@ from proactivellm.units.unit import Unit
 Load = Callable[..., Recorder]
 
 
-@pytest.fixture(scope="module")
-def load(tmp_path_factory: pytest.TempPathFactory) -> Load:
-    """Makes models whose targets never end by themselves: they are cut after 12 tokens."""
-    folders: dict[str, Path] = {}
-
-    def make(family: str = "qwen3", **settings: Any) -> Recorder:
-        if family not in folders:
-            folder = tmp_path_factory.mktemp(family)
-            if family in OBEYING:
-                folders[family] = save_random(family, OBEYING[family], folder)
-            else:
-                folders[family] = save_tiny(family, folder, "word_piece")
-        model = streams.load(folders[family], boundary="token", **settings)
-        assert model.model.generation_config is not None
-        model.model.generation_config.eos_token_id = []
-        return model
-
-    return make
+@pytest.fixture
+def load(load_endless: Load) -> Load:
+    """Models that decide at every token; their targets are cut after 12."""
+    return partial(load_endless, boundary="token")
 
 
 @pytest.fixture

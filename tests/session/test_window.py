@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from tests.laws import streams
 from tests.laws.streams import PROMPT, TOLERANCE, Recorder, gap
-from tests.model.families import OBEYING, save_random
-from tests.models import save_tiny
 from torch import Tensor
 
 from proactivellm.model.cache import PAGE
@@ -50,25 +48,10 @@ WITH_SINKS = Window(source=16, target=12, sinks=2)
 Load = Callable[..., Recorder]
 
 
-@pytest.fixture(scope="module")
-def load(tmp_path_factory: pytest.TempPathFactory) -> Load:
-    """Makes models whose targets never end by themselves: they are cut after 24 tokens."""
-    folders: dict[str, Path] = {}
-
-    def make(family: str = "qwen3", **settings: Any) -> Recorder:
-        if family not in folders:
-            folder = tmp_path_factory.mktemp(family)
-            if family in OBEYING:
-                folders[family] = save_random(family, OBEYING[family], folder)
-            else:
-                folders[family] = save_tiny(family, folder, "word_piece")
-        model = streams.load(folders[family], **settings)
-        assert model.model.generation_config is not None
-        model.model.generation_config.max_new_tokens = 24
-        model.model.generation_config.eos_token_id = []
-        return model
-
-    return make
+@pytest.fixture
+def load(load_endless: Load) -> Load:
+    """Models whose targets are cut after 24 tokens."""
+    return partial(load_endless, max_tokens=24)
 
 
 def units(model: Recorder, count: int, seed: int = 1, final: bool = True) -> list[Unit]:
@@ -82,7 +65,7 @@ def written(state: SessionState) -> list[int]:
 def view_of(state: SessionState) -> list[list[int]]:
     """Tokens of the units in view, the prompt first."""
     view: list[list[int]] = [[] for _ in range(state.units_read - state.dropped_units + 1)]
-    for unit, tokens in state.source[: state.num_fed]:
+    for unit, tokens in state.source if state.num_source else []:
         view[unit] += tokens
     return view
 

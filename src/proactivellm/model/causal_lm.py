@@ -25,13 +25,13 @@ from proactivellm.model.backbone import (
     project,
 )
 from proactivellm.model.cache import ArrivalCache
-from proactivellm.model.lanes import LaneInput, NewTokens, pack_lanes
+from proactivellm.model.lanes import LaneInput, NewTokens, StepOutput, pack_lanes
 from proactivellm.model.law import check_law
 from proactivellm.model.layout import Group
 from proactivellm.model.plan import StepPlan, make_plan
 from proactivellm.model.probe import AttentionProbe
 from proactivellm.model.prompt import StreamSettings, encode_prompt
-from proactivellm.model.static import Mode, StaticSteps, StepOutput
+from proactivellm.model.static import Mode, StaticSteps
 from proactivellm.output import detokenize
 
 

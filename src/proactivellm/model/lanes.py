@@ -1,6 +1,7 @@
-"""What lanes bring to a step, and their tokens packed in one row.
+"""What lanes bring to a step and get back, and their tokens packed in one row.
 
-Legend: T = new tokens of all lanes, B = lanes of the step, D = model width.
+Legend: T = new tokens of all lanes, B = lanes of the step, P = lanes that probe, L = layers,
+H = heads, K = entries of a lane, V = vocabulary, D = model width.
 """
 
 from collections.abc import Sequence
@@ -43,6 +44,23 @@ class LaneInput:
     def num_new(self) -> int:
         """Tokens in this step."""
         return self.num_new_source + len(self.target)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepOutput:
+    """What the probing lanes get back, in the order of the step's inputs.
+
+    Attributes:
+        logits_PV: next-token logits.
+        weights_LPHK: attention of the probing tokens, if asked for.
+        unit_PK: unit of the entries attended to; 0 = prompt or target, -1 = not in use.
+        num_units: most units that a probing lane has in its cache.
+    """
+
+    logits_PV: Tensor
+    weights_LPHK: Tensor | None
+    unit_PK: Tensor | None
+    num_units: int
 
 
 @dataclass(frozen=True, kw_only=True)

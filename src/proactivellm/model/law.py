@@ -7,6 +7,7 @@ from torch import Tensor
 
 from proactivellm.model.attention import ATTENTION
 from proactivellm.model.backbone import hidden_states, project
+from proactivellm.model.lanes import LaneInput
 from proactivellm.model.masks import layer_masks, visibility
 from proactivellm.model.packing import Sample, pack
 
@@ -73,8 +74,6 @@ def _streamed_logits(streaming: "StreamingCausalLM", ids: list[int]) -> tuple[Te
     A probe is taken back after each source token, and what is written stands between the halves
     of the source in the cache.
     """
-    from proactivellm.model.lanes import LaneInput
-
     source, (first, second) = ids[:NUM_SOURCE], ids[NUM_SOURCE:]
     g = [NUM_SOURCE // 2, NUM_SOURCE]
     head = streaming.prompt.target_head

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from proactivellm.model.backbone import project
 from proactivellm.model.cache import PAGE, ArrivalCache
-from proactivellm.model.lanes import NewTokens
+from proactivellm.model.lanes import NewTokens, StepOutput
 from proactivellm.model.plan import Part, StepPlan, entry_masks, new_slots
 from proactivellm.model.probe import AttentionProbe
 
@@ -31,23 +31,6 @@ MIN_ENTRIES = 256  # entries per lane of the smallest bucket; each further one i
 WARM_UP = 2  # runs before a capture: lazy initialisation must not be part of it
 
 Mode = Literal["graph", "compile"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepOutput:
-    """What the probing lanes get back, in the order of the step's inputs.
-
-    Attributes:
-        logits_PV: next-token logits.
-        weights_LPHK: attention of the probing tokens, if asked for.
-        unit_PK: unit of the entries attended to; 0 = prompt or target, -1 = not in use.
-        num_units: most units that a probing lane has in its cache.
-    """
-
-    logits_PV: Tensor
-    weights_LPHK: Tensor | None
-    unit_PK: Tensor | None
-    num_units: int
 
 
 @dataclass(frozen=True)

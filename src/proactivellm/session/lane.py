@@ -55,7 +55,7 @@ def plan_step(
     if not units and not ready:
         return None
     pieces = _pieces(state, units, prompt)
-    fed = [*state.source[state.num_fed :], *pieces]
+    fed = [*state.unfed, *pieces]
     sequence = (
         state.target[state.settled :] + state.draft[max(0, state.settled - len(state.target)) :]
     )
@@ -89,7 +89,6 @@ def begin_step(state: SessionState, planned: Planned, keep_features: bool) -> No
     state.source += [
         piece for piece in planned.pieces if keep_features or not hasattr(piece[1], "dim")
     ]
-    state.num_fed = len(state.source)
     state.num_source += step.num_new_source
     if step.num_new:  # not so: a bare end marker without closing text, before anything was probed
         state.forwards += 1

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from proactivellm.model.causal_lm import StreamingCausalLM
+from proactivellm.model.lanes import StepOutput
 from proactivellm.model.probe import unit_attention
-from proactivellm.model.static import StepOutput
 from proactivellm.policy.base import DraftPolicy, Observation, Policy
 from proactivellm.session import lane as lanes
 from proactivellm.session.sampling import sample

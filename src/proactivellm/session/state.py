@@ -49,7 +49,6 @@ class SessionState:
         units_read: source units read, a bare end marker not counted.
         source: pieces read and still in view, prompt included; features only where a window may
             feed them again.
-        num_fed: how many of them the cache holds.
         num_source: source tokens that the cache holds.
         source_tokens: source tokens read, prompt included.
         settled: target tokens whose entries stay as they are.
@@ -78,7 +77,6 @@ class SessionState:
     source_finished: bool = False
     units_read: int = 0
     source: list[SourcePiece] = field(default_factory=list)
-    num_fed: int = 0
     num_source: int = 0
     source_tokens: int = 0
     settled: int = 0
@@ -108,9 +106,14 @@ class SessionState:
         return self.num_source + self.settled
 
     @property
+    def unfed(self) -> list[SourcePiece]:
+        """Pieces read that the cache does not hold: all of them after a window has dropped some."""
+        return [] if self.num_source else self.source
+
+    @property
     def num_in_view(self) -> int:
         """Source tokens in view, in the cache or to be fed again."""
-        return self.num_source + sum(len(tokens) for _, tokens in self.source[self.num_fed :])
+        return self.num_source + sum(len(tokens) for _, tokens in self.unfed)
 
     def history(self) -> list[int]:
         """Ids read and written that are still in view."""

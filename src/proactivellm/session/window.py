@@ -86,7 +86,7 @@ def trim(state: SessionState, window: Window, incoming: int, starts: Sequence[bo
     tokens = _drop_tokens(state, target_cut, window.sinks, starts)
     if not units and not tokens:
         return False
-    state.num_fed = state.num_source = state.settled = 0
+    state.num_source = state.settled = 0
     return True
 
 
