@@ -86,6 +86,26 @@ def multinomial(
     return [int(units) for units in np.maximum(g, 1)]
 
 
+def uniform(num_source: int, num_target: int, rng: np.random.Generator) -> Schedule:
+    """Cut-offs drawn one by one, evenly from 1..M, and sorted: a baseline for `multinomial`.
+
+    Most draws open with few units and cross the whole source, whatever the latency wanted.
+
+    Args:
+        num_source: M, source units in the stream.
+        num_target: N, target steps.
+        rng: source of randomness.
+
+    Returns:
+        A non-decreasing schedule of N entries in 1..M.
+
+    Raises:
+        ValueError: if num_source < 1.
+    """
+    _check_lengths(num_source, num_target)
+    return sorted(int(units) for units in rng.integers(1, num_source + 1, size=num_target))
+
+
 def from_trace(trace: Sequence[int], num_source: int, num_target: int) -> Schedule:
     """A recorded schedule fitted to an instance: clipped to M, continued with M.
 

@@ -53,12 +53,15 @@ class StreamSettings(Strict):
         layout: name of the layout.
         phi: first target position (grouped) or target offset (interleaved).
         boundary: where decisions are taken.
+        early_end: whether the target may end before the source does, as an answer may; otherwise a
+            source not finished never ends the target.
         prompt: the fixed texts.
     """
 
     layout: Literal["grouped", "interleaved"] = "grouped"
     phi: int = Field(default=0, ge=0)
     boundary: Literal["word", "token"] = "word"
+    early_end: bool = False
     prompt: Prompt = Prompt()
 
     def make_layout(self) -> Layout:

@@ -25,14 +25,40 @@ class ViewPlan:
     """Which schedules a sample is trained under, beside the full view.
 
     Attributes:
+        full: whether the full view is packed too.
         num_partial: partial views per sample.
-        first_share: range of the share of the source read before the first write.
+        profile: "multinomial", "uniform" or "wait-k".
+        first_share: multinomial: range of the share of the source read before the first write.
+        wait_k: wait-k: least and most k, drawn evenly (multi-path wait-k, Elbayad et al. 2020).
         boundary: schedule steps are target words or target tokens.
+        early_end: the end of stream belongs to the last step instead of seeing the whole source.
     """
 
+    full: bool = True
     num_partial: int = 1
+    profile: str = "multinomial"
     first_share: tuple[float, float] = (0.0, 1.0)
+    wait_k: tuple[int, int] = (1, 9)
     boundary: str = "word"
+    early_end: bool = False
+
+    def draw(self, num_source: int, num_target: int, rng: np.random.Generator) -> Schedule:
+        """A schedule of the profile.
+
+        Args:
+            num_source: M, source units in the stream.
+            num_target: N, target steps.
+            rng: source of randomness.
+
+        Returns:
+            A non-decreasing schedule of N entries in 1..M.
+        """
+        if self.profile == "uniform":
+            return schedule.uniform(num_source, num_target, rng)
+        if self.profile == "wait-k":
+            k = int(rng.integers(self.wait_k[0], self.wait_k[1] + 1))
+            return schedule.wait_k(k, num_source, num_target)
+        return schedule.multinomial(num_source, num_target, rng, self.first_share)
 
 
 class SampleEncoder:
@@ -93,7 +119,7 @@ class SampleEncoder:
 def sampled_schedule(
     sample: Sample, encoder: SampleEncoder, plan: ViewPlan, rng: np.random.Generator
 ) -> Schedule:
-    """A schedule drawn for a sample; the end of stream always sees the whole source.
+    """A schedule drawn for a sample; the end of stream sees the whole source, or the last step's.
 
     Args:
         sample: the instance.
@@ -110,8 +136,8 @@ def sampled_schedule(
         else list(range(len(sample.target) - 1))
     )
     steps = words[-1] + 1 if words else 0
-    g = schedule.multinomial(sample.num_units, steps, rng, plan.first_share)
-    return [*schedule.expand(g, words), sample.num_units]
+    g = schedule.expand(plan.draw(sample.num_units, steps, rng), words)
+    return [*g, g[-1] if g and plan.early_end else sample.num_units]
 
 
 def concatenation_plan(
@@ -191,7 +217,7 @@ class PackedDataset(Dataset[Packed]):
             " ".join(pair.source for pair in chosen), " ".join(pair.target for pair in chosen)
         )
         rng = np.random.default_rng([self.seed, index])
-        g = [schedule.offline(sample.num_units, len(sample.target))]
+        g = [schedule.offline(sample.num_units, len(sample.target))] if self.views.full else []
         for _ in range(self.views.num_partial):
             g.append(sampled_schedule(sample, self.encoder, self.views, rng))
         return pack(sample, g, self.layout)

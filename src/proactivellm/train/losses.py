@@ -21,6 +21,7 @@ class Objective:
         mslm_weight: weight of L_MSLM, cross-entropy under sampled schedules.
         kl_weight: lambda, weight of the synchronised privileged self-distillation.
         kl_top_k: teacher tokens that enter the KL.
+        kl_direction: "forward" or "reverse"; see `top_k_kl`.
         label_smoothing: mass spread over the vocabulary in both cross-entropies.
         rows_per_chunk: target rows whose logits exist at once.
     """
@@ -29,48 +30,50 @@ class Objective:
     mslm_weight: float = 1.0
     kl_weight: float = 0.1
     kl_top_k: int = 100
+    kl_direction: str = "forward"
     label_smoothing: float = 0.0
     rows_per_chunk: int = 4096
 
+    @property
+    def needs_full(self) -> bool:
+        """Whether any loss looks at the full view."""
+        return bool(self.batch_weight or self.kl_weight)
 
-def cross_entropy(
-    logits_RV: Tensor, normalizer_R: Tensor, label_R: Tensor, smoothing: float
-) -> Tensor:
-    """Cross-entropy from logits and their log-sum-exp, summed over rows.
+
+def cross_entropy(log_p_RV: Tensor, label_R: Tensor, smoothing: float) -> Tensor:
+    """Cross-entropy from log-probabilities, summed over rows.
 
     Args:
-        logits_RV: logits.
-        normalizer_R: their log-sum-exp, computed once for every loss that needs it.
+        log_p_RV: log-probabilities.
         label_R: the token each row predicts.
         smoothing: mass spread evenly over the vocabulary.
 
     Returns:
         A scalar, nats.
     """
-    expected_R = logits_RV.gather(-1, label_R[:, None])[:, 0].float()
+    expected_R = log_p_RV.gather(-1, label_R[:, None])[:, 0]
     if smoothing:
-        expected_R = (1.0 - smoothing) * expected_R + smoothing * logits_RV.float().mean(-1)
-    return (normalizer_R - expected_R).sum()
+        expected_R = (1.0 - smoothing) * expected_R + smoothing * log_p_RV.mean(-1)
+    return -expected_R.sum()
 
 
-def top_k_kl(
-    teacher_RV: Tensor, student_RV: Tensor, student_normalizer_R: Tensor, top_k: int
-) -> Tensor:
-    """`KL(P_full || P_partial)` over the teacher's most probable tokens, summed over rows.
+def top_k_kl(teacher_RV: Tensor, student_RV: Tensor, top_k: int, direction: str) -> Tensor:
+    """The divergence of partial view and full view, summed over rows.
 
     Args:
-        teacher_RV: logits with the full source visible; no gradient flows into them.
-        student_RV: logits under a partial schedule.
-        student_normalizer_R: log-sum-exp of the student's logits.
-        top_k: number of teacher tokens.
+        teacher_RV: log-probabilities with the full source visible; no gradient flows into them.
+        student_RV: log-probabilities under a partial schedule.
+        top_k: number of the teacher's most probable tokens that enter.
+        direction: "forward" is `KL(P_full || P_partial)` (ProactiveLLM), which wants the student to
+            cover the teacher; "reverse" is `KL(P_partial || P_full)`.
 
     Returns:
         A scalar, nats.
     """
-    with torch.no_grad():
-        values_RK, index_RK = teacher_RV.topk(min(top_k, teacher_RV.shape[-1]), dim=-1)
-        log_p_RK = values_RK.float() - teacher_RV.float().logsumexp(-1, keepdim=True)
-    log_q_RK = student_RV.gather(-1, index_RK).float() - student_normalizer_R[:, None]
+    log_p_RK, index_RK = teacher_RV.detach().topk(min(top_k, teacher_RV.shape[-1]), dim=-1)
+    log_q_RK = student_RV.gather(-1, index_RK)
+    if direction == "reverse":
+        return (log_q_RK.exp() * (log_q_RK - log_p_RK)).sum()
     return (log_p_RK.exp() * (log_p_RK - log_q_RK)).sum()
 
 
@@ -81,26 +84,27 @@ def chunk_losses(
 
     Args:
         project: hidden states -> logits.
-        hidden_WRD: hidden states of W views: the full one first, then the partial ones.
+        hidden_WRD: hidden states of W views: the full one first where the objective needs it, then
+            the partial ones.
         label_R: the token each row predicts.
-        objective: weights; only its smoothing and top-k are used here.
+        objective: weights; only its smoothing, top-k and direction are used here.
 
     Returns:
         [3]: sums of cross-entropy (full view), cross-entropy and KL (mean over partial views).
     """
     smoothing = objective.label_smoothing
-    full_RV = project(hidden_WRD[0])
-    full = cross_entropy(full_RV, full_RV.float().logsumexp(-1), label_R, smoothing)
-    num_partial = hidden_WRD.shape[0] - 1
-    partial = kl = torch.zeros_like(full)
-    for hidden_RD in hidden_WRD[1:]:
-        logits_RV = project(hidden_RD)
-        normalizer_R = logits_RV.float().logsumexp(-1)
-        ce = cross_entropy(logits_RV, normalizer_R, label_R, smoothing)
-        partial = partial + ce / num_partial
-        if objective.kl_weight:
-            kl_rows = top_k_kl(full_RV, logits_RV, normalizer_R, objective.kl_top_k)
-            kl = kl + kl_rows / num_partial
+    full = partial = kl = torch.zeros((), device=hidden_WRD.device)
+    full_RV = None
+    if objective.needs_full:
+        full_RV = project(hidden_WRD[0]).float().log_softmax(-1)
+        full = cross_entropy(full_RV, label_R, smoothing)
+        hidden_WRD = hidden_WRD[1:]
+    for hidden_RD in hidden_WRD:
+        log_q_RV = project(hidden_RD).float().log_softmax(-1)
+        partial = partial + cross_entropy(log_q_RV, label_R, smoothing) / len(hidden_WRD)
+        if full_RV is not None and objective.kl_weight:
+            divergence = top_k_kl(full_RV, log_q_RV, objective.kl_top_k, objective.kl_direction)
+            kl = kl + divergence / len(hidden_WRD)
     return torch.stack([full, partial, kl])
 
 

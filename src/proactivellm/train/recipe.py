@@ -83,20 +83,37 @@ class ObjectiveRecipe(Strict):
         mslm_weight: weight of L_MSLM.
         kl_weight: lambda.
         kl_top_k: teacher tokens in the KL.
+        kl_direction: KL(full || partial), or the reverse.
         label_smoothing: in both cross-entropies.
         rows_per_chunk: target rows whose logits exist at once.
         num_partial: partial views per sample.
-        first_share: range of the share of the source read before the first write.
+        profile: how schedules are drawn.
+        first_share: multinomial: range of the share of the source read before the first write.
+        wait_k: wait-k: least and most k.
     """
 
     batch_weight: Weight = 1.0
     mslm_weight: Weight = 1.0
     kl_weight: Weight = 0.1
     kl_top_k: Count = 100
+    kl_direction: Literal["forward", "reverse"] = "forward"
     label_smoothing: Share = 0.0
     rows_per_chunk: Count = 4096
-    num_partial: Count = 1
+    num_partial: Natural = 1
+    profile: Literal["multinomial", "uniform", "wait-k"] = "multinomial"
     first_share: Annotated[tuple[Share, Share], AfterValidator(_ordered)] = (0.0, 1.0)
+    wait_k: Annotated[tuple[Count, Count], AfterValidator(_ordered)] = (1, 9)
+
+    @model_validator(mode="after")
+    def _has_what_it_weighs(self) -> Self:
+        if not (self.batch_weight or self.mslm_weight):
+            raise ValueError("batch_weight and mslm_weight are both 0: nothing would be learnt")
+        if (self.mslm_weight or self.kl_weight) and not self.num_partial:
+            raise ValueError(
+                "num_partial = 0 leaves no view for L_MSLM and KL: set mslm_weight and kl_weight "
+                "to 0, or num_partial to 1"
+            )
+        return self
 
 
 class Optimisation(Strict):

@@ -72,8 +72,12 @@ def make_trainer(
     encoder = SampleEncoder(
         tokenizer, encode_prompt(tokenizer, settings.prompt), tokenizer.eos_token_id
     )
+    objective = Objective(**wish.model_dump(include=set(Objective.__dataclass_fields__)))
     views = ViewPlan(
-        num_partial=wish.num_partial, first_share=wish.first_share, boundary=settings.boundary
+        full=objective.needs_full,
+        boundary=settings.boundary,
+        early_end=settings.early_end,
+        **wish.model_dump(include=set(ViewPlan.__dataclass_fields__)),
     )
     lengths = [len(pair.source) + 2 * len(pair.target) for pair in pairs]
     plan = concatenation_plan(
@@ -86,9 +90,6 @@ def make_trainer(
     if not plan:
         raise ValueError(f"{len(pairs)} pairs do not fill one batch of {optimisation.batch_size}")
     layout = settings.make_layout()
-    objective = Objective(
-        **{k: v for k, v in wish.model_dump().items() if k not in ("num_partial", "first_share")}
-    )
     return StreamingTrainer(
         settings=settings,
         tokenizer=tokenizer,
