@@ -6,7 +6,8 @@ import re
 import pytest
 
 from proactivellm.policy.calibration import Calibration, CalibrationMeta, CalibrationPoint
-from proactivellm.policy.endogenous import Attention, Confidence, Entropy
+from proactivellm.policy.attention import Attention
+from proactivellm.policy.endogenous import Confidence, Entropy
 from proactivellm.policy.spec import parse_policy
 
 META = CalibrationMeta(source="dev, German-English", num_instances=100)
@@ -22,7 +23,7 @@ def point(options, threshold, laal, bleu, name="entropy", quantile=None):
         LAAL=laal,
         RCO=laal / 10,
         AL=laal - 1,
-        BLEU=bleu,
+        quality=bleu,
     )
 
 
@@ -204,14 +205,14 @@ def test_save_and_load(tmp_path):
     assert Calibration.load(tmp_path) == calibration
     assert Calibration.load(tmp_path / "calibration.json") == calibration
     raw = json.loads((tmp_path / "calibration.json").read_text())
-    assert raw["version"] == 1
+    assert raw["version"] == 2
     assert raw["heads"] == [[0, 1]]
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"version": 2}, "version: Input should be 1"),
+        ({"version": 1}, "version: Input should be 2"),
         ({"extra": 1}, "extra: Extra inputs are not permitted"),
         ({"points": [{"policy": "entropy"}]}, "points.0.options: Field required"),
         ({"heads": [[0, "1"]]}, "heads.0.1: Input should be a valid integer"),
@@ -224,7 +225,7 @@ def test_malformed_file(tmp_path, change, message):
     (tmp_path / "calibration.json").write_text(json.dumps(calibration | change))
     with pytest.raises(ValueError, match=re.escape(message)) as caught:
         Calibration.load(tmp_path)
-    assert "calibration.json is no calibration table of version 1" in str(caught.value)
+    assert "calibration.json is no calibration table of version 2" in str(caught.value)
 
 
 def test_strict_numbers(tmp_path):

@@ -5,7 +5,8 @@ import torch
 
 from proactivellm.policy.agreement import HoldN, LocalAgreement
 from proactivellm.policy.base import WHOLE_SOURCE, Observation, Policy
-from proactivellm.policy.endogenous import Attention, Confidence, Entropy
+from proactivellm.policy.attention import AlignAtt, Attention, Combined, Concentration
+from proactivellm.policy.endogenous import Confidence, Entropy
 from proactivellm.policy.fixed import Fixed, Offline, WaitK
 
 NUM_SOURCE, NUM_TARGET = 5, 9
@@ -125,6 +126,28 @@ def test_attention_lanes_of_different_lengths():
 def test_attention_threshold_one_is_immune_to_rounding():
     observation = observe([(1, 0, False)], attention_BU=[[0.9999999]])
     assert Attention(threshold=1.0).decide(observation).tolist() == [False]
+
+
+def test_alignatt_looks_at_the_most_attended_unit():
+    lanes = [(3, 0, False), (3, 0, False), (3, 0, False), (1, 0, False), (3, 9, True)]
+    attention_BU = [[0.4, 0.3, 0.3], [0.3, 0.4, 0.3], [0.3, 0.3, 0.4], [1.0, 0.0, 0.0], [0, 0, 1]]
+    observation = observe(lanes, attention_BU=attention_BU)
+    assert AlignAtt(frontier=1).decide(observation).tolist() == [True, True, False, False, True]
+    assert AlignAtt(frontier=2).decide(observation).tolist() == [True, False, False, False, True]
+
+
+def test_concentration_needs_one_unit_to_stand_out_among_several():
+    lanes = [(3, 0, False), (3, 0, False), (1, 0, False)]
+    attention_BU = [[0.1, 0.2, 0.7], [0.3, 0.4, 0.3], [1.0, 0.0, 0.0]]
+    observation = observe(lanes, attention_BU=attention_BU)
+    assert Concentration(threshold=0.6).decide(observation).tolist() == [True, False, False]
+
+
+def test_combined_wants_certainty_and_evidence_that_is_not_the_newest():
+    lanes = [(2, 0, False), (2, 0, False), (2, 0, False), (1, 0, False)]
+    attention_BU = [[0.9, 0.1], [0.9, 0.1], [0.1, 0.9], [1.0, 0.0]]
+    observation = observe(lanes, attention_BU=attention_BU, max_prob_B=[0.9, 0.4, 0.9, 0.9])
+    assert Combined(threshold=0.5).decide(observation).tolist() == [True, False, False, False]
 
 
 def test_undefined_statistic_reads():

@@ -6,7 +6,8 @@ import re
 import pytest
 
 from proactivellm.policy.agreement import HoldN, LocalAgreement
-from proactivellm.policy.endogenous import Attention, Confidence, Entropy
+from proactivellm.policy.attention import AlignAtt, Attention, Combined, Concentration
+from proactivellm.policy.endogenous import Confidence, Entropy
 from proactivellm.policy.fixed import Fixed, Offline, WaitK
 from proactivellm.policy.spec import POLICIES, PolicySpec, available_policies, parse_policy
 
@@ -40,7 +41,7 @@ GOOD = [
     (
         "attention:0.4,frontier=2,heads=3.1-4.0",
         Attention(threshold=0.4, frontier=2, heads=((3, 1), (4, 0))),
-        "attention:threshold=0.4,frontier=2,heads=3.1-4.0,min_lag=1",
+        "attention:threshold=0.4,heads=3.1-4.0,frontier=2,min_lag=1",
     ),
     ("attention:0.4,heads=all", Attention(threshold=0.4), "attention:threshold=0.4,min_lag=1"),
     ("local-agreement:2", LocalAgreement(n=2), "local-agreement:n=2,min_lag=1"),
@@ -48,6 +49,17 @@ GOOD = [
         "local-agreement:n=2,draft=8,max_lag=9",
         LocalAgreement(n=2, draft=8, max_lag=9),
         "local-agreement:n=2,draft=8,min_lag=1,max_lag=9",
+    ),
+    ("alignatt:2", AlignAtt(frontier=2), "alignatt:frontier=2,min_lag=1"),
+    (
+        "concentration:0.6,heads=1.0",
+        Concentration(threshold=0.6, heads=((1, 0),)),
+        "concentration:threshold=0.6,heads=1.0,min_lag=1",
+    ),
+    (
+        "combined:0.3,max_lag=4",
+        Combined(threshold=0.3, max_lag=4),
+        "combined:threshold=0.3,min_lag=1,max_lag=4",
     ),
     ("hold-n:3", HoldN(n=3), "hold-n:n=3,min_lag=1"),
 ]

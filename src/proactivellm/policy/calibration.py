@@ -13,7 +13,8 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
 
-from proactivellm.policy.endogenous import Heads, ThresholdPolicy
+from proactivellm.policy.attention import Heads
+from proactivellm.policy.endogenous import ThresholdPolicy
 from proactivellm.policy.options import Scalar, format_scalar
 
 CALIBRATION_FILE = "calibration.json"
@@ -37,7 +38,7 @@ class CalibrationPoint(_Strict):
         LAAL: Length-adaptive average lagging, source units.
         RCO: Reading completeness, 0 to 1.
         AL: Average lagging, source units.
-        BLEU: Quality, 0 to 100.
+        quality: BLEU, or F1 where the task is question answering, 0 to 100.
     """
 
     policy: str
@@ -47,7 +48,7 @@ class CalibrationPoint(_Strict):
     LAAL: float
     RCO: float
     AL: float
-    BLEU: float
+    quality: float
 
     @classmethod
     def measured(
@@ -57,7 +58,7 @@ class CalibrationPoint(_Strict):
 
         Args:
             policy: The policy that was run.
-            scores: At least LAAL, RCO, AL and BLEU.
+            scores: At least LAAL, RCO, AL, and F1 or BLEU.
             quantile: The quantile that gave the threshold, if one did.
 
         Returns:
@@ -66,7 +67,8 @@ class CalibrationPoint(_Strict):
         Raises:
             ValueError: When a score is missing or not finite.
         """
-        missing = [name for name in ("LAAL", "RCO", "AL", "BLEU") if name not in scores]
+        metric = "F1" if "F1" in scores else "BLEU"
+        missing = [name for name in ("LAAL", "RCO", "AL", metric) if name not in scores]
         if missing:
             raise ValueError(f"scores of {policy.spec} lack {', '.join(missing)}")
         options = {k: v for k, v in policy.options.items() if k != "threshold"}
@@ -78,7 +80,7 @@ class CalibrationPoint(_Strict):
             LAAL=scores["LAAL"],
             RCO=scores["RCO"],
             AL=scores["AL"],
-            BLEU=scores["BLEU"],
+            quality=scores[metric],
         )
 
 
@@ -104,7 +106,7 @@ class Calibration(_Strict):
         points: The measurements, in any order.
     """
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     meta: CalibrationMeta
     heads: tuple[tuple[NonNegativeInt, NonNegativeInt], ...] | None = None
     points: tuple[CalibrationPoint, ...]
@@ -135,7 +137,7 @@ class Calibration(_Strict):
             first = error.errors(include_url=False)[0]
             where = ".".join(map(str, first["loc"])) or "file"
             raise ValueError(
-                f"{file} is no calibration table of version 1: {where}: {first['msg']} "
+                f"{file} is no calibration table of version 2: {where}: {first['msg']} "
                 f"({error.error_count()} problem(s)); make it anew with `proactivellm calibrate`"
             ) from None
 
@@ -170,7 +172,7 @@ class Calibration(_Strict):
         """Find the threshold that gave a target on dev data.
 
         Points with the same options make a curve. Only curves that agree with `options` count;
-        of those that reach the target, the one with the best BLEU there (interpolated) wins.
+        of those that reach the target, the one with the best quality there (interpolated) wins.
 
         Args:
             name: Name of the policy.
@@ -237,12 +239,12 @@ class _Curve:
 
     target: tuple[float, ...]
     threshold: tuple[float, ...]
-    bleu: tuple[float, ...]
+    quality: tuple[float, ...]
 
     def at(self, value: float) -> tuple[float, float]:
-        """Interpolate linearly: (threshold, BLEU) where the target is `value`."""
+        """Interpolate linearly: (threshold, quality) where the target is `value`."""
         threshold = np.interp(value, self.target, self.threshold)
-        return float(threshold), float(np.interp(value, self.target, self.bleu))
+        return float(threshold), float(np.interp(value, self.target, self.quality))
 
 
 def _curve(points: Sequence[CalibrationPoint], field: str) -> _Curve:
@@ -250,10 +252,10 @@ def _curve(points: Sequence[CalibrationPoint], field: str) -> _Curve:
 
     Latency is monotone in the threshold in expectation, but measured with noise. Whether it rises
     or falls is read off the points (sign of their covariance). Neighbours in the wrong order, or
-    level, are pooled to their mean (pool adjacent violators), threshold and BLEU with them.
+    level, are pooled to their mean (pool adjacent violators), threshold and quality with them.
     """
     ordered = sorted(points, key=lambda point: point.threshold)
-    rows = np.array([(getattr(p, field), p.threshold, p.BLEU) for p in ordered], dtype=np.float64)
+    rows = np.array([(getattr(p, field), p.threshold, p.quality) for p in ordered], dtype=np.float64)
     deviation = rows - rows.mean(axis=0)
     if deviation[:, 0] @ deviation[:, 1] < 0:
         rows = rows[::-1]
@@ -265,8 +267,8 @@ def _curve(points: Sequence[CalibrationPoint], field: str) -> _Curve:
             total, count = total + earlier, count + num_earlier
         blocks.append((total, count))
     means = [total / count for total, count in blocks]
-    target, threshold, bleu = (tuple(map(float, column)) for column in zip(*means, strict=True))
-    return _Curve(target, threshold, bleu)
+    target, threshold, quality = (tuple(map(float, column)) for column in zip(*means, strict=True))
+    return _Curve(target, threshold, quality)
 
 
 def _ranges(curves: Sequence[_Curve]) -> str:

@@ -14,15 +14,16 @@ from dataclasses import MISSING, dataclass
 from typing import Any, NamedTuple
 
 from proactivellm.policy.agreement import HoldN, LocalAgreement
+from proactivellm.policy.attention import (
+    CALIBRATED,
+    AlignAtt,
+    Attention,
+    Combined,
+    Concentration,
+)
 from proactivellm.policy.base import Policy
 from proactivellm.policy.calibration import TARGETS, Calibration
-from proactivellm.policy.endogenous import (
-    CALIBRATED,
-    Attention,
-    Confidence,
-    Entropy,
-    ThresholdPolicy,
-)
+from proactivellm.policy.endogenous import Confidence, Entropy, ThresholdPolicy
 from proactivellm.policy.fixed import Fixed, Offline, WaitK
 from proactivellm.policy.options import format_scalar, from_scalar, parse_float, to_scalar
 
@@ -35,6 +36,9 @@ POLICIES: Mapping[str, type[Policy]] = {
         Entropy,
         Confidence,
         Attention,
+        AlignAtt,
+        Concentration,
+        Combined,
         LocalAgreement,
         HoldN,
     )
