@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from tests.metrics.instances import write_log
 
 from proactivellm.metrics.report import markdown_table, score, score_log, table, write_scores
-from proactivellm.output.log import Instance, write_instance
+from proactivellm.output.log import Instance
 
 # wait-2, 4 source words, 4 target words, and the end-of-stream token.
 # AL = LAAL = YAAL = DAL = 2, AP = 13/16, RCO = 17/20,
@@ -70,13 +71,6 @@ NOTHING = Instance(
 LOG = [FIRST, SECOND, NOTHING]
 
 
-def write_log(path: Path, instances: list[Instance]) -> Path:
-    with path.open("w", encoding="utf-8") as file:
-        for instance in instances:
-            write_instance(file, instance)
-    return path
-
-
 def test_averages_over_the_instances_where_defined() -> None:
     scores = score(LOG)
     assert scores["policy"] == "wait-k:2"
@@ -97,6 +91,11 @@ def test_averages_over_the_instances_where_defined() -> None:
         "DAL": 1,
         "YAAL": 2,
         "first_token_delay": 1,
+        "first_token_ms": 1,
+        "final_token_ms": 1,
+        "AL_CA_ms": 1,
+        "LAAL_CA_ms": 1,
+        "YAAL_CA_ms": 2,
     }
 
 
@@ -110,6 +109,23 @@ def test_costs() -> None:
     assert scores["LAAL_CA_ms"] == pytest.approx((205 + 215) / 2)
 
 
+def test_computation_aware_latency_is_that_of_the_elapsed_times() -> None:
+    # FIRST: |X| = 400 ms, pace 100 ms a word, 205, 305, 405, 410: AL = LAAL = 205 as above, YAAL
+    # without the word at 405: (205 + 205) / 2. SECOND: nothing came before 200 ms: 215, no YAAL.
+    scores = score(LOG)
+    assert scores["AL_CA_ms"] == pytest.approx((205 + 215) / 2)
+    assert scores["YAAL_CA_ms"] == pytest.approx(205.0)
+    # The last words came 410 - 400 and 225 - 200 ms after the end.
+    assert scores["final_token_ms"] == pytest.approx((10 + 25) / 2)
+    assert scores["final_token_ms_p50"] == pytest.approx(17.5)
+    assert scores["final_token_ms_p90"] == pytest.approx(10 + 0.9 * 15)
+    # Where reference and prediction differ in length, AL has the pace of the reference: 200 ms:
+    # (205 + (305-200) + (405-400)) / 3.
+    alone = score([replace(FIRST, reference="a b")])
+    assert alone["AL_CA_ms"] == pytest.approx(105.0)
+    assert alone["LAAL_CA_ms"] == pytest.approx(205.0)
+
+
 def test_what_the_log_does_not_tell_is_left_out() -> None:
     bare = replace(
         FIRST, first_token_ms=None, source_ms=None, forwards=None, tokens=None, reference=None
@@ -121,7 +137,8 @@ def test_what_the_log_does_not_tell_is_left_out() -> None:
     assert scores["AL"] == pytest.approx(2.0)  # the prediction is as long as the reference was
     assert scores["num_undefined"] == {}
     # A duration that is known for a part only would be the mean of a part.
-    assert "LAAL_CA_ms" not in score([FIRST, replace(SECOND, source_ms=None)])
+    partly = score([FIRST, replace(SECOND, source_ms=None)])
+    assert not {"AL_CA_ms", "LAAL_CA_ms", "YAAL_CA_ms", "final_token_ms"} & set(partly)
 
 
 def test_the_reference_sets_the_pace_of_al_only() -> None:
@@ -139,7 +156,29 @@ def test_quality_and_its_interval() -> None:
     assert "BLEU_ci" not in perfect
     resampled = score(LOG, num_bootstrap=50)
     assert resampled["BLEU_ci"] > 0 and resampled["chrF_ci"] > 0
-    assert "bs:50" in resampled["bleu_signature"]
+    assert resampled["LAAL_ci"] == 0.0 < resampled["AIL_ci"]  # both that have a LAAL have 2
+    assert resampled["num_bootstrap"] == 50
+    without = {k: v for k, v in resampled.items() if not k.endswith("_ci") and k != "num_bootstrap"}
+    assert without == score(LOG)
+
+
+def test_a_single_instance_has_no_interval() -> None:
+    assert score([FIRST], num_bootstrap=50) == score([FIRST])
+
+
+def test_answers_have_f1_and_exact_match() -> None:
+    # F1 of "a dog runs" against "dog": the article does not count, so 2 * (1/2 * 1) / (3/2).
+    first = replace(
+        FIRST, task="qa", prediction="a dog runs .", reference="cat", answers=["cat", "dog"]
+    )
+    second = replace(SECOND, task="qa", prediction="in the park", reference="in the park")
+    scores = score([first, second], num_bootstrap=50)
+    assert scores["F1"] == pytest.approx((100 * 2 / 3 + 100) / 2)
+    assert scores["EM"] == pytest.approx(50.0) and scores["EM_ci"] > 0
+    assert not {"BLEU", "chrF", "bleu_signature"} & set(scores)
+    assert "83.3 ± " in markdown_table([scores])
+    bare = score([replace(first, reference=None, answers=None)])
+    assert bare["F1"] is None and "BLEU" not in bare
 
 
 def test_all_predictions_empty() -> None:
@@ -148,8 +187,11 @@ def test_all_predictions_empty() -> None:
     assert scores["AL"] is None and scores["YAAL"] is None
     assert scores["num_undefined"]["AL"] == 1
     assert scores["SWF"] is None and scores["degenerate"] is None
-    assert scores["LAAL_CA_ms"] is None
+    assert scores["LAAL_CA_ms"] is None and scores["NE_corpus"] is None
     assert "wait-k:2" in markdown_table([scores])
+    several = score([NOTHING, replace(NOTHING, index=3)], num_bootstrap=20)
+    assert (several["BLEU"], several["BLEU_ci"]) == (0.0, 0.0)
+    assert several["chrF"] == 0.0 and "AL_ci" not in several and "NE_corpus_ci" not in several
 
 
 def test_degenerate_policies_are_marked() -> None:
@@ -168,13 +210,16 @@ def test_degenerate_policies_are_marked() -> None:
     honest = score([FIRST])
     # SWF = 2/4, EFSW = (4-2)/4
     assert (honest["SWF"], honest["EFSW"], honest["degenerate"]) == (50.0, 50.0, False)
-    assert "wait-k:2 †" in markdown_table([scores]) and "degenerate" in markdown_table([scores])
+    assert "wait-k:2 †" in markdown_table([scores])
+    assert "(wait-k:2: SWF 20%, EFSW 90%)" in markdown_table([scores])
     assert "†" not in markdown_table([honest])
 
 
 def test_erasure_comes_from_the_revisions() -> None:
     revised = replace(FIRST, revisions=["x", "a b c d"])
-    assert score([revised, replace(FIRST, index=1)])["NE"] == pytest.approx((1 / 4 + 0) / 2)
+    scores = score([revised, replace(SECOND, revisions=["e", "f", "e f g"])])
+    assert scores["NE"] == pytest.approx((1 / 4 + 2 / 3) / 2)
+    assert scores["NE_corpus"] == pytest.approx((1 + 2) / (4 + 3))
 
 
 @pytest.mark.parametrize(
@@ -183,6 +228,8 @@ def test_erasure_comes_from_the_revisions() -> None:
         ([], "no instances"),
         ([FIRST, replace(SECOND, policy="offline")], r"several policies \(offline, wait-k:2\)"),
         ([FIRST, replace(SECOND, reference=None)], r"1 of 2 .* \(the first is index 1\)"),
+        ([FIRST, replace(SECOND, index=7, reference=" ")], "instance 7 has an empty reference: .*"),
+        ([FIRST, replace(SECOND, task="qa")], r"several tasks \(qa, translation\)"),
     ],
 )
 def test_what_cannot_be_scored_is_told(
@@ -203,7 +250,8 @@ def test_tables() -> None:
     rows = [score(LOG, num_bootstrap=50), offline]
     lines = markdown_table(rows).splitlines()
     # SWF = 2/7, EFSW = (4-2)/4: one of the two sources was read to its end before the first word.
-    assert lines[4:] == ["", lines[5]] and lines[5].startswith("† degenerate")
+    assert lines[4:] == ["", lines[5], "", lines[7]] and lines[5].startswith("† degenerate")
+    assert lines[7] == "± half the width of the 95% bootstrap interval (50 resamples)"
     header = [cell.strip() for cell in lines[0].strip("|").split("|")]
     first = dict(
         zip(header, (cell.strip() for cell in lines[2].strip("|").split("|")), strict=True)
@@ -213,7 +261,8 @@ def test_tables() -> None:
     )
     assert first["policy"] == "wait-k:2 †" and second["policy"] == "offline"
     assert first["AL"] == "2.00" and first["first ms"] == "210"
-    assert "±" in first["BLEU"] and "±" not in second["BLEU"]
+    assert "±" in first["BLEU"] and "±" in first["LAAL"] and "±" not in first["AIL"]
+    assert "±" not in second["BLEU"]
     assert second["YAAL"] == "-"
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(table(rows))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from proactivellm.metrics.stability import normalized_erasure
+from proactivellm.metrics.stability import erased_words, normalized_erasure
 
 
 @pytest.mark.parametrize(
@@ -15,6 +15,7 @@ def test_append_only_takes_nothing_back(history: list[str]) -> None:
 def test_words_taken_back() -> None:
     # "a b c" -> "a x" takes back b, c; "a x" -> "a x y z" nothing; the final text has 4 words.
     assert normalized_erasure(["a b c", "a x", "a x y z"]) == pytest.approx(2 / 4)
+    assert erased_words(["a b c", "a x", "a x y z"]) == 2 and erased_words([]) == 0
     # Also a word that was merely cut: "a b c" -> "a b" takes back c.
     assert normalized_erasure(["a b c", "a b"]) == pytest.approx(1 / 2)
     # Everything three times over: 2 + 2 of 2.

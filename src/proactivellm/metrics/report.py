@@ -1,40 +1,26 @@
 """From instance logs to scores: one flat dictionary per policy, tables of them, scores.json."""
 
 import json
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import numpy as np
 from rich.table import Table
 
-from proactivellm.metrics import latency, quality
-from proactivellm.metrics.stability import normalized_erasure
+from proactivellm.metrics.bootstrap import intervals
+from proactivellm.metrics.measures import degeneracy, final_token_ms, measure
+from proactivellm.metrics.quality import signature
 from proactivellm.output.log import Instance, read_log
 
 Scores = dict[str, Any]
-
-# Macro-averages over instances: name -> value of one instance, None where it is undefined.
-_PER_INSTANCE: dict[str, Callable[[Instance], float | None]] = {
-    "AL": lambda i: latency.average_lagging(i.delays, i.source_length, _reference_words(i)),
-    "LAAL": lambda i: latency.length_adaptive_average_lagging(
-        i.delays, i.source_length, _reference_words(i)
-    ),
-    "AP": lambda i: latency.average_proportion(i.delays, i.source_length, _reference_words(i)),
-    "DAL": lambda i: latency.differentiable_average_lagging(i.delays, i.source_length),
-    "YAAL": lambda i: latency.yaal(i.delays, i.source_length, _reference_words(i)),
-    "RCO": lambda i: latency.read_coverage(i.token_delays, i.source_length),
-    "AIL": lambda i: latency.average_information_lag(i.token_delays, i.source_length),
-    "first_token_delay": lambda i: latency.first_token_delay(i.delays),
-    "NE": lambda i: normalized_erasure(i.revisions or []),
-}
 
 # Columns of the tables: key, heading, decimals. Columns that no score fills are left out.
 _COLUMNS = (
     ("BLEU", "BLEU", 1),
     ("chrF", "chrF", 1),
+    ("F1", "F1", 1),
+    ("EM", "EM", 1),
     ("AL", "AL", 2),
     ("LAAL", "LAAL", 2),
     ("YAAL", "YAAL", 2),
@@ -44,11 +30,13 @@ _COLUMNS = (
     ("AIL", "AIL", 2),
     ("NE", "NE", 2),
     ("first_token_ms_p50", "first ms", 0),
+    ("final_token_ms_p50", "final ms", 0),
     ("LAAL_CA_ms", "LAAL ms", 0),
     ("forwards", "forwards", 1),
 )
 _MARK = "†"
-_FOOTNOTE = f"{_MARK} degenerate: the mean lag hides how many words come after the end (SWF, EFSW)"
+# Columns whose interval the tables show; scores.json has all.
+_WITH_INTERVAL = ("BLEU", "chrF", "F1", "EM", "LAAL")
 
 
 def score(instances: Sequence[Instance], num_bootstrap: int = 0) -> Scores:
@@ -56,50 +44,57 @@ def score(instances: Sequence[Instance], num_bootstrap: int = 0) -> Scores:
 
     Args:
         instances: the log of one policy.
-        num_bootstrap: resamples for the intervals of BLEU and chrF; 0 leaves the intervals out.
+        num_bootstrap: resamples for the intervals; 0 leaves the intervals out.
 
     Returns:
         A flat dictionary, ready for JSON, with None where a metric is undefined everywhere:
         `policy`, `num_instances`;
-        `BLEU`, `chrF`, `bleu_signature`, `chrf_signature` (and `BLEU_ci`, `chrF_ci`, half the width
-        of the 95% interval) where there are references;
-        `AL`, `LAAL`, `YAAL`, `DAL`, `AIL`, `first_token_delay` in source units, `AP`, `RCO`, `NE`,
-        each the mean over the instances where it is defined;
-        `num_undefined`: how many instances each of these leaves out (an empty prediction has no
-        lag; YAAL needs a word before the end of the source), metrics that leave out none omitted;
-        `SWF`, `EFSW`, `degenerate`: see `latency.degeneracy`; None if nothing was written;
-        `forwards`, `tokens` (means), `first_token_ms` (mean), `first_token_ms_p50`,
-        `first_token_ms_p90`, `LAAL_CA_ms` (LAAL of the elapsed times against the duration of the
-        source), where the log holds what they need.
+        `BLEU`, `chrF`, `bleu_signature`, `chrf_signature` where there are references, or, of
+        answers to questions, `F1`, `EM`;
+        `AL`, `LAAL`, `YAAL`, `DAL`, `AIL`, `first_token_delay` in source units (ms in logs of
+        speech), `AP`, `RCO`, `NE`, each the mean over the instances where it is defined;
+        `NE_corpus`: words taken back per word of all final texts;
+        `forwards`, `tokens` (means), and in ms on the clock of `elapsed` `AL_CA_ms`, `LAAL_CA_ms`,
+        `YAAL_CA_ms` (against the duration of the source), `first_token_ms` (since its begin) and
+        `final_token_ms` (since its end), means, `..._p50` and `..._p90` the percentiles, where the
+        log holds what they need;
+        `X_ci` of each of these X: half the width of its 95% bootstrap interval, and
+        `num_bootstrap`; none of a single instance;
+        `num_undefined`: how many instances each mean leaves out (an empty prediction has no lag;
+        YAAL needs a word before the end of the source), metrics that leave out none omitted;
+        `SWF`, `EFSW`, `degenerate`: see `latency.degeneracy`; None if nothing was written.
 
     Raises:
-        ValueError: there are no instances, they are of several policies, or only some have a
-            reference.
+        ValueError: there are no instances, they are of several policies or tasks, only some have a
+            reference, or a reference is empty.
     """
-    if not instances:
-        raise ValueError("there are no instances to score: the log is empty")
-    policies = sorted({instance.policy for instance in instances})
-    if len(policies) > 1:
-        raise ValueError(
-            f"the instances are of several policies ({', '.join(policies)}): keep one log for each"
-        )
-    scores: Scores = {"policy": policies[0], "num_instances": len(instances)}
-    scores |= _quality(instances, num_bootstrap)
-    undefined = Counter[str]()
-    for name, metric in _PER_INSTANCE.items():
-        values = [metric(instance) for instance in instances]
-        scores[name] = _mean(values)
-        undefined[name] = values.count(None)
-    scores["num_undefined"] = {name: count for name, count in undefined.items() if count}
-    return scores | _degeneracy(instances) | _cost(instances)
+    policy = _common_policy(instances)
+    measured = measure(instances)
+    widths = intervals(measured, num_bootstrap)
+    scores: Scores = {"policy": policy, "num_instances": len(instances)}
+    if not {"BLEU", "F1"} & set(measured):
+        scores |= dict.fromkeys(("F1", "EM") if instances[0].task == "qa" else ("BLEU", "chrF"))
+    undefined = {}
+    for name, statistics in measured.items():
+        scores[name] = statistics.corpus()
+        if name in widths:
+            scores[f"{name}_ci"] = widths[name]
+        if missing := len(instances) - statistics.num_defined():
+            undefined[name] = missing
+    if widths:
+        scores["num_bootstrap"] = num_bootstrap
+    scores["num_undefined"] = undefined
+    if "BLEU" in measured:
+        scores |= {"bleu_signature": signature("BLEU"), "chrf_signature": signature("chrF")}
+    return scores | degeneracy(instances) | _percentiles(instances)
 
 
 def score_log(path: str | Path, num_bootstrap: int = 0) -> Scores:
     """Scores an instance log: the same numbers as `score` gave when it was written.
 
     Args:
-        path: the log, ours or SimulEval's.
-        num_bootstrap: resamples for the intervals of BLEU and chrF; 0 leaves the intervals out.
+        path: the log, ours, SimulEval's or simulstream's.
+        num_bootstrap: resamples for the intervals; 0 leaves the intervals out.
 
     Returns:
         See `score`.
@@ -124,7 +119,7 @@ def table(scores: Sequence[Mapping[str, Any]]) -> Table:
         A rich table.
     """
     columns = _filled_columns(scores)
-    result = Table(caption=_FOOTNOTE if _any_degenerate(scores) else None, caption_justify="left")
+    result = Table(caption="\n".join(_footnotes(scores)) or None, caption_justify="left")
     result.add_column("policy", overflow="fold", min_width=12)
     for _, heading, _ in columns:
         result.add_column(heading, justify="right", no_wrap=True)
@@ -149,8 +144,8 @@ def markdown_table(scores: Sequence[Mapping[str, Any]]) -> str:
         *(_cells(row, columns) for row in scores),
     ]
     lines = ["| " + " | ".join(cells) + " |" for cells in rows]
-    if _any_degenerate(scores):
-        lines += ["", _FOOTNOTE]
+    for note in _footnotes(scores):
+        lines += ["", note]
     return "\n".join(lines) + "\n"
 
 
@@ -165,68 +160,47 @@ def write_scores(path: str | Path, scores: Sequence[Mapping[str, Any]]) -> None:
     Path(path).write_text(text + "\n", encoding="utf-8")
 
 
-def _reference_words(instance: Instance) -> int | None:
-    return None if instance.reference is None else len(instance.reference.split())
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    defined = [value for value in values if value is not None]
-    return fmean(defined) if defined else None
-
-
-def _quality(instances: Sequence[Instance], num_bootstrap: int) -> Scores:
-    references = [instance.reference for instance in instances if instance.reference is not None]
-    if not references:
-        return {"BLEU": None, "chrF": None}
-    if len(references) < len(instances):
-        index = next(instance.index for instance in instances if instance.reference is None)
+def _common_policy(instances: Sequence[Instance]) -> str:
+    if not instances:
+        raise ValueError("there are no instances to score: the log is empty")
+    policies = sorted({instance.policy for instance in instances})
+    if len(policies) > 1:
         raise ValueError(
-            f"{len(instances) - len(references)} of {len(instances)} instances have no reference "
-            f"(the first is index {index}): give one to all or to none"
+            f"the instances are of several policies ({', '.join(policies)}): keep one log for each"
         )
-    predictions = [instance.prediction for instance in instances]
-    bleu = quality.bleu(predictions, references, num_bootstrap)
-    chrf = quality.chrf(predictions, references, num_bootstrap)
-    scores: Scores = {"BLEU": bleu.score, "chrF": chrf.score}
-    if bleu.interval is not None:
-        scores |= {"BLEU_ci": bleu.interval, "chrF_ci": chrf.interval}
-    return scores | {"bleu_signature": bleu.signature, "chrf_signature": chrf.signature}
+    return policies[0]
 
 
-def _degeneracy(instances: Sequence[Instance]) -> Scores:
-    found = latency.degeneracy(
-        (instance.delays, instance.source_length, _reference_words(instance))
-        for instance in instances
-    )
-    if found is None:
-        return {"SWF": None, "EFSW": None, "degenerate": None}
-    return {"SWF": found.swf, "EFSW": found.efsw, "degenerate": found.degenerate}
-
-
-def _cost(instances: Sequence[Instance]) -> Scores:
-    """Passes, tokens and milliseconds; each is left out where the log does not tell it."""
+def _percentiles(instances: Sequence[Instance]) -> Scores:
+    """P50 and P90 of the times that somebody waits for; left out where the log tells none."""
     scores: Scores = {}
-    for name in ("forwards", "tokens"):
-        counts = [getattr(instance, name) for instance in instances]
-        if None not in counts:
-            scores[name] = fmean(counts)
-    first_ms = [i.first_token_ms for i in instances if i.first_token_ms is not None]
-    if first_ms:
-        scores["first_token_ms"] = fmean(first_ms)
-        scores["first_token_ms_p50"] = float(np.percentile(first_ms, 50))
-        scores["first_token_ms_p90"] = float(np.percentile(first_ms, 90))
-    if all(instance.source_ms is not None for instance in instances):
-        lags = [
-            latency.length_adaptive_average_lagging(i.elapsed, i.source_ms, _reference_words(i))
-            for i in instances
-            if i.source_ms is not None
-        ]
-        scores["LAAL_CA_ms"] = _mean(lags)
+    waits = {
+        "first_token_ms": [instance.first_token_ms for instance in instances],
+        "final_token_ms": [final_token_ms(instance) for instance in instances],
+    }
+    for name, values in waits.items():
+        known = [value for value in values if value is not None]
+        for percent in (50, 90) if known else ():
+            scores[f"{name}_p{percent}"] = float(np.percentile(known, percent))
     return scores
 
 
-def _any_degenerate(scores: Sequence[Mapping[str, Any]]) -> bool:
-    return any(row.get("degenerate") for row in scores)
+def _footnotes(scores: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What marks and intervals mean, as far as they occur."""
+    notes = []
+    if found := [row for row in scores if row.get("degenerate")]:
+        numbers = "; ".join(
+            f"{row['policy']}: SWF {row['SWF']:.0f}%, EFSW {row['EFSW']:.0f}%" for row in found
+        )
+        notes.append(
+            f"{_MARK} degenerate: of the words, SWF came before the end of the source, where the "
+            f"mean lag lets expect EFSW ({numbers})"
+        )
+    resamples = sorted({row["num_bootstrap"] for row in scores if "num_bootstrap" in row})
+    if resamples:
+        numbers = " or ".join(map(str, resamples))
+        notes.append(f"± half the width of the 95% bootstrap interval ({numbers} resamples)")
+    return notes
 
 
 def _filled_columns(scores: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, int]]:
@@ -236,7 +210,8 @@ def _filled_columns(scores: Sequence[Mapping[str, Any]]) -> list[tuple[str, str,
 def _cells(row: Mapping[str, Any], columns: Sequence[tuple[str, str, int]]) -> list[str]:
     cells = [f"{row['policy']} {_MARK}" if row.get("degenerate") else str(row["policy"])]
     for key, _, decimals in columns:
-        value, interval = row.get(key), row.get(f"{key}_ci")
+        value = row.get(key)
         cell = "-" if value is None else f"{value:.{decimals}f}"
+        interval = row.get(f"{key}_ci") if key in _WITH_INTERVAL else None
         cells.append(cell if interval is None else f"{cell} ± {interval:.{decimals}f}")
     return cells

@@ -17,14 +17,28 @@ def normalized_erasure(history: Sequence[str]) -> float | None:
         0 for append-only output, 1 if as many words were taken back as remain; None if words were
         taken back and none remain.
     """
-    erased = sum(_erased_words(old, new) for old, new in pairwise(history))
+    erased = erased_words(history)
     if not erased:
         return 0.0
     final_length = len(history[-1].split())
     return erased / final_length if final_length else None
 
 
-def _erased_words(old: str, new: str) -> int:
+def erased_words(history: Sequence[str]) -> int:
+    """Words that were taken back, the numerator of NE.
+
+    Over a corpus, their sum per word of all final texts is how simulstream has NE.
+
+    Args:
+        history: every text that was shown for one instance, oldest first.
+
+    Returns:
+        How many.
+    """
+    return sum(_erased_between(old, new) for old, new in pairwise(history))
+
+
+def _erased_between(old: str, new: str) -> int:
     if new.startswith(old):
         return 0
     old_words, new_words = old.split(), new.split()

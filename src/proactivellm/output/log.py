@@ -1,19 +1,25 @@
 """The instance log: JSON lines, one per source, the only thing between running and scoring.
 
 The names of SimulEval's `instances.log` are kept, so its `--score-only` and `omnisteval shortform`
-read the file as it is, and its logs are read here; what is added to them is ignored by both.
+read the file as it is; what is added to them is ignored by both. Its logs are read here, and
+simulstream's (`output.foreign`).
 """
 
 import json
 import os
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import MISSING, asdict, dataclass, fields
+from itertools import chain
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 from pydantic import TypeAdapter, ValidationError
 
+from proactivellm.output.foreign import from_simuleval, from_simulstream, tool_of
+
 VERSION = 1
+LOG_FILE = "instances.log"  # the name SimulEval looks for
+Task = Literal["translation", "qa"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +30,8 @@ class Instance:
         version: format of the log; 1.
         index: place of the source in its file, from 0.
         source: the source text (or the name of the recording).
-        source_length: source units in the stream.
+        source_length: source units in the stream; ms in logs of speech from other tools, as are
+            the delays.
         prediction: the whole target text; its words are what `str.split()` gives.
         prediction_length: words of the prediction.
         reference: the wanted target; None if there is none (SimulEval then scores latency against
@@ -44,6 +51,8 @@ class Instance:
         dropped_units: source units that had left the window at the end.
         dropped_tokens: target tokens that had left the window at the end.
         revisions: every text that was shown, oldest first, for policies that take words back.
+        task: "translation", or "qa": the prediction answers a question about the source.
+        answers: every accepted answer of a "qa" instance; None stands for the reference alone.
 
     Raises:
         ValueError: the version is not supported, or delays, elapsed times and words differ in
@@ -53,13 +62,13 @@ class Instance:
     version: int = VERSION
     index: int
     source: str
-    source_length: int
+    source_length: int | float
     prediction: str
     prediction_length: int
     reference: str | None = None
-    delays: list[int]
-    elapsed: list[float]
-    token_delays: list[int]
+    delays: Sequence[int | float]
+    elapsed: Sequence[float]
+    token_delays: Sequence[int | float]
     policy: str
     forwards: int | None
     tokens: int | None
@@ -68,6 +77,8 @@ class Instance:
     dropped_units: int = 0
     dropped_tokens: int = 0
     revisions: list[str] | None = None
+    task: Task = "translation"
+    answers: list[str] | None = None
 
     def __post_init__(self) -> None:
         if self.version != VERSION:
@@ -90,6 +101,11 @@ class Instance:
 
 
 _INSTANCE = TypeAdapter(Instance)
+_LEFT_OUT = {
+    field.name: field.default
+    for field in fields(Instance)
+    if field.name not in ("version", "reference") and field.default is not MISSING
+}
 
 
 def write_instance(file: TextIO, instance: Instance) -> None:
@@ -97,26 +113,25 @@ def write_instance(file: TextIO, instance: Instance) -> None:
 
     Args:
         file: text file open for writing with `encoding="utf-8"`.
-        instance: what to write. Optional fields that are None, and counts of what was dropped that
-            are 0, are left out, except the reference:
-            SimulEval takes an absent one for a reference of one word.
+        instance: what to write. Optional fields that have their default (None, nothing dropped,
+            translation) are left out, except the reference: SimulEval takes an absent one for a
+            reference of one word.
 
     Raises:
         ValueError: a number is not finite.
     """
     record = asdict(instance)
-    for key in ("first_token_ms", "source_ms", "dropped_units", "dropped_tokens", "revisions"):
-        if record[key] is None or (key.startswith("dropped") and not record[key]):
+    for key, default in _LEFT_OUT.items():
+        if record[key] == default:
             del record[key]
     file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
     file.flush()
 
 
 def read_log(path: str | Path) -> list[Instance]:
-    """Reads an instance log, or the `instances.log` of SimulEval with latencies in words.
+    """Reads an instance log, or one of SimulEval or simulstream, whichever it is.
 
-    In a log of SimulEval, `token_delays` are the delays, `policy` is "unknown", `forwards` and
-    `tokens` are None, and fractions of a unit (speech, in ms) are rounded.
+    What is taken from the logs of others, see `from_simuleval` and `from_simulstream`.
 
     Args:
         path: the log.
@@ -125,8 +140,8 @@ def read_log(path: str | Path) -> list[Instance]:
         The instances in the order of the file; blank lines are passed over.
 
     Raises:
-        ValueError: no such file, or a line is malformed, lacks a key, has another version, or
-            repeats an index; names the file, the line and the remedy.
+        ValueError: no such file, or a line is of no known log, malformed, lacks a key, has another
+            version, or repeats an index; names the file, the line and the remedy.
     """
     return _parse_lines(Path(path), _read_bytes(Path(path)))
 
@@ -179,28 +194,29 @@ def _is_json(line: bytes) -> bool:
 
 
 def _parse_lines(path: Path, content: bytes) -> list[Instance]:
+    lines = (
+        (f"{path}: line {number}", line)
+        for number, line in enumerate(content.split(b"\n"), start=1)
+        if line.strip()
+    )
     instances = []
-    line_of_index: dict[int, int] = {}
-    for number, line in _numbered_lines(content):
-        where = f"{path}: line {number}"
-        instance = _parse(line, where)
-        first = line_of_index.setdefault(instance.index, number)
-        if first != number:
+    place_of_index: dict[int, str] = {}
+    for where, record in _records((where, _parse(line, where)) for where, line in lines):
+        try:
+            instance = _INSTANCE.validate_python(record)
+        except ValidationError as error:
+            raise ValueError(f"{where}: {_explain(error)}") from None
+        first = place_of_index.setdefault(instance.index, where)
+        if first != where:
             raise ValueError(
-                f"{where}: index {instance.index} is already that of line {first}; "
-                "delete one of the two lines"
+                f"{where}: index {instance.index} is already that of "
+                f"{first.removeprefix(f'{path}: ')}; delete one of the two lines"
             )
         instances.append(instance)
     return instances
 
 
-def _numbered_lines(content: bytes) -> Iterator[tuple[int, bytes]]:
-    for number, line in enumerate(content.split(b"\n"), start=1):
-        if line.strip():
-            yield number, line
-
-
-def _parse(line: bytes, where: str) -> Instance:
+def _parse(line: bytes, where: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
     except ValueError as error:
@@ -210,30 +226,34 @@ def _parse(line: bytes, where: str) -> Instance:
         ) from None
     if not isinstance(record, dict):
         raise ValueError(f"{where}: an instance is a JSON object, found {str(record)[:40]!r}")
-    if "version" not in record:
-        record = _from_simuleval(record)
-    try:
-        return _INSTANCE.validate_python(record)
-    except ValidationError as error:
-        raise ValueError(f"{where}: {_explain(error)}") from None
+    return record
 
 
-def _from_simuleval(record: dict[str, Any]) -> dict[str, Any]:
-    """A record without version: what only our logs hold is filled in."""
-    record = dict(record)
-    if isinstance(record.get("source"), list):  # speech: the recording, then facts about it
-        record["source"] = str(next(iter(record["source"]), ""))
-    if isinstance(record.get("source_length"), float):
-        record["source_length"] = _rounded(record["source_length"])
-    if isinstance(record.get("delays"), list):
-        record["delays"] = [_rounded(delay) for delay in record["delays"]]
-        record.setdefault("token_delays", record["delays"])
-    missing = {"policy": "unknown", "forwards": None, "tokens": None}
-    return missing | record
+def _records(
+    lines: Iterable[tuple[str, dict[str, Any]]],
+) -> Iterable[tuple[str, dict[str, Any]]]:
+    """Our records, by the tool that wrote the first line."""
+    lines = iter(lines)
+    for where, first in lines:
+        tool = tool_of(first)
+        if tool is None:
+            raise ValueError(
+                f"{where}: neither an instance log (JSON lines with version, prediction, delays, "
+                "...), nor SimulEval's instances.log (prediction, delays, elapsed, ...), nor a "
+                f"metric log of simulstream (metadata, generated_tokens, ...): found {_keys(first)}"
+            )
+        lines = chain([(where, first)], lines)
+        if tool == "simulstream":
+            return from_simulstream(lines)
+        return (
+            (where, record if "version" in record else from_simuleval(record))
+            for where, record in lines
+        )
+    return ()
 
 
-def _rounded(number: Any) -> Any:
-    return round(number) if isinstance(number, float) and abs(number) < float("inf") else number
+def _keys(record: dict[str, Any]) -> str:
+    return ", ".join(record)[:80] or "no keys"
 
 
 def _explain(error: ValidationError) -> str:
@@ -249,5 +269,6 @@ def _explain(error: ValidationError) -> str:
     message = detail["msg"].removeprefix("Value error, ")
     if not detail["loc"]:
         return message
-    key = ".".join(str(part) for part in detail["loc"])
+    kinds = ("int", "float")  # of a number that may be either; no keys
+    key = ".".join(str(part) for part in detail["loc"] if part not in kinds)
     return f"{key} = {str(detail['input'])[:40]!r}: {message[0].lower()}{message[1:]}"

@@ -1,0 +1,184 @@
+"""The commands `score` and `compare`: numbers from logs alone, without a model."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from proactivellm.cli.commands import app
+from proactivellm.cli.shared import draw_curve, print_table, warn
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from proactivellm.metrics.comparison import Comparison
+    from proactivellm.metrics.folders import Folder
+    from proactivellm.output.log import Instance
+
+_RESAMPLES = 1000
+Bootstrap = Annotated[
+    int, typer.Option(min=0, metavar="N", help="Resamples for the intervals; 0 leaves them out.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print everything as JSON.")]
+First = Annotated[
+    Path, typer.Argument(metavar="A", help="Folder that `evaluate` wrote, or an instance log.")
+]
+Second = Annotated[
+    Path | None,
+    typer.Argument(metavar="[B]", help="Another; with --pair, A itself if it is left out."),
+]
+Pairs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--pair",
+        metavar="A_POLICY=B_POLICY",
+        help="Compare these two; repeat it for more.",
+        show_default="policies of the same name",
+    ),
+]
+
+
+@app.command()
+def score(
+    log: Annotated[
+        Path,
+        typer.Argument(metavar="LOG", help="Instance log: ours, SimulEval's or simulstream's."),
+    ],
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="References: line i for index i.", show_default="the log's"
+        ),
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Sources: line i for index i.", show_default="the log's"),
+    ] = None,
+    bootstrap: Bootstrap = _RESAMPLES,
+    as_json: Json = False,
+) -> None:
+    """Score an instance log: quality, latency, cost, with 95% intervals."""
+    from proactivellm.metrics.report import score as score_instances
+    from proactivellm.output.log import read_log
+
+    instances = read_log(log)
+    if source is not None:
+        texts = _read_texts(source, instances)
+        instances = [replace(i, source=texts[i.index]) for i in instances]
+    if reference is not None:
+        texts = _read_texts(reference, instances)
+        instances = [replace(i, reference=texts[i.index], answers=None) for i in instances]
+    with _naming(log):
+        scores = score_instances(instances, bootstrap)
+    if bootstrap and "num_bootstrap" not in scores:
+        warn("warning: no intervals: a single instance cannot be resampled")
+    if as_json:
+        _print_json(scores)
+    else:
+        print_table([scores])
+
+
+@app.command()
+def compare(
+    first: First,
+    second: Second = None,
+    pair: Pairs = None,
+    bootstrap: Annotated[
+        int, typer.Option(min=100, metavar="N", help="Resamples of the instances.")
+    ] = _RESAMPLES,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE.md", help="Write the table as Markdown.")
+    ] = None,
+    curve: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Draw both quality-latency curves.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare policies on the same sources: differences, 95% intervals, p-values.
+
+    Policies of the same name in two evaluation folders are pairs, and so are two logs. What is in
+    one folder alone is listed.
+    """
+    from proactivellm.metrics.comparison import comparison_markdown, comparison_table
+    from proactivellm.metrics.folders import find_logs, match
+
+    if second is None and not pair:
+        raise ValueError("compare: give a second folder or log, or two policies of one with --pair")
+    folders = [find_logs(first), find_logs(second or first)]
+    matches = match(folders[0], folders[1], pair or ())
+    comparisons = [_compare(folders, names, bootstrap) for names in matches.pairs]
+    only = {"only_A": list(matches.only_first), "only_B": list(matches.only_second)}
+    if as_json:
+        _print_json({"pairs": comparisons, **only})
+    else:
+        _print_wide(comparison_table(comparisons))
+    for which, folder in zip("AB", folders, strict=True):
+        if names := only[f"only_{which}"]:
+            warn(f"only in {which} ({folder.path}): {', '.join(names)}")
+    if out is not None:
+        out.write_text(comparison_markdown(comparisons), encoding="utf-8")
+    if curve is not None:
+        draw_curve(list(_points(folders[:1] if second is None else folders)), curve)
+
+
+def _compare(folders: Sequence["Folder"], names: tuple[str, str], bootstrap: int) -> "Comparison":
+    from proactivellm.metrics.comparison import compare_logs
+    from proactivellm.output.log import read_log
+
+    files = [folder.logs[name] for folder, name in zip(folders, names, strict=True)]
+    logs = [read_log(file) for file in files]
+    with _naming(f"A = {files[0]}, B = {files[1]}"):
+        found = compare_logs(logs[0], logs[1], bootstrap)
+    return {**found, "A_request": names[0], "B_request": names[1]}
+
+
+def _points(folders: Sequence["Folder"]) -> Iterator[Mapping[str, Any]]:
+    """Scores of every log of both, named so that each folder has its own families of policies."""
+    from proactivellm.metrics.report import score_log
+
+    for which, folder in zip("AB", folders, strict=False):
+        for file in folder.logs.values():
+            scores = score_log(file)
+            yield {**scores, "policy": f"{which}/{scores['policy']}"}
+
+
+def _read_texts(file: Path, instances: "Sequence[Instance]") -> list[str]:
+    """Lines of a file, of which line i, counted from 0, belongs to index i."""
+    from proactivellm.units.text import read_lines
+
+    lines = list(read_lines(file))
+    last = max((instance.index for instance in instances), default=0)
+    if last >= len(lines):
+        raise ValueError(
+            f"{file} has {len(lines)} lines, but the log has index {last}: line i, counted from 0, "
+            "belongs to index i"
+        )
+    return lines
+
+
+@contextmanager
+def _naming(files: object) -> Iterator[None]:
+    """Puts the files before what is wrong with them."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{files}: {error}") from None
+
+
+def _print_wide(table: "Table") -> None:
+    """Prints a table; into a pipe as wide as it is."""
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        unbounded = console.options.update(max_width=10_000)
+        console = Console(width=console.measure(table, options=unbounded).maximum)
+    console.print(table)
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))

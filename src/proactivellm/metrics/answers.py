@@ -1,0 +1,74 @@
+"""Exact match and token F1 of answers, as SQuAD v1.1 scores them (Rajpurkar et al. 2016).
+
+Both compare normalised texts: in lower case, without ASCII punctuation, articles, and white space
+beyond single spaces.
+"""
+
+import re
+import string
+from collections import Counter
+from collections.abc import Sequence
+
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def normalise(text: str) -> str:
+    """Bring a text into the form in which answers are compared.
+
+    Args:
+        text: a prediction or an answer.
+
+    Returns:
+        Its words in lower case, without punctuation and articles, separated by single spaces.
+    """
+    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+
+
+def exact_match(prediction: str, answers: Sequence[str]) -> float:
+    """Whether a prediction is one of the answers, after normalisation.
+
+    Args:
+        prediction: the text written.
+        answers: those accepted, at least one.
+
+    Returns:
+        100 or 0.
+
+    Raises:
+        ValueError: if there are no answers.
+    """
+    _check(answers)
+    return 100.0 * (normalise(prediction) in map(normalise, answers))
+
+
+def token_f1(prediction: str, answers: Sequence[str]) -> float:
+    """Harmonic mean of the precision and recall of a prediction's words, for the best answer.
+
+    Words count as often as they occur in both. Two texts of which normalisation leaves nothing
+    agree, and one such text agrees with no other (the rule of SQuAD v2.0, which v1.1 never needs).
+
+    Args:
+        prediction: the text written.
+        answers: those accepted, at least one.
+
+    Returns:
+        0..100.
+
+    Raises:
+        ValueError: if there are no answers.
+    """
+    _check(answers)
+    return max(_f1(normalise(prediction).split(), normalise(text).split()) for text in answers)
+
+
+def _check(answers: Sequence[str]) -> None:
+    if not answers or isinstance(answers, str):
+        raise ValueError(f"give a list of at least one accepted answer, got {answers!r}")
+
+
+def _f1(predicted: list[str], wanted: list[str]) -> float:
+    if not predicted or not wanted:
+        return 100.0 * (predicted == wanted)
+    common = sum((Counter(predicted) & Counter(wanted)).values())
+    return 200.0 * common / (len(predicted) + len(wanted))

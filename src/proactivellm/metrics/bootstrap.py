@@ -1,0 +1,241 @@
+"""The bootstrap: intervals of corpus scores, and of the difference between two systems.
+
+A score is a function of sums of per-instance statistics, so that a resample of instances needs no
+more than another sum: how often each instance was drawn, times the statistics.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+NUM_RESAMPLES = 1000
+SEED = 12345  # that of sacrebleu
+_CELLS_AT_ONCE = 4_000_000  # of the matrix of drawings: 32 MB
+_TAILS = (2.5, 97.5)  # percentiles around 95% of the resamples
+
+Floats = NDArray[np.float64]
+Key = TypeVar("Key")
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """What a corpus score is made of.
+
+    Attributes:
+        values: [instances, columns], to be summed over the instances.
+        score: maps sums [..., columns] to scores [...], nan where undefined.
+        is_mean: whether the columns are those of `mean`: instances without a value do not count.
+    """
+
+    values: Floats
+    score: Callable[[Floats], Floats]
+    is_mean: bool = False
+
+    def corpus(self) -> float | None:
+        """The score of all instances, None if it is undefined."""
+        score = float(self.score(self.values.sum(axis=0)))
+        return None if np.isnan(score) else score
+
+    def num_defined(self) -> int:
+        """How many instances count: all, or those a mean is over."""
+        return int(np.count_nonzero(self.values[:, 1])) if self.is_mean else len(self.values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """How two systems differ in one metric, on the instances where both have a value.
+
+    Attributes:
+        first: score of the first system.
+        second: score of the second system.
+        difference: second minus first.
+        low: lower end of the 95% interval of the difference.
+        high: its upper end.
+        p: two-sided p-value of the hypothesis that they do not differ.
+        num_instances: on how many instances this rests.
+    """
+
+    first: float
+    second: float
+    difference: float
+    low: float
+    high: float
+    p: float
+    num_instances: int
+
+
+def mean(values: Sequence[float | None]) -> Statistics:
+    """Statistics of a mean over instances.
+
+    Args:
+        values: of each instance, None where undefined: such instances do not count.
+
+    Returns:
+        Columns: sum of the values, number of the values.
+    """
+    column = np.array(values, np.float64)  # None becomes nan
+    defined = ~np.isnan(column)
+    columns = np.stack([np.where(defined, column, 0.0), defined], axis=1)
+    return Statistics(columns, ratio, is_mean=True)
+
+
+def ratio(sums: Floats) -> Floats:
+    """The first of two columns over the second.
+
+    Args:
+        sums: [..., 2].
+
+    Returns:
+        [...], nan where the second is 0.
+    """
+    numerator, denominator = sums[..., 0], sums[..., 1]
+    return np.where(denominator > 0, numerator / np.where(denominator > 0, denominator, 1), np.nan)
+
+
+def intervals(
+    statistics: Mapping[str, Statistics], num_resamples: int, seed: int = SEED
+) -> dict[str, float]:
+    """Half the width of the 95% percentile interval of each score (Efron 1979).
+
+    All scores share the same resamples; those where a score is undefined do not count for it.
+
+    Args:
+        statistics: of each metric, over the same instances.
+        num_resamples: how many; 0 gives no intervals.
+        seed: of the drawing.
+
+    Returns:
+        Of each metric that two instances at least make up. One instance has no interval: every
+        resample would be the same.
+    """
+    if not num_resamples or _num_instances(statistics) < 2:
+        return {}
+    several = {name: each for name, each in statistics.items() if each.num_defined() > 1}
+    result = {}
+    for name, samples in resample(several, num_resamples, seed).items():
+        samples = samples[~np.isnan(samples)]
+        if len(samples):
+            low, high = np.percentile(samples, _TAILS)
+            result[name] = float(high - low) / 2
+    return result
+
+
+def differences(
+    first: Mapping[str, Statistics],
+    second: Mapping[str, Statistics],
+    num_resamples: int = NUM_RESAMPLES,
+    seed: int = SEED,
+) -> dict[str, Difference]:
+    """Paired bootstrap (Koehn 2004) of every metric that both systems have.
+
+    Both are scored on the same resamples of the instances. The p-value is two-sided: the share of
+    resamples whose difference lies at least as far from the measured one as that lies from 0, the
+    measured one counted in: `(1 + #{|d*_b - d| >= |d|}) / (1 + B)` (the shift method; Noreen 1989,
+    Riezler and Maxwell 2005). The count of resamples on the other side of 0, which Koehn reports,
+    is one-sided and may be 0; this is neither. It holds for any score that is a function of sums,
+    a mean lag as well as BLEU, and has its interval from the same resamples.
+
+    Args:
+        first: statistics of the first system.
+        second: of the second, over the same instances in the same order.
+        num_resamples: how many.
+        seed: of the drawing.
+
+    Returns:
+        Of each metric in the order of `first`. Metrics without an instance where both have a value
+        are left out.
+
+    Raises:
+        ValueError: fewer than two instances, which cannot be resampled, or fewer than 100
+            resamples, whose ends tell nothing.
+    """
+    pairs = {
+        name: pair
+        for name in first
+        if name in second and (pair := _on_common_instances(first[name], second[name]))
+    }
+    if _num_instances(first) < 2:
+        raise ValueError("a comparison needs two instances at least: the logs have fewer")
+    if num_resamples < 100:
+        raise ValueError(
+            f"{num_resamples} resamples are too few for a comparison: give 100 or more"
+        )
+    joined = {(name, side): pair[side] for name, pair in pairs.items() for side in (0, 1)}
+    samples = resample(joined, num_resamples, seed)
+    return {
+        name: _difference(pair, samples[name, 1] - samples[name, 0]) for name, pair in pairs.items()
+    }
+
+
+def resample(
+    statistics: Mapping[Key, Statistics], num_resamples: int, seed: int = SEED
+) -> dict[Key, Floats]:
+    """Scores of resamples of the instances, the same resamples for all.
+
+    Args:
+        statistics: over the same instances.
+        num_resamples: how many.
+        seed: of the drawing.
+
+    Returns:
+        For each, [num_resamples], nan where undefined.
+    """
+    if not statistics:
+        return {}
+    matrix = np.concatenate([each.values for each in statistics.values()], axis=1)
+    sums = np.concatenate([c @ matrix for c in _drawings(len(matrix), num_resamples, seed)])
+    ends = np.cumsum([each.values.shape[1] for each in statistics.values()])
+    parts = np.split(sums, ends[:-1], axis=1)
+    return {
+        key: each.score(part) for (key, each), part in zip(statistics.items(), parts, strict=True)
+    }
+
+
+def _drawings(num_instances: int, num_resamples: int, seed: int) -> Iterator[Floats]:
+    """How often each instance is drawn: [resamples, instances], some resamples at a time."""
+    random = np.random.default_rng(seed)
+    at_once = max(1, _CELLS_AT_ONCE // num_instances)
+    for begin in range(0, num_resamples, at_once):
+        counts = np.empty((min(at_once, num_resamples - begin), num_instances))
+        for row in counts:
+            drawn = random.integers(num_instances, size=num_instances, dtype=np.int32)
+            row[:] = np.bincount(drawn, minlength=num_instances)
+        yield counts
+
+
+def _on_common_instances(
+    first: Statistics, second: Statistics
+) -> tuple[Statistics, Statistics] | None:
+    """Both, without the instances where one is undefined; None if none are left."""
+    if not first.is_mean:
+        return first, second
+    common = (first.values[:, 1] > 0) & (second.values[:, 1] > 0)
+    if not common.any():
+        return None
+    kept = common[:, None]
+    return replace(first, values=first.values * kept), replace(second, values=second.values * kept)
+
+
+def _difference(pair: tuple[Statistics, Statistics], samples: Floats) -> Difference:
+    first, second = (float(each.score(each.values.sum(axis=0))) for each in pair)
+    samples = samples[~np.isnan(samples)]
+    difference = second - first
+    low, high = np.percentile(samples, _TAILS)
+    # A resample that gives the same difference but for rounding does not lie nearer.
+    far = np.abs(samples - difference) >= abs(difference) - 1e-9
+    return Difference(
+        first=first,
+        second=second,
+        difference=difference,
+        low=float(low),
+        high=float(high),
+        p=float(1 + far.sum()) / (1 + len(samples)),
+        num_instances=pair[0].num_defined(),
+    )
+
+
+def _num_instances(statistics: Mapping[str, Statistics]) -> int:
+    return next((len(each.values) for each in statistics.values()), 0)

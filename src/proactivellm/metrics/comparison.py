@@ -1,0 +1,156 @@
+"""Two systems on the same sources: the difference in each metric, its interval, its p-value."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.table import Table
+
+from proactivellm.metrics.bootstrap import NUM_RESAMPLES, differences
+from proactivellm.metrics.measures import measure
+from proactivellm.output.log import Instance
+
+Comparison = dict[str, Any]
+
+# What is compared, in this order, with the decimals of the tables.
+COMPARED = {
+    **{"BLEU": 1, "chrF": 1, "F1": 1, "EM": 1},
+    **{"AL": 2, "LAAL": 2, "YAAL": 2, "DAL": 2, "RCO": 3, "AIL": 2, "NE": 2},
+    **{"LAAL_CA_ms": 0, "final_token_ms": 0},
+}
+HEADINGS = ("A", "B", "metric", "of A", "of B", "B - A", "95% interval", "p", "instances")
+
+
+def compare_logs(
+    first: Sequence[Instance], second: Sequence[Instance], num_bootstrap: int = NUM_RESAMPLES
+) -> Comparison:
+    """Compares two systems on the same sources by the paired bootstrap.
+
+    Args:
+        first: log of the first system, A.
+        second: log of the second, B: the same indices, with the same sources and references.
+        num_bootstrap: resamples.
+
+    Returns:
+        `A`, `B` (policies), `num_instances`, `num_bootstrap`, and `metrics`: for each metric that
+        both have, `first`, `second`, `difference` (B minus A), `low` and `high` (its 95%
+        interval), `p` (two-sided, see `bootstrap.differences`) and `num_instances`: a mean is
+        taken over the instances where both have a value, and so may differ from the mean of one
+        alone.
+
+    Raises:
+        ValueError: the logs are not of the same sources and references, or cannot be scored.
+    """
+    first, second = _paired(first, second)
+    shows_revisions = any(instance.revisions for instance in (*first, *second))
+    names = [name for name in COMPARED if name != "NE" or shows_revisions]
+    measured = [measure(log) for log in (first, second)]
+    selected = [{name: one[name] for name in names if name in one} for one in measured]
+    found = differences(selected[0], selected[1], num_bootstrap)
+    return {
+        "A": first[0].policy,
+        "B": second[0].policy,
+        "num_instances": len(first),
+        "num_bootstrap": num_bootstrap,
+        "metrics": {name: asdict(difference) for name, difference in found.items()},
+    }
+
+
+def comparison_table(comparisons: Sequence[Comparison]) -> Table:
+    """A table for the terminal, a row per metric, a section per pair.
+
+    Args:
+        comparisons: what `compare_logs` returned.
+
+    Returns:
+        A rich table.
+    """
+    result = Table(caption=_footnote(comparisons), caption_justify="left")
+    for heading in HEADINGS:
+        is_name = heading in ("A", "B", "metric")
+        result.add_column(
+            heading,
+            justify="left" if is_name else "right",
+            no_wrap=heading not in ("A", "B"),
+            overflow="fold",
+        )
+    for comparison in comparisons:
+        for number, cells in enumerate(_rows(comparison)):
+            result.add_row(*([*cells[:2]] if number == 0 else ["", ""]), *cells[2:])
+        result.add_section()
+    return result
+
+
+def comparison_markdown(comparisons: Sequence[Comparison]) -> str:
+    """The same table in Markdown.
+
+    Args:
+        comparisons: what `compare_logs` returned.
+
+    Returns:
+        Lines that end in a newline each.
+    """
+    rows = [list(HEADINGS), ["---", "---", "---", *("---:" for _ in HEADINGS[3:])]]
+    for comparison in comparisons:
+        rows += _rows(comparison)
+    lines = ["| " + " | ".join(cells) + " |" for cells in rows]
+    return "\n".join([*lines, "", _footnote(comparisons)]) + "\n"
+
+
+def _paired(
+    first: Sequence[Instance], second: Sequence[Instance]
+) -> tuple[list[Instance], list[Instance]]:
+    """Both in the order of the sources, after a check that they are of the same ones."""
+    logs = [{instance.index: instance for instance in log} for log in (first, second)]
+    for name, log, other in (("A", logs[0], logs[1]), ("B", logs[1], logs[0])):
+        if not log:
+            raise ValueError(f"there are no instances in {name}: the log is empty")
+        if len(policies := sorted({instance.policy for instance in log.values()})) > 1:
+            raise ValueError(
+                f"{name} holds several policies ({', '.join(policies)}): keep one log for each"
+            )
+        if missing := sorted(other.keys() - log.keys()):
+            raise ValueError(
+                f"{len(missing)} of the instances are not in {name} (the first is index "
+                f"{missing[0]}): a comparison needs the same sources; finish that run, or leave "
+                "these instances out of the other log"
+            )
+    indices = sorted(logs[0])
+    for index in indices:
+        _check_same(logs[0][index], logs[1][index])
+    return [logs[0][index] for index in indices], [logs[1][index] for index in indices]
+
+
+def _check_same(first: Instance, second: Instance) -> None:
+    for what in ("task", "source", "reference", "answers"):
+        values = [getattr(first, what), getattr(second, what)]
+        if values[0] != values[1]:
+            shown = " and ".join(
+                repr(value if value is None else str(value)[:40]) for value in values
+            )
+            raise ValueError(
+                f"instance {first.index} has another {what} in A than in B ({shown}): a comparison "
+                "needs runs on the same sources and references"
+            )
+
+
+def _rows(comparison: Comparison) -> list[list[str]]:
+    rows = []
+    for name, found in comparison["metrics"].items():
+        decimals = COMPARED[name]
+        values = [f"{found[key]:.{decimals}f}" for key in ("first", "second")]
+        rows.append(
+            [
+                *(str(comparison["A"]), str(comparison["B"]), name, *values),
+                f"{found['difference']:+.{decimals}f}",
+                f"{found['low']:+.{decimals}f} to {found['high']:+.{decimals}f}",
+                f"{found['p']:.3f}",
+                str(found["num_instances"]),
+            ]
+        )
+    return rows
+
+
+def _footnote(comparisons: Sequence[Comparison]) -> str:
+    resamples = " or ".join(str(n) for n in sorted({c["num_bootstrap"] for c in comparisons}))
+    return f"Paired bootstrap, {resamples} resamples; p is two-sided, not corrected for many tests."

@@ -1,0 +1,109 @@
+"""`score` and `compare`: what is printed and written, of which logs, and what is refused."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.cli.commands import Run, write_lines
+from tests.metrics.instances import make_log, write_log
+
+from proactivellm.metrics.report import score
+
+LOG = make_log(20)
+SIMULSTREAM = [
+    {"id": 0, "metadata": {"wav_name": "a.wav"}},
+    {
+        **{"id": 0, "total_audio_processed": 2.0, "computation_time": 0.5},
+        **{"generated_tokens": ["the", "cat", "sits", "."], "deleted_tokens": []},
+    },
+]
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return write_log(tmp_path / "wait-k_2" / "instances.log", LOG)
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    """Two evaluation folders that have wait-k:2 in common."""
+    for name, policies in (("a", (2, 3)), ("b", (2, 4))):
+        for seed, k in enumerate(policies, start=len(name)):
+            instances = make_log(20, f"wait-k:{k}", seed=seed + ord(name))
+            write_log(tmp_path / name / f"wait-k_{k}" / "instances.log", instances)
+    return tmp_path / "a", tmp_path / "b"
+
+
+def test_score_has_intervals(run: Run, log: Path) -> None:
+    scores = json.loads(run("score", log, "--json").out)
+    assert scores == score(LOG, 1000) and scores["BLEU_ci"] > 0
+    done = run("score", log)
+    assert f"{scores['BLEU']:.1f} ± {scores['BLEU_ci']:.1f}" in done.out
+    assert "(1000 resamples)" in done.out and done.err == ""
+    assert json.loads(run("score", log, "--json", "--bootstrap", 0).out) == score(LOG)
+
+
+def test_score_of_one_instance(run: Run, tmp_path: Path) -> None:
+    done = run("score", write_log(tmp_path / "log", LOG[:1]))
+    assert done.code == 0 and "±" not in done.out
+    assert done.err == "warning: no intervals: a single instance cannot be resampled\n"
+
+
+def test_score_of_logs_without_texts(run: Run, tmp_path: Path) -> None:
+    log = write_lines(tmp_path / "metrics.jsonl", *map(json.dumps, SIMULSTREAM))
+    assert json.loads(run("score", log, "--json").out)["BLEU"] is None
+    reference = write_lines(tmp_path / "reference", "the cat sits .")
+    scores = json.loads(run("score", log, "--json", "--reference", reference).out)
+    assert scores["BLEU"] == pytest.approx(100.0)
+    assert scores["AL"] == pytest.approx(2000.0)  # ms: all came with the end
+    assert scores["LAAL_CA_ms"] == pytest.approx(2500.0)
+    two = write_log(tmp_path / "two", LOG[:2])
+    error = run("score", two, "--reference", reference).error
+    assert error.startswith(f"{reference} has 1 lines, but the log has index 1")
+    assert run("score", two, "--source", reference).error.startswith(f"{reference} has 1 lines")
+
+
+def test_what_cannot_be_scored_is_told(run: Run, tmp_path: Path) -> None:
+    empty = write_lines(tmp_path / "empty")
+    assert run("score", empty).error == (
+        f"{empty}: there are no instances to score: the log is empty"
+    )
+    other = write_lines(tmp_path / "other", '{"text": "a"}')
+    assert "neither an instance log" in run("score", other).error
+    broken = write_log(tmp_path / "broken", [LOG[0], replace(LOG[1], reference="")])
+    assert run("score", broken).error.startswith(f"{broken}: instance 1 has an empty reference: ")
+    silent = [replace(i, prediction="", prediction_length=0, delays=[], elapsed=[]) for i in LOG]
+    done = run("score", write_log(tmp_path / "silent", silent))
+    assert done.code == 0 and "0.0 ± 0.0" in done.out
+
+
+def test_compare_folders(run: Run, folders: tuple[Path, Path], tmp_path: Path) -> None:
+    markdown, curve = tmp_path / "table.md", tmp_path / "curve.png"
+    done = run("compare", *folders, "--out", markdown, "--curve", curve)
+    assert done.code == 0 and "BLEU" in done.out and "B - A" in done.out
+    assert f"only in A ({folders[0]}): wait-k_3" in done.err
+    assert f"only in B ({folders[1]}): wait-k_4" in done.err
+    assert markdown.read_text(encoding="utf-8").startswith("| A | B | metric |")
+    assert curve.read_bytes().startswith(b"\x89PNG")
+    found = json.loads(run("compare", *folders, "--json", "--bootstrap", 100).out)
+    assert (found["only_A"], found["only_B"]) == (["wait-k_3"], ["wait-k_4"])
+    (pair,) = found["pairs"]
+    assert (pair["A_request"], pair["B_request"]) == ("wait-k_2", "wait-k_2")
+    assert pair["num_bootstrap"] == 100 and pair["metrics"]["BLEU"]["p"] > 0
+
+
+def test_compare_policies_of_one_folder(run: Run, folders: tuple[Path, Path]) -> None:
+    done = run("compare", folders[0], "--pair", "wait-k_2=wait-k_3", "--json")
+    (pair,) = json.loads(done.out)["pairs"]
+    assert (pair["A"], pair["B"]) == ("wait-k:2", "wait-k:3")
+    assert pair["metrics"]["LAAL"]["difference"] > 0
+
+
+def test_what_cannot_be_compared_is_told(run: Run, folders: tuple[Path, Path]) -> None:
+    assert "give a second folder or log" in run("compare", folders[0]).error
+    assert "no policy is in both" in run("compare", folders[0] / "wait-k_3", folders[1]).error
+    other = write_log(folders[1] / "wait-k_2" / "instances.log", LOG[:-1])
+    error = run("compare", *folders).error
+    assert error.startswith(f"A = {folders[0] / 'wait-k_2' / 'instances.log'}, B = {other}: ")
+    assert "not in B (the first is index 19)" in error
