@@ -17,7 +17,8 @@ from common import ROOT, FunctionNode, Offence, parsed_files, report
 # From top to bottom; the lowest may import all others.
 ROOMS = (
     *("schedule", "config", "units", "output", "model", "policy", "session"),
-    *("pipeline", "metrics", "evaluation", "bench", "tasks", "train", "serve", "cli", "__main__"),
+    *("pipeline", "metrics", "evaluation", "decisions", "interop", "bench", "tasks", "train"),
+    *("study", "serve", "cli", "__main__"),
 )
 FORBIDDEN = {"train": ("session", "serve")}
 HEAVY = ("torch", "transformers", "tokenizers", "safetensors")

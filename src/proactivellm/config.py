@@ -38,17 +38,45 @@ def load_toml(path: str | Path, model_class: type[ModelT]) -> ModelT:
     Raises:
         ValueError: the file cannot be read, is not TOML, or does not fit; one line per mistake.
     """
-    data = _read_toml(Path(path))
+    return validated(read_toml(path), model_class, str(path))
+
+
+def validated(data: dict[str, Any], model_class: type[ModelT], where: str) -> ModelT:
+    """Validates what a TOML file held.
+
+    Args:
+        data: its content.
+        model_class: what it must describe.
+        where: begins the line of every mistake.
+
+    Returns:
+        An instance of `model_class`.
+
+    Raises:
+        ValueError: it does not fit; one line per mistake.
+    """
     try:
         # By way of JSON, where strict means: no "3" for 3, no 1 for true; yet an array may become a
         # tuple, and a string a path, a date or an enumeration, as none of these can be spelt there.
         return model_class.model_validate_json(json.dumps(data, default=str), strict=True)
     except ValidationError as error:
-        lines = [f"{path}: {_explain(detail, model_class)}" for detail in error.errors()]
+        lines = [f"{where}: {_explain(detail, model_class)}" for detail in error.errors()]
         raise ValueError("\n".join(lines)) from None
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """Reads one TOML file.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Its content.
+
+    Raises:
+        ValueError: the file cannot be read or is not TOML.
+    """
+    path = Path(path)
     try:
         content = path.read_bytes()
     except FileNotFoundError:

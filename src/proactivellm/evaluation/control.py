@@ -1,0 +1,48 @@
+"""A control for adaptive policies: the same reads and writes, at the wrong moments.
+
+Whether a policy gains because it knows *when* to read, or only because of how much it reads, is told
+by its own schedules with the reads of each source dealt out anew.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from proactivellm.output.log import Instance
+from proactivellm.pipeline import Job
+from proactivellm.policy.fixed import Fixed
+
+
+def shuffled_schedule(delays: Sequence[float], rng: np.random.Generator) -> tuple[int, ...]:
+    """The reads before each word, in random order.
+
+    Args:
+        delays: source units read when each word was written, non-decreasing.
+        rng: source of randomness.
+
+    Returns:
+        A schedule over as many words that reads as much, from 1.
+    """
+    reads = np.diff(np.asarray(delays), prepend=0)
+    return tuple(int(units) for units in np.maximum(np.cumsum(rng.permutation(reads)), 1))
+
+
+def shuffled_jobs(
+    instances: Sequence[Instance], jobs: Sequence[Job], seed: int = 0
+) -> Iterator[Job]:
+    """Jobs that replay the schedules of a log, shuffled.
+
+    Args:
+        instances: the log of a policy.
+        jobs: what it streamed.
+        seed: of the shuffling; each source has its own stream of numbers.
+
+    Yields:
+        Jobs with a policy each; those whose prediction was empty read everything first.
+    """
+    delays = {instance.index: instance.delays for instance in instances}
+    for job in jobs:
+        rng = np.random.default_rng([seed, job.index])
+        trace = shuffled_schedule(delays[job.index], rng) or (10**9,)
+        yield replace(job, policy=Fixed(trace=trace))

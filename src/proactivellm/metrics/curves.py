@@ -1,0 +1,164 @@
+"""Quality at equal latency: one curve of policies against another, with intervals.
+
+Two policies rarely meet at the same latency, so a curve is interpolated between its points. All
+points are scored on the same resamples of the instances, and each resample gives a difference.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from proactivellm.metrics.bootstrap import NUM_RESAMPLES, SEED, Floats, Statistics, resample
+from proactivellm.metrics.measures import measure
+from proactivellm.output.log import Instance
+
+_TAILS = (2.5, 97.5)
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """Policies of one family over the same sources.
+
+    Attributes:
+        latency: of each policy, first as measured and then of every resample, [1 + B, P]; policies
+            in the order of their latency.
+        quality: likewise.
+    """
+
+    latency: Floats
+    quality: Floats
+
+    def span(self) -> tuple[float, float]:
+        """The least and the largest latency."""
+        return float(self.latency[0, 0]), float(self.latency[0, -1])
+
+    def at(self, latency: Floats) -> Floats:
+        """Quality at a latency of each row, linear between the points and constant beyond them.
+
+        Args:
+            latency: [1 + B].
+
+        Returns:
+            [1 + B].
+        """
+        rows = zip(latency, self.latency, self.quality, strict=True)
+        return np.array([np.interp(x, *_sorted(points, values)) for x, points, values in rows])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gap:
+    """How far a curve, or a policy, lies above another curve at one latency.
+
+    Attributes:
+        latency: where.
+        quality: of the first there.
+        interval: half the width of its 95% interval.
+        gap: the first minus the second.
+        low: lower end of the 95% interval of the gap.
+        high: its upper end.
+    """
+
+    latency: float
+    quality: float
+    interval: float
+    gap: float
+    low: float
+    high: float
+
+
+def make_curve(
+    logs: Sequence[Sequence[Instance]],
+    quality: str = "BLEU",
+    latency: str = "LAAL",
+    num_resamples: int = NUM_RESAMPLES,
+    seed: int = SEED,
+) -> Curve:
+    """Score policies, and their resamples.
+
+    Args:
+        logs: of each policy, over the same sources in the same order.
+        quality: name of a score of `measure`.
+        latency: likewise.
+        num_resamples: how many; curves compared must have the same.
+        seed: of the drawing; likewise.
+
+    Returns:
+        The curve; policies without one of the scores are left out.
+
+    Raises:
+        ValueError: if the logs are not over the same sources, or none has both scores.
+    """
+    if len({tuple((i.index, i.source) for i in log) for log in logs}) > 1:
+        raise ValueError("the policies of a curve must have streamed the same sources")
+    points: dict[tuple[int, str], Statistics] = {}
+    for number, log in enumerate(logs):
+        scores = measure(log)
+        if all(name in scores and scores[name].corpus() is not None for name in (quality, latency)):
+            points |= {(number, name): scores[name] for name in (quality, latency)}
+    if not points:
+        raise ValueError(f"no policy of the curve has both {quality} and {latency}")
+    drawn = resample(points, num_resamples, seed)
+    rows = {key: np.concatenate([[points[key].corpus()], drawn[key]]) for key in points}
+    columns = [
+        np.stack([row for (_, name), row in rows.items() if name == wanted], axis=1)
+        for wanted in (latency, quality)
+    ]
+    order = np.argsort(columns[0][0])
+    return Curve(columns[0][:, order], columns[1][:, order])
+
+
+def gaps(first: Curve, second: Curve, at: Sequence[float]) -> list[Gap | None]:
+    """One curve against another at chosen latencies.
+
+    Args:
+        first: the curve.
+        second: what it is compared with.
+        at: latencies.
+
+    Returns:
+        For each, None where one of the curves does not reach.
+    """
+    low = max(first.span()[0], second.span()[0])
+    high = min(first.span()[1], second.span()[1])
+    return [
+        _gap(x, first.at(column), second.at(column)) if low <= x <= high else None
+        for x in at
+        for column in [np.full(len(first.latency), x)]
+    ]
+
+
+def point_gaps(first: Curve, second: Curve) -> list[Gap | None]:
+    """Each policy of a curve against another curve, at the policy's own latency.
+
+    Args:
+        first: the policies.
+        second: what they are compared with.
+
+    Returns:
+        In the order of `first`, None where the second curve does not reach.
+    """
+    low, high = second.span()
+    return [
+        _gap(float(x[0]), quality, second.at(x)) if low <= x[0] <= high else None
+        for x, quality in zip(first.latency.T, first.quality.T, strict=True)
+    ]
+
+
+def _gap(latency: float, quality: Floats, other: Floats) -> Gap:
+    difference = quality - other
+    low, high = np.nanpercentile(difference[1:], _TAILS)
+    ends = np.nanpercentile(quality[1:], _TAILS)
+    return Gap(
+        latency=latency,
+        quality=float(quality[0]),
+        interval=float(ends[1] - ends[0]) / 2,
+        gap=float(difference[0]),
+        low=float(low),
+        high=float(high),
+    )
+
+
+def _sorted(points: Floats, values: Floats) -> tuple[Floats, Floats]:
+    order = np.argsort(points)
+    return points[order], values[order]

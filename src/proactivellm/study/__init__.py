@@ -1,0 +1,1 @@
+"""Studies: several ways to train or to decide, on the same data, in one table."""

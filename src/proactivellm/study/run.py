@@ -1,0 +1,176 @@
+"""A study carried out, arm by arm: train, calibrate, evaluate. What is done is not done again."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from proactivellm.evaluation.calibrate import calibrate
+from proactivellm.evaluation.control import shuffled_jobs
+from proactivellm.evaluation.evaluate import evaluate
+from proactivellm.metrics.folders import folder_name
+from proactivellm.model.causal_lm import StreamingCausalLM
+from proactivellm.output.log import LOG_FILE, read_log
+from proactivellm.pipeline import Job
+from proactivellm.policy.base import Policy
+from proactivellm.policy.calibration import CALIBRATION_FILE, Calibration
+from proactivellm.policy.spec import parse_policy
+from proactivellm.study.plan import Arm, CalibrationPlan, Study, arm_recipe
+from proactivellm.tasks.data import DataSource, read_items
+
+MODEL_FOLDER = "model"
+RESULTS_FOLDER = "results"
+Progress = Callable[[str, int, int], None]  # what, how much is done, how much there is
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a study lies, and where its arms go.
+
+    Attributes:
+        recipes: folder from which recipes are found.
+        out: folder of the results, one folder per arm.
+    """
+
+    recipes: Path
+    out: Path
+
+    def model(self, arm: str) -> Path:
+        """The folder of an arm's model."""
+        return self.out / arm / MODEL_FOLDER
+
+    def results(self, arm: str) -> Path:
+        """The evaluation folder of an arm."""
+        return self.out / arm / RESULTS_FOLDER
+
+
+def run_arm(
+    study: Study,
+    name: str,
+    place: Place,
+    num_lanes: int = 64,
+    progress: Progress | None = None,
+) -> None:
+    """Train, calibrate and evaluate one arm, and first the arm whose model it uses.
+
+    Args:
+        study: the study.
+        name: of the arm.
+        place: where it lies.
+        num_lanes: streams advanced by one forward.
+        progress: called as the evaluation goes on.
+
+    Raises:
+        ValueError: if recipe, data or policies do not fit.
+    """
+    arm, owner = study.arms[name], study.owner(name)
+    _train(study, owner, place)
+    jobs = make_jobs(study, study.test)
+    model = StreamingCausalLM.from_pretrained(place.model(owner))
+    if arm.shuffle:
+        run_arm(study, arm.shuffle, place, num_lanes, progress)
+        _replay_shuffled(study, name, place, model, jobs, num_lanes)
+        return
+    plan = arm.calibration or study.calibration
+    table = _calibrate(study, plan, model, place.out / name / CALIBRATION_FILE, num_lanes, progress)
+    policies = {text: parse_policy(text, table) for text in requests(study, arm)}
+    evaluate(
+        model,
+        jobs,
+        policies,
+        place.results(name),
+        num_lanes=num_lanes,
+        progress=_named(name, progress),
+    )
+
+
+def requests(study: Study, arm: Arm) -> Sequence[str]:
+    """The policies of an arm, as they are asked for.
+
+    Args:
+        study: the study.
+        arm: of it.
+
+    Returns:
+        Specs; those of the arm whose schedules it replays, if it does.
+    """
+    if arm.shuffle:
+        return requests(study, study.arms[arm.shuffle])
+    return study.policies if arm.policies is None else arm.policies
+
+
+def make_jobs(study: Study, data: DataSource) -> list[Job]:
+    """The instances of a set.
+
+    Args:
+        study: knows the task.
+        data: dev or test.
+
+    Returns:
+        One job per instance.
+    """
+    split = "valid" if data == study.dev else "test"
+    return [
+        Job(
+            index=index,
+            source=item.source,
+            reference=item.target,
+            task=study.task,
+            answers=item.answers or None,
+        )
+        for index, item in enumerate(read_items(data, split))
+    ]
+
+
+def _train(study: Study, name: str, place: Place) -> None:
+    from proactivellm.train.run import TRAINING_LOG, train
+
+    recipe, folder = arm_recipe(study, name, place.recipes), place.model(name)
+    if not (folder / TRAINING_LOG).exists():  # written last
+        train(recipe, folder)
+
+
+def _calibrate(
+    study: Study,
+    plan: CalibrationPlan,
+    model: StreamingCausalLM,
+    file: Path,
+    num_lanes: int,
+    progress: Progress | None,
+) -> Calibration | None:
+    if not plan.policies:
+        return None
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        table = calibrate(
+            model,
+            make_jobs(study, study.dev),
+            plan.policies,
+            grid=plan.grid,
+            num_lanes=num_lanes,
+            progress=_named(f"{file.parent.name}: calibration", progress, keep_what=False),
+        )
+        table.save(file)
+    return Calibration.load(file)
+
+
+def _replay_shuffled(
+    study: Study,
+    name: str,
+    place: Place,
+    model: StreamingCausalLM,
+    jobs: Sequence[Job],
+    num_lanes: int,
+) -> None:
+    """The arm's own folder, policy by policy, with the schedules of the arm it shuffles."""
+    other = str(study.arms[name].shuffle)
+    for text in requests(study, study.arms[other]):
+        log = read_log(place.results(other) / folder_name(text) / LOG_FILE)
+        policy: dict[str, Policy] = {text: parse_policy(log[0].policy)}
+        shuffled = list(shuffled_jobs(log, jobs))
+        evaluate(model, shuffled, policy, place.results(name), num_lanes=num_lanes)
+
+
+def _named(arm: str, progress: Progress | None, keep_what: bool = True) -> Progress | None:
+    if progress is None:
+        return None
+    return lambda what, done, total: progress(f"{arm}: {what}" if keep_what else arm, done, total)
