@@ -1,6 +1,5 @@
 """The commands and their flags. Everything heavy is imported inside, so that --help is quick."""
 
-import json
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -21,6 +20,7 @@ from proactivellm.cli.options import (
     Sinks,
     Source,
     Target,
+    TaskName,
     Temperature,
     View,
     make_window,
@@ -28,7 +28,6 @@ from proactivellm.cli.options import (
 from proactivellm.cli.shared import (
     PolicyCommand,
     check_rate,
-    draw_curve,
     load_model,
     print_table,
     quiet_imports,
@@ -127,6 +126,7 @@ def evaluate(
             metavar="FILE", help="References, line by line.", show_default="latency scores only"
         ),
     ] = None,
+    task: TaskName = "translation",
     model: Model = None,
     lanes: Lanes = 16,
     rate: Rate = None,
@@ -141,17 +141,17 @@ def evaluate(
     What the folder already holds is not run again: an interrupted run is continued by the same
     command. The rate (150 unless given) is that of the clock behind elapsed times; nothing waits.
     """
-    from proactivellm.evaluation.evaluate import Conditions, make_jobs
+    from proactivellm.evaluation.evaluate import Conditions
     from proactivellm.evaluation.evaluate import evaluate as run_policies
     from proactivellm.pipeline import DEFAULT_RATE_WPM
     from proactivellm.policy.spec import PolicySpec
-    from proactivellm.units.text import read_lines
+    from proactivellm.tasks.jobs import read_jobs
 
     check_rate(rate)
     view = make_window(window, sinks)
     for text in policy:
         PolicySpec.parse(text)
-    jobs = make_jobs(list(read_lines(source)), list(read_lines(target)) if target else None)
+    jobs = read_jobs(task, source, target)
     streaming = load_model(model, device, dtype, quantization)
     same = Conditions(rate_wpm=rate or DEFAULT_RATE_WPM, window=view)
     try:
@@ -162,31 +162,14 @@ def evaluate(
     except KeyboardInterrupt:
         _stop(f"finished instances stay in {out}; the same command continues with the rest")
     print_table(rows)
-    draw_curve(rows, out / "curve.png")
-
-
-@app.command()
-def score(
-    log: Annotated[Path, typer.Argument(metavar="LOG", help="Instance log, ours or SimulEval's.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print all scores as JSON.")] = False,
-    bootstrap: Annotated[
-        int, typer.Option(min=0, help="Resamples for the intervals of BLEU and chrF.")
-    ] = 0,
-) -> None:
-    """Score an instance log: quality, latency, cost."""
-    from proactivellm.metrics.report import score_log
-
-    scores = score_log(log, bootstrap)
-    if as_json:
-        typer.echo(json.dumps(scores, indent=2, ensure_ascii=False))
-    else:
-        print_table([scores])
+    warn(f"logs, scores, table and curves are in {out}")
 
 
 @app.command(cls=PolicyCommand)
 def calibrate(
     source: Source,
-    target: Target,
+    target: Target = None,
+    task: TaskName = "translation",
     model: Model = None,
     policy: Annotated[
         list[str] | None,
@@ -205,11 +188,10 @@ def calibrate(
 ) -> None:
     """Measure thresholds on dev data, so that targets such as entropy:laal=3 work as policies."""
     from proactivellm.evaluation.calibrate import calibrate as measure
-    from proactivellm.evaluation.evaluate import make_jobs
     from proactivellm.policy.calibration import Calibration
-    from proactivellm.units.text import read_lines
+    from proactivellm.tasks.jobs import read_jobs
 
-    jobs = make_jobs(list(read_lines(source)), list(read_lines(target)))
+    jobs = read_jobs(task, source, target)
     streaming = load_model(model, device)
     file = table_file(out, streaming.folder)
     before = Calibration.load(file) if file.exists() else None

@@ -197,17 +197,22 @@ def show_progress() -> Iterator[Progress]:
     )
     with Bars(*columns, console=console, disable=not console.is_terminal) as bars:
         tasks: dict[str, Any] = {}
+        began: dict[str, tuple[float, int]] = {}  # when, and what was done before
         told_s = time.monotonic()
 
         def show(name: str, done: int, total: int) -> None:
             nonlocal told_s
+            now_s = time.monotonic()
             if name not in tasks:
                 tasks[name] = bars.add_task(name, total=total)
+                began[name] = now_s, done
             bars.update(tasks[name], completed=done)
-            due = done == total or time.monotonic() - told_s > SILENCE_S
-            if due and not console.is_terminal:
-                warn(f"{name}: {done}/{total}")
-                told_s = time.monotonic()
+            if (done == total or now_s - told_s > SILENCE_S) and not console.is_terminal:
+                began_s, before = began[name]
+                pace_s = (now_s - began_s) / max(done - before, 1)
+                left = f", about {pace_s * (total - done):.0f} s left" if done < total else ""
+                warn(f"{name}: {done}/{total}{left}")
+                told_s = now_s
 
         yield show
 

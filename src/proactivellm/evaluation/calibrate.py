@@ -16,9 +16,10 @@ from proactivellm.evaluation.heads import choose_heads
 from proactivellm.metrics.report import score
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.pipeline import Job, run_streams
+from proactivellm.policy.attention import CALIBRATED, AttentionPolicy, Concentration, Heads
 from proactivellm.policy.base import Observation, Policy
 from proactivellm.policy.calibration import Calibration, CalibrationMeta, CalibrationPoint
-from proactivellm.policy.endogenous import CALIBRATED, Attention, ThresholdPolicy
+from proactivellm.policy.endogenous import ThresholdPolicy
 from proactivellm.policy.fixed import WaitK
 from proactivellm.policy.spec import POLICIES, PolicySpec
 from proactivellm.session.limits import Limits
@@ -53,12 +54,16 @@ class Recorder(Policy):
     Attributes:
         inner: supplies the statistic.
         values: the statistic of every probe that was open to decision.
+        path: says when to probe.
+        holds: whether nothing is written while there is source: for targets that may end early,
+            which would end on that path before they have seen much.
     """
 
     name: ClassVar[str] = "recorder"
     inner: ThresholdPolicy
     values: list[float] = field(default_factory=list)
     path: WaitK = field(default_factory=lambda: WaitK(k=RECORDED_LAG))
+    holds: bool = False
 
     @property
     def needs(self) -> frozenset[str]:  # type: ignore[override]
@@ -92,7 +97,7 @@ class Recorder(Policy):
         )
         chosen_B = open_B & ready_B
         self.values.extend(self.inner.statistic(observation)[chosen_B].tolist())
-        return torch.ones_like(open_B)
+        return torch.full_like(open_B, not self.holds)
 
 
 def calibrate(
@@ -127,15 +132,16 @@ def calibrate(
         raise ValueError("calibration needs references: give --target")
     grid = grid or Grid()
     limits = Limits(streams=num_lanes)
-    heads = None
-    prototypes = [_prototype(text) for text in policies]
-    if any(isinstance(p, Attention) and p.heads is None for p in prototypes):
-        heads = choose_heads(model, jobs, num_lanes)
     points: list[CalibrationPoint] = []
     candidates: list[tuple[ThresholdPolicy, float]] = []
-    for prototype in prototypes:
-        if isinstance(prototype, Attention) and prototype.heads is None:
-            prototype = replace(prototype, heads=heads)
+    chosen: dict[bool, Heads] = {}
+    for prototype in [_prototype(text) for text in policies]:
+        if isinstance(prototype, AttentionPolicy) and prototype.heads is None:
+            kind = isinstance(prototype, Concentration)
+            if kind not in chosen:
+                chosen[kind] = choose_heads(model, jobs, num_lanes, concentrated=kind)
+            change: dict[str, Any] = {"heads": chosen[kind]}
+            prototype = replace(prototype, **change)
         thresholds = statistic_quantiles(model, jobs, prototype, grid.quantiles, num_lanes)
         candidates += _candidates(prototype, thresholds, grid)
     for policy, quantile in candidates:
@@ -144,7 +150,7 @@ def calibrate(
         if progress:
             progress(policy.spec, len(points), len(candidates))
     meta = CalibrationMeta(source=description, num_instances=len(jobs))
-    return Calibration(meta=meta, heads=heads, points=tuple(points))
+    return Calibration(meta=meta, heads=chosen.get(False), points=tuple(points))
 
 
 def statistic_quantiles(
@@ -154,7 +160,7 @@ def statistic_quantiles(
     quantiles: Sequence[float],
     num_lanes: int,
 ) -> dict[float, float]:
-    """Quantiles of a policy's statistic over dev data, along wait-3.
+    """Quantiles of a policy's statistic over dev data: along wait-3, or over all reading.
 
     Args:
         model: the streaming model.
@@ -166,7 +172,7 @@ def statistic_quantiles(
     Returns:
         Threshold by quantile.
     """
-    recorder = Recorder(inner=policy)
+    recorder = Recorder(inner=policy, holds=model.settings.early_end)
     for _ in run_streams(
         model, recorder, jobs, limits=Limits(streams=num_lanes), sampling=Sampling()
     ):

@@ -1,16 +1,18 @@
 """Run policies over a test set: a log per policy, scores, a table's worth of numbers. Resumable."""
 
 import json
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from proactivellm.metrics.report import Scores, score, write_scores
+from proactivellm.evaluation.results import write_results, write_tables
+from proactivellm.metrics.bootstrap import NUM_RESAMPLES
+from proactivellm.metrics.folders import folder_name
+from proactivellm.metrics.report import Scores, score
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.model.loading import bundled_models
-from proactivellm.output.log import Instance, recover_log, write_instance
+from proactivellm.output.log import LOG_FILE, Instance, recover_log, write_instance
 from proactivellm.pipeline import DEFAULT_RATE_WPM, Job, StreamsFailed, run_streams
 from proactivellm.policy.base import Policy
 from proactivellm.policy.calibration import CALIBRATION_FILE, Calibration
@@ -19,8 +21,6 @@ from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling
 from proactivellm.session.window import Window
 
-SCORES_FILE = "scores.json"
-LOG_FILE = "instances.log"  # the name SimulEval looks for
 RUN_FILE = "run.json"  # what the instances of the log beside it have in common
 SIMULEVAL_CONFIG = "source_type: text\ntarget_type: text\n"  # what `simuleval --score-only` asks
 Progress = Callable[[str, int, int], None]  # policy, instances done, instances in all
@@ -68,7 +68,7 @@ def make_jobs(sources: Sequence[str], targets: Sequence[str] | None) -> list[Job
 def evaluate(
     model: StreamingCausalLM,
     jobs: Sequence[Job],
-    policies: Sequence[str],
+    policies: Sequence[str] | Mapping[str, Policy],
     out: str | Path,
     *,
     num_lanes: int = 16,
@@ -80,14 +80,14 @@ def evaluate(
     Args:
         model: the streaming model; its folder may hold a calibration table.
         jobs: from `make_jobs`.
-        policies: specs; all are parsed before anything runs.
-        out: folder for the logs (one folder per policy) and `scores.json`.
+        policies: specs, all parsed before anything runs; or policies by what they are called.
+        out: folder for the logs (one folder per policy) and the results.
         num_lanes: streams advanced by one forward.
         conditions: rate and window; the usual rate and no window if left out.
         progress: called after every instance.
 
     Returns:
-        Scores per policy, in order; also written to `scores.json`.
+        Scores per policy, in order, with intervals; also written to `out` (`write_results`).
 
     Raises:
         ValueError: if a spec is wrong, or a log in `out` is of another run; at the end, if sources
@@ -95,13 +95,14 @@ def evaluate(
     """
     out = Path(out)
     conditions = conditions or Conditions()
-    calibration = find_calibration(model)
-    parsed = [(text, parse_policy(text, calibration)) for text in policies]
+    if not isinstance(policies, Mapping):
+        calibration = find_calibration(model)
+        policies = {text: parse_policy(text, calibration) for text in policies}
     facts = _facts(model, conditions)
     rows = []
     failed: list[str] = []
-    for text, policy in parsed:
-        folder = out / re.sub(r"[^A-Za-z0-9.=,-]+", "_", text)
+    for text, policy in policies.items():
+        folder = out / folder_name(text)
         todo, done = _split(folder, jobs, policy.spec, facts)
         reasons: list[str] = []
         new = _stream(model, policy, todo, num_lanes, conditions)
@@ -110,10 +111,11 @@ def evaluate(
                 progress(text, num_done, len(jobs))
         failed += [f"{text}: {reason}" for reason in reasons]
         if not reasons:
-            rows.append({"request": text, **score(done)})
-            write_scores(out / SCORES_FILE, rows)
+            rows.append({"request": text, **score(done, NUM_RESAMPLES)})
+            write_tables(rows, out)
     if failed:
         raise ValueError("\n".join(failed))
+    write_results(rows, out)
     return rows
 
 
@@ -175,16 +177,21 @@ def _split(
     by_index = {job.index: job for job in jobs}
     for instance in done:
         job = by_index.get(instance.index)
-        if (
-            job is None
-            or (instance.source, instance.reference) != (job.source, job.reference)
-            or instance.policy != spec
-        ):
-            what = f"instance {instance.index} differs in source, reference or policy"
+        if job is None or _as_asked(instance) != _as_asked(job) or instance.policy != spec:
+            what = f"instance {instance.index} differs in source, reference, task or policy"
             raise _another_run(folder, what)
     _check_facts(folder, facts, bool(done))
     finished = {instance.index for instance in done}
     return [job for job in jobs if job.index not in finished], done
+
+
+def _as_asked(what: Instance | Job) -> tuple[Any, ...]:
+    return (
+        what.source,
+        what.reference,
+        what.task,
+        None if what.answers is None else list(what.answers),
+    )
 
 
 def _check_facts(folder: Path, facts: dict[str, Any], continues: bool) -> None:

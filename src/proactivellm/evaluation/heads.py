@@ -1,12 +1,12 @@
-"""Which attention heads to trust: those whose newest-unit share foretells a change of mind.
+"""Which attention heads to trust: those whose attention foretells a change of mind.
 
-For every decision along wait-k, the next token under the source read so far is compared with the
-one under the whole source. A good head looks at the newest units where the two differ (more
-reading would have changed the word) and elsewhere where they agree. Needs no labels.
+For decisions along wait-k, the next token under the source read so far is compared with the one
+under the whole source. Where the two differ (more reading would have changed the word) a good head
+looks at the newest unit, or at many; where they agree, at an older one, or at one. Needs no labels.
 Legend: L = layers, H = heads, P = probes, U = units.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -24,22 +24,27 @@ from proactivellm.units.text import TextSegmenter
 NUM_HEADS = 4
 NUM_JOBS = 120
 LAGS = (1, 2, 3)
+SHARES = (0.2, 0.4, 0.6, 0.8)  # of the source, where the target may end before the source
 
 
 def choose_heads(
-    model: StreamingCausalLM, jobs: Sequence[Job], num_lanes: int = 32
+    model: StreamingCausalLM,
+    jobs: Sequence[Job],
+    num_lanes: int = 32,
+    concentrated: bool = False,
 ) -> tuple[tuple[int, int], ...]:
-    """Pick the heads for the attention policy on dev data.
+    """Pick the heads for an attention policy on dev data.
 
     Args:
         model: the streaming model.
         jobs: dev sources; the first NUM_JOBS are used.
         num_lanes: streams advanced by one forward.
+        concentrated: judge heads by how much they look at one unit, instead of at the newest.
 
     Returns:
         (layer, head) pairs, best first.
     """
-    shares: list[Tensor] = []  # each [L, H]
+    shares: list[Tensor] = []  # each [L, H]: of the newest unit, or of all but the most attended
     changed: list[bool] = []
     offline = run_streams(
         model, Offline(), jobs[:NUM_JOBS], limits=Limits(streams=num_lanes), sampling=Sampling()
@@ -47,8 +52,13 @@ def choose_heads(
     for instance in offline:
         if instance.source_length < 2:
             continue
-        for lag in LAGS:
-            _probe_along(model, instance.source, instance.prediction, lag, shares, changed)
+        for lag in _lags(model, instance.source_length):
+            for share_LHU, will_change in _probe_along(
+                model, instance.source, instance.prediction, lag
+            ):
+                one_LH = 1 - share_LHU.amax(-1) if concentrated else share_LHU[..., -1]
+                shares.append(one_LH)
+                changed.append(will_change)
     share_LHP = torch.stack(shares, dim=-1)
     auc_LH = ranking_quality(share_LHP, torch.tensor(changed))
     best = auc_LH.flatten().topk(min(NUM_HEADS, auc_LH.numel())).indices.tolist()
@@ -75,14 +85,13 @@ def ranking_quality(share_LHP: Tensor, changed_P: Tensor) -> Tensor:
 
 
 def _probe_along(
-    model: StreamingCausalLM,
-    source: str,
-    target: str,
-    lag: int,
-    shares: list[Tensor],
-    changed: list[bool],
-) -> None:
-    """Force the offline target along wait-k and look at every word's first token."""
+    model: StreamingCausalLM, source: str, target: str, lag: int
+) -> Iterator[tuple[Tensor, bool]]:
+    """Force the offline target along wait-k.
+
+    Yields, for each token while there is source to read, the attention of every head on the units
+    read, [L, H, U], and whether more reading changed the token.
+    """
     units = TextSegmenter(model.tokenizer).segment(source)
     ids = model.tokenizer.encode(target, add_special_tokens=False)
     if not ids:
@@ -113,5 +122,11 @@ def _probe_along(
         num_source += step.num_new_source
         cache.lengths[0] = num_source + head + t - 1
         share = unit_attention_by_head(output.weights_LPHK, output.unit_PK)
-        shares.append(share[:, :, 0, read - 1])
-        changed.append(int(output.logits_PV.argmax()) != token)
+        yield share[:, :, 0, :read], int(output.logits_PV.argmax()) != token
+
+
+def _lags(model: StreamingCausalLM, num_units: int) -> list[int]:
+    """Where to look: an answer that may come any time is not decided on in the first units only."""
+    if not model.settings.early_end:
+        return list(LAGS)
+    return sorted({max(1, round(share * num_units)) for share in SHARES})

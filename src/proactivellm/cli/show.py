@@ -1,0 +1,259 @@
+"""The command `show`: why the model spoke when it did, for single instances."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from proactivellm.cli.commands import app
+from proactivellm.cli.options import Device, Dtype, Model, OnePolicy
+from proactivellm.cli.shared import PolicyCommand, load_model, warn
+
+if TYPE_CHECKING:
+    from proactivellm.decisions.trace import Trace
+    from proactivellm.output.log import Instance
+    from proactivellm.pipeline import Job
+    from proactivellm.session.window import Window
+
+PICTURES = (".png", ".svg", ".pdf")
+Recorded = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="LOG|TRACES",
+        help="Folder or log of `evaluate` with one policy, or what --json wrote.",
+        show_default="give --source or --source-file",
+    ),
+]
+Index = Annotated[
+    list[int] | None,
+    typer.Option(min=0, metavar="N", help="Which instance; repeat it.", show_default="the first"),
+]
+SourceText = Annotated[str | None, typer.Option(metavar="TEXT", help="One source.")]
+SourceFile = Annotated[str | None, typer.Option(metavar="FILE", help="Sources, one a line.")]
+Picture = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="FILE", help="Picture (.png, .svg, .pdf) or page (.html)."),
+]
+AsJson = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Everything that was seen, as JSON.")
+]
+
+
+@app.command(cls=PolicyCommand)
+def show(
+    recorded: Recorded = None,
+    source: SourceText = None,
+    source_file: SourceFile = None,
+    index: Index = None,
+    model: Model = None,
+    policy: OnePolicy = None,
+    out: Picture = None,
+    as_json: AsJson = None,
+    device: Device = "cpu",
+    dtype: Dtype = "auto",
+) -> None:
+    """Show what the model saw when it decided: units read, entropy, attention, by target word.
+
+    An instance of a log is run again, under the model and the policy that its log names (or those
+    given here).
+    """
+    from proactivellm.decisions.trace import read_traces, write_traces
+
+    given = [name for name in (recorded, source, source_file) if name is not None]
+    if len(given) != 1:
+        raise ValueError("give one of LOG, --source and --source-file")
+    if recorded is not None and recorded.is_file() and recorded.suffix == ".json":
+        found = {trace.index: trace for trace in read_traces(recorded)}
+        traces = [found[i] for i in _chosen(index, list(found), str(recorded))]
+        _check_out(out, len(traces))
+    else:
+        if recorded is not None:
+            wish = _wish_from_log(recorded, index, model, policy)
+        else:
+            wish = _wish_from_text(source, source_file, index, model, policy)
+        _check_out(out, len(wish.jobs))  # before a model is loaded
+        traces = _record(wish, device, dtype)
+    if as_json is not None:
+        write_traces(as_json, traces)
+    _print(traces)
+    if out is not None:
+        _draw(traces, out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Wish:
+    """What is to be run: sources under one policy.
+
+    Attributes:
+        jobs: the sources.
+        model: name; None = the bundled default.
+        policy: spec; None = a sensible one.
+        run: facts of the run that made the log, if it was of this model.
+        window: of that run.
+        logged: what should come out.
+        log: that names the model.
+    """
+
+    jobs: "Sequence[Job]"
+    model: str | None
+    policy: str | None
+    run: Mapping[str, Any] = field(default_factory=dict)
+    window: "Window | None" = None
+    logged: "Sequence[Instance]" = ()
+    log: Path | None = None
+
+
+def _chosen(index: Sequence[int] | None, there: Sequence[int], where: str) -> list[int]:
+    """The indices asked for, the first if none; each must be there."""
+    if not there:
+        raise ValueError(f"{where} has no instances")
+    for wanted in index or ():
+        if wanted not in there:
+            raise ValueError(f"{where} has no index {wanted}: it has {min(there)} to {max(there)}")
+    return list(dict.fromkeys(index or there[:1]))
+
+
+def _check_out(out: Path | None, num_instances: int) -> None:
+    if out is None or out.suffix == ".html":
+        return
+    if out.suffix not in PICTURES:
+        raise ValueError(f"--out {out}: give a file that ends in {', '.join(PICTURES)} or .html")
+    if num_instances > 1:
+        raise ValueError(
+            f"--out {out}: a picture holds one instance, not {num_instances}; give .html"
+        )
+
+
+def _wish_from_text(
+    source: str | None,
+    source_file: str | None,
+    index: Sequence[int] | None,
+    model: str | None,
+    policy: str | None,
+) -> _Wish:
+    from proactivellm.pipeline import Job
+    from proactivellm.policy.spec import PolicySpec
+    from proactivellm.units.text import read_lines
+
+    if policy is not None:
+        PolicySpec.parse(policy)  # a mistake is told before the model is loaded
+    lines = [source] if source is not None else list(read_lines(str(source_file)))
+    where = "--source" if source is not None else str(source_file)
+    chosen = _chosen(index, range(len(lines)), where)
+    jobs = [Job(index=i, source=str(lines[i])) for i in chosen]
+    return _Wish(jobs=jobs, model=model, policy=policy)
+
+
+def _wish_from_log(
+    path: Path, index: Sequence[int] | None, model: str | None, policy: str | None
+) -> _Wish:
+    """Instances of a log, with model, policy and window of its run unless others are given."""
+    from proactivellm.evaluation.evaluate import RUN_FILE
+    from proactivellm.output.log import read_log
+    from proactivellm.pipeline import Job
+    from proactivellm.session.window import Window
+
+    log, is_named = _find_log(path, policy)
+    run = _read_run(log.with_name(RUN_FILE))
+    if model is None and "model" not in run:
+        raise ValueError(f"{log} has no {RUN_FILE} beside it that names its model: give --model")
+    instances = {instance.index: instance for instance in read_log(log)}
+    chosen = [instances[i] for i in _chosen(index, list(instances), str(log))]
+    spec = policy if policy and not is_named else chosen[0].policy
+    if spec == "unknown":
+        raise ValueError(f"{log} does not name its policy: give --policy")
+    same_model = model in (None, run.get("model"))
+    return _Wish(
+        jobs=[Job(index=i.index, source=i.source, reference=i.reference) for i in chosen],
+        model=model or run["model"],
+        policy=spec,
+        run=run if same_model else {},
+        window=Window(**run["window"]) if run.get("window") else None,
+        logged=chosen if same_model and spec == chosen[0].policy else (),
+        log=log if model is None else None,
+    )
+
+
+def _find_log(path: Path, policy: str | None) -> tuple[Path, bool]:
+    """The log meant, and whether --policy was the name of one in a folder of several."""
+    from proactivellm.metrics.folders import find_logs, folder_name
+
+    logs = find_logs(path).logs
+    if len(logs) == 1:
+        return next(iter(logs.values())), False
+    named = [log for log in logs.values() if policy and log.parent.name == folder_name(policy)]
+    if not named:
+        raise ValueError(
+            f"{path} holds several policies, name one with --policy: {', '.join(logs)}"
+        )
+    return named[0], True
+
+
+def _read_run(file: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return {}
+    except (ValueError, TypeError):
+        raise ValueError(f"{file} is broken: delete it and give --model") from None
+
+
+def _record(wish: _Wish, device: str, dtype: str) -> "list[Trace]":
+    """Runs what is wished for; warns where it is not what the log has."""
+    from proactivellm.cli.stream import choose_policy
+    from proactivellm.decisions.record import record
+    from proactivellm.model.loading import DEFAULT_MODEL
+
+    name = wish.model or DEFAULT_MODEL
+    if dtype == "auto":
+        dtype = wish.run.get("dtype") or dtype
+    try:
+        streaming = load_model(name, device, dtype, wish.run.get("quantization") or "none")
+    except ValueError as error:
+        where = f"the model of {wish.log}: " if wish.log else ""
+        remedy = "; name it with --model" if wish.log else ""
+        raise ValueError(f"{where}{error}{remedy}") from None
+    policy = choose_policy(streaming, wish.policy)
+    traces = [
+        record(streaming, policy, job, window=wish.window, model_name=name) for job in wish.jobs
+    ]
+    for trace, logged in zip(traces, wish.logged, strict=False):
+        if not _came_out(trace, logged):
+            warn(
+                f"warning: instance {logged.index} came out otherwise than in the log, which has: "
+                f"{logged.prediction}"
+            )
+    return traces
+
+
+def _came_out(trace: "Trace", logged: "Instance") -> bool:
+    """Whether it is as in the log; delays are not comparable where tokens are decided on."""
+    by_word = len(logged.delays) == len(trace.delays)
+    same = not by_word or list(logged.delays) == trace.delays
+    return same and trace.prediction == logged.prediction
+
+
+def _print(traces: "Sequence[Trace]") -> None:
+    from rich.console import Console
+
+    from proactivellm.decisions.terminal import terminal_view
+
+    console = Console(highlight=False)
+    for number, trace in enumerate(traces):
+        console.print(*[""] * bool(number), terminal_view(trace), sep="\n")
+
+
+def _draw(traces: "Sequence[Trace]", out: Path) -> None:
+    from proactivellm.decisions.page import decision_page
+    from proactivellm.decisions.picture import draw_trace
+
+    if out.suffix == ".html":
+        decision_page(traces, out)
+        return
+    try:
+        draw_trace(traces[0], out)
+    except ImportError as error:
+        raise ValueError(str(error)) from None

@@ -1,0 +1,163 @@
+"""The trace of one instance: what the model saw at every probe, and what was decided. Plain JSON.
+
+In: what `record` saw, or a file. Out: the same for pictures, pages and the terminal.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+Decision = Literal["WRITE", "READ"]
+Reason = Literal[
+    "policy",  # its own rule: a statistic, a schedule, agreeing drafts
+    "min_lag",  # too little was read for the next word
+    "max_lag",  # the next word was overdue
+    "inside a word",  # a word that was begun is written to its end
+    "source finished",  # nothing is left to wait for
+    "length limit",  # as much was written as the source read so far allows
+]
+FORCED: frozenset[Reason] = frozenset({"max_lag", "source finished"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """One look at the next token.
+
+    Attributes:
+        units_read: source units read.
+        word: row of `Trace.words` that the candidate belongs to, from 0; their number for what
+            ends the target.
+        token: id of the candidate, the token that a WRITE writes.
+        text: its text, the space before it included; empty for what ends the target.
+        decision: WRITE or READ; of a draft, whether the token was committed.
+        reason: why.
+        entropy: of the next-token distribution, nats.
+        max_prob: probability of its most probable token.
+        attention: share of the source attention on each unit read, by the policy's heads if it has
+            any, else by all; 0 for units that left the window, empty if the model shows none.
+        statistic: what the policy compares with its threshold, if it has one.
+    """
+
+    units_read: int
+    word: int
+    token: int
+    text: str
+    decision: Decision
+    reason: Reason
+    entropy: float
+    max_prob: float
+    attention: list[float]
+    statistic: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trace:
+    """One instance under one policy.
+
+    Attributes:
+        index: place of the source in its file.
+        model: name of the model.
+        policy: canonical spec.
+        source: source units as text.
+        words: what was written: words, or tokens where every token is decided on.
+        delays: for each of `words`, source units read when its last character was written.
+        probes: in the order in which they were taken.
+        prediction: the whole target.
+        reference: the wanted target, if known.
+        threshold: of the policy's statistic, if it has one.
+    """
+
+    index: int
+    model: str
+    policy: str
+    source: list[str]
+    words: list[str]
+    delays: list[int]
+    probes: list[Probe]
+    prediction: str
+    reference: str | None = None
+    threshold: float | None = None
+
+    @property
+    def statistic(self) -> str | None:
+        """Name of what is compared with the threshold; None if there is no threshold."""
+        return None if self.threshold is None else self.policy.partition(":")[0]
+
+    def writes(self, word: int) -> list[Probe]:
+        """The probes whose tokens make up a word, in order; at least one.
+
+        Args:
+            word: row of `words`.
+        """
+        written = [probe for probe in self.probes if probe.decision == "WRITE"]
+        later = [probe for probe in written if probe.word > word][:1]  # a token of several words
+        return [probe for probe in written if probe.word == word] or later or written[-1:]
+
+    def deciding(self, word: int) -> Probe:
+        """The probe that began a word, whose entropy and statistic stand for it.
+
+        Args:
+            word: row of `words`.
+        """
+        return self.writes(word)[0]
+
+    def is_forced(self, word: int) -> bool:
+        """Whether a word was begun because a bound or the end of the source left no choice.
+
+        Args:
+            word: row of `words`.
+        """
+        return self.deciding(word).reason in FORCED
+
+    def attention(self, word: int) -> list[float]:
+        """Mean attention of the tokens of a word, for every source unit.
+
+        Args:
+            word: row of `words`.
+
+        Returns:
+            A share for each of `source`, 0 for those not read; empty if the model shows none.
+        """
+        rows = [probe.attention for probe in self.writes(word)]
+        if not any(rows):
+            return []
+        padded = [row + [0.0] * (len(self.source) - len(row)) for row in rows]
+        return [sum(column) / len(rows) for column in zip(*padded, strict=True)]
+
+
+_TRACES = TypeAdapter(list[Trace])
+
+
+def write_traces(path: str | Path, traces: Sequence[Trace]) -> None:
+    """Saves traces as a JSON list.
+
+    Args:
+        path: the file; it is replaced.
+        traces: what to save.
+    """
+    text = json.dumps([asdict(trace) for trace in traces], ensure_ascii=False, allow_nan=False)
+    Path(path).write_text(text + "\n", encoding="utf-8")
+
+
+def read_traces(path: str | Path) -> list[Trace]:
+    """Loads what `write_traces` saved.
+
+    Args:
+        path: the file.
+
+    Raises:
+        ValueError: it is none of `write_traces`; names the file and what is wrong.
+    """
+    try:
+        return _TRACES.validate_json(Path(path).read_bytes())
+    except ValidationError as error:
+        detail = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in detail["loc"])
+        raise ValueError(
+            f"{path} holds no traces ({where + ': ' if where else ''}{detail['msg']}); "
+            "`proactivellm show --json FILE` writes them"
+        ) from None
