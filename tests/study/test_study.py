@@ -41,6 +41,7 @@ policies = ["wait-k:2"]
 policies = []
 [arms.shuffled]
 shuffle = "full"
+policies = ["confidence:quantile=0.5"]
 """
 
 
@@ -126,7 +127,7 @@ def test_an_arm_that_was_not_run_is_named(finished, tmp_path):
         ('like = "full"', 'like = "ful"', "'ful' is no other arm: full, no-spsd"),
         ('against = "full"', 'against = "best/wait-k"', "'best/wait-k' begins with no arm"),
         ('recipe = "recipe.toml"', "", "arms.full has no recipe"),
-        ('shuffle = "full"', 'shuffle = "full"\nlike = "full"', "`shuffle` says all"),
+        ('shuffle = "full"', 'shuffle = "full"\nlike = "full"', "`shuffle` borrows all"),
         ('shuffle = "full"', 'shuffle = "other"\nrecipe = "x"', "trains nothing"),
         ("max_lags", "max_lag", "unknown key 'max_lag'"),
     ],

@@ -50,8 +50,8 @@ class Arm(Strict):
         like: arm whose model is used; nothing is trained.
         calibration: instead of that of the study.
         policies: instead of those of the study.
-        shuffle: the schedules that this other arm's policies chose are replayed, each source's
-            reads in random order; nothing else is run.
+        shuffle: the schedules that this other arm's policies (or those of them named here) chose
+            are replayed, each source's reads in random order.
     """
 
     about: str = ""
@@ -66,8 +66,8 @@ class Arm(Strict):
     def _trains_or_borrows(self) -> Self:
         if (self.like or self.shuffle) and (self.recipe or self.change):
             raise ValueError("an arm with `like` or `shuffle` trains nothing: leave the recipe out")
-        if self.shuffle and (self.like or self.policies or self.calibration):
-            raise ValueError("`shuffle` says all: leave `like`, `policies`, `calibration` out")
+        if self.shuffle and (self.like or self.calibration):
+            raise ValueError("`shuffle` borrows all: leave `like` and `calibration` out")
         return self
 
 

@@ -1,6 +1,7 @@
 """A study carried out, arm by arm: train, calibrate, evaluate. What is done is not done again."""
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from proactivellm.output.log import LOG_FILE, read_log
 from proactivellm.pipeline import Job
 from proactivellm.policy.base import Policy
 from proactivellm.policy.calibration import CALIBRATION_FILE, Calibration
-from proactivellm.policy.spec import parse_policy
+from proactivellm.policy.spec import PolicySpec, parse_policy
 from proactivellm.study.plan import Arm, CalibrationPlan, Study, arm_recipe
 from proactivellm.tasks.data import DataSource, read_items
 
@@ -72,7 +73,7 @@ def run_arm(
         return
     plan = arm.calibration or study.calibration
     table = _calibrate(study, plan, model, place.out / name / CALIBRATION_FILE, num_lanes, progress)
-    policies = {text: parse_policy(text, table) for text in requests(study, arm)}
+    policies = dict(_resolved(name, requests(study, arm), table))
     evaluate(
         model,
         jobs,
@@ -91,11 +92,23 @@ def requests(study: Study, arm: Arm) -> Sequence[str]:
         arm: of it.
 
     Returns:
-        Specs; those of the arm whose schedules it replays, if it does.
+        Specs; those of the arm whose schedules it replays, if it does and names none.
     """
-    if arm.shuffle:
-        return requests(study, study.arms[arm.shuffle])
-    return study.policies if arm.policies is None else arm.policies
+    if arm.policies is not None:
+        return arm.policies
+    return requests(study, study.arms[arm.shuffle]) if arm.shuffle else study.policies
+
+
+def _resolved(
+    name: str, texts: Sequence[str], table: Calibration | None
+) -> Iterator[tuple[str, Policy]]:
+    """The policies asked for; a target that the arm's calibration does not reach is left out."""
+    for text in texts:
+        PolicySpec.parse(text)
+        try:
+            yield text, parse_policy(text, table)
+        except ValueError as error:
+            warnings.warn(f"{name}: left out: {error}", stacklevel=2)
 
 
 def make_jobs(study: Study, data: DataSource) -> list[Job]:
@@ -163,7 +176,7 @@ def _replay_shuffled(
 ) -> None:
     """The arm's own folder, policy by policy, with the schedules of the arm it shuffles."""
     other = str(study.arms[name].shuffle)
-    for text in requests(study, study.arms[other]):
+    for text in requests(study, study.arms[name]):
         log = read_log(place.results(other) / folder_name(text) / LOG_FILE)
         policy: dict[str, Policy] = {text: parse_policy(log[0].policy)}
         shuffled = list(shuffled_jobs(log, jobs))
