@@ -10,7 +10,7 @@ import random
 import sys
 from pathlib import Path
 
-from proactivellm.tasks.translation import PairFiles, read_pairs
+from proactivellm.tasks.translation import read_tsv
 
 
 def main(data: Path, out: Path) -> None:
@@ -23,7 +23,7 @@ def main(data: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for split in ("valid", "test"):
         tsv = str(data / f"{split}.en-de.tsv.gz")
-        pairs = read_pairs(PairFiles(tsv=tsv, source_column=1, target_column=0))
+        pairs = read_tsv(tsv, source_column=1, target_column=0)
         random.Random(0).shuffle(pairs)
         for size in (1, 3):
             groups = [pairs[i : i + size] for i in range(0, len(pairs) - size + 1, size)]

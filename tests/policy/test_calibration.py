@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from proactivellm.policy.calibration import Calibration, CalibrationMeta, CalibrationPoint
 from proactivellm.policy.attention import Attention
+from proactivellm.policy.calibration import Calibration, CalibrationMeta, CalibrationPoint
 from proactivellm.policy.endogenous import Confidence, Entropy
 from proactivellm.policy.spec import parse_policy
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from proactivellm.policy.agreement import HoldN, LocalAgreement
-from proactivellm.policy.base import WHOLE_SOURCE, Observation, Policy
 from proactivellm.policy.attention import AlignAtt, Attention, Combined, Concentration
+from proactivellm.policy.base import WHOLE_SOURCE, Observation, Policy
 from proactivellm.policy.endogenous import Confidence, Entropy
 from proactivellm.policy.fixed import Fixed, Offline, WaitK
 

@@ -23,8 +23,8 @@ from proactivellm.model.packing import Sample
 from proactivellm.model.probe import unit_attention
 from proactivellm.model.prompt import Prompt
 from proactivellm.policy.agreement import HoldN
-from proactivellm.policy.base import DraftPolicy, Observation, Policy
 from proactivellm.policy.attention import Attention
+from proactivellm.policy.base import DraftPolicy, Observation, Policy
 from proactivellm.policy.fixed import Offline, WaitK
 from proactivellm.policy.spec import parse_policy
 from proactivellm.session.engine import Engine

@@ -4,9 +4,9 @@ import gzip
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
 
-from proactivellm.tasks.translation import Pair, PairFiles, read_pairs
+from proactivellm.tasks.item import Item
+from proactivellm.tasks.translation import read_parallel, read_tsv
 
 
 @pytest.fixture
@@ -25,45 +25,44 @@ def write(tmp_path: Path):
 @pytest.mark.parametrize("name", ["pairs.tsv", "pairs.tsv.gz"])
 def test_columns_of_a_tsv(write, name):
     path = write(name, "7\tThe  dog\tDer Hund\r\n8\tA cat\t Eine\u00a0Katze \n")
-    files = PairFiles(tsv=path, source_column=2, target_column=1)
-    assert read_pairs(files) == [Pair("Der Hund", "The dog"), Pair("Eine Katze", "A cat")]
+    items = read_tsv(path, source_column=2, target_column=1)
+    assert items == [Item("Der Hund", "The dog"), Item("Eine Katze", "A cat")]
 
 
 def test_parallel_files(write):
-    files = PairFiles(source=write("s.de", "eins\nzwei"), target=write("t.en.gz", "one\ntwo\n"))
-    assert read_pairs(files) == [Pair("eins", "one"), Pair("zwei", "two")]
+    source, target = write("s.de", "eins\nzwei"), write("t.en.gz", "one\ntwo\n")
+    assert read_parallel(source, target) == [Item("eins", "one"), Item("zwei", "two")]
 
 
 def test_byte_order_mark_is_no_text(write):
-    assert read_pairs(PairFiles(tsv=write("p", b"\xef\xbb\xbfa\tb\n"))) == [Pair("a", "b")]
+    assert read_tsv(write("p", b"\xef\xbb\xbfa\tb\n")) == [Item("a", "b")]
 
 
-def test_pairs_with_an_empty_side_are_left_out_before_the_limit(write):
+def test_pairs_with_an_empty_side_are_left_out(write):
     path = write("p", "a\t \n\tb\nc\td\ne\tf\ng\th\n")
-    assert read_pairs(PairFiles(tsv=path, limit=2)) == [Pair("c", "d"), Pair("e", "f")]
-    assert len(read_pairs(PairFiles(tsv=path))) == 3
+    assert [item.source for item in read_tsv(path)] == ["c", "e", "g"]
 
 
 def test_files_of_different_lengths(write):
     source, target = write("s", "a\nb\nc\n"), write("t", "a\nb\n")
     with pytest.raises(ValueError, match="s has 3 lines but .*t has 2: line i of both must belong"):
-        read_pairs(PairFiles(source=source, target=target))
+        read_parallel(source, target)
 
 
 def test_missing_file():
     with pytest.raises(ValueError, match="nowhere.tsv: no such file"):
-        read_pairs(PairFiles(tsv="nowhere.tsv"))
+        read_tsv("nowhere.tsv")
 
 
 def test_missing_column(write):
-    files = PairFiles(tsv=write("p", "a\tb\nc\n"))
+    path = write("p", "a\tb\nc\n")
     with pytest.raises(ValueError, match="line 2 has 1 columns; .*target_column=1 need 2"):
-        read_pairs(files)
+        read_tsv(path)
 
 
 def test_not_utf8(write):
     with pytest.raises(ValueError, match="p: line 2 is not UTF-8"):
-        read_pairs(PairFiles(tsv=write("p", b"a\tb\nGr\xf6\xdfe\tsize\n")))
+        read_tsv(write("p", b"a\tb\nGr\xf6\xdfe\tsize\n"))
 
 
 @pytest.mark.parametrize("cut", [1, 12, -9])
@@ -71,20 +70,4 @@ def test_broken_archive(write, tmp_path, cut):
     path = Path(write("p.gz", "a\tb\n" * 5000))
     path.write_bytes(path.read_bytes()[:cut])
     with pytest.raises(ValueError, match=r"p\.gz: cannot be read after line \d+"):
-        read_pairs(PairFiles(tsv=str(path)))
-
-
-@pytest.mark.parametrize(
-    ("files", "message"),
-    [
-        ({}, "give `tsv`, or both `source` and `target`"),
-        ({"source": "a"}, "give `tsv`, or both `source` and `target`"),
-        ({"tsv": "a", "source": "b", "target": "c"}, "not both"),
-        ({"tsv": "a", "limit": -1}, "limit"),
-        ({"tsv": "a", "source_column": -1}, "source_column"),
-        ({"tsv": "a", "colum": 1}, "colum"),
-    ],
-)
-def test_contradictions(files, message):
-    with pytest.raises(ValidationError, match=message):
-        PairFiles(**files)
+        read_tsv(str(path))

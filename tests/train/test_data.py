@@ -10,7 +10,7 @@ from proactivellm.model.layout import grouped
 from proactivellm.model.packing import Sample
 from proactivellm.model.prompt import PromptIds
 from proactivellm.schedule import validate
-from proactivellm.tasks.translation import Pair
+from proactivellm.tasks.item import Item
 from proactivellm.train.data import (
     PackedDataset,
     SampleEncoder,
@@ -134,7 +134,7 @@ def test_too_few_pairs_make_no_batch():
 
 
 def test_items_are_functions_of_seed_and_index():
-    pairs = [Pair(SOURCE, TARGET), Pair("Ein Mann putzt ein Fenster", "A man is cleaning a window")]
+    pairs = [Item(SOURCE, TARGET), Item("Ein Mann putzt ein Fenster", "A man is cleaning a window")]
 
     def dataset(seed: int) -> PackedDataset:
         plan = [(0,), (1, 0), (1,)]

@@ -12,7 +12,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from proactivellm.config import load_toml
 from proactivellm.model.prompt import StreamSettings, encode_prompt
-from proactivellm.tasks.translation import Pair
+from proactivellm.tasks.data import texts
+from proactivellm.tasks.item import Item
 from proactivellm.train.build import make_backbone, make_settings, new_model, new_tokenizer
 from proactivellm.train.recipe import Backbone, Recipe
 from proactivellm.train.run import make_trainer, train, trainer_arguments
@@ -20,7 +21,7 @@ from proactivellm.train.tokenizer import train_tokenizer
 from proactivellm.train.trainer import make_arguments
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
-PAIRS = [Pair("der Hund schläft", "the dog sleeps")] * 500
+ITEMS = [Item("der Hund schläft", "the dog sleeps")] * 500
 
 
 def test_there_are_recipes():
@@ -34,11 +35,11 @@ def test_shipped_recipes_are_built(path, tmp_path):
     if recipe.backbone.pretrained:  # needs the hub: what can be built without it is built
         make_settings(recipe, build("byte_level")) if recipe.stream else None
         return
-    tokenizer = train_tokenizer((text for pair in PAIRS for text in pair), 300)
+    tokenizer = train_tokenizer(texts(ITEMS), 300)
     settings = make_settings(recipe, tokenizer)
     assert encode_prompt(tokenizer, settings.prompt).target_head == (tokenizer.bos_token_id,)
     model = new_model(recipe.backbone, tokenizer)
-    make_trainer(recipe, tmp_path, (PAIRS, PAIRS[:2]), (model, tokenizer, settings))
+    make_trainer(recipe, tmp_path, (ITEMS, ITEMS[:2]), (model, tokenizer, settings))
     # The bundled model must stay below 24 MB in half precision, with its own vocabulary.
     weights = sum(p.numel() for p in model.parameters())
     rows = model.get_input_embeddings().weight
@@ -123,7 +124,7 @@ def test_what_only_the_run_can_see(tmp_path, old, new, message):
 def test_model_types_that_do_not_fit(kind, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         backbone = Backbone(model_type=kind, vocab_size=300)
-        new_model(backbone, new_tokenizer(backbone, PAIRS))
+        new_model(backbone, new_tokenizer(backbone, ITEMS))
 
 
 def test_missing_data_file(tmp_path):
@@ -155,7 +156,7 @@ def refusal(folder: Path, backbone: str | Path) -> str:
     """What is said about a pretrained backbone."""
     recipe = make_recipe(folder, PRETRAINED, Path(backbone))
     with pytest.raises(ValueError) as caught:
-        model, tokenizer = make_backbone(recipe, PAIRS)
+        model, tokenizer = make_backbone(recipe, ITEMS)
         make_settings(recipe, tokenizer)
     assert "\n" not in str(caught.value)
     return str(caught.value)

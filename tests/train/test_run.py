@@ -13,7 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.model.prompt import Prompt, StreamSettings, load_settings
 from proactivellm.schedule import expand, offline, wait_k
-from proactivellm.tasks.translation import read_pairs
+from proactivellm.tasks.data import read_items
+from proactivellm.tasks.lookup import draw
 from proactivellm.train.build import make_backbone, make_settings
 from proactivellm.train.recipe import Recipe
 from proactivellm.train.run import make_trainer, train
@@ -31,11 +32,25 @@ CHAT = Prompt(
 
 
 def trainer_of(recipe: Recipe, folder) -> StreamingTrainer:
-    pairs = read_pairs(recipe.data.train)
-    valid = read_pairs(recipe.data.valid) if recipe.data.valid else []
-    model, tokenizer = make_backbone(recipe, pairs)
+    items = read_items(recipe.data.train)
+    valid = read_items(recipe.data.valid, "valid") if recipe.data.valid else []
+    model, tokenizer = make_backbone(recipe, items)
     settings = make_settings(recipe, tokenizer)
-    return make_trainer(recipe, folder, (pairs, valid), (model, tokenizer, settings))
+    return make_trainer(recipe, folder, (items, valid), (model, tokenizer, settings))
+
+
+def test_generated_questions_whose_answers_may_end_early(tmp_path):
+    train_on = 'lookup = ["easy", "recital"]\ncount = 16\nseed = 1'
+    text = SHORT.replace('tsv = "PAIRS"\nlimit = 6', 'lookup = "easy"\ncount = 4', 1)
+    text = text.replace('tsv = "PAIRS"', train_on, 1).replace("concat = [1, 2]", "concat = [1, 1]")
+    recipe = make_recipe(tmp_path, text + "[stream]\nearly_end = true\n")
+    trainer = trainer_of(recipe, tmp_path / "trainer")
+    (valid, *_), expected = trainer.valid, draw(["easy"], 4, split="valid")[0]
+    assert trainer.tokenizer.decode(valid.target[:-1]).strip() == expected.target
+    assert len(valid.source_units) - 1 == len(expected.source.split())
+    settings = load_settings(train(recipe, tmp_path / "out"))
+    prompt = Prompt(source_head=SOURCE, source_tail=END, target_head=TARGET)
+    assert settings == StreamSettings(early_end=True, prompt=prompt)
 
 
 def test_from_scratch(tmp_path):

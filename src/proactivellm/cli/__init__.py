@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from proactivellm.cli import bench as _bench  # noqa: F401  (registers its command)
-from proactivellm.cli import study as _study  # noqa: F401
 from proactivellm.cli import scoring as _scoring  # noqa: F401  (registers its commands)
 from proactivellm.cli import show as _show  # noqa: F401
+from proactivellm.cli import study as _study  # noqa: F401
 from proactivellm.cli.commands import app
 
 __all__ = ["main"]

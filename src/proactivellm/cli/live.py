@@ -153,6 +153,8 @@ def _lines(stream: IO[bytes], name: str, closes: bool = True) -> Iterator[LiveLi
             encoding = "utf-8-sig" if number == 1 else "utf-8"  # a byte order mark is no text
             arriving = _decoded(itertools.chain([first], pieces), encoding)
             yield LiveLine(f"{name}, line {number}", arriving)
+            for _ in arriving:  # what follows a target that ended early is no line of its own
+                pass
     finally:
         if closes:
             stream.close()

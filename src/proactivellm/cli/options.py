@@ -32,8 +32,20 @@ Quantization = Annotated[
         help="int8 keeps the weights of linear layers in 8 bits; it needs the extra quant.",
     ),
 ]
-Source = Annotated[str, typer.Option(metavar="FILE", help="Sources, one a line.")]
-Target = Annotated[str, typer.Option(metavar="FILE", help="References, line by line.")]
+Source = Annotated[
+    str,
+    typer.Option(metavar="FILE", help="Sources, one a line; for qa also a .json in SQuAD format."),
+]
+Target = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE", help="References, line by line.", show_default="those of a .json source"
+    ),
+]
+TaskName = Annotated[
+    str,
+    typer.Option("--task", metavar="translation|qa", help="What is scored: BLEU, or F1 and EM."),
+]
 Lanes = Annotated[int, typer.Option(min=1, help="Streams advanced by one forward.")]
 Rate = Annotated[
     float | None,

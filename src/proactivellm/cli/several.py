@@ -154,7 +154,11 @@ class _Line:
         self.arrived_s = max(self.now_s, spoken_s)
 
     def push(self, engine: Engine) -> bool:
-        """Pushes what is due; whether all that has arrived was pushed."""
+        """Pushes what is due, unless the target is complete; whether nothing is left to push."""
+        if engine.state(self.lane).finished:
+            self.due.clear()
+            self.waiting.clear()
+            return True
         now_s = self.now_s
         while self.waiting and self.waiting[0].end_s <= now_s:
             self.due.append(self.waiting.popleft())
@@ -164,7 +168,8 @@ class _Line:
     def instance(self, index: int, state: SessionState, policy: str) -> Instance:
         """The log entry of the finished line."""
         job = Job(index=index, source="".join(self.text).removesuffix("\r"))
-        return self.transcript.instance(job, policy, state, 1000 * self.arrived_s)
+        num_units = self.speaker.num_words
+        return self.transcript.instance(job, policy, state, 1000 * self.arrived_s, num_units)
 
 
 @dataclass
@@ -204,12 +209,14 @@ class _Feed:
             self._stop(str(error))
 
     def finish(self, index: int) -> Instance | None:
-        """The log entry of the line, if it is complete; its lane is free then."""
+        """The log entry of the line, if all of it has arrived and its target is complete."""
         line = self.line
         if line is None or not (state := self.engine.state(line.lane)).finished:
             return None
         if state.error is not None:
             self._stop(f"{line.where}: {state.error}")
+            return None
+        if not line.ends:  # the target ended early: the rest of the line is still to be taken
             return None
         instance = line.instance(index, state, self.engine.policy.spec)
         self._release()

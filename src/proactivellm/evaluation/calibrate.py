@@ -5,7 +5,7 @@ each and note quality and latency. For attention, the heads come first: those wh
 the newest units best tells whether the model would still change its mind.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -123,7 +123,7 @@ def calibrate(
 
     Returns:
         The table; `Calibration.save(folder)` puts it beside the model. A threshold outside a
-        policy's valid range (a quantile at its very edge) gives no point.
+        policy's valid range (a quantile at its very edge), or that writes nothing, gives no point.
 
     Raises:
         ValueError: if a policy has no threshold, or references are missing.
@@ -135,22 +135,35 @@ def calibrate(
     points: list[CalibrationPoint] = []
     candidates: list[tuple[ThresholdPolicy, float]] = []
     chosen: dict[bool, Heads] = {}
-    for prototype in [_prototype(text) for text in policies]:
+    for prototype in _with_heads([_prototype(text) for text in policies], model, jobs, chosen):
+        thresholds = statistic_quantiles(model, jobs, prototype, grid.quantiles, num_lanes)
+        candidates += _candidates(prototype, thresholds, grid)
+    for number, (policy, quantile) in enumerate(candidates, start=1):
+        streams = run_streams(model, policy, jobs, limits=limits, sampling=Sampling())
+        scores = score(list(streams))
+        if scores["LAAL"] is not None:  # something was written
+            points.append(CalibrationPoint.measured(policy, scores, quantile))
+        if progress:
+            progress(policy.spec, number, len(candidates))
+    meta = CalibrationMeta(source=description, num_instances=len(jobs))
+    return Calibration(meta=meta, heads=chosen.get(False), points=tuple(points))
+
+
+def _with_heads(
+    prototypes: Sequence[ThresholdPolicy],
+    model: StreamingCausalLM,
+    jobs: Sequence[Job],
+    chosen: dict[bool, Heads],
+) -> Iterator[ThresholdPolicy]:
+    """Prototypes with heads where they look at attention and name none; `chosen` is filled."""
+    for prototype in prototypes:
         if isinstance(prototype, AttentionPolicy) and prototype.heads is None:
             kind = isinstance(prototype, Concentration)
             if kind not in chosen:
-                chosen[kind] = choose_heads(model, jobs, num_lanes, concentrated=kind)
+                chosen[kind] = choose_heads(model, jobs, concentrated=kind)
             change: dict[str, Any] = {"heads": chosen[kind]}
             prototype = replace(prototype, **change)
-        thresholds = statistic_quantiles(model, jobs, prototype, grid.quantiles, num_lanes)
-        candidates += _candidates(prototype, thresholds, grid)
-    for policy, quantile in candidates:
-        streams = run_streams(model, policy, jobs, limits=limits, sampling=Sampling())
-        points.append(CalibrationPoint.measured(policy, score(list(streams)), quantile))
-        if progress:
-            progress(policy.spec, len(points), len(candidates))
-    meta = CalibrationMeta(source=description, num_instances=len(jobs))
-    return Calibration(meta=meta, heads=chosen.get(False), points=tuple(points))
+        yield prototype
 
 
 def statistic_quantiles(

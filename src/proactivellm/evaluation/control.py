@@ -1,7 +1,7 @@
 """A control for adaptive policies: the same reads and writes, at the wrong moments.
 
-Whether a policy gains because it knows *when* to read, or only because of how much it reads, is told
-by its own schedules with the reads of each source dealt out anew.
+Whether a policy gains because it knows *when* to read, or only because of how much it reads, is
+told by its own schedules with the reads of each source dealt out anew.
 """
 
 from collections.abc import Iterator, Sequence

@@ -93,14 +93,12 @@ def evaluate(
         ValueError: if a spec is wrong, or a log in `out` is of another run; at the end, if sources
             could not be streamed: their policies have logs of the others, and no scores.
     """
-    out = Path(out)
-    conditions = conditions or Conditions()
+    out, conditions = Path(out), conditions or Conditions()
     if not isinstance(policies, Mapping):
         calibration = find_calibration(model)
         policies = {text: parse_policy(text, calibration) for text in policies}
     facts = _facts(model, conditions)
-    rows = []
-    failed: list[str] = []
+    rows, failed = list[Scores](), list[str]()
     for text, policy in policies.items():
         folder = out / folder_name(text)
         todo, done = _split(folder, jobs, policy.spec, facts)

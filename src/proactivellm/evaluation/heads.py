@@ -52,7 +52,7 @@ def choose_heads(
     for instance in offline:
         if instance.source_length < 2:
             continue
-        for lag in _lags(model, instance.source_length):
+        for lag in _lags(model, int(instance.source_length)):
             for share_LHU, will_change in _probe_along(
                 model, instance.source, instance.prediction, lag
             ):

@@ -46,7 +46,8 @@ def stream_units(
     Args:
         model: the streaming model.
         policy: READ or WRITE.
-        arrivals: units that arrive together; may block until they do. Closed when exhausted.
+        arrivals: units that arrive together; may block until they do. The source is closed when
+            they are exhausted; no more are asked for when the target has ended before.
         sampling: how tokens are chosen; the model's generation settings if left out.
         window: what the stream keeps in view; everything if left out.
 
@@ -77,8 +78,10 @@ def stream_units(
             if write.text:
                 yield StreamEvent("WRITE", write.text, write.units_read, now_ms / 1000)
         yield from words.read(session.state.units_read, elapsed_ms())
+        if session.state.finished and not session.state.closed:
+            break  # the target ended before the source: what is still to come is not waited for
     job = Job(index=0, source=" ".join(word for word in words.arrived if word))
-    return transcript.instance(job, policy.spec, session.state, arrived_ms)
+    return transcript.instance(job, policy.spec, session.state, arrived_ms, len(words.arrived))
 
 
 @dataclass

@@ -44,7 +44,7 @@ class _Running:
     def instance(self, state: SessionState, policy: str) -> Instance:
         """The log entry of the finished stream."""
         source_ms = 1000 * self.units[-1].end_s if self.units else 0.0
-        return self.transcript.instance(self.job, policy, state, source_ms)
+        return self.transcript.instance(self.job, policy, state, source_ms, len(self.units))
 
 
 def push_what_fits(engine: Engine, lane: int, units: deque[Unit]) -> None:
@@ -98,7 +98,7 @@ def run_streams(
     failed: list[str] = []
     while True:
         for job in itertools.islice(waiting, engine.limits.streams - len(running)):
-            lane = engine.open()
+            lane = engine.open(policy=job.policy)
             units = segmenter.segment(job.source, rate_wpm)
             running[lane] = _Running(job, units, deque(units or [Unit.end()]))
         if not running:

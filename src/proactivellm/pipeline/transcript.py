@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from proactivellm.output.log import Instance
+from proactivellm.output.log import Instance, Task
+from proactivellm.policy.base import Policy
 from proactivellm.session.state import SessionState, Write
 
 
@@ -15,11 +16,17 @@ class Job:
         index: place in its file.
         source: source text.
         reference: wanted target, if known.
+        task: what is scored: a translation, or the answer to a question.
+        answers: all answers that are accepted; None = the reference alone.
+        policy: of this source alone; None = that of the run, whose name its log entry bears anyway.
     """
 
     index: int
     source: str
     reference: str | None = None
+    task: Task = "translation"
+    answers: tuple[str, ...] | None = None
+    policy: Policy | None = None
 
 
 @dataclass
@@ -64,7 +71,14 @@ class Transcript:
                 delays[-1], elapsed[-1] = units, round(at_ms, 3)
         return delays, elapsed
 
-    def instance(self, job: Job, policy: str, state: SessionState, source_ms: float) -> Instance:
+    def instance(
+        self,
+        job: Job,
+        policy: str,
+        state: SessionState,
+        source_ms: float,
+        source_length: int | None = None,
+    ) -> Instance:
         """The log entry of a finished stream.
 
         Args:
@@ -72,6 +86,7 @@ class Transcript:
             policy: canonical spec.
             state: of the finished stream.
             source_ms: when the whole source had arrived.
+            source_length: its units, read or not; None = those that were read.
 
         Returns:
             The entry.
@@ -81,10 +96,12 @@ class Transcript:
         return Instance(
             index=job.index,
             source=job.source,
-            source_length=state.units_read,
+            source_length=state.units_read if source_length is None else source_length,
             prediction=prediction,
             prediction_length=len(delays),
             reference=job.reference,
+            task=job.task,
+            answers=None if job.answers is None else list(job.answers),
             delays=delays,
             elapsed=elapsed,
             token_delays=self.token_delays,

@@ -255,7 +255,9 @@ def _curve(points: Sequence[CalibrationPoint], field: str) -> _Curve:
     level, are pooled to their mean (pool adjacent violators), threshold and quality with them.
     """
     ordered = sorted(points, key=lambda point: point.threshold)
-    rows = np.array([(getattr(p, field), p.threshold, p.quality) for p in ordered], dtype=np.float64)
+    rows = np.array(
+        [(getattr(p, field), p.threshold, p.quality) for p in ordered], dtype=np.float64
+    )
     deviation = rows - rows.mean(axis=0)
     if deviation[:, 0] @ deviation[:, 1] < 0:
         rows = rows[::-1]

@@ -114,7 +114,7 @@ class Engine:
         return state
 
     def push(self, lane: int, units: Iterable[Unit]) -> None:
-        """Make source units available to a stream.
+        """Make source units available to a stream; those after the end of its target are dropped.
 
         Args:
             lane: from `open`.
@@ -129,6 +129,9 @@ class Engine:
         for unit in units:
             if state.closed:
                 raise ValueError("the source is closed: its final unit was already pushed")
+            if state.finished:
+                state.closed = unit.final
+                continue
             if self.limits.pending is not None and len(state.pending) >= self.limits.pending:
                 raise QueueFull(
                     f"{len(state.pending)} units of lane {lane} wait to be read: push after a step"

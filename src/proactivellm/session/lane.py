@@ -167,6 +167,7 @@ def write_token(state: SessionState, lane: int, token: int, starts_word: bool, e
     state.at_boundary = False
     if ends:
         state.finished = True
+        state.pending.clear()  # where the target may end first, the rest of its source is not read
         text = state.detokenizer.finish()
     else:
         state.words += starts_word

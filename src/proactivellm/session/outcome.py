@@ -30,9 +30,10 @@ class Outcomes:
     def __init__(self, model: StreamingCausalLM) -> None:
         self.model = model
         self.by_token = model.settings.boundary == "token"
+        self.early_end = model.settings.early_end
+        self.end_ids = sorted(model.end_token_ids)
         self.starts = self._per_token(model.word_starts)
         self.decides = self._per_token(model.decision_points)
-        self.end_ids = sorted(model.end_token_ids)
         self._starts_V = torch.tensor(self.starts, device=model.device)
         self._ends_E = torch.tensor(self.end_ids, dtype=torch.long, device=model.device)
 
@@ -58,14 +59,8 @@ class Outcomes:
         logits_PV = output.logits_PV
         counters = [[s.units_read, s.words, s.source_finished, s.dropped_units] for s in states]
         counters_4P = torch.tensor(counters, device=logits_PV.device).T
-        open_rows = [
-            p
-            for p, (state, policy) in enumerate(zip(states, policies, strict=True))
-            if not state.source_finished and not isinstance(policy, DraftPolicy)
-        ]
-        if open_rows and self.end_ids:  # a source not finished never ends the target
-            rows_P = torch.tensor(open_rows, device=logits_PV.device)
-            logits_PV[rows_P[:, None], self._ends_E] = float("-inf")
+        if not self.early_end:
+            self._forbid_ends(states, policies, logits_PV)
         tokens_P = self._sample(logits_PV, states)
         continues_P = ~self._starts_V[tokens_P] & (counters_4P[1] > 0)
         counters_4P[1] -= continues_P.long()  # words before that of the token
@@ -80,6 +75,19 @@ class Outcomes:
             else:
                 writes += self._write_or_read(lane, state, token, bool(decision))
         return writes
+
+    def _forbid_ends(
+        self, states: Sequence[SessionState], policies: Sequence[Policy], logits_PV: Tensor
+    ) -> None:
+        """A source not finished does not end the target; a draft may end, as it is no target."""
+        open_rows = [
+            p
+            for p, (state, policy) in enumerate(zip(states, policies, strict=True))
+            if not state.source_finished and not isinstance(policy, DraftPolicy)
+        ]
+        if open_rows and self.end_ids:
+            rows_P = torch.tensor(open_rows, device=logits_PV.device)
+            logits_PV[rows_P[:, None], self._ends_E] = float("-inf")
 
     def _sample(self, logits_PV: Tensor, states: Sequence[SessionState]) -> Tensor:
         samplings = [s.sampling for s in states]
@@ -133,7 +141,7 @@ class Outcomes:
     ) -> list[Write]:
         """Lengthen a draft by one token; at its end, write what the policy trusts."""
         complete = token in self.end_ids
-        if not complete:
+        if self.early_end or not complete:
             state.settled = len(state.target) + len(state.draft)
             state.draft.append(token)
         starts = [self.starts[t] for t in state.draft]
@@ -144,15 +152,21 @@ class Outcomes:
         committed = lanes.draft_length_to_commit(state, policy, starts, whole)
         writes = []
         for drafted in state.draft[:committed]:
-            begins = self._starts_word(state, drafted)
-            writes.append(lanes.write_token(state, lane, drafted, begins, False))
+            begins, ends = self._starts_word(state, drafted), drafted in self.end_ids
+            writes.append(lanes.write_token(state, lane, drafted, begins, ends))
         lanes.end_draft(state, policy, committed)
         return writes
 
     def _per_token(self, flags: list[bool]) -> list[bool]:
-        """Flags by token id for every row of the output layer; all True at token boundaries."""
+        """Flags by token id for every row of the output layer; all True at token boundaries.
+
+        What ends the target closes the word before it, and is decided on as a word.
+        """
         rows = self.model.model.get_output_embeddings().weight.shape[0]
-        return [self.by_token or (i < len(flags) and flags[i]) for i in range(rows)]
+        per_token = [self.by_token or (i < len(flags) and flags[i]) for i in range(rows)]
+        for token in self.end_ids:
+            per_token[token] = True
+        return per_token
 
     def _starts_word(self, state: SessionState, token: int) -> bool:
         return self.starts[token] or not state.words

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from proactivellm.evaluation.results import SCORES_FILE, TABLE_FILE, write_results

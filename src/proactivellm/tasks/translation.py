@@ -1,76 +1,54 @@
-"""Translation pairs from plain text, TSV or gzip files."""
+"""Translation: pairs from plain text, TSV or gzip files."""
 
 import gzip
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple, Self
 
-from pydantic import Field, model_validator
-
-from proactivellm.config import Strict
+from proactivellm.tasks.item import Item
 
 
-class Pair(NamedTuple):
-    """One translation pair, each side on one line."""
-
-    source: str
-    target: str
-
-
-class PairFiles(Strict):
-    """Where pairs come from: one TSV file, or two parallel text files (each may be `.gz`).
-
-    Attributes:
-        tsv: file with both sides in columns.
-        source_column: column of the source in `tsv`, from 0.
-        target_column: column of the target in `tsv`, from 0.
-        source: text file, one source a line.
-        target: text file, one target a line.
-        limit: keep only the first pairs; 0 = all.
-    """
-
-    tsv: str | None = None
-    source_column: int = Field(default=0, ge=0)
-    target_column: int = Field(default=1, ge=0)
-    source: str | None = None
-    target: str | None = None
-    limit: int = Field(default=0, ge=0)
-
-    @model_validator(mode="after")
-    def _is_one_of_two(self) -> Self:
-        if self.tsv is not None and (self.source or self.target):
-            raise ValueError("give either `tsv` or `source` and `target`, not both")
-        if self.tsv is None and not (self.source and self.target):
-            raise ValueError("give `tsv`, or both `source` and `target`")
-        return self
-
-
-def read_pairs(files: PairFiles) -> list[Pair]:
-    """Read translation pairs; pairs with an empty side are left out.
+def read_tsv(path: str, source_column: int = 0, target_column: int = 1) -> list[Item]:
+    """Read translation pairs from the columns of a file; those with an empty side are left out.
 
     Args:
-        files: what to read.
+        path: file with both sides in columns, maybe `.gz`.
+        source_column: column of the source, from 0.
+        target_column: column of the target, from 0.
 
     Returns:
-        The pairs in file order, inner whitespace collapsed.
+        The pairs in file order, inner white space collapsed.
 
     Raises:
-        ValueError: if a file is missing, not UTF-8, lacks a column, or lengths differ.
+        ValueError: if the file is missing, not UTF-8, broken, or lacks a column.
     """
-    if files.tsv is not None:
-        rows = list(_columns(files.tsv, files.source_column, files.target_column))
-    else:
-        assert files.source is not None and files.target is not None
-        sources, targets = list(_lines(files.source)), list(_lines(files.target))
-        if len(sources) != len(targets):
-            raise ValueError(
-                f"{files.source} has {len(sources)} lines but {files.target} has {len(targets)}: "
-                "line i of both must belong together"
-            )
-        rows = list(zip(sources, targets, strict=True))
-    pairs = [Pair(" ".join(s.split()), " ".join(t.split())) for s, t in rows]
-    pairs = [pair for pair in pairs if pair.source and pair.target]
-    return pairs[: files.limit] if files.limit else pairs
+    return _pairs(_columns(path, source_column, target_column))
+
+
+def read_parallel(source: str, target: str) -> list[Item]:
+    """Read translation pairs from two text files; those with an empty side are left out.
+
+    Args:
+        source: file with one source a line, maybe `.gz`.
+        target: file with one target a line, maybe `.gz`.
+
+    Returns:
+        The pairs in file order, inner white space collapsed.
+
+    Raises:
+        ValueError: if a file is missing, not UTF-8 or broken, or the lengths differ.
+    """
+    sources, targets = list(_lines(source)), list(_lines(target))
+    if len(sources) != len(targets):
+        raise ValueError(
+            f"{source} has {len(sources)} lines but {target} has {len(targets)}: "
+            "line i of both must belong together"
+        )
+    return _pairs(zip(sources, targets, strict=True))
+
+
+def _pairs(rows: Iterable[tuple[str, str]]) -> list[Item]:
+    items = (Item(" ".join(s.split()), " ".join(t.split())) for s, t in rows)
+    return [item for item in items if item.source and item.target]
 
 
 def _columns(path: str, source_column: int, target_column: int) -> Iterator[tuple[str, str]]:

@@ -60,7 +60,7 @@ def packed_attention(
         [B, Q, H, D] and None.
     """
     blocks: Blocks = kwargs.pop("blocks", None) or []
-    # On a CPU the backward pass of the fused kernel is six times slower on blocks as small as these.
+    # On a CPU the backward pass of the fused kernel is six times slower on blocks this small.
     with sdpa_kernel(SDPBackend.MATH) if query.device.type == "cpu" else nullcontext():
         if not blocks or attention_mask is None:
             return streaming_attention(module, query, key, value, attention_mask, **kwargs)

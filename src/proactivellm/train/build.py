@@ -20,7 +20,8 @@ from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.model.law import check_law
 from proactivellm.model.loading import bundled_models, load, load_tokenizer
 from proactivellm.model.prompt import Prompt, StreamSettings, chat_prompt, load_settings
-from proactivellm.tasks.translation import Pair
+from proactivellm.tasks.data import texts
+from proactivellm.tasks.item import Item
 from proactivellm.train.attention import PACKED_ATTENTION, register
 from proactivellm.train.recipe import Backbone, Lora, Recipe
 from proactivellm.train.tokenizer import END, SOURCE, TARGET, train_tokenizer
@@ -30,13 +31,13 @@ _ROPE_KEYS = ("rope_theta", "rope_scaling", "partial_rotary_factor")
 
 
 def make_backbone(
-    recipe: Recipe, pairs: list[Pair], checkpoint: str | None = None
+    recipe: Recipe, items: list[Item], checkpoint: str | None = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The pretrained backbone, or a new model of the configured shape with its own tokenizer.
 
     Args:
         recipe: names the backbone.
-        pairs: training text, for a new tokenizer.
+        items: training text, for a new tokenizer.
         checkpoint: of an interrupted run, whose tokenizer is taken.
 
     Returns:
@@ -61,7 +62,7 @@ def make_backbone(
             )
         end_generation_with(model, tokenizer.eos_token_id)
     else:
-        tokenizer = load_tokenizer(checkpoint) if checkpoint else new_tokenizer(backbone, pairs)
+        tokenizer = load_tokenizer(checkpoint) if checkpoint else new_tokenizer(backbone, items)
         model = new_model(backbone, tokenizer)
     check_law(StreamingCausalLM(model, tokenizer))  # which also knows the families to refuse
     register()
@@ -84,12 +85,12 @@ def end_generation_with(model: PreTrainedModel, token_id: int) -> None:
         model.generation_config.eos_token_id = [*ends, token_id]
 
 
-def new_tokenizer(backbone: Backbone, pairs: list[Pair]) -> PreTrainedTokenizerBase:
-    """A tokenizer trained on the pairs, which loads again as it is.
+def new_tokenizer(backbone: Backbone, items: list[Item]) -> PreTrainedTokenizerBase:
+    """A tokenizer trained on the instances, which loads again as it is.
 
     Args:
         backbone: its model type and vocabulary size.
-        pairs: training text.
+        items: training text.
 
     Returns:
         The tokenizer.
@@ -98,7 +99,7 @@ def new_tokenizer(backbone: Backbone, pairs: list[Pair]) -> PreTrainedTokenizerB
         ValueError: if the vocabulary is too small, or transformers has a tokenizer class of its own
             for the model type and would load another tokenizer than the one saved.
     """
-    tokenizer = train_tokenizer((text for pair in pairs for text in pair), backbone.vocab_size)
+    tokenizer = train_tokenizer(texts(items), backbone.vocab_size)
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
         new_config(backbone, tokenizer).save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""Training samples: pairs -> token ids -> random concatenations -> packed views.
+"""Training samples: instances -> token ids -> random concatenations -> packed views.
 
 Everything random is a function of (seed, index), so that a resumed run sees what the first would.
 """
@@ -16,7 +16,7 @@ from proactivellm.model.packing import Packed, Sample, pack
 from proactivellm.model.prompt import PromptIds
 from proactivellm.output.detokenize import word_starts
 from proactivellm.schedule import Schedule
-from proactivellm.tasks.translation import Pair
+from proactivellm.tasks.item import Item
 from proactivellm.units.text import TextSegmenter
 
 
@@ -62,7 +62,7 @@ class ViewPlan:
 
 
 class SampleEncoder:
-    """Pairs of text -> `Sample`, with the segmentation that sessions use.
+    """Text -> `Sample`, with the segmentation that sessions use.
 
     Args:
         tokenizer: of the model.
@@ -143,21 +143,21 @@ def sampled_schedule(
 def concatenation_plan(
     lengths: Sequence[int], concat: tuple[int, int], epochs: int, batch_size: int, seed: int
 ) -> list[tuple[int, ...]]:
-    """Which pairs make up each sample, in training order.
+    """Which instances make up each sample, in training order.
 
-    Every pair occurs once an epoch, in a run of random neighbours; samples of similar length stand
-    together so that batches need little padding, and batches are shuffled. The samples of an epoch
-    that do not fill a batch are left out of it.
+    Every instance occurs once an epoch, in a run of random neighbours; samples of similar length
+    stand together so that batches need little padding, and batches are shuffled. The samples of an
+    epoch that do not fill a batch are left out of it.
 
     Args:
-        lengths: length of each pair, in any unit.
-        concat: least and most pairs in a sample.
-        epochs: passes over the pairs.
+        lengths: length of each instance, in any unit.
+        concat: least and most instances in a sample.
+        epochs: passes over the instances.
         batch_size: samples per batch.
         seed: of the whole plan.
 
     Returns:
-        One tuple of pair indices per sample.
+        One tuple of instance indices per sample.
     """
     rng = np.random.default_rng(seed)
     size = np.asarray(lengths)
@@ -184,8 +184,8 @@ class PackedDataset(Dataset[Packed]):
     """Concatenated, packed samples; item i is a function of (seed, i).
 
     Args:
-        pairs: translation pairs.
-        plan: pair indices per sample.
+        items: of the task.
+        plan: instance indices per sample.
         encoder: text -> ids.
         views: schedules to draw.
         layout: layout of the packed sequence.
@@ -194,14 +194,14 @@ class PackedDataset(Dataset[Packed]):
 
     def __init__(
         self,
-        pairs: Sequence[Pair],
+        items: Sequence[Item],
         plan: Sequence[tuple[int, ...]],
         encoder: SampleEncoder,
         views: ViewPlan,
         layout: Layout,
         seed: int,
     ) -> None:
-        self.pairs = pairs
+        self.items = items
         self.plan = plan
         self.encoder = encoder
         self.views = views
@@ -212,9 +212,9 @@ class PackedDataset(Dataset[Packed]):
         return len(self.plan)
 
     def __getitem__(self, index: int) -> Packed:
-        chosen = [self.pairs[i] for i in self.plan[index]]
+        chosen = [self.items[i] for i in self.plan[index]]
         sample = self.encoder.encode(
-            " ".join(pair.source for pair in chosen), " ".join(pair.target for pair in chosen)
+            " ".join(item.source for item in chosen), " ".join(item.target for item in chosen)
         )
         rng = np.random.default_rng([self.seed, index])
         g = [schedule.offline(sample.num_units, len(sample.target))] if self.views.full else []

@@ -6,7 +6,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from proactivellm.config import Strict
 from proactivellm.model.prompt import Prompt, StreamSettings
-from proactivellm.tasks.translation import PairFiles
+from proactivellm.tasks.data import DataSource
 
 
 def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
@@ -22,16 +22,16 @@ Natural = Annotated[int, Field(ge=0)]
 
 
 class Data(Strict):
-    """Training and validation pairs.
+    """Training and validation instances: pairs, or questions with their answers.
 
     Attributes:
-        train: pairs to learn from.
-        valid: pairs to watch; never learnt from.
-        concat: least and most pairs joined into one sample.
+        train: instances to learn from.
+        valid: instances to watch; never learnt from.
+        concat: least and most instances joined into one sample.
     """
 
-    train: PairFiles
-    valid: PairFiles | None = None
+    train: DataSource
+    valid: DataSource | None = None
     concat: Annotated[tuple[Count, Count], AfterValidator(_ordered)] = (1, 1)
 
 

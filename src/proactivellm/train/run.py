@@ -9,13 +9,16 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from proactivellm.model.prompt import StreamSettings, encode_prompt
-from proactivellm.tasks.translation import Pair, read_pairs
+from proactivellm.tasks.data import read_items
+from proactivellm.tasks.item import Item
 from proactivellm.train.build import make_backbone, make_settings
 from proactivellm.train.data import PackedDataset, SampleEncoder, ViewPlan, concatenation_plan
 from proactivellm.train.losses import Objective
 from proactivellm.train.recipe import Recipe
 from proactivellm.train.trainer import StreamingTrainer, last_checkpoint, make_arguments
 from proactivellm.train.views import StreamingObjective
+
+TRAINING_LOG = "training_log.jsonl"  # written last
 
 log = logging.getLogger(__name__)
 
@@ -37,13 +40,13 @@ def train(recipe: Recipe, out: str | Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     checkpoint = last_checkpoint(out)
     set_seed(recipe.optimisation.seed)
-    pairs = read_pairs(recipe.data.train)
-    valid = read_pairs(recipe.data.valid) if recipe.data.valid else []
+    items = read_items(recipe.data.train)
+    valid = read_items(recipe.data.valid, "valid") if recipe.data.valid else []
     if recipe.data.valid and not valid:
         raise ValueError("[data.valid] holds no pair with text on both sides")
-    model, tokenizer = make_backbone(recipe, pairs, checkpoint)
+    model, tokenizer = make_backbone(recipe, items, checkpoint)
     settings = make_settings(recipe, tokenizer)
-    trainer = make_trainer(recipe, out, (pairs, valid), (model, tokenizer, settings))
+    trainer = make_trainer(recipe, out, (items, valid), (model, tokenizer, settings))
     trainer.train(resume_from_checkpoint=checkpoint)
     save_model(trainer, out, recipe.output.dtype)
     return out
@@ -52,7 +55,7 @@ def train(recipe: Recipe, out: str | Path) -> Path:
 def make_trainer(
     recipe: Recipe,
     out: Path,
-    data: tuple[list[Pair], list[Pair]],
+    data: tuple[list[Item], list[Item]],
     parts: tuple[PreTrainedModel, PreTrainedTokenizerBase, StreamSettings],
 ) -> StreamingTrainer:
     """The trainer of a recipe, ready to run.
@@ -60,13 +63,13 @@ def make_trainer(
     Args:
         recipe: what to train on what.
         out: folder for checkpoints.
-        data: training and validation pairs.
+        data: training and validation instances.
         parts: model, tokenizer, stream settings.
 
     Returns:
         The trainer.
     """
-    pairs, valid = data
+    items, valid = data
     model, tokenizer, settings = parts
     wish, optimisation = recipe.objective, recipe.optimisation
     encoder = SampleEncoder(
@@ -79,25 +82,24 @@ def make_trainer(
         early_end=settings.early_end,
         **wish.model_dump(include=set(ViewPlan.__dataclass_fields__)),
     )
-    lengths = [len(pair.source) + 2 * len(pair.target) for pair in pairs]
     plan = concatenation_plan(
-        lengths,
+        [len(item.source) + 2 * len(item.target) for item in items],
         recipe.data.concat,
         optimisation.epochs,
         optimisation.batch_size * optimisation.gradient_accumulation,
         optimisation.seed,
     )
     if not plan:
-        raise ValueError(f"{len(pairs)} pairs do not fill one batch of {optimisation.batch_size}")
+        raise ValueError(f"{len(items)} pairs do not fill one batch of {optimisation.batch_size}")
     layout = settings.make_layout()
     return StreamingTrainer(
         settings=settings,
         tokenizer=tokenizer,
-        valid=[encoder.encode(*pair) for pair in valid],
+        valid=[encoder.encode(item.source, item.target) for item in valid],
         encoder=encoder,
         model=StreamingObjective(model, layout, objective),
         args=make_arguments(trainer_arguments(recipe), str(out)),
-        train_dataset=PackedDataset(pairs, plan, encoder, views, layout, optimisation.seed),
+        train_dataset=PackedDataset(items, plan, encoder, views, layout, optimisation.seed),
         eval_dataset=valid or None,
     )
 
@@ -149,5 +151,5 @@ def save_model(trainer: StreamingTrainer, out: Path, dtype: str) -> None:
     trainer.tokenizer.save_pretrained(out)
     trainer.settings.save(out)
     history = "\n".join(json.dumps(line) for line in trainer.state.log_history)
-    (out / "training_log.jsonl").write_text(history + "\n", encoding="utf-8")
+    (out / TRAINING_LOG).write_text(history + "\n", encoding="utf-8")
     log.info("model saved to %s", out)

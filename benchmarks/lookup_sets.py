@@ -1,0 +1,40 @@
+"""Test sets of lookup questions: one of each level, with where the evidence stands.
+
+    python benchmarks/lookup_sets.py runs/lookup [COUNT]
+
+writes {valid,test}.{easy,medium,hard}.{src,tgt,evidence}, line i of all belonging together; the
+last holds the units of the source up to and including the answer's first word (for "unknown", all
+of them), which `benchmarks/answer_times.py` reads.
+"""
+
+import sys
+from pathlib import Path
+
+from proactivellm.tasks.lookup import draw
+
+LEVELS = ("easy", "medium", "hard")
+
+
+def main(out: Path, count: int = 500) -> None:
+    """Write the sets.
+
+    Args:
+        out: folder to write to.
+        count: questions in each set.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    for split in ("valid", "test"):
+        for level in LEVELS:
+            questions = draw([level], count, seed=0, split=split)
+            sides = {
+                "src": [question.source for question in questions],
+                "tgt": [question.target for question in questions],
+                "evidence": [str(question.evidence) for question in questions],
+            }
+            for side, lines in sides.items():
+                text = "\n".join(lines) + "\n"
+                (out / f"{split}.{level}.{side}").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), *map(int, sys.argv[2:3]))

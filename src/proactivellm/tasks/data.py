@@ -1,0 +1,124 @@
+"""Where the instances of a task come from, as a recipe or a command names it: one place decides."""
+
+from collections.abc import Iterator
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from proactivellm.config import Strict
+from proactivellm.tasks.item import Item
+from proactivellm.tasks.lookup import LEVELS, draw
+from proactivellm.tasks.squad import read_squad
+from proactivellm.tasks.translation import read_parallel, read_tsv
+
+_KEYS = {  # what names the data: what may stand beside it
+    "tsv": {"source_column", "target_column", "source_characters", "skip", "limit"},
+    "source": {"target", "source_characters", "skip", "limit"},
+    "squad": {"unanswerable", "skip", "limit"},
+    "lookup": {"count", "seed"},
+}
+
+
+class DataSource(Strict):
+    """Pairs from one TSV file or two parallel text files, questions from a file, or generated ones.
+
+    Attributes:
+        tsv: file with both sides in columns; as all files here, it may be `.gz`.
+        source_column: column of the source in `tsv`, from 0.
+        target_column: column of the target in `tsv`, from 0.
+        source: text file, one source a line.
+        target: text file, one target a line.
+        squad: file of questions in SQuAD format.
+        unanswerable: whether the questions of `squad` without an answer are kept ("unknown").
+        source_characters: a source unit is a character, for languages without spaces.
+        skip: leave out the first instances of the files.
+        limit: keep only the first instances (after those skipped); 0 = all.
+        lookup: generated questions: one level of `lookup.LEVELS` ("easy", "medium", "hard", or
+            "recital" to learn from), or several in turns.
+        count: how many questions are generated.
+        seed: of the generated questions.
+    """
+
+    tsv: str | None = None
+    source_column: int = Field(default=0, ge=0)
+    target_column: int = Field(default=1, ge=0)
+    source: str | None = None
+    target: str | None = None
+    squad: str | None = None
+    unanswerable: bool = True
+    source_characters: bool = False
+    skip: int = Field(default=0, ge=0)
+    limit: int = Field(default=0, ge=0)
+    lookup: str | list[str] | None = None
+    count: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0)
+
+    @property
+    def levels(self) -> list[str]:
+        """The levels of generated questions."""
+        return [self.lookup] if isinstance(self.lookup, str) else self.lookup or []
+
+    @model_validator(mode="after")
+    def _is_one_of_four(self) -> Self:
+        given = {key for key in self.model_fields_set if getattr(self, key) is not None}
+        kinds = [kind for kind in _KEYS if kind in given]
+        if len(kinds) > 1:
+            raise ValueError(f"give either {_either(kinds)}, not both")
+        if not kinds or (kinds == ["source"] and not self.target):
+            raise ValueError("give `tsv`, both `source` and `target`, `squad`, or `lookup`")
+        for key in sorted(given - _KEYS[kinds[0]] - set(kinds)):
+            raise ValueError(f"`{key}` does not belong to `{kinds[0]}`: leave it out")
+        if kinds == ["lookup"]:
+            for level in self.levels or [""]:
+                if level not in LEVELS:
+                    raise ValueError(f"lookup: {level!r} is no level: give {', '.join(LEVELS)}")
+            if not self.count:
+                raise ValueError("count: say how many questions `lookup` is to generate")
+        return self
+
+
+def _either(kinds: list[str]) -> str:
+    names = ["`source` and `target`" if kind == "source" else f"`{kind}`" for kind in kinds[:2]]
+    return " or ".join(names)
+
+
+def read_items(data: DataSource, split: str = "train") -> list[Item]:
+    """Read or generate the instances.
+
+    Args:
+        data: where they come from.
+        split: "train", "valid" or "test", of generated instances; a file is one split.
+
+    Returns:
+        The instances in order.
+
+    Raises:
+        ValueError: if a file is missing or does not fit.
+    """
+    if data.lookup is not None:
+        return [question.item for question in draw(data.levels, data.count, data.seed, split)]
+    if data.squad is not None:
+        items = read_squad(data.squad, data.unanswerable)
+    elif data.tsv is not None:
+        items = read_tsv(data.tsv, data.source_column, data.target_column)
+    else:
+        assert data.source is not None and data.target is not None
+        items = read_parallel(data.source, data.target)
+    items = items[data.skip : data.skip + data.limit if data.limit else None]
+    if data.source_characters:
+        items = [item._replace(source=" ".join(item.source.replace(" ", ""))) for item in items]
+    return items
+
+
+def texts(items: list[Item]) -> Iterator[str]:
+    """All text that a tokenizer of these instances should know.
+
+    Args:
+        items: of training.
+
+    Yields:
+        Sources and targets.
+    """
+    for item in items:
+        yield item.source
+        yield item.target

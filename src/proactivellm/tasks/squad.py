@@ -1,0 +1,79 @@
+"""Questions about passages, from a file in SQuAD format: the question first, then the passage.
+
+Rajpurkar et al. 2016 (v1.1) and 2018 (v2.0, with questions that have no answer).
+"""
+
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from proactivellm.tasks.item import Item
+from proactivellm.tasks.lookup import UNKNOWN
+
+
+def read_squad(path: str | Path, unanswerable: bool = True) -> list[Item]:
+    """Read a file in SQuAD format.
+
+    Args:
+        path: JSON, maybe `.gz`.
+        unanswerable: whether impossible questions (v2.0) are kept, with the answer "unknown".
+
+    Returns:
+        One instance a question, in file order. Its source is the question, then the passage, inner
+        white space collapsed; its target is the first answer; all different ones are accepted.
+
+    Raises:
+        ValueError: if the file is missing or broken, is not in SQuAD format, or holds no question.
+    """
+    items = []
+    for question, passage, answers in _questions(path, _load(Path(path))):
+        if answers or unanswerable:
+            known = tuple(dict.fromkeys(" ".join(text.split()) for text in answers)) or (UNKNOWN,)
+            items.append(Item(" ".join(f"{question} {passage}".split()), known[0], known))
+    if not items:
+        raise ValueError(f"{path}: holds no question")
+    return items
+
+
+def _load(file: Path) -> Any:
+    if not file.is_file():
+        raise ValueError(f"{file}: no such file")
+    try:
+        content = file.read_bytes()
+        return json.loads(gzip.decompress(content) if file.suffix == ".gz" else content)
+    except (OSError, EOFError) as error:
+        raise ValueError(f"{file}: cannot be read: {error}") from None
+    except ValueError as error:  # not JSON, or not UTF-8
+        raise ValueError(f"{file}: not valid JSON: {error}") from None
+
+
+def _questions(path: str | Path, data: Any) -> Iterator[tuple[str, str, list[str]]]:
+    """Yields question, passage and answers (none where there is none)."""
+    where = "the top level"
+    try:
+        for article in data["data"]:
+            for paragraph in article["paragraphs"]:
+                where = f"a paragraph of {article.get('title', 'an article')!r}"
+                passage = _text(paragraph["context"])
+                for entry in paragraph["qas"]:
+                    where = f"question {entry.get('id', '')!r}"
+                    question, answers = _text(entry["question"]), entry.get("answers") or []
+                    impossible = entry.get("is_impossible", False)
+                    if not answers and not impossible:
+                        raise ValueError("it has no answers and is not marked is_impossible")
+                    texts = [] if impossible else [_text(answer["text"]) for answer in answers]
+                    yield question, passage, texts
+    except KeyError as error:
+        raise ValueError(f"{path}: not in SQuAD format: {where} has no key {error}") from None
+    except (TypeError, AttributeError):
+        raise ValueError(f"{path}: not in SQuAD format: {where} is not as it should be") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {where}: {error}") from None
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"expected a text, got {value!r}")
+    return value
