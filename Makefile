@@ -2,6 +2,7 @@
 #   make install   .venv with the project and everything its tests need
 #   make demo      stream a few German sentences to English with the bundled model
 #   make test      the tests
+#   make simuleval SimulEval runs our agent; its scores, those of OmniSTEval and ours, side by side
 #   make lint      everything static: format, lint, types, import direction, size, docstrings
 #   make check     lint, then test: the gate that CI runs
 
@@ -22,7 +23,21 @@ DEMO_SENTENCES ?= 6
 DEMO_FLAGS ?= --policy attention:laal=4 --rate 240
 PYTEST_FLAGS ?=
 
-.PHONY: install demo test lint check format
+# SimulEval pins an old tqdm, hence an environment of its own. It holds what .venv lacks or has in
+# another version, and finds the rest in .venv: a second torch would take minutes and a gigabyte.
+# Its own packages come first on the path (a .pth file only ever adds to the end), so that SimulEval
+# gets what it pins; tools/simuleval_agreement.py refuses to run if it does not. pip sees .venv, but
+# never touches packages outside the environment that it installs into; the conflict that it would
+# warn of is that of `datasets`, in .venv, with the old tqdm, and nothing here imports `datasets`.
+SIMULEVAL_VENV := .venv-simuleval
+SIMULEVAL_PINS := simuleval==1.1.4 omnisteval==0.1.10
+SIMULEVAL_STAMP := $(SIMULEVAL_VENV)/.proactivellm-installed
+SIMULEVAL_KEY := $(KEY) $(SIMULEVAL_PINS)
+SIMULEVAL_DATA ?= tests/data/multi30k-100
+SIMULEVAL_OUT ?= out/simuleval
+SIMULEVAL_FLAGS ?= --policy confidence:laal=3 --policy wait-k:3
+
+.PHONY: install demo test simuleval lint check format
 .DEFAULT_GOAL := check
 
 install: $(STAMP)
@@ -51,8 +66,29 @@ demo: install
 	@test -f $(DEMO_SOURCE) || { echo "make: no such file: $(DEMO_SOURCE)" >&2; exit 1; }
 	@head -n $(DEMO_SENTENCES) $(DEMO_SOURCE) | $(BIN)/proactivellm stream --input - $(DEMO_FLAGS)
 
-test: install
+# One of the tests lets SimulEval run the agent.
+test: install $(SIMULEVAL_STAMP)
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+simuleval: $(SIMULEVAL_STAMP)
+	@rm -rf $(SIMULEVAL_OUT)
+	$(SIMULEVAL_VENV)/bin/python tools/simuleval_agreement.py --source $(SIMULEVAL_DATA).de \
+		--target $(SIMULEVAL_DATA).en --out $(SIMULEVAL_OUT) $(SIMULEVAL_FLAGS)
+
+ifneq ($(shell cat $(SIMULEVAL_STAMP) 2>/dev/null),$(SIMULEVAL_KEY))
+.PHONY: $(SIMULEVAL_STAMP)
+endif
+
+$(SIMULEVAL_STAMP): | install
+	@echo "making $(SIMULEVAL_VENV)"
+	@rm -rf $(SIMULEVAL_VENV)
+	@$(BIN)/python -m venv --without-pip $(SIMULEVAL_VENV)
+	@paths="import sysconfig; print(sysconfig.get_path('purelib'))"; \
+		{ $(BIN)/python -c "$$paths"; echo "$(CURDIR)/src"; } \
+		> "$$($(SIMULEVAL_VENV)/bin/python -c "$$paths")/proactivellm-core.pth"
+	$(SIMULEVAL_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--no-warn-conflicts -c constraints.txt $(SIMULEVAL_PINS)
+	@echo "$(SIMULEVAL_KEY)" > $@
 
 # All of them run, also after one has failed.
 lint: install

@@ -1,0 +1,1 @@
+"""Streams inside other people's tools; not imported by the command line."""

@@ -1,0 +1,68 @@
+"""The agent that SimulEval 1.1.4 runs; the only module that imports it.
+
+simuleval --agent-class proactivellm.interop.simuleval_agent.StreamingAgent --policy wait-k:3 ...
+"""
+
+from argparse import ArgumentParser, Namespace
+
+from simuleval.agents import TextToTextAgent
+from simuleval.agents.actions import Action, ReadAction, WriteAction
+
+from proactivellm.evaluation.evaluate import find_calibration
+from proactivellm.interop.whole_words import WordStream
+from proactivellm.model.causal_lm import StreamingCausalLM
+from proactivellm.model.loading import DEFAULT_MODEL
+from proactivellm.policy.spec import parse_policy
+from proactivellm.units.text import TextSegmenter
+
+
+class StreamingAgent(TextToTextAgent):
+    """Text to text, one session per sentence.
+
+    Args:
+        args: `model` and `policy`, see `add_args`; SimulEval's own `device`.
+
+    Raises:
+        ValueError: if there is no such model or policy.
+    """
+
+    def __init__(self, args: Namespace) -> None:
+        self._model = StreamingCausalLM.from_pretrained(args.model, device=args.device)
+        self._policy = parse_policy(args.policy, find_calibration(self._model))
+        self._segmenter = TextSegmenter(self._model.tokenizer)
+        super().__init__(args)  # calls reset
+        self.device = args.device
+
+    @staticmethod
+    def add_args(parser: ArgumentParser) -> None:
+        """Adds the agent's options to those of SimulEval.
+
+        Args:
+            parser: of SimulEval's command line.
+        """
+        parser.add_argument(
+            "--model", default=DEFAULT_MODEL, help="Bundled model, folder or hub id."
+        )
+        parser.add_argument("--policy", required=True, help="Such as wait-k:3 or entropy:laal=3.")
+
+    def reset(self) -> None:
+        """Begins the next sentence; called by SimulEval."""
+        super().reset()
+        self._stream = WordStream(self._model, self._policy, self._segmenter)
+        self._num_read = 0
+
+    def policy(self) -> Action:
+        """Reads the words that have come, and writes all that they allow.
+
+        Every call costs SimulEval a source word, so that all words written on one prefix go out in
+        one action; a target that is complete is said to be, or SimulEval would wait for ever.
+
+        Returns:
+            The action.
+        """
+        words = self.states.source[self._num_read :]
+        self._num_read += len(words)
+        written = self._stream.read(words, self.states.source_finished)
+        if written or self._stream.finished:
+            return WriteAction(" ".join(written), finished=self._stream.finished)
+        return ReadAction()
