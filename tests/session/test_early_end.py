@@ -192,3 +192,15 @@ def test_thresholds_are_measured_over_all_reading(model: Recorder) -> None:
     job = Job(index=0, source=" ".join(["the"] * 8))
     statistic_quantiles(model, [job], Noting(threshold=1.0), (0.5,), num_lanes=1)
     assert seen == [3, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize("spec", ["wait-k:1", "confidence:0.001,min_lag=1,max_lag=1"])
+def test_a_source_not_finished_is_read_when_the_model_would_end(folder: Path, spec: str) -> None:
+    model = streams.load(folder)  # early_end is False
+    target = [*model.tokenizer.encode(TEXT, add_special_tokens=False), END]
+    model.forced = {0: target}
+    units = source(model)
+    session = streams.feed(Session(model, parse_policy(spec)), streams.as_units(units), 1)
+    assert session.text == TEXT  # nothing is made up in place of the end
+    assert session.state.finished and session.state.units_read == NUM_UNITS
+    assert session.state.forwards <= NUM_UNITS + len(target) + 1

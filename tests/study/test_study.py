@@ -31,7 +31,7 @@ quantiles = [0.4, 0.6]
 min_lags = [1]
 max_lags = ["none"]
 [arms.full]
-about = "all terms"
+about = "KL(full || partial)"
 [arms.no-spsd.change.objective]
 kl_weight = 0.0
 [arms.other]
@@ -67,7 +67,7 @@ def test_the_report_holds_every_arm_and_its_gaps(finished):
     assert report.startswith("# A study\n")
     for arm in study.arms:
         assert f"| {arm} |" in report
-    assert "| full | all terms |" in report
+    assert "| full | KL(full \\|\\| partial) |" in report
     assert "LAAL 2.5" in report and "| no-spsd | `wait-k:3` |" in report
     assert (place.out / "curve.png").stat().st_size > 1000
 

@@ -10,11 +10,9 @@ import typer
 
 from proactivellm.cli.commands import app
 from proactivellm.cli.options import Device, Dtype, Quantization
-from proactivellm.cli.shared import Progress, load_model, show_progress, warn
+from proactivellm.cli.shared import Progress, load_model, print_wide, show_progress, warn
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from proactivellm.bench.options import Options
     from proactivellm.bench.workload import Bench
 
@@ -119,7 +117,7 @@ def bench(
             save(report, out / "bench.json")
     _draw(report, out / "bench.png")
     for table in tables(report):
-        _print(table)
+        print_wide(table)
     if not report["complete"]:
         raise typer.Exit(130)
 
@@ -187,14 +185,3 @@ def _draw(report: Mapping[str, Any], path: Path) -> None:
         draw(report, path)
     except (ImportError, ValueError) as error:
         warn(f"warning: no picture was drawn: {error}")
-
-
-def _print(table: "Table") -> None:
-    """Prints a table; into a pipe as wide as it is."""
-    from rich.console import Console
-
-    console = Console()
-    if not console.is_terminal:
-        unbounded = console.options.update(max_width=10_000)
-        console = Console(width=console.measure(table, options=unbounded).maximum)
-    console.print(table)

@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from proactivellm.cli.commands import app
-from proactivellm.cli.shared import draw_curve, print_table, warn
+from proactivellm.cli.shared import draw_curve, print_table, print_wide, warn
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from proactivellm.metrics.comparison import Comparison
     from proactivellm.metrics.folders import Folder
     from proactivellm.output.log import Instance
@@ -115,7 +113,7 @@ def compare(
     if as_json:
         _print_json({"pairs": comparisons, **only})
     else:
-        _print_wide(comparison_table(comparisons))
+        print_wide(comparison_table(comparisons))
     for which, folder in zip("AB", folders, strict=True):
         if names := only[f"only_{which}"]:
             warn(f"only in {which} ({folder.path}): {', '.join(names)}")
@@ -167,17 +165,6 @@ def _naming(files: object) -> Iterator[None]:
         yield
     except ValueError as error:
         raise ValueError(f"{files}: {error}") from None
-
-
-def _print_wide(table: "Table") -> None:
-    """Prints a table; into a pipe as wide as it is."""
-    from rich.console import Console
-
-    console = Console()
-    if not console.is_terminal:
-        unbounded = console.options.update(max_width=10_000)
-        console = Console(width=console.measure(table, options=unbounded).maximum)
-    console.print(table)
 
 
 def _print_json(value: Any) -> None:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from typer.core import TyperCommand
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from proactivellm.model.causal_lm import StreamingCausalLM
 
 NARROW_POLICY = 20  # cells of the first column of a table that is too wide for its terminal
@@ -239,6 +241,21 @@ def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
         else:
             break
     console.print(result)
+
+
+def print_wide(table: "Table") -> None:
+    """Prints a table; into a pipe as wide as it is.
+
+    Args:
+        table: of rich.
+    """
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        unbounded = console.options.update(max_width=10_000)
+        console = Console(width=console.measure(table, options=unbounded).maximum)
+    console.print(table)
 
 
 def draw_curve(rows: Sequence[Mapping[str, Any]], path: Path) -> None:

@@ -25,12 +25,13 @@ def study(
     """Train, calibrate and evaluate arms on the same data: one report, with intervals.
 
     What the folder already holds is not done again, so that an interrupted study is continued by
-    the same command, and arms may run in several processes, each with --arm.
+    the same command, and arms may run in several processes, each with --arm: the last one writes
+    the report.
     """
     from proactivellm.config import load_toml
     from proactivellm.study.plan import Study, arm_recipe
     from proactivellm.study.run import Place, run_arm
-    from proactivellm.study.tables import REPORT_FILE, write_report
+    from proactivellm.study.tables import REPORT_FILE, has_results, write_report
 
     check_train_extra(needs_peft=False)
     wish = load_toml(file, Study)
@@ -47,6 +48,10 @@ def study(
     except KeyboardInterrupt:
         warn(f"interrupted: what is done stays in {out}; the same command continues")
         raise typer.Exit(130) from None
+    waiting = [name for name in wish.arms if not has_results(place, name)]
+    if waiting and not report_only:
+        warn(f"no report yet, without results: {', '.join(waiting)}")
+        return
     for missing in write_report(wish, place):
         warn(f"warning: {missing}")
     typer.echo(f"report: {out / REPORT_FILE}")

@@ -59,35 +59,47 @@ class Outcomes:
         logits_PV = output.logits_PV
         counters = [[s.units_read, s.words, s.source_finished, s.dropped_units] for s in states]
         counters_4P = torch.tensor(counters, device=logits_PV.device).T
-        if not self.early_end:
-            self._forbid_ends(states, policies, logits_PV)
         tokens_P = self._sample(logits_PV, states)
+        held = set() if self.early_end else self._hold_ends(states, policies, tokens_P, logits_PV)
         continues_P = ~self._starts_V[tokens_P] & (counters_4P[1] > 0)
         counters_4P[1] -= continues_P.long()  # words before that of the token
         decisions_P = self._decide(policies, counters_4P, logits_PV, output)
         tokens, decisions = torch.stack([tokens_P, decisions_P.long()]).tolist()
         writes: list[Write] = []
-        for lane, state, policy, token, decision in zip(
-            probing, states, policies, tokens, decisions, strict=True
+        for row, (lane, state, policy, token, decision) in enumerate(
+            zip(probing, states, policies, tokens, decisions, strict=True)
         ):
-            if isinstance(policy, DraftPolicy) and not state.source_finished:
+            if row in held:
+                lanes.wish_read(state, at_boundary=True)
+            elif isinstance(policy, DraftPolicy) and not state.source_finished:
                 writes += self._extend_draft(policy, lane, state, token)
             else:
                 writes += self._write_or_read(lane, state, token, bool(decision))
         return writes
 
-    def _forbid_ends(
-        self, states: Sequence[SessionState], policies: Sequence[Policy], logits_PV: Tensor
-    ) -> None:
-        """A source not finished does not end the target; a draft may end, as it is no target."""
+    def _hold_ends(
+        self,
+        states: Sequence[SessionState],
+        policies: Sequence[Policy],
+        tokens_P: Tensor,
+        logits_PV: Tensor,
+    ) -> set[int]:
+        """The rows that would end a target whose source is not finished: they READ, come what may.
+
+        The next best token instead would be one that the model does not mean, and often the first
+        of many. A draft may end, as it is no target. What policies look at holds no ends.
+        """
         open_rows = [
             p
             for p, (state, policy) in enumerate(zip(states, policies, strict=True))
             if not state.source_finished and not isinstance(policy, DraftPolicy)
         ]
-        if open_rows and self.end_ids:
-            rows_P = torch.tensor(open_rows, device=logits_PV.device)
-            logits_PV[rows_P[:, None], self._ends_E] = float("-inf")
+        if not (open_rows and self.end_ids):
+            return set()
+        rows_P = torch.tensor(open_rows, device=logits_PV.device)
+        logits_PV[rows_P[:, None], self._ends_E] = float("-inf")
+        tokens = tokens_P.tolist()
+        return {row for row in open_rows if tokens[row] in self.end_ids}
 
     def _sample(self, logits_PV: Tensor, states: Sequence[SessionState]) -> Tensor:
         samplings = [s.sampling for s in states]

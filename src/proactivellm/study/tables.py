@@ -29,7 +29,7 @@ def write_report(study: Study, place: Place) -> list[str]:
         ValueError: if no arm has results.
     """
     rows = list(_points(study, place))
-    missing = [f"arm {arm}: no results yet" for arm in study.arms if not _has_results(place, arm)]
+    missing = [f"arm {arm}: no results yet" for arm in study.arms if not has_results(place, arm)]
     if not rows:
         raise ValueError(f"{place.out}: no arm of the study has results yet")
     write_results(rows, place.out)
@@ -152,12 +152,21 @@ def _own_gap(study: Study, curves: "_Curves", arm: str, request: str) -> Gap | N
 
 def _points(study: Study, place: Place) -> Iterator[dict[str, Any]]:
     for arm in study.arms:
-        if _has_results(place, arm):
+        if has_results(place, arm):
             for row in json.loads((place.results(arm) / SCORES_FILE).read_text(encoding="utf-8")):
                 yield {**row, "arm": arm, "policy": f"{arm}/{row['policy']}"}
 
 
-def _has_results(place: Place, arm: str) -> bool:
+def has_results(place: Place, arm: str) -> bool:
+    """Whether an arm has been evaluated.
+
+    Args:
+        place: of the study.
+        arm: its name.
+
+    Returns:
+        True once its first policy has scores.
+    """
     return (place.results(arm) / SCORES_FILE).exists()
 
 
@@ -165,7 +174,7 @@ def _read_logs(study: Study, place: Place) -> Logs:
     return {
         arm: {name: read_log(log) for name, log in find_logs(place.results(arm)).logs.items()}
         for arm in study.arms
-        if _has_results(place, arm)
+        if has_results(place, arm)
     }
 
 
@@ -188,4 +197,4 @@ def _number(value: float | None, decimals: int) -> str:
 
 
 def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
