@@ -110,3 +110,15 @@ def test_expand_repeats_the_entry_of_a_word():
 def test_what_is_no_schedule_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_uniform_cut_offs_are_a_schedule_and_reach_every_unit():
+    rng = np.random.default_rng(0)
+    seen = set()
+    for _ in range(200):
+        g = schedule.uniform(5, 4, rng)
+        schedule.validate(g, 5)
+        seen |= set(g)
+    assert seen == {1, 2, 3, 4, 5} and schedule.uniform(5, 0, rng) == []
+    with pytest.raises(ValueError, match="at least one source unit"):
+        schedule.uniform(0, 3, rng)

@@ -65,7 +65,8 @@ def test_without_references(run: Run, model: str, files: tuple[str, ...], tmp_pa
     done = run("evaluate", "--model", model, *files[:2], "--policy", "wait-k:1", "--out", out)
     (row,) = load_scores(out)
     assert done.code == 0 and row["BLEU"] is None and row["LAAL"] > 0
-    assert "warning: no curve was drawn: no policy has both BLEU and LAAL" in done.err
+    assert "warning: curve.png was not drawn: no policy has both BLEU and LAAL" in done.err
+    assert "warning: curve.html was not drawn" in done.err and (out / "table.md").exists()
 
 
 def test_without_matplotlib(

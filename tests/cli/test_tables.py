@@ -39,7 +39,7 @@ def save_table(folder: Path) -> None:
             policy="entropy",
             options={"top": 0, "min_lag": 1, "max_lag": None},
             threshold=threshold,
-            **{"LAAL": laal, "AL": laal, "RCO": laal / 8, "BLEU": 10.0 * laal},
+            **{"LAAL": laal, "AL": laal, "RCO": laal / 8, "quality": 10.0 * laal},
         )
         for threshold, laal in ((1.0, 5.0), (2.0, 4.0), (3.0, 2.0))
     ]

@@ -89,6 +89,31 @@ def test_sampled_schedules(boundary):
     assert len({tuple(g) for g in drawn}) > 40
 
 
+def test_profiles_of_schedules():
+    rng = np.random.default_rng(0)
+    ks = {ViewPlan(profile="wait-k", wait_k=(2, 4)).draw(9, 5, rng)[0] for _ in range(60)}
+    assert ks == {2, 3, 4}
+    assert ViewPlan(profile="wait-k", wait_k=(3, 3)).draw(9, 5, rng) == [3, 4, 5, 6, 7]
+    first = [ViewPlan(profile="uniform").draw(9, 5, rng)[0] for _ in range(200)]
+    assert np.mean(first) < 3  # the least of five even draws from 1..9
+    assert ViewPlan(first_share=(1.0, 1.0)).draw(9, 5, rng) == [9] * 5
+
+
+def test_an_early_end_takes_the_last_step_and_may_leave_some_source_unread():
+    one = encoder()
+    sample = one.encode(SOURCE, TARGET)
+    rng = np.random.default_rng(0)
+    drawn = [sampled_schedule(sample, one, ViewPlan(early_end=True), rng) for _ in range(60)]
+    assert all(g[-1] == g[-2] for g in drawn)
+    assert {g[-1] for g in drawn} == set(range(1, sample.num_units + 1))
+
+
+def test_a_full_view_that_nothing_needs_is_not_packed():
+    views = ViewPlan(full=False, num_partial=2)
+    dataset = PackedDataset([Item(SOURCE, TARGET)], [(0,)], encoder(), views, grouped(), 0)
+    assert max(dataset[0].view) == 1
+
+
 def test_schedule_of_an_empty_target():
     sample = Sample(source_units=[[], [5], [6]], target_head=[1], target=[2])
     assert sampled_schedule(sample, encoder(), ViewPlan(), np.random.default_rng(0)) == [2]

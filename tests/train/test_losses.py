@@ -29,7 +29,7 @@ def rows() -> tuple[torch.Tensor, torch.Tensor, torch.nn.Linear]:
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.7])
 def test_cross_entropy_is_that_of_torch(logits, smoothing):
     _, student, label = logits
-    ours = cross_entropy(student, student.logsumexp(-1), label, smoothing)
+    ours = cross_entropy(student.log_softmax(-1), label, smoothing)
     theirs = F.cross_entropy(student, label, reduction="sum", label_smoothing=smoothing)
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=0)
 
@@ -37,22 +37,40 @@ def test_cross_entropy_is_that_of_torch(logits, smoothing):
 @pytest.mark.parametrize("top_k", [V, 10 * V])
 def test_kl_over_all_tokens_is_that_of_torch(logits, top_k):
     teacher, student, _ = logits
-    ours = top_k_kl(teacher, student, student.logsumexp(-1), top_k)
-    theirs = F.kl_div(
-        student.log_softmax(-1), teacher.log_softmax(-1), reduction="sum", log_target=True
-    )
-    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=0)
+    log_p, log_q = teacher.log_softmax(-1), student.log_softmax(-1)
+    theirs = F.kl_div(log_q, log_p, reduction="sum", log_target=True)
+    torch.testing.assert_close(top_k_kl(log_p, log_q, top_k, "forward"), theirs, rtol=1e-5, atol=0)
+    theirs = F.kl_div(log_p, log_q, reduction="sum", log_target=True)
+    torch.testing.assert_close(top_k_kl(log_p, log_q, top_k, "reverse"), theirs, rtol=1e-5, atol=0)
 
 
 def test_kl_over_the_top_of_the_teacher(logits):
     teacher, student, _ = logits
     p, q = teacher.softmax(-1), student.softmax(-1)
-    expected = 0.0
+    log_p, log_q = p.log(), q.log()
+    expected = reverse = 0.0
     for row in range(R):
         for token in p[row].argsort(descending=True)[:3]:
             expected += float(p[row, token] * (p[row, token] / q[row, token]).log())
-    assert float(top_k_kl(teacher, student, student.logsumexp(-1), 3)) == pytest.approx(expected)
-    assert float(top_k_kl(teacher, teacher, teacher.logsumexp(-1), 3)) == pytest.approx(0, abs=1e-4)
+            reverse += float(q[row, token] * (q[row, token] / p[row, token]).log())
+    assert float(top_k_kl(log_p, log_q, 3, "forward")) == pytest.approx(expected)
+    assert float(top_k_kl(log_p, log_q, 3, "reverse")) == pytest.approx(reverse, rel=1e-4)
+    assert float(top_k_kl(log_p, log_p, 3, "forward")) == pytest.approx(0, abs=1e-4)
+
+
+def test_views_that_no_loss_looks_at_are_not_there(rows):
+    hidden, label, output = rows
+    with_full = Objective(label_smoothing=0.1)
+    full, partial, _ = view_losses(output, hidden, label, with_full)
+    only_partial = Objective(batch_weight=0.0, kl_weight=0.0, label_smoothing=0.1)
+    assert not only_partial.needs_full and with_full.needs_full
+    losses = view_losses(output, hidden[1:], label, only_partial)
+    torch.testing.assert_close(losses[1], partial, rtol=1e-5, atol=0)
+    assert losses[0] == 0 and losses[2] == 0
+    only_full = Objective(mslm_weight=0.0, kl_weight=0.0, label_smoothing=0.1)
+    losses = view_losses(output, hidden[:1], label, only_full)
+    torch.testing.assert_close(losses[0], full, rtol=1e-5, atol=0)
+    assert losses[1] == 0 and losses[2] == 0
 
 
 def test_no_gradient_reaches_the_teacher(rows):

@@ -31,7 +31,8 @@ class ViewPlan:
         first_share: multinomial: range of the share of the source read before the first write.
         wait_k: wait-k: least and most k, drawn evenly (multi-path wait-k, Elbayad et al. 2020).
         boundary: schedule steps are target words or target tokens.
-        early_end: the end of stream belongs to the last step instead of seeing the whole source.
+        early_end: a random share of the source is never read, and the end of stream belongs to the
+            last step instead of seeing the whole source.
     """
 
     full: bool = True
@@ -136,7 +137,9 @@ def sampled_schedule(
         else list(range(len(sample.target) - 1))
     )
     steps = words[-1] + 1 if words else 0
-    g = schedule.expand(plan.draw(sample.num_units, steps, rng), words)
+    # What ends early may leave some of the source unread, a target of one step too.
+    visible = int(rng.integers(1, sample.num_units + 1)) if plan.early_end else sample.num_units
+    g = schedule.expand(plan.draw(visible, steps, rng), words)
     return [*g, g[-1] if g and plan.early_end else sample.num_units]
 
 
