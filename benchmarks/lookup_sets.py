@@ -1,6 +1,6 @@
 """Test sets of lookup questions: one of each level, with where the evidence stands.
 
-    python benchmarks/lookup_sets.py runs/lookup [COUNT]
+    python benchmarks/lookup_sets.py runs/lookup [COUNT [SEED]]
 
 writes {valid,test}.{easy,medium,hard}.{src,tgt,evidence}, line i of all belonging together; the
 last holds the units of the source up to and including the answer's first word (for "unknown", all
@@ -15,17 +15,18 @@ from proactivellm.tasks.lookup import draw
 LEVELS = ("easy", "medium", "hard")
 
 
-def main(out: Path, count: int = 500) -> None:
+def main(out: Path, count: int = 500, seed: int = 0) -> None:
     """Write the sets.
 
     Args:
         out: folder to write to.
         count: questions in each set.
+        seed: of what is drawn.
     """
     out.mkdir(parents=True, exist_ok=True)
     for split in ("valid", "test"):
         for level in LEVELS:
-            questions = draw([level], count, seed=0, split=split)
+            questions = draw([level], count, seed, split)
             sides = {
                 "src": [question.source for question in questions],
                 "tgt": [question.target for question in questions],
@@ -37,4 +38,4 @@ def main(out: Path, count: int = 500) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *map(int, sys.argv[2:3]))
+    main(Path(sys.argv[1]), *map(int, sys.argv[2:4]))
