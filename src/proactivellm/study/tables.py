@@ -104,7 +104,8 @@ def points_table(study: Study, curves: "_Curves", rows: Sequence[Mapping[str, An
     Returns:
         A Markdown table.
     """
-    heads = ["arm", "policy", study.latency, "RCO", curves.quality, "% of offline", "gap"]
+    beside = "AIL" if study.latency == "RCO" else "RCO"
+    heads = ["arm", "policy", study.latency, beside, curves.quality, "% of offline", "gap"]
     lines = [_row(heads), _row(["---", "---", *("---:" for _ in heads[2:])])]
     for arm in curves.logs:
         own = [row for row in rows if row["arm"] == arm]
@@ -117,8 +118,8 @@ def points_table(study: Study, curves: "_Curves", rows: Sequence[Mapping[str, An
                     [
                         arm,
                         f"`{row['request']}`",
-                        _number(row.get(study.latency), 2),
-                        _number(row.get("RCO"), 3),
+                        _number(row.get(study.latency), 3),
+                        _number(row.get(beside), 3),
                         f"{row[curves.quality]:.2f} ± {row.get(f'{curves.quality}_ci', 0):.2f}",
                         share,
                         "-" if gap is None else f"{gap.gap:+.1f} [{gap.low:+.1f}, {gap.high:+.1f}]",
