@@ -9,7 +9,7 @@ from tests.train.runs import SCRATCH, write_recipe
 from proactivellm.config import load_toml
 from proactivellm.output.log import read_log
 from proactivellm.study.plan import Study, arm_recipe, overlaid
-from proactivellm.study.run import Place, run_arm
+from proactivellm.study.run import Place, requests, run_arm
 from proactivellm.study.tables import REPORT_FILE, write_report
 
 STUDY = """
@@ -146,3 +146,13 @@ def test_a_change_that_does_not_fit_names_the_arm(finished, tmp_path):
     broken = study.model_copy(update={"arms": study.arms | {"no-spsd": arm}})
     with pytest.raises(ValueError, match=r"\(arm no-spsd\): unknown key 'kl'"):
         arm_recipe(broken, "no-spsd", place.recipes)
+
+
+@pytest.mark.parametrize(
+    "file", sorted(Path("recipes/studies").glob("*.toml")), ids=lambda f: f.stem
+)
+def test_the_studies_in_the_repository_are_whole(file: Path):
+    study = load_toml(file, Study)
+    for arm in study.arms:
+        arm_recipe(study, study.owner(arm), file.parent)
+        assert requests(study, study.arms[arm])
