@@ -41,7 +41,7 @@ policies = ["wait-k:2"]
 policies = []
 [arms.shuffled]
 shuffle = "full"
-policies = ["confidence:quantile=0.5"]
+policies = ["wait-k:3", "confidence:quantile=0.5"]
 """
 
 
@@ -67,6 +67,8 @@ def test_the_report_holds_every_arm_and_its_gaps(finished):
     assert report.startswith("# A study\n")
     for arm in study.arms:
         assert f"| {arm} |" in report
+    assert "| shuffled | `wait-k:3` |" in report
+    assert "| shuffled | `confidence:quantile=0.5` |" in report
     assert "| full | KL(full \\|\\| partial) |" in report
     assert "LAAL 2.5" in report and "| no-spsd | `wait-k:3` |" in report
     assert (place.out / "curve.png").stat().st_size > 1000

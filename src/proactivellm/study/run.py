@@ -8,6 +8,7 @@ from pathlib import Path
 from proactivellm.evaluation.calibrate import calibrate
 from proactivellm.evaluation.control import shuffled_jobs
 from proactivellm.evaluation.evaluate import evaluate
+from proactivellm.evaluation.results import write_results
 from proactivellm.metrics.folders import folder_name
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.output.log import LOG_FILE, read_log
@@ -176,11 +177,13 @@ def _replay_shuffled(
 ) -> None:
     """The arm's own folder, policy by policy, with the schedules of the arm it shuffles."""
     other = str(study.arms[name].shuffle)
+    rows = []
     for text in requests(study, study.arms[name]):
         log = read_log(place.results(other) / folder_name(text) / LOG_FILE)
         policy: dict[str, Policy] = {text: parse_policy(log[0].policy)}
         shuffled = list(shuffled_jobs(log, jobs))
-        evaluate(model, shuffled, policy, place.results(name), num_lanes=num_lanes)
+        rows += evaluate(model, shuffled, policy, place.results(name), num_lanes=num_lanes)
+    write_results(rows, place.results(name))
 
 
 def _named(arm: str, progress: Progress | None, keep_what: bool = True) -> Progress | None:
