@@ -1,4 +1,4 @@
-"""The command line: `proactivellm stream | evaluate | score | calibrate | train | bench`.
+"""The command line: `proactivellm stream | show | evaluate | score | compare | study | ...`.
 
 A user's mistake ends in one line `error: ...` and exit code 2; Ctrl-C in 130; a bug in a traceback.
 """

@@ -37,7 +37,8 @@ from proactivellm.cli.shared import (
 )
 
 app = typer.Typer(
-    help="Models that write while they read: stream, evaluate, score, calibrate, train, bench.",
+    help="Models that write while they read: stream, show, evaluate, score, compare, study, "
+    "calibrate, train, bench.",
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
