@@ -60,16 +60,16 @@ class Outcomes:
         counters = [[s.units_read, s.words, s.source_finished, s.dropped_units] for s in states]
         counters_4P = torch.tensor(counters, device=logits_PV.device).T
         tokens_P = self._sample(logits_PV, states)
-        held = set() if self.early_end else self._hold_ends(states, policies, tokens_P, logits_PV)
+        held_P = self._hold_ends(states, policies, tokens_P, logits_PV)
         continues_P = ~self._starts_V[tokens_P] & (counters_4P[1] > 0)
         counters_4P[1] -= continues_P.long()  # words before that of the token
         decisions_P = self._decide(policies, counters_4P, logits_PV, output)
-        tokens, decisions = torch.stack([tokens_P, decisions_P.long()]).tolist()
+        outcomes_3P = torch.stack([tokens_P, decisions_P.long(), held_P.long()])
         writes: list[Write] = []
-        for row, (lane, state, policy, token, decision) in enumerate(
-            zip(probing, states, policies, tokens, decisions, strict=True)
+        for lane, state, policy, token, decision, held in zip(
+            probing, states, policies, *outcomes_3P.tolist(), strict=True
         ):
-            if row in held:
+            if held:
                 lanes.wish_read(state, at_boundary=True)
             elif isinstance(policy, DraftPolicy) and not state.source_finished:
                 writes += self._extend_draft(policy, lane, state, token)
@@ -83,8 +83,8 @@ class Outcomes:
         policies: Sequence[Policy],
         tokens_P: Tensor,
         logits_PV: Tensor,
-    ) -> set[int]:
-        """The rows that would end a target whose source is not finished: they READ, come what may.
+    ) -> Tensor:
+        """Lanes that would end a target whose source is not finished READ, come what may: bool [P].
 
         The next best token instead would be one that the model does not mean, and often the first
         of many. A draft may end, as it is no target. What policies look at holds no ends.
@@ -94,12 +94,13 @@ class Outcomes:
             for p, (state, policy) in enumerate(zip(states, policies, strict=True))
             if not state.source_finished and not isinstance(policy, DraftPolicy)
         ]
-        if not (open_rows and self.end_ids):
-            return set()
-        rows_P = torch.tensor(open_rows, device=logits_PV.device)
-        logits_PV[rows_P[:, None], self._ends_E] = float("-inf")
-        tokens = tokens_P.tolist()
-        return {row for row in open_rows if tokens[row] in self.end_ids}
+        held_P = torch.zeros_like(tokens_P, dtype=torch.bool)
+        if self.early_end or not (open_rows and self.end_ids):
+            return held_P
+        rows_R = torch.tensor(open_rows, device=logits_PV.device)
+        logits_PV[rows_R[:, None], self._ends_E] = float("-inf")
+        held_P[rows_R] = torch.isin(tokens_P[rows_R], self._ends_E)
+        return held_P
 
     def _sample(self, logits_PV: Tensor, states: Sequence[SessionState]) -> Tensor:
         samplings = [s.sampling for s in states]
