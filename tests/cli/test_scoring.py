@@ -64,6 +64,40 @@ def test_score_of_logs_without_texts(run: Run, tmp_path: Path) -> None:
     assert run("score", two, "--source", reference).error.startswith(f"{reference} has 1 lines")
 
 
+def test_score_of_transcripts(run: Run, tmp_path: Path) -> None:
+    """A log that does not tell its task, with other words than the reference."""
+    log = write_lines(tmp_path / "metrics.jsonl", *map(json.dumps, SIMULSTREAM))
+    reference = write_lines(tmp_path / "reference", "The cat sat!")
+    scores = json.loads(run("score", log, "--json", "--reference", reference, "--task", "asr").out)
+    assert scores["WER"] == pytest.approx(100 / 3) and "BLEU" not in scores
+    assert scores["RTF"] == pytest.approx(0.25) and scores["latency_unit"] == "ms"
+    shown = run("score", log, "--reference", reference, "--task", "asr")
+    assert "33.33" in shown.out and " 2000 " in shown.out
+    assert run("score", log, "--task", "poetry").error == (
+        "--task 'poetry': give one of translation, qa, asr"
+    )
+
+
+def test_score_of_long_recordings(run: Run, tmp_path: Path) -> None:
+    log = write_lines(tmp_path / "metrics.jsonl", *map(json.dumps, SIMULSTREAM))
+    parts = [("The cat", 0.0, 1.0), ("sits down.", 1.0, 2.5)]
+    records = [{"audio": "x/a.wav", "start_s": a, "end_s": b, "text": t} for t, a, b in parts]
+    segments = write_lines(tmp_path / "segments.jsonl", *map(json.dumps, records))
+    given = ("score", log, "--segments", segments, "--task", "asr")
+    scores = json.loads(run(*given, "--json").out)
+    assert (scores["num_recordings"], scores["num_instances"]) == (1, 2)
+    assert scores["WER"] == pytest.approx(25.0) and "WER_ci" in scores
+    # All words came at 2 s: "the cat" 2000 and 1500 behind, "sits" 1000, as does "." of pace 750.
+    assert scores["LongYAAL"] == pytest.approx(((2000 + 1500) / 2 + (1000 + 250) / 2) / 2)
+    shown = run(*given)
+    assert "LongYAAL" in shown.out and "25.00 ± " in shown.out and shown.err == ""
+    assert run(*given, "--reference", segments).error.startswith("--segments has the references")
+    write_lines(segments, json.dumps(records[0] | {"audio": "b.wav"}))
+    assert run(*given).error.startswith(f"{log}: 'a.wav' has no segments")
+    write_lines(segments, "a")
+    assert run(*given).error.startswith(f"{segments}: line 1: not JSON")
+
+
 def test_what_cannot_be_scored_is_told(run: Run, tmp_path: Path) -> None:
     empty = write_lines(tmp_path / "empty")
     assert run("score", empty).error == (

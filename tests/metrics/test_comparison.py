@@ -109,6 +109,34 @@ def test_tables() -> None:
     assert text.count("wait-k:2") == 1 and f"+{bleu['difference']:.1f}" in text
 
 
+def test_transcripts_are_compared_in_ms() -> None:
+    def as_speech(log: list[Instance]) -> list[Instance]:
+        return [
+            replace(
+                i,
+                task="asr",
+                source_type="speech",
+                source_length=320.5 * i.source_length,
+                delays=[320.5 * d for d in i.delays],
+                token_delays=[320.5 * d for d in i.token_delays],
+            )
+            for i in log
+        ]
+
+    found = compare_logs(as_speech(WORSE), as_speech(BETTER))
+    words, text = found["metrics"], compare_logs(WORSE, BETTER)["metrics"]
+    assert found["latency_unit"] == "ms" and "BLEU" not in words
+    assert words["WER"]["high"] < 0 and words["WER"]["p"] < 0.05 and words["CER"]["difference"] < 0
+    assert words["LAAL"]["difference"] == pytest.approx(320.5 * text["LAAL"]["difference"])
+    markdown = comparison_markdown([found])
+    assert f"| LAAL | {words['LAAL']['first']:.0f} | " in markdown
+    assert f"| WER | {words['WER']['first']:.2f} | " in markdown
+    assert "Lags in ms. WER and CER: lower is better." in markdown
+    assert "lower is better" not in comparison_markdown([compare_logs(WORSE, BETTER)])
+    with pytest.raises(ValueError, match="another source_type in A than in B"):
+        compare_logs([replace(i, source_type="speech") for i in WORSE], BETTER)
+
+
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
     """An evaluation folder with two policies, one of them asked for by a target."""

@@ -28,6 +28,16 @@ def test_the_data_are_the_scores(tmp_path: Path) -> None:
     assert (data["quality"], data["latency"]) == ("BLEU", "LAAL")
 
 
+def test_speech(tmp_path: Path) -> None:
+    rows = [{"policy": "wait-k:3", "WER": 12.25, "LAAL": 812.4, "latency_unit": "ms"}]
+    curve_page(rows, tmp_path / "curve.html")
+    data = json.loads(Page(tmp_path / "curve.html").data)
+    assert data["units"] == {"LAAL": "LAAL (ms)"}
+    assert data["directions"] == {"WER": "WER (lower is better)"}
+    text = (tmp_path / "curve.html").read_text(encoding="utf-8")
+    assert "<td>wait-k:3</td><td>12.25</td><td>812</td>" in text
+
+
 def test_the_table_needs_no_script(tmp_path: Path) -> None:
     curve_page(SCORES, tmp_path / "curve.html", title="A & B")
     text = (tmp_path / "curve.html").read_text(encoding="utf-8")

@@ -87,6 +87,14 @@ def test_yaal_leaves_out_the_words_after_the_end() -> None:
     assert length_adaptive_average_lagging([1, 6, 6], 6, 3) == pytest.approx(2.5)
 
 
+def test_yaal_of_a_segment_counts_words_until_the_recording_ends() -> None:
+    # |X| = 6, pace 2: 1 + (7 - 2) = 6; 6/2. The word at 9, the end, is left out.
+    assert yaal([1, 7, 9], 6, 3, 9) == pytest.approx(3.0)
+    assert yaal([7.5, 8.0], 6, 3, 9) == pytest.approx((7.5 + 6.0) / 2)  # after the segment alone
+    assert yaal([-1.0, 1.0], 6, 2, 9) == pytest.approx((-1.0 - 2.0) / 2)  # before it, too
+    assert yaal([9, 9], 6, 3, 9) is None
+
+
 def test_yaal_is_undefined_offline() -> None:
     assert yaal([4, 4, 4], 4, 3) is None
     assert yaal([5, 6], 4, 3) is None

@@ -57,6 +57,17 @@ def test_curve_chooses_the_quality_that_there_is(tmp_path: Path) -> None:
     assert "F1" in svg_comments(tmp_path / "curve.svg")
 
 
+def test_of_error_rates_the_lower_is_better(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"policy": "wait-k:2", "WER": 12.0, "LAAL": 800.0, "latency_unit": "ms"},
+        {"policy": "offline", "WER": 9.0, "LAAL": 3000.0, "latency_unit": "ms"},
+        {"policy": "offline", "WER": 8.0, "LAAL": 4000.0, "latency_unit": "ms"},
+    ]
+    quality_latency_curve(rows, tmp_path / "curve.svg")
+    texts = svg_comments(tmp_path / "curve.svg")
+    assert {"WER (lower is better)", "LAAL (ms)", "offline (LAAL 4000)"} <= texts
+
+
 def test_offline_is_a_level_beside_others(tmp_path: Path) -> None:
     rows = [*SCORES[:3], {"policy": "offline", "BLEU": 31.0, "LAAL": 9.25}]
     quality_latency_curve(rows, tmp_path / "curve.svg")

@@ -69,6 +69,29 @@ NOTHING = Instance(
     source_ms=300.0,
 )
 LOG = [FIRST, SECOND, NOTHING]
+# The same in ms of audio: units of 400 and 500.5 ms.
+SPEECH = [
+    replace(
+        FIRST,
+        source="a.wav",
+        source_length=1600,
+        delays=[800, 1200, 1600, 1600],
+        token_delays=[800, 1200, 1600, 1600, 1600],
+        task="asr",
+        source_type="speech",
+        compute_ms=400.0,
+    ),
+    replace(
+        SECOND,
+        source="b.wav",
+        source_length=1001.0,
+        delays=[1001.0] * 3,
+        token_delays=[1001.0] * 4,
+        task="asr",
+        source_type="speech",
+        compute_ms=100.25,
+    ),
+]
 
 
 def test_averages_over_the_instances_where_defined() -> None:
@@ -181,6 +204,46 @@ def test_answers_have_f1_and_exact_match() -> None:
     assert bare["F1"] is None and "BLEU" not in bare
 
 
+def test_speech_has_error_rates_and_lags_in_ms() -> None:
+    scores = score(SPEECH, num_bootstrap=50)
+    # "e f g" for "e f": one error in 4 + 2 words; " g" are two of 7 + 3 characters.
+    assert scores["WER"] == scores["insertions"] == pytest.approx(100 / 6)
+    assert scores["CER"] == pytest.approx(20.0)
+    assert scores["substitutions"] == scores["deletions"] == 0.0
+    assert scores["wer_normaliser"] == "lower-no-punctuation"
+    assert not {"BLEU", "F1"} & set(scores)
+    # 400 times the lags in units, see above, and 500.5 times.
+    assert scores["latency_unit"] == "ms"
+    for name in ("AL", "LAAL", "DAL"):
+        assert scores[name] == pytest.approx((2 * 400 + 2 * 500.5) / 2)
+    assert scores["YAAL"] == pytest.approx(2 * 400)
+    assert scores["RCO"] == pytest.approx((17 / 20 + 1) / 2)
+    assert scores["AIL"] == pytest.approx((1 * 400 + 3 / 4 * 500.5) / 2)
+    # All computing over all audio, not the mean of 400/1600 and 100.25/1001.
+    assert scores["RTF"] == pytest.approx(500.25 / 2601)
+    assert {"WER_ci", "CER_ci", "RTF_ci"} <= set(scores)
+    assert score([replace(i, reference=None) for i in SPEECH])["WER"] is None
+
+
+def test_the_table_of_speech() -> None:
+    text = markdown_table([score(SPEECH), score(LOG)])
+    header, _, speech, written = (
+        [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()[:4]
+    )
+    speech_row, text_row = (dict(zip(header, row, strict=True)) for row in (speech, written))
+    assert speech_row["WER"] == "16.67" and speech_row["CER"] == "20.00"
+    assert (speech_row["LAAL"], speech_row["YAAL"], speech_row["AP"]) == ("900", "800", "1.16")
+    assert speech_row["RTF"] == "0.192" and text_row["RTF"] == "-"
+    assert (text_row["LAAL"], text_row["WER"], speech_row["BLEU"]) == ("2.00", "-", "-")
+    assert "AIL of speech: ms of audio" in text
+    assert "ms of audio" not in markdown_table([score(LOG)])
+
+
+def test_the_real_time_factor_is_of_all_the_audio() -> None:
+    assert "RTF" not in score([SPEECH[0], replace(SPEECH[1], compute_ms=None)])
+    assert "RTF" not in score([replace(FIRST, compute_ms=10.0)])  # text has no duration
+
+
 def test_all_predictions_empty() -> None:
     scores = score([NOTHING])
     assert scores["BLEU"] == 0.0
@@ -230,6 +293,9 @@ def test_erasure_comes_from_the_revisions() -> None:
         ([FIRST, replace(SECOND, reference=None)], r"1 of 2 .* \(the first is index 1\)"),
         ([FIRST, replace(SECOND, index=7, reference=" ")], "instance 7 has an empty reference: .*"),
         ([FIRST, replace(SECOND, task="qa")], r"several tasks \(qa, translation\)"),
+        ([FIRST, replace(SECOND, source_type="speech")], "are of text and of speech"),
+        ([SPEECH[0], replace(SPEECH[1], reference="")], "instance 1 has an empty reference"),
+        ([SPEECH[0], replace(SPEECH[1], reference="-")], "nothing is left of the reference '-'"),
     ],
 )
 def test_what_cannot_be_scored_is_told(

@@ -49,7 +49,7 @@ def test_weights_are_those_of_eager_attention(name: str, layout: str, tmp_path: 
     assert output is not None and output.weights_LPHK is not None
 
     sample = streams.sample_of(model.prompt, source, [*target, 0])
-    packed = vars(pack(sample, [[len(source)] * 4], model.layout))
+    packed = pack(sample, [[len(source)] * 4], model.layout).columns()
     batch = {key: torch.tensor([row]) for key, row in packed.items()}
     masks = layer_masks(
         visibility(model.layout, batch, batch), batch["position"], batch["position"], model.windows

@@ -70,6 +70,9 @@ def test_speech_of_simuleval_keeps_its_ms(log: Path) -> None:
     assert instance.source_length == instance.source_ms == 2345.625
     assert instance.delays == [320.0, 640.0, 2345.625]
     assert instance.elapsed == [371.5, 702.25, 2601.0] and instance.first_token_ms == 371.5
+    assert instance.source_type == "speech" and instance.compute_ms is None
+    (text,) = read(log, TEXT)
+    assert text.source_type == "text"
 
 
 def test_simulstream(log: Path) -> None:
@@ -89,6 +92,7 @@ def test_simulstream(log: Path) -> None:
     assert first.elapsed == [1250.0, 3250.0, 3250.0, 3250.0]
     assert first.token_delays == [1000.0, 1000.0, 3000.0, 3000.0, 3000.0]
     assert first.first_token_ms == 1250.0
+    assert first.source_type == "speech" and first.compute_ms == 3 * 250.0
     assert first.reference is None and first.revisions is None
     assert (second.index, second.source, second.prediction) == (1, "short.wav", "Ja")
     assert second.delays == [500.0]

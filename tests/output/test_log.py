@@ -94,7 +94,32 @@ def test_the_task_and_the_accepted_answers(tmp_path: Path) -> None:
     assert (qa["task"], qa["answers"]) == ("qa", ["A dog runs .", "a dog"])
     assert read_log(path) == [FULL, answer]
     write_records(path, qa | {"task": "poetry"})
-    with pytest.raises(ValueError, match=r"line 1: task = 'poetry': .*'translation' or 'qa'"):
+    with pytest.raises(
+        ValueError, match=r"line 1: task = 'poetry': .*'translation', 'qa' or 'asr'"
+    ):
+        read_log(path)
+
+
+def test_a_log_of_speech(tmp_path: Path) -> None:
+    speech = replace(
+        FULL,
+        source="a.wav",
+        source_length=1612.5,
+        delays=[640, 1280, 1612.5, 1612.5],
+        token_delays=[640, 1280, 1612.5, 1612.5, 1612.5],
+        task="asr",
+        source_type="speech",
+        compute_ms=210.25,
+    )
+    path = write(tmp_path / "log", speech, EMPTY)
+    first, second = map(json.loads, path.read_text(encoding="utf-8").split("\n")[:2])
+    assert (first["task"], first["source_type"], first["compute_ms"]) == ("asr", "speech", 210.25)
+    assert not {"task", "source_type", "compute_ms"} & set(second)
+    read = read_log(path)
+    assert read == [speech, EMPTY]
+    assert [type(delay) for delay in read[0].delays] == [int, int, float, float]
+    write_records(path, first | {"source_type": "film"})
+    with pytest.raises(ValueError, match=r"source_type = 'film': .*'text' or 'speech'"):
         read_log(path)
 
 

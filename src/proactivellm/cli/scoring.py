@@ -15,11 +15,20 @@ from proactivellm.cli.shared import draw_curve, print_table, print_wide, warn
 if TYPE_CHECKING:
     from proactivellm.metrics.comparison import Comparison
     from proactivellm.metrics.folders import Folder
-    from proactivellm.output.log import Instance
+    from proactivellm.output.log import Instance, Task
 
 _RESAMPLES = 1000
 Bootstrap = Annotated[
     int, typer.Option(min=0, metavar="N", help="Resamples for the intervals; 0 leaves them out.")
+]
+ScoredTask = Annotated[
+    str | None,
+    typer.Option(
+        "--task",
+        metavar="translation|qa|asr",
+        help="What is scored: BLEU and chrF, F1 and EM, or WER and CER.",
+        show_default="the log's",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print everything as JSON.")]
 First = Annotated[
@@ -56,22 +65,33 @@ def score(
         Path | None,
         typer.Option(metavar="FILE", help="Sources: line i for index i.", show_default="the log's"),
     ] = None,
+    task: ScoredTask = None,
+    segments: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Score long recordings by these: JSON lines with audio, start_s, end_s, text.",
+            show_default="recordings as a whole",
+        ),
+    ] = None,
     bootstrap: Bootstrap = _RESAMPLES,
     as_json: Json = False,
 ) -> None:
     """Score an instance log: quality, latency, cost, with 95% intervals."""
+    from proactivellm.metrics.longform import score_longform
     from proactivellm.metrics.report import score as score_instances
+    from proactivellm.metrics.segments import read_segments
     from proactivellm.output.log import read_log
 
-    instances = read_log(log)
-    if source is not None:
-        texts = _read_texts(source, instances)
-        instances = [replace(i, source=texts[i.index]) for i in instances]
-    if reference is not None:
-        texts = _read_texts(reference, instances)
-        instances = [replace(i, reference=texts[i.index], answers=None) for i in instances]
+    if segments is not None and reference is not None:
+        raise ValueError("--segments has the references: leave out --reference")
+    instances = _complete(read_log(log), source, reference, task)
+    parts = None if segments is None else read_segments(segments)
     with _naming(log):
-        scores = score_instances(instances, bootstrap)
+        if parts is None:
+            scores = score_instances(instances, bootstrap)
+        else:
+            scores = score_longform(instances, parts, bootstrap)
     if bootstrap and "num_bootstrap" not in scores:
         warn("warning: no intervals: a single instance cannot be resampled")
     if as_json:
@@ -142,6 +162,30 @@ def _points(folders: Sequence["Folder"]) -> Iterator[Mapping[str, Any]]:
         for file in folder.logs.values():
             scores = score_log(file)
             yield {**scores, "policy": f"{which}/{scores['policy']}"}
+
+
+def _complete(
+    instances: "list[Instance]", source: Path | None, reference: Path | None, task: str | None
+) -> "list[Instance]":
+    """The instances with what was given beside the log."""
+    if source is not None:
+        texts = _read_texts(source, instances)
+        instances = [replace(i, source=texts[i.index]) for i in instances]
+    if reference is not None:
+        texts = _read_texts(reference, instances)
+        instances = [replace(i, reference=texts[i.index], answers=None) for i in instances]
+    if task is not None:
+        instances = [replace(i, task=_parse_task(task)) for i in instances]
+    return instances
+
+
+def _parse_task(name: str) -> "Task":
+    from proactivellm.metrics.measures import QUALITIES_OF
+
+    for task in QUALITIES_OF:
+        if name == task:
+            return task
+    raise ValueError(f"--task {name!r}: give one of {', '.join(QUALITIES_OF)}")
 
 
 def _read_texts(file: Path, instances: "Sequence[Instance]") -> list[str]:

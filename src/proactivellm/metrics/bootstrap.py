@@ -6,7 +6,7 @@ more than another sum: how often each instance was drawn, times the statistics.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,6 +121,35 @@ def intervals(
             low, high = np.percentile(samples, _TAILS)
             result[name] = float(high - low) / 2
     return result
+
+
+def summarise(
+    statistics: Mapping[str, Statistics], num_resamples: int, seed: int = SEED
+) -> dict[str, Any]:
+    """Scores with their intervals, flat and ready for JSON.
+
+    Args:
+        statistics: of each metric, over the same instances.
+        num_resamples: how many; 0 leaves the intervals out.
+        seed: of the drawing.
+
+    Returns:
+        Each score under its name, None if undefined, `X_ci` beside X where it has an interval,
+        `num_bootstrap` if any has, and `num_undefined`: how many instances each mean leaves out,
+        metrics that leave out none omitted.
+    """
+    widths = intervals(statistics, num_resamples, seed)
+    scores: dict[str, Any] = {}
+    undefined = {}
+    for name, each in statistics.items():
+        scores[name] = each.corpus()
+        if name in widths:
+            scores[f"{name}_ci"] = widths[name]
+        if missing := len(each.values) - each.num_defined():
+            undefined[name] = missing
+    if widths:
+        scores["num_bootstrap"] = num_resamples
+    return scores | {"num_undefined": undefined}
 
 
 def differences(

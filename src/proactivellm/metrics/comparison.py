@@ -7,16 +7,17 @@ from typing import Any
 from rich.table import Table
 
 from proactivellm.metrics.bootstrap import NUM_RESAMPLES, differences
-from proactivellm.metrics.measures import measure
+from proactivellm.metrics.measures import latency_unit, measure
+from proactivellm.metrics.points import LOWER_IS_BETTER, decimals_of
 from proactivellm.output.log import Instance
 
 Comparison = dict[str, Any]
 
 # What is compared, in this order, with the decimals of the tables.
 COMPARED = {
-    **{"BLEU": 1, "chrF": 1, "F1": 1, "EM": 1},
+    **{"BLEU": 1, "chrF": 1, "F1": 1, "EM": 1, "WER": 2, "CER": 2},
     **{"AL": 2, "LAAL": 2, "YAAL": 2, "DAL": 2, "RCO": 3, "AIL": 2, "NE": 2},
-    **{"LAAL_CA_ms": 0, "final_token_ms": 0},
+    **{"LAAL_CA_ms": 0, "final_token_ms": 0, "RTF": 3},
 }
 HEADINGS = ("A", "B", "metric", "of A", "of B", "B - A", "95% interval", "p", "instances")
 
@@ -32,11 +33,11 @@ def compare_logs(
         num_bootstrap: resamples.
 
     Returns:
-        `A`, `B` (policies), `num_instances`, `num_bootstrap`, and `metrics`: for each metric that
-        both have, `first`, `second`, `difference` (B minus A), `low` and `high` (its 95%
-        interval), `p` (two-sided, see `bootstrap.differences`) and `num_instances`: a mean is
-        taken over the instances where both have a value, and so may differ from the mean of one
-        alone.
+        `A`, `B` (policies), `num_instances`, `num_bootstrap`, `latency_unit`, and `metrics`: for
+        each metric that both have, `first`, `second`, `difference` (B minus A; of `WER` and `CER`,
+        less than 0 is better), `low` and `high` (its 95% interval), `p` (two-sided, see
+        `bootstrap.differences`) and `num_instances`: a mean is taken over the instances where both
+        have a value, and so may differ from the mean of one alone.
 
     Raises:
         ValueError: the logs are not of the same sources and references, or cannot be scored.
@@ -52,6 +53,7 @@ def compare_logs(
         "B": second[0].policy,
         "num_instances": len(first),
         "num_bootstrap": num_bootstrap,
+        "latency_unit": latency_unit(first),
         "metrics": {name: asdict(difference) for name, difference in found.items()},
     }
 
@@ -122,7 +124,7 @@ def _paired(
 
 
 def _check_same(first: Instance, second: Instance) -> None:
-    for what in ("task", "source", "reference", "answers"):
+    for what in ("task", "source_type", "source", "reference", "answers"):
         values = [getattr(first, what), getattr(second, what)]
         if values[0] != values[1]:
             shown = " and ".join(
@@ -137,7 +139,7 @@ def _check_same(first: Instance, second: Instance) -> None:
 def _rows(comparison: Comparison) -> list[list[str]]:
     rows = []
     for name, found in comparison["metrics"].items():
-        decimals = COMPARED[name]
+        decimals = decimals_of(name, COMPARED[name], comparison)
         values = [f"{found[key]:.{decimals}f}" for key in ("first", "second")]
         rows.append(
             [
@@ -153,4 +155,9 @@ def _rows(comparison: Comparison) -> list[list[str]]:
 
 def _footnote(comparisons: Sequence[Comparison]) -> str:
     resamples = " or ".join(str(n) for n in sorted({c["num_bootstrap"] for c in comparisons}))
-    return f"Paired bootstrap, {resamples} resamples; p is two-sided, not corrected for many tests."
+    note = f"Paired bootstrap, {resamples} resamples; p is two-sided, not corrected for many tests."
+    if any(c["latency_unit"] == "ms" for c in comparisons):
+        note += " Lags in ms."
+    if any(name in c["metrics"] for c in comparisons for name in LOWER_IS_BETTER):
+        note += f" {' and '.join(LOWER_IS_BETTER)}: lower is better."
+    return note

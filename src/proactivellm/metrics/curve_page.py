@@ -6,7 +6,15 @@ from typing import Any
 
 from proactivellm.metrics.figure import COLOURS
 from proactivellm.metrics.page import fill_page, html_table
-from proactivellm.metrics.points import LATENCIES, QUALITIES, choose_quality, present, with_unit
+from proactivellm.metrics.points import (
+    LATENCIES,
+    QUALITIES,
+    choose_quality,
+    decimals_of,
+    present,
+    with_direction,
+    with_unit,
+)
 
 
 def curve_page(
@@ -35,7 +43,8 @@ def curve_page(
         "latencies": latencies,
         "quality": choose_quality(scores),
         "latency": latencies[0],
-        "units": {name: with_unit(name) for name in latencies},
+        "units": {name: with_unit(name, scores) for name in latencies},
+        "directions": {name: with_direction(name) for name in qualities},
         "colours": COLOURS,
     }
     columns = [*qualities, *latencies]
@@ -48,6 +57,6 @@ def _cell(row: Mapping[str, Any], key: str) -> str:
     value, interval = row.get(key), row.get(f"{key}_ci")
     if value is None:
         return "-"
-    decimals = 0 if key.endswith("_ms") else 2
+    decimals = decimals_of(key, 0 if key.endswith("_ms") else 2, row)
     text = f"{value:.{decimals}f}"
     return text if interval is None else f"{text} ± {interval:.{decimals}f}"

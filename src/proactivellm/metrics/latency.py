@@ -120,27 +120,33 @@ def differentiable_average_lagging(delays: Sequence[float], source_length: float
 
 
 def yaal(
-    delays: Sequence[float], source_length: float, reference_length: int | None = None
+    delays: Sequence[float],
+    source_length: float,
+    reference_length: int | None = None,
+    end: float | None = None,
 ) -> float | None:
-    """YAAL (Polak et al. 2025, arXiv 2509.17349), short form: LAAL without words after the end.
+    """YAAL (Polak et al. 2025, arXiv 2509.17349): LAAL without words after the end.
 
     `1/tau sum_{i<=tau} [d_i - (i-1) |X|/max(|Y|, |Y*|)]`, tau = the last word before the first one
-    with d_i >= |X|.
+    with d_i >= the end.
 
     Args:
         delays: d_i, source read when word i was written.
         source_length: |X|, in the unit of the delays.
         reference_length: |Y*|; None takes |Y|.
+        end: None takes |X|, the short form; in the long form, LongYAAL, X is a segment of a
+            recording, and the end is that of the recording, counted from the start of X.
 
     Returns:
-        The lag in the unit of the delays; None if no word was written before the source ended.
+        The lag in the unit of the delays; None if no word was written before the end.
     """
-    if not delays or delays[0] >= source_length:
+    end = source_length if end is None else end
+    if not delays or delays[0] >= end:
         return None
     pace = source_length / max(len(delays), reference_length or 0)
     total, tau = 0.0, 0
     for i, delay in enumerate(delays):
-        if delay >= source_length:
+        if delay >= end:
             break
         total += delay - i * pace
         tau = i + 1

@@ -20,7 +20,14 @@ from proactivellm.metrics.figure import (
     shorten,
 )
 from proactivellm.metrics.labels import Label, put_labels
-from proactivellm.metrics.points import choose_quality, points_by_family, setting, with_unit
+from proactivellm.metrics.points import (
+    LOWER_IS_BETTER,
+    choose_quality,
+    points_by_family,
+    setting,
+    with_direction,
+    with_unit,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,11 +80,8 @@ def quality_latency_curve(
         ends += [labels.pop(0), *labels[-1:]]
         between += labels[:-1]
     if level:
-        best = max(level, key=lambda row: row[quality])
-        look: dict[str, Any] = {"color": FAINT, "linewidth": 1.2, "linestyle": (0, (5, 3))}
-        what = f"offline ({latency} {best[latency]:.3g})"
-        axes.axhline(best[quality], zorder=1, label=what, **look)
-    _finish_curve(figure, axes, (with_unit(latency), quality))
+        _draw_level(axes, level, latency, quality)
+    _finish_curve(figure, axes, (with_unit(latency, scores), with_direction(quality)))
     figure.draw_without_rendering()  # the layout is final now: labels look for places in it
     put_labels(axes, [*ends, *between])
     save_figure(figure, path)
@@ -172,6 +176,16 @@ def _draw_intervals(
     if any(dx + dy):
         look: dict[str, Any] = {"fmt": "none", "color": colour, "alpha": 0.45, "capsize": 2}
         axes.errorbar(x, y, yerr=dy, xerr=dx, **look)
+
+
+def _draw_level(
+    axes: "Axes", level: Sequence[Mapping[str, Any]], latency: str, quality: str
+) -> None:
+    choose = min if quality in LOWER_IS_BETTER else max
+    best = choose(level, key=lambda row: row[quality])
+    look: dict[str, Any] = {"color": FAINT, "linewidth": 1.2, "linestyle": (0, (5, 3))}
+    lag = f"{best[latency]:.{3 if best[latency] < 1000 else 6}g}"  # ms without an exponent
+    axes.axhline(best[quality], zorder=1, label=f"offline ({latency} {lag})", **look)
 
 
 def _finish_curve(figure: "Figure", axes: "Axes", headings: tuple[str, str]) -> None:

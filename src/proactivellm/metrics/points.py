@@ -5,8 +5,10 @@ from typing import Any
 
 from proactivellm.metrics.figure import shorten
 
-QUALITIES = ("BLEU", "chrF", "F1", "EM")
+QUALITIES = ("BLEU", "chrF", "F1", "EM", "WER", "CER")
+LOWER_IS_BETTER = ("WER", "CER")
 LATENCIES = ("LAAL", "AL", "YAAL", "DAL", "RCO", "AIL", "LAAL_CA_ms")
+LAGS = ("AL", "LAAL", "YAAL", "DAL", "AIL")  # in the unit of the source
 _SETTING = 22  # characters of a label at most
 
 
@@ -46,15 +48,39 @@ def points_by_family(
     return {name: sorted(rows, key=lambda row: row[latency]) for name, rows in families.items()}
 
 
-def with_unit(latency: str) -> str:
+def with_unit(latency: str, scores: Sequence[Mapping[str, Any]]) -> str:
     """Heading of a latency.
 
     Args:
         latency: key in the scores.
+        scores: what `report.score` returned.
     """
     if latency in ("RCO", "AP"):
         return f"{latency} (share of the source)"
-    return f"{latency} (ms)" if latency.endswith("_ms") else f"{latency} (source units)"
+    if latency.endswith("_ms"):
+        return f"{latency} (ms)"
+    units = {row.get("latency_unit", "source units") for row in scores}
+    return f"{latency} ({' or '.join(sorted(units)) or 'source units'})"
+
+
+def with_direction(quality: str) -> str:
+    """Heading of a quality: tells where less is more.
+
+    Args:
+        quality: key in the scores.
+    """
+    return f"{quality} (lower is better)" if quality in LOWER_IS_BETTER else quality
+
+
+def decimals_of(key: str, decimals: int, row: Mapping[str, Any]) -> int:
+    """Decimals of a number in a table: lags in ms need none.
+
+    Args:
+        key: of the number.
+        decimals: where lags are in source units.
+        row: scores of one policy.
+    """
+    return 0 if key in LAGS and row.get("latency_unit") == "ms" else decimals
 
 
 def setting(row: Mapping[str, Any]) -> str:

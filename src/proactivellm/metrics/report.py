@@ -8,9 +8,18 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from proactivellm.metrics.bootstrap import intervals
-from proactivellm.metrics.measures import degeneracy, final_token_ms, measure
+from proactivellm.metrics.bootstrap import summarise
+from proactivellm.metrics.measures import (
+    QUALITIES_OF,
+    common_policy,
+    degeneracy,
+    final_token_ms,
+    latency_unit,
+    measure,
+)
+from proactivellm.metrics.points import decimals_of
 from proactivellm.metrics.quality import signature
+from proactivellm.metrics.transcripts import NORMALISER
 from proactivellm.output.log import Instance, read_log
 
 Scores = dict[str, Any]
@@ -21,9 +30,13 @@ _COLUMNS = (
     ("chrF", "chrF", 1),
     ("F1", "F1", 1),
     ("EM", "EM", 1),
+    ("WER", "WER", 2),
+    ("CER", "CER", 2),
     ("AL", "AL", 2),
     ("LAAL", "LAAL", 2),
     ("YAAL", "YAAL", 2),
+    ("LongYAAL", "LongYAAL", 0),
+    ("LongLAAL", "LongLAAL", 0),
     ("DAL", "DAL", 2),
     ("AP", "AP", 2),
     ("RCO", "RCO", 2),
@@ -32,11 +45,12 @@ _COLUMNS = (
     ("first_token_ms_p50", "first ms", 0),
     ("final_token_ms_p50", "final ms", 0),
     ("LAAL_CA_ms", "LAAL ms", 0),
+    ("RTF", "RTF", 3),
     ("forwards", "forwards", 1),
 )
 _MARK = "†"
 # Columns whose interval the tables show; scores.json has all.
-_WITH_INTERVAL = ("BLEU", "chrF", "F1", "EM", "LAAL")
+_WITH_INTERVAL = ("BLEU", "chrF", "F1", "EM", "WER", "CER", "LAAL", "LongYAAL", "LongLAAL")
 
 
 def score(instances: Sequence[Instance], num_bootstrap: int = 0) -> Scores:
@@ -50,14 +64,16 @@ def score(instances: Sequence[Instance], num_bootstrap: int = 0) -> Scores:
         A flat dictionary, ready for JSON, with None where a metric is undefined everywhere:
         `policy`, `num_instances`;
         `BLEU`, `chrF`, `bleu_signature`, `chrf_signature` where there are references, or, of
-        answers to questions, `F1`, `EM`;
-        `AL`, `LAAL`, `YAAL`, `DAL`, `AIL`, `first_token_delay` in source units (ms in logs of
-        speech), `AP`, `RCO`, `NE`, each the mean over the instances where it is defined;
+        answers to questions, `F1`, `EM`, or, of transcripts, `WER`, `CER` (both in %, the lower
+        the better), `substitutions`, `deletions`, `insertions`, `wer_normaliser`;
+        `AL`, `LAAL`, `YAAL`, `DAL`, `AIL`, `first_token_delay` in `latency_unit` ("source units",
+        or "ms" of speech), `AP`, `RCO`, `NE`, each the mean over the instances where it is defined;
         `NE_corpus`: words taken back per word of all final texts;
         `forwards`, `tokens` (means), and in ms on the clock of `elapsed` `AL_CA_ms`, `LAAL_CA_ms`,
         `YAAL_CA_ms` (against the duration of the source), `first_token_ms` (since its begin) and
         `final_token_ms` (since its end), means, `..._p50` and `..._p90` the percentiles, where the
         log holds what they need;
+        `RTF`, the real-time factor: time of computing per time of audio, of the corpus, of speech;
         `X_ci` of each of these X: half the width of its 95% bootstrap interval, and
         `num_bootstrap`; none of a single instance;
         `num_undefined`: how many instances each mean leaves out (an empty prediction has no lag;
@@ -68,24 +84,14 @@ def score(instances: Sequence[Instance], num_bootstrap: int = 0) -> Scores:
         ValueError: there are no instances, they are of several policies or tasks, only some have a
             reference, or a reference is empty.
     """
-    policy = _common_policy(instances)
+    scores: Scores = {"policy": common_policy(instances), "num_instances": len(instances)}
     measured = measure(instances)
-    widths = intervals(measured, num_bootstrap)
-    scores: Scores = {"policy": policy, "num_instances": len(instances)}
-    if not {"BLEU", "F1"} & set(measured):
-        scores |= dict.fromkeys(("F1", "EM") if instances[0].task == "qa" else ("BLEU", "chrF"))
-    undefined = {}
-    for name, statistics in measured.items():
-        scores[name] = statistics.corpus()
-        if name in widths:
-            scores[f"{name}_ci"] = widths[name]
-        if missing := len(instances) - statistics.num_defined():
-            undefined[name] = missing
-    if widths:
-        scores["num_bootstrap"] = num_bootstrap
-    scores["num_undefined"] = undefined
+    scores["latency_unit"] = latency_unit(instances)
+    scores |= dict.fromkeys(QUALITIES_OF[instances[0].task]) | summarise(measured, num_bootstrap)
     if "BLEU" in measured:
         scores |= {"bleu_signature": signature("BLEU"), "chrf_signature": signature("chrF")}
+    if "WER" in measured:
+        scores["wer_normaliser"] = NORMALISER
     return scores | degeneracy(instances) | _percentiles(instances)
 
 
@@ -160,17 +166,6 @@ def write_scores(path: str | Path, scores: Sequence[Mapping[str, Any]]) -> None:
     Path(path).write_text(text + "\n", encoding="utf-8")
 
 
-def _common_policy(instances: Sequence[Instance]) -> str:
-    if not instances:
-        raise ValueError("there are no instances to score: the log is empty")
-    policies = sorted({instance.policy for instance in instances})
-    if len(policies) > 1:
-        raise ValueError(
-            f"the instances are of several policies ({', '.join(policies)}): keep one log for each"
-        )
-    return policies[0]
-
-
 def _percentiles(instances: Sequence[Instance]) -> Scores:
     """P50 and P90 of the times that somebody waits for; left out where the log tells none."""
     scores: Scores = {}
@@ -197,6 +192,10 @@ def _footnotes(scores: Sequence[Mapping[str, Any]]) -> list[str]:
             f"mean lag lets expect EFSW ({numbers})"
         )
     resamples = sorted({row["num_bootstrap"] for row in scores if "num_bootstrap" in row})
+    if any(row.get("latency_unit") == "ms" and "LAAL" in row for row in scores):
+        notes.append(
+            "AL, LAAL, YAAL, DAL, AIL of speech: ms of audio; LAAL ms: with the time of computing"
+        )
     if resamples:
         numbers = " or ".join(map(str, resamples))
         notes.append(f"± half the width of the 95% bootstrap interval ({numbers} resamples)")
@@ -211,6 +210,7 @@ def _cells(row: Mapping[str, Any], columns: Sequence[tuple[str, str, int]]) -> l
     cells = [f"{row['policy']} {_MARK}" if row.get("degenerate") else str(row["policy"])]
     for key, _, decimals in columns:
         value = row.get(key)
+        decimals = decimals_of(key, decimals, row)
         cell = "-" if value is None else f"{value:.{decimals}f}"
         interval = row.get(f"{key}_ci") if key in _WITH_INTERVAL else None
         cells.append(cell if interval is None else f"{cell} ± {interval:.{decimals}f}")

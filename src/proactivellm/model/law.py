@@ -79,7 +79,7 @@ def _streamed_logits(streaming: "StreamingCausalLM", ids: list[int]) -> tuple[Te
     head = streaming.prompt.target_head
     units = [[], *([token] for token in source)]
     sample = Sample(source_units=units, target_head=head, target=[first, second])
-    packed = vars(pack(sample, [g], streaming.layout))
+    packed = pack(sample, [g], streaming.layout).columns()
     batch = {key: torch.tensor([row], device=streaming.device) for key, row in packed.items()}
     mask = visibility(streaming.layout, batch, batch)
     masks = layer_masks(mask, batch["position"], batch["position"], streaming.windows)

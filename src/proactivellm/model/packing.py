@@ -6,13 +6,18 @@ Legend: S = tokens of the packed sequence, N = target tokens to predict (end of 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from proactivellm.model.layout import Group, Layout
 from proactivellm.model.masks import SHARED
 from proactivellm.schedule import Schedule
 
+if TYPE_CHECKING:
+    import numpy as np
+
 IGNORE = -100  # label of rows that predict nothing
+AUDIO_ID = -1  # in place of a token id: an embedding that is made from `features`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,21 +29,37 @@ class Sample:
             includes the text that closes the source.
         target_head: assistant prefix, at least one token.
         target: tokens to predict, end of stream included.
+        features: mel frames [T, F] that become the embeddings of the ids AUDIO_ID, if there are.
+        transcribed: whether the target says what `features` sound like.
     """
 
     source_units: Sequence[Sequence[int]]
     target_head: Sequence[int]
     target: Sequence[int]
+    features: "np.ndarray | None" = None
+    transcribed: bool = False
 
     @property
     def num_units(self) -> int:
         """M, the prompt not counted."""
         return len(self.source_units) - 1
 
+    def with_features(self, mel_TF: "np.ndarray", transcribed: bool) -> "Sample":
+        """The same sample, with the frames that its ids AUDIO_ID stand for.
+
+        Args:
+            mel_TF: mel frames.
+            transcribed: whether the target says what they sound like.
+        """
+        return replace(self, features=mel_TF, transcribed=transcribed)
+
 
 @dataclass(kw_only=True)
 class Packed:
-    """Parallel lists over S tokens; `label` is IGNORE where nothing is predicted."""
+    """Parallel lists over S tokens; `label` is IGNORE where nothing is predicted.
+
+    `features` and `transcribed` are those of the sample.
+    """
 
     input_ids: list[int] = field(default_factory=list)
     group: list[int] = field(default_factory=list)
@@ -46,6 +67,12 @@ class Packed:
     view: list[int] = field(default_factory=list)
     position: list[int] = field(default_factory=list)
     label: list[int] = field(default_factory=list)
+    features: "np.ndarray | None" = None
+    transcribed: bool = False
+
+    def columns(self) -> dict[str, list[int]]:
+        """The parallel lists by name."""
+        return {name: values for name, values in vars(self).items() if isinstance(values, list)}
 
 
 def arrival_stamp(group: Group, units: int, order: int) -> int:
@@ -81,7 +108,7 @@ def pack(sample: Sample, schedules: Sequence[Schedule], layout: Layout) -> Packe
     """
     if not sample.target_head:
         raise ValueError("the target group needs at least one head token (assistant prefix or BOS)")
-    packed = Packed()
+    packed = Packed(features=sample.features, transcribed=sample.transcribed)
     if layout.shares_source:
         _append_source(packed, sample, layout, SHARED)
     for view, g in enumerate(schedules):

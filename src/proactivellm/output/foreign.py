@@ -72,6 +72,8 @@ def from_simuleval(record: Mapping[str, Any]) -> Record:
     ours["source"] = source.rstrip("\r\n") if isinstance(source, str) else source
     if "delays" in record:
         ours.setdefault("token_delays", record["delays"])
+    if is_speech:
+        ours["source_type"] = "speech"
     if is_speech and "source_length" in record:
         ours.setdefault("source_ms", record["source_length"])
         elapsed = record.get("elapsed")
@@ -88,9 +90,9 @@ def from_simulstream(lines: Iterable[tuple[str, Mapping[str, Any]]]) -> list[tup
     seconds. The source is `wav_name`; its length is the audio processed at the end, in ms. The
     delay of a word is the audio processed when it got its final form; elapsed is that and the
     computation of its chunk, as simulstream has it (a chunk that comes late does not delay the
-    next). Where tokens were deleted, the texts that were shown become `revisions`. There is no
-    reference. Tokens become text as those of SentencePiece ("▁" begins a word), of byte-level BPE
-    ("Ġ" does), or else as words, by whichever sign occurs in the log.
+    next). The time of computing is that of all chunks. Where tokens were deleted, the texts that
+    were shown become `revisions`. There is no reference. Tokens become text as those of
+    SentencePiece ("▁" begins a word), of byte-level BPE ("Ġ" does), or else as words, by the sign.
 
     Args:
         lines: place (file and line) and content of each line.
@@ -183,6 +185,8 @@ class _Recording(NamedTuple):
             "first_token_ms": times[0][1] if times else None,
             "source_ms": read_ms,
             "revisions": texts if is_revised else None,
+            "source_type": "speech",
+            "compute_ms": 1000.0 * sum(chunk.computation_time for _, chunk in self.chunks),
         }
 
 

@@ -19,7 +19,8 @@ from proactivellm.output.foreign import from_simuleval, from_simulstream, tool_o
 
 VERSION = 1
 LOG_FILE = "instances.log"  # the name SimulEval looks for
-Task = Literal["translation", "qa"]
+Task = Literal["translation", "qa", "asr"]
+SourceType = Literal["text", "speech"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,18 +30,18 @@ class Instance:
     Attributes:
         version: format of the log; 1.
         index: place of the source in its file, from 0.
-        source: the source text (or the name of the recording).
-        source_length: source units in the stream; ms in logs of speech from other tools, as are
-            the delays.
+        source: the source text; of speech, the recording.
+        source_length: source units in the stream; of speech, its duration in ms.
         prediction: the whole target text; its words are what `str.split()` gives.
         prediction_length: words of the prediction.
         reference: the wanted target; None if there is none (SimulEval then scores latency against
             the length of the prediction, as is done here).
-        delays: for each target word, source units read when it was written.
+        delays: for each target word, source units read when it was written; of speech, ms of audio:
+            the end of the last unit read, `source_length` once the end of the source was read.
         elapsed: for each target word, ms from the start of the stream until it was written, on a
             clock where listening (at a stated arrival rate) and computing overlap.
         token_delays: the schedule g: for each target token, the end-of-stream token included,
-            source units read when it was predicted.
+            source units read when it was predicted; ms of audio, likewise, of speech.
         policy: canonical spec of the policy.
         forwards: forward passes of the model; None if not recorded.
         tokens: tokens that went through the model; None if not recorded.
@@ -51,8 +52,11 @@ class Instance:
         dropped_units: source units that had left the window at the end.
         dropped_tokens: target tokens that had left the window at the end.
         revisions: every text that was shown, oldest first, for policies that take words back.
-        task: "translation", or "qa": the prediction answers a question about the source.
+        task: "translation"; "qa": the prediction answers a question about the source; "asr": it is
+            a transcript.
         answers: every accepted answer of a "qa" instance; None stands for the reference alone.
+        source_type: "text" or "speech"; the unit of `source_length`, `delays` and `token_delays`.
+        compute_ms: time spent in computing (encoder and model); None if not recorded.
 
     Raises:
         ValueError: the version is not supported, or delays, elapsed times and words differ in
@@ -79,6 +83,8 @@ class Instance:
     revisions: list[str] | None = None
     task: Task = "translation"
     answers: list[str] | None = None
+    source_type: SourceType = "text"
+    compute_ms: float | None = None
 
     def __post_init__(self) -> None:
         if self.version != VERSION:
@@ -114,8 +120,8 @@ def write_instance(file: TextIO, instance: Instance) -> None:
     Args:
         file: text file open for writing with `encoding="utf-8"`.
         instance: what to write. Optional fields that have their default (None, nothing dropped,
-            translation) are left out, except the reference: SimulEval takes an absent one for a
-            reference of one word.
+            translation, text) are left out, except the reference: SimulEval takes an absent one
+            for a reference of one word.
 
     Raises:
         ValueError: a number is not finite.

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from proactivellm.config import Strict
 from proactivellm.tasks.item import Item
 from proactivellm.tasks.lookup import LEVELS, draw
+from proactivellm.tasks.speech import read_manifest
 from proactivellm.tasks.squad import read_squad
 from proactivellm.tasks.translation import read_parallel, read_tsv
 
@@ -15,12 +16,13 @@ _KEYS = {  # what names the data: what may stand beside it
     "tsv": {"source_column", "target_column", "source_characters", "skip", "limit"},
     "source": {"target", "source_characters", "skip", "limit"},
     "squad": {"unanswerable", "skip", "limit"},
+    "manifest": {"skip", "limit"},
     "lookup": {"count", "seed"},
 }
 
 
 class DataSource(Strict):
-    """Pairs from one TSV file or two parallel text files, questions from a file, or generated ones.
+    """Pairs from a TSV file or two text files, questions, recordings, or generated questions.
 
     Attributes:
         tsv: file with both sides in columns; as all files here, it may be `.gz`.
@@ -29,6 +31,7 @@ class DataSource(Strict):
         source: text file, one source a line.
         target: text file, one target a line.
         squad: file of questions in SQuAD format.
+        manifest: file of recordings with their texts, see `tasks.speech`.
         unanswerable: whether the questions of `squad` without an answer are kept ("unknown").
         source_characters: a source unit is a character, for languages without spaces.
         skip: leave out the first instances of the files.
@@ -45,6 +48,7 @@ class DataSource(Strict):
     source: str | None = None
     target: str | None = None
     squad: str | None = None
+    manifest: str | None = None
     unanswerable: bool = True
     source_characters: bool = False
     skip: int = Field(default=0, ge=0)
@@ -59,13 +63,15 @@ class DataSource(Strict):
         return [self.lookup] if isinstance(self.lookup, str) else self.lookup or []
 
     @model_validator(mode="after")
-    def _is_one_of_four(self) -> Self:
+    def _is_one_kind(self) -> Self:
         given = {key for key in self.model_fields_set if getattr(self, key) is not None}
         kinds = [kind for kind in _KEYS if kind in given]
         if len(kinds) > 1:
             raise ValueError(f"give either {_either(kinds)}, not both")
         if not kinds or (kinds == ["source"] and not self.target):
-            raise ValueError("give `tsv`, both `source` and `target`, `squad`, or `lookup`")
+            raise ValueError(
+                "give `tsv`, both `source` and `target`, `squad`, `manifest`, or `lookup`"
+            )
         for key in sorted(given - _KEYS[kinds[0]] - set(kinds)):
             raise ValueError(f"`{key}` does not belong to `{kinds[0]}`: leave it out")
         if kinds == ["lookup"]:
@@ -99,6 +105,8 @@ def read_items(data: DataSource, split: str = "train") -> list[Item]:
         return [question.item for question in draw(data.levels, data.count, data.seed, split)]
     if data.squad is not None:
         items = read_squad(data.squad, data.unanswerable)
+    elif data.manifest is not None:
+        items = read_manifest(data.manifest)
     elif data.tsv is not None:
         items = read_tsv(data.tsv, data.source_column, data.target_column)
     else:

@@ -7,11 +7,15 @@ class Item(NamedTuple):
     """One instance of a task.
 
     Attributes:
-        source: text of the stream, on one line.
+        source: text of the stream, on one line; of a recording, what is read before it.
         target: what is to be written, on one line.
         answers: all that is accepted instead; empty = only the target.
+        audio: files of the recording that is the source, joined; empty = the source is text.
+        duration_s: of the recording, where it is known.
     """
 
     source: str
     target: str
     answers: tuple[str, ...] = ()
+    audio: tuple[str, ...] = ()
+    duration_s: float | None = None

@@ -20,6 +20,7 @@ from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.model.law import check_law
 from proactivellm.model.loading import bundled_models, load, load_tokenizer
 from proactivellm.model.prompt import Prompt, StreamSettings, chat_prompt, load_settings
+from proactivellm.speech.front_end import SpeechFrontEnd, load_front_end, new_front_end
 from proactivellm.tasks.data import texts
 from proactivellm.tasks.item import Item
 from proactivellm.train.attention import PACKED_ATTENTION, register
@@ -169,6 +170,34 @@ def new_model(backbone: Backbone, tokenizer: PreTrainedTokenizerBase) -> PreTrai
         return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     except (ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:
         raise ValueError(f"backbone.config does not fit: {' '.join(str(error).split())}") from None
+
+
+def make_front_end(recipe: Recipe, model: PreTrainedModel) -> SpeechFrontEnd:
+    """The front end for speech: that of a model folder, or a new one.
+
+    Args:
+        recipe: has `[speech]`.
+        model: the causal LM it is made for.
+
+    Returns:
+        The front end in fp32, with the attention that training uses.
+
+    Raises:
+        ValueError: if it cannot be loaded, or the configuration does not fit.
+    """
+    speech, width = recipe.speech, model.config.get_text_config().hidden_size
+    assert speech is not None
+    if speech.pretrained:
+        folder = bundled_models().get(speech.pretrained, speech.pretrained)
+        front_end = load_front_end(folder, width)
+    else:
+        try:
+            front_end = new_front_end(speech.encoder, speech.features, speech.units, width)
+        except (StrictDataclassError, ValueError, TypeError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"[speech] does not fit: {reason}") from None
+    front_end.encoder.tower.set_attn_implementation(PACKED_ATTENTION)
+    return front_end.train()
 
 
 def add_adapters(model: PreTrainedModel, lora: Lora) -> PreTrainedModel:

@@ -17,6 +17,7 @@ from proactivellm.model.prompt import PromptIds
 from proactivellm.output.detokenize import word_starts
 from proactivellm.schedule import Schedule
 from proactivellm.tasks.item import Item
+from proactivellm.train.recordings import Recordings
 from proactivellm.units.text import TextSegmenter
 
 
@@ -80,18 +81,22 @@ class SampleEncoder:
         self.segmenter = TextSegmenter(tokenizer)
         self.starts = word_starts(tokenizer)
 
-    def encode(self, source: str, target: str) -> Sample:
+    def encode(
+        self, source: str, target: str, further_units: Sequence[Sequence[int]] = ()
+    ) -> Sample:
         """Token ids of one instance.
 
         Args:
             source: source text, at least one word.
             target: target text.
+            further_units: ids of source units that follow those of the text.
 
         Returns:
             The sample; its last unit includes the prompt's source tail.
         """
+        units = [list(ids) for ids in self.segmenter.word_token_ids(source.split())]
         # A source of which the tokenizer keeps nothing is one empty unit: it must not end the run.
-        units = [list(ids) for ids in self.segmenter.word_token_ids(source.split())] or [[]]
+        units = [*units, *map(list, further_units)] or [[]]
         units[-1] += self.prompt.source_tail
         ids = self.tokenizer.encode(target, add_special_tokens=False, split_special_tokens=True)
         return Sample(
@@ -115,6 +120,41 @@ class SampleEncoder:
             index += bool(self.starts[token]) or index < 0
             words.append(index)
         return words
+
+
+class InstanceEncoder:
+    """Instances of any kind -> `Sample`.
+
+    Args:
+        text: tokenises.
+        recordings: for instances with audio; None = there are none.
+    """
+
+    def __init__(self, text: SampleEncoder, recordings: Recordings | None = None) -> None:
+        self.text = text
+        self.recordings = recordings
+
+    def join(self, items: Sequence[Item], rng: np.random.Generator | None = None) -> Sample:
+        """One sample of several instances, one after the other; texts and recordings do not mix.
+
+        Args:
+            items: at least one; those that are of another kind than the first are left out.
+            rng: of the augmentation of recordings; None = none.
+
+        Returns:
+            The sample.
+
+        Raises:
+            ValueError: if there is audio, and the model has no front end for it.
+        """
+        if not items[0].audio:
+            chosen = [item for item in items if not item.audio]
+            return self.text.encode(
+                " ".join(item.source for item in chosen), " ".join(item.target for item in chosen)
+            )
+        if self.recordings is None:
+            raise ValueError("there are recordings among the instances: give the recipe [speech]")
+        return self.recordings.encode([item for item in items if item.audio], self.text, rng)
 
 
 def sampled_schedule(
@@ -144,7 +184,7 @@ def sampled_schedule(
 
 
 def concatenation_plan(
-    lengths: Sequence[int], concat: tuple[int, int], epochs: int, batch_size: int, seed: int
+    lengths: Sequence[float], concat: tuple[int, int], epochs: int, batch_size: int, seed: int
 ) -> list[tuple[int, ...]]:
     """Which instances make up each sample, in training order.
 
@@ -175,7 +215,7 @@ def concatenation_plan(
         ]
         block = 50 * batch_size
         for start in range(0, len(samples), block):
-            chunk = sorted(samples[start : start + block], key=lambda s: int(size[list(s)].sum()))
+            chunk = sorted(samples[start : start + block], key=lambda s: float(size[list(s)].sum()))
             batches = [chunk[i : i + batch_size] for i in range(0, len(chunk), batch_size)]
             full = [batch for batch in batches if len(batch) == batch_size]
             rng.shuffle(full)  # type: ignore[arg-type]
@@ -189,7 +229,7 @@ class PackedDataset(Dataset[Packed]):
     Args:
         items: of the task.
         plan: instance indices per sample.
-        encoder: text -> ids.
+        encoder: instances -> samples.
         views: schedules to draw.
         layout: layout of the packed sequence.
         seed: of the schedules.
@@ -199,7 +239,7 @@ class PackedDataset(Dataset[Packed]):
         self,
         items: Sequence[Item],
         plan: Sequence[tuple[int, ...]],
-        encoder: SampleEncoder,
+        encoder: InstanceEncoder,
         views: ViewPlan,
         layout: Layout,
         seed: int,
@@ -215,12 +255,9 @@ class PackedDataset(Dataset[Packed]):
         return len(self.plan)
 
     def __getitem__(self, index: int) -> Packed:
-        chosen = [self.items[i] for i in self.plan[index]]
-        sample = self.encoder.encode(
-            " ".join(item.source for item in chosen), " ".join(item.target for item in chosen)
-        )
         rng = np.random.default_rng([self.seed, index])
+        sample = self.encoder.join([self.items[i] for i in self.plan[index]], rng)
         g = [schedule.offline(sample.num_units, len(sample.target))] if self.views.full else []
         for _ in range(self.views.num_partial):
-            g.append(sampled_schedule(sample, self.encoder, self.views, rng))
+            g.append(sampled_schedule(sample, self.encoder.text, self.views, rng))
         return pack(sample, g, self.layout)

@@ -4,15 +4,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from proactivellm.audio.gate import GateSettings
 from proactivellm.config import Strict
 from proactivellm.model.prompt import Prompt, StreamSettings
+from proactivellm.speech.front_end import SpeechSettings
 from proactivellm.tasks.data import DataSource
-
-
-def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
-    if bounds[0] > bounds[1]:
-        raise ValueError(f"the lower bound {bounds[0]} is above the upper bound {bounds[1]}")
-    return bounds
+from proactivellm.train.recordings import Augmentation, ordered
 
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -22,17 +19,17 @@ Natural = Annotated[int, Field(ge=0)]
 
 
 class Data(Strict):
-    """Training and validation instances: pairs, or questions with their answers.
+    """Training and validation instances: pairs, questions with their answers, recordings.
 
     Attributes:
-        train: instances to learn from.
+        train: instances to learn from; several sources are mixed.
         valid: instances to watch; never learnt from.
         concat: least and most instances joined into one sample.
     """
 
-    train: DataSource
+    train: DataSource | list[DataSource]
     valid: DataSource | None = None
-    concat: Annotated[tuple[Count, Count], AfterValidator(_ordered)] = (1, 1)
+    concat: Annotated[tuple[Count, Count], AfterValidator(ordered)] = (1, 1)
 
 
 class Backbone(Strict):
@@ -57,6 +54,28 @@ class Backbone(Strict):
         if self.pretrained is not None and self.model_fields_set & {"config", "vocab_size"}:
             raise ValueError("`config` and `vocab_size` are for `model_type`: leave them out")
         return self
+
+
+class Speech(Strict):
+    """The front end of a model that listens; see `speech.front_end`.
+
+    Attributes:
+        pretrained: model folder or hub id whose encoder is taken; its `speech/` if it has one.
+        encoder: configuration of an encoder from scratch (keyword arguments of WhisperConfig).
+        features: of the extractor (keyword arguments of WhisperFeatureExtractor).
+        units: how encoder outputs become source units.
+        gate: cuts silence off before and after speech, as it does while streaming.
+        augment: what is done to recordings.
+        ctc_weight: weight of a CTC loss on the encoder, whose head is not kept.
+    """
+
+    pretrained: str | None = None
+    encoder: dict[str, Any] = Field(default_factory=dict)
+    features: dict[str, Any] = Field(default_factory=dict)
+    units: SpeechSettings = SpeechSettings()
+    gate: GateSettings | None = None
+    augment: Augmentation = Augmentation()
+    ctc_weight: Weight = 0.0
 
 
 class Lora(Strict):
@@ -101,8 +120,8 @@ class ObjectiveRecipe(Strict):
     rows_per_chunk: Count = 4096
     num_partial: Natural = 1
     profile: Literal["multinomial", "uniform", "wait-k"] = "multinomial"
-    first_share: Annotated[tuple[Share, Share], AfterValidator(_ordered)] = (0.0, 1.0)
-    wait_k: Annotated[tuple[Count, Count], AfterValidator(_ordered)] = (1, 9)
+    first_share: Annotated[tuple[Share, Share], AfterValidator(ordered)] = (0.0, 1.0)
+    wait_k: Annotated[tuple[Count, Count], AfterValidator(ordered)] = (1, 9)
 
     @model_validator(mode="after")
     def _has_what_it_weighs(self) -> Self:
@@ -177,6 +196,7 @@ class Recipe(Strict):
         instruction: text before the source in the chat template's user turn.
         objective: losses and schedules.
         optimisation: optimiser.
+        speech: front end, for a model that listens.
         lora: adapters; full training if left out.
         output: checkpoints and saving.
     """
@@ -187,6 +207,7 @@ class Recipe(Strict):
     instruction: str = ""
     objective: ObjectiveRecipe = ObjectiveRecipe()
     optimisation: Optimisation = Optimisation()
+    speech: Speech | None = None
     lora: Lora | None = None
     output: Output = Output()
 

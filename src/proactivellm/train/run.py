@@ -8,13 +8,23 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
+from proactivellm.model.layout import Layout
 from proactivellm.model.prompt import StreamSettings, encode_prompt
+from proactivellm.speech.front_end import SpeechFrontEnd
 from proactivellm.tasks.data import read_items
 from proactivellm.tasks.item import Item
-from proactivellm.train.build import make_backbone, make_settings
-from proactivellm.train.data import PackedDataset, SampleEncoder, ViewPlan, concatenation_plan
+from proactivellm.train.build import make_backbone, make_front_end, make_settings
+from proactivellm.train.data import (
+    InstanceEncoder,
+    PackedDataset,
+    SampleEncoder,
+    ViewPlan,
+    concatenation_plan,
+)
+from proactivellm.train.listening import ListeningObjective
 from proactivellm.train.losses import Objective
 from proactivellm.train.recipe import Recipe
+from proactivellm.train.recordings import Recordings
 from proactivellm.train.trainer import StreamingTrainer, last_checkpoint, make_arguments
 from proactivellm.train.views import StreamingObjective
 
@@ -40,7 +50,8 @@ def train(recipe: Recipe, out: str | Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     checkpoint = last_checkpoint(out)
     set_seed(recipe.optimisation.seed)
-    items = read_items(recipe.data.train)
+    sources = recipe.data.train if isinstance(recipe.data.train, list) else [recipe.data.train]
+    items = [item for source in sources for item in read_items(source)]
     valid = read_items(recipe.data.valid, "valid") if recipe.data.valid else []
     if recipe.data.valid and not valid:
         raise ValueError("[data.valid] holds no pair with text on both sides")
@@ -72,9 +83,11 @@ def make_trainer(
     items, valid = data
     model, tokenizer, settings = parts
     wish, optimisation = recipe.objective, recipe.optimisation
-    encoder = SampleEncoder(
+    text = SampleEncoder(
         tokenizer, encode_prompt(tokenizer, settings.prompt), tokenizer.eos_token_id
     )
+    front_end = make_front_end(recipe, model) if recipe.speech else None
+    encoder = InstanceEncoder(text, make_recordings(recipe, front_end) if front_end else None)
     objective = Objective(**wish.model_dump(include=set(Objective.__dataclass_fields__)))
     views = ViewPlan(
         full=objective.needs_full,
@@ -83,7 +96,7 @@ def make_trainer(
         **wish.model_dump(include=set(ViewPlan.__dataclass_fields__)),
     )
     plan = concatenation_plan(
-        [len(item.source) + 2 * len(item.target) for item in items],
+        [_length(item) for item in items],
         recipe.data.concat,
         optimisation.epochs,
         optimisation.batch_size * optimisation.gradient_accumulation,
@@ -95,13 +108,59 @@ def make_trainer(
     return StreamingTrainer(
         settings=settings,
         tokenizer=tokenizer,
-        valid=[encoder.encode(item.source, item.target) for item in valid],
-        encoder=encoder,
-        model=StreamingObjective(model, layout, objective),
+        valid=[encoder.join([item]) for item in valid],
+        encoder=text,
+        model=make_objective(recipe, (model, tokenizer, front_end), layout, objective),
         args=make_arguments(trainer_arguments(recipe), str(out)),
         train_dataset=PackedDataset(items, plan, encoder, views, layout, optimisation.seed),
         eval_dataset=valid or None,
     )
+
+
+def make_recordings(recipe: Recipe, front_end: SpeechFrontEnd) -> Recordings:
+    """Samples from audio, as the recipe wants them.
+
+    Args:
+        recipe: has `[speech]`.
+        front_end: makes the features.
+
+    Returns:
+        What encodes recordings.
+    """
+    assert recipe.speech is not None
+    return Recordings(front_end, recipe.speech.augment, recipe.speech.gate)
+
+
+def make_objective(
+    recipe: Recipe,
+    parts: tuple[PreTrainedModel, PreTrainedTokenizerBase, SpeechFrontEnd | None],
+    layout: Layout,
+    objective: Objective,
+) -> StreamingObjective:
+    """What is trained: the LM alone, or with its front end.
+
+    Args:
+        recipe: may have `[speech]`.
+        parts: model, tokenizer, front end or None.
+        layout: of the packed sequences.
+        objective: loss weights.
+
+    Returns:
+        The module.
+    """
+    model, tokenizer, front_end = parts
+    if recipe.speech is None or front_end is None:
+        return StreamingObjective(model, layout, objective)
+    weight, blank = recipe.speech.ctc_weight, tokenizer.pad_token_id
+    if weight and blank is None:
+        raise ValueError("speech.ctc_weight needs a tokenizer with a pad token, CTC's blank")
+    return ListeningObjective(model, layout, objective, front_end, weight, blank or 0)
+
+
+def _length(item: Item) -> float:
+    """How long an instance is, in any unit, so that those of a batch are alike."""
+    heard = 25.0 * (item.duration_s or 0.0)
+    return heard + len(item.source) + 2 * len(item.target)
 
 
 def trainer_arguments(recipe: Recipe) -> dict[str, Any]:
@@ -144,7 +203,10 @@ def save_model(trainer: StreamingTrainer, out: Path, dtype: str) -> None:
         out: the folder.
         dtype: of the saved weights.
     """
-    model = trainer.accelerator.unwrap_model(trainer.model).model
+    objective = trainer.accelerator.unwrap_model(trainer.model)
+    model = objective.model
+    if isinstance(objective, ListeningObjective):
+        objective.front_end.save(out, getattr(torch, dtype))
     if hasattr(model, "merge_and_unload"):
         model = model.merge_and_unload()
     model.to(getattr(torch, dtype)).save_pretrained(out)

@@ -15,9 +15,8 @@ from proactivellm.model.packing import Sample, pack
 from proactivellm.model.prompt import StreamSettings
 from proactivellm.schedule import Schedule, expand, offline, wait_k
 from proactivellm.train.data import SampleEncoder
-from proactivellm.train.views import StreamingObjective, collate, packed_hidden, view_rows
-
-PARTS = ("loss_batch", "loss_mslm", "kl")
+from proactivellm.train.listening import ListeningObjective
+from proactivellm.train.views import StreamingObjective, collate, view_rows
 
 
 def evaluation_schedules(sample: Sample, encoder: SampleEncoder) -> dict[str, Schedule]:
@@ -81,7 +80,8 @@ class StreamingTrainer(Trainer):
         """Add the mean of each loss part since the last line."""
         if "loss" in logs and self.parts:
             means = torch.stack(self.parts).mean(0).tolist()
-            logs |= {name: round(value, 4) for name, value in zip(PARTS, means, strict=True)}
+            names = self.accelerator.unwrap_model(self.model).part_names
+            logs |= {name: round(value, 4) for name, value in zip(names, means, strict=True)}
             self.parts.clear()
         super().log(logs, start_time)
 
@@ -124,7 +124,7 @@ class StreamingTrainer(Trainer):
         """Sums of [negative log-likelihood, hits, rows] per view: [W, 3]."""
         size = objective.objective.rows_per_chunk
         with self.compute_loss_context_manager():
-            hidden = packed_hidden(objective.model, batch, objective.layout)
+            hidden = objective.hidden(batch)
             hidden_WRD, label_R = view_rows(hidden, batch)
             scores = hidden.new_zeros(len(hidden_WRD), 3, dtype=torch.float32)
             for view, hidden_RD in enumerate(hidden_WRD):
@@ -146,6 +146,9 @@ class StreamingTrainer(Trainer):
         model.save_pretrained(folder, state_dict=weights)
         self.tokenizer.save_pretrained(folder)
         self.settings.save(folder)
+        objective = self.accelerator.unwrap_model(self.model)
+        if isinstance(objective, ListeningObjective):
+            objective.save(folder, torch.float32)
         torch.save(self.args, Path(folder) / "training_args.bin")
 
     def _load_from_checkpoint(
@@ -153,6 +156,8 @@ class StreamingTrainer(Trainer):
     ) -> None:
         objective = self.accelerator.unwrap_model(model or self.model)
         load_weights(objective.model, resume_from_checkpoint)
+        if isinstance(objective, ListeningObjective):
+            objective.load(resume_from_checkpoint)
 
 
 def last_checkpoint(folder: Path) -> str | None:

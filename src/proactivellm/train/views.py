@@ -4,8 +4,8 @@ Legend: B = batch, S = tokens of the packed sequence, R = target rows, D = model
 """
 
 from collections.abc import Sequence
-from dataclasses import fields
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -17,6 +17,7 @@ from proactivellm.model.packing import IGNORE, Packed
 from proactivellm.train.attention import visible_blocks
 from proactivellm.train.losses import Objective, combine, view_losses
 
+PARTS = ("loss_batch", "loss_mslm", "kl")
 PAD = {"input_ids": 0, "group": 0, "arrival": 0, "view": PADDING, "position": 0, "label": IGNORE}
 
 
@@ -27,24 +28,49 @@ def collate(batch: Sequence[Packed]) -> dict[str, Tensor]:
         batch: B packed samples.
 
     Returns:
-        int64 tensors [B, S] named as the fields of `Packed`.
+        int64 tensors [B, S] named as the fields of `Packed`; where there are recordings, also
+        `mel` [A, T, F], `num_frames`, `transcribed` and `mel_rows` (place in the batch) [A] of the
+        A samples that have one.
     """
     length = max(len(packed.input_ids) for packed in batch)
     tensors = {}
-    for field in fields(Packed):
-        rows = [getattr(packed, field.name) for packed in batch]
-        pad = PAD[field.name]
-        tensors[field.name] = torch.tensor([row + [pad] * (length - len(row)) for row in rows])
-    return tensors
+    for name, pad in PAD.items():
+        rows = [getattr(packed, name) for packed in batch]
+        tensors[name] = torch.tensor([row + [pad] * (length - len(row)) for row in rows])
+    return tensors | _collate_features(batch)
 
 
-def packed_hidden(model: PreTrainedModel, batch: dict[str, Tensor], layout: Layout) -> Tensor:
+def _collate_features(batch: Sequence[Packed]) -> dict[str, Tensor]:
+    """Mel frames padded on the right with zeros, of the samples that have any."""
+    rows = [row for row, packed in enumerate(batch) if packed.features is not None]
+    features = [packed.features for packed in batch if packed.features is not None]
+    if not features:
+        return {}
+    num_frames = [len(mel_TF) for mel_TF in features]
+    mel_ATF = np.zeros((len(features), max(num_frames), features[0].shape[1]), np.float32)
+    for row, mel_TF in zip(mel_ATF, features, strict=True):
+        row[: len(mel_TF)] = mel_TF
+    return {
+        "mel": torch.from_numpy(mel_ATF),
+        "num_frames": torch.tensor(num_frames),
+        "transcribed": torch.tensor([batch[row].transcribed for row in rows]),
+        "mel_rows": torch.tensor(rows),
+    }
+
+
+def packed_hidden(
+    model: PreTrainedModel,
+    batch: dict[str, Tensor],
+    layout: Layout,
+    embeddings_BSD: Tensor | None = None,
+) -> Tensor:
     """One forward over packed sequences under the layout's block mask.
 
     Args:
         model: a causal LM.
         batch: from `collate`.
         layout: decides who sees whom.
+        embeddings_BSD: input embeddings, where they are not those of the ids.
 
     Returns:
         hidden states [B, S, D].
@@ -52,7 +78,8 @@ def packed_hidden(model: PreTrainedModel, batch: dict[str, Tensor], layout: Layo
     position_BS = batch["position"]
     mask = visibility(layout, batch, batch)
     masks = layer_masks(mask, position_BS, position_BS, layer_windows(model.config))
-    embeddings_BSD = model.get_input_embeddings()(batch["input_ids"])
+    if embeddings_BSD is None:
+        embeddings_BSD = model.get_input_embeddings()(batch["input_ids"])
     # Taken up by `packed_attention`, and by no other attention function.
     kwargs = {"use_cache": False, "blocks": visible_blocks(mask)}
     return hidden_states(model, embeddings_BSD, position_BS, masks, **kwargs)
@@ -90,16 +117,34 @@ class StreamingObjective(nn.Module):
         self.layout = layout
         self.objective = objective
 
-    def losses(self, batch: dict[str, Tensor]) -> Tensor:
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """What the parts of the loss are called."""
+        return PARTS
+
+    def hidden(self, batch: dict[str, Tensor]) -> Tensor:
+        """Hidden states of packed sequences.
+
+        Args:
+            batch: from `collate`.
+
+        Returns:
+            [B, S, D].
+        """
+        return packed_hidden(self.model, batch, self.layout)
+
+    def losses(self, batch: dict[str, Tensor], hidden_BSD: Tensor | None = None) -> Tensor:
         """L_batch, L_MSLM and KL of a batch.
 
         Args:
             batch: from `collate`; view 0 is the full one.
+            hidden_BSD: its hidden states, if they are known.
 
         Returns:
             [3], nats per target token.
         """
-        hidden_WRD, label_R = view_rows(packed_hidden(self.model, batch, self.layout), batch)
+        hidden_BSD = self.hidden(batch) if hidden_BSD is None else hidden_BSD
+        hidden_WRD, label_R = view_rows(hidden_BSD, batch)
         return view_losses(
             lambda hidden_RD: project(self.model, hidden_RD), hidden_WRD, label_R, self.objective
         )
@@ -111,7 +156,7 @@ class StreamingObjective(nn.Module):
             **batch: the tensors of `collate`.
 
         Returns:
-            `loss` (scalar) and `parts` ([3], detached).
+            `loss` (scalar) and `parts` (detached), in the order of `part_names`.
         """
         losses = self.losses(batch)
         return {"loss": combine(losses, self.objective), "parts": losses.detach()}

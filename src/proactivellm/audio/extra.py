@@ -1,0 +1,24 @@
+"""The packages of the extras `speech` and `microphone`, or the way to get them."""
+
+import importlib
+from typing import Any
+
+
+def needed(name: str, extra: str = "speech") -> Any:
+    """Imports a package that only an extra installs.
+
+    Args:
+        name: the package, as it is imported.
+        extra: the extra it belongs to.
+
+    Returns:
+        The package.
+
+    Raises:
+        ValueError: it is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError:
+        remedy = f"pip install 'proactivellm[{extra}]'"
+        raise ValueError(f"audio needs {name}, which is not installed: {remedy}") from None

@@ -1,0 +1,182 @@
+"""Long recordings: their words are given back to reference segments, and scored by segment.
+
+The resegmentation is OmniSTEval's SoftSegmenter (Polak et al. 2025, arXiv 2509.17349): words of the
+log and of the references are aligned by the similarity of their characters, in order. Needs the
+extra `longform` (omnisteval).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from typing import Any, NamedTuple
+
+from proactivellm.metrics import latency
+from proactivellm.metrics.bootstrap import Statistics, mean, summarise
+from proactivellm.metrics.measures import (
+    common_policy,
+    measure_quality,
+    measure_real_time,
+    reference_words,
+)
+from proactivellm.metrics.segments import Segment, match_recordings
+from proactivellm.output.log import Instance
+
+# The alignment keeps 16 to 40 bytes for each pair of a word written and a word of the references.
+_MOST_CELLS = 40_000_000
+
+
+class Resegmented(NamedTuple):
+    """A segment with the words that were given to it.
+
+    Attributes:
+        instance: as a log has it; `source_length` is the duration in ms, `delays` and `elapsed`
+            are ms since the segment began, less than 0 for a word that came before.
+        end_ms: when the last segment of the recording ends, since this one began.
+    """
+
+    instance: Instance
+    end_ms: float
+
+
+def resegment(instances: Sequence[Instance], segments: Sequence[Segment]) -> list[Resegmented]:
+    """Gives each word of the recordings to a reference segment.
+
+    Args:
+        instances: the log of one policy, an instance per recording, of speech.
+        segments: of all these recordings, in any order.
+
+    Returns:
+        One for each segment, by recording in the order of the log, then by start.
+
+    Raises:
+        ValueError: the log is not of speech, or a recording lacks segments, is not in the log, is
+            there twice or is too long to be aligned, or omnisteval is not installed.
+    """
+    try:
+        import omnisteval
+    except ImportError:
+        raise ValueError(
+            "scores of long recordings need omnisteval, which is not installed: "
+            "pip install 'proactivellm[longform]'"
+        ) from None
+    recordings = match_recordings(instances, segments)
+    numbers = iter(range(len(segments)))
+    wanted, written = [], []
+    for whole, parts in recordings:
+        numbered = list(zip(parts, numbers, strict=False))
+        wanted.append(
+            [
+                omnisteval.Word(word, emission_cu=1000 * part.start_s, seq_id=number)
+                for part, number in numbered
+                for word in part.text.lower().split()
+            ]
+        )
+        _check_size(whole, len(wanted[-1]))
+        times = zip(whole.prediction.split(), whole.delays, whole.elapsed, strict=True)
+        written.append([omnisteval.Word(w, emission_cu=d, emission_ca=e) for w, d, e in times])
+    rows = [(whole, part, parts) for whole, parts in recordings for part in parts]
+    places = [_place(part, parts) for _, part, parts in rows]
+    texts = [" ".join(part.text.split()) for _, part, _ in rows]
+    found, _ = omnisteval.resegment(wanted, written, places, texts)
+    return [
+        Resegmented(_instance(index, whole, each, place), place["time_to_recording_end"])
+        for index, ((whole, *_), each, place) in enumerate(zip(rows, found, places, strict=True))
+    ]
+
+
+def score_longform(
+    instances: Sequence[Instance], segments: Sequence[Segment], num_bootstrap: int = 0
+) -> dict[str, Any]:
+    """Scores the recordings of one policy, by reference segment.
+
+    Args:
+        instances: the log of one policy, an instance per recording, of speech.
+        segments: of all these recordings.
+        num_bootstrap: resamples of the segments for the intervals; 0 leaves the intervals out.
+
+    Returns:
+        A flat dictionary, ready for JSON: `policy`, `num_recordings`, `num_instances` (segments),
+        `latency_unit`, `resegmenter`; the scores of the task, see `report.score`;
+        `LongYAAL` (Polak et al. 2025): YAAL of a segment, where words after its end count as long
+        as the last segment of the recording has not ended;
+        `LongLAAL`: LAAL of a segment, as OmniSTEval has it; StreamLAAL (Papi et al. 2024) is the
+        same with the borders of mwerSegmenter, which may be others. Both are means over the
+        segments where they are defined, in ms;
+        `LongYAAL_CA_ms`, `LongLAAL_CA_ms`: the same of `elapsed`, if the log has a clock;
+        `RTF`, where the log tells it; `X_ci`, `num_bootstrap`, `num_undefined` as in
+        `report.score`.
+
+    Raises:
+        ValueError: as `resegment`, or the recordings are of several policies or tasks.
+    """
+    policy = common_policy(instances)
+    parts = resegment(instances, segments)
+    own = [part.instance for part in parts]
+    measured = measure_quality(own)
+    measured |= _lags(parts, [i.delays for i in own], "")
+    if all(instance.source_ms is not None for instance in instances):
+        measured |= _lags(parts, [i.elapsed for i in own], "_CA_ms")
+    scores = {
+        "policy": policy,
+        "num_recordings": len(instances),
+        "num_instances": len(parts),
+        "latency_unit": "ms",
+        "resegmenter": f"SoftSegmenter (OmniSTEval {version('omnisteval')})",
+    }
+    scores |= summarise(measured, num_bootstrap)
+    if (factor := measure_real_time(instances)) is not None:
+        scores["RTF"] = factor.corpus()
+    return scores
+
+
+def _lags(
+    parts: Sequence[Resegmented], delays: Sequence[Sequence[float]], suffix: str
+) -> dict[str, Statistics]:
+    rows = [
+        (times, part.instance.source_length, reference_words(part.instance), part.end_ms)
+        for times, part in zip(delays, parts, strict=True)
+    ]
+    return {
+        f"LongYAAL{suffix}": mean([latency.yaal(*row) for row in rows]),
+        f"LongLAAL{suffix}": mean(
+            [latency.length_adaptive_average_lagging(*row[:3]) for row in rows]
+        ),
+    }
+
+
+def _check_size(whole: Instance, num_words: int) -> None:
+    if num_words * whole.prediction_length > _MOST_CELLS:
+        raise ValueError(
+            f"{whole.source!r} is too long to be aligned: {whole.prediction_length} words, "
+            f"{num_words} in its segments; cut it and its segments into parts of half an hour"
+        )
+
+
+def _place(segment: Segment, parts: Sequence[Segment]) -> dict[str, float]:
+    """Where a segment lies, in ms, as omnisteval has it."""
+    return {
+        "offset": 1000 * segment.start_s,
+        "duration": 1000 * (segment.end_s - segment.start_s),
+        "time_to_recording_end": 1000 * (max(p.end_s for p in parts) - segment.start_s),
+    }
+
+
+def _instance(index: int, whole: Instance, found: Any, place: Mapping[str, float]) -> Instance:
+    delays = found.emission_cu or []
+    return replace(
+        whole,
+        index=index,
+        source_length=place["duration"],
+        prediction=found.prediction,
+        prediction_length=len(delays),
+        reference=found.reference,
+        answers=None,
+        delays=delays,
+        elapsed=found.emission_ca or [],
+        token_delays=delays,
+        forwards=None,
+        tokens=None,
+        first_token_ms=None,
+        revisions=None,
+        compute_ms=None,
+    )

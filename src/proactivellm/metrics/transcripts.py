@@ -1,0 +1,105 @@
+"""Word and character error rates of transcripts, of texts in one named normal form.
+
+Needs the extra `speech` (jiwer), which does the alignment.
+"""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from proactivellm.metrics.bootstrap import Floats, Statistics, ratio
+
+if TYPE_CHECKING:
+    from jiwer import CharacterOutput, WordOutput
+
+NORMALISER = "lower-no-punctuation"  # what `normalise` does, to be quoted with the scores
+_APOSTROPHES = str.maketrans("\u2019\u2018\u02bc\uff07", "''''")
+_OUTSIDE_WORDS = re.compile(r"(?<!\S)'+|'+(?!\S)")
+
+
+def normalise(text: str) -> str:
+    """Bring a text into the form in which transcripts are compared, "lower-no-punctuation".
+
+    Unicode NFC; lower case; all forms of the apostrophe are one, and stay inside a word only;
+    every other character of punctuation and every symbol (Unicode categories P and S) is a space,
+    the hyphen, too; white space is single spaces. Numbers, abbreviations and spellings stay as
+    they are.
+
+    Args:
+        text: a prediction or a reference.
+
+    Returns:
+        Its words, separated by single spaces.
+    """
+    text = unicodedata.normalize("NFC", text).lower().translate(_APOSTROPHES)
+    text = "".join(c if c == "'" or unicodedata.category(c)[0] not in "PS" else " " for c in text)
+    return " ".join(_OUTSIDE_WORDS.sub(" ", text).split())
+
+
+def error_rates(predictions: Sequence[str], references: Sequence[str]) -> dict[str, Statistics]:
+    """WER and CER of a corpus: errors of all instances per word, or character, of all references.
+
+    Errors are those of the alignment with the fewest; both texts are normalised. Characters are
+    counted with the spaces between words.
+
+    Args:
+        predictions: transcripts; empty ones count.
+        references: one for each, with a word at least.
+
+    Returns:
+        `WER`, `CER`, and its kinds of errors, `substitutions`, `deletions` and `insertions`, in %
+        of the words of the references. Columns: errors, length of the reference. Scores are 0 at
+        best and have no upper bound.
+
+    Raises:
+        ValueError: there are no predictions, or not as many references, a reference has no word
+            left, or jiwer is not installed.
+    """
+    if not predictions or len(predictions) != len(references):
+        raise ValueError(
+            f"{len(predictions)} predictions and {len(references)} references: "
+            "give one reference for each prediction, and at least one of each"
+        )
+    wanted, written = [normalise(t) for t in references], [normalise(t) for t in predictions]
+    for reference, words in zip(references, wanted, strict=True):
+        if not words:
+            raise ValueError(f"nothing is left of the reference {reference!r} but punctuation")
+    try:
+        from jiwer import process_characters, process_words
+    except ImportError:
+        raise ValueError(
+            "WER and CER need jiwer, which is not installed: pip install 'proactivellm[speech]'"
+        ) from None
+    of_words = _errors(process_words(wanted, written))
+    of_characters = _errors(process_characters(wanted, written))
+    num_words = [len(text.split()) for text in wanted]
+    result = {
+        "WER": _rate(of_words.sum(axis=1), num_words),
+        "CER": _rate(of_characters.sum(axis=1), [len(text) for text in wanted]),
+    }
+    for column, kind in enumerate(("substitutions", "deletions", "insertions")):
+        result[kind] = _rate(of_words[:, column], num_words)
+    return result
+
+
+def _errors(output: "WordOutput | CharacterOutput") -> Floats:
+    """Substitutions, deletions and insertions of each instance: [instances, 3]."""
+    counts = np.zeros((len(output.alignments), 3))
+    columns = {"substitute": 0, "delete": 1, "insert": 2}
+    for row, chunks in zip(counts, output.alignments, strict=True):
+        for chunk in chunks:
+            if chunk.type != "equal":
+                wanted = chunk.ref_end_idx - chunk.ref_start_idx
+                row[columns[chunk.type]] += wanted or chunk.hyp_end_idx - chunk.hyp_start_idx
+    return counts
+
+
+def _rate(errors: Floats, lengths: Sequence[int]) -> Statistics:
+    return Statistics(np.stack([errors, np.array(lengths, np.float64)], axis=1), _percent)
+
+
+def _percent(sums: Floats) -> Floats:
+    return 100 * ratio(sums)

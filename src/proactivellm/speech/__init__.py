@@ -1,0 +1,1 @@
+"""Listening: log-mel frames -> causal encoder -> projector -> source units of a causal LM."""

@@ -1,0 +1,164 @@
+"""An unmodified Whisper-class encoder of transformers, run causally over whole recordings.
+
+The encoder's own modules are called; nothing in them changes but the mask of self-attention, which
+they take as an input. Frames attend in blocks: to everything up to the end of their own block, and
+to `lookahead` frames after it, which the block encodes on its own behalf (as in Emformer, Shi et
+al. 2021, arXiv 2010.10759), so that looking ahead does not add up over layers. The convolutions
+keep the two frames that they look ahead.
+Legend: B = recordings, T = mel frames, F = mel bands, S = encoder steps (two mel frames each),
+P = steps after pooling, D = encoder width.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as nn_f
+from pydantic import Field
+from torch import Tensor, nn
+
+from proactivellm.config import Strict
+
+
+class AttentionSettings(Strict):
+    """Which steps of the encoder may attend to which.
+
+    Attributes:
+        block: steps that attend to each other in both directions; 1 = strictly causal.
+        lookahead: steps after its block that a block sees.
+        offset: steps that the first block is shorter, so that blocks end where units do.
+    """
+
+    block: int = Field(default=1, ge=1)
+    lookahead: int = Field(default=0, ge=0)
+    offset: int = Field(default=0, ge=0)
+
+
+class CausalEncoder(nn.Module):
+    """A Whisper-class encoder under a causal mask: trainable, whole recordings at a time.
+
+    Args:
+        tower: `WhisperEncoder` or `Qwen2AudioEncoder`, as transformers has them.
+        attention: which steps attend to which.
+    """
+
+    def __init__(self, tower: nn.Module, attention: AttentionSettings) -> None:
+        super().__init__()
+        self.tower: Any = tower
+        self.attention = attention
+
+    @property
+    def pool(self) -> int:
+        """Steps averaged into one output: 2 in Qwen2-Audio, else 1."""
+        pooler = getattr(self.tower, "avg_pooler", None)
+        return 1 if pooler is None else int(pooler.stride[0])
+
+    @property
+    def width(self) -> int:
+        """D, channels of the output."""
+        return int(self.tower.config.d_model)
+
+    def num_steps(self, num_frames: int) -> int:
+        """Encoder steps S that mel frames make, before pooling.
+
+        Args:
+            num_frames: T.
+        """
+        return (num_frames + 1) // 2
+
+    def num_outputs(self, num_frames: int) -> int:
+        """Outputs P that mel frames make.
+
+        Args:
+            num_frames: T.
+        """
+        return self.num_steps(num_frames) // self.pool
+
+    def num_outputs_of(self, num_frames_B: Tensor) -> Tensor:
+        """Outputs P of several recordings, [B].
+
+        Args:
+            num_frames_B: T of each.
+        """
+        return (num_frames_B + 1) // 2 // self.pool
+
+    def forward(self, mel_BTF: Tensor, num_frames_B: Tensor) -> Tensor:
+        """Encodes whole recordings under the causal mask.
+
+        Args:
+            mel_BTF: mel frames, padded on the right with anything.
+            num_frames_B: frames of each recording.
+
+        Returns:
+            [B, P, D]; rows after `num_outputs` of a recording mean nothing.
+
+        Raises:
+            ValueError: if a recording has more steps than the encoder has positions.
+        """
+        steps_B = (num_frames_B + 1) // 2
+        hidden_BSD = self._convolve(mel_BTF, num_frames_B)
+        num_steps = hidden_BSD.shape[1]
+        self.check_length(num_steps)
+        position_S, block_S = self._places(num_steps)
+        position_S, block_S = position_S.to(mel_BTF.device), block_S.to(mel_BTF.device)
+        hidden_BSD = hidden_BSD[:, position_S] + self.tower.embed_positions(position_S)
+        hidden_BSD = nn_f.dropout(hidden_BSD, self.tower.dropout, self.training)
+        copy_S = torch.arange(len(position_S), device=position_S.device) >= num_steps
+        earlier_SS = block_S[:, None] >= block_S
+        same_SS = block_S[:, None] == block_S
+        visible_SS = torch.where(copy_S, same_SS, earlier_SS)
+        mask_B1SS = visible_SS & (position_S < steps_B[:, None])[:, None, None]
+        for layer in self.tower.layers:
+            hidden_BSD = layer(hidden_BSD, mask_B1SS)
+        return self.close(hidden_BSD[:, :num_steps])
+
+    def close(self, hidden_BSD: Tensor) -> Tensor:
+        """What follows the layers: pooling, where the tower has it, and the last norm.
+
+        Args:
+            hidden_BSD: after the last layer.
+
+        Returns:
+            [B, P, D].
+        """
+        if self.pool > 1:
+            hidden_BSD = self.tower.avg_pooler(hidden_BSD.transpose(1, 2)).transpose(1, 2)
+        return self.tower.layer_norm(hidden_BSD)
+
+    def check_length(self, num_steps: int) -> None:
+        """Refuses what the position embeddings do not reach.
+
+        Args:
+            num_steps: S.
+
+        Raises:
+            ValueError: if there are more steps than positions.
+        """
+        limit = self.tower.config.max_source_positions
+        if num_steps > limit:
+            raise ValueError(
+                f"the recording has {num_steps} encoder steps, and the encoder has {limit} "
+                "positions: cut it into turns, or stream it (a stream starts anew in time)"
+            )
+
+    def _convolve(self, mel_BTF: Tensor, num_frames_B: Tensor) -> Tensor:
+        """The two convolutions; what lies after the end of a recording counts as zero."""
+        inside_B1T = (
+            torch.arange(mel_BTF.shape[1], device=mel_BTF.device) < num_frames_B[:, None]
+        )[:, None]
+        mel_BFT = mel_BTF.transpose(1, 2).to(self.tower.conv1.weight.dtype) * inside_B1T
+        hidden_BDT = nn_f.gelu(self.tower.conv1(mel_BFT)) * inside_B1T
+        return nn_f.gelu(self.tower.conv2(hidden_BDT)).transpose(1, 2)
+
+    def _places(self, num_steps: int) -> tuple[Tensor, Tensor]:
+        """Position and block of every row: the steps, then the copies that blocks look ahead to."""
+        block, ahead = self.attention.block, self.attention.lookahead
+        step_S = torch.arange(num_steps)
+        block_S = (step_S + self.attention.offset) // block
+        if not ahead:
+            return step_S, block_S
+        last = int(block_S[-1])
+        ends = (torch.arange(last) + 1) * block - self.attention.offset
+        copy_S = (ends[:, None] + torch.arange(ahead)).flatten()
+        owner_S = torch.arange(last).repeat_interleave(ahead)
+        exists = copy_S < num_steps
+        return torch.cat([step_S, copy_S[exists]]), torch.cat([block_S, owner_S[exists]])

@@ -1,0 +1,218 @@
+"""What stands between audio and a causal LM: features, encoder, projector, and how they make units.
+
+A folder `speech/` inside an ordinary model folder holds them: `preprocessor_config.json` and the
+encoder as transformers saves them, `projector.safetensors`, and `speech.json` with the settings.
+Legend: B = recordings, T = mel frames, F = mel bands, P = encoder outputs, E = embeddings,
+D = encoder width, H = LM width.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from pydantic import Field, ValidationError, model_validator
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import WhisperConfig, WhisperFeatureExtractor
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+from proactivellm.audio.features import RATE
+from proactivellm.config import Strict
+from proactivellm.speech.encoder import AttentionSettings, CausalEncoder
+from proactivellm.speech.projector import StackProjector
+
+FOLDER = "speech"  # inside the model folder
+SETTINGS_FILE, PROJECTOR_FILE = "speech.json", "projector.safetensors"
+
+
+class SpeechSettings(Strict):
+    """How encoder outputs become source units.
+
+    Attributes:
+        unit: encoder outputs in a unit.
+        stack: neighbouring outputs that become one embedding.
+        hidden: width of the projector's hidden layer.
+        block: encoder steps that attend to each other; 0 = all of a unit, 1 = strictly causal.
+        lookahead: encoder steps after its block that a block sees.
+    """
+
+    unit: int = Field(default=8, ge=1)
+    stack: int = Field(default=4, ge=1)
+    hidden: int = Field(default=512, ge=1)
+    block: int = Field(default=0, ge=0)
+    lookahead: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.unit % self.stack:
+            raise ValueError(f"unit = {self.unit} is no multiple of stack = {self.stack}")
+        return self
+
+
+class SpeechFrontEnd(nn.Module):
+    """Audio to embeddings of a language model.
+
+    Args:
+        extractor: of the encoder.
+        tower: the encoder, `WhisperEncoder` or `Qwen2AudioEncoder`.
+        projector: maps `stack` neighbouring outputs [B, P, D] to one embedding [B, E, H].
+        settings: how outputs become units.
+    """
+
+    def __init__(
+        self,
+        extractor: WhisperFeatureExtractor,
+        tower: nn.Module,
+        projector: nn.Module,
+        settings: SpeechSettings,
+    ) -> None:
+        super().__init__()
+        self.extractor = extractor
+        self.settings = settings
+        pool = CausalEncoder(tower, AttentionSettings()).pool
+        block = settings.block or settings.unit * pool
+        # A step needs audio up to half a window after its end: with so many steps less in the first
+        # unit, every unit is complete when its audio has arrived.
+        late = -(-extractor.n_fft // 2 // (2 * extractor.hop_length)) + settings.lookahead
+        offset = -(-late // pool) * pool
+        attention = AttentionSettings(block=block, lookahead=settings.lookahead, offset=offset)
+        self.encoder = CausalEncoder(tower, attention)
+        self.projector = projector
+
+    @property
+    def unit_s(self) -> float:
+        """Seconds of audio in a unit."""
+        return self.settings.unit * self.encoder.pool * 2 * self.extractor.hop_length / RATE
+
+    @property
+    def offset(self) -> int:
+        """Outputs that the first unit is shorter than the others."""
+        return self.encoder.attention.offset // self.encoder.pool
+
+    def num_embeddings(self, num_frames: int) -> int:
+        """Embeddings E that mel frames make.
+
+        Args:
+            num_frames: T.
+        """
+        outputs = self.encoder.num_outputs(num_frames)
+        return -(-(outputs + self.offset) // self.settings.stack) if outputs else 0
+
+    def unit_sizes(self, num_frames: int) -> list[int]:
+        """Embeddings in each unit of a recording.
+
+        Args:
+            num_frames: T.
+        """
+        whole = self.settings.unit // self.settings.stack
+        left = self.num_embeddings(num_frames)
+        return [min(whole, left - start) for start in range(0, left, whole)]
+
+    def forward(self, mel_BTF: Tensor, num_frames_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Encodes and projects whole recordings.
+
+        Args:
+            mel_BTF: mel frames, padded on the right.
+            num_frames_B: frames of each recording.
+
+        Returns:
+            Embeddings [B, E, H], those after `num_embeddings` of a recording meaning nothing, and
+            encoder outputs [B, P, D].
+        """
+        outputs_BPD = self.encoder(mel_BTF, num_frames_B)
+        num_outputs_B = self.encoder.num_outputs_of(num_frames_B)
+        place_P = torch.arange(outputs_BPD.shape[1], device=outputs_BPD.device)
+        inside_BP1 = (place_P < num_outputs_B[:, None])[..., None]
+        return self.project(outputs_BPD * inside_BP1), outputs_BPD
+
+    def project(self, outputs_BPD: Tensor) -> Tensor:
+        """Projects the outputs of whole recordings, aligned with units.
+
+        Args:
+            outputs_BPD: zero after the end of a recording.
+
+        Returns:
+            [B, E, H].
+        """
+        missing = -(outputs_BPD.shape[1] + self.offset) % self.settings.stack
+        padded = nn.functional.pad(outputs_BPD, (0, 0, self.offset, missing))
+        return self.projector(padded)
+
+    def save(self, model_folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
+        """Writes the folder `speech/`.
+
+        Args:
+            model_folder: that of the causal LM.
+            dtype: of the saved weights.
+        """
+        folder = Path(model_folder) / FOLDER
+        folder.mkdir(parents=True, exist_ok=True)
+        self.extractor.save_pretrained(folder)
+        weights = {k: v.detach().to(dtype) for k, v in self.encoder.tower.state_dict().items()}
+        self.encoder.tower.save_pretrained(folder, state_dict=weights)
+        projector = {k: v.detach().to(dtype) for k, v in self.projector.state_dict().items()}
+        save_file(projector, folder / PROJECTOR_FILE)
+        text = json.dumps(self.settings.model_dump(), indent=2)
+        (folder / SETTINGS_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def has_speech(model_folder: str | Path) -> bool:
+    """Whether a model folder has a front end for speech.
+
+    Args:
+        model_folder: that of the causal LM.
+    """
+    return (Path(model_folder) / FOLDER / SETTINGS_FILE).is_file()
+
+
+def load_front_end(model_folder: str | Path, lm_width: int, device: str = "cpu") -> SpeechFrontEnd:
+    """Reads the folder `speech/`.
+
+    Args:
+        model_folder: that of the causal LM.
+        lm_width: H.
+        device: where to put it.
+
+    Returns:
+        The front end in fp32, for inference.
+
+    Raises:
+        ValueError: if there is none, or it does not fit the LM.
+    """
+    folder = Path(model_folder) / FOLDER
+    if not has_speech(model_folder):
+        raise ValueError(f"{model_folder} has no front end for speech ({FOLDER}/{SETTINGS_FILE})")
+    try:
+        text = (folder / SETTINGS_FILE).read_text(encoding="utf-8")
+        settings = SpeechSettings.model_validate_json(text)
+        extractor = WhisperFeatureExtractor.from_pretrained(folder)
+        tower = WhisperEncoder.from_pretrained(folder, dtype=torch.float32)
+        projector = StackProjector(
+            tower.config.d_model, settings.stack, settings.hidden, lm_width
+        )
+        projector.load_state_dict(load_file(folder / PROJECTOR_FILE))
+    except (OSError, ValidationError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{folder} holds no front end of this model: {reason}") from None
+    return SpeechFrontEnd(extractor, tower, projector, settings).float().eval().to(device)
+
+
+def new_front_end(
+    encoder: dict[str, Any], features: dict[str, Any], settings: SpeechSettings, lm_width: int
+) -> SpeechFrontEnd:
+    """A front end with random weights, to be trained.
+
+    Args:
+        encoder: keyword arguments of `WhisperConfig`.
+        features: keyword arguments of `WhisperFeatureExtractor`.
+        settings: how outputs become units.
+        lm_width: H.
+
+    Returns:
+        The front end.
+    """
+    extractor = WhisperFeatureExtractor(**features)
+    tower = WhisperEncoder(WhisperConfig(num_mel_bins=extractor.feature_size, **encoder))
+    projector = StackProjector(tower.config.d_model, settings.stack, settings.hidden, lm_width)
+    return SpeechFrontEnd(extractor, tower, projector, settings)

@@ -1,0 +1,36 @@
+"""From encoder outputs to embeddings of a language model: stack neighbours, project.
+
+Legend: B = recordings, P = encoder outputs, E = embeddings, D = encoder width, H = LM width.
+"""
+
+import torch.nn.functional as nn_f
+from torch import Tensor, nn
+
+
+class StackProjector(nn.Module):
+    """Stacks neighbouring outputs and maps them with a two-layer perceptron.
+
+    Args:
+        width: D.
+        stack: outputs that become one embedding.
+        hidden: width of the hidden layer.
+        lm_width: H.
+    """
+
+    def __init__(self, width: int, stack: int, hidden: int, lm_width: int) -> None:
+        super().__init__()
+        self.stack = stack
+        self.inner = nn.Linear(stack * width, hidden)
+        self.outer = nn.Linear(hidden, lm_width)
+
+    def forward(self, outputs_BPD: Tensor) -> Tensor:
+        """Projects outputs.
+
+        Args:
+            outputs_BPD: P a multiple of the stack.
+
+        Returns:
+            [B, E, H], E = P / stack.
+        """
+        stacked = outputs_BPD.unflatten(1, (-1, self.stack)).flatten(2)
+        return self.outer(nn_f.gelu(self.inner(stacked)))

@@ -1,0 +1,145 @@
+"""The streaming objective for a model that listens: audio embeddings in the packed sequences, CTC.
+
+A front end that is trained from scratch finds no alignment from the words of the LM alone: a linear
+CTC head on the encoder (Graves et al. 2006), used in training only, shows it one. Legend: A =
+samples with a recording, T = mel frames, F = mel bands, E = embeddings, P = encoder outputs,
+D = encoder width, H = LM width, V = vocabulary, B = batch, S = tokens of the packed sequence.
+"""
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as nn_f
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from proactivellm.model.layout import Layout
+from proactivellm.model.packing import AUDIO_ID, IGNORE
+from proactivellm.speech.front_end import SpeechFrontEnd, load_front_end
+from proactivellm.train.losses import Objective, combine
+from proactivellm.train.views import PARTS, StreamingObjective, packed_hidden
+
+_CTC_FILE = "ctc.pt"
+
+
+class ListeningObjective(StreamingObjective):
+    """A causal LM and its front end with the streaming objective on top.
+
+    Args:
+        model: the causal LM; trained in place.
+        layout: layout of the packed sequences.
+        objective: loss weights.
+        front_end: trained in place.
+        ctc_weight: weight of the CTC loss of the encoder; 0 = no head.
+        blank_id: token id that stands for CTC's blank.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        layout: Layout,
+        objective: Objective,
+        front_end: SpeechFrontEnd,
+        ctc_weight: float,
+        blank_id: int,
+    ) -> None:
+        super().__init__(model, layout, objective)
+        self.front_end = front_end
+        self.ctc_weight = ctc_weight
+        self.blank_id = blank_id
+        vocabulary = model.config.get_text_config().vocab_size
+        self.ctc_head = nn.Linear(front_end.encoder.width, vocabulary) if ctc_weight else None
+
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """What the parts of the loss are called."""
+        return (*PARTS, "ctc") if self.ctc_weight else PARTS
+
+    def hidden(self, batch: dict[str, Tensor]) -> Tensor:
+        """Hidden states of packed sequences, with audio in place of the ids AUDIO_ID.
+
+        Args:
+            batch: from `collate`.
+
+        Returns:
+            [B, S, H].
+        """
+        return self._listen(batch)[0]
+
+    def forward(self, **batch: Tensor) -> dict[str, Tensor]:
+        """The training loss.
+
+        Args:
+            **batch: the tensors of `collate`.
+
+        Returns:
+            `loss` (scalar) and `parts` (detached), in the order of `part_names`.
+        """
+        hidden_BSH, outputs_APD = self._listen(batch)
+        losses = self.losses(batch, hidden_BSH)
+        loss, parts = combine(losses, self.objective), losses.detach()
+        if self.ctc_head is None:
+            return {"loss": loss, "parts": parts}
+        ctc = loss.new_zeros(()) if outputs_APD is None else self._ctc(outputs_APD, batch)
+        parts = torch.cat([parts, ctc.detach()[None]])
+        return {"loss": loss + self.ctc_weight * ctc, "parts": parts}
+
+    def save(self, folder: str | Path, dtype: torch.dtype) -> None:
+        """Writes the front end beside the LM, and the CTC head for a run to be continued.
+
+        Args:
+            folder: that of the model.
+            dtype: of the front end's weights.
+        """
+        self.front_end.save(folder, dtype)
+        if self.ctc_head is not None:
+            torch.save(self.ctc_head.state_dict(), Path(folder) / _CTC_FILE)
+
+    def load(self, folder: str | Path) -> None:
+        """Reads what `save` wrote.
+
+        Args:
+            folder: a checkpoint.
+        """
+        stored = load_front_end(folder, self.model.config.get_text_config().hidden_size)
+        self.front_end.load_state_dict(stored.state_dict())
+        if self.ctc_head is not None:
+            self.ctc_head.load_state_dict(torch.load(Path(folder) / _CTC_FILE, weights_only=True))
+
+    def _listen(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+        """Hidden states [B, S, H], and encoder outputs [A, P, D] if there is audio."""
+        ids_BS, outputs_APD = batch["input_ids"], None
+        audio_BS = ids_BS == AUDIO_ID
+        embeddings_BSH = self.model.get_input_embeddings()(ids_BS.masked_fill(audio_BS, 0))
+        if "mel" in batch:
+            embedded_AEH, outputs_APD = self.front_end(batch["mel"], batch["num_frames"])
+            count_A = audio_BS.sum(1)[batch["mel_rows"]]
+            place_E = torch.arange(embedded_AEH.shape[1], device=ids_BS.device)
+            heard = embedded_AEH[place_E < count_A[:, None]]
+            embeddings_BSH = embeddings_BSH.masked_scatter(
+                audio_BS[..., None], heard.to(embeddings_BSH.dtype)
+            )
+        hidden_BSH = packed_hidden(self.model, batch, self.layout, embeddings_BSH)
+        return hidden_BSH, outputs_APD
+
+    def _ctc(self, outputs_APD: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        """CTC of the targets that say what is heard, nats per target token."""
+        assert self.ctc_head is not None
+        chosen_A = batch["transcribed"]
+        rows_A = batch["mel_rows"][chosen_A]
+        label_AS = batch["label"][rows_A].masked_fill(batch["view"][rows_A] != 0, IGNORE)
+        targets = [label[label != IGNORE][:-1] for label in label_AS]  # without the end of stream
+        if not targets:
+            return outputs_APD.new_zeros((), dtype=torch.float32)
+        log_p_PAV = self.ctc_head(outputs_APD[chosen_A]).float().log_softmax(-1).transpose(0, 1)
+        lengths_A = torch.tensor([len(target) for target in targets])
+        summed = nn_f.ctc_loss(
+            log_p_PAV,
+            torch.cat(targets),
+            self.front_end.encoder.num_outputs_of(batch["num_frames"][chosen_A]),
+            lengths_A,
+            blank=self.blank_id,
+            reduction="sum",
+            zero_infinity=True,
+        )
+        return summed / max(1, int(lengths_A.sum()))

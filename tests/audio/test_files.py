@@ -1,0 +1,173 @@
+"""Audio files: formats, channels, members of zips, damage, and bounded memory."""
+
+import sys
+import tracemalloc
+import warnings
+import zipfile
+
+import numpy as np
+import pytest
+import soundfile
+from tests.audio.signals import RATE, noise, voice
+
+from proactivellm.audio.files import is_audio, open_audio, read_audio
+from proactivellm.audio.resample import to_16k
+
+FORMATS = {
+    "wav": {},
+    "flac": {},
+    "ogg": {},
+    "opus": {"format": "OGG", "subtype": "OPUS"},
+    "mp3": {},
+    "aiff": {},
+}
+
+
+def write(path, samples, rate=RATE, **options):
+    options = {**FORMATS.get(path.suffix[1:], {}), **options}
+    soundfile.write(path, samples, rate, **options)
+    return path
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_is_read(tmp_path, name):
+    samples = voice(1)
+    path = write(tmp_path / f"a.{name}", samples)
+    with warnings.catch_warnings(), open_audio(path) as recording:
+        warnings.simplefilter("error")
+        assert (recording.rate, recording.channels, recording.duration_s) == (RATE, 1, 1.0)
+        blocks = list(recording.blocks())
+    assert [len(block) for block in blocks] == [1600] * 10
+    error = np.concatenate(blocks) - samples
+    noise_to_signal = 1e-3 if name in ("wav", "flac", "aiff") else 0.2
+    assert np.sqrt(np.mean(error**2)) < noise_to_signal * np.sqrt(np.mean(samples**2))
+
+
+@pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"])
+def test_every_sample_format_is_read(tmp_path, subtype):
+    samples = voice(0.5)
+    path = write(tmp_path / "a.wav", samples, subtype=subtype)
+    assert np.abs(read_audio(path) - samples).max() < 0.01
+
+
+def test_channels_are_averaged(tmp_path):
+    left, right = voice(0.5), noise(0.5, -20)
+    path = write(tmp_path / "a.wav", np.stack([left, right], axis=1), subtype="FLOAT")
+    with open_audio(path) as recording:
+        assert recording.channels == 2
+    assert np.abs(read_audio(path) - (left + right) / 2).max() < 1e-6
+
+
+def test_bad_samples_become_silence_and_loud_ones_are_clipped(tmp_path):
+    samples = np.array([0.5, np.nan, np.inf, -np.inf, 3.0, -3.0], np.float32)
+    path = write(tmp_path / "a.wav", samples, subtype="FLOAT")
+    assert read_audio(path).tolist() == [0.5, 0, 0, 0, 1, -1]
+
+
+@pytest.mark.parametrize("rate", [8_000, 44_100])
+def test_the_whole_equals_its_blocks(tmp_path, rate):
+    path = write(tmp_path / "a.wav", voice(1, rate), rate)
+    with open_audio(path) as recording:
+        blocks = np.concatenate(list(to_16k(recording.blocks(seconds=0.033), recording.rate)))
+    assert np.array_equal(read_audio(path), blocks)
+    assert len(blocks) == RATE
+
+
+@pytest.mark.parametrize("how", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_members_of_zips(tmp_path, how):
+    path = write(tmp_path / "a.flac", voice(0.5))
+    with zipfile.ZipFile(tmp_path / "all.zip", "w", how) as archive:
+        archive.write(path, "folder/a.flac")
+    assert np.array_equal(read_audio(f"{tmp_path}/all.zip:folder/a.flac"), read_audio(path))
+    with pytest.raises(ValueError, match=r"all\.zip:b\.flac: no such member: .*lists the members"):
+        read_audio(f"{tmp_path}/all.zip:b.flac")
+    with pytest.raises(ValueError, match=r"there is no archive"):
+        read_audio(f"{tmp_path}/none.zip:b.flac")
+
+
+def test_damaged_zips(tmp_path):
+    (tmp_path / "bad.zip").write_bytes(b"PK no zip")
+    with pytest.raises(ValueError, match=r"bad\.zip:a\.wav: cannot be read"):
+        read_audio(f"{tmp_path}/bad.zip:a.wav")
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_cut_file_yields_its_beginning_and_warns(tmp_path, name):
+    path = write(tmp_path / f"a.{name}", voice(4))
+    whole = read_audio(path)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.warns(UserWarning, match=rf"a\.{name}: the file is cut: \d\.\d\d s were read"):
+        samples = read_audio(path)
+    assert 0.9 * RATE < len(samples) < 3 * RATE
+    assert np.abs(samples - whole[: len(samples)])[: -RATE // 10].max() < 0.02
+
+
+def test_a_flac_gives_all_samples_before_the_damage(tmp_path):
+    path = write(tmp_path / "a.flac", voice(4))
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.warns(UserWarning, match="the file is cut"), open_audio(path) as recording:
+        lengths = [len(block) for block in recording.blocks()]
+    assert sum(lengths) % 1600 != 0  # more than whole blocks
+
+
+def test_a_header_of_unknown_length_is_no_damage(tmp_path):
+    path = write(tmp_path / "a.wav", voice(0.5))
+    content = bytearray(path.read_bytes())
+    content[4:8] = content[40:44] = b"\xff" * 4  # as written into a pipe
+    path.write_bytes(content)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(read_audio(path)) == RATE // 2
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.wav", b"no audio at all" * 100, "cannot be read as audio .*ffmpeg -i"),
+        ("a.raw", b"\0" * 1000, "cannot be read as audio"),
+        ("a.wav", b"", "the file is empty"),
+        ("a.au", b"", "the file is empty"),
+        ("b.wav", None, "there is no such file"),
+        (".", None, "there is no such file"),
+    ],
+)
+def test_what_is_no_audio_is_refused(tmp_path, name, content, message):
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match=message) as caught:
+        read_audio(path)
+    assert str(caught.value).startswith(str(path))
+
+
+def test_a_file_without_samples_is_refused(tmp_path):
+    path = write(tmp_path / "a.wav", np.zeros(0, np.float32))
+    with pytest.raises(ValueError, match=r"a\.wav: there are no samples"):
+        open_audio(path)
+
+
+def test_a_long_file_is_never_in_memory(tmp_path):
+    path = write(tmp_path / "a.wav", np.zeros(600 * RATE, np.int16))
+    with open_audio(path) as recording:
+        blocks = recording.blocks()
+        next(blocks)
+        tracemalloc.start()
+        num_samples = sum(len(block) for block in blocks)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert num_samples == 600 * RATE - 1600
+    assert most < 200_000  # the whole would be 38 MB
+
+
+def test_audio_is_known_by_extension():
+    names = ["a.wav", "A.FLAC", "x.zip:b.opus", "a.b.mp3", "a.m4a"]
+    assert all(map(is_audio, names))
+    assert not any(map(is_audio, ["a.txt", "wav", "a.zip", "a.wav.txt", "-"]))
+
+
+def test_without_soundfile_the_error_names_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "soundfile", None)
+    with pytest.raises(ValueError, match=r"soundfile.*pip install 'proactivellm\[speech\]'"):
+        open_audio(tmp_path / "a.wav")

