@@ -13,6 +13,7 @@ import pytest
 from tests.metrics.instances import WORDS, write_log
 
 from proactivellm.metrics.longform import resegment, score_longform
+from proactivellm.metrics.mwer import mwer_borders
 from proactivellm.metrics.segments import Segment, read_segments
 from proactivellm.output.log import Instance
 
@@ -72,14 +73,46 @@ def test_scores_of_the_segments() -> None:
     assert scores["LongYAAL"] == pytest.approx((1000 + 1000) / 2)
     # LAAL stops at the first word after the end of its segment, that one included.
     assert scores["LongLAAL"] == pytest.approx((1000 + (1000 + 3000 - 2000 / 3) / 2) / 2)
+    assert scores["StreamLAAL"] == scores["LongLAAL"]  # here the borders are the same
+    assert scores["StreamLAAL_CA_ms"] == scores["LongLAAL_CA_ms"]
     assert scores["LongYAAL_CA_ms"] == pytest.approx((1030 + 1030) / 2)
     assert scores["RTF"] == pytest.approx(0.1)
     assert scores["latency_unit"] == "ms" and scores["num_undefined"] == {}
-    assert re.fullmatch(r"SoftSegmenter \(OmniSTEval [\d.]+\)", scores["resegmenter"])
+    tools = r"SoftSegmenter \(OmniSTEval [\d.]+\); of StreamLAAL: mwerSegmenter \(mweralign [\d.]+\)"
+    assert re.fullmatch(tools, scores["resegmenter"])
     resampled = score_longform(LOG, SEGMENTS, num_bootstrap=50)
-    assert {"WER_ci", "LongYAAL_ci", "LongLAAL_ci"} <= set(resampled)
+    assert {"WER_ci", "LongYAAL_ci", "LongLAAL_ci", "StreamLAAL_ci"} <= set(resampled)
     without_clock = score_longform([replace(LOG[0], source_ms=None, compute_ms=None)], SEGMENTS)
-    assert not {"LongYAAL_CA_ms", "LongLAAL_CA_ms", "RTF"} & set(without_clock)
+    timed = {"LongYAAL_CA_ms", "LongLAAL_CA_ms", "StreamLAAL_CA_ms", "RTF"}
+    assert not timed & set(without_clock)
+
+
+def test_borders_of_the_fewest_word_errors() -> None:
+    texts = ["the old cat", "on the mat", "he sits"]
+    assert mwer_borders("THE old on  mat".split(), texts) == [(0, 2), (2, 4), (4, 4)]
+    assert mwer_borders([], texts) == [(0, 0)] * 3
+    assert mwer_borders("a b # <s> c".split(), ["a"]) == [(0, 5)]
+
+
+def test_stream_laal_by_hand() -> None:
+    log = [recording("a.wav", [("the", 1500.0), ("old", 2500.0), ("mat.", 5500.0)], 8000.0)]
+    parts = [*SEGMENTS, Segment(audio="a.wav", start_s=7.0, end_s=8.0, text="He sits")]
+    parts = [replace(part, audio="a.wav") for part in parts]
+    scores = score_longform(log, parts)
+    # First segment, of 4 words: 500 + (1500 - 500); second, of 3: 500; nothing for the third.
+    assert scores["StreamLAAL"] == pytest.approx((1500 / 2 + 500) / 2)
+    assert scores["StreamLAAL_CA_ms"] == pytest.approx(scores["StreamLAAL"] + 30)
+    assert scores["num_undefined"]["StreamLAAL"] == 1
+
+
+def test_the_aligner_prints_and_configures_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    code = (
+        "import logging; from proactivellm.metrics.mwer import mwer_borders;"
+        "mwer_borders(['a'], ['a', 'b']); root = logging.getLogger();"
+        "assert not root.handlers and root.level == logging.WARNING"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_nothing_written_for_a_segment() -> None:
@@ -196,3 +229,7 @@ def test_more_mistakes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "omnisteval", None)
     with pytest.raises(ValueError, match=r"pip install 'proactivellm\[longform\]'"):
         resegment(LOG, SEGMENTS)
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, "mweralign", None)
+    with pytest.raises(ValueError, match=r"needs mweralign.*pip install 'proactivellm\[longform\]'"):
+        score_longform(LOG, SEGMENTS)

@@ -51,6 +51,7 @@ def test_history_and_lookahead():
     agreement, hold = LocalAgreement(n=3), HoldN(n=3, draft=5)
     assert (agreement.history, agreement.lookahead) == (3, 12)
     assert (hold.history, hold.lookahead) == (1, 5)
+    assert (hold.every, HoldN(n=1, every=4).every) == (1, 4)
 
 
 @pytest.mark.parametrize(

@@ -193,10 +193,56 @@ def test_option_the_policy_does_not_have():
 def test_measured_point():
     scores = {"LAAL": 3, "RCO": 0.7, "AL": 2.5, "BLEU": 35}
     made = CalibrationPoint.measured(Confidence(threshold=0.5, max_lag=6), scores, quantile=0.9)
-    assert made.options == {"min_lag": 1, "max_lag": 6}
+    assert made.options == {"min_lag": 1, "max_lag": 6, "stride": 1.0}
     assert (made.policy, made.threshold, made.quantile, made.LAAL) == ("confidence", 0.5, 0.9, 3.0)
     with pytest.raises(ValueError, match="lack LAAL, BLEU"):
         CalibrationPoint.measured(Confidence(threshold=0.5), {"RCO": 0.7, "AL": 2})
+
+
+def test_quality_is_highest_where_it_is_best():
+    scores = {"LAAL": 812.5, "RCO": 0.7, "AL": 790.25}
+    policy = Confidence(threshold=0.5)
+    for metrics, quality in [
+        ({"WER": 12.5, "CER": 4.0}, 87.5),
+        ({"WER": 130.0, "CER": 90.0}, -30.0),
+        ({"F1": 61.0, "EM": 50.0}, 61.0),
+    ]:
+        assert CalibrationPoint.measured(policy, scores | metrics).quality == quality
+
+
+def spoken(threshold, max_lag, laal, wer):
+    """A point of a policy that transcribes; latencies in ms."""
+    policy = Entropy(threshold=threshold, max_lag=max_lag, stride=2)
+    scores = {"LAAL": laal, "RCO": laal / 4000, "AL": laal - 55.5, "WER": wer}
+    return CalibrationPoint.measured(policy, scores, quantile=0.5)
+
+
+SPOKEN = table(
+    spoken(2.0, None, 612.4, 31.0),
+    spoken(1.0, None, 1431.8, 20.0),  # at 800 ms: WER 28.5, at 1200 ms: 23.1
+    spoken(1.5, 6, 700.6, 26.0),
+    spoken(0.5, 6, 1234.6, 25.0),  # 25.8 and 25.1
+)
+
+
+def test_targets_of_speech_are_in_ms():
+    early = parse_policy("entropy:laal=800", SPOKEN)
+    share = (800 - 700.6) / (1234.6 - 700.6)
+    assert early == Entropy(threshold=float(f"{1.5 - share:.6g}"), max_lag=6, stride=2)
+    assert early.spec.endswith(",min_lag=1,max_lag=6,stride=2")
+    assert parse_policy("entropy:laal=1200", SPOKEN).max_lag is None
+    assert parse_policy("entropy:al=800.5,max_lag=6", SPOKEN).max_lag == 6
+    assert parse_policy("entropy:rco=0.2", SPOKEN).max_lag == 6
+    assert parse_policy("entropy:laal=800,stride=2", SPOKEN) == early
+
+
+def test_ranges_of_speech_are_in_whole_ms():
+    with pytest.raises(ValueError, match="entropy:laal=3 is outside .* laal 612 to 1432;"):
+        parse_policy("entropy:laal=3", SPOKEN)
+    with pytest.raises(ValueError, match="entropy:laal=12000,max_lag=6 is .* laal 701 to 1235;"):
+        parse_policy("entropy:laal=12000,max_lag=6", SPOKEN)
+    with pytest.raises(ValueError, match=r"rco=800 is outside .* rco 0.153 to 0.358;"):
+        parse_policy("entropy:rco=800", SPOKEN)
 
 
 def test_save_and_load(tmp_path):

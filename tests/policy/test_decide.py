@@ -41,6 +41,40 @@ def test_wait_k_schedule(k):
     assert simulate(WaitK(k=k)) == expected
 
 
+@pytest.mark.parametrize(
+    ("k", "stride", "schedule"),
+    [
+        (2, 2, [2, 4, 6, 8, 10]),
+        (6, 2, [6, 8, 10, 12, 14]),  # wait-3, each decision after 2 units
+        (2, 1.5, [2, 4, 5, 7, 8]),  # 2, 3.5, 5, 6.5, 8: rounded up
+        (1, 0.5, [1, 2, 2, 3, 3]),  # units of several words
+    ],
+)
+def test_wait_k_with_a_stride(k, stride, schedule):
+    policy = WaitK(k=k, stride=stride)
+    assert [policy.required_units(words) for words in range(5)] == schedule
+    whole = [min(units, NUM_SOURCE) for units in schedule]
+    assert simulate(policy)[:5] == whole
+    # The same with bounds around a rule that never passes, and one that always does.
+    assert simulate(Entropy(threshold=1.0, max_lag=k, stride=stride))[:5] == whole
+    assert simulate(Entropy(threshold=10.0, min_lag=k, stride=stride))[:5] == whole
+
+
+def test_a_stride_is_exact():
+    words_B = torch.arange(5001)
+    for stride, units, words in [(1.1, 11, 10), (2.3, 23, 10), (0.1, 1, 10), (1 / 3, 1, 3)]:
+        policy = WaitK(k=1, stride=stride)
+        expected = [-(-number * units // words) for number in range(5001)]
+        assert policy.pace_B(words_B).tolist() == expected
+        assert [policy.pace(number) for number in range(5001)] == expected
+
+
+def test_a_stride_of_one_changes_nothing():
+    words_B = torch.tensor([0, 3, 1])
+    assert WaitK(k=3).pace_B(words_B) is words_B
+    assert WaitK(k=3, stride=1) == WaitK(k=3) and hash(WaitK(k=3, stride=1)) == hash(WaitK(k=3))
+
+
 def test_offline_schedule():
     assert simulate(Offline()) == [NUM_SOURCE] * NUM_TARGET
 
@@ -182,7 +216,10 @@ def test_rule_policies_need_nothing():
 
 @pytest.mark.parametrize(
     "policy",
-    [WaitK(k=3), Offline(), Fixed(trace=(2, 2, 5)), Entropy(threshold=1, min_lag=0), HoldN(n=1)],
+    [
+        *(WaitK(k=3), Offline(), Fixed(trace=(2, 2, 5)), Entropy(threshold=1, min_lag=0)),
+        *(HoldN(n=1), WaitK(k=3, stride=2.5), Entropy(threshold=1, min_lag=-2, stride=0.7)),
+    ],
 )
 def test_required_units_of_lanes_equal_those_of_one(policy):
     words_B = torch.tensor([4, 0, 2, 3, 1])
@@ -195,3 +232,5 @@ def test_overdue():
     policy = LocalAgreement(n=2, max_lag=3)
     assert [policy.overdue(units, 1) for units in (2, 3, 4, 5)] == [False, False, True, True]
     assert not LocalAgreement(n=2).overdue(100, 0)
+    policy = LocalAgreement(n=2, max_lag=3, stride=1.5)  # the third word: at 3 + 3
+    assert [policy.overdue(units, 2) for units in (4, 5, 6)] == [False, False, True]

@@ -14,6 +14,9 @@ from proactivellm.policy.spec import POLICIES, PolicySpec, available_policies, p
 GOOD = [
     ("wait-k:3", WaitK(k=3), "wait-k:3"),
     ("wait-k:k=3", WaitK(k=3), "wait-k:3"),
+    ("wait-k:3,stride=1", WaitK(k=3), "wait-k:3"),
+    ("wait-k:3,stride=2", WaitK(k=3, stride=2), "wait-k:k=3,stride=2"),
+    ("wait-k:3,stride=1.5", WaitK(k=3, stride=1.5), "wait-k:k=3,stride=1.5"),
     ("  wait-k : 3 ", WaitK(k=3), "wait-k:3"),
     ("offline", Offline(), "offline"),
     ("fixed:1-2-4-4", Fixed(trace=(1, 2, 4, 4)), "fixed:1-2-4-4"),
@@ -34,6 +37,11 @@ GOOD = [
         "entropy:1.2,max_lag=none",
         Entropy(threshold=1.2),
         "entropy:threshold=1.2,min_lag=1",
+    ),
+    (
+        "entropy:1.2,stride=2.5,max_lag=6",
+        Entropy(threshold=1.2, max_lag=6, stride=2.5),
+        "entropy:threshold=1.2,min_lag=1,max_lag=6,stride=2.5",
     ),
     ("confidence:0.6", Confidence(threshold=0.6), "confidence:threshold=0.6,min_lag=1"),
     ("attention:threshold=0.4", Attention(threshold=0.4), "attention:threshold=0.4,min_lag=1"),
@@ -62,6 +70,7 @@ GOOD = [
         "combined:threshold=0.3,min_lag=1,max_lag=4",
     ),
     ("hold-n:3", HoldN(n=3), "hold-n:n=3,min_lag=1"),
+    ("hold-n:1,every=4", HoldN(n=1, every=4), "hold-n:n=1,every=4,min_lag=1"),
 ]
 
 
@@ -93,7 +102,12 @@ BAD = [
     ("wait-k:0", "k must be at least 1, got 0"),
     ("wait-k:three", "k must be a whole number, got 'three'"),
     ("wait-k:3.5", "k must be a whole number, got '3.5'"),
-    ("wait-k:3,min_lag=1", "unknown key of wait-k: 'min_lag'; Valid: k"),
+    ("wait-k:3,min_lag=1", "unknown key of wait-k: 'min_lag'; Valid: k, stride"),
+    ("wait-k:3,stride=0", "stride must be 0.001 to 1000 units for each word, got 0.0"),
+    ("wait-k:3,stride=-1", "stride must be 0.001 to 1000"),
+    ("wait-k:3,stride=nan", "stride must be a finite number, got nan"),
+    ("entropy:1.2,stride=two", "stride must be a number, got 'two'"),
+    ("entropy:1.2,stride=0", "stride must be 0.001 to 1000"),
     ("wait-k:laal=3", "unknown key of wait-k: 'laal'"),
     ("offline:3", "offline takes no value, got '3'"),
     ("offline:min_lag=3", "unknown key of offline: 'min_lag'; Valid: none"),
@@ -131,6 +145,9 @@ BAD = [
     ("local-agreement", "lacks n"),
     ("local-agreement:1", "n of local-agreement must be at least 2, got 1"),
     ("local-agreement:2,draft=x", "draft must be a whole number, got 'x'"),
+    ("hold-n:1,every=0", "every must be at least 1, got 0"),
+    ("hold-n:1,every=1.5", "every must be a whole number, got '1.5'"),
+    ("entropy:1,every=2", "unknown key of entropy: 'every'"),
     ("hold-n:12", "draft=12 must be above n=12"),
     ("fixed:1-3-2", "trace must never decrease, got 1-3-2"),
     ("fixed:0-1", "every entry of trace must be at least 1, got 0"),
@@ -204,6 +221,7 @@ def test_options_are_complete():
         "heads": "1.2",
         "min_lag": 1,
         "max_lag": None,
+        "stride": 1.0,
     }
 
 
@@ -211,9 +229,9 @@ def test_table_of_policies():
     rows = {row.name: row for row in available_policies()}
     assert list(rows) == list(POLICIES)
     assert rows["offline"].keys == ()
-    assert rows["local-agreement"].keys == ("n", "draft", "min_lag", "max_lag")
+    assert rows["local-agreement"].keys == ("n", "draft", "every", "min_lag", "max_lag", "stride")
     assert rows["entropy"].keys == (
-        *("threshold", "top", "min_lag", "max_lag"),
+        *("threshold", "top", "min_lag", "max_lag", "stride"),
         *("laal", "rco", "al", "quantile"),
     )
     assert rows["wait-k"].summary == "Read k units, then write one word for each unit read."

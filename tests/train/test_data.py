@@ -12,6 +12,7 @@ from proactivellm.model.prompt import PromptIds
 from proactivellm.schedule import validate
 from proactivellm.tasks.item import Item
 from proactivellm.train.data import (
+    InstanceEncoder,
     PackedDataset,
     SampleEncoder,
     ViewPlan,
@@ -110,7 +111,9 @@ def test_an_early_end_takes_the_last_step_and_may_leave_some_source_unread():
 
 def test_a_full_view_that_nothing_needs_is_not_packed():
     views = ViewPlan(full=False, num_partial=2)
-    dataset = PackedDataset([Item(SOURCE, TARGET)], [(0,)], encoder(), views, grouped(), 0)
+    dataset = PackedDataset(
+        [Item(SOURCE, TARGET)], [(0,)], InstanceEncoder(encoder()), views, grouped(), 0
+    )
     assert max(dataset[0].view) == 1
 
 
@@ -164,7 +167,7 @@ def test_items_are_functions_of_seed_and_index():
     def dataset(seed: int) -> PackedDataset:
         plan = [(0,), (1, 0), (1,)]
         views = ViewPlan(num_partial=2)
-        return PackedDataset(pairs, plan, encoder(), views, grouped(), seed)
+        return PackedDataset(pairs, plan, InstanceEncoder(encoder()), views, grouped(), seed)
 
     assert len(dataset(0)) == 3
     backwards = [dataset(0)[i] for i in (2, 1, 0)]

@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from proactivellm.audio.resample import RATE
+
 if TYPE_CHECKING:
     from transformers import WhisperFeatureExtractor
 
-RATE = 16000
+__all__ = ["DYNAMIC_RANGE", "RATE", "LogMelStream", "floor", "log_mel"]
+
 DYNAMIC_RANGE = 8.0  # decades of power below the loudest band of a recording
 
 

@@ -1,24 +1,27 @@
-"""What `stream` shows: aligned READ/WRITE columns on a terminal, plain target text in a pipe.
+"""What `stream` shows: a drawing that grows on a terminal, plain target text in a pipe.
 
 Of several inputs at once, whole targets after the names of the inputs.
 """
 
 import io
+import re
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
-from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.live import Live
-from rich.text import Text
 
-from proactivellm.metrics.latency import average_lagging, read_coverage
+from proactivellm.cli.columns import LABEL_WIDTH, Block, Caption, Drawing, printable
+from proactivellm.metrics.latency import (
+    average_lagging,
+    length_adaptive_average_lagging,
+    read_coverage,
+)
 from proactivellm.output.log import Instance
 from proactivellm.pipeline import StreamEvent
 
-_STYLES = {"source": "cyan", "target": "bold green", "path": "dim"}
-_LABEL_WIDTH = 8
 _MAX_DELAYS = 100  # of a sentence, shown below it as far as the line goes
 
 
@@ -31,6 +34,9 @@ class Display(Protocol):
     def event(self, event: StreamEvent) -> None:
         """Something was read or written."""
 
+    def turn(self) -> None:
+        """What was said is complete: what comes next begins another turn, with another word."""
+
     def end(self, instance: Instance) -> None:
         """The target is complete."""
 
@@ -41,19 +47,21 @@ class Display(Protocol):
         """All is said; one line about it."""
 
 
-def choose_display(header: str) -> Display:
+def choose_display(header: str, speech: bool = False, times: bool = False) -> Display:
     """The display that fits standard output.
 
     Args:
         header: one line that a terminal shows first.
+        speech: whether recordings are streamed.
+        times: whether a pipe, too, is told when words were written.
 
     Returns:
-        Columns for a terminal, plain text for a pipe (or a terminal that cannot move its cursor).
+        A drawing for a terminal, plain text for a pipe (or a terminal that cannot move its cursor).
     """
     console = Console(highlight=False)
     if sys.stdout.isatty() and not console.is_dumb_terminal:
-        return TerminalDisplay(console, header)
-    return PipeDisplay()
+        return TerminalDisplay(console, header, Caption if speech else Block)
+    return TimesDisplay() if times else PipeDisplay()
 
 
 class PipeDisplay:
@@ -72,6 +80,9 @@ class PipeDisplay:
         if event.kind == "WRITE":
             _write(_in_one_line(event.text))
 
+    def turn(self) -> None:
+        """Shows nothing: the text goes on after a space."""
+
     def end(self, instance: Instance) -> None:
         """Ends the line."""
         self.close()
@@ -85,6 +96,37 @@ class PipeDisplay:
     def summary(self, text: str) -> None:
         """Writes it to standard error."""
         print(text, file=sys.stderr)
+
+
+class TimesDisplay(PipeDisplay):
+    """A line for each word as soon as it is whole: seconds, a tab, the word; a blank one at the end.
+
+    The seconds are what had arrived of the recording when the last character was written.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._word, self._heard_s = "", 0.0
+
+    def event(self, event: StreamEvent) -> None:
+        """Writes the words that end with the new text."""
+        for piece in re.findall(r"\s+|\S+", event.text):
+            if piece.isspace():
+                self.turn()
+            else:
+                self._word += piece
+                self._heard_s = event.heard_s or 0.0
+
+    def turn(self) -> None:
+        """Writes the last word."""
+        if self._word:
+            _write(f"{self._heard_s:.2f}\t{self._word}\n")
+        self._word = ""
+
+    def close(self) -> None:
+        """Writes the last word, and ends the source if one was begun."""
+        self.turn()
+        super().close()
 
 
 class NamedTargets:
@@ -102,7 +144,7 @@ class NamedTargets:
         """
         text = instance.prediction
         if sys.stdout.isatty():
-            text = _printable(text)
+            text = printable(text)
         _write(f"{_in_one_line(name)}\t{_in_one_line(text)}\n")
 
     def summary(self, text: str) -> None:
@@ -114,122 +156,55 @@ class NamedTargets:
         print(text, file=sys.stderr)
 
 
-@dataclass
-class Column:
-    """A READ, and what was written before the next one.
-
-    Attributes:
-        source: the unit read; empty where the target goes on without reading.
-        target: what was written.
-    """
-
-    source: str = ""
-    target: str = ""
-
-    @property
-    def path(self) -> str:
-        """R for the READ, W for every word written."""
-        return "R" * bool(self.source) + "W" * len(self.target.split())
-
-    @property
-    def width(self) -> int:
-        """Terminal cells, one of them between columns."""
-        return 1 + max(cell_len(text) for text in (self.source, self.target, self.path))
-
-
-@dataclass
-class Block:
-    """Columns that fit side by side on a terminal.
-
-    Attributes:
-        width: cells for the columns.
-        columns: from left to right; only the last one still grows.
-    """
-
-    width: int
-    columns: list[Column] = field(default_factory=list)
-
-    def read(self, unit: str) -> "Block":
-        """Adds a READ.
-
-        Args:
-            unit: its text.
-
-        Returns:
-            The block to go on with: this one, or a new one if this is full.
-        """
-        column = Column(source=unit)
-        if self.columns and self._used() + column.width > self.width:
-            return Block(self.width, [column])
-        self.columns.append(column)
-        return self
-
-    def write(self, text: str) -> "Block":
-        """Adds written text to the last READ.
-
-        Args:
-            text: new text, possibly the middle of a word.
-
-        Returns:
-            The block to go on with: this one, or a new one if this is full.
-        """
-        if not self.columns:
-            self.columns.append(Column())
-        column = self.columns[-1]
-        before, column.target = column.target, (column.target + text).lstrip()
-        if self._used() <= self.width:
-            return self
-        kept, _, word = column.target.rpartition(" ")
-        if not word or (not kept and not column.source and len(self.columns) == 1):
-            return self  # one word wider than the terminal: cropped
-        column.target = kept if len(kept) <= len(before) else before
-        return Block(self.width, [Column(target=word)])
-
-    def render(self) -> Text:
-        """Three lines: what was read, what was written, the path of READs and WRITEs."""
-        lines = []
-        for name, style in _STYLES.items():
-            cells = [set_cell_size(getattr(c, name), c.width) for c in self.columns]
-            label = (name.ljust(_LABEL_WIDTH), "dim")
-            lines.append(Text.assemble(label, ("".join(cells), style)))
-        return Text("\n", no_wrap=True, overflow="ellipsis").join(lines)
-
-    def _used(self) -> int:
-        return sum(column.width for column in self.columns)
-
-
 class TerminalDisplay:
-    """Source words as they arrive, target words below the last word read before them."""
+    """A drawing that grows as words are read and written; a full one stays, and another begins.
 
-    def __init__(self, console: Console, header: str) -> None:
+    Args:
+        console: to draw on.
+        header: one line that is shown first.
+        new_drawing: makes an empty one of a width in cells.
+    """
+
+    def __init__(
+        self, console: Console, header: str, new_drawing: Callable[[int], Drawing] = Block
+    ) -> None:
         self.console = console
-        self.block = Block(0)
+        self._new_drawing = new_drawing
+        self.drawing: Drawing = new_drawing(0)
         self.live: Live | None = None
         console.print(header, style="dim")
 
     def begin(self) -> None:
-        """Opens an empty block."""
+        """Opens an empty drawing."""
         self.console.print()
-        self._open(Block(max(20, self.console.width - _LABEL_WIDTH)))
+        self.turn()
 
     def event(self, event: StreamEvent) -> None:
-        """Draws the block anew; a full one stays as it is, and another begins."""
-        text = _printable(event.text)
-        block = self.block.read(text) if event.kind == "READ" else self.block.write(text)
-        if block is not self.block:
-            self._draw()
-            self.close()
-            self._open(block)
-        else:
-            self._draw()
+        """Draws anew; a full drawing stays as it is, and another begins."""
+        texts = [event.text]
+        if event.kind == "WRITE":  # word by word: any of them may fill it
+            texts = re.findall(r"\s*\S+|\s+$", event.text)
+        for text in texts:
+            drawing = self.drawing.take(replace(event, text=text))
+            if drawing is not self.drawing:
+                self._draw()
+                self.close()
+                self._open(drawing)
+            else:
+                self._draw()
+
+    def turn(self) -> None:
+        """Leaves the drawing as it is, and opens an empty one."""
+        self.close()
+        self._open(self._new_drawing(max(20, self.console.width - LABEL_WIDTH)))
 
     def end(self, instance: Instance) -> None:
-        """Closes the block and adds the lags."""
+        """Closes the drawing and adds the lags."""
         self.close()
         self.console.print(_lags(instance), style="dim", no_wrap=True, overflow="ellipsis")
 
     def close(self) -> None:
-        """Leaves the block as it is, and gives the cursor back."""
+        """Leaves the drawing as it is, and gives the cursor back."""
         if self.live:
             self.live.stop()
             self.live = None
@@ -238,15 +213,15 @@ class TerminalDisplay:
         """Prints it below the last sentence."""
         self.console.print(f"\n{text}", style="bold", soft_wrap=True)
 
-    def _open(self, block: Block) -> None:
-        self.block = block
+    def _open(self, drawing: Drawing) -> None:
+        self.drawing = drawing
         self.live = Live(console=self.console, auto_refresh=False)
         self.live.start()
         self._draw()
 
     def _draw(self) -> None:
-        if self.live and self.block.columns:
-            self.live.update(self.block.render(), refresh=True)
+        if self.live and not self.drawing.is_empty:
+            self.live.update(self.drawing.render(), refresh=True)
 
 
 def format_number(value: float | None) -> str:
@@ -259,14 +234,18 @@ def format_number(value: float | None) -> str:
 
 
 def _lags(instance: Instance) -> str:
-    """Delays, AL and RCO of a sentence; without a reference, its own length is taken."""
+    """The lags of a source; without a reference, its own length is taken."""
     if not instance.source_length:
-        return "(empty line)"
-    units = instance.source_length
-    lag = format_number(average_lagging(instance.delays, units))
-    completeness = format_number(read_coverage(instance.token_delays, units))
+        return "(empty line)" if instance.source_type == "text" else "(no audio)"
+    length = instance.source_length
+    if instance.source_type == "speech":
+        lag = length_adaptive_average_lagging(instance.delays, length)
+        shown = "-" if lag is None else f"{lag:.0f} ms"
+        return f"{length / 1000:.2f} s   LAAL {shown}   {instance.source}"
+    lag = format_number(average_lagging(instance.delays, length))
+    completeness = format_number(read_coverage(instance.token_delays, length))
     delays = " ".join(map(str, instance.delays[:_MAX_DELAYS])) or "-"
-    return f"{' ' * _LABEL_WIDTH}AL {lag}   RCO {completeness}   delays {delays}"
+    return f"{' ' * LABEL_WIDTH}AL {lag}   RCO {completeness}   delays {delays}"
 
 
 def _write_what_fits() -> None:
@@ -282,8 +261,3 @@ def _write(text: str) -> None:
 
 def _in_one_line(text: str) -> str:
     return text.replace("\r", " ").replace("\n", " ")
-
-
-def _printable(text: str) -> str:
-    """Text without what would move the cursor or colour the terminal."""
-    return "".join(c if c.isprintable() else " " if c.isspace() else "\ufffd" for c in text)

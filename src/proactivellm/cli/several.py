@@ -169,7 +169,8 @@ class _Line:
         """The log entry of the finished line."""
         job = Job(index=index, source="".join(self.text).removesuffix("\r"))
         num_units = self.speaker.num_words
-        return self.transcript.instance(job, policy, state, 1000 * self.arrived_s, num_units)
+        self.transcript.end_turn(state)
+        return self.transcript.instance(job, policy, 1000 * self.arrived_s, num_units)
 
 
 @dataclass

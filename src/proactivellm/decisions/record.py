@@ -138,12 +138,12 @@ class _Recorder(Outcomes):
     def words(self) -> tuple[list[str], list[int]]:
         """What was written, by word (by token, where every one is decided on), and the delays."""
         pieces = [
-            (text.strip(), units) for text, units, _ in self.transcript.pieces if text.strip()
+            (text.strip(), int(units)) for text, units, _ in self.transcript.pieces if text.strip()
         ]
         if self.by_token:
             return [text for text, _ in pieces], [units for _, units in pieces]
         prediction = "".join(text for text, _, _ in self.transcript.pieces)
-        return prediction.split(), self.transcript.words()[0]
+        return prediction.split(), [int(units) for units in self.transcript.words()[0]]
 
     def _probe(
         self, state: SessionState, logits_V: Tensor, token: int, text: str, row: int

@@ -90,6 +90,11 @@ class Recorder(Policy):
         """That of the path followed."""
         return self.path.min_lag
 
+    @property
+    def stride(self) -> float:
+        """That of the path followed."""
+        return self.path.stride
+
     def _write(self, observation: Observation) -> Tensor:
         open_B = ~observation.source_finished_B
         ready_B = observation.units_read_B >= self.path.required_units_B(
@@ -185,7 +190,11 @@ def statistic_quantiles(
     Returns:
         Threshold by quantile.
     """
-    recorder = Recorder(inner=policy, holds=model.settings.early_end)
+    recorder = Recorder(
+        inner=policy,
+        path=WaitK(k=RECORDED_LAG, stride=policy.stride),
+        holds=model.settings.early_end,
+    )
     for _ in run_streams(
         model, recorder, jobs, limits=Limits(streams=num_lanes), sampling=Sampling()
     ):

@@ -22,7 +22,7 @@ from proactivellm.session.sampling import Sampling
 from proactivellm.session.window import Window
 
 RUN_FILE = "run.json"  # what the instances of the log beside it have in common
-SIMULEVAL_CONFIG = "source_type: text\ntarget_type: text\n"  # what `simuleval --score-only` asks
+SIMULEVAL_CONFIG = "source_type: {}\ntarget_type: text\n"  # what `simuleval --score-only` asks
 Progress = Callable[[str, int, int], None]  # policy, instances done, instances in all
 
 
@@ -162,7 +162,13 @@ def _facts(model: StreamingCausalLM, conditions: Conditions) -> dict[str, Any]:
         "dtype": str(model.model.dtype).removeprefix("torch."),
         "quantization": None if method is None else str(getattr(method, "value", method)),
         **asdict(conditions),
+        **({} if model.front_end is None else {"gate": _gate(model)}),
     }
+
+
+def _gate(model: StreamingCausalLM) -> dict[str, Any] | None:
+    gate = model.front_end.gate
+    return None if gate is None else gate.model_dump()
 
 
 def _split(
@@ -170,7 +176,8 @@ def _split(
 ) -> tuple[list[Job], list[Instance]]:
     """Jobs still to do, and the instances an earlier run left behind."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(SIMULEVAL_CONFIG, encoding="utf-8")
+    kind = "speech" if any(job.audio for job in jobs) else "text"
+    (folder / "config.yaml").write_text(SIMULEVAL_CONFIG.format(kind), encoding="utf-8")
     done = recover_log(folder / LOG_FILE)
     by_index = {job.index: job for job in jobs}
     for instance in done:
@@ -185,7 +192,7 @@ def _split(
 
 def _as_asked(what: Instance | Job) -> tuple[Any, ...]:
     return (
-        what.source,
+        what.name if isinstance(what, Job) else what.source,
         what.reference,
         what.task,
         None if what.answers is None else list(what.answers),

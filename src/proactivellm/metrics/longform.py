@@ -1,8 +1,8 @@
 """Long recordings: their words are given back to reference segments, and scored by segment.
 
 The resegmentation is OmniSTEval's SoftSegmenter (Polak et al. 2025, arXiv 2509.17349): words of the
-log and of the references are aligned by the similarity of their characters, in order. Needs the
-extra `longform` (omnisteval).
+log and of the references are aligned by the similarity of their characters, in order. StreamLAAL
+has borders of its own, those of mwerSegmenter. Needs the extra `longform` (omnisteval, mweralign).
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,6 +18,7 @@ from proactivellm.metrics.measures import (
     measure_real_time,
     reference_words,
 )
+from proactivellm.metrics.mwer import mwer_borders
 from proactivellm.metrics.segments import Segment, match_recordings
 from proactivellm.output.log import Instance
 
@@ -99,29 +100,41 @@ def score_longform(
         `latency_unit`, `resegmenter`; the scores of the task, see `report.score`;
         `LongYAAL` (Polak et al. 2025): YAAL of a segment, where words after its end count as long
         as the last segment of the recording has not ended;
-        `LongLAAL`: LAAL of a segment, as OmniSTEval has it; StreamLAAL (Papi et al. 2024) is the
-        same with the borders of mwerSegmenter, which may be others. Both are means over the
-        segments where they are defined, in ms;
-        `LongYAAL_CA_ms`, `LongLAAL_CA_ms`: the same of `elapsed`, if the log has a clock;
+        `LongLAAL`: LAAL of a segment, as OmniSTEval has it;
+        `StreamLAAL` (Papi et al. 2024, arXiv 2406.06097): the same with the borders of
+        mwerSegmenter. All are means over the segments with words, in ms;
+        `LongYAAL_CA_ms`, `LongLAAL_CA_ms`, `StreamLAAL_CA_ms`: the same of `elapsed`, if the log
+        has a clock;
         `RTF`, where the log tells it; `X_ci`, `num_bootstrap`, `num_undefined` as in
         `report.score`.
 
     Raises:
-        ValueError: as `resegment`, or the recordings are of several policies or tasks.
+        ValueError: as `resegment`, the recordings are of several policies or tasks, or
+            mweralign is not installed.
     """
     policy = common_policy(instances)
     parts = resegment(instances, segments)
     own = [part.instance for part in parts]
+    recordings = match_recordings(instances, segments)
+    borders = [
+        mwer_borders(whole.prediction.split(), [part.text for part in its])
+        for whole, its in recordings
+    ]
     measured = measure_quality(own)
     measured |= _lags(parts, [i.delays for i in own], "")
+    measured["StreamLAAL"] = _stream_laal(recordings, borders, [i.delays for i in instances])
     if all(instance.source_ms is not None for instance in instances):
         measured |= _lags(parts, [i.elapsed for i in own], "_CA_ms")
+        measured["StreamLAAL_CA_ms"] = _stream_laal(
+            recordings, borders, [i.elapsed for i in instances]
+        )
     scores = {
         "policy": policy,
         "num_recordings": len(instances),
         "num_instances": len(parts),
         "latency_unit": "ms",
-        "resegmenter": f"SoftSegmenter (OmniSTEval {version('omnisteval')})",
+        "resegmenter": f"SoftSegmenter (OmniSTEval {version('omnisteval')}); of StreamLAAL: "
+        f"mwerSegmenter (mweralign {version('mweralign')})",
     }
     scores |= summarise(measured, num_bootstrap)
     if (factor := measure_real_time(instances)) is not None:
@@ -142,6 +155,21 @@ def _lags(
             [latency.length_adaptive_average_lagging(*row[:3]) for row in rows]
         ),
     }
+
+
+def _stream_laal(
+    recordings: Sequence[tuple[Instance, list[Segment]]],
+    borders: Sequence[Sequence[tuple[int, int]]],
+    delays: Sequence[Sequence[float]],
+) -> Statistics:
+    values = []
+    for (_, parts), places, times in zip(recordings, borders, delays, strict=True):
+        for part, (first, end) in zip(parts, places, strict=True):
+            start_ms, length_ms = 1000 * part.start_s, 1000 * (part.end_s - part.start_s)
+            own = [time - start_ms for time in times[first:end]]
+            num_words = len(part.text.split())
+            values.append(latency.length_adaptive_average_lagging(own, length_ms, num_words))
+    return mean(values)
 
 
 def _check_size(whole: Instance, num_words: int) -> None:

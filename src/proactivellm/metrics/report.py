@@ -37,6 +37,7 @@ _COLUMNS = (
     ("YAAL", "YAAL", 2),
     ("LongYAAL", "LongYAAL", 0),
     ("LongLAAL", "LongLAAL", 0),
+    ("StreamLAAL", "StreamLAAL", 0),
     ("DAL", "DAL", 2),
     ("AP", "AP", 2),
     ("RCO", "RCO", 2),
@@ -50,7 +51,10 @@ _COLUMNS = (
 )
 _MARK = "†"
 # Columns whose interval the tables show; scores.json has all.
-_WITH_INTERVAL = ("BLEU", "chrF", "F1", "EM", "WER", "CER", "LAAL", "LongYAAL", "LongLAAL")
+_WITH_INTERVAL = (
+    *("BLEU", "chrF", "F1", "EM", "WER", "CER"),
+    *("LAAL", "LongYAAL", "LongLAAL", "StreamLAAL"),
+)
 
 
 def score(instances: Sequence[Instance], num_bootstrap: int = 0) -> Scores:

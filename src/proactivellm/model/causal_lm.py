@@ -69,6 +69,7 @@ class StreamingCausalLM:
         self._unused_mask = mask if "all" in self.windows else dict.fromkeys(self.windows, mask)
         self.limit = position_limit(model.config)
         self.folder: Path | None = None
+        self.front_end: Any = None  # a `speech.front_end.SpeechFrontEnd`, of a model that listens
         self.static: StaticSteps | None = None
 
     @classmethod

@@ -1,8 +1,9 @@
-"""The main path: source text -> units -> session -> stable text -> instance.
+"""The main path: source text or audio -> units -> session -> stable text -> instance.
 
 Two ways through the same loop: one live stream as events, many recorded sources as instances.
 """
 
+from proactivellm.pipeline.hearing import Heard, recorded_blocks
 from proactivellm.pipeline.live import StreamEvent, paced, stream_text, stream_units
 from proactivellm.pipeline.recorded import (
     DEFAULT_RATE_WPM,
@@ -16,12 +17,14 @@ from proactivellm.pipeline.transcript import Job, Transcript
 __all__ = [
     "DEFAULT_RATE_WPM",
     "DEFAULT_STREAMS",
+    "Heard",
     "Job",
     "StreamEvent",
     "StreamsFailed",
     "Transcript",
     "paced",
     "push_what_fits",
+    "recorded_blocks",
     "run_streams",
     "stream_text",
     "stream_units",

@@ -1,17 +1,19 @@
 """One live stream: units come in as they arrive, events go out as they happen."""
 
-import itertools
+import functools
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.output.log import Instance
+from proactivellm.pipeline.hearing import Heard
 from proactivellm.pipeline.transcript import Job, Transcript
 from proactivellm.policy.base import Policy
 from proactivellm.session.sampling import Sampling
 from proactivellm.session.session import Session
+from proactivellm.session.state import Write
 from proactivellm.session.window import Window
 from proactivellm.units.text import TextSegmenter
 from proactivellm.units.unit import Unit
@@ -26,12 +28,14 @@ class StreamEvent:
         text: the unit's text or the new target text.
         units_read: source units read so far.
         elapsed_s: seconds since the stream began.
+        heard_s: seconds of the recording that had arrived; None for text.
     """
 
     kind: Literal["READ", "WRITE"]
     text: str
     units_read: int
     elapsed_s: float
+    heard_s: float | None = None
 
 
 def stream_units(
@@ -43,11 +47,14 @@ def stream_units(
 ) -> Generator[StreamEvent, None, Instance]:
     """Stream one source live: units are there as the iterable yields them.
 
+    A final unit ends a turn; what follows it goes on in a fresh session.
+
     Args:
         model: the streaming model.
         policy: READ or WRITE.
-        arrivals: units that arrive together; may block until they do. The source is closed when
-            they are exhausted; no more are asked for when the target has ended before.
+        arrivals: units that arrive together (of a recording: a `Heard`); may block until they do.
+            The source is closed when they are exhausted; no more are asked for when the target of
+            a text has ended before.
         sampling: how tokens are chosen; the model's generation settings if left out.
         window: what the stream keeps in view; everything if left out.
 
@@ -57,31 +64,91 @@ def stream_units(
     Returns:
         The log entry (value of the generator).
     """
-    session = Session(model, policy, sampling, window)
-    transcript, words = Transcript(), _Words()
-    started = time.perf_counter()
-    arrived_ms = 0.0
+    live = _Live(functools.partial(Session, model, policy, sampling, window), arrivals)
+    for units in arrivals:
+        yield from live.advance(units)
+        if live.ended_early:
+            break  # what is still to come is not waited for
+    yield from live.advance([Unit.end()] * live.is_open)
+    return live.instance(policy)
 
-    def elapsed_ms() -> float:
-        return 1000 * (time.perf_counter() - started)
 
-    for units in itertools.chain(arrivals, [None]):
-        if units is None and session.state.closed:
-            break
-        arrived_ms = elapsed_ms()
-        units = [Unit.end()] if units is None else units
-        words.arrived += [unit.text for unit in units if not unit.is_end]
-        for write in session.advance(units):
-            now_ms = elapsed_ms()
-            yield from words.read(write.units_read, now_ms)
-            transcript.add([write], now_ms)
-            if write.text:
-                yield StreamEvent("WRITE", write.text, write.units_read, now_ms / 1000)
-        yield from words.read(session.state.units_read, elapsed_ms())
-        if session.state.finished and not session.state.closed:
-            break  # the target ended before the source: what is still to come is not waited for
-    job = Job(index=0, source=" ".join(word for word in words.arrived if word))
-    return transcript.instance(job, policy.spec, session.state, arrived_ms, len(words.arrived))
+class _Live:
+    """The session of the turn that goes on, and what all of them wrote."""
+
+    def __init__(self, open_session: Callable[[], Session], arrivals: object) -> None:
+        self.heard = arrivals if isinstance(arrivals, Heard) else None
+        self.transcript, self.words = Transcript(speech=self.heard is not None), _Words()
+        self._open_session = open_session
+        self._session: Session | None = None
+        self._started_s = time.perf_counter()
+        self._arrived_ms = self._compute_s = 0.0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the turn that goes on waits for more of its source."""
+        return self._session is not None and not self._session.state.closed
+
+    @property
+    def ended_early(self) -> bool:
+        """Whether the target of a text is complete before its source is."""
+        return self.is_open and self._session.state.finished and self.heard is None  # type: ignore
+
+    @property
+    def _now_ms(self) -> float:
+        return 1000 * (time.perf_counter() - self._started_s)
+
+    def advance(self, units: Sequence[Unit]) -> Iterator[StreamEvent]:
+        """Read what arrived, and write what it allows; a final unit ends its turn."""
+        self._arrived_ms = self._now_ms
+        for turn in _turns(units):
+            session = self._session = self._session or self._open_session()
+            self.words.arrived += [unit.text for unit in turn if not unit.is_end]
+            self.transcript.arrive(turn)
+            writes, started = session.advance(turn), time.perf_counter()
+            while (write := next(writes, None)) is not None:
+                self._compute_s += time.perf_counter() - started
+                yield from self.words.read(write.units_read, self._now_ms)
+                yield from self._written(write)
+                started = time.perf_counter()
+            self._compute_s += time.perf_counter() - started
+            yield from self.words.read(session.state.units_read, self._now_ms)
+            if session.state.closed:
+                self._end_turn(session)
+
+    def instance(self, policy: Policy) -> Instance:
+        """The log entry."""
+        if self._session is not None:
+            self._end_turn(self._session)
+        words = self.words.arrived
+        job = Job(index=0, source=" ".join(word for word in words if word))
+        if self.heard is None:
+            return self.transcript.instance(job, policy.spec, self._arrived_ms, len(words))
+        compute_ms = 1000 * (self._compute_s + self.heard.compute_s)
+        duration_ms = 1000 * self.heard.received_s
+        return self.transcript.instance(job, policy.spec, duration_ms, compute_ms=compute_ms)
+
+    def _written(self, write: Write) -> Iterator[StreamEvent]:
+        now_ms = self._now_ms
+        if text := self.transcript.add([write], now_ms):
+            heard_s = None if self.heard is None else self.transcript.pieces[-1][1] / 1000
+            yield StreamEvent("WRITE", text, write.units_read, now_ms / 1000, heard_s)
+
+    def _end_turn(self, session: Session) -> None:
+        self.transcript.end_turn(session.state)
+        self._session, self.words.num_before = None, len(self.words.arrived)
+
+
+def _turns(units: Iterable[Unit]) -> Iterator[list[Unit]]:
+    """Cuts units after each that is final."""
+    turn: list[Unit] = []
+    for unit in units:
+        turn.append(unit)
+        if unit.final:
+            yield turn
+            turn = []
+    if turn:
+        yield turn
 
 
 @dataclass
@@ -90,10 +157,11 @@ class _Words:
 
     arrived: list[str] = field(default_factory=list)
     num_read: int = 0
+    num_before: int = 0  # in turns that are over
 
     def read(self, units_read: int, elapsed_ms: float) -> Iterator[StreamEvent]:
-        """READ events up to a unit."""
-        for index in range(self.num_read, units_read):
+        """READ events up to a unit of this turn."""
+        for index in range(self.num_read, self.num_before + units_read):
             self.num_read = index + 1
             if self.arrived[index]:
                 yield StreamEvent("READ", self.arrived[index], self.num_read, elapsed_ms / 1000)

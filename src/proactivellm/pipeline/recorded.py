@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.output.log import Instance
+from proactivellm.pipeline.hearing import Heard, recorded_blocks
 from proactivellm.pipeline.transcript import Job, Transcript
 from proactivellm.policy.base import Policy
 from proactivellm.session.engine import Engine
@@ -20,6 +21,7 @@ from proactivellm.units.unit import Unit
 
 DEFAULT_RATE_WPM = 150.0  # speaking rate on which `elapsed` is reported
 DEFAULT_STREAMS = 16
+DEFAULT_CHUNK_S = 0.32  # audio that arrives together, where no model says otherwise
 
 
 class StreamsFailed(ValueError):
@@ -28,23 +30,83 @@ class StreamsFailed(ValueError):
 
 @dataclass
 class _Running:
-    """A stream inside `run_streams`: its clock overlaps listening and computing."""
+    """A source inside `run_streams`: its clock overlaps listening and computing.
+
+    Units of a text are all there at once; a recording is listened to as far as its stream wants to
+    read, so that it may be of any length.
+    """
 
     job: Job
-    units: list[Unit]
-    waiting: deque[Unit]
-    transcript: Transcript = field(default_factory=Transcript)
+    arrivals: Iterator[list[Unit]]
+    transcript: Transcript
+    heard: Heard | None = None
+    waiting: deque[Unit] = field(default_factory=deque)
+    exhausted: bool = False
+    num_units: int = 0
+    ends_s: list[float] = field(default_factory=list)  # of the units of this turn
+    last_s: float = 0.0
     clock_s: float = 0.0
+    compute_s: float = 0.0
 
-    def tick(self, state: SessionState, step_s: float) -> None:
+    def listen(self) -> bool:
+        """Take what arrives next, if nothing waits; whether there is anything to push."""
+        while not self.waiting and not self.exhausted:
+            units = next(self.arrivals, None)
+            if units is None:
+                self.exhausted = True
+                break
+            self.waiting += units
+            self.num_units += sum(not unit.is_end for unit in units)
+            self.last_s = units[-1].end_s if units else self.last_s
+            if self.heard is not None:
+                self.clock_s = max(self.clock_s, self.heard.received_s) + self.heard.spent_s
+        return bool(self.waiting)
+
+    def tick(self, state: SessionState, step_s: float, share_s: float) -> None:
         """A step of this stream ended: it began when its last unit had arrived."""
-        arrival_s = self.units[state.units_read - 1].end_s if state.units_read else 0.0
+        arrival_s = self.ends_s[state.units_read - 1] if state.units_read else 0.0
+        if state.source_finished and self.ends_s:
+            arrival_s = self.ends_s[-1]
         self.clock_s = max(self.clock_s, arrival_s) + step_s
+        self.compute_s += share_s
 
-    def instance(self, state: SessionState, policy: str) -> Instance:
-        """The log entry of the finished stream."""
-        source_ms = 1000 * self.units[-1].end_s if self.units else 0.0
-        return self.transcript.instance(self.job, policy, state, source_ms, len(self.units))
+    def push(self, engine: Engine, lane: int) -> None:
+        """Push what arrives, up to the end of the turn, as far as the stream wants to read."""
+        state = engine.state(lane)
+        while not state.closed and (not state.pending or self.heard is None) and self.listen():
+            turn = self._turn(engine.limits.pending, len(state.pending))
+            if not turn:
+                return
+            self.transcript.arrive(turn)
+            self.ends_s += [unit.end_s for unit in turn]
+            engine.push(lane, turn)
+
+    def end_turn(self, state: SessionState) -> bool:
+        """Sum up a turn, and drop what it left unread; whether there is another one."""
+        closed = state.closed
+        while not closed and self.listen():
+            closed = self.waiting.popleft().final
+        self.transcript.end_turn(state)
+        self.ends_s = []
+        return self.listen()
+
+    def instance(self, policy: str) -> Instance:
+        """The log entry of the finished source."""
+        total_s = self.last_s if self.heard is None else self.heard.received_s
+        compute_ms = None
+        if self.heard is not None:
+            compute_ms = 1000 * (self.compute_s + self.heard.compute_s)
+        return self.transcript.instance(
+            self.job, policy, 1000 * total_s, self.num_units, compute_ms
+        )
+
+    def _turn(self, limit: int | None, num_pending: int) -> list[Unit]:
+        """What waits, up to the end of the turn and to what the queue holds."""
+        room = len(self.waiting) if limit is None else limit - num_pending
+        turn: list[Unit] = []
+        while self.waiting and len(turn) < room and not (turn and turn[-1].final):
+            turn.append(self.waiting.popleft())
+        return turn
 
 
 def push_what_fits(engine: Engine, lane: int, units: deque[Unit]) -> None:
@@ -92,23 +154,32 @@ def run_streams(
         StreamsFailed: at the end, if sources could not be streamed; names them, one a line.
     """
     engine = Engine(model, policy, limits or Limits(streams=DEFAULT_STREAMS), sampling, window)
-    segmenter = TextSegmenter(model.tokenizer)
     waiting = iter(jobs)
     running: dict[int, _Running] = {}
     failed: list[str] = []
     while True:
         for job in itertools.islice(waiting, engine.limits.streams - len(running)):
             lane = engine.open(policy=job.policy)
-            units = segmenter.segment(job.source, rate_wpm)
-            running[lane] = _Running(job, units, deque(units or [Unit.end()]))
+            running[lane] = _open(model, job, rate_wpm)
         if not running:
             break
         for lane, stream in running.items():
-            push_what_fits(engine, lane, stream.waiting)
+            stream.push(engine, lane)
         _timed_step(engine, running)
         yield from _finished(engine, running, failed)
     if failed:
         raise StreamsFailed("\n".join(failed))
+
+
+def _open(model: StreamingCausalLM, job: Job, rate_wpm: float) -> _Running:
+    if job.audio:
+        front_end = model.front_end
+        seconds = DEFAULT_CHUNK_S if front_end is None else front_end.unit_s
+        rate, blocks = recorded_blocks(job.audio, seconds)
+        heard = Heard(model, blocks, rate, job.source)
+        return _Running(job, iter(heard), Transcript(speech=True), heard)
+    units = TextSegmenter(model.tokenizer).segment(job.source, rate_wpm) or [Unit.end()]
+    return _Running(job, iter([units]), Transcript())
 
 
 def _timed_step(engine: Engine, running: dict[int, _Running]) -> None:
@@ -117,9 +188,9 @@ def _timed_step(engine: Engine, running: dict[int, _Running]) -> None:
     started = time.perf_counter()
     writes = engine.step() or []
     step_s = time.perf_counter() - started
-    for lane, stream in running.items():
-        if engine.state(lane).forwards > before[lane]:
-            stream.tick(engine.state(lane), step_s)
+    took_part = [lane for lane in running if engine.state(lane).forwards > before[lane]]
+    for lane in took_part:
+        running[lane].tick(engine.state(lane), step_s, step_s / len(took_part))
     for write in writes:
         stream = running[write.lane]
         stream.transcript.add([write], 1000 * stream.clock_s)
@@ -128,14 +199,20 @@ def _timed_step(engine: Engine, running: dict[int, _Running]) -> None:
 def _finished(
     engine: Engine, running: dict[int, _Running], failed: list[str]
 ) -> Iterator[Instance]:
-    """Takes away the streams that have ended; yields the log entries of those that could."""
+    """Takes away the streams that have ended; yields the log entries of those that could.
+
+    A recording that goes on after a pause goes on in a fresh stream.
+    """
     for lane, stream in list(running.items()):
         state = engine.state(lane)
-        if not state.finished:
-            continue
-        if state.error is None:
-            yield stream.instance(state, engine.policy.spec)
-        else:
+        if state.error is not None:
             failed.append(f"source {stream.job.index}: {state.error}")
-        engine.release(lane)
+        elif not state.finished and not (stream.exhausted and not state.closed):
+            continue  # (a recording without speech is exhausted before it begins)
         del running[lane]
+        goes_on = state.error is None and stream.end_turn(state)
+        engine.release(lane)
+        if goes_on:
+            running[engine.open(policy=stream.job.policy)] = stream
+        elif state.error is None:
+            yield stream.instance(engine.policy.spec)

@@ -1,4 +1,8 @@
-"""What is streamed, and what was written with its times: the makings of a log entry."""
+"""What is streamed, and what was written with its times: the makings of a log entry.
+
+A source is one turn, or, of a recording, as many as there are pauses long enough; each turn is a
+session of its own. Delays count units of text, or milliseconds of a recording that had arrived.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -6,6 +10,9 @@ from dataclasses import dataclass, field
 from proactivellm.output.log import Instance, Task
 from proactivellm.policy.base import Policy
 from proactivellm.session.state import SessionState, Write
+from proactivellm.units.unit import Unit
+
+_COUNTED = ("units_read", "forwards", "tokens", "dropped_units", "dropped_tokens")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,11 +21,12 @@ class Job:
 
     Attributes:
         index: place in its file.
-        source: source text.
+        source: source text; of a recording, the text that is read before it.
         reference: wanted target, if known.
-        task: what is scored: a translation, or the answer to a question.
+        task: what is scored: a translation, the answer to a question, or a transcript.
         answers: all answers that are accepted; None = the reference alone.
         policy: of this source alone; None = that of the run, whose name its log entry bears anyway.
+        audio: files of the recording that is the source, joined; empty = the source is text.
     """
 
     index: int
@@ -27,6 +35,12 @@ class Job:
     task: Task = "translation"
     answers: tuple[str, ...] | None = None
     policy: Policy | None = None
+    audio: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The source as the log has it: its text, or the names of its files."""
+        return " ".join([*self.audio, self.source]).strip() if self.audio else self.source
 
 
 @dataclass
@@ -34,69 +48,109 @@ class Transcript:
     """Target text with, for every piece, what had been read and when it came.
 
     Attributes:
-        pieces: (text, units read, ms) in order.
-        token_delays: units read when each token was predicted.
+        speech: whether delays are milliseconds of audio that had arrived, instead of units read.
+        pieces: (text, delay, ms) in order.
+        token_delays: delay of each token.
+        counted: what the turns that are over have read and cost.
     """
 
-    pieces: list[tuple[str, int, float]] = field(default_factory=list)
-    token_delays: list[int] = field(default_factory=list)
+    speech: bool = False
+    pieces: list[tuple[str, float, float]] = field(default_factory=list)
+    token_delays: list[float] = field(default_factory=list)
+    counted: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_COUNTED, 0))
+    _ends_ms: list[float] = field(default_factory=list)  # of the units of this turn
+    _closed_ms: float = 0.0  # when the turn turned out to be over
+    _breaks: bool = False  # whether the next piece begins a turn
 
-    def add(self, writes: Iterable[Write], elapsed_ms: float) -> None:
+    def arrive(self, units: Iterable[Unit]) -> None:
+        """Note when units could be read, before anything is written because of them.
+
+        Args:
+            units: of the turn, in order; `end_s` is when they were there.
+        """
+        for unit in units:
+            self._closed_ms = round(1000 * unit.end_s, 3)
+            if not unit.is_end:
+                self._ends_ms.append(self._closed_ms)
+
+    def add(self, writes: Iterable[Write], elapsed_ms: float) -> str:
         """Note what was written.
 
         Args:
             writes: events of one step.
             elapsed_ms: when the step ended.
-        """
-        for write in writes:
-            if write.text:
-                self.pieces.append((write.text, write.units_read, elapsed_ms))
-            if write.token_id is not None:
-                self.token_delays.append(write.units_read)
 
-    def words(self) -> tuple[list[int], list[float]]:
-        """Delay in units and time in ms of every word, taken at its last character."""
-        delays: list[int] = []
+        Returns:
+            The text, with a space before it where it begins another turn.
+        """
+        text = ""
+        for write in writes:
+            delay = self._delay(write)
+            if write.text:
+                gap = " " if self._breaks and self.pieces else ""
+                self._breaks = False
+                self.pieces.append((gap + write.text, delay, elapsed_ms))
+                text += gap + write.text
+            if write.token_id is not None:
+                self.token_delays.append(delay)
+        return text
+
+    def end_turn(self, state: SessionState) -> None:
+        """Sum up a turn; the next one, if there is any, begins a word.
+
+        Args:
+            state: of its finished stream.
+        """
+        for name in _COUNTED:
+            self.counted[name] += getattr(state, name)
+        self._ends_ms, self._breaks = [], True
+
+    def words(self) -> tuple[list[float], list[float]]:
+        """Delay and time in ms of every word, taken at its last character."""
+        delays: list[float] = []
         elapsed: list[float] = []
         inside = False
-        for text, units, at_ms in self.pieces:
+        for text, delay, at_ms in self.pieces:
             for character in text:
                 if character.isspace():
                     inside = False
                     continue
                 if not inside:
-                    delays.append(units)
+                    delays.append(delay)
                     elapsed.append(at_ms)
                     inside = True
-                delays[-1], elapsed[-1] = units, round(at_ms, 3)
+                delays[-1], elapsed[-1] = delay, round(at_ms, 3)
         return delays, elapsed
 
     def instance(
         self,
         job: Job,
         policy: str,
-        state: SessionState,
         source_ms: float,
         source_length: int | None = None,
+        compute_ms: float | None = None,
     ) -> Instance:
-        """The log entry of a finished stream.
+        """The log entry of a source all of whose turns are over.
 
         Args:
             job: what was streamed.
             policy: canonical spec.
-            state: of the finished stream.
-            source_ms: when the whole source had arrived.
-            source_length: its units, read or not; None = those that were read.
+            source_ms: when the whole source had arrived; of a recording, its length.
+            source_length: units of a text, read or not; None = those that were read.
+            compute_ms: time that was spent on it.
 
         Returns:
             The entry.
         """
         delays, elapsed = self.words()
         prediction = "".join(text for text, _, _ in self.pieces)
+        length = self.counted["units_read"] if source_length is None else source_length
+        source_ms = round(source_ms, 3)
         return Instance(
             index=job.index,
-            source=job.source,
-            source_length=state.units_read if source_length is None else source_length,
+            source=job.name,
+            source_type="speech" if self.speech else "text",
+            source_length=source_ms if self.speech else length,
             prediction=prediction,
             prediction_length=len(delays),
             reference=job.reference,
@@ -106,10 +160,18 @@ class Transcript:
             elapsed=elapsed,
             token_delays=self.token_delays,
             policy=policy,
-            forwards=state.forwards,
-            tokens=state.tokens,
+            forwards=self.counted["forwards"],
+            tokens=self.counted["tokens"],
             first_token_ms=elapsed[0] if elapsed else None,
-            source_ms=round(source_ms, 3),
-            dropped_units=state.dropped_units,
-            dropped_tokens=state.dropped_tokens,
+            source_ms=source_ms,
+            compute_ms=None if compute_ms is None else round(compute_ms, 3),
+            dropped_units=self.counted["dropped_units"],
+            dropped_tokens=self.counted["dropped_tokens"],
         )
+
+    def _delay(self, write: Write) -> float:
+        if not self.speech:
+            return write.units_read
+        if write.source_finished:
+            return self._closed_ms
+        return self._ends_ms[write.units_read - 1] if write.units_read else 0.0

@@ -15,20 +15,22 @@ from proactivellm.policy.options import check_int, option
 
 @dataclass(frozen=True, kw_only=True)
 class _Drafting(BoundedPolicy, DraftPolicy):
-    """The options common to both: n and draft."""
+    """The options common to both: n, draft and every."""
 
     main_key: ClassVar[str | None] = "n"
 
     n: int = option()
     draft: int = option(default=12)
+    every: int = option(default=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_int("draft", self.draft, 1)
+        check_int("every", self.every, 1)
 
     @property
     def lookahead(self) -> int:
-        """Tokens drafted after each READ: the option `draft`."""
+        """Tokens drafted at most at a time: the option `draft`."""
         return self.draft
 
 
@@ -40,9 +42,11 @@ class LocalAgreement(_Drafting):
 
     Args:
         n: Hypotheses that must agree, at least 2. Until there are n of them nothing is committed.
-        draft: Tokens drafted after each READ, at least 1.
+        draft: Tokens drafted at most at a time, at least 1.
+        every: Source units from one draft to the next, at least 1.
         min_lag: See BoundedPolicy.
         max_lag: See BoundedPolicy.
+        stride: See BoundedPolicy.
     """
 
     name: ClassVar[str] = "local-agreement"
@@ -73,13 +77,16 @@ class LocalAgreement(_Drafting):
 class HoldN(_Drafting):
     """Commit the newest hypothesis without its last n tokens.
 
-    Liu et al. 2020 (arXiv 2005.11185).
+    Liu et al. 2020 (arXiv 2005.11185). Whole words are committed, so that `hold-n:1,every=4` is
+    fixed chunking: after each 4 units, all but the last word is written.
 
     Args:
         n: Tokens held back, at least 0.
-        draft: Tokens drafted after each READ, more than n.
+        draft: Tokens drafted at most at a time, more than n.
+        every: Source units from one draft to the next, at least 1: the chunk of fixed chunking.
         min_lag: See BoundedPolicy.
         max_lag: See BoundedPolicy.
+        stride: See BoundedPolicy.
     """
 
     name: ClassVar[str] = "hold-n"

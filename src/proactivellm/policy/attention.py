@@ -84,6 +84,7 @@ class AttentionPolicy(BoundedPolicy):
             ``calibrated`` (from the calibration table) or ``3.1-4.0``.
         min_lag: See BoundedPolicy.
         max_lag: See BoundedPolicy.
+        stride: See BoundedPolicy.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"attention"})
@@ -108,6 +109,7 @@ class FrontierPolicy(AttentionPolicy):
         heads: See AttentionPolicy.
         min_lag: See BoundedPolicy.
         max_lag: See BoundedPolicy.
+        stride: See BoundedPolicy.
     """
 
     frontier: int = option(default=1)
@@ -142,6 +144,7 @@ class Attention(FrontierPolicy, ThresholdPolicy):
             ``calibrated`` (from the calibration table) or ``3.1-4.0``.
         min_lag: See BoundedPolicy.
         max_lag: See BoundedPolicy.
+        stride: See BoundedPolicy.
     """
 
     name: ClassVar[str] = "attention"
@@ -170,6 +173,7 @@ class AlignAtt(FrontierPolicy):
         heads: See AttentionPolicy.
         min_lag: See BoundedPolicy.
         max_lag: See BoundedPolicy.
+        stride: See BoundedPolicy.
     """
 
     name: ClassVar[str] = "alignatt"
@@ -189,6 +193,7 @@ class Concentration(AttentionPolicy, ThresholdPolicy):
         heads: See AttentionPolicy.
         min_lag: See BoundedPolicy.
         max_lag: See BoundedPolicy.
+        stride: See BoundedPolicy.
     """
 
     name: ClassVar[str] = "concentration"
@@ -218,6 +223,7 @@ class Combined(FrontierPolicy, ThresholdPolicy):
         heads: See AttentionPolicy.
         min_lag: See BoundedPolicy.
         max_lag: See BoundedPolicy.
+        stride: See BoundedPolicy.
     """
 
     name: ClassVar[str] = "combined"

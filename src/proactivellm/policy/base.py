@@ -9,14 +9,26 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from proactivellm.policy.options import Scalar, check_int, option, parse_optional_int, to_scalar
+from proactivellm.policy.options import (
+    Scalar,
+    check_int,
+    check_stride,
+    option,
+    parse_float,
+    parse_optional_int,
+    to_scalar,
+)
 
 WHOLE_SOURCE = torch.iinfo(torch.int64).max  # in required_units_B: wait for the end of the source
+STRIDE_PARTS = 1000  # a stride is a fraction with this denominator at most
+_BOUNDS = ("min_lag", "max_lag", "stride")  # the last keys of a spec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +73,8 @@ class Policy(ABC):
     `name` is the name in a spec, `main_key` the key that may stand without its name
     (``entropy:1.2``), and `needs` a subset of {"entropy", "confidence", "attention"}: the
     statistics that must be computed for it.
+
+    The lag of a lane is the units read less `stride` units for each word written.
     """
 
     name: ClassVar[str]
@@ -69,20 +83,30 @@ class Policy(ABC):
 
     @property
     def min_lag(self) -> int:
-        """Word n (from 1) is never written before n + min_lag - 1 units are read."""
+        """No word is written at a smaller lag."""
         return 1
 
     @property
     def max_lag(self) -> int | None:
-        """Word n (from 1) is written at once when n + max_lag - 1 units are read; None: never."""
+        """The next word is written at once at this lag; None: never."""
         return None
+
+    @property
+    def stride(self) -> float:
+        """Source units for each target word."""
+        return 1.0
+
+    @property
+    def every(self) -> int:
+        """Decisions fall only where a multiple of so many units, or the whole source, is read."""
+        return 1
 
     @classmethod
     def option_fields(cls) -> tuple[dataclasses.Field[Any], ...]:
         """Return the fields, which are the keys of the spec: main key first, bounds last."""
 
         def rank(field: dataclasses.Field[Any]) -> tuple[bool, bool]:
-            return field.name in ("min_lag", "max_lag"), field.name != cls.main_key
+            return field.name in _BOUNDS, field.name != cls.main_key
 
         return tuple(sorted(dataclasses.fields(cls), key=rank))  # type: ignore[arg-type]
 
@@ -106,7 +130,7 @@ class Policy(ABC):
             for field in fields
             if field.name == "min_lag" or getattr(self, field.name) != field.default
         }
-        if len(fields) == 1 and self.main_key in texts:
+        if [*texts] == [self.main_key]:
             return f"{self.name}:{texts[self.main_key]}"
         return f"{self.name}:" + ",".join(f"{key}={text}" for key, text in texts.items())
 
@@ -119,7 +143,7 @@ class Policy(ABC):
         Returns:
             Units, at least 1; None for the whole source. Below it a session READs unprobed.
         """
-        return max(1, self.min_lag + words_written)
+        return max(1, self.min_lag + self.pace(words_written))
 
     def required_units_B(self, words_written_B: Tensor) -> Tensor:
         """Return `required_units` of every lane.
@@ -130,7 +154,32 @@ class Policy(ABC):
         Returns:
             Units, int64; WHOLE_SOURCE where `required_units` is None.
         """
-        return (words_written_B + self.min_lag).clamp(min=1)
+        return (self.pace_B(words_written_B) + self.min_lag).clamp(min=1)
+
+    def pace(self, words_written: int) -> int:
+        """Return the units that the words written stand for: `stride` each, rounded up.
+
+        Args:
+            words_written: Target words written so far.
+        """
+        units, words = self._stride
+        return -(-words_written * units // words)
+
+    def pace_B(self, words_written_B: Tensor) -> Tensor:
+        """Return `pace` of every lane.
+
+        Args:
+            words_written_B: Target words written so far, int64.
+        """
+        if self.stride == 1:
+            return words_written_B
+        units, words = self._stride
+        return -(-words_written_B * units).div(words, rounding_mode="floor")
+
+    @cached_property
+    def _stride(self) -> tuple[int, int]:
+        """The stride as units and words: whole numbers, so that nothing depends on rounding."""
+        return Fraction(self.stride).limit_denominator(STRIDE_PARTS).as_integer_ratio()
 
     def overdue(self, units_read: int, words_written: int) -> bool:
         """Return whether `max_lag` forces the next word to be written.
@@ -139,7 +188,7 @@ class Policy(ABC):
             units_read: Source units read so far.
             words_written: Target words written so far.
         """
-        return self.max_lag is not None and units_read >= self.max_lag + words_written
+        return self.max_lag is not None and units_read >= self.max_lag + self.pace(words_written)
 
     def decide(self, observation: Observation) -> Tensor:
         """Decide for every lane.
@@ -159,7 +208,7 @@ class Policy(ABC):
         units_B, words_B = observation.units_read_B, observation.words_written_B
         write_B = self._write(observation)
         if self.max_lag is not None:
-            write_B = write_B | (units_B >= words_B + self.max_lag)
+            write_B = write_B | (units_B >= self.pace_B(words_B) + self.max_lag)
         ready_B = units_B >= self.required_units_B(words_B)
         return observation.source_finished_B | (ready_B & write_B)
 
@@ -178,15 +227,20 @@ class BoundedPolicy(Policy):
     """A policy with bounds around its rule (the range constraint of LSG, Guo et al. 2025).
 
     Args:
-        min_lag: Word n (from 1) is never written before n + min_lag - 1 units are read, nor before
-            the first unit. Default 1; 0 and below loosen the bound.
-        max_lag: Word n is written at once when n + max_lag - 1 units are read. Default: no bound.
+        min_lag: Word n (from 1) is never written before min_lag + stride * (n - 1) units (rounded
+            up) are read, nor before the first unit. Default 1; 0 and below loosen the bound.
+        max_lag: Word n is written at once when max_lag + stride * (n - 1) units (rounded up) are
+            read. Default: no bound.
+        stride: Source units for each target word, in thousandths: 1 (the default) where units are
+            words; of speech about the units that a spoken word lasts.
     """
 
     min_lag: int = option(default=1)
     max_lag: int | None = option(default=None, parse=parse_optional_int)
+    stride: float = option(default=1.0, parse=parse_float)
 
     def __post_init__(self) -> None:
+        check_stride(self.stride)
         check_int("min_lag", self.min_lag)
         if self.max_lag is None:
             return

@@ -35,10 +35,11 @@ class CalibrationPoint(_Strict):
         options: All its keys but the threshold, defaults included.
         threshold: The threshold.
         quantile: Share of the dev statistic below the threshold, when that is how it was chosen.
-        LAAL: Length-adaptive average lagging, source units.
+        LAAL: Length-adaptive average lagging, source units or, of speech, ms.
         RCO: Reading completeness, 0 to 1.
-        AL: Average lagging, source units.
-        quality: BLEU, or F1 where the task is question answering, 0 to 100.
+        AL: Average lagging, as LAAL.
+        quality: What is best when highest: BLEU, or F1 of answers, or 100 - WER of transcripts;
+            100 at best.
     """
 
     policy: str
@@ -58,7 +59,7 @@ class CalibrationPoint(_Strict):
 
         Args:
             policy: The policy that was run.
-            scores: At least LAAL, RCO, AL, and F1 or BLEU.
+            scores: At least LAAL, RCO, AL, and WER, F1 or BLEU.
             quantile: The quantile that gave the threshold, if one did.
 
         Returns:
@@ -67,7 +68,7 @@ class CalibrationPoint(_Strict):
         Raises:
             ValueError: When a score is missing or not finite.
         """
-        metric = "F1" if "F1" in scores else "BLEU"
+        metric = next((name for name in ("WER", "F1") if name in scores), "BLEU")
         missing = [name for name in ("LAAL", "RCO", "AL", metric) if name not in scores]
         if missing:
             raise ValueError(f"scores of {policy.spec} lack {', '.join(missing)}")
@@ -80,7 +81,7 @@ class CalibrationPoint(_Strict):
             LAAL=scores["LAAL"],
             RCO=scores["RCO"],
             AL=scores["AL"],
-            quality=scores[metric],
+            quality=100 - scores[metric] if metric == "WER" else scores[metric],
         )
 
 
@@ -178,7 +179,7 @@ class Calibration(_Strict):
             name: Name of the policy.
             options: The options the user fixed (scalars, as in CalibrationPoint.options); those not
                 named are free.
-            target: "laal" or "al" (source units), "rco" or "quantile" (0 to 1).
+            target: "laal" or "al" (source units or, of speech, ms), "rco" or "quantile" (0 to 1).
             value: The target's value.
 
         Returns:
@@ -274,11 +275,16 @@ def _curve(points: Sequence[CalibrationPoint], field: str) -> _Curve:
 
 
 def _ranges(curves: Sequence[_Curve]) -> str:
-    """Name the union of the ranges of the curves: "1.5 to 4.2 and 6 to 8"."""
+    """Name the union of the ranges of the curves: "1.5 to 4.2 and 6 to 8", "640 to 1211"."""
     merged: list[tuple[float, float]] = []
     for low, high in sorted((curve.target[0], curve.target[-1]) for curve in curves):
         if merged and low <= merged[-1][1]:
             merged[-1] = (merged[-1][0], max(high, merged[-1][1]))
         else:
             merged.append((low, high))
-    return " and ".join(f"{low:.3g} to {high:.3g}" for low, high in merged)
+    return " and ".join(f"{_rounded(low)} to {_rounded(high)}" for low, high in merged)
+
+
+def _rounded(value: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"

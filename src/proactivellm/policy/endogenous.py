@@ -23,6 +23,7 @@ class ThresholdPolicy(BoundedPolicy):
         threshold: Where the statistic turns from READ to WRITE.
         min_lag: See BoundedPolicy.
         max_lag: See BoundedPolicy.
+        stride: See BoundedPolicy.
     """
 
     main_key: ClassVar[str | None] = "threshold"
@@ -55,6 +56,7 @@ class Entropy(ThresholdPolicy):
         top: Entropy of the renormalised `top` most probable tokens; 0 takes the whole vocabulary.
         min_lag: See BoundedPolicy.
         max_lag: See BoundedPolicy.
+        stride: See BoundedPolicy.
     """
 
     name: ClassVar[str] = "entropy"
@@ -85,6 +87,7 @@ class Confidence(ThresholdPolicy):
         threshold: Probability, between 0 and 1.
         min_lag: See BoundedPolicy.
         max_lag: See BoundedPolicy.
+        stride: See BoundedPolicy.
     """
 
     name: ClassVar[str] = "confidence"

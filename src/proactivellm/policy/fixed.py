@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from proactivellm.policy.base import WHOLE_SOURCE, Observation, Policy
-from proactivellm.policy.options import check_int, option
+from proactivellm.policy.options import check_int, check_stride, option, parse_float
 
 
 def parse_trace(text: str) -> tuple[int, ...]:
@@ -62,19 +62,25 @@ class _Scheduled(Policy):
 class WaitK(_Scheduled):
     """Read k units, then write one word for each unit read.
 
-    STACL, Ma et al. 2019 (arXiv 1810.08398).
+    STACL, Ma et al. 2019 (arXiv 1810.08398). Where a word lasts several units, as in speech, give a
+    stride: word n (from 1) is then written when k + stride * (n - 1) units, rounded up, are read.
+    So wait-3 with a fixed pre-decision of 2 units (Ma et al. 2020, arXiv 2011.02048) is
+    `wait-k:6,stride=2`.
 
     Args:
         k: Lag in source units, at least 1.
+        stride: Source units for each target word, see BoundedPolicy.
     """
 
     name: ClassVar[str] = "wait-k"
     main_key: ClassVar[str | None] = "k"
 
     k: int = option()
+    stride: float = option(default=1.0, parse=parse_float)
 
     def __post_init__(self) -> None:
         check_int("k", self.k, 1)
+        check_stride(self.stride)
 
     @property
     def min_lag(self) -> int:

@@ -71,6 +71,13 @@ def check_number(key: str, value: object) -> None:
         raise ValueError(f"{key} must be a finite number, got {value!r}")
 
 
+def check_stride(value: object) -> None:
+    """Raise ValueError unless `value` is a number of source units for each target word."""
+    check_number("stride", value)
+    if not 0.001 <= value <= 1000:  # type: ignore[operator]
+        raise ValueError(f"stride must be 0.001 to 1000 units for each word, got {value}")
+
+
 def to_scalar(field: dataclasses.Field[Any], value: Any) -> Scalar:
     """Return the JSON form of the value of an option: itself, or the text of a tuple."""
     return field.metadata["write"](value) if isinstance(value, tuple) else value

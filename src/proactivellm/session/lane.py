@@ -173,7 +173,12 @@ def write_token(state: SessionState, lane: int, token: int, starts_word: bool, e
         state.words += starts_word
         text = state.detokenizer.push(token)
     return Write(
-        lane=lane, token_id=token, text=text, units_read=state.units_read, final=state.finished
+        lane=lane,
+        token_id=token,
+        text=text,
+        units_read=state.units_read,
+        final=state.finished,
+        source_finished=state.source_finished,
     )
 
 

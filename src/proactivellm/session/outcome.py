@@ -138,7 +138,14 @@ class Outcomes:
             state.truncated = state.finished = True
             text = state.detokenizer.finish()
             return [
-                Write(lane=lane, token_id=None, text=text, units_read=state.units_read, final=True)
+                Write(
+                    lane=lane,
+                    token_id=None,
+                    text=text,
+                    units_read=state.units_read,
+                    final=True,
+                    source_finished=state.source_finished,
+                )
             ]
         open_to_decision = starts or self.decides[token]
         if not state.source_finished and (full or (open_to_decision and not decision)):

@@ -25,6 +25,7 @@ class Write:
         text: text that became certain with it, possibly empty.
         units_read: g, source units read when it was predicted.
         final: whether the target is complete.
+        source_finished: whether the whole source had been read.
     """
 
     lane: int
@@ -32,6 +33,7 @@ class Write:
     text: str
     units_read: int
     final: bool = False
+    source_finished: bool = False
 
 
 @dataclass(kw_only=True)

@@ -9,7 +9,7 @@ Legend: B = recordings, T = mel frames, F = mel bands, S = encoder steps (two me
 P = steps after pooling, D = encoder width.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as nn_f
@@ -31,6 +31,26 @@ class AttentionSettings(Strict):
     block: int = Field(default=1, ge=1)
     lookahead: int = Field(default=0, ge=0)
     offset: int = Field(default=0, ge=0)
+
+
+class Rows(NamedTuple):
+    """Rows that are encoded together.
+
+    Attributes:
+        step_S: the step that each row is.
+        block_S: the block in which it is encoded.
+        num_steps: rows that stay; those after them are copies for looking ahead.
+    """
+
+    step_S: Tensor
+    block_S: Tensor
+    num_steps: int
+
+    def visible(self) -> Tensor:
+        """Which rows see which: bool [S, S]."""
+        copy_S = torch.arange(len(self.step_S)) >= self.num_steps
+        earlier_SS = self.block_S[:, None] >= self.block_S
+        return torch.where(copy_S, self.block_S[:, None] == self.block_S, earlier_SS)
 
 
 class CausalEncoder(nn.Module):
@@ -98,15 +118,12 @@ class CausalEncoder(nn.Module):
         hidden_BSD = self._convolve(mel_BTF, num_frames_B)
         num_steps = hidden_BSD.shape[1]
         self.check_length(num_steps)
-        position_S, block_S = self._places(num_steps)
-        position_S, block_S = position_S.to(mel_BTF.device), block_S.to(mel_BTF.device)
-        hidden_BSD = hidden_BSD[:, position_S] + self.tower.embed_positions(position_S)
+        rows = self.rows(0, num_steps, num_steps)
+        step_S = rows.step_S.to(mel_BTF.device)
+        hidden_BSD = hidden_BSD[:, step_S] + self.tower.embed_positions(step_S)
         hidden_BSD = nn_f.dropout(hidden_BSD, self.tower.dropout, self.training)
-        copy_S = torch.arange(len(position_S), device=position_S.device) >= num_steps
-        earlier_SS = block_S[:, None] >= block_S
-        same_SS = block_S[:, None] == block_S
-        visible_SS = torch.where(copy_S, same_SS, earlier_SS)
-        mask_B1SS = visible_SS & (position_S < steps_B[:, None])[:, None, None]
+        visible_SS = rows.visible().to(mel_BTF.device)
+        mask_B1SS = visible_SS & (step_S < steps_B[:, None])[:, None, None]
         for layer in self.tower.layers:
             hidden_BSD = layer(hidden_BSD, mask_B1SS)
         return self.close(hidden_BSD[:, :num_steps])
@@ -140,6 +157,30 @@ class CausalEncoder(nn.Module):
                 "positions: cut it into turns, or stream it (a stream starts anew in time)"
             )
 
+    def rows(self, first: int, stop: int, num_known: int) -> "Rows":
+        """What is encoded together: steps, then copies of those that their blocks look ahead to.
+
+        Args:
+            first: step with which a block begins.
+            stop: step after the last one.
+            num_known: steps there are to look at, at least `stop`.
+
+        Returns:
+            The rows, on the CPU.
+        """
+        block, offset = self.attention.block, self.attention.offset
+        step_S = torch.arange(first, stop)
+        block_S = (step_S + offset) // block
+        if self.attention.lookahead and first < stop:
+            owner = torch.arange(int(block_S[0]), int(block_S[-1]) + 1)
+            ahead = torch.arange(self.attention.lookahead)
+            copy_S = ((owner[:, None] + 1) * block - offset + ahead).flatten()
+            owner_S = owner.repeat_interleave(self.attention.lookahead)
+            exists = copy_S < num_known
+            step_S = torch.cat([step_S, copy_S[exists]])
+            block_S = torch.cat([block_S, owner_S[exists]])
+        return Rows(step_S, block_S, stop - first)
+
     def _convolve(self, mel_BTF: Tensor, num_frames_B: Tensor) -> Tensor:
         """The two convolutions; what lies after the end of a recording counts as zero."""
         inside_B1T = (
@@ -148,17 +189,3 @@ class CausalEncoder(nn.Module):
         mel_BFT = mel_BTF.transpose(1, 2).to(self.tower.conv1.weight.dtype) * inside_B1T
         hidden_BDT = nn_f.gelu(self.tower.conv1(mel_BFT)) * inside_B1T
         return nn_f.gelu(self.tower.conv2(hidden_BDT)).transpose(1, 2)
-
-    def _places(self, num_steps: int) -> tuple[Tensor, Tensor]:
-        """Position and block of every row: the steps, then the copies that blocks look ahead to."""
-        block, ahead = self.attention.block, self.attention.lookahead
-        step_S = torch.arange(num_steps)
-        block_S = (step_S + self.attention.offset) // block
-        if not ahead:
-            return step_S, block_S
-        last = int(block_S[-1])
-        ends = (torch.arange(last) + 1) * block - self.attention.offset
-        copy_S = (ends[:, None] + torch.arange(ahead)).flatten()
-        owner_S = torch.arange(last).repeat_interleave(ahead)
-        exists = copy_S < num_steps
-        return torch.cat([step_S, copy_S[exists]]), torch.cat([block_S, owner_S[exists]])

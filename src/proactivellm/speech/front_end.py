@@ -18,9 +18,11 @@ from transformers import WhisperConfig, WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from proactivellm.audio.features import RATE
+from proactivellm.audio.gate import GateSettings
 from proactivellm.config import Strict
 from proactivellm.speech.encoder import AttentionSettings, CausalEncoder
 from proactivellm.speech.projector import StackProjector
+from proactivellm.speech.stream import SpeechStream
 
 FOLDER = "speech"  # inside the model folder
 SETTINGS_FILE, PROJECTOR_FILE = "speech.json", "projector.safetensors"
@@ -50,6 +52,12 @@ class SpeechSettings(Strict):
         return self
 
 
+class _Stored(SpeechSettings):
+    """The file `speech.json`."""
+
+    gate: GateSettings | None = None
+
+
 class SpeechFrontEnd(nn.Module):
     """Audio to embeddings of a language model.
 
@@ -58,6 +66,7 @@ class SpeechFrontEnd(nn.Module):
         tower: the encoder, `WhisperEncoder` or `Qwen2AudioEncoder`.
         projector: maps `stack` neighbouring outputs [B, P, D] to one embedding [B, E, H].
         settings: how outputs become units.
+        gate: what it lets through is what the model has learned to hear; None = everything.
     """
 
     def __init__(
@@ -66,10 +75,12 @@ class SpeechFrontEnd(nn.Module):
         tower: nn.Module,
         projector: nn.Module,
         settings: SpeechSettings,
+        gate: GateSettings | None = None,
     ) -> None:
         super().__init__()
         self.extractor = extractor
         self.settings = settings
+        self.gate = gate
         pool = CausalEncoder(tower, AttentionSettings()).pool
         block = settings.block or settings.unit * pool
         # A step needs audio up to half a window after its end: with so many steps less in the first
@@ -96,8 +107,8 @@ class SpeechFrontEnd(nn.Module):
         Args:
             num_frames: T.
         """
-        outputs = self.encoder.num_outputs(num_frames)
-        return -(-(outputs + self.offset) // self.settings.stack) if outputs else 0
+        outputs, stack = self.encoder.num_outputs(num_frames), self.settings.stack
+        return -(-(outputs + self.offset % stack) // stack) if outputs else 0
 
     def unit_sizes(self, num_frames: int) -> list[int]:
         """Embeddings in each unit of a recording.
@@ -106,8 +117,14 @@ class SpeechFrontEnd(nn.Module):
             num_frames: T.
         """
         whole = self.settings.unit // self.settings.stack
-        left = self.num_embeddings(num_frames)
-        return [min(whole, left - start) for start in range(0, left, whole)]
+        left, size = self.num_embeddings(num_frames), whole - self.offset // self.settings.stack
+        sizes = []
+        while left > 0:
+            if size > 0:
+                sizes.append(min(size, left))
+                left -= sizes[-1]
+            size = min(size, 0) + whole
+        return sizes
 
     def forward(self, mel_BTF: Tensor, num_frames_B: Tensor) -> tuple[Tensor, Tensor]:
         """Encodes and projects whole recordings.
@@ -126,18 +143,30 @@ class SpeechFrontEnd(nn.Module):
         inside_BP1 = (place_P < num_outputs_B[:, None])[..., None]
         return self.project(outputs_BPD * inside_BP1), outputs_BPD
 
-    def project(self, outputs_BPD: Tensor) -> Tensor:
-        """Projects the outputs of whole recordings, aligned with units.
+    def project(self, outputs_BPD: Tensor, first: bool = True) -> Tensor:
+        """Projects outputs; what they lack of whole stacks is zero.
 
         Args:
             outputs_BPD: zero after the end of a recording.
+            first: whether they are the first ones, whose first stack is shorter.
 
         Returns:
             [B, E, H].
         """
-        missing = -(outputs_BPD.shape[1] + self.offset) % self.settings.stack
-        padded = nn.functional.pad(outputs_BPD, (0, 0, self.offset, missing))
-        return self.projector(padded)
+        before = self.offset % self.settings.stack if first else 0
+        missing = -(outputs_BPD.shape[1] + before) % self.settings.stack
+        return self.projector(nn.functional.pad(outputs_BPD, (0, 0, before, missing)))
+
+    def stream(self) -> SpeechStream:
+        """A stream for one recording, or for one turn of it.
+
+        Returns:
+            The stream.
+
+        Raises:
+            ValueError: if the encoder cannot be streamed.
+        """
+        return SpeechStream(self)
 
     def save(self, model_folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
         """Writes the folder `speech/`.
@@ -153,7 +182,10 @@ class SpeechFrontEnd(nn.Module):
         self.encoder.tower.save_pretrained(folder, state_dict=weights)
         projector = {k: v.detach().to(dtype) for k, v in self.projector.state_dict().items()}
         save_file(projector, folder / PROJECTOR_FILE)
-        text = json.dumps(self.settings.model_dump(), indent=2)
+        stored = self.settings.model_dump()
+        if self.gate is not None:
+            stored["gate"] = self.gate.model_dump()
+        text = json.dumps(stored, indent=2)
         (folder / SETTINGS_FILE).write_text(text + "\n", encoding="utf-8")
 
 
@@ -185,17 +217,17 @@ def load_front_end(model_folder: str | Path, lm_width: int, device: str = "cpu")
         raise ValueError(f"{model_folder} has no front end for speech ({FOLDER}/{SETTINGS_FILE})")
     try:
         text = (folder / SETTINGS_FILE).read_text(encoding="utf-8")
-        settings = SpeechSettings.model_validate_json(text)
+        stored = _Stored.model_validate_json(text)
+        settings = SpeechSettings(**stored.model_dump(exclude={"gate"}))
         extractor = WhisperFeatureExtractor.from_pretrained(folder)
         tower = WhisperEncoder.from_pretrained(folder, dtype=torch.float32)
-        projector = StackProjector(
-            tower.config.d_model, settings.stack, settings.hidden, lm_width
-        )
+        projector = StackProjector(tower.config.d_model, settings.stack, settings.hidden, lm_width)
         projector.load_state_dict(load_file(folder / PROJECTOR_FILE))
     except (OSError, ValidationError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{folder} holds no front end of this model: {reason}") from None
-    return SpeechFrontEnd(extractor, tower, projector, settings).float().eval().to(device)
+    front_end = SpeechFrontEnd(extractor, tower, projector, settings, stored.gate)
+    return front_end.float().eval().to(device)
 
 
 def new_front_end(

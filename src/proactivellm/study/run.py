@@ -18,6 +18,7 @@ from proactivellm.policy.calibration import CALIBRATION_FILE, Calibration
 from proactivellm.policy.spec import PolicySpec, parse_policy
 from proactivellm.study.plan import Arm, CalibrationPlan, Study, arm_recipe
 from proactivellm.tasks.data import DataSource, read_items
+from proactivellm.tasks.jobs import item_job
 
 MODEL_FOLDER = "model"
 RESULTS_FOLDER = "results"
@@ -123,16 +124,8 @@ def make_jobs(study: Study, data: DataSource) -> list[Job]:
         One job per instance.
     """
     split = "valid" if data == study.dev else "test"
-    return [
-        Job(
-            index=index,
-            source=item.source,
-            reference=item.target,
-            task=study.task,
-            answers=item.answers or None,
-        )
-        for index, item in enumerate(read_items(data, split))
-    ]
+    items = enumerate(read_items(data, split))
+    return [item_job(index, item, study.task) for index, item in items]
 
 
 def _train(study: Study, name: str, place: Place) -> None:

@@ -3,23 +3,30 @@
 from dataclasses import replace
 from typing import get_args
 
+from proactivellm.audio.files import is_audio
 from proactivellm.evaluation.evaluate import make_jobs
 from proactivellm.output.log import Task
 from proactivellm.pipeline import Job
+from proactivellm.tasks.item import Item
+from proactivellm.tasks.speech import read_manifest
 from proactivellm.tasks.squad import read_squad
 from proactivellm.units.text import read_lines
 
 TASKS: tuple[Task, ...] = get_args(Task)
 _SQUAD = (".json", ".json.gz")
+_MANIFEST = (".jsonl", ".jsonl.gz")
 
 
-def read_jobs(task: str, source: str, target: str | None = None) -> list[Job]:
+def read_jobs(task: str | None, source: str, target: str | None = None) -> list[Job]:
     """The instances of a test set.
 
     Args:
-        task: "translation", or "qa": a question, then what may answer it, in one source.
+        task: "translation"; "asr", the transcript of recordings; "qa": a question, then what may
+            answer it, in one source. None: "asr" for recordings, else "translation".
         source: text file, one source a line; for "qa" also a `.json` or `.json.gz` file in SQuAD
-            format, which holds the answers as well.
+            format, which holds the answers as well; for speech a manifest (`.jsonl`, which holds
+            the texts, see `tasks.speech`), a text file with the path of a recording on each line,
+            or a recording.
         target: text file, line i is the reference of source i; None if there is none.
 
     Returns:
@@ -28,21 +35,49 @@ def read_jobs(task: str, source: str, target: str | None = None) -> list[Job]:
     Raises:
         ValueError: if the task is unknown, or a file does not fit.
     """
-    known = check_task(task)
+    known = None if task is None else check_task(task)
     if source.endswith(_SQUAD):
         if known != "qa":
             raise ValueError(f"{source}: JSON is read as questions: give --task qa, or a text file")
-        if target is not None:
-            raise ValueError(f"{source} holds the answers as well: leave --target out")
-        items = enumerate(read_squad(source))
-        return [
-            Job(
-                index=i, source=item.source, reference=item.target, task=known, answers=item.answers
-            )
-            for i, item in items
-        ]
-    sources, targets = list(read_lines(source)), list(read_lines(target)) if target else None
-    return [replace(job, task=known) for job in make_jobs(sources, targets)]
+        return _jobs(read_squad(source), "qa", source, target)
+    if source.endswith(_MANIFEST):
+        items = read_manifest(source)
+        default: Task = "asr" if any(item.audio for item in items) else "translation"
+        return _jobs(items, known or default, source, target)
+    targets = list(read_lines(target)) if target else None
+    sources = [source] if is_audio(source) else list(read_lines(source))
+    jobs = make_jobs(sources, targets)
+    if not all(is_audio(line) for line in sources):
+        return [replace(job, task=known or "translation") for job in jobs]
+    return [replace(j, source="", audio=(j.source,), task=known or "asr") for j in jobs]
+
+
+def _jobs(items: list[Item], task: Task, source: str, target: str | None) -> list[Job]:
+    """Instances of a file that holds the answers as well."""
+    if target is not None:
+        raise ValueError(f"{source} holds the answers as well: leave --target out")
+    return [item_job(index, item, task) for index, item in enumerate(items)]
+
+
+def item_job(index: int, item: Item, task: Task) -> Job:
+    """An instance of a task as something to stream.
+
+    Args:
+        index: its place.
+        item: the instance.
+        task: what is scored.
+
+    Returns:
+        The job.
+    """
+    return Job(
+        index=index,
+        source=item.source,
+        reference=item.target,
+        task=task,
+        answers=item.answers or None,
+        audio=item.audio,
+    )
 
 
 def check_task(task: str) -> Task:

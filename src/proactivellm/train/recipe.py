@@ -11,7 +11,6 @@ from proactivellm.speech.front_end import SpeechSettings
 from proactivellm.tasks.data import DataSource
 from proactivellm.train.recordings import Augmentation, ordered
 
-
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Weight = Annotated[float, Field(ge=0.0)]
 Count = Annotated[int, Field(ge=1)]

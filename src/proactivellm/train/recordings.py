@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 from pydantic import AfterValidator, Field
 
-from proactivellm.audio.features import RATE, log_mel
+from proactivellm.audio.extra import needed
+from proactivellm.audio.features import log_mel
 from proactivellm.audio.files import read_audio
 from proactivellm.audio.gate import Gate, GateSettings
+from proactivellm.audio.resample import RATE
 from proactivellm.config import Strict
 from proactivellm.model.packing import AUDIO_ID, Sample
 from proactivellm.speech.front_end import SpeechFrontEnd
@@ -163,8 +165,7 @@ class Recordings:
 
 
 def _perturb(samples_N: np.ndarray, wish: Augmentation, rng: np.random.Generator) -> np.ndarray:
-    import soxr
-
+    soxr = needed("soxr")
     speed = rng.uniform(*wish.speed)
     if speed != 1.0:
         samples_N = soxr.resample(samples_N, RATE * speed, RATE, quality="LQ")

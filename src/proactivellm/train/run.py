@@ -95,15 +95,7 @@ def make_trainer(
         early_end=settings.early_end,
         **wish.model_dump(include=set(ViewPlan.__dataclass_fields__)),
     )
-    plan = concatenation_plan(
-        [_length(item) for item in items],
-        recipe.data.concat,
-        optimisation.epochs,
-        optimisation.batch_size * optimisation.gradient_accumulation,
-        optimisation.seed,
-    )
-    if not plan:
-        raise ValueError(f"{len(items)} pairs do not fill one batch of {optimisation.batch_size}")
+    plan = _plan(recipe, items)
     layout = settings.make_layout()
     return StreamingTrainer(
         settings=settings,
@@ -155,6 +147,21 @@ def make_objective(
     if weight and blank is None:
         raise ValueError("speech.ctc_weight needs a tokenizer with a pad token, CTC's blank")
     return ListeningObjective(model, layout, objective, front_end, weight, blank or 0)
+
+
+def _plan(recipe: Recipe, items: list[Item]) -> list[tuple[int, ...]]:
+    """Which instances make up each sample."""
+    optimisation = recipe.optimisation
+    plan = concatenation_plan(
+        [_length(item) for item in items],
+        recipe.data.concat,
+        optimisation.epochs,
+        optimisation.batch_size * optimisation.gradient_accumulation,
+        optimisation.seed,
+    )
+    if not plan:
+        raise ValueError(f"{len(items)} pairs do not fill one batch of {optimisation.batch_size}")
+    return plan
 
 
 def _length(item: Item) -> float:

@@ -1,0 +1,217 @@
+"""Drawings of a stream that fit side by side on a terminal, and go on below when they are full.
+
+Of text, columns of what was read and written; of speech, words above the times they were written.
+"""
+
+from dataclasses import dataclass, field
+from typing import Protocol, Self
+
+from rich.cells import cell_len, set_cell_size
+from rich.text import Text
+
+from proactivellm.pipeline import StreamEvent
+
+LABEL_WIDTH = 8
+_STYLES = {"source": "cyan", "target": "bold green", "path": "dim"}
+
+
+class Drawing(Protocol):
+    """What a terminal shows of a stream until it is full."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to show."""
+
+    def take(self, event: StreamEvent) -> Self:
+        """Adds an event; returns the drawing to go on with: this one, or a new one."""
+
+    def render(self) -> Text:
+        """The lines."""
+
+
+@dataclass
+class Column:
+    """A READ, and what was written before the next one.
+
+    Attributes:
+        source: the unit read; empty where the target goes on without reading.
+        target: what was written.
+    """
+
+    source: str = ""
+    target: str = ""
+
+    @property
+    def path(self) -> str:
+        """R for the READ, W for every word written."""
+        return "R" * bool(self.source) + "W" * len(self.target.split())
+
+    @property
+    def width(self) -> int:
+        """Terminal cells, one of them between columns."""
+        return 1 + max(cell_len(text) for text in (self.source, self.target, self.path))
+
+
+@dataclass
+class Block:
+    """Columns that fit side by side on a terminal.
+
+    Attributes:
+        width: cells for the columns.
+        columns: from left to right; only the last one still grows.
+    """
+
+    width: int
+    columns: list[Column] = field(default_factory=list)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there are no columns."""
+        return not self.columns
+
+    def take(self, event: StreamEvent) -> "Block":
+        """Adds what was read or written.
+
+        Args:
+            event: of a text.
+
+        Returns:
+            The block to go on with: this one, or a new one if this is full.
+        """
+        text = printable(event.text)
+        return self.read(text) if event.kind == "READ" else self.write(text)
+
+    def read(self, unit: str) -> "Block":
+        """Adds a READ.
+
+        Args:
+            unit: its text.
+
+        Returns:
+            The block to go on with: this one, or a new one if this is full.
+        """
+        column = Column(source=unit)
+        if self.columns and self._used() + column.width > self.width:
+            return Block(self.width, [column])
+        self.columns.append(column)
+        return self
+
+    def write(self, text: str) -> "Block":
+        """Adds written text to the last READ.
+
+        Args:
+            text: new text, possibly the middle of a word.
+
+        Returns:
+            The block to go on with: this one, or a new one if this is full.
+        """
+        if not self.columns:
+            self.columns.append(Column())
+        column = self.columns[-1]
+        before, column.target = column.target, (column.target + text).lstrip()
+        if self._used() <= self.width:
+            return self
+        kept, _, word = column.target.rpartition(" ")
+        if not word or (not kept and not column.source and len(self.columns) == 1):
+            return self  # one word wider than the terminal: cropped
+        column.target = kept if len(kept) <= len(before) else before
+        return Block(self.width, [Column(target=word)])
+
+    def render(self) -> Text:
+        """Three lines: what was read, what was written, the path of READs and WRITEs."""
+        lines = []
+        for name, style in _STYLES.items():
+            cells = [set_cell_size(getattr(c, name), c.width) for c in self.columns]
+            label = (name.ljust(LABEL_WIDTH), "dim")
+            lines.append(Text.assemble(label, ("".join(cells), style)))
+        return Text("\n", no_wrap=True, overflow="ellipsis").join(lines)
+
+    def _used(self) -> int:
+        return sum(column.width for column in self.columns)
+
+
+@dataclass
+class Word:
+    """A word of a caption.
+
+    Attributes:
+        text: the word, or what there is of it.
+        heard_s: seconds of the recording that had arrived when its last character was written.
+    """
+
+    text: str
+    heard_s: float
+
+    @property
+    def time(self) -> str:
+        """The seconds, as shown."""
+        return f"{self.heard_s:.2f}"
+
+
+@dataclass
+class Caption:
+    """Words that fit on a line, each group that was written together above its time.
+
+    Attributes:
+        width: cells of a line.
+        words: from left to right; only the last one still grows.
+        ends_word: whether what comes next begins another word.
+    """
+
+    width: int
+    words: list[Word] = field(default_factory=list)
+    ends_word: bool = True
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there are no words."""
+        return not self.words
+
+    def take(self, event: StreamEvent) -> "Caption":
+        """Adds what was written.
+
+        Args:
+            event: of a recording; at most one word, with white space before it.
+
+        Returns:
+            The caption to go on with: this one, or a new one if this is full.
+        """
+        self.ends_word = self.ends_word or event.text[:1].isspace()
+        word = printable(event.text).strip()
+        if not word:
+            return self
+        if self.ends_word or not self.words:
+            self.words.append(Word(word, event.heard_s or 0.0))
+        else:
+            self.words[-1] = Word(self.words[-1].text + word, event.heard_s or 0.0)
+        self.ends_word = False
+        if len(self.words) == 1 or sum(self._cells()[0]) <= self.width:
+            return self
+        return Caption(self.width, [self.words.pop()], ends_word=False)
+
+    def render(self) -> Text:
+        """Two lines: what was written, and when."""
+        widths, times = self._cells()
+        words = "".join(set_cell_size(w.text, n) for w, n in zip(self.words, widths, strict=True))
+        below = "".join(set_cell_size(time, n) for time, n in zip(times, widths, strict=True))
+        lines = [Text(words, _STYLES["target"]), Text(below, _STYLES["path"])]
+        return Text("\n", no_wrap=True, overflow="ellipsis").join(lines)
+
+    def _cells(self) -> tuple[list[int], list[str]]:
+        """Cells of each word, one of them between words, and what stands below it."""
+        before = [None, *(word.time for word in self.words)]
+        times = [
+            "" if word.time == last else word.time
+            for word, last in zip(self.words, before, strict=False)
+        ]
+        pairs = zip(self.words, times, strict=True)
+        return [1 + max(cell_len(word.text), len(time)) for word, time in pairs], times
+
+
+def printable(text: str) -> str:
+    """Text without what would move the cursor or colour the terminal.
+
+    Args:
+        text: of whoever wrote it.
+    """
+    return "".join(c if c.isprintable() else " " if c.isspace() else "\ufffd" for c in text)

@@ -1,0 +1,57 @@
+"""Borders of segments in a long text where the word errors are fewest: mwerSegmenter.
+
+Matusov et al. 2005; the package mweralign (Post and Huang 2025), in the extra `longform`.
+"""
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import accumulate
+
+
+def mwer_borders(words: Sequence[str], texts: Sequence[str]) -> list[tuple[int, int]]:
+    """Give the words of a recording to its segments, in order, with the fewest word errors.
+
+    Upper and lower case of ASCII letters are the same; punctuation belongs to its word.
+
+    Args:
+        words: all that were written, none with white space inside.
+        texts: what is said in each segment, a word at least.
+
+    Returns:
+        For each segment, its first word and the one after its last.
+
+    Raises:
+        ValueError: mweralign is not installed.
+    """
+    with _silence():
+        try:
+            from mweralign import align_texts
+        except ImportError:
+            raise ValueError(
+                "StreamLAAL needs mweralign, which is not installed: "
+                "pip install 'proactivellm[longform]'"
+            ) from None
+        wanted = "\n".join(" ".join(text.split()) for text in texts)
+        lines = align_texts(wanted, " ".join(words)).split("\n")
+    ends = list(accumulate(len(line.split()) for line in lines))
+    assert len(ends) == len(texts) and ends[-1] == len(words), "the aligner lost a word or a line"
+    return list(zip([0, *ends], ends, strict=False))
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keeps what the aligner prints from stderr, and its handler from the root logger."""
+    root, level = logging.getLogger(), logging.getLogger().level
+    handlers = list(root.handlers)
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        root.handlers[:] = handlers
+        root.setLevel(level)

@@ -1,0 +1,96 @@
+"""The attention function given to a speech encoder: new steps see those of earlier calls, too.
+
+What earlier calls left is an argument of the layers, which transformers hands down to the attention
+function: no module is patched. Without it, it is attention as usual.
+Legend: B = recordings, H = heads, Q = new steps, K = steps, D = head dimension.
+"""
+
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+ATTENTION = "proactivellm-encoder"  # name of the attention function in transformers' registry
+
+
+class Memory:
+    """Keys and values of one layer, which its next call goes on from.
+
+    Args:
+        keys: [1, H, K, D], which the memory may write to; None = no steps yet.
+        values: likewise.
+    """
+
+    def __init__(self, keys: Tensor | None = None, values: Tensor | None = None) -> None:
+        self._keys, self._values = keys, values  # with room for more than `num_steps`
+        self.num_steps = 0 if keys is None else keys.shape[2]
+
+    def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Adds new steps.
+
+        Args:
+            keys: of the new steps, [1, H, Q, D].
+            values: likewise.
+
+        Returns:
+            Keys and values of all steps, valid until the next call.
+        """
+        held, self.num_steps = self.num_steps, self.num_steps + keys.shape[2]
+        self._keys = _with_room(self._keys, keys, held, self.num_steps)
+        self._values = _with_room(self._values, values, held, self.num_steps)
+        self._keys[:, :, held : self.num_steps] = keys
+        self._values[:, :, held : self.num_steps] = values
+        return self._keys[:, :, : self.num_steps], self._values[:, :, : self.num_steps]
+
+    def tensors(self) -> tuple[Tensor, Tensor] | tuple[None, None]:
+        """Copies of keys and values of all steps."""
+        if self._keys is None or self._values is None:
+            return None, None
+        stop = self.num_steps
+        return self._keys[:, :, :stop].clone(), self._values[:, :, :stop].clone()
+
+
+def _with_room(store: Tensor | None, like: Tensor, held: int, wanted: int) -> Tensor:
+    """The store, or a larger copy; room doubles, so that a step costs the same on average."""
+    if store is not None and store.shape[2] >= wanted:
+        return store
+    batch, heads, _, width = like.shape
+    larger = like.new_empty(batch, heads, max(wanted, 2 * held), width)
+    if store is not None:
+        larger[:, :, :held] = store[:, :, :held]
+    return larger
+
+
+def remembering_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attention to what a memory holds and to what is new.
+
+    Args:
+        module: the attention layer.
+        query: [B, H, Q, D].
+        key: [B, H, Q, D].
+        value: [B, H, Q, D].
+        attention_mask: [B, 1, Q, K], or None: all see all.
+        **kwargs: `memory`, a `Memory` that is extended, and what the model passes.
+
+    Returns:
+        [B, Q, H, D] and None.
+    """
+    memory: Memory | None = kwargs.pop("memory", None)
+    if memory is not None:
+        key, value = memory.extend(key, value)
+    return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+
+
+def register() -> None:
+    """Make `remembering_attention` known to transformers under its name (idempotent)."""
+    AttentionInterface.register(ATTENTION, remembering_attention)
+    AttentionMaskInterface.register(ATTENTION, sdpa_mask)
