@@ -16,8 +16,14 @@ SETTINGS = GateSettings(min_speech_s=0.1, preroll_s=0.064, hang_s=0.128, pause_s
 class LoudIsSpeech:
     """Stands for the detector where the test writes the script."""
 
+    def __init__(self):
+        self.num_resets = 0
+
     def process_samples(self, samples):
         return max(samples)
+
+    def reset(self):
+        self.num_resets += 1
 
 
 @pytest.fixture
@@ -98,6 +104,24 @@ def test_pieces_come_at_once(scripted):
     gate = Gate(SETTINGS)
     counts = [len(gate.push(frame)) for frame in frames("....sss..s").reshape(-1, FRAME)]
     assert counts == [0, 0, 0, 0, 0, 0, 1, 1, 1, 1]
+
+
+def test_less_certain_frames_keep_a_turn_but_begin_none(scripted):
+    samples = frames("ssss" + "." * 16)
+    samples[4 * FRAME : 8 * FRAME] = 0.36
+    samples[8 * FRAME :] = 0.34
+    assert spans(run(samples), samples) == [(0, 12), None]
+    assert run(samples[4 * FRAME :]) == []
+
+
+def test_the_detector_listens_afresh_in_long_noise_only(scripted):
+    gate = Gate(SETTINGS)
+    gate.push(frames("." * 155 + "s" + "." * 155))
+    assert gate._detector.num_resets == 1  # at the start
+    gate.push(frames("." + "." * 155))
+    assert gate._detector.num_resets == 2
+    gate.push(frames("s" * 400))
+    assert gate._detector.num_resets == 2
 
 
 def test_the_end_of_a_turn_says_when_it_was_known(scripted):

@@ -42,12 +42,13 @@ def word_delays(model: Recorder, spec: str, together: int | None) -> list[int]:
         ("wait-k:6,stride=2", [6, 8, 10, 11, 11]),
         ("entropy:1e9,min_lag=0,stride=2", [1, 2, 4, 6, 8]),
         ("local-agreement:99,draft=40,max_lag=3,stride=1.5", [3, 5, 6, 8, 9]),
-        # A draft is the whole target; the end of a draft shows that its last word is whole.
+        # A draft is the whole target here; min_lag = 1 holds word 5 back until 5 units are read.
         ("hold-n:0,min_lag=2,stride=2", [2, 4, 6, 8, 10]),
         ("hold-n:0,every=4", [4, 4, 4, 4, 8]),
+        ("hold-n:0,every=4,min_lag=-9", [4, 4, 4, 4, 4]),
         ("hold-n:0,every=20", [11, 11, 11, 11, 11]),
         ("hold-n:n=0,min_lag=3,every=4", [4, 4, 8, 8, 8]),
-        ("local-agreement:2,draft=40,every=3", [6, 6, 6, 6, 9]),
+        ("local-agreement:2,draft=40,every=3", [6, 6, 6, 6, 6]),
         ("hold-n:39,draft=40,max_lag=2,every=3", [3, 3, 6, 6, 6]),
     ],
 )

@@ -1,7 +1,9 @@
 """The commands and their flags. Everything heavy is imported inside, so that --help is quick."""
 
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -11,23 +13,32 @@ from proactivellm.cli.options import (
     Dtype,
     Inputs,
     Lanes,
+    Limit,
     Log,
     Model,
+    NoGate,
     OnePolicy,
+    Pcm,
+    PcmChannels,
+    PcmRate,
     Policies,
     Quantization,
+    Question,
     Rate,
+    RealTime,
     Sinks,
     Source,
     Target,
     TaskName,
     Temperature,
+    Times,
     View,
     make_window,
 )
 from proactivellm.cli.shared import (
     PolicyCommand,
     check_rate,
+    load_listener,
     load_model,
     print_table,
     quiet_imports,
@@ -35,6 +46,11 @@ from proactivellm.cli.shared import (
     table_file,
     warn,
 )
+
+if TYPE_CHECKING:
+    from proactivellm.cli.live import LiveLine
+    from proactivellm.model.causal_lm import StreamingCausalLM
+    from proactivellm.pipeline import Job
 
 app = typer.Typer(
     help="Models that write while they read: stream, show, evaluate, score, compare, study, "
@@ -80,40 +96,64 @@ def stream(
     device: Device = "cpu",
     dtype: Dtype = "auto",
     quantization: Quantization = "none",
+    pcm: Pcm = None,
+    pcm_rate: PcmRate = None,
+    pcm_channels: PcmChannels = None,
+    real_time: RealTime = False,
+    no_gate: NoGate = False,
+    question: Question = None,
+    times: Times = False,
 ) -> None:
     """Write each target while its source arrives, live.
 
-    On a terminal the READ/WRITE path is shown. In a pipe the target alone goes to standard output,
-    flushed as it emerges, one line per source, and the summary to standard error. Of several
-    inputs, each streaming its lines one after the other, targets are written when they are
-    complete, after the name of the input and a tab.
+    On a terminal the READ/WRITE path is shown, or, of recordings, what is written above the second
+    it was written in. In a pipe the target alone goes to standard output, flushed as it emerges,
+    one line per source, and the summary to standard error. Of several inputs of text, each
+    streaming its lines one after the other, targets are written when they are complete, after the
+    name of the input and a tab.
     """
     from proactivellm.cli.display import choose_display
-    from proactivellm.cli.live import live_lines, live_lines_of_several
+    from proactivellm.cli.listening import AudioOptions, check_inputs, live_recordings
     from proactivellm.cli.several import stream_inputs
-    from proactivellm.cli.stream import Settings, choose_policy, stream_lines
+    from proactivellm.cli.stream import Settings, choose_policy, stream_lines, stream_recordings
     from proactivellm.policy.spec import PolicySpec
     from proactivellm.session.sampling import Sampling
 
-    check_rate(rate)
+    flags = {"pcm": pcm, "pcm_rate": pcm_rate, "pcm_channels": pcm_channels, "question": question}
+    audio = AudioOptions(**flags, real_time=real_time, no_gate=no_gate, times=times)
+    names = inputs or ["-"]
+    listens = check_inputs(names, audio)
+    check_rate(rate, listens)
     view = make_window(window, sinks)
     if policy is not None:
         PolicySpec.parse(policy)  # a mistake is told before the model is loaded
     sampling = None if temperature is None else Sampling(temperature=temperature, seed=seed)
-    names = inputs or ["-"]
-    opened = live_lines_of_several(names) if len(names) > 1 else [live_lines(names[0])]
-    streaming = load_model(model, device, dtype, quantization)
-    chosen = choose_policy(streaming, policy)
+    opened = [] if listens else _open(names)
+    load = partial(load_listener, gate=not no_gate) if listens else load_model
+    streaming = load(model, device, dtype, quantization)
+    chosen = choose_policy(streaming, policy, listens)
     settings = Settings(
         model=streaming, policy=chosen, rate_wpm=rate, sampling=sampling, window=view
     )
-    if len(names) > 1:
+    header = f"policy  {chosen.spec}"
+    if listens:
+        recordings = live_recordings(streaming, names, audio)
+        completed = stream_recordings(
+            settings, recordings, choose_display(header, speech=True, times=times), log
+        )
+    elif len(names) > 1:
         completed = stream_inputs(settings, dict(zip(names, opened, strict=True)), log)
     else:
-        display = choose_display(f"policy  {chosen.spec}")
-        completed = stream_lines(settings, opened[0], display, log)
+        completed = stream_lines(settings, opened[0], choose_display(header), log)
     if not completed:
         raise typer.Exit(130)
+
+
+def _open(names: Sequence[str]) -> "list[Iterator[LiveLine]]":
+    """The lines of each input of text."""
+    from proactivellm.cli.live import live_lines, live_lines_of_several
+
+    return live_lines_of_several(names) if len(names) > 1 else [live_lines(names[0])]
 
 
 @app.command(cls=PolicyCommand)
@@ -127,7 +167,7 @@ def evaluate(
             metavar="FILE", help="References, line by line.", show_default="latency scores only"
         ),
     ] = None,
-    task: TaskName = "translation",
+    task: TaskName = None,
     model: Model = None,
     lanes: Lanes = 16,
     rate: Rate = None,
@@ -136,6 +176,8 @@ def evaluate(
     device: Device = "cpu",
     dtype: Dtype = "auto",
     quantization: Quantization = "none",
+    no_gate: NoGate = False,
+    limit: Limit = None,
 ) -> None:
     """Run policies over a test set: an instance log each, scores.json, a table and a curve.
 
@@ -148,12 +190,12 @@ def evaluate(
     from proactivellm.policy.spec import PolicySpec
     from proactivellm.tasks.jobs import read_jobs
 
-    check_rate(rate)
     view = make_window(window, sinks)
     for text in policy:
         PolicySpec.parse(text)
-    jobs = read_jobs(task, source, target)
-    streaming = load_model(model, device, dtype, quantization)
+    jobs = read_jobs(task, source, target)[:limit]
+    check_rate(rate, any(job.audio for job in jobs))
+    streaming = _load_for(jobs, model, no_gate)(device, dtype, quantization)
     same = Conditions(rate_wpm=rate or DEFAULT_RATE_WPM, window=view)
     try:
         with show_progress() as told:
@@ -166,11 +208,22 @@ def evaluate(
     warn(f"logs, scores, table and curves are in {out}")
 
 
+def _load_for(
+    jobs: "Sequence[Job]", model: str | None, no_gate: bool
+) -> "Callable[..., StreamingCausalLM]":
+    """What loads a model for these sources, given where and how."""
+    if any(job.audio for job in jobs):
+        return partial(load_listener, model, gate=not no_gate)
+    if no_gate:
+        raise ValueError("--no-gate is for recordings: leave it out, or give audio")
+    return partial(load_model, model)
+
+
 @app.command(cls=PolicyCommand)
 def calibrate(
     source: Source,
     target: Target = None,
-    task: TaskName = "translation",
+    task: TaskName = None,
     model: Model = None,
     policy: Annotated[
         list[str] | None,
@@ -186,6 +239,7 @@ def calibrate(
     ] = None,
     lanes: Lanes = 32,
     device: Device = "cpu",
+    no_gate: NoGate = False,
 ) -> None:
     """Measure thresholds on dev data, so that targets such as entropy:laal=3 work as policies."""
     from proactivellm.evaluation.calibrate import calibrate as measure
@@ -193,7 +247,7 @@ def calibrate(
     from proactivellm.tasks.jobs import read_jobs
 
     jobs = read_jobs(task, source, target)
-    streaming = load_model(model, device)
+    streaming = _load_for(jobs, model, no_gate)(device)
     file = table_file(out, streaming.folder)
     before = Calibration.load(file) if file.exists() else None
     try:

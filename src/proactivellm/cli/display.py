@@ -99,7 +99,7 @@ class PipeDisplay:
 
 
 class TimesDisplay(PipeDisplay):
-    """A line for each word as soon as it is whole: seconds, a tab, the word; a blank one at the end.
+    """A line for each word once it is whole: seconds, a tab, the word; at the end a blank one.
 
     The seconds are what had arrived of the recording when the last character was written.
     """
@@ -175,7 +175,7 @@ class TerminalDisplay:
         console.print(header, style="dim")
 
     def begin(self) -> None:
-        """Opens an empty drawing."""
+        """Begins an empty drawing."""
         self.console.print()
         self.turn()
 
@@ -189,14 +189,13 @@ class TerminalDisplay:
             if drawing is not self.drawing:
                 self._draw()
                 self.close()
-                self._open(drawing)
-            else:
-                self._draw()
+                self.drawing = drawing
+            self._draw()
 
     def turn(self) -> None:
-        """Leaves the drawing as it is, and opens an empty one."""
+        """Leaves the drawing as it is, and begins an empty one."""
         self.close()
-        self._open(self._new_drawing(max(20, self.console.width - LABEL_WIDTH)))
+        self.drawing = self._new_drawing(max(20, self.console.width - LABEL_WIDTH))
 
     def end(self, instance: Instance) -> None:
         """Closes the drawing and adds the lags."""
@@ -213,15 +212,13 @@ class TerminalDisplay:
         """Prints it below the last sentence."""
         self.console.print(f"\n{text}", style="bold", soft_wrap=True)
 
-    def _open(self, drawing: Drawing) -> None:
-        self.drawing = drawing
-        self.live = Live(console=self.console, auto_refresh=False)
-        self.live.start()
-        self._draw()
-
     def _draw(self) -> None:
-        if self.live and not self.drawing.is_empty:
-            self.live.update(self.drawing.render(), refresh=True)
+        if self.drawing.is_empty:
+            return
+        if self.live is None:
+            self.live = Live(console=self.console, auto_refresh=False)
+            self.live.start()
+        self.live.update(self.drawing.render(), refresh=True)
 
 
 def format_number(value: float | None) -> str:
@@ -241,7 +238,7 @@ def _lags(instance: Instance) -> str:
     if instance.source_type == "speech":
         lag = length_adaptive_average_lagging(instance.delays, length)
         shown = "-" if lag is None else f"{lag:.0f} ms"
-        return f"{length / 1000:.2f} s   LAAL {shown}   {instance.source}"
+        return f"{length / 1000:.2f} s   LAAL {shown}   {printable(instance.source)}"
     lag = format_number(average_lagging(instance.delays, length))
     completeness = format_number(read_coverage(instance.token_delays, length))
     delays = " ".join(map(str, instance.delays[:_MAX_DELAYS])) or "-"

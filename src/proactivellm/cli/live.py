@@ -7,8 +7,9 @@ import stat
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import IO
+from typing import IO, ClassVar
 
+from proactivellm.output.log import Task
 from proactivellm.pipeline import paced
 from proactivellm.units.text import TextSegmenter
 from proactivellm.units.unit import Unit
@@ -25,8 +26,10 @@ class LiveLine:
         where: file and line number, for messages.
         arriving: its text, piece by piece; may block.
         pieces: what has arrived.
+        task: what the log says it is.
     """
 
+    task: ClassVar[Task] = "translation"
     where: str
     arriving: Iterator[str]
     pieces: list[str] = field(default_factory=list)

@@ -13,7 +13,7 @@ Model = Annotated[
     typer.Option(
         metavar="NAME|PATH",
         help="A bundled model, a Hugging Face folder or a hub id.",
-        show_default="the bundled German-English one",
+        show_default="the bundled German-English one; of recordings, speech-en",
     ),
 ]
 Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1, mps.")]
@@ -34,38 +34,109 @@ Quantization = Annotated[
 ]
 Source = Annotated[
     str,
-    typer.Option(metavar="FILE", help="Sources, one a line; for qa also a .json in SQuAD format."),
+    typer.Option(
+        metavar="FILE",
+        help="Sources, one a line; for qa also a .json in SQuAD format. Of speech: a manifest "
+        "(.jsonl, with the texts), a list of recordings, one a line, or a recording.",
+    ),
 ]
 Target = Annotated[
     str | None,
     typer.Option(
-        metavar="FILE", help="References, line by line.", show_default="those of a .json source"
+        metavar="FILE",
+        help="References, line by line.",
+        show_default="those of a .json or .jsonl source",
     ),
 ]
 TaskName = Annotated[
     str,
-    typer.Option("--task", metavar="translation|qa", help="What is scored: BLEU, or F1 and EM."),
+    typer.Option(
+        "--task",
+        metavar="translation|qa|asr",
+        help="What is scored: BLEU; F1 and EM; or WER and CER.",
+    ),
 ]
 Lanes = Annotated[int, typer.Option(min=1, help="Streams advanced by one forward.")]
 Rate = Annotated[
     float | None,
-    typer.Option(metavar="WPM", help="Words per minute at which the source arrives."),
+    typer.Option(metavar="WPM", help="Words per minute at which the source arrives, of text."),
 ]
 Inputs = Annotated[
     list[str] | None,
     typer.Option(
         "--input",
-        metavar="FILE|-",
-        help="Sources, one a line; - is standard input. Repeat it to stream several at once.",
+        metavar="FILE|-|mic",
+        help="Sources, one a line; - is standard input. Repeat it to stream several at once. Or a "
+        "recording (wav, flac, ogg, opus, mp3, or archive.zip:member), several of them one after "
+        "another, or mic, the microphone.",
         show_default="-",
     ),
+]
+Pcm = Annotated[
+    str | None,
+    typer.Option(
+        metavar="s16le|f32le",
+        help="Standard input holds raw samples, not text.",
+        rich_help_panel="Recordings",
+    ),
+]
+PcmRate = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="HZ",
+        help="Of raw samples, or of the microphone.",
+        show_default="16000",
+        rich_help_panel="Recordings",
+    ),
+]
+PcmChannels = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Of raw samples, or of the microphone; averaged.",
+        show_default="1",
+        rich_help_panel="Recordings",
+    ),
+]
+RealTime = Annotated[
+    bool,
+    typer.Option(
+        "--real-time",
+        help="Hold recordings back to real time; otherwise they go as fast as they can.",
+        rich_help_panel="Recordings",
+    ),
+]
+NoGate = Annotated[
+    bool,
+    typer.Option(
+        "--no-gate",
+        help="Listen to silence too; otherwise a gate lets only speech through.",
+        rich_help_panel="Recordings",
+    ),
+]
+Question = Annotated[
+    str | None,
+    typer.Option(metavar="TEXT", help="Read before a recording.", rich_help_panel="Recordings"),
+]
+Times = Annotated[
+    bool,
+    typer.Option(
+        "--times",
+        help="In a pipe: a line for each word, the second it was written in, a tab, the word.",
+        rich_help_panel="Recordings",
+    ),
+]
+Limit = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="The first N only.", show_default="all")
 ]
 OnePolicy = Annotated[
     str | None,
     typer.Option(
         metavar="SPEC",
         help="When to READ and when to WRITE, see below.",
-        show_default="entropy:laal=3 if the model is calibrated, else wait-k:3",
+        show_default="entropy:laal=3 (of recordings, entropy:laal=1000, in ms) if the model is "
+        "calibrated, else wait-k:3",
     ),
 ]
 Policies = Annotated[

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from proactivellm.model.causal_lm import StreamingCausalLM
 
 NARROW_POLICY = 20  # cells of the first column of a table that is too wide for its terminal
+DEFAULT_SPEECH_MODEL = "speech-en"
 SILENCE_S = 20.0  # between lines of progress, where there is no terminal
 Progress = Callable[[str, int, int], None]  # what, how many are done, how many in all
 
@@ -76,7 +77,7 @@ def quiet_imports() -> Iterator[None]:
 def load_model(
     name: str | None, device: str, dtype: str = "auto", quantization: str = "none"
 ) -> "StreamingCausalLM":
-    """Loads a model without the chatter of the libraries below.
+    """Loads a model, with its front end if it listens, without the chatter of the libraries below.
 
     Args:
         name: bundled model, folder or hub id; None = the bundled default.
@@ -95,6 +96,7 @@ def load_model(
     from proactivellm.model.causal_lm import StreamingCausalLM
     from proactivellm.model.loading import DEFAULT_MODEL
     from proactivellm.model.precision import parse_dtype
+    from proactivellm.speech.loading import listens, load_speech
 
     weights = parse_dtype(dtype)
     try:
@@ -102,10 +104,48 @@ def load_model(
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"cannot use --device {device}: {reason}") from None
+    wanted = name or DEFAULT_MODEL
     with _quiet_transformers():
+        if listens(wanted):
+            kwargs = {"dtype": weights, "quantization": quantization}
+            return load_speech(wanted, device=device, **kwargs)[0]
         return StreamingCausalLM.from_pretrained(
-            name or DEFAULT_MODEL, device=device, dtype=weights, quantization=quantization
+            wanted, device=device, dtype=weights, quantization=quantization
         )
+
+
+def load_listener(
+    name: str | None,
+    device: str,
+    dtype: str = "auto",
+    quantization: str = "none",
+    *,
+    gate: bool = True,
+) -> "StreamingCausalLM":
+    """Loads a model that listens.
+
+    Args:
+        name: bundled model, folder or hub id; None = the bundled default.
+        device: as torch names it.
+        dtype: of the weights of the causal LM, by name; auto leaves it to the device.
+        quantization: none or int8, of the causal LM.
+        gate: whether silence is held back.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: as `load_model`, or it does not listen.
+    """
+    model = load_model(name or DEFAULT_SPEECH_MODEL, device, dtype, quantization)
+    if model.front_end is None:
+        raise ValueError(
+            f"{name} does not listen to audio: give --model {DEFAULT_SPEECH_MODEL}, or a folder "
+            "with a front end for speech"
+        )
+    if not gate:
+        model.front_end.gate = None
+    return model
 
 
 @contextmanager
@@ -124,15 +164,21 @@ def _quiet_transformers() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def check_rate(rate_wpm: float | None) -> None:
+def check_rate(rate_wpm: float | None, listens: bool = False) -> None:
     """Checks an arrival rate.
 
     Args:
         rate_wpm: words per minute, if given.
+        listens: whether the sources are recordings.
 
     Raises:
-        ValueError: it is not positive.
+        ValueError: it is not positive, or recordings have their own.
     """
+    if rate_wpm is not None and listens:
+        raise ValueError(
+            f"--rate {rate_wpm:g} is for text: recordings arrive as they were spoken, with "
+            "`stream --real-time` on the clock as well"
+        )
     if rate_wpm is not None and not rate_wpm > 0:
         raise ValueError(f"--rate {rate_wpm:g}: give a positive number of words per minute")
 

@@ -1,24 +1,29 @@
-"""The stream command: lines come in, events go to a display, instances to a log."""
+"""The stream command: lines or recordings come in, events go to a display, instances to a log."""
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 from proactivellm.cli.display import Display, format_number
+from proactivellm.cli.listening import LiveRecording
 from proactivellm.cli.live import LiveLine
 from proactivellm.evaluation.evaluate import find_calibration
 from proactivellm.metrics.report import score
 from proactivellm.model.causal_lm import StreamingCausalLM
-from proactivellm.output.log import Instance, write_instance
+from proactivellm.output.log import Instance, Task, write_instance
 from proactivellm.pipeline import StreamEvent, stream_units
 from proactivellm.policy.base import Policy
 from proactivellm.policy.spec import parse_policy
 from proactivellm.session.sampling import Sampling
 from proactivellm.session.window import Window
 from proactivellm.units.text import TextSegmenter
+from proactivellm.units.unit import Unit
 
-DEFAULT_POLICIES = ("entropy:laal=3", "wait-k:3")  # the first that the model's table can resolve
+# The first that the model's table can resolve; lags in ms where the model listens.
+DEFAULT_POLICIES = ("entropy:laal=3", "wait-k:3")
+SPEECH_POLICIES = ("entropy:laal=1000", "wait-k:3")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +52,13 @@ class Settings:
             self.window.check_prompt(self.model.prompt)
 
 
-def choose_policy(model: StreamingCausalLM, text: str | None) -> Policy:
+def choose_policy(model: StreamingCausalLM, text: str | None, listens: bool = False) -> Policy:
     """The policy asked for, or a sensible one.
 
     Args:
         model: its calibration table resolves targets.
         text: a spec, or None.
+        listens: whether the sources are recordings.
 
     Returns:
         The policy.
@@ -63,12 +69,29 @@ def choose_policy(model: StreamingCausalLM, text: str | None) -> Policy:
     calibration = find_calibration(model)
     if text is not None:
         return parse_policy(text, calibration)
-    for candidate in DEFAULT_POLICIES[:-1]:
+    *aims, otherwise = SPEECH_POLICIES if listens else DEFAULT_POLICIES
+    for candidate in aims:
         try:
             return parse_policy(candidate, calibration)
         except ValueError:  # not calibrated, or not over that range
             continue
-    return parse_policy(DEFAULT_POLICIES[-1])
+    return parse_policy(otherwise)
+
+
+class _Source(Protocol):
+    """What is streamed: its place for messages, its task, and, when all has arrived, its text."""
+
+    @property
+    def task(self) -> Task: ...
+
+    @property
+    def where(self) -> str: ...
+
+    @property
+    def text(self) -> str: ...
+
+
+_Arriving = tuple[_Source, Iterable[Sequence[Unit]]]  # a source, and its units as they arrive
 
 
 def stream_lines(
@@ -89,21 +112,49 @@ def stream_lines(
         ValueError: a line cannot be streamed; names it.
     """
     segmenter = TextSegmenter(settings.model.tokenizer)
+    arriving = ((line, line.units(segmenter, settings.rate_wpm)) for line in lines)
+    return _stream(settings, arriving, display, log)
+
+
+def stream_recordings(
+    settings: Settings,
+    recordings: Iterable[LiveRecording],
+    display: Display,
+    log: Path | None = None,
+) -> bool:
+    """Streams every recording, and sums up.
+
+    Args:
+        settings: how they are streamed.
+        recordings: sources as they arrive.
+        display: shows what happens.
+        log: instance log to write.
+
+    Returns:
+        Whether it came to the end, and was not interrupted.
+
+    Raises:
+        ValueError: a recording cannot be streamed; names it.
+    """
+    arriving = ((each, each.heard(settings.model, display.turn)) for each in recordings)
+    return _stream(settings, arriving, display, log)
+
+
+def _stream(
+    settings: Settings, sources: Iterator[_Arriving], display: Display, log: Path | None
+) -> bool:
     done: list[Instance] = []
     completed = False
     with open(log, "w", encoding="utf-8") if log else nullcontext() as file:
         try:
-            for line in lines:
+            for source, arrivals in sources:
                 display.begin()
                 events = stream_units(
-                    settings.model,
-                    settings.policy,
-                    line.units(segmenter, settings.rate_wpm),
-                    settings.sampling,
-                    settings.window,
+                    settings.model, settings.policy, arrivals, settings.sampling, settings.window
                 )
-                instance = _shown(events, display, line.where)
-                done.append(replace(instance, index=len(done), source=line.text))
+                instance = _shown(events, display, source.where)
+                found = {"index": len(done), "source": source.text, "task": source.task}
+                done.append(replace(instance, **found))
                 display.end(done[-1])
                 if file:
                     write_instance(file, done[-1])
@@ -133,7 +184,7 @@ def summarize(done: Sequence[Instance], steps: int | None = None) -> str:
     """One line over all instances: means of the lags, totals of the costs and of what was dropped.
 
     Args:
-        done: the instances.
+        done: the instances, all of text or all of speech.
         steps: forwards that their streams shared, if they did.
 
     Returns:
@@ -141,16 +192,25 @@ def summarize(done: Sequence[Instance], steps: int | None = None) -> str:
     """
     if not done:
         return "0 sentences"
-    scores = score(done)
-    lags = [f"{name} {format_number(scores[name])}" for name in ("AL", "LAAL", "RCO")]
     forwards, tokens = (sum(getattr(i, name) or 0 for i in done) for name in ("forwards", "tokens"))
-    plural = "s" * (len(done) != 1)
     shared = f" in {steps} steps" if steps is not None else ""
-    parts = [f"{len(done)} sentence{plural}", *lags, f"{forwards} forwards{shared}"]
-    parts.append(f"{tokens} tokens")
+    parts = [*_lags(done), f"{forwards} forwards{shared}", f"{tokens} tokens"]
     units, written = (
         sum(getattr(i, f"dropped_{name}") for i in done) for name in ("units", "tokens")
     )
     if units or written:
         parts.append(f"dropped {units} units, {written} tokens")
     return ", ".join(parts)
+
+
+def _lags(done: Sequence[Instance]) -> list[str]:
+    """How much was streamed, and how far behind."""
+    scores, plural = score(done), "s" * (len(done) != 1)
+    if done[0].source_type == "text":
+        lags = [f"{name} {format_number(scores[name])}" for name in ("AL", "LAAL", "RCO")]
+        return [f"{len(done)} sentence{plural}", *lags]
+    audio_s = sum(instance.source_length for instance in done) / 1000
+    lag = "-" if scores["LAAL"] is None else f"{scores['LAAL']:.0f} ms"
+    factor = scores.get("RTF")
+    speed = "-" if factor is None else f"{factor:.3f}"
+    return [f"{len(done)} recording{plural}", f"{audio_s:.1f} s", f"LAAL {lag}", f"RTF {speed}"]

@@ -30,35 +30,35 @@ class Sample:
         target_head: assistant prefix, at least one token.
         target: tokens to predict, end of stream included.
         features: mel frames [T, F] that become the embeddings of the ids AUDIO_ID, if there are.
-        transcribed: whether the target says what `features` sound like.
+        transcript: what `features` sound like; empty where that is not known.
     """
 
     source_units: Sequence[Sequence[int]]
     target_head: Sequence[int]
     target: Sequence[int]
     features: "np.ndarray | None" = None
-    transcribed: bool = False
+    transcript: str = ""
 
     @property
     def num_units(self) -> int:
         """M, the prompt not counted."""
         return len(self.source_units) - 1
 
-    def with_features(self, mel_TF: "np.ndarray", transcribed: bool) -> "Sample":
+    def with_features(self, mel_TF: "np.ndarray", transcript: str) -> "Sample":
         """The same sample, with the frames that its ids AUDIO_ID stand for.
 
         Args:
             mel_TF: mel frames.
-            transcribed: whether the target says what they sound like.
+            transcript: what they sound like; empty if it is not known.
         """
-        return replace(self, features=mel_TF, transcribed=transcribed)
+        return replace(self, features=mel_TF, transcript=transcript)
 
 
 @dataclass(kw_only=True)
 class Packed:
     """Parallel lists over S tokens; `label` is IGNORE where nothing is predicted.
 
-    `features` and `transcribed` are those of the sample.
+    `features` and `transcript` are those of the sample.
     """
 
     input_ids: list[int] = field(default_factory=list)
@@ -68,7 +68,7 @@ class Packed:
     position: list[int] = field(default_factory=list)
     label: list[int] = field(default_factory=list)
     features: "np.ndarray | None" = None
-    transcribed: bool = False
+    transcript: str = ""
 
     def columns(self) -> dict[str, list[int]]:
         """The parallel lists by name."""
@@ -108,7 +108,7 @@ def pack(sample: Sample, schedules: Sequence[Schedule], layout: Layout) -> Packe
     """
     if not sample.target_head:
         raise ValueError("the target group needs at least one head token (assistant prefix or BOS)")
-    packed = Packed(features=sample.features, transcribed=sample.transcribed)
+    packed = Packed(features=sample.features, transcript=sample.transcript)
     if layout.shares_source:
         _append_source(packed, sample, layout, SHARED)
     for view, g in enumerate(schedules):

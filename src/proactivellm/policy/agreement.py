@@ -78,7 +78,7 @@ class HoldN(_Drafting):
     """Commit the newest hypothesis without its last n tokens.
 
     Liu et al. 2020 (arXiv 2005.11185). Whole words are committed, so that `hold-n:1,every=4` is
-    fixed chunking: after each 4 units, all but the last word is written.
+    fixed chunking: after each 4 units all but the last word is written, as far as min_lag allows.
 
     Args:
         n: Tokens held back, at least 0.

@@ -7,6 +7,8 @@ from typing import Any
 from proactivellm.evaluation.results import SCORES_FILE, TABLE_FILE, write_results
 from proactivellm.metrics.curves import Curve, Gap, gaps, make_curve, point_gaps
 from proactivellm.metrics.folders import find_logs
+from proactivellm.metrics.measures import QUALITIES_OF
+from proactivellm.metrics.points import LOWER_IS_BETTER, decimals_of, with_direction
 from proactivellm.output.log import Instance, read_log
 from proactivellm.study.plan import Study
 from proactivellm.study.run import Place
@@ -86,9 +88,9 @@ def equal_latency_table(study: Study, curves: "_Curves") -> str:
             cells = [_cell(gap, curve is other) for gap in gaps(curve, other, study.at)]
             lines.append(_row([arm, family, *cells]))
     note = (
-        f"{curves.quality}, linear between points; in brackets the gap to `{study.against}` with "
-        "its 95 % interval (paired bootstrap over instances; one training run an arm); bold: the "
-        "interval leaves out 0; -: out of reach of one of the two curves"
+        f"{with_direction(curves.quality)}, linear between points; in brackets the gap to "
+        f"`{study.against}` with its 95 % interval (paired bootstrap over instances; one training "
+        "run an arm); bold: the interval leaves out 0; -: out of reach of one of the two curves"
     )
     return "\n".join([*lines, "", note])
 
@@ -118,8 +120,8 @@ def points_table(study: Study, curves: "_Curves", rows: Sequence[Mapping[str, An
                     [
                         arm,
                         f"`{row['request']}`",
-                        _number(row.get(study.latency), 3),
-                        _number(row.get(beside), 3),
+                        _number(row.get(study.latency), decimals_of(study.latency, 3, row)),
+                        _number(row.get(beside), decimals_of(beside, 3, row)),
                         f"{row[curves.quality]:.2f} ± {row.get(f'{curves.quality}_ci', 0):.2f}",
                         share,
                         "-" if gap is None else f"{gap.gap:+.1f} [{gap.low:+.1f}, {gap.high:+.1f}]",
@@ -130,12 +132,14 @@ def points_table(study: Study, curves: "_Curves", rows: Sequence[Mapping[str, An
         f"gap: {curves.quality} above `{study.against}` at equal {study.latency}, with its 95 % "
         "interval; % of offline: of the same model"
     )
+    if curves.quality in LOWER_IS_BETTER:
+        note += "; the lower the better, so that a gap below 0 is a gain"
     return "\n".join([*lines, "", note])
 
 
 def quality_of(study: Study) -> str:
-    """The quality that a study's tables show."""
-    return "F1" if study.task == "qa" else "BLEU"
+    """The quality that a study's tables show: the main one of its task."""
+    return QUALITIES_OF[study.task][0]
 
 
 def family_of(request: str) -> str:

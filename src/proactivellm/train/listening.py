@@ -1,9 +1,10 @@
 """The streaming objective for a model that listens: audio embeddings in the packed sequences, CTC.
 
 A front end that is trained from scratch finds no alignment from the words of the LM alone: a linear
-CTC head on the encoder (Graves et al. 2006), used in training only, shows it one. Legend: A =
-samples with a recording, T = mel frames, F = mel bands, E = embeddings, P = encoder outputs,
-D = encoder width, H = LM width, V = vocabulary, B = batch, S = tokens of the packed sequence.
+CTC head on the encoder (Graves et al. 2006) over the bytes of the transcript, used in training
+only, shows it one. Legend: A = samples with a recording, L = bytes, T = mel frames, F = mel bands,
+E = embeddings, P = encoder outputs, D = encoder width, H = LM width, B = batch, S = tokens of the
+packed sequence.
 """
 
 from pathlib import Path
@@ -20,6 +21,7 @@ from proactivellm.train.losses import Objective, combine
 from proactivellm.train.views import PARTS, StreamingObjective, packed_hidden
 
 _CTC_FILE = "ctc.pt"
+_BLANK = 0  # byte b of a transcript is class b + 1, whatever the tokenizer of the LM
 
 
 class ListeningObjective(StreamingObjective):
@@ -31,7 +33,6 @@ class ListeningObjective(StreamingObjective):
         objective: loss weights.
         front_end: trained in place.
         ctc_weight: weight of the CTC loss of the encoder; 0 = no head.
-        blank_id: token id that stands for CTC's blank.
     """
 
     def __init__(
@@ -41,14 +42,11 @@ class ListeningObjective(StreamingObjective):
         objective: Objective,
         front_end: SpeechFrontEnd,
         ctc_weight: float,
-        blank_id: int,
     ) -> None:
         super().__init__(model, layout, objective)
         self.front_end = front_end
         self.ctc_weight = ctc_weight
-        self.blank_id = blank_id
-        vocabulary = model.config.get_text_config().vocab_size
-        self.ctc_head = nn.Linear(front_end.encoder.width, vocabulary) if ctc_weight else None
+        self.ctc_head = nn.Linear(front_end.encoder.width, 1 + 256) if ctc_weight else None
 
     @property
     def part_names(self) -> tuple[str, ...]:
@@ -123,23 +121,20 @@ class ListeningObjective(StreamingObjective):
         return hidden_BSH, outputs_APD
 
     def _ctc(self, outputs_APD: Tensor, batch: dict[str, Tensor]) -> Tensor:
-        """CTC of the targets that say what is heard, nats per target token."""
+        """CTC of the transcripts, nats per byte."""
         assert self.ctc_head is not None
-        chosen_A = batch["transcribed"]
-        rows_A = batch["mel_rows"][chosen_A]
-        label_AS = batch["label"][rows_A].masked_fill(batch["view"][rows_A] != 0, IGNORE)
-        targets = [label[label != IGNORE][:-1] for label in label_AS]  # without the end of stream
-        if not targets:
+        kept_AL = batch["transcript"] != IGNORE
+        spoken_A = kept_AL.any(1)
+        if not spoken_A.any():
             return outputs_APD.new_zeros((), dtype=torch.float32)
-        log_p_PAV = self.ctc_head(outputs_APD[chosen_A]).float().log_softmax(-1).transpose(0, 1)
-        lengths_A = torch.tensor([len(target) for target in targets])
+        log_p_PAV = self.ctc_head(outputs_APD[spoken_A]).float().log_softmax(-1).transpose(0, 1)
         summed = nn_f.ctc_loss(
             log_p_PAV,
-            torch.cat(targets),
-            self.front_end.encoder.num_outputs_of(batch["num_frames"][chosen_A]),
-            lengths_A,
-            blank=self.blank_id,
+            batch["transcript"][kept_AL] + 1,
+            self.front_end.encoder.num_outputs_of(batch["num_frames"][spoken_A]),
+            kept_AL.sum(1)[spoken_A],
+            blank=_BLANK,
             reduction="sum",
             zero_infinity=True,
         )
-        return summed / max(1, int(lengths_A.sum()))
+        return summed / kept_AL.sum()

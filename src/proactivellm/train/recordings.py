@@ -128,7 +128,7 @@ class Recordings:
             mel_TF = self._mask(mel_TF, rng)
         units = [[AUDIO_ID] * size for size in self.unit_sizes(len(mel_TF))]
         text = encoder.encode(question, target, units)
-        return text.with_features(mel_TF, transcribed=bool(target and not question))
+        return text.with_features(mel_TF, transcript="" if question else target)
 
     def _waveform(self, files: tuple[str, ...]) -> np.ndarray:
         """The joined files, without what the gate holds back."""

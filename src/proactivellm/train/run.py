@@ -102,7 +102,7 @@ def make_trainer(
         tokenizer=tokenizer,
         valid=[encoder.join([item]) for item in valid],
         encoder=text,
-        model=make_objective(recipe, (model, tokenizer, front_end), layout, objective),
+        model=make_objective(recipe, (model, front_end), layout, objective),
         args=make_arguments(trainer_arguments(recipe), str(out)),
         train_dataset=PackedDataset(items, plan, encoder, views, layout, optimisation.seed),
         eval_dataset=valid or None,
@@ -125,7 +125,7 @@ def make_recordings(recipe: Recipe, front_end: SpeechFrontEnd) -> Recordings:
 
 def make_objective(
     recipe: Recipe,
-    parts: tuple[PreTrainedModel, PreTrainedTokenizerBase, SpeechFrontEnd | None],
+    parts: tuple[PreTrainedModel, SpeechFrontEnd | None],
     layout: Layout,
     objective: Objective,
 ) -> StreamingObjective:
@@ -133,20 +133,17 @@ def make_objective(
 
     Args:
         recipe: may have `[speech]`.
-        parts: model, tokenizer, front end or None.
+        parts: model, front end or None.
         layout: of the packed sequences.
         objective: loss weights.
 
     Returns:
         The module.
     """
-    model, tokenizer, front_end = parts
+    model, front_end = parts
     if recipe.speech is None or front_end is None:
         return StreamingObjective(model, layout, objective)
-    weight, blank = recipe.speech.ctc_weight, tokenizer.pad_token_id
-    if weight and blank is None:
-        raise ValueError("speech.ctc_weight needs a tokenizer with a pad token, CTC's blank")
-    return ListeningObjective(model, layout, objective, front_end, weight, blank or 0)
+    return ListeningObjective(model, layout, objective, front_end, recipe.speech.ctc_weight)
 
 
 def _plan(recipe: Recipe, items: list[Item]) -> list[tuple[int, ...]]:

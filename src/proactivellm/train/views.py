@@ -29,15 +29,18 @@ def collate(batch: Sequence[Packed]) -> dict[str, Tensor]:
 
     Returns:
         int64 tensors [B, S] named as the fields of `Packed`; where there are recordings, also
-        `mel` [A, T, F], `num_frames`, `transcribed` and `mel_rows` (place in the batch) [A] of the
-        A samples that have one.
+        `mel` [A, T, F], `num_frames` and `mel_rows` (place in the batch) [A] of the A samples that
+        have one, and their `transcript` as bytes, [A, L], padded with IGNORE.
     """
-    length = max(len(packed.input_ids) for packed in batch)
-    tensors = {}
-    for name, pad in PAD.items():
-        rows = [getattr(packed, name) for packed in batch]
-        tensors[name] = torch.tensor([row + [pad] * (length - len(row)) for row in rows])
+    tensors = {
+        name: _padded([getattr(packed, name) for packed in batch], pad) for name, pad in PAD.items()
+    }
     return tensors | _collate_features(batch)
+
+
+def _padded(rows: Sequence[list[int]], pad: int) -> Tensor:
+    length = max(map(len, rows))
+    return torch.tensor([row + [pad] * (length - len(row)) for row in rows])
 
 
 def _collate_features(batch: Sequence[Packed]) -> dict[str, Tensor]:
@@ -53,7 +56,7 @@ def _collate_features(batch: Sequence[Packed]) -> dict[str, Tensor]:
     return {
         "mel": torch.from_numpy(mel_ATF),
         "num_frames": torch.tensor(num_frames),
-        "transcribed": torch.tensor([batch[row].transcribed for row in rows]),
+        "transcript": _padded([list(batch[row].transcript.encode()) for row in rows], IGNORE),
         "mel_rows": torch.tensor(rows),
     }
 

@@ -1,0 +1,234 @@
+"""Recordings as `stream` is given them: files, raw samples in a pipe, a microphone.
+
+In: the names that --input takes, and the flags of audio. Out: `LiveRecording`s, one after another.
+"""
+
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+
+import numpy as np
+
+from proactivellm.audio.files import is_audio, open_audio
+from proactivellm.audio.resample import RATE
+from proactivellm.audio.sources import PCM_FORMATS, microphone_blocks, paced, pcm_blocks
+from proactivellm.model.causal_lm import StreamingCausalLM
+from proactivellm.output.log import Task
+from proactivellm.pipeline import Heard, recorded_blocks
+from proactivellm.units.unit import Unit
+
+MICROPHONE = "mic"
+STANDARD_INPUT = "-"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioOptions:
+    """How recordings are listened to.
+
+    Attributes:
+        pcm: standard input holds raw samples of this format; None = it holds text.
+        pcm_rate: of raw samples and of the microphone, in samples per second; None = 16,000.
+        pcm_channels: of raw samples and of the microphone; None = 1.
+        real_time: recordings are held back to real time.
+        no_gate: silence is listened to as well.
+        question: text that is read before a recording.
+        times: a pipe is told when words were written.
+
+    Raises:
+        ValueError: if there is no such format.
+    """
+
+    pcm: str | None = None
+    pcm_rate: int | None = None
+    pcm_channels: int | None = None
+    real_time: bool = False
+    no_gate: bool = False
+    question: str | None = None
+    times: bool = False
+
+    def __post_init__(self) -> None:
+        if self.pcm is not None and self.pcm not in PCM_FORMATS:
+            raise ValueError(f"--pcm {self.pcm}: give one of {', '.join(PCM_FORMATS)}")
+
+    @property
+    def given(self) -> list[str]:
+        """The flags that were given."""
+        return [f"--{name.replace('_', '-')}" for name, value in vars(self).items() if value]
+
+
+def check_inputs(inputs: Sequence[str], options: AudioOptions) -> bool:
+    """Checks what is to be streamed, before a model is loaded.
+
+    Args:
+        inputs: as --input takes them.
+        options: of audio.
+
+    Returns:
+        Whether they are recordings, not text.
+
+    Raises:
+        ValueError: if they are of both kinds, cannot be read, or the options do not fit them.
+    """
+    live = [STANDARD_INPUT] if options.pcm else []
+    live += [MICROPHONE] * (MICROPHONE in inputs)
+    files = [name for name in inputs if is_audio(name)]
+    texts = [name for name in inputs if name not in files + live]
+    if not (files or live):
+        if options.given:
+            raise ValueError(f"{options.given[0]} is for recordings: leave it out, or give audio")
+        return False
+    if texts:
+        hint = "; raw samples need --pcm" * (STANDARD_INPUT in texts)
+        raise ValueError(
+            f"--input {texts[0]} is text and --input {(files + live)[0]} is audio: give inputs of "
+            f"one kind{hint}"
+        )
+    if options.pcm and STANDARD_INPUT not in inputs:
+        raise ValueError(f"--pcm {options.pcm} is for standard input: give --input - with it")
+    if live and list(inputs) != live:
+        raise ValueError(f"--input {live[0]} is live: give it alone")
+    if not live and (options.pcm_rate or options.pcm_channels):
+        raise ValueError("--pcm-rate and --pcm-channels are for raw samples: give --pcm as well")
+    for name in files:
+        open_audio(name).close()
+    if options.pcm and sys.stdin.isatty():
+        example = "arecord -t raw -f S16_LE -r 16000 | proactivellm stream --pcm s16le"
+        raise ValueError(f"--pcm {options.pcm}: pipe raw samples in, for example: {example}")
+    return True
+
+
+@dataclass(frozen=True)
+class LiveRecording:
+    """One recording as it arrives.
+
+    Attributes:
+        where: its name, for messages.
+        text: what the log calls it.
+        rate: of the blocks, in samples per second.
+        blocks: float32 mono blocks [n].
+        question: text that is read before it.
+    """
+
+    where: str
+    text: str
+    rate: int
+    blocks: Iterator[np.ndarray]
+    question: str = ""
+
+    @property
+    def task(self) -> Task:
+        """What the log says it is."""
+        return "qa" if self.question else "asr"
+
+    def heard(self, model: StreamingCausalLM, end_turn: Callable[[], None]) -> Heard:
+        """What is heard of it.
+
+        Args:
+            model: that listens.
+            end_turn: called when all is written of a turn.
+
+        Returns:
+            Its units as they arrive.
+        """
+        return _Turns(model, self.blocks, self.rate, self.question, end_turn=end_turn)
+
+
+def live_recordings(
+    model: StreamingCausalLM, inputs: Sequence[str], options: AudioOptions
+) -> Iterator[LiveRecording]:
+    """Opens recordings, one after another.
+
+    Args:
+        model: that listens; what arrives together is as long as its units.
+        inputs: that `check_inputs` took.
+        options: of audio.
+
+    Yields:
+        The recordings; finish one before the next.
+
+    Raises:
+        ValueError: if one of them cannot be read.
+    """
+    question = options.question or ""
+    for name in inputs:
+        rate, blocks = _opened(name, options, model.front_end.unit_s)
+        if options.real_time:
+            blocks = paced(blocks, rate)
+        if not is_audio(name):
+            blocks = until_interrupted(blocks)
+        where = "standard input" if name == STANDARD_INPUT else name
+        yield LiveRecording(where, f"{name} {question}".strip(), rate, blocks, question)
+
+
+def _opened(name: str, options: AudioOptions, unit_s: float) -> tuple[int, Iterator[np.ndarray]]:
+    rate, channels = options.pcm_rate or RATE, options.pcm_channels or 1
+    if name == MICROPHONE:
+        print("listening; Ctrl-C ends", file=sys.stderr)
+        return rate, microphone_blocks(rate, channels)
+    if name == STANDARD_INPUT:
+        # Not buffered, so that samples are there as soon as they are written.
+        standard_input = getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
+        return rate, pcm_blocks(standard_input, rate, channels, options.pcm or "s16le")
+    return recorded_blocks([name], unit_s)
+
+
+@dataclass
+class _Turns(Heard):
+    """What is heard, and a call when all is written of a turn."""
+
+    end_turn: Callable[[], None] = field(kw_only=True)
+
+    def __iter__(self) -> Iterator[list[Unit]]:
+        for units in super().__iter__():
+            yield units
+            if units and units[-1].final:
+                self.end_turn()
+
+
+def until_interrupted(blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """Ends a live source at the first Ctrl-C; the next one interrupts as usual.
+
+    Args:
+        blocks: that may never end.
+
+    Yields:
+        The same blocks. What has arrived is not lost.
+    """
+    with _interruption() as interruption:
+        while not interruption.came:
+            interruption.may_raise = True
+            try:
+                block = next(blocks, None)
+            except KeyboardInterrupt:
+                return
+            finally:
+                interruption.may_raise = False
+            if block is None:
+                return
+            yield block
+
+
+@dataclass
+class _Interruption:
+    """What a Ctrl-C does: it raises while a source is waited for, and is noted elsewhere."""
+
+    came: bool = False
+    may_raise: bool = False
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        if self.came or self.may_raise:
+            raise KeyboardInterrupt
+        self.came = True
+
+
+@contextmanager
+def _interruption() -> Iterator[_Interruption]:
+    interruption = _Interruption()
+    before = signal.signal(signal.SIGINT, interruption.handle)
+    try:
+        yield interruption
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,107 @@
+"""Qwen2-Audio checkpoints (Chu et al. 2024, arXiv 2407.10759) as a streaming LM and its front end.
+
+The parts are those of transformers' Qwen2AudioForConditionalGeneration: the audio tower runs
+causally, its projector makes the embeddings, and the language model becomes the plain causal LM
+that it is, with the same parameters.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import (
+    AutoModelForCausalLM,
+    AutoProcessor,
+    PreTrainedModel,
+    Qwen2AudioForConditionalGeneration,
+)
+
+from proactivellm.model.causal_lm import StreamingCausalLM
+from proactivellm.model.law import check_law
+from proactivellm.model.precision import choose_dtype
+from proactivellm.model.prompt import Prompt, StreamSettings, load_settings
+from proactivellm.speech.front_end import SpeechFrontEnd, SpeechSettings
+
+MODEL_TYPE = "qwen2_audio"
+UNITS = SpeechSettings(unit=16, stack=1)  # 25 outputs a second, each an embedding: 640 ms
+INSTRUCTION = "Transcribe the speech. "
+
+
+def load_qwen2_audio(
+    name: str | Path,
+    *,
+    units: SpeechSettings = UNITS,
+    instruction: str = INSTRUCTION,
+    device: str = "cpu",
+    dtype: torch.dtype | None = None,
+) -> tuple[StreamingCausalLM, SpeechFrontEnd]:
+    """Load a checkpoint.
+
+    Args:
+        name: folder or hub id.
+        units: how the tower's outputs become units; `stack` must be 1.
+        instruction: read before the audio, unless the folder has a `streaming.json`.
+        device: where to put the model.
+        dtype: of the weights; fp32 on CPU and that of the file elsewhere if left out.
+
+    Returns:
+        The LM, checked against the streaming law, and the front end.
+
+    Raises:
+        ValueError: if there is no such checkpoint, or the units do not fit its projector.
+    """
+    if units.stack != 1:
+        raise ValueError(f"stack={units.stack}: the projector of Qwen2-Audio takes stack=1")
+    chosen = choose_dtype(dtype, device, "none")
+    try:
+        processor = AutoProcessor.from_pretrained(name)
+        whole = Qwen2AudioForConditionalGeneration.from_pretrained(name, dtype=chosen or "auto")
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(f"cannot load Qwen2-Audio from {str(name)!r}: {reason}") from None
+    whole = whole.eval().to(device)
+    folder = Path(name) if Path(name).is_dir() else None
+    settings = load_settings(folder) if folder else None
+    settings = settings or StreamSettings(prompt=audio_prompt(processor, instruction))
+    parts = whole.model
+    model = StreamingCausalLM(_causal_lm(whole), processor.tokenizer, settings)
+    model.folder = folder
+    check_law(model)
+    front_end = SpeechFrontEnd(
+        processor.feature_extractor, parts.audio_tower, parts.multi_modal_projector, units
+    )
+    return model, front_end.eval()
+
+
+def audio_prompt(processor: Any, instruction: str) -> Prompt:
+    """Splits the processor's chat template around the audio.
+
+    Args:
+        processor: `Qwen2AudioProcessor`.
+        instruction: text before the audio in the user turn.
+
+    Returns:
+        The prompt whose target head is the template's generation prompt.
+
+    Raises:
+        ValueError: if the template does not put the audio token in one place.
+    """
+    text = [{"type": "text", "text": instruction}] if instruction else []
+    messages = [{"role": "user", "content": [*text, {"type": "audio", "audio_url": ""}]}]
+    turns = processor.apply_chat_template(messages, tokenize=False)
+    whole = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    if turns.count(processor.audio_token) != 1 or not whole.startswith(turns):
+        raise ValueError(f"the chat template does not put {processor.audio_token} in one place")
+    head, tail = turns.split(processor.audio_token)
+    return Prompt(source_head=head, source_tail=tail, target_head=whole[len(turns) :])
+
+
+def _causal_lm(whole: Qwen2AudioForConditionalGeneration) -> PreTrainedModel:
+    """The language model alone, as its own class has it, around the same parameters."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(whole.config.text_config)
+    setattr(model, model.base_model_prefix, whole.model.language_model)
+    model.set_output_embeddings(whole.lm_head)
+    model.generation_config = whole.generation_config
+    return model

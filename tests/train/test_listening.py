@@ -1,0 +1,263 @@
+"""Training a model that listens: recordings as samples, audio in packed sequences, whole runs."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from tests.train.runs import logged
+
+from proactivellm.config import load_toml
+from proactivellm.model.causal_lm import StreamingCausalLM
+from proactivellm.model.layout import grouped
+from proactivellm.model.packing import AUDIO_ID, IGNORE
+from proactivellm.model.prompt import PromptIds
+from proactivellm.pipeline import Job, run_streams
+from proactivellm.policy.spec import parse_policy
+from proactivellm.speech.front_end import SpeechSettings, load_front_end, new_front_end
+from proactivellm.tasks.data import DataSource, read_items
+from proactivellm.tasks.item import Item
+from proactivellm.tasks.speech import read_manifest
+from proactivellm.train.data import InstanceEncoder, PackedDataset, SampleEncoder, ViewPlan
+from proactivellm.train.recipe import Recipe
+from proactivellm.train.recordings import Augmentation, Recordings
+from proactivellm.train.run import train
+from proactivellm.train.tokenizer import train_tokenizer
+from proactivellm.train.views import collate
+
+WORDS = {"low": 300.0, "mid": 900.0, "high": 2400.0}  # spoken as tones, in Hz
+ENCODER = {
+    "d_model": 32,
+    "encoder_layers": 1,
+    "encoder_attention_heads": 2,
+    "encoder_ffn_dim": 64,
+    "max_source_positions": 100,
+}
+FEATURES = {"feature_size": 20, "hop_length": 320, "n_fft": 512}
+RECIPE = """
+[[data.train]]
+manifest = "FOLDER/train.jsonl"
+[[data.train]]
+source = "FOLDER/lines.txt"
+target = "FOLDER/lines.txt"
+[data.valid]
+manifest = "FOLDER/train.jsonl"
+limit = 4
+[backbone]
+model_type = "qwen3"
+vocab_size = 300
+[backbone.config]
+hidden_size = 32
+num_hidden_layers = 1
+intermediate_size = 64
+num_attention_heads = 2
+num_key_value_heads = 2
+head_dim = 16
+tie_word_embeddings = true
+initializer_range = 0.1
+[speech]
+ctc_weight = 0.5
+[speech.features]
+feature_size = 20
+hop_length = 320
+n_fft = 512
+[speech.encoder]
+d_model = 32
+encoder_layers = 1
+encoder_attention_heads = 2
+encoder_ffn_dim = 64
+max_source_positions = 100
+init_std = 0.06
+[speech.units]
+unit = 4
+stack = 2
+hidden = 32
+[optimisation]
+epochs = EPOCHS
+batch_size = 4
+learning_rate = 3e-3
+precision = "fp32"
+[output]
+save_steps = 4
+eval_steps = 4
+log_steps = 1
+dtype = "float32"
+"""
+
+
+def tone(hertz: float, seconds: float = 0.4) -> np.ndarray:
+    return 0.3 * np.sin(2 * np.pi * hertz * np.arange(int(16000 * seconds)) / 16000)
+
+
+@pytest.fixture(scope="module")
+def spoken(tmp_path_factory):
+    """A folder with a manifest of spoken words, one question, and some lines of text."""
+    folder = tmp_path_factory.mktemp("spoken")
+    lines = []
+    for word, hertz in WORDS.items():
+        soundfile.write(folder / f"{word}.wav", tone(hertz), 16000)
+        lines.append({"audio": f"{word}.wav", "text": word, "duration_s": 0.4})
+    for first, second in (("low", "high"), ("high", "mid"), ("mid", "low"), ("high", "low")):
+        lines.append({"audio": [f"{first}.wav", f"{second}.wav"], "text": f"{first} {second}"})
+    lines.append({"audio": "mid.wav", "question": "which ?", "text": "mid", "answers": ["mid"]})
+    (folder / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "lines.txt").write_text("low high\nmid\n" * 2)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    tokenizer = train_tokenizer(["low mid high which ?"], 300)
+    prompt = PromptIds(source_head=(1,), source_tail=(3,), target_head=(2,))
+    return SampleEncoder(tokenizer, prompt, tokenizer.eos_token_id)
+
+
+def recordings(**augmentation) -> Recordings:
+    torch.manual_seed(0)
+    front_end = new_front_end(ENCODER, FEATURES, SpeechSettings(unit=4, stack=2, hidden=32), 32)
+    return Recordings(front_end, Augmentation(**augmentation), None)
+
+
+def test_a_recording_becomes_units_of_placeholders(spoken, encoder):
+    items = read_manifest(spoken / "train.jsonl")
+    sample = InstanceEncoder(encoder, recordings()).join([items[3]])
+    assert sample.features.shape == (-(-(2 * 6400 + 1600) // 320), 20)  # with the gap between
+    sizes = [unit.count(AUDIO_ID) for unit in sample.source_units]
+    assert sizes == [0, 2, 2, 2, 2, 2, 2]  # prompt; 23 outputs and 1 before them, in pairs
+    assert sample.source_units[0] == (1,) and sample.source_units[-1][-1] == 3
+    assert encoder.tokenizer.decode(sample.target[:-1]).strip() == "low high"
+    assert sample.transcript == "low high"
+
+
+def test_a_question_is_read_first_and_is_no_transcript(spoken, encoder):
+    items = read_manifest(spoken / "train.jsonl")
+    sample = InstanceEncoder(encoder, recordings()).join([items[-1]])
+    texts = [unit for unit in sample.source_units[1:] if AUDIO_ID not in unit]
+    assert encoder.tokenizer.decode([t for unit in texts for t in unit]).strip() == "which ?"
+    assert sample.source_units.index(texts[-1]) == 2  # then come the units of audio
+    assert not sample.transcript and items[-1].answers == ("mid",)
+
+
+def test_augmentation_is_a_function_of_the_generator(spoken, encoder):
+    (item, *_) = read_manifest(spoken / "train.jsonl")
+    wish = {
+        "speed": (0.8, 1.2),
+        "gain_db": (-6, 6),
+        "noise_share": 1.0,
+        "narrow_share": 0.5,
+        "time_masks": 1,
+        "band_masks": 1,
+        "band_mask": 4,
+    }
+    heard = recordings(**wish)
+    plain, one, same, other = (
+        heard.encode([item], encoder, rng) for rng in (None, *map(np.random.default_rng, (1, 1, 2)))
+    )
+    assert np.array_equal(one.features, same.features)
+    assert one.features.shape != other.features.shape  # another speed
+    assert not np.array_equal(plain.features[:5], one.features[:5])
+    assert one.target == plain.target
+
+
+def test_masks_cover_what_they_may(spoken, encoder):
+    (item, *_) = read_manifest(spoken / "train.jsonl")
+    heard, plain = recordings(band_masks=1, band_mask=4), recordings()
+    original = plain.encode([item], encoder).features
+    widths = set()
+    for seed in range(8):
+        masked = heard.encode([item], encoder, np.random.default_rng(seed)).features
+        changed = np.flatnonzero(np.abs(masked - original).max(0) > 1e-4)
+        widths.add(len(changed))
+        if len(changed):
+            assert changed[-1] - changed[0] == len(changed) - 1  # neighbours
+            assert np.allclose(masked[:, changed], original.mean(), atol=1e-5)
+    assert 1 < len(widths) <= 5 and max(widths) <= 4
+
+
+def test_in_silence_and_noise_there_is_nothing_to_write(spoken, encoder):
+    (item, *_) = read_manifest(spoken / "train.jsonl")
+    sample = recordings(nothing_share=1.0).encode([item], encoder, np.random.default_rng(0))
+    assert sample.target == [encoder.end_token_id] and not sample.transcript
+    assert recordings(nothing_share=1.0).encode([item], encoder).transcript == "low"
+
+
+def test_texts_and_recordings_share_a_batch(spoken, encoder):
+    items = [*read_manifest(spoken / "train.jsonl")[:2], Item("low high", "low high")]
+    heard = InstanceEncoder(encoder, recordings())
+    views = ViewPlan()
+    dataset = PackedDataset(items, [(0,), (2,), (1,)], heard, views, grouped(), 0)
+    batch = collate([dataset[i] for i in range(3)])
+    assert batch["mel"].shape == (2, 20, 20) and batch["mel_rows"].tolist() == [0, 2]
+    assert (batch["input_ids"][1] >= 0).all() and (batch["input_ids"][[0, 2]] < 0).any(1).all()
+    spelt = [bytes(row[row != IGNORE].tolist()).decode() for row in batch["transcript"]]
+    assert spelt == ["low", "mid"]
+
+
+def test_audio_without_a_front_end_is_refused(spoken, encoder):
+    with pytest.raises(ValueError, match=r"give the recipe \[speech\]"):
+        InstanceEncoder(encoder).join(read_manifest(spoken / "train.jsonl")[:1])
+
+
+def make_recipe(spoken, folder, epochs: int, edit=lambda text: text) -> Recipe:
+    path = folder / "recipe.toml"
+    text = RECIPE.replace("FOLDER", str(spoken)).replace("EPOCHS", str(epochs))
+    path.write_text(edit(text))
+    return load_toml(path, Recipe)
+
+
+def test_a_whole_run_learns_and_its_model_listens(spoken, tmp_path):
+    out = train(make_recipe(spoken, tmp_path, 30), tmp_path / "out")
+    losses = [entry for entry in logged(out) if "loss" in entry]
+    assert losses[-1]["loss_batch"] < 0.5 * losses[0]["loss_batch"]
+    assert losses[-1]["ctc"] < 0.7 * losses[0]["ctc"]
+    for entry in losses:
+        parts = entry["loss_batch"] + entry["loss_mslm"] + 0.1 * entry["kl"] + 0.5 * entry["ctc"]
+        assert entry["loss"] == pytest.approx(parts, abs=2e-3)
+    model = StreamingCausalLM.from_pretrained(out)
+    model.front_end = load_front_end(out, 32)
+    model.front_end.gate = None
+    jobs = [Job(index=0, source="", audio=(str(spoken / "low.wav"),), task="asr")]
+    (instance,) = run_streams(model, parse_policy("offline"), jobs)
+    assert instance.source_type == "speech" and instance.source_length == 400.0
+    assert set(instance.delays) <= {400.0} and instance.compute_ms > 0
+
+
+def test_an_interrupted_run_goes_on_with_the_same_front_end(spoken, tmp_path):
+    recipe = make_recipe(spoken, tmp_path, 4)
+    whole = train(recipe, tmp_path / "whole")
+    broken = train(recipe, tmp_path / "broken")
+    for file in ("checkpoint-12", "checkpoint-11"):
+        if (broken / file).exists():
+            __import__("shutil").rmtree(broken / file)
+    again = train(recipe, broken)
+    states = [load_front_end(folder, 32).state_dict() for folder in (whole, again)]
+    for name, value in states[0].items():
+        assert torch.equal(value, states[1][name]), name
+
+
+def test_mistakes_in_the_speech_table(spoken, tmp_path):
+    with pytest.raises(ValueError, match="no multiple of stack"):
+        make_recipe(spoken, tmp_path, 1, lambda text: text.replace("stack = 2", "stack = 3"))
+    with pytest.raises(ValueError, match="lower bound 1.2 is above"):
+        make_recipe(
+            spoken, tmp_path, 1, lambda text: text + "[speech.augment]\nspeed = [1.2, 0.8]\n"
+        )
+    recipe = make_recipe(
+        spoken, tmp_path, 1, lambda text: text.replace("d_model = 32", "d_model = 33")
+    )
+    with pytest.raises(ValueError, match=r"\[speech\] does not fit"):
+        train(recipe, tmp_path / "out")
+
+
+def test_manifest_mistakes_are_named(tmp_path):
+    file = tmp_path / "bad.jsonl"
+    for line, reason in (
+        ('{"text": "a"}', "line 1: .*give either `audio` or `source`"),
+        ('{"audio": "a.wav", "words": 3}', "line 1: .*words"),
+        ("[1]", "line 1: .*no JSON object"),
+        ("{", "line 1"),
+    ):
+        file.write_text(line + "\n")
+        with pytest.raises(ValueError, match=reason):
+            read_items(DataSource(manifest=str(file)))
