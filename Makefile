@@ -1,8 +1,10 @@
 # Each target sets up what it needs and is quick when that is done.
 #   make install   .venv with the project and everything its tests need
 #   make demo      stream a few German sentences to English with the bundled model
+#   make demo-speech  stream recordings to text in real time, with the bundled model that listens
 #   make test      the tests
 #   make simuleval SimulEval runs our agent; its scores, those of OmniSTEval and ours, side by side
+#   make simuleval-speech  the same of recordings: each must agree within 1 ms
 #   make lint      everything static: format, lint, types, import direction, size, docstrings
 #   make check     lint, then test: the gate that CI runs
 
@@ -21,6 +23,9 @@ PYTHON ?= $(shell for python in python3 python3.11 python3.12 python3.13 python3
 DEMO_SOURCE ?= src/proactivellm/assets/tatoeba-sample/demo.de
 DEMO_SENTENCES ?= 6
 DEMO_FLAGS ?= --policy attention:laal=4 --rate 240
+DEMO_AUDIO ?= $(sort $(foreach kind,wav flac ogg opus mp3,\
+	$(wildcard src/proactivellm/assets/speech-sample/*.$(kind))))
+DEMO_SPEECH_FLAGS ?= --real-time --times
 PYTEST_FLAGS ?=
 
 # SimulEval pins an old tqdm, hence an environment of its own. It holds what .venv lacks or has in
@@ -36,8 +41,13 @@ SIMULEVAL_KEY := $(KEY) $(SIMULEVAL_PINS)
 SIMULEVAL_DATA ?= tests/data/multi30k-100
 SIMULEVAL_OUT ?= out/simuleval
 SIMULEVAL_FLAGS ?= --policy confidence:laal=3 --policy wait-k:3
+# A manifest, or a list of recordings and their texts line by line.
+SPEECH_LIST ?= src/proactivellm/assets/speech-sample/manifest.jsonl
+SPEECH_TARGET ?=
+SPEECH_OUT ?= out/simuleval-speech
+SPEECH_FLAGS ?= --policy wait-k:3
 
-.PHONY: install demo test simuleval lint check format
+.PHONY: install demo demo-speech test simuleval simuleval-speech lint check format
 .DEFAULT_GOAL := check
 
 install: $(STAMP)
@@ -66,7 +76,11 @@ demo: install
 	@test -f $(DEMO_SOURCE) || { echo "make: no such file: $(DEMO_SOURCE)" >&2; exit 1; }
 	@head -n $(DEMO_SENTENCES) $(DEMO_SOURCE) | $(BIN)/proactivellm stream --input - $(DEMO_FLAGS)
 
-# One of the tests lets SimulEval run the agent.
+demo-speech: install
+	@test -n "$(DEMO_AUDIO)" || { echo "make: no recordings: name some with DEMO_AUDIO" >&2; exit 1; }
+	@$(BIN)/proactivellm stream $(addprefix --input ,$(DEMO_AUDIO)) $(DEMO_SPEECH_FLAGS)
+
+# Some of the tests let SimulEval run the agents.
 test: install $(SIMULEVAL_STAMP)
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
@@ -74,6 +88,11 @@ simuleval: $(SIMULEVAL_STAMP)
 	@rm -rf $(SIMULEVAL_OUT)
 	$(SIMULEVAL_VENV)/bin/python tools/simuleval_agreement.py --source $(SIMULEVAL_DATA).de \
 		--target $(SIMULEVAL_DATA).en --out $(SIMULEVAL_OUT) $(SIMULEVAL_FLAGS)
+
+simuleval-speech: $(SIMULEVAL_STAMP)
+	@rm -rf $(SPEECH_OUT)
+	$(SIMULEVAL_VENV)/bin/python tools/simuleval_speech.py --source $(SPEECH_LIST) \
+		$(addprefix --target ,$(SPEECH_TARGET)) --out $(SPEECH_OUT) $(SPEECH_FLAGS)
 
 ifneq ($(shell cat $(SIMULEVAL_STAMP) 2>/dev/null),$(SIMULEVAL_KEY))
 .PHONY: $(SIMULEVAL_STAMP)

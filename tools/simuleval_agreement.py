@@ -95,8 +95,17 @@ def differing_words(ours: Sequence["Instance"], theirs: Sequence["Instance"]) ->
     return differing, total
 
 
-def _run_command(main: Callable[[], Any], arguments: Sequence[str], log: Path) -> None:
-    """Runs a command in a fork, as imports take longer than the rest; its output goes to `log`."""
+def run_command(main: Callable[[], Any], arguments: Sequence[str], log: Path) -> None:
+    """Runs a command in a fork, as imports take longer than the rest.
+
+    Args:
+        main: of the command.
+        arguments: its name, then what it is given.
+        log: where its output goes.
+
+    Raises:
+        RuntimeError: it failed, or did not end.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("fork")
     child = context.Process(target=_become, args=(main, list(arguments), log))
@@ -124,8 +133,8 @@ def _simuleval_agent(source: Path, target: Path, options: Sequence[str], folder:
     files = ["--source", str(source), "--target", str(target), "--output", str(folder)]
     metrics = ["--quality-metrics", "BLEU", "--latency-metrics", *LATENCIES, "--no-progress-bar"]
     command = ["simuleval", "--agent-class", AGENT, *options, *files, *metrics]
-    _run_command(main, command, folder / "simuleval.txt")
-    (row,) = _read_tsv(folder / "scores.tsv")
+    run_command(main, command, folder / "simuleval.txt")
+    (row,) = read_tsv(folder / "scores.tsv")
     return {name: float(value) for name, value in row.items()}
 
 
@@ -135,26 +144,39 @@ def _simuleval_score(folder: Path) -> Scores:
 
     metrics = ["--quality-metrics", "BLEU", "--latency-metrics", *LATENCIES]
     command = ["simuleval", "--score-only", "--output", str(folder), *metrics]
-    _run_command(main, command, folder / "simuleval.txt")
+    run_command(main, command, folder / "simuleval.txt")
     *_, names, row = (folder / "simuleval.txt").read_text(encoding="utf-8").splitlines()
     return dict(zip(names.split(), map(float, row.split()[1:]), strict=True))
 
 
-def _omnisteval_score(folder: Path, target: Path) -> Scores:
-    """OmniSTEval scores the log in a folder."""
+def omnisteval_score(folder: Path, target: Path) -> Scores:
+    """OmniSTEval scores the log in a folder.
+
+    Args:
+        folder: with `instances.log`.
+        target: references, line by line.
+
+    Returns:
+        By metric; None where it is undefined.
+    """
     from omnisteval.cli import main
 
     out = folder / "omnisteval"
     files = ["--hypothesis_file", str(folder / "instances.log"), "--output_folder", str(out)]
     options = ["--ref_sentences_file", str(target), "--word_level"]
-    _run_command(main, ["omnisteval", "shortform", *files, *options], folder / "omnisteval.txt")
+    run_command(main, ["omnisteval", "shortform", *files, *options], folder / "omnisteval.txt")
     values = {
-        row["metric"].removesuffix(" (CU)"): row["value"] for row in _read_tsv(out / "scores.tsv")
+        row["metric"].removesuffix(" (CU)"): row["value"] for row in read_tsv(out / "scores.tsv")
     }
     return {m: None if values[m] == "nan" else float(values[m]) for m in METRICS}
 
 
-def _read_tsv(path: Path) -> list[dict[str, str]]:
+def read_tsv(path: Path) -> list[dict[str, str]]:
+    """The rows of a table.
+
+    Args:
+        path: tab-separated, with a heading.
+    """
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file, delimiter="\t"))
 
@@ -184,8 +206,12 @@ def _run_whole_words(model: "StreamingCausalLM", spec: str, logged: "Instance") 
     return replace(logged, delays=delays)
 
 
-def _check_environment() -> None:
-    """What SimulEval and OmniSTEval pin is what they get, whatever .venv beside them holds."""
+def check_environment() -> None:
+    """Checks that SimulEval and OmniSTEval get what they pin, whatever .venv beside them holds.
+
+    Raises:
+        RuntimeError: they do not.
+    """
     from packaging.requirements import Requirement
 
     for line in [*(requires("simuleval") or ()), *(requires("omnisteval") or ())]:
@@ -207,7 +233,7 @@ def check(options: argparse.Namespace) -> bool:
     """
     from proactivellm.cli.shared import load_model, quiet_imports
 
-    _check_environment()
+    check_environment()
     with quiet_imports(), warnings.catch_warnings(action="ignore"):  # once, for all the forks
         import proactivellm.interop.simuleval_agent  # noqa: F401
     sides = [_first_lines(file, options.lines) for file in (options.source, options.target)]
@@ -240,7 +266,7 @@ def _verdicts(
     columns = {
         "ours": score_log(own / "instances.log"),
         "SimulEval": _simuleval_score(own),
-        "OmniSTEval": _omnisteval_score(own, target),
+        "OmniSTEval": omnisteval_score(own, target),
     }
     yield print_table(f"{spec}: our log", columns)
     ours = [_run_whole_words(model, spec, instance) for instance in read_log(own / "instances.log")]
@@ -248,7 +274,7 @@ def _verdicts(
         "ours": score(ours),
         "ours, its log": score_log(folder / "instances.log"),
         "SimulEval": scores,
-        "OmniSTEval": _omnisteval_score(folder, target),
+        "OmniSTEval": omnisteval_score(folder, target),
     }
     yield print_table(f"{spec}: our agent inside SimulEval", columns)
     differing, total = differing_words(ours, read_log(folder / "instances.log"))

@@ -78,7 +78,9 @@ def test_scores_of_the_segments() -> None:
     assert scores["LongYAAL_CA_ms"] == pytest.approx((1030 + 1030) / 2)
     assert scores["RTF"] == pytest.approx(0.1)
     assert scores["latency_unit"] == "ms" and scores["num_undefined"] == {}
-    tools = r"SoftSegmenter \(OmniSTEval [\d.]+\); of StreamLAAL: mwerSegmenter \(mweralign [\d.]+\)"
+    tools = (
+        r"SoftSegmenter \(OmniSTEval [\d.]+\); of StreamLAAL: mwerSegmenter \(mweralign [\d.]+\)"
+    )
     assert re.fullmatch(tools, scores["resegmenter"])
     resampled = score_longform(LOG, SEGMENTS, num_bootstrap=50)
     assert {"WER_ci", "LongYAAL_ci", "LongLAAL_ci", "StreamLAAL_ci"} <= set(resampled)
@@ -231,5 +233,7 @@ def test_more_mistakes(monkeypatch: pytest.MonkeyPatch) -> None:
         resegment(LOG, SEGMENTS)
     monkeypatch.undo()
     monkeypatch.setitem(sys.modules, "mweralign", None)
-    with pytest.raises(ValueError, match=r"needs mweralign.*pip install 'proactivellm\[longform\]'"):
+    with pytest.raises(
+        ValueError, match=r"needs mweralign.*pip install 'proactivellm\[longform\]'"
+    ):
         score_longform(LOG, SEGMENTS)

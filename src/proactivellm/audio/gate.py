@@ -18,6 +18,7 @@ from proactivellm.config import Strict
 FRAME = 512  # samples that Silero VAD judges at a time
 _STAY = 0.7  # of the threshold, to stay in a turn: soft vowels of children fall to 0.35 of 1
 _AFRESH = 156  # frames (5 s): in longer noise the detector gets used to it, and misses onsets
+_CONTEXT = 16  # frames heard again when it starts afresh: out of nothing, a hum sounds like speech
 _NOTHING = np.zeros(0, np.float32)
 
 
@@ -83,7 +84,6 @@ class Gate:
         self._held: deque[np.ndarray] = deque()  # the latest frames that have not passed
         self._recent: deque[bool] = deque(maxlen=2 * self._min_speech)  # out of a turn: speech?
         self._in_turn, self._num_silent = False, 0
-        self._listen_afresh()
 
     def push(self, samples: np.ndarray) -> list[Piece]:
         """Takes the next samples in.
@@ -128,7 +128,7 @@ class Gate:
         self._num_silent = 0 if is_speech else self._num_silent + 1
         if self._num_silent >= _AFRESH:
             self._listen_afresh()
-        self._forget(self._preroll + 2 * self._min_speech)
+        self._forget(max(self._preroll + 2 * self._min_speech, _CONTEXT))
         return []
 
     def _go_on(self, is_speech: bool) -> list[Piece]:
@@ -145,9 +145,8 @@ class Gate:
     def _listen_afresh(self) -> None:
         self._num_silent = 0
         self._detector.reset()
-        # One frame of silence first: without it, short words at the very start are missed; with
-        # more of them, a hum that follows is taken for speech.
-        self._detector.process_samples([0.0] * FRAME)
+        for frame in list(self._held)[-_CONTEXT:]:
+            self._detector.process_samples(frame.tolist())
 
     def _pass(self, num_frames: int) -> Piece:
         """The latest frames, at most `num_frames`, none of which has passed before."""

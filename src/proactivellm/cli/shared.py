@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from proactivellm.model.causal_lm import StreamingCausalLM
 
 NARROW_POLICY = 20  # cells of the first column of a table that is too wide for its terminal
-DEFAULT_SPEECH_MODEL = "speech-en"
 SILENCE_S = 20.0  # between lines of progress, where there is no terminal
 Progress = Callable[[str, int, int], None]  # what, how many are done, how many in all
 
@@ -137,6 +136,8 @@ def load_listener(
     Raises:
         ValueError: as `load_model`, or it does not listen.
     """
+    from proactivellm.speech.loading import DEFAULT_SPEECH_MODEL
+
     model = load_model(name or DEFAULT_SPEECH_MODEL, device, dtype, quantization)
     if model.front_end is None:
         raise ValueError(

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from proactivellm.metrics.report import Scores, score
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.model.loading import bundled_models
 from proactivellm.output.log import LOG_FILE, Instance, recover_log, write_instance
-from proactivellm.pipeline import DEFAULT_RATE_WPM, Job, StreamsFailed, run_streams
+from proactivellm.pipeline import DEFAULT_RATE_WPM, Job, Replay, StreamsFailed, run_streams
 from proactivellm.policy.base import Policy
 from proactivellm.policy.calibration import CALIBRATION_FILE, Calibration
 from proactivellm.policy.spec import parse_policy
@@ -65,6 +65,18 @@ def make_jobs(sources: Sequence[str], targets: Sequence[str] | None) -> list[Job
     ]
 
 
+def with_replays(jobs: Sequence[Job]) -> list[Job]:
+    """The same jobs; their recordings are heard once, whatever number of policies.
+
+    Args:
+        jobs: of text or speech. What a recording becomes stays in memory: its embeddings.
+
+    Returns:
+        The jobs.
+    """
+    return [replace(j, replay=Replay()) if j.audio and not j.replay else j for j in jobs]
+
+
 def evaluate(
     model: StreamingCausalLM,
     jobs: Sequence[Job],
@@ -98,6 +110,7 @@ def evaluate(
         calibration = find_calibration(model)
         policies = {text: parse_policy(text, calibration) for text in policies}
     facts = _facts(model, conditions)
+    jobs = with_replays(jobs) if len(policies) > 1 else jobs
     rows, failed = list[Scores](), list[str]()
     for text, policy in policies.items():
         folder = out / folder_name(text)

@@ -15,11 +15,11 @@ from proactivellm import schedule
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.model.lanes import LaneInput, SourcePiece
 from proactivellm.model.probe import unit_attention_by_head
-from proactivellm.pipeline import Job, run_streams
+from proactivellm.pipeline import Job, run_streams, source_units
 from proactivellm.policy.fixed import Offline
 from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling
-from proactivellm.units.text import TextSegmenter
+from proactivellm.units.unit import Unit
 
 NUM_HEADS = 4
 NUM_JOBS = 120
@@ -49,13 +49,13 @@ def choose_heads(
     offline = run_streams(
         model, Offline(), jobs[:NUM_JOBS], limits=Limits(streams=num_lanes), sampling=Sampling()
     )
+    by_index = {job.index: job for job in jobs}
     for instance in offline:
-        if instance.source_length < 2:
+        units = source_units(model, by_index[instance.index])
+        if len(units) < 2:
             continue
-        for lag in _lags(model, int(instance.source_length)):
-            for share_LHU, will_change in _probe_along(
-                model, instance.source, instance.prediction, lag
-            ):
+        for lag in _lags(model, len(units)):
+            for share_LHU, will_change in _probe_along(model, units, instance.prediction, lag):
                 one_LH = 1 - share_LHU.amax(-1) if concentrated else share_LHU[..., -1]
                 shares.append(one_LH)
                 changed.append(will_change)
@@ -85,14 +85,13 @@ def ranking_quality(share_LHP: Tensor, changed_P: Tensor) -> Tensor:
 
 
 def _probe_along(
-    model: StreamingCausalLM, source: str, target: str, lag: int
+    model: StreamingCausalLM, units: Sequence[Unit], target: str, lag: int
 ) -> Iterator[tuple[Tensor, bool]]:
     """Force the offline target along wait-k.
 
     Yields, for each token while there is source to read, the attention of every head on the units
     read, [L, H, U], and whether more reading changed the token.
     """
-    units = TextSegmenter(model.tokenizer).segment(source)
     ids = model.tokenizer.encode(target, add_special_tokens=False)
     if not ids:
         return
@@ -103,7 +102,7 @@ def _probe_along(
     read = num_source = 0
     for t, token in enumerate(ids):
         pieces: list[SourcePiece] = [] if num_source else [(0, model.prompt.source_head)]
-        pieces += [(u + 1, units[u].token_ids) for u in range(read, g[t])]
+        pieces += [(u + 1, units[u].tokens) for u in range(read, g[t])]
         read = g[t]
         if read == len(units):
             break

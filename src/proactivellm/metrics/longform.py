@@ -114,20 +114,11 @@ def score_longform(
     """
     policy = common_policy(instances)
     parts = resegment(instances, segments)
-    own = [part.instance for part in parts]
-    recordings = match_recordings(instances, segments)
-    borders = [
-        mwer_borders(whole.prediction.split(), [part.text for part in its])
-        for whole, its in recordings
-    ]
-    measured = measure_quality(own)
-    measured |= _lags(parts, [i.delays for i in own], "")
-    measured["StreamLAAL"] = _stream_laal(recordings, borders, [i.delays for i in instances])
+    measured = measure_quality([part.instance for part in parts])
+    clocks = {"": "delays"}
     if all(instance.source_ms is not None for instance in instances):
-        measured |= _lags(parts, [i.elapsed for i in own], "_CA_ms")
-        measured["StreamLAAL_CA_ms"] = _stream_laal(
-            recordings, borders, [i.elapsed for i in instances]
-        )
+        clocks["_CA_ms"] = "elapsed"
+    measured |= _lags(parts, clocks) | _stream_laal(instances, segments, clocks)
     scores = {
         "policy": policy,
         "num_recordings": len(instances),
@@ -142,34 +133,34 @@ def score_longform(
     return scores
 
 
-def _lags(
-    parts: Sequence[Resegmented], delays: Sequence[Sequence[float]], suffix: str
-) -> dict[str, Statistics]:
-    rows = [
-        (times, part.instance.source_length, reference_words(part.instance), part.end_ms)
-        for times, part in zip(delays, parts, strict=True)
-    ]
-    return {
-        f"LongYAAL{suffix}": mean([latency.yaal(*row) for row in rows]),
-        f"LongLAAL{suffix}": mean(
-            [latency.length_adaptive_average_lagging(*row[:3]) for row in rows]
-        ),
-    }
+def _lags(parts: Sequence[Resegmented], clocks: Mapping[str, str]) -> dict[str, Statistics]:
+    """LongYAAL and LongLAAL of each clock: the end of their names, and its field of the log."""
+    result = {}
+    for suffix, clock in clocks.items():
+        rows = [
+            (getattr(i, clock), i.source_length, reference_words(i), end_ms) for i, end_ms in parts
+        ]
+        laal = [latency.length_adaptive_average_lagging(*row[:3]) for row in rows]
+        result[f"LongYAAL{suffix}"] = mean([latency.yaal(*row) for row in rows])
+        result[f"LongLAAL{suffix}"] = mean(laal)
+    return result
 
 
 def _stream_laal(
-    recordings: Sequence[tuple[Instance, list[Segment]]],
-    borders: Sequence[Sequence[tuple[int, int]]],
-    delays: Sequence[Sequence[float]],
-) -> Statistics:
-    values = []
-    for (_, parts), places, times in zip(recordings, borders, delays, strict=True):
-        for part, (first, end) in zip(parts, places, strict=True):
+    instances: Sequence[Instance], segments: Sequence[Segment], clocks: Mapping[str, str]
+) -> dict[str, Statistics]:
+    values: dict[str, list[float | None]] = {suffix: [] for suffix in clocks}
+    for whole, parts in match_recordings(instances, segments):
+        borders = mwer_borders(whole.prediction.split(), [part.text for part in parts])
+        for part, (first, end) in zip(parts, borders, strict=True):
             start_ms, length_ms = 1000 * part.start_s, 1000 * (part.end_s - part.start_s)
-            own = [time - start_ms for time in times[first:end]]
-            num_words = len(part.text.split())
-            values.append(latency.length_adaptive_average_lagging(own, length_ms, num_words))
-    return mean(values)
+            for suffix, clock in clocks.items():
+                own = [time - start_ms for time in getattr(whole, clock)[first:end]]
+                lag = latency.length_adaptive_average_lagging(
+                    own, length_ms, len(part.text.split())
+                )
+                values[suffix].append(lag)
+    return {f"StreamLAAL{suffix}": mean(lags) for suffix, lags in values.items()}
 
 
 def _check_size(whole: Instance, num_words: int) -> None:

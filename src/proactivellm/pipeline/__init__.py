@@ -3,7 +3,7 @@
 Two ways through the same loop: one live stream as events, many recorded sources as instances.
 """
 
-from proactivellm.pipeline.hearing import Heard, recorded_blocks
+from proactivellm.pipeline.hearing import Heard, Replay, hear, recorded_blocks
 from proactivellm.pipeline.live import StreamEvent, paced, stream_text, stream_units
 from proactivellm.pipeline.recorded import (
     DEFAULT_RATE_WPM,
@@ -11,6 +11,7 @@ from proactivellm.pipeline.recorded import (
     StreamsFailed,
     push_what_fits,
     run_streams,
+    source_units,
 )
 from proactivellm.pipeline.transcript import Job, Transcript
 
@@ -19,13 +20,16 @@ __all__ = [
     "DEFAULT_STREAMS",
     "Heard",
     "Job",
+    "Replay",
     "StreamEvent",
     "StreamsFailed",
     "Transcript",
+    "hear",
     "paced",
     "push_what_fits",
     "recorded_blocks",
     "run_streams",
+    "source_units",
     "stream_text",
     "stream_units",
 ]

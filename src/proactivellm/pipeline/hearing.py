@@ -2,9 +2,9 @@
 
 import itertools
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -19,6 +19,19 @@ GAP_S = 0.1  # of silence between the files of one recording
 
 
 @dataclass
+class Replay:
+    """What a model made of a recording, kept when it is first heard, for further policies.
+
+    Attributes:
+        steps: units that arrived together, seconds that had arrived, seconds spent on them.
+        complete: whether the recording was heard to its end.
+    """
+
+    steps: list[tuple[list[Unit], float, float]] = field(default_factory=list)
+    complete: bool = False
+
+
+@dataclass
 class Heard:
     """Units of a recording as it is listened to; iterate once.
 
@@ -30,6 +43,8 @@ class Heard:
         blocks: float32 mono blocks [n].
         rate: of the blocks, in samples per second.
         question: text that is read before each turn.
+        replay: is filled; once it is complete, it is given instead of listening again, with the
+            times that were measured then.
 
     Attributes:
         received_s: seconds of the recording that have arrived.
@@ -41,14 +56,29 @@ class Heard:
     blocks: Iterable[np.ndarray]
     rate: int
     question: str = ""
+    replay: Replay | None = None
     received_s: float = 0.0
     spent_s: float = 0.0
     compute_s: float = 0.0
 
     def __iter__(self) -> Iterator[list[Unit]]:
+        replay = self.replay or Replay()
+        if replay.complete:
+            for units, self.received_s, self.spent_s in replay.steps:
+                self.compute_s += self.spent_s
+                yield units
+            return
+        replay.steps.clear()
+        for units in self._listen():
+            self.compute_s += self.spent_s
+            if self.replay is not None:
+                replay.steps.append((units, self.received_s, self.spent_s))
+            yield units
+        replay.complete = True
+
+    def _listen(self) -> Iterator[list[Unit]]:
         front_end = self.model.front_end
-        if front_end is None:
-            raise ValueError("the model has no front end for speech: give --model one that listens")
+        assert front_end is not None, "the model does not listen"
         self._listener = Listener(front_end, front_end.gate)
         resampler = Resampler(self.rate)
         asked = TextSegmenter(self.model.tokenizer).segment(self.question)
@@ -63,7 +93,6 @@ class Heard:
             else:
                 units = self._push(resampler.push(block))
             self.spent_s = time.perf_counter() - started
-            self.compute_s += self.spent_s
             yield asked + units if units and begins else units
             begins = units[-1].final if units else begins
 
@@ -73,6 +102,34 @@ class Heard:
     def _stamped(self, units: Iterable[Unit]) -> list[Unit]:
         now_s = self.received_s
         return [replace(unit, start_s=min(unit.start_s, now_s), end_s=now_s) for unit in units]
+
+
+def hear(
+    model: StreamingCausalLM,
+    files: Sequence[str],
+    question: str = "",
+    replay: Replay | None = None,
+) -> Heard:
+    """Listens to files as if they were live, a unit of audio at a time.
+
+    Args:
+        model: has a front end.
+        files: audio, joined.
+        question: text that is read before each turn.
+        replay: of an earlier time, or to be filled.
+
+    Returns:
+        Its units as they arrive.
+
+    Raises:
+        ValueError: if a file cannot be read, or the model has no front end.
+    """
+    if model.front_end is None:
+        raise ValueError("the model has no front end for speech: give --model one that listens")
+    if replay is not None and replay.complete:
+        return Heard(model, (), RATE, question, replay)
+    rate, blocks = recorded_blocks(files, model.front_end.unit_s)
+    return Heard(model, blocks, rate, question, replay)
 
 
 def recorded_blocks(files: Iterable[str], seconds: float) -> tuple[int, Iterator[np.ndarray]]:

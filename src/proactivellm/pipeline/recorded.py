@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.output.log import Instance
-from proactivellm.pipeline.hearing import Heard, recorded_blocks
+from proactivellm.pipeline.hearing import Heard, hear
 from proactivellm.pipeline.transcript import Job, Transcript
 from proactivellm.policy.base import Policy
 from proactivellm.session.engine import Engine
@@ -21,7 +21,6 @@ from proactivellm.units.unit import Unit
 
 DEFAULT_RATE_WPM = 150.0  # speaking rate on which `elapsed` is reported
 DEFAULT_STREAMS = 16
-DEFAULT_CHUNK_S = 0.32  # audio that arrives together, where no model says otherwise
 
 
 class StreamsFailed(ValueError):
@@ -173,13 +172,29 @@ def run_streams(
 
 def _open(model: StreamingCausalLM, job: Job, rate_wpm: float) -> _Running:
     if job.audio:
-        front_end = model.front_end
-        seconds = DEFAULT_CHUNK_S if front_end is None else front_end.unit_s
-        rate, blocks = recorded_blocks(job.audio, seconds)
-        heard = Heard(model, blocks, rate, job.source)
+        heard = hear(model, job.audio, job.source, job.replay)
         return _Running(job, iter(heard), Transcript(speech=True), heard)
     units = TextSegmenter(model.tokenizer).segment(job.source, rate_wpm) or [Unit.end()]
     return _Running(job, iter([units]), Transcript())
+
+
+def source_units(model: StreamingCausalLM, job: Job) -> list[Unit]:
+    """All units of a source at once; of a recording, those of its first turn.
+
+    Args:
+        model: tokenises or listens.
+        job: the source.
+
+    Returns:
+        The units, without a bare end marker.
+    """
+    units: list[Unit] = []
+    for arrived in _open(model, job, DEFAULT_RATE_WPM).arrivals:
+        for unit in arrived:
+            units += [] if unit.is_end else [unit]
+            if unit.final:
+                return units
+    return units
 
 
 def _timed_step(engine: Engine, running: dict[int, _Running]) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from proactivellm.output.log import Instance, Task
+from proactivellm.pipeline.hearing import Replay
 from proactivellm.policy.base import Policy
 from proactivellm.session.state import SessionState, Write
 from proactivellm.units.unit import Unit
@@ -27,6 +28,7 @@ class Job:
         answers: all answers that are accepted; None = the reference alone.
         policy: of this source alone; None = that of the run, whose name its log entry bears anyway.
         audio: files of the recording that is the source, joined; empty = the source is text.
+        replay: of the recording, where several policies are to hear it.
     """
 
     index: int
@@ -36,6 +38,7 @@ class Job:
     answers: tuple[str, ...] | None = None
     policy: Policy | None = None
     audio: tuple[str, ...] = ()
+    replay: Replay | None = field(default=None, compare=False, repr=False)
 
     @property
     def name(self) -> str:

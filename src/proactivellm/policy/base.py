@@ -131,7 +131,7 @@ class Policy(ABC):
             if field.name == "min_lag" or getattr(self, field.name) != field.default
         }
         if [*texts] == [self.main_key]:
-            return f"{self.name}:{texts[self.main_key]}"
+            return f"{self.name}:{texts.popitem()[1]}"
         return f"{self.name}:" + ",".join(f"{key}={text}" for key, text in texts.items())
 
     def required_units(self, words_written: int) -> int | None:

@@ -102,7 +102,8 @@ def _needed_units(state: SessionState, policy: Policy) -> int | None:
     required = policy.required_units(state.words)
     if required is None:
         return None
-    return max(required, state.units_read + state.wants_read)
+    needed = max(required, state.units_read + state.wants_read)
+    return needed + -needed % policy.every
 
 
 def _units_to_take(state: SessionState, needed: int | None, chunk: int) -> list[Unit]:
@@ -113,7 +114,7 @@ def _units_to_take(state: SessionState, needed: int | None, chunk: int) -> list[
     for unit in islice(state.pending, len(state.pending)):
         if needed is not None and units_read >= needed:
             break  # a pending end marker too is unread source: decisions may not depend on it
-        num_tokens += len(unit.token_ids if unit.features is None else unit.features)
+        num_tokens += len(unit.tokens)
         if units and num_tokens > chunk:
             break
         units.append(unit)
@@ -131,7 +132,7 @@ def _pieces(state: SessionState, units: Sequence[Unit], prompt: PromptIds) -> li
     index = state.units_read - state.dropped_units
     for unit in units:
         index += not unit.is_end
-        pieces.append((index, unit.token_ids if unit.features is None else unit.features))
+        pieces.append((index, unit.tokens))
         if unit.final:
             pieces.append((index, prompt.source_tail))
     return [(index, tokens) for index, tokens in pieces if len(tokens)]

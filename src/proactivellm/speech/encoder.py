@@ -135,10 +135,13 @@ class CausalEncoder(nn.Module):
             hidden_BSD: after the last layer.
 
         Returns:
-            [B, P, D].
+            [B, P, D]; steps at the end that are no whole output are left out.
         """
         if self.pool > 1:
-            hidden_BSD = self.tower.avg_pooler(hidden_BSD.transpose(1, 2)).transpose(1, 2)
+            whole = hidden_BSD.shape[1] // self.pool * self.pool
+            hidden_BSD = hidden_BSD[:, :whole]
+            if whole:
+                hidden_BSD = self.tower.avg_pooler(hidden_BSD.transpose(1, 2)).transpose(1, 2)
         return self.tower.layer_norm(hidden_BSD)
 
     def check_length(self, num_steps: int) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import WhisperConfig, WhisperFeatureExtractor
@@ -223,7 +224,7 @@ def load_front_end(model_folder: str | Path, lm_width: int, device: str = "cpu")
         tower = WhisperEncoder.from_pretrained(folder, dtype=torch.float32)
         projector = StackProjector(tower.config.d_model, settings.stack, settings.hidden, lm_width)
         projector.load_state_dict(load_file(folder / PROJECTOR_FILE))
-    except (OSError, ValidationError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{folder} holds no front end of this model: {reason}") from None
     front_end = SpeechFrontEnd(extractor, tower, projector, settings, stored.gate)

@@ -10,6 +10,8 @@ from proactivellm.model.loading import bundled_models
 from proactivellm.speech.front_end import FOLDER, SpeechFrontEnd, has_speech, load_front_end
 from proactivellm.speech.qwen2_audio import MODEL_TYPE, load_qwen2_audio
 
+DEFAULT_SPEECH_MODEL = "speech-en"
+
 
 def listens(name: str | Path) -> bool:
     """Whether a model has a front end for speech.

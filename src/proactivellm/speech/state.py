@@ -165,7 +165,7 @@ class EncoderStream:
         encoded_1SD = torch.cat(parts_1SD, dim=1)
         whole = encoded_1SD.shape[1] // self.encoder.pool * self.encoder.pool
         self._unpooled_1SD = encoded_1SD[:, whole:]
-        return self.encoder.close(encoded_1SD[:, :whole])[0] if whole else encoded_1SD[0, :0]
+        return self.encoder.close(encoded_1SD[:, :whole])[0]
 
     def _attend_to(self, stop: int) -> Tensor:
         """Runs the layers on the steps up to `stop`; returns those that are new, [1, S, D]."""

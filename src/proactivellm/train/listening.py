@@ -73,6 +73,8 @@ class ListeningObjective(StreamingObjective):
         Returns:
             `loss` (scalar) and `parts` (detached), in the order of `part_names`.
         """
+        if not self.objective.weighs_target:
+            return self._hear_only(batch)
         hidden_BSH, outputs_APD = self._listen(batch)
         losses = self.losses(batch, hidden_BSH)
         loss, parts = combine(losses, self.objective), losses.detach()
@@ -101,8 +103,17 @@ class ListeningObjective(StreamingObjective):
         """
         stored = load_front_end(folder, self.model.config.get_text_config().hidden_size)
         self.front_end.load_state_dict(stored.state_dict())
-        if self.ctc_head is not None:
-            self.ctc_head.load_state_dict(torch.load(Path(folder) / _CTC_FILE, weights_only=True))
+        self.load_ctc_head(folder)
+
+    def load_ctc_head(self, folder: str | Path) -> None:
+        """Reads the CTC head that a run left beside its front end, if there is one.
+
+        Args:
+            folder: of a model or a checkpoint.
+        """
+        file = Path(folder) / _CTC_FILE
+        if self.ctc_head is not None and file.is_file():
+            self.ctc_head.load_state_dict(torch.load(file, weights_only=True))
 
     def _listen(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
         """Hidden states [B, S, H], and encoder outputs [A, P, D] if there is audio."""
@@ -119,6 +130,17 @@ class ListeningObjective(StreamingObjective):
             )
         hidden_BSH = packed_hidden(self.model, batch, self.layout, embeddings_BSH)
         return hidden_BSH, outputs_APD
+
+    def _hear_only(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """CTC alone, without a forward of the LM: what an encoder from scratch learns first."""
+        if "mel" not in batch:
+            raise ValueError("there is a batch of texts alone, and all weights but CTC's are 0")
+        outputs_APD = self.front_end.encoder(batch["mel"], batch["num_frames"])
+        ctc = self._ctc(outputs_APD, batch)
+        # Of nothing but silence, no gradient at all: there still is something to call backward on.
+        loss = self.ctc_weight * ctc + 0.0 * outputs_APD.sum()
+        parts = torch.cat([ctc.new_zeros(len(PARTS)), ctc.detach()[None]])
+        return {"loss": loss, "parts": parts}
 
     def _ctc(self, outputs_APD: Tensor, batch: dict[str, Tensor]) -> Tensor:
         """CTC of the transcripts, nats per byte."""

@@ -35,6 +35,11 @@ class Objective:
     rows_per_chunk: int = 4096
 
     @property
+    def weighs_target(self) -> bool:
+        """Whether any loss looks at what the LM predicts."""
+        return bool(self.batch_weight or self.mslm_weight or self.kl_weight)
+
+    @property
     def needs_full(self) -> bool:
         """Whether any loss looks at the full view."""
         return bool(self.batch_weight or self.kl_weight)

@@ -124,8 +124,6 @@ class ObjectiveRecipe(Strict):
 
     @model_validator(mode="after")
     def _has_what_it_weighs(self) -> Self:
-        if not (self.batch_weight or self.mslm_weight):
-            raise ValueError("batch_weight and mslm_weight are both 0: nothing would be learnt")
         if (self.mslm_weight or self.kl_weight) and not self.num_partial:
             raise ValueError(
                 "num_partial = 0 leaves no view for L_MSLM and KL: set mslm_weight and kl_weight "
@@ -209,6 +207,13 @@ class Recipe(Strict):
     speech: Speech | None = None
     lora: Lora | None = None
     output: Output = Output()
+
+    @model_validator(mode="after")
+    def _learns_something(self) -> Self:
+        weights, ctc_weight = self.objective, self.speech.ctc_weight if self.speech else 0.0
+        if not (weights.batch_weight or weights.mslm_weight or ctc_weight):
+            raise ValueError("batch_weight and mslm_weight are both 0: nothing would be learnt")
+        return self
 
     @model_validator(mode="after")
     def _uses_what_it_says(self) -> Self:

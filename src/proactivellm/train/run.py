@@ -143,7 +143,10 @@ def make_objective(
     model, front_end = parts
     if recipe.speech is None or front_end is None:
         return StreamingObjective(model, layout, objective)
-    return ListeningObjective(model, layout, objective, front_end, recipe.speech.ctc_weight)
+    listening = ListeningObjective(model, layout, objective, front_end, recipe.speech.ctc_weight)
+    if recipe.speech.pretrained:
+        listening.load_ctc_head(recipe.speech.pretrained)
+    return listening
 
 
 def _plan(recipe: Recipe, items: list[Item]) -> list[tuple[int, ...]]:
@@ -210,7 +213,7 @@ def save_model(trainer: StreamingTrainer, out: Path, dtype: str) -> None:
     objective = trainer.accelerator.unwrap_model(trainer.model)
     model = objective.model
     if isinstance(objective, ListeningObjective):
-        objective.front_end.save(out, getattr(torch, dtype))
+        objective.save(out, getattr(torch, dtype))
     if hasattr(model, "merge_and_unload"):
         model = model.merge_and_unload()
     model.to(getattr(torch, dtype)).save_pretrained(out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -49,6 +50,11 @@ class Unit:
             at_s: when the source turned out to be complete, in seconds from its start.
         """
         return cls(start_s=at_s, end_s=at_s, final=True)
+
+    @property
+    def tokens(self) -> Sequence[int] | Tensor:
+        """Token ids or features, whichever it carries; each makes one source token."""
+        return self.token_ids if self.features is None else self.features
 
     @property
     def is_end(self) -> bool:

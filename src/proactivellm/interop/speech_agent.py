@@ -1,0 +1,80 @@
+"""The agent that SimulEval 1.1.4 runs on recordings; with `simuleval_agent`, all that imports it.
+
+simuleval --agent-class proactivellm.interop.speech_agent.SpeechAgent --policy wait-k:3
+  --source recordings.txt --target transcripts.txt --source-segment-size 320 ...
+"""
+
+from argparse import ArgumentParser, Namespace
+
+import numpy as np
+from simuleval.agents import SpeechToTextAgent
+from simuleval.agents.actions import Action, ReadAction, WriteAction
+
+from proactivellm.audio.files import to_mono
+from proactivellm.evaluation.evaluate import find_calibration
+from proactivellm.interop.heard_words import HeardWords
+from proactivellm.policy.spec import parse_policy
+from proactivellm.speech.loading import DEFAULT_SPEECH_MODEL, load_speech
+
+
+class SpeechAgent(SpeechToTextAgent):
+    """Speech to text, one session per turn of a recording.
+
+    Words come out as `HeardWords` has them: when the log of `evaluate` counts them. A word that is
+    lengthened afterwards comes in two, as what SimulEval was given stays; its log then has a word
+    more than that of `evaluate`.
+
+    Args:
+        args: `model`, `policy` and `no_gate`, see `add_args`; SimulEval's own `device`.
+
+    Raises:
+        ValueError: if there is no such model or policy, or the model does not listen.
+    """
+
+    def __init__(self, args: Namespace) -> None:
+        self._model, front_end = load_speech(args.model, device=args.device)
+        if args.no_gate:
+            front_end.gate = None
+        self._policy = parse_policy(args.policy, find_calibration(self._model))
+        super().__init__(args)  # calls reset
+        self.device = args.device
+
+    @staticmethod
+    def add_args(parser: ArgumentParser) -> None:
+        """Adds the agent's options to those of SimulEval.
+
+        Args:
+            parser: of SimulEval's command line.
+        """
+        parser.add_argument(
+            "--model", default=DEFAULT_SPEECH_MODEL, help="Bundled model, folder or hub id."
+        )
+        parser.add_argument("--policy", required=True, help="Such as wait-k:3 or entropy:laal=800.")
+        parser.add_argument("--no-gate", action="store_true", help="Listen to silence too.")
+
+    def reset(self) -> None:
+        """Begins the next recording; called by SimulEval."""
+        super().reset()
+        self._words: HeardWords | None = None
+
+    def policy(self) -> Action:
+        """Hears the samples that have come, and writes all that they allow.
+
+        SimulEval asks once for each segment, and, after the last one, once in all: everything goes
+        out then. Samples that were heard are taken from the states, or a list of floats would grow.
+
+        Returns:
+            The action.
+        """
+        samples, self.states.source = self.states.source, []
+        finished = self.states.source_finished
+        written: list[str] = []
+        if samples:
+            block = to_mono(np.asarray(samples, np.float32).reshape(len(samples), -1))
+            if self._words is None:
+                rate = self.states.source_sample_rate
+                self._words = HeardWords(self._model, self._policy, rate)
+            written = self._words.hear(block, finished)
+        if written or finished:
+            return WriteAction(" ".join(written), finished=finished)
+        return ReadAction()

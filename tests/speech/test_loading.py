@@ -1,0 +1,135 @@
+"""Models that listen, from disk: folders with `speech/`, and Qwen2-Audio checkpoints."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tests.models import save_tiny
+from tests.speech.fronts import SHAPE, gap, new_listener, noise, pieces, save_qwen2_audio
+from transformers import Qwen2AudioForConditionalGeneration
+
+from proactivellm.audio.features import RATE, log_mel
+from proactivellm.model.causal_lm import StreamingCausalLM
+from proactivellm.model.prompt import StreamSettings
+from proactivellm.policy.fixed import WaitK
+from proactivellm.session.session import Session
+from proactivellm.speech import qwen2_audio
+from proactivellm.speech.front_end import SpeechSettings
+from proactivellm.speech.loading import listens, load_speech
+
+
+@pytest.fixture(scope="module")
+def qwen_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_qwen2_audio(tmp_path_factory.mktemp("qwen2-audio"))
+
+
+def chunked(front_end, samples):
+    stream = front_end.stream()
+    return [u for push in pieces(samples, 3000) for u in stream.push(push)] + stream.finish()
+
+
+class TestAFolderWithEars:
+    def test_it_is_loaded_with_its_lm(self, tmp_path: Path) -> None:
+        save_tiny("qwen3", tmp_path)
+        front_end = new_listener(320, lm_width=32)
+        front_end.save(tmp_path, torch.float32)
+        model, loaded = load_speech(tmp_path)
+        assert isinstance(model, StreamingCausalLM) and model.front_end is loaded
+        assert listens(tmp_path)
+        expected, units = chunked(front_end, noise(RATE)), chunked(loaded, noise(RATE))
+        assert units == expected
+        for unit, other in zip(units, expected, strict=True):
+            assert gap(unit.features, other.features) < 1e-5
+
+    def test_a_front_end_for_another_lm_is_refused(self, tmp_path: Path) -> None:
+        save_tiny("qwen3", tmp_path)
+        new_listener(320, lm_width=20).save(tmp_path)
+        with pytest.raises(ValueError, match="holds no front end of this model"):
+            load_speech(tmp_path)
+
+    def test_a_model_without_is_refused_with_a_remedy(self, tmp_path: Path) -> None:
+        save_tiny("qwen3", tmp_path)
+        assert not listens(tmp_path)
+        with pytest.raises(ValueError, match="does not listen.*train one by a recipe"):
+            load_speech(tmp_path)
+        with pytest.raises(ValueError, match="'tatoeba-de-en' does not listen"):
+            load_speech("tatoeba-de-en")
+
+    def test_no_model_at_all(self) -> None:
+        with pytest.raises(ValueError, match="no model 'nowhere'"):
+            load_speech("nowhere")
+
+
+class TestQwen2Audio:
+    def test_the_prompt_is_that_of_the_processor_around_the_audio(self, qwen_folder: Path) -> None:
+        model, _ = load_speech(qwen_folder)
+        prompt = model.settings.prompt
+        assert prompt.source_head.endswith("Transcribe the speech. Audio 1: <|audio_bos|>")
+        assert prompt.source_tail == "<|audio_eos|>\n<|im_end|>\n"
+        assert prompt.target_head == "<|im_start|>assistant\n"
+        bos, eos = model.tokenizer.convert_tokens_to_ids(["<|audio_bos|>", "<|audio_eos|>"])
+        assert model.prompt.source_head[-1] == bos and model.prompt.source_tail[0] == eos
+        assert model.end_token_ids == {2}
+
+    def test_settings_of_the_folder_come_first(self, qwen_folder: Path, tmp_path: Path) -> None:
+        for path in qwen_folder.iterdir():
+            (tmp_path / path.name).symlink_to(path)
+        settings = StreamSettings(phi=7)
+        settings.save(tmp_path)
+        assert load_speech(tmp_path)[0].settings == settings
+
+    def test_its_parameters_are_shared_not_copied(self, qwen_folder: Path) -> None:
+        model, front_end = load_speech(qwen_folder)
+        whole = Qwen2AudioForConditionalGeneration.from_pretrained(qwen_folder)
+        lm = model.model.get_decoder().state_dict()
+        assert lm.keys() == whole.model.language_model.state_dict().keys()
+        assert torch.equal(model.model.get_output_embeddings().weight, whole.lm_head.weight)
+        assert all(not parameter.is_meta for parameter in model.model.parameters())
+        count = sum(p.numel() for m in (model.model, front_end) for p in m.parameters())
+        assert count == sum(p.numel() for p in whole.parameters())
+
+    def test_a_session_equals_the_checkpoint_itself_on_the_whole_recording(
+        self, qwen_folder: Path
+    ) -> None:
+        """Offline, in one block: the forward of transformers, audio tokens, masks and all."""
+        everything = SpeechSettings(unit=10**6, stack=1, block=10**6)
+        model, front_end = qwen2_audio.load_qwen2_audio(qwen_folder, units=everything)
+        whole = Qwen2AudioForConditionalGeneration.from_pretrained(qwen_folder).eval()
+        tokenizer, num_frames = model.tokenizer, 2 * SHAPE["max_source_positions"]
+        samples = noise(num_frames * 160)
+        mel_TF = torch.from_numpy(log_mel(samples, front_end.extractor))
+        prompt, target = model.prompt, tokenizer.encode(" The dog", add_special_tokens=False)
+        audio = tokenizer.convert_tokens_to_ids("<|AUDIO|>")
+        count = front_end.num_embeddings(num_frames)
+        ids = [*prompt.source_head, *[audio] * count, *prompt.source_tail, *prompt.target_head]
+        with torch.inference_mode():
+            expected = whole(
+                input_ids=torch.tensor([ids + target]),
+                attention_mask=torch.ones(1, len(ids + target)),
+                input_features=mel_TF.T[None],
+                feature_attention_mask=torch.ones(1, num_frames, dtype=torch.long),
+            ).logits
+            embeddings_1SH = whole.get_input_embeddings()(torch.tensor([ids + target]))
+            start = len(prompt.source_head)
+            embedded_1EH, _ = front_end(mel_TF[None], torch.tensor([num_frames]))
+            embeddings_1SH[:, start : start + count] = embedded_1EH
+            actual = model.model(inputs_embeds=embeddings_1SH).logits
+        assert gap(actual, expected) < 1e-4
+
+    def test_it_writes(self, qwen_folder: Path) -> None:
+        model, front_end = load_speech(qwen_folder)
+        model.model.generation_config.max_new_tokens = 5
+        session = Session(model, WaitK(k=2))
+        session.push(chunked(front_end, noise(2 * RATE)))
+        assert session.state.finished
+
+    def test_what_its_projector_cannot_take(self, qwen_folder: Path) -> None:
+        with pytest.raises(ValueError, match="stack=2: the projector of Qwen2-Audio"):
+            qwen2_audio.load_qwen2_audio(qwen_folder, units=SpeechSettings(stack=2))
+
+    def test_a_broken_checkpoint(self, qwen_folder: Path, tmp_path: Path) -> None:
+        for path in qwen_folder.iterdir():
+            if path.suffix != ".safetensors":
+                (tmp_path / path.name).symlink_to(path)
+        with pytest.raises(ValueError, match="cannot load Qwen2-Audio from"):
+            load_speech(tmp_path)

@@ -1,0 +1,107 @@
+"""Turns of a recording: what is heard of them, when, and what silence costs."""
+
+import numpy as np
+import pytest
+import torch
+from tests.audio.signals import noise, silence, voice
+from tests.speech.fronts import gap, new_listener, pieces
+
+from proactivellm.audio.features import RATE
+from proactivellm.audio.gate import Gate, GateSettings
+from proactivellm.speech.state import EncoderStream
+from proactivellm.speech.turns import Listener
+
+GATE = GateSettings(pause_s=0.6)
+RECORDING = np.concatenate(
+    [silence(1.5), voice(1.7), silence(2.0), voice(1.2), noise(3.0, -60)]
+).astype(np.float32)
+
+
+def listen(front_end, gate, chunk_ms, samples=RECORDING):
+    listener = Listener(front_end, gate)
+    pushes = pieces(samples, chunk_ms and chunk_ms * RATE // 1000)
+    units = [unit for push in pushes for unit in listener.push(push)]
+    return units + listener.finish()
+
+
+def turns_of(units):
+    """Units turn by turn: a final one ends each."""
+    turns = [[]]
+    for unit in units:
+        turns[-1].append(unit)
+        if unit.final:
+            turns.append([])
+    assert not turns.pop(), "the last unit ends a turn"
+    return turns
+
+
+def embeddings(units):
+    return torch.cat([unit.features for unit in units if unit.features is not None])
+
+
+def test_each_turn_is_a_recording_of_its_own():
+    """What came before a turn changes nothing in it."""
+    front_end = new_listener(320)
+    turns = turns_of(listen(front_end, GATE, 320))
+    assert len(turns) == 2
+    gate, passed = Gate(GATE), [[]]
+    for piece in [*gate.push(RECORDING), *gate.finish()]:
+        passed[-1].append(piece.samples)
+        if piece.ends_turn:
+            passed.append([])
+    for turn, parts in zip(turns, passed[:2], strict=True):
+        stream = front_end.stream()
+        alone = stream.push(np.concatenate(parts)) + stream.finish()
+        assert gap(embeddings(turn), embeddings(alone)) < 1e-4
+
+
+def test_units_have_the_times_of_the_recording():
+    first, second = turns_of(listen(new_listener(320), GATE, 320))
+    assert 1.0 < first[0].start_s < 1.6 and 3.1 < first[-1].end_s < 3.2 + GATE.pause_s
+    assert 4.7 < second[0].start_s < 5.3 and 6.2 < second[-1].end_s < 6.4 + GATE.pause_s
+    times = [(unit.start_s, unit.end_s) for unit in (*first, *second)]
+    assert times == sorted(times)
+
+
+@pytest.mark.parametrize("chunk_ms", [80, 1000, None])
+def test_turns_do_not_depend_on_how_the_audio_arrives(chunk_ms):
+    front_end = new_listener(320)
+    expected, units = listen(front_end, GATE, 320), listen(front_end, GATE, chunk_ms)
+    assert units == expected  # times and ends
+    assert gap(embeddings(units), embeddings(expected)) < 1e-4
+
+
+def test_the_end_of_a_turn_comes_with_the_push_in_which_its_pause_is_over():
+    listener = Listener(new_listener(320), GATE)
+    finals_s = []
+    for number, push in enumerate(pieces(RECORDING, 1600), start=1):
+        finals_s += [number * 0.1 for unit in listener.push(push) if unit.final]
+    assert len(finals_s) == 2
+    assert finals_s[0] == pytest.approx(3.2 + GATE.pause_s, abs=0.25)
+
+
+def test_silence_costs_nothing_and_says_nothing(monkeypatch):
+    calls = []
+    take = EncoderStream.push
+    monkeypatch.setattr(EncoderStream, "push", lambda *args: calls.append(1) or take(*args))
+    listener = Listener(new_listener(320), GATE)
+    for _ in range(30):
+        assert listener.push(silence(1.0)) == []
+    assert listener.push(noise(5.0, -60)) == []
+    assert listener.finish() == [] and not calls
+    listen(new_listener(320), GATE, 320)
+    assert calls
+
+
+def test_a_turn_that_the_recording_cuts_off_ends_with_it():
+    (turn,) = turns_of(listen(new_listener(320), GATE, 320, voice(1.5)))
+    assert turn[-1].end_s == pytest.approx(1.5)
+
+
+def test_without_a_gate_the_whole_recording_is_one_turn():
+    front_end = new_listener(320)
+    (turn,) = turns_of(listen(front_end, None, 320))
+    stream = front_end.stream()
+    alone = stream.push(RECORDING) + stream.finish()
+    assert gap(embeddings(turn), embeddings(alone)) < 1e-4
+    assert turn[-1].end_s == pytest.approx(len(RECORDING) / RATE)

@@ -1,0 +1,299 @@
+"""Do SimulEval and this library count the same latency of speech? Exit status 1 if not.
+
+Run by `make simuleval-speech` in SimulEval's environment: python tools/simuleval_speech.py
+--source MANIFEST|LIST --out DIR --policy SPEC [--target FILE] [--limit N] [--model NAME]. SimulEval
+runs our agent on recordings, and `evaluate` runs on the same, with audio in chunks of the same
+length. AL, LAAL, DAL and YAAL of each recording must agree within 1 ms, and so must their means,
+also as OmniSTEval counts them; AP within 0.001.
+
+A word that is lengthened after SimulEval has got it stands in its log as two. Of such a recording,
+the pieces are joined before it is compared, and what SimulEval makes of it is told beside.
+"""
+
+import argparse
+import math
+import multiprocessing
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from simuleval_agreement import check_environment, omnisteval_score, read_tsv, run_command
+
+if TYPE_CHECKING:
+    from proactivellm.output.log import Instance
+    from proactivellm.pipeline import Job
+
+TOLERANCES = {"AL": 1.0, "LAAL": 1.0, "DAL": 1.0, "YAAL": 1.0, "AP": 1e-3}  # ms, but of AP
+THEIRS = ("AL", "LAAL", "AP", "DAL")  # of a recording, SimulEval has no YAAL
+AGENT = "proactivellm.interop.speech_agent.SpeechAgent"
+Scores = Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A recording, as both count it.
+
+    Attributes:
+        ours: by metric, of the log of `evaluate`.
+        theirs: as SimulEval has it; YAAL of its log.
+        joined: of its log with the pieces of lengthened words joined; None if there are none.
+        same_text: whether both wrote the same.
+    """
+
+    ours: Scores
+    theirs: Scores
+    joined: Scores | None
+    same_text: bool
+
+    @property
+    def agrees(self) -> bool:
+        """Whether text and lags are the same, words joined."""
+        return self.same_text and agree(self.ours, self.joined or self.theirs)
+
+
+def agree(ours: Scores, theirs: Scores) -> bool:
+    """Whether two agree within the tolerances.
+
+    Args:
+        ours: by metric; None = undefined.
+        theirs: likewise.
+    """
+    return all(difference(ours[m], theirs[m]) <= most for m, most in TOLERANCES.items())
+
+
+def difference(one: float | None, other: float | None) -> float:
+    """How far apart two numbers are.
+
+    Args:
+        one: None = undefined.
+        other: likewise.
+
+    Returns:
+        Infinite if only one is defined.
+    """
+    if one is None or other is None:
+        return 0.0 if one is other else math.inf
+    return abs(one - other)
+
+
+def join_pieces(ours: "Instance", theirs: "Instance") -> "Instance | None":
+    """The log entry of SimulEval with its words cut as ours.
+
+    Args:
+        ours: of `evaluate`.
+        theirs: of SimulEval's log.
+
+    Returns:
+        The entry, each word with the delay of its last piece; None if the texts differ.
+    """
+    words = ours.prediction.split()
+    pieces = list(zip(theirs.prediction.split(), theirs.delays, strict=True))
+    delays: list[float] = []
+    for word in words:
+        whole = ""
+        while pieces and len(whole) < len(word):
+            piece, delay = pieces.pop(0)
+            whole += piece
+        if whole != word:
+            return None
+        delays.append(delay)
+    if pieces:
+        return None
+    elapsed = [0.0] * len(delays)
+    counted = {"delays": delays, "elapsed": elapsed, "prediction_length": len(words)}
+    return replace(theirs, prediction=ours.prediction, **counted)
+
+
+def compare(ours: "Instance", theirs: "Instance", row: Mapping[str, str]) -> Verdict:
+    """Compares a recording.
+
+    Args:
+        ours: of `evaluate`.
+        theirs: of SimulEval's log.
+        row: of SimulEval's table of recordings.
+
+    Returns:
+        What both count.
+    """
+    own = lags(theirs)
+    counted = {m: float(row[m]) if row.get(m) else None for m in THEIRS}
+    joined = join_pieces(ours, theirs)
+    is_cut = joined is not None and len(joined.delays) < len(theirs.delays)
+    return Verdict(
+        lags(ours),
+        {**own, **counted},
+        lags(joined) if joined is not None and is_cut else None,
+        joined is not None,
+    )
+
+
+def lags(instance: "Instance") -> Scores:
+    """The metrics of one entry.
+
+    Args:
+        instance: of a log.
+    """
+    from proactivellm.metrics.report import score
+
+    scores = score([instance])
+    return {metric: scores[metric] for metric in TOLERANCES}
+
+
+def write_recordings(jobs: Sequence["Job"], folder: Path) -> list[str]:
+    """Writes recordings as SimulEval reads them: each a file of its own, samples as we read them.
+
+    Args:
+        jobs: with audio.
+        folder: for the files.
+
+    Returns:
+        Their paths.
+    """
+    import numpy as np
+    import soundfile
+
+    from proactivellm.pipeline import recorded_blocks
+
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for job in jobs:
+        rate, blocks = recorded_blocks(job.audio, 1.0)
+        path = folder.resolve() / f"{job.index}.wav"
+        soundfile.write(path, np.concatenate(list(blocks)), rate, subtype="FLOAT")
+        paths.append(str(path))
+    return paths
+
+
+def check(options: argparse.Namespace) -> bool:
+    """Runs everything, and prints what was found.
+
+    Args:
+        options: of the command line.
+
+    Returns:
+        Whether all agree.
+
+    Raises:
+        ValueError: if there are no recordings with texts, or the model's units are no whole ms.
+    """
+    from proactivellm.cli.shared import load_listener, quiet_imports
+
+    check_environment()
+    with quiet_imports(), warnings.catch_warnings(action="ignore"):  # once, for all the forks
+        import proactivellm.interop.speech_agent  # noqa: F401
+        from proactivellm.evaluation.evaluate import evaluate
+        from proactivellm.tasks.jobs import read_jobs
+    jobs = read_jobs(None, options.source, options.target)[: options.limit]
+    if not all(job.audio and job.reference for job in jobs):
+        raise ValueError(f"{options.source}: recordings with texts are needed")
+    paths = write_recordings(jobs, options.out / "audio")
+    jobs = [
+        replace(job, audio=(path,), source="", reference=" ".join((job.reference or "").split()))
+        for job, path in zip(jobs, paths, strict=True)
+    ]
+    source, target = options.out / "source.txt", options.out / "target.txt"
+    source.write_text("".join(f"{path}\n" for path in paths), encoding="utf-8")
+    target.write_text("".join(f"{job.reference}\n" for job in jobs), encoding="utf-8")
+    agent, own = options.out / "agent", options.out / "evaluate"
+    # First of all: a process that has computed should not be forked, as threads do not survive it.
+    _run_agent(options, source, target, agent)
+    model = load_listener(options.model, "cpu", gate=not options.no_gate)
+    evaluate(model, jobs, [options.policy], own)
+    (log,) = own.glob("*/instances.log")
+    return _report(log, agent, omnisteval_score(agent, target))
+
+
+def _run_agent(options: argparse.Namespace, source: Path, target: Path, folder: Path) -> None:
+    """SimulEval runs the agent, and scores it."""
+    from simuleval.cli import main
+
+    model = ["--model", options.model, "--policy", options.policy]
+    model += ["--no-gate"] * options.no_gate
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        chunk = ["--source-segment-size", str(pool.apply(_unit_ms, (options.model,)))]
+    files = ["--source", str(source), "--target", str(target), "--output", str(folder)]
+    metrics = ["--quality-metrics", "BLEU", "--latency-metrics", *THEIRS, "--no-progress-bar"]
+    command = ["simuleval", "--agent-class", AGENT, *model, *chunk, *files, *metrics]
+    run_command(main, command, folder / "simuleval.txt")
+
+
+def _unit_ms(name: str) -> int:
+    """The length of a model's units; what `evaluate` lets arrive together."""
+    from proactivellm.speech.loading import load_speech
+
+    unit_ms = 1000 * load_speech(name)[1].unit_s
+    if abs(unit_ms - round(unit_ms)) > 1e-6:
+        raise ValueError(f"units of {unit_ms} ms: SimulEval sends whole ms only")
+    return round(unit_ms)
+
+
+def _report(log: Path, agent: Path, omnisteval: Scores) -> bool:
+    """Prints how recordings and means compare; whether they agree."""
+    from proactivellm.metrics.report import score
+    from proactivellm.output.log import read_log
+
+    ours, theirs = read_log(log), read_log(agent / "instances.log")
+    rows = read_tsv(agent / "metrics.tsv")
+    verdicts = [compare(*each) for each in zip(ours, theirs, rows, strict=True)]
+    for instance, verdict in zip(ours, verdicts, strict=True):
+        if not verdict.agrees or not agree(verdict.ours, verdict.theirs):
+            what = "differs" if not verdict.agrees else "is cut otherwise"
+            print(f"recording {instance.index} {what}: {_shown(verdict)}")
+    columns: dict[str, Scores] = {
+        "evaluate": score(ours),
+        "its log": score(theirs),
+        "SimulEval": {m: float(v) for m, v in read_tsv(agent / "scores.tsv")[0].items()},
+        "OmniSTEval": omnisteval,
+    }
+    print(f"  {'metric':6}" + "".join(f"{name:>14}" for name in columns))
+    for metric in TOLERANCES:
+        values = [column.get(metric) for column in columns.values()]
+        print(f"  {metric:6}" + "".join(f"{_number(value):>14}" for value in values))
+    num_cut = sum(verdict.joined is not None for verdict in verdicts)
+    same = sum(agree(verdict.ours, verdict.theirs) for verdict in verdicts)
+    print(f"  {same} of {len(verdicts)} recordings agree within 1 ms as SimulEval counts them")
+    print(f"  {num_cut} have a word that was lengthened after SimulEval had got it")
+    tools_agree = all(
+        difference(columns["its log"][m], columns[tool][m]) <= most
+        for m, most in TOLERANCES.items()
+        for tool in ("SimulEval", "OmniSTEval")
+        if m in columns[tool]
+    )
+    return tools_agree and all(verdict.agrees for verdict in verdicts)
+
+
+def _shown(verdict: Verdict) -> str:
+    if not verdict.same_text:
+        return "the texts are not the same"
+    pairs = (f"{m} {_number(verdict.ours[m])} / {_number(verdict.theirs[m])}" for m in TOLERANCES)
+    return ", ".join(pairs)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def main() -> int:
+    """Reads the command line.
+
+    Returns:
+        The exit status.
+    """
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--source", required=True, help="a manifest, or a list of recordings")
+    parser.add_argument("--target", help="texts, line by line; a manifest has them")
+    parser.add_argument("--out", type=Path, required=True, help="an empty folder, or a new one")
+    parser.add_argument("--policy", required=True)
+    parser.add_argument("--model", default="speech-en")
+    parser.add_argument("--limit", type=int, help="the first N recordings only")
+    parser.add_argument("--no-gate", action="store_true", help="listen to silence too")
+    agrees = check(parser.parse_args())
+    print("\nall agree" if agrees else "\nNOT ALL AGREE")
+    return 0 if agrees else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
