@@ -182,6 +182,22 @@ def test_trim_cuts_both_ends_only(scripted):
     assert trim(nothing, SETTINGS) is nothing
 
 
+def test_speech_at_the_first_sample_is_heard():
+    for seconds in (0.25, 0.3, 0.5):
+        samples = voice(seconds)
+        assert run(samples, GateSettings())[0].start_s == 0
+
+
+def test_a_hum_that_goes_on_stays_outside():
+    t = np.arange(30 * RATE) / RATE
+    hum = sum(0.05 * np.sin(2 * np.pi * 50 * k * t + k) / k for k in range(1, 12))
+    hum = hum.astype(np.float32)
+    turns = [piece for piece in run(hum, GateSettings()) if piece.ends_turn]
+    assert (
+        len(turns) <= 1
+    )  # the jump from nothing to a pure hum, at the start, may sound like speech
+
+
 @pytest.mark.parametrize(
     "wrong",
     [{"threshold": 0}, {"threshold": 1}, {"pause_s": 0}, {"hang_s": 1, "pause_s": 0.5}, {"x": 1}],

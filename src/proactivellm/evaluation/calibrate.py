@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from proactivellm.evaluation.evaluate import with_replays
 from proactivellm.evaluation.heads import choose_heads
 from proactivellm.metrics.report import score
 from proactivellm.model.causal_lm import StreamingCausalLM
@@ -135,6 +136,7 @@ def calibrate(
     """
     if any(job.reference is None for job in jobs):
         raise ValueError("calibration needs references: give --target")
+    jobs = with_replays(jobs)
     grid = grid or Grid()
     limits = Limits(streams=num_lanes)
     points: list[CalibrationPoint] = []

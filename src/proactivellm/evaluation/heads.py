@@ -15,7 +15,7 @@ from proactivellm import schedule
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.model.lanes import LaneInput, SourcePiece
 from proactivellm.model.probe import unit_attention_by_head
-from proactivellm.pipeline import Job, run_streams, source_units
+from proactivellm.pipeline import Job, run_streams, source_turns
 from proactivellm.policy.fixed import Offline
 from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling
@@ -43,6 +43,9 @@ def choose_heads(
 
     Returns:
         (layer, head) pairs, best first.
+
+    Raises:
+        ValueError: if there is no source of one turn with two units.
     """
     shares: list[Tensor] = []  # each [L, H]: of the newest unit, or of all but the most attended
     changed: list[bool] = []
@@ -51,14 +54,17 @@ def choose_heads(
     )
     by_index = {job.index: job for job in jobs}
     for instance in offline:
-        units = source_units(model, by_index[instance.index])
-        if len(units) < 2:
+        turns = source_turns(model, by_index[instance.index])
+        if len(turns) != 1 or len(turns[0]) < 2:  # which turn wrote what is not known
             continue
+        (units,) = turns
         for lag in _lags(model, len(units)):
             for share_LHU, will_change in _probe_along(model, units, instance.prediction, lag):
                 one_LH = 1 - share_LHU.amax(-1) if concentrated else share_LHU[..., -1]
                 shares.append(one_LH)
                 changed.append(will_change)
+    if not shares:
+        raise ValueError("no heads can be chosen: every dev source is too short, or has pauses")
     share_LHP = torch.stack(shares, dim=-1)
     auc_LH = ranking_quality(share_LHP, torch.tensor(changed))
     best = auc_LH.flatten().topk(min(NUM_HEADS, auc_LH.numel())).indices.tolist()

@@ -2,12 +2,14 @@
 
 The resegmentation is OmniSTEval's SoftSegmenter (Polak et al. 2025, arXiv 2509.17349): words of the
 log and of the references are aligned by the similarity of their characters, in order. StreamLAAL
-has borders of its own, those of mwerSegmenter. Needs the extra `longform` (omnisteval, mweralign).
+has borders of its own, those of mwerSegmenter. Needs the extra `longform` (omnisteval); StreamLAAL
+needs the extra `mwer` as well.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 from proactivellm.metrics import latency
@@ -102,15 +104,14 @@ def score_longform(
         as the last segment of the recording has not ended;
         `LongLAAL`: LAAL of a segment, as OmniSTEval has it;
         `StreamLAAL` (Papi et al. 2024, arXiv 2406.06097): the same with the borders of
-        mwerSegmenter. All are means over the segments with words, in ms;
+        mwerSegmenter, if the extra `mwer` is installed. All are means over segments with words, ms;
         `LongYAAL_CA_ms`, `LongLAAL_CA_ms`, `StreamLAAL_CA_ms`: the same of `elapsed`, if the log
         has a clock;
         `RTF`, where the log tells it; `X_ci`, `num_bootstrap`, `num_undefined` as in
         `report.score`.
 
     Raises:
-        ValueError: as `resegment`, the recordings are of several policies or tasks, or
-            mweralign is not installed.
+        ValueError: as `resegment`, or the recordings are of several policies or tasks.
     """
     policy = common_policy(instances)
     parts = resegment(instances, segments)
@@ -118,14 +119,17 @@ def score_longform(
     clocks = {"": "delays"}
     if all(instance.source_ms is not None for instance in instances):
         clocks["_CA_ms"] = "elapsed"
-    measured |= _lags(parts, clocks) | _stream_laal(instances, segments, clocks)
+    measured |= _lags(parts, clocks)
+    resegmenter = f"SoftSegmenter (OmniSTEval {version('omnisteval')})"
+    if find_spec("mweralign"):
+        measured |= _stream_laal(instances, segments, clocks)
+        resegmenter += f"; of StreamLAAL: mwerSegmenter (mweralign {version('mweralign')})"
     scores = {
         "policy": policy,
         "num_recordings": len(instances),
         "num_instances": len(parts),
         "latency_unit": "ms",
-        "resegmenter": f"SoftSegmenter (OmniSTEval {version('omnisteval')}); of StreamLAAL: "
-        f"mwerSegmenter (mweralign {version('mweralign')})",
+        "resegmenter": resegmenter,
     }
     scores |= summarise(measured, num_bootstrap)
     if (factor := measure_real_time(instances)) is not None:

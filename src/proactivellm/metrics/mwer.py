@@ -1,6 +1,7 @@
 """Borders of segments in a long text where the word errors are fewest: mwerSegmenter.
 
-Matusov et al. 2005; the package mweralign (Post and Huang 2025), in the extra `longform`.
+Matusov et al. 2005; the package mweralign (Post and Huang 2025), whose licence is GPL 3: it has the
+extra `mwer` to itself, and nothing else here needs it.
 """
 
 import logging
@@ -31,7 +32,7 @@ def mwer_borders(words: Sequence[str], texts: Sequence[str]) -> list[tuple[int, 
         except ImportError:
             raise ValueError(
                 "StreamLAAL needs mweralign, which is not installed: "
-                "pip install 'proactivellm[longform]'"
+                "pip install 'proactivellm[mwer]'"
             ) from None
         wanted = "\n".join(" ".join(text.split()) for text in texts)
         lines = align_texts(wanted, " ".join(words)).split("\n")

@@ -11,7 +11,7 @@ from proactivellm.pipeline.recorded import (
     StreamsFailed,
     push_what_fits,
     run_streams,
-    source_units,
+    source_turns,
 )
 from proactivellm.pipeline.transcript import Job, Transcript
 
@@ -29,7 +29,7 @@ __all__ = [
     "push_what_fits",
     "recorded_blocks",
     "run_streams",
-    "source_units",
+    "source_turns",
     "stream_text",
     "stream_units",
 ]

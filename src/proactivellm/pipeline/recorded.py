@@ -178,23 +178,25 @@ def _open(model: StreamingCausalLM, job: Job, rate_wpm: float) -> _Running:
     return _Running(job, iter([units]), Transcript())
 
 
-def source_units(model: StreamingCausalLM, job: Job) -> list[Unit]:
-    """All units of a source at once; of a recording, those of its first turn.
+def source_turns(model: StreamingCausalLM, job: Job) -> list[list[Unit]]:
+    """All units of a source at once, turn by turn; a text is one turn.
 
     Args:
         model: tokenises or listens.
         job: the source.
 
     Returns:
-        The units, without a bare end marker.
+        The units of each turn, without bare end markers.
     """
-    units: list[Unit] = []
+    turns: list[list[Unit]] = []
+    begins = True
     for arrived in _open(model, job, DEFAULT_RATE_WPM).arrivals:
         for unit in arrived:
-            units += [] if unit.is_end else [unit]
-            if unit.final:
-                return units
-    return units
+            if begins:
+                turns.append([])
+            turns[-1] += [] if unit.is_end else [unit]
+            begins = unit.final
+    return turns
 
 
 def _timed_step(engine: Engine, running: dict[int, _Running]) -> None:
