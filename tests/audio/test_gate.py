@@ -182,14 +182,12 @@ def test_trim_cuts_both_ends_only(scripted):
     assert trim(nothing, SETTINGS) is nothing
 
 
-def test_speech_at_the_first_sample_is_heard():
-    for seconds in (0.25, 0.3, 0.5):
-        samples = voice(seconds)
-        assert run(samples, GateSettings())[0].start_s == 0
+def test_quiet_speech_at_the_first_sample_is_heard():
+    assert run(0.1 * voice(0.3), GateSettings())[0].start_s == 0
 
 
 def test_a_hum_that_goes_on_stays_outside():
-    t = np.arange(30 * RATE) / RATE
+    t = np.arange(16 * RATE) / RATE
     hum = sum(0.05 * np.sin(2 * np.pi * 50 * k * t + k) / k for k in range(1, 12))
     hum = hum.astype(np.float32)
     turns = [piece for piece in run(hum, GateSettings()) if piece.ends_turn]

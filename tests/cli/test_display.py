@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from proactivellm.cli.display import Block, NamedTargets, PipeDisplay, TerminalDisplay
+from proactivellm.cli.columns import Block
+from proactivellm.cli.display import NamedTargets, PipeDisplay, TerminalDisplay
 from proactivellm.output.log import Instance
 from proactivellm.pipeline import StreamEvent
 

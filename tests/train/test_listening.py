@@ -261,3 +261,37 @@ def test_manifest_mistakes_are_named(tmp_path):
         file.write_text(line + "\n")
         with pytest.raises(ValueError, match=reason):
             read_items(DataSource(manifest=str(file)))
+
+
+ONLY_CTC = "[objective]\nbatch_weight = 0\nmslm_weight = 0\nkl_weight = 0\n[optimisation]"
+
+
+def test_an_encoder_learns_to_hear_first_and_is_taken_over(spoken, tmp_path):
+    def hear(text: str) -> str:
+        text = text.replace('[[data.train]]\nsource = "FOLDER', "").replace("eval_steps = 4", "")
+        lines = text.replace("[optimisation]", ONLY_CTC).splitlines()
+        start = next(i for i, line in enumerate(lines) if "lines.txt" in line)
+        return "\n".join(lines[: start - 1] + lines[start + 2 :])
+
+    first = train(make_recipe(spoken, tmp_path, 12, hear), tmp_path / "first")
+    losses = [entry for entry in logged(first) if "loss" in entry]
+    assert losses[-1]["ctc"] < 0.7 * losses[0]["ctc"] and losses[0]["loss_batch"] == 0.0
+    assert losses[0]["loss"] == pytest.approx(0.5 * losses[0]["ctc"], abs=1e-3)
+
+    taken = f'[speech]\npretrained = "{first}"\nctc_weight = 0.5\n'
+
+    def go_on(text: str) -> str:
+        start, end = text.index("[speech]"), text.index("[optimisation]")
+        return text[:start] + taken + text[end:]
+
+    second = train(make_recipe(spoken, tmp_path, 1, go_on), tmp_path / "second")
+    begins = [entry for entry in logged(second) if "loss" in entry][0]
+    assert begins["ctc"] < 0.8 * losses[0]["ctc"]  # encoder and CTC head are those of before
+
+
+def test_a_recipe_that_learns_nothing_is_refused(spoken, tmp_path):
+    def nothing(text: str) -> str:
+        return text.replace("ctc_weight = 0.5", "").replace("[optimisation]", ONLY_CTC)
+
+    with pytest.raises(ValueError, match="nothing would be learnt"):
+        make_recipe(spoken, tmp_path, 1, nothing)
