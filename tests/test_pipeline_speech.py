@@ -187,7 +187,6 @@ def test_a_long_stream_stays_in_its_window(tmp_path):
     )
     assert instance.source_length == pytest.approx(92000.0)
     assert instance.dropped_units > 500 and instance.dropped_tokens > 0
-    assert instance.token_delays[-1] > 80000.0  # it still writes
 
 
 def test_a_missing_file_is_named_and_others_go_on(model, files, tmp_path):

@@ -17,6 +17,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 Line = dict[str, Any]
 HELD_OUT_DIGITS = ("theo", "yweweler")  # the last two of the six speakers
 VALID_SPEAKERS = 10  # of the training speakers of speechocean762, the last ones
@@ -59,6 +61,8 @@ def main() -> None:
     for name, chosen, each in (("train", orders[:-100], 1), ("test", orders[-100:], 2)):
         lines = (o for row in chosen for o in order(data / "picovoice-barista", row, each, rng))
         write(out / f"orders-{name}.jsonl", lines)
+    read_aloud = [read(ocean, row) for row in rows(ocean / "test.tsv")]
+    write(out / "long-test.jsonl", long_recordings(read_aloud, out / "long", rng))
     if args.synthetic:
         sentences = short_sentences(data / "tatoeba-en-de/train.en-de.tsv.gz", args.synthetic, rng)
         write(out / "synthetic-train.jsonl", synthesise(sentences, out / "synthetic", rng))
@@ -128,6 +132,38 @@ def order(folder: Path, row: dict[str, str], num: int, rng: random.Random) -> It
         }
         if not told and not untold:
             break
+
+
+def long_recordings(lines: list[Line], folder: Path, rng: random.Random) -> Iterable[Line]:
+    """Recordings of 30 sentences with pauses of 0.3 to 3 s, and the segments they are made of."""
+    import soundfile
+
+    from proactivellm.audio.files import read_audio
+
+    folder.mkdir(exist_ok=True)
+    with (folder / "segments.jsonl").open("w", encoding="utf-8") as segments:
+        for number in range(6):
+            file, parts, num_samples = folder / f"{number}.flac", [], 0
+            chosen = rng.sample(lines, 30)
+            for line in chosen:
+                samples = read_audio(line["audio"])
+                segment = {
+                    "audio": str(file),
+                    "start_s": num_samples / 16000,
+                    "end_s": (num_samples + len(samples)) / 16000,
+                    "text": line["text"],
+                }
+                segments.write(json.dumps(segment) + "\n")
+                pause = np.zeros(int(16000 * rng.uniform(0.3, 3.0)), np.float32)
+                parts += [samples, pause]
+                num_samples += len(samples) + len(pause)
+            soundfile.write(file, np.concatenate(parts), 16000, subtype="PCM_16")
+            yield {
+                "audio": str(file),
+                "text": " ".join(line["text"] for line in chosen),
+                "duration_s": round(num_samples / 16000, 3),
+                "id": f"long-{number}",
+            }
 
 
 def short_sentences(path: Path, count: int, rng: random.Random) -> list[str]:

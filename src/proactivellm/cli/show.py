@@ -162,6 +162,8 @@ def _wish_from_log(
         raise ValueError(f"{log} has no {RUN_FILE} beside it that names its model: give --model")
     instances = {instance.index: instance for instance in read_log(log)}
     chosen = [instances[i] for i in _chosen(index, list(instances), str(log))]
+    if chosen[0].source_type == "speech":
+        raise ValueError(f"{log} is of recordings: `show` is for sources of text")
     spec = policy if policy and not is_named else chosen[0].policy
     if spec == "unknown":
         raise ValueError(f"{log} does not name its policy: give --policy")

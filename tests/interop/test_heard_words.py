@@ -1,0 +1,111 @@
+"""Block by block in, whole words out: the words and delays of the log of the same recording."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from tests.audio.signals import silence, voice
+from tests.speech_models import save_tiny_listener
+from tools.simuleval_speech import agree, compare, difference, join_pieces
+
+from proactivellm.audio.files import open_audio
+from proactivellm.audio.gate import GateSettings
+from proactivellm.interop.heard_words import HeardWords
+from proactivellm.model.causal_lm import StreamingCausalLM
+from proactivellm.output.log import Instance
+from proactivellm.pipeline import Job, run_streams
+from proactivellm.policy.spec import parse_policy
+from proactivellm.session.sampling import Sampling
+from proactivellm.speech.loading import load_speech
+
+RATE = 16_000
+
+
+@pytest.fixture(scope="module", params=["word_piece", "metaspace"])
+def model(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> StreamingCausalLM:
+    folder = tmp_path_factory.mktemp("heard") / "model"
+    gate = GateSettings(pause_s=0.4)
+    save_tiny_listener(folder, gate, tokenizer=request.param, max_new_tokens=32)
+    return load_speech(folder)[0]
+
+
+@pytest.fixture(scope="module")
+def wav(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two turns; the recording ends within the second one."""
+    path = tmp_path_factory.mktemp("audio") / "a.wav"
+    turns = [silence(0.3), voice(0.7), silence(0.7), voice(0.5)]
+    soundfile.write(path, np.concatenate(turns), RATE)
+    return path
+
+
+def block_by_block(
+    model: StreamingCausalLM, spec: str, wav: Path
+) -> tuple[list[tuple[str, float]], int]:
+    """Words and the ms that had arrived with each, as SimulEval counts; how many are rests."""
+    with open_audio(wav) as recording:
+        heard = HeardWords(model, parse_policy(spec), recording.rate)
+        blocks = list(recording.blocks(model.front_end.unit_s))
+    words, num_samples = [], 0
+    for number, block in enumerate(blocks, start=1):
+        num_samples += len(block)
+        news = heard.hear(block, finished=number == len(blocks))
+        words += [(word, 1000 * num_samples / RATE) for word in news]
+    return words, heard.num_lengthened
+
+
+@pytest.mark.parametrize("spec", ["wait-k:2", "confidence:0.9", "local-agreement:2"])
+def test_words_and_delays_are_those_of_the_log(
+    model: StreamingCausalLM, wav: Path, spec: str
+) -> None:
+    job = Job(index=0, source="", audio=(str(wav),), task="asr")
+    (logged,) = run_streams(model, parse_policy(spec), [job], sampling=Sampling())
+    words, num_lengthened = block_by_block(model, spec, wav)
+    assert len(words) - num_lengthened == logged.prediction_length > 2
+    theirs = entry(" ".join(word for word, _ in words), [delay for _, delay in words])
+    joined = join_pieces(logged, theirs)
+    assert joined is not None and joined.delays == pytest.approx(logged.delays, abs=1e-3)
+
+
+def test_silence_has_no_words(model: StreamingCausalLM, tmp_path: Path) -> None:
+    path = tmp_path / "silence.wav"
+    soundfile.write(path, silence(0.5), RATE)
+    assert block_by_block(model, "wait-k:1", path) == ([], 0)
+
+
+def test_pieces_of_a_word_are_joined() -> None:
+    ours = entry("cats and dogs", [100.0, 300.0, 400.0])
+    theirs = entry("cat s and dogs", [100.0, 200.0, 300.0, 400.0])
+    joined = join_pieces(ours, theirs)
+    assert joined is not None
+    assert (joined.prediction, joined.delays) == ("cats and dogs", [200.0, 300.0, 400.0])
+    assert join_pieces(ours, entry("cats and", [1.0, 2.0])) is None
+    assert join_pieces(ours, entry("cats and dogs x", [1.0, 2.0, 3.0, 4.0])) is None
+    assert join_pieces(ours, entry("ca tsand dogs", [1.0, 2.0, 3.0])) is None
+
+
+def test_a_disagreement_of_2_ms_is_seen() -> None:
+    ours = entry("cats and dogs", [100.0, 300.0, 400.0])
+    row = {"AL": "100.333", "LAAL": "100.333", "AP": "0.667", "DAL": ""}
+    verdict = compare(ours, ours, row)
+    assert not verdict.agrees  # they have no DAL, we do
+    assert compare(ours, ours, {**row, "DAL": f"{verdict.ours['DAL']:.3f}"}).agrees is agree(
+        verdict.ours, {**verdict.ours, "AL": 100.333, "LAAL": 100.333, "AP": 0.667}
+    )
+    late = compare(ours, entry("cats and dogs", [100.0, 306.0, 400.0]), {})
+    assert late.same_text and not late.agrees and late.joined is None
+    assert agree(late.ours, {**late.ours, "AL": late.ours["AL"] + 0.9})
+    assert not agree(late.ours, {**late.ours, "AL": late.ours["AL"] + 1.1})
+    assert not compare(ours, entry("cats and dog", [100.0, 300.0, 400.0]), row).same_text
+    assert difference(None, None) == 0 and difference(None, 1.0) == float("inf")
+
+
+def entry(prediction: str, delays: list[float]) -> Instance:
+    return Instance(
+        **{"index": 0, "source": "a.wav", "source_type": "speech", "source_length": 400.0},
+        **{"prediction": prediction, "prediction_length": len(delays), "delays": delays},
+        **{"elapsed": [0.0] * len(delays), "token_delays": delays, "policy": "wait-k:1"},
+        **{"forwards": None, "tokens": None},
+    )
