@@ -20,8 +20,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from simuleval_agreement import check_environment, omnisteval_score, read_tsv, run_command
-
 if TYPE_CHECKING:
     from proactivellm.output.log import Instance
     from proactivellm.pipeline import Job
@@ -180,6 +178,7 @@ def check(options: argparse.Namespace) -> bool:
         ValueError: if there are no recordings with texts, or the model's units are no whole ms.
     """
     from proactivellm.cli.shared import load_listener, quiet_imports
+    from simuleval_agreement import check_environment, omnisteval_score
 
     check_environment()
     with quiet_imports(), warnings.catch_warnings(action="ignore"):  # once, for all the forks
@@ -210,6 +209,8 @@ def _run_agent(options: argparse.Namespace, source: Path, target: Path, folder: 
     """SimulEval runs the agent, and scores it."""
     from simuleval.cli import main
 
+    from simuleval_agreement import run_command
+
     model = ["--model", options.model, "--policy", options.policy]
     model += ["--no-gate"] * options.no_gate
     with multiprocessing.get_context("fork").Pool(1) as pool:
@@ -234,6 +235,7 @@ def _report(log: Path, agent: Path, omnisteval: Scores) -> bool:
     """Prints how recordings and means compare; whether they agree."""
     from proactivellm.metrics.report import score
     from proactivellm.output.log import read_log
+    from simuleval_agreement import read_tsv
 
     ours, theirs = read_log(log), read_log(agent / "instances.log")
     rows = read_tsv(agent / "metrics.tsv")

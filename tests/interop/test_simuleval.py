@@ -1,13 +1,19 @@
-"""SimulEval runs the agent in its own environment; its scores, OmniSTEval's and ours agree."""
+"""SimulEval runs the agents in its own environment; its scores, OmniSTEval's and ours agree."""
 
+import json
 import os
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
+from tests.audio.signals import voice
+from tests.speech_models import save_tiny_listener
 from tools.simuleval_agreement import differing_words, largest_difference, print_table
 
-from proactivellm.output.log import Instance
+from proactivellm.audio.gate import GateSettings
+from proactivellm.output.log import Instance, read_log
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = ROOT / ".venv-simuleval" / "bin" / "python"
@@ -35,6 +41,29 @@ def test_both_tools_agree_with_us(tmp_path: Path) -> None:
         assert f"\n{spec}: our log\n" in done.stdout
         assert f"\n{spec}: our agent inside SimulEval\n" in done.stdout
     assert done.stdout.count("  0 of ") == len(POLICIES)
+
+
+def test_recordings_agree_within_1_ms(tmp_path: Path) -> None:
+    """The second one at 8 kHz in stereo, with a gate that holds its pause back."""
+    model = save_tiny_listener(tmp_path / "model", GateSettings(pause_s=0.4), "metaspace")
+    soundfile.write(tmp_path / "a.wav", voice(0.7), 16_000)
+    turns = [voice(0.5, 8_000), np.zeros(5_000, np.float32), voice(0.5, 8_000)]
+    soundfile.write(tmp_path / "b.wav", np.stack([np.concatenate(turns)] * 2, axis=1), 8_000)
+    records = [{"audio": f"{name}.wav", "text": "one  two three"} for name in "ab"]
+    manifest = tmp_path / "manifest.jsonl"
+    manifest.write_text("".join(json.dumps(record) + "\n" for record in records), "utf-8")
+    options = ["--source", manifest, "--out", tmp_path / "out", "--policy", "wait-k:2"]
+    done = subprocess.run(
+        [PYTHON, ROOT / "tools/simuleval_speech.py", *options, "--model", model],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "all agree" in done.stdout and "recordings agree within 1 ms" in done.stdout
+    (log,) = (tmp_path / "out" / "evaluate").glob("*/instances.log")
+    early = [i for i in read_log(log) if i.delays[0] < i.source_length]
+    assert len(early) == 2  # or there would be little to compare
 
 
 def test_a_disagreement_is_seen(capsys: pytest.CaptureFixture[str]) -> None:

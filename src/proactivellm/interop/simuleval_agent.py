@@ -1,4 +1,4 @@
-"""The agent that SimulEval 1.1.4 runs; the only module that imports it.
+"""The agent that SimulEval 1.1.4 runs on text; `speech_agent` has the one for recordings.
 
 simuleval --agent-class proactivellm.interop.simuleval_agent.StreamingAgent --policy wait-k:3 ...
 """
