@@ -32,8 +32,6 @@ TOLERANCE = 1e-3
 LATENCIES = ("AL", "LAAL", "AP", "DAL")
 METRICS = ("BLEU", *LATENCIES, "YAAL", "chrF")  # SimulEval has no YAAL and no chrF
 AGENT = "proactivellm.interop.simuleval_agent.StreamingAgent"
-TIMEOUT_S = 3600.0  # of one command: SimulEval waits for ever for an agent that never finishes
-Scores = Mapping[str, float | None]
 
 
 def largest_difference(columns: Sequence[Scores], metric: str) -> float:
@@ -95,37 +93,6 @@ def differing_words(ours: Sequence["Instance"], theirs: Sequence["Instance"]) ->
     return differing, total
 
 
-def run_command(main: Callable[[], Any], arguments: Sequence[str], log: Path) -> None:
-    """Runs a command in a fork, as imports take longer than the rest.
-
-    Args:
-        main: of the command.
-        arguments: its name, then what it is given.
-        log: where its output goes.
-
-    Raises:
-        RuntimeError: it failed, or did not end.
-    """
-    log.parent.mkdir(parents=True, exist_ok=True)
-    context = multiprocessing.get_context("fork")
-    child = context.Process(target=_become, args=(main, list(arguments), log))
-    child.start()
-    child.join(TIMEOUT_S)
-    if child.is_alive():
-        child.kill()
-        raise RuntimeError(f"{' '.join(arguments)}: not done after {TIMEOUT_S:g} s; see {log}")
-    if child.exitcode:
-        raise RuntimeError(f"{' '.join(arguments)}: failed\n{log.read_text(encoding='utf-8')}")
-
-
-def _become(main: Callable[[], Any], arguments: list[str], log: Path) -> None:
-    with log.open("wb") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    sys.argv = arguments
-    sys.exit(main())
-
-
 def _simuleval_agent(source: Path, target: Path, options: Sequence[str], folder: Path) -> Scores:
     """SimulEval runs the agent and scores it."""
     from simuleval.cli import main
@@ -147,38 +114,6 @@ def _simuleval_score(folder: Path) -> Scores:
     run_command(main, command, folder / "simuleval.txt")
     *_, names, row = (folder / "simuleval.txt").read_text(encoding="utf-8").splitlines()
     return dict(zip(names.split(), map(float, row.split()[1:]), strict=True))
-
-
-def omnisteval_score(folder: Path, target: Path) -> Scores:
-    """OmniSTEval scores the log in a folder.
-
-    Args:
-        folder: with `instances.log`.
-        target: references, line by line.
-
-    Returns:
-        By metric; None where it is undefined.
-    """
-    from omnisteval.cli import main
-
-    out = folder / "omnisteval"
-    files = ["--hypothesis_file", str(folder / "instances.log"), "--output_folder", str(out)]
-    options = ["--ref_sentences_file", str(target), "--word_level"]
-    run_command(main, ["omnisteval", "shortform", *files, *options], folder / "omnisteval.txt")
-    values = {
-        row["metric"].removesuffix(" (CU)"): row["value"] for row in read_tsv(out / "scores.tsv")
-    }
-    return {m: None if values[m] == "nan" else float(values[m]) for m in METRICS}
-
-
-def read_tsv(path: Path) -> list[dict[str, str]]:
-    """The rows of a table.
-
-    Args:
-        path: tab-separated, with a heading.
-    """
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file, delimiter="\t"))
 
 
 def _run_whole_words(model: "StreamingCausalLM", spec: str, logged: "Instance") -> "Instance":
@@ -204,22 +139,6 @@ def _run_whole_words(model: "StreamingCausalLM", spec: str, logged: "Instance") 
     if (live.prediction, live.delays) != (logged.prediction, logged.delays):
         raise RuntimeError(f"source {logged.index}: live and `evaluate` differ under {spec}")
     return replace(logged, delays=delays)
-
-
-def check_environment() -> None:
-    """Checks that SimulEval and OmniSTEval get what they pin, whatever .venv beside them holds.
-
-    Raises:
-        RuntimeError: they do not.
-    """
-    from packaging.requirements import Requirement
-
-    for line in [*(requires("simuleval") or ()), *(requires("omnisteval") or ())]:
-        wanted = Requirement(line)
-        if wanted.marker is None or wanted.marker.evaluate({"extra": ""}):
-            found = version(wanted.name)
-            if not wanted.specifier.contains(found):
-                raise RuntimeError(f"{wanted} is needed, {found} is found: make simuleval")
 
 
 def check(options: argparse.Namespace) -> bool:

@@ -74,7 +74,9 @@ def test_lists_of_recordings(run: Run, listener: str, manifest: Path, tmp_path: 
 
 def test_calibrate(run: Run, listener: str, manifest: Path, tmp_path: Path) -> None:
     table = tmp_path / "table.json"
-    source = write_lines(manifest.parent / "dev.jsonl", json.dumps({"audio": "0.wav", "text": "b"}))
+    record = {"audio": "long.wav", "text": "D 们 b D 们 b"}
+    soundfile.write(manifest.parent / "long.wav", voice(1.0), RATE)
+    source = write_lines(manifest.parent / "dev.jsonl", json.dumps(record))
     command = ("calibrate", "--model", listener, "--source", source, "--no-gate")
     done = run(*command, "--policy", "confidence", "--out", table)
     assert done.code == 0 and "points on 1 instances" in done.out and table.exists()

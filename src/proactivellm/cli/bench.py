@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from proactivellm.cli.commands import app
+from proactivellm.cli.models import load_model
 from proactivellm.cli.options import Device, Dtype, Quantization
-from proactivellm.cli.shared import Progress, load_model, print_wide, show_progress, warn
+from proactivellm.cli.shared import Progress, print_wide, show_progress, warn
 
 if TYPE_CHECKING:
     from proactivellm.bench.options import Options

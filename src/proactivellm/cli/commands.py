@@ -1,6 +1,6 @@
 """The commands and their flags. Everything heavy is imported inside, so that --help is quick."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from proactivellm import __version__
+from proactivellm.cli.models import load_listener, load_model
 from proactivellm.cli.options import (
     Device,
     Dtype,
@@ -38,8 +39,6 @@ from proactivellm.cli.options import (
 from proactivellm.cli.shared import (
     PolicyCommand,
     check_rate,
-    load_listener,
-    load_model,
     print_table,
     quiet_imports,
     show_progress,
@@ -48,7 +47,6 @@ from proactivellm.cli.shared import (
 )
 
 if TYPE_CHECKING:
-    from proactivellm.cli.live import LiveLine
     from proactivellm.model.causal_lm import StreamingCausalLM
     from proactivellm.pipeline import Job
 
@@ -84,6 +82,7 @@ def _options(
 
 @app.command(cls=PolicyCommand)
 def stream(
+    context: typer.Context,
     model: Model = None,
     policy: OnePolicy = None,
     inputs: Inputs = None,
@@ -112,48 +111,10 @@ def stream(
     streaming its lines one after the other, targets are written when they are complete, after the
     name of the input and a tab.
     """
-    from proactivellm.cli.display import choose_display
-    from proactivellm.cli.listening import AudioOptions, check_inputs, live_recordings
-    from proactivellm.cli.several import stream_inputs
-    from proactivellm.cli.stream import Settings, choose_policy, stream_lines, stream_recordings
-    from proactivellm.policy.spec import PolicySpec
-    from proactivellm.session.sampling import Sampling
+    from proactivellm.cli.running import run_stream
 
-    flags = {"pcm": pcm, "pcm_rate": pcm_rate, "pcm_channels": pcm_channels, "question": question}
-    audio = AudioOptions(**flags, real_time=real_time, no_gate=no_gate, times=times)
-    names = inputs or ["-"]
-    listens = check_inputs(names, audio)
-    check_rate(rate, listens)
-    view = make_window(window, sinks)
-    if policy is not None:
-        PolicySpec.parse(policy)  # a mistake is told before the model is loaded
-    sampling = None if temperature is None else Sampling(temperature=temperature, seed=seed)
-    opened = [] if listens else _open(names)
-    load = partial(load_listener, gate=not no_gate) if listens else load_model
-    streaming = load(model, device, dtype, quantization)
-    chosen = choose_policy(streaming, policy, listens)
-    settings = Settings(
-        model=streaming, policy=chosen, rate_wpm=rate, sampling=sampling, window=view
-    )
-    header = f"policy  {chosen.spec}"
-    if listens:
-        recordings = live_recordings(streaming, names, audio)
-        completed = stream_recordings(
-            settings, recordings, choose_display(header, speech=True, times=times), log
-        )
-    elif len(names) > 1:
-        completed = stream_inputs(settings, dict(zip(names, opened, strict=True)), log)
-    else:
-        completed = stream_lines(settings, opened[0], choose_display(header), log)
-    if not completed:
+    if not run_stream(context.params):
         raise typer.Exit(130)
-
-
-def _open(names: Sequence[str]) -> "list[Iterator[LiveLine]]":
-    """The lines of each input of text."""
-    from proactivellm.cli.live import live_lines, live_lines_of_several
-
-    return live_lines_of_several(names) if len(names) > 1 else [live_lines(names[0])]
 
 
 @app.command(cls=PolicyCommand)

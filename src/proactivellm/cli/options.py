@@ -49,11 +49,12 @@ Target = Annotated[
     ),
 ]
 TaskName = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--task",
         metavar="translation|qa|asr",
         help="What is scored: BLEU; F1 and EM; or WER and CER.",
+        show_default="asr for recordings, else translation",
     ),
 ]
 Lanes = Annotated[int, typer.Option(min=1, help="Streams advanced by one forward.")]

@@ -1,4 +1,4 @@
-"""What the commands share: the model, checks, progress, tables. Heavy imports are inside."""
+"""What the commands share: checks, progress, tables. Heavy imports are inside."""
 
 import importlib.util
 import logging
@@ -14,8 +14,6 @@ from typer.core import TyperCommand
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-    from proactivellm.model.causal_lm import StreamingCausalLM
 
 NARROW_POLICY = 20  # cells of the first column of a table that is too wide for its terminal
 SILENCE_S = 20.0  # between lines of progress, where there is no terminal
@@ -71,98 +69,6 @@ def quiet_imports() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-def load_model(
-    name: str | None, device: str, dtype: str = "auto", quantization: str = "none"
-) -> "StreamingCausalLM":
-    """Loads a model, with its front end if it listens, without the chatter of the libraries below.
-
-    Args:
-        name: bundled model, folder or hub id; None = the bundled default.
-        device: as torch names it.
-        dtype: of the weights, by name; auto leaves it to the device.
-        quantization: none or int8.
-
-    Returns:
-        The model.
-
-    Raises:
-        ValueError: there is no such model, device or precision, or the model cannot stream.
-    """
-    import torch
-
-    from proactivellm.model.causal_lm import StreamingCausalLM
-    from proactivellm.model.loading import DEFAULT_MODEL
-    from proactivellm.model.precision import parse_dtype
-    from proactivellm.speech.loading import listens, load_speech
-
-    weights = parse_dtype(dtype)
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"cannot use --device {device}: {reason}") from None
-    wanted = name or DEFAULT_MODEL
-    with _quiet_transformers():
-        if listens(wanted):
-            kwargs = {"dtype": weights, "quantization": quantization}
-            return load_speech(wanted, device=device, **kwargs)[0]
-        return StreamingCausalLM.from_pretrained(
-            wanted, device=device, dtype=weights, quantization=quantization
-        )
-
-
-def load_listener(
-    name: str | None,
-    device: str,
-    dtype: str = "auto",
-    quantization: str = "none",
-    *,
-    gate: bool = True,
-) -> "StreamingCausalLM":
-    """Loads a model that listens.
-
-    Args:
-        name: bundled model, folder or hub id; None = the bundled default.
-        device: as torch names it.
-        dtype: of the weights of the causal LM, by name; auto leaves it to the device.
-        quantization: none or int8, of the causal LM.
-        gate: whether silence is held back.
-
-    Returns:
-        The model.
-
-    Raises:
-        ValueError: as `load_model`, or it does not listen.
-    """
-    from proactivellm.speech.loading import DEFAULT_SPEECH_MODEL
-
-    model = load_model(name or DEFAULT_SPEECH_MODEL, device, dtype, quantization)
-    if model.front_end is None:
-        raise ValueError(
-            f"{name} does not listen to audio: give --model {DEFAULT_SPEECH_MODEL}, or a folder "
-            "with a front end for speech"
-        )
-    if not gate:
-        model.front_end.gate = None
-    return model
-
-
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """No progress bars and hints while a model is loaded; errors are raised, not logged."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def check_rate(rate_wpm: float | None, listens: bool = False) -> None:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from proactivellm.cli.commands import app
+from proactivellm.cli.models import load_model
 from proactivellm.cli.options import Device, Dtype, Model, OnePolicy
-from proactivellm.cli.shared import PolicyCommand, load_model, warn
+from proactivellm.cli.shared import PolicyCommand, warn
 
 if TYPE_CHECKING:
     from proactivellm.decisions.trace import Trace

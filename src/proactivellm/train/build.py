@@ -16,6 +16,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from proactivellm.audio.gate import GateSettings
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.model.law import check_law
 from proactivellm.model.loading import bundled_models, load, load_tokenizer
@@ -196,6 +197,7 @@ def make_front_end(recipe: Recipe, model: PreTrainedModel) -> SpeechFrontEnd:
         except (StrictDataclassError, ValueError, TypeError) as error:
             reason = " ".join(str(error).split())
             raise ValueError(f"[speech] does not fit: {reason}") from None
+    front_end.gate = speech.gate or front_end.gate or GateSettings()  # for streaming
     front_end.encoder.tower.set_attn_implementation(PACKED_ATTENTION)
     return front_end.train()
 

@@ -63,7 +63,8 @@ class Speech(Strict):
         encoder: configuration of an encoder from scratch (keyword arguments of WhisperConfig).
         features: of the extractor (keyword arguments of WhisperFeatureExtractor).
         units: how encoder outputs become source units.
-        gate: cuts silence off before and after speech, as it does while streaming.
+        gate: leaves out of recordings what it will hold back while streaming; without it they are
+            heard whole in training, and the usual gate is saved for streaming.
         augment: what is done to recordings.
         ctc_weight: weight of a CTC loss on the encoder, whose head is not kept.
     """

@@ -1,0 +1,68 @@
+"""What the command `stream` does, from its flags on; what arrives and what is shown is elsewhere."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from proactivellm.cli.display import choose_display
+from proactivellm.cli.listening import AudioOptions, check_inputs, live_recordings
+from proactivellm.cli.live import LiveLine, live_lines, live_lines_of_several
+from proactivellm.cli.models import load_listener, load_model
+from proactivellm.cli.options import make_window
+from proactivellm.cli.several import stream_inputs
+from proactivellm.cli.shared import check_rate
+from proactivellm.cli.stream import Settings, choose_policy, stream_lines, stream_recordings
+from proactivellm.model.causal_lm import StreamingCausalLM
+from proactivellm.policy.spec import PolicySpec
+from proactivellm.session.sampling import Sampling
+
+
+def run_stream(flags: Mapping[str, Any]) -> bool:
+    """Streams what the flags name. Mistakes are told before a model is loaded.
+
+    Args:
+        flags: of the command, by name.
+
+    Returns:
+        Whether it came to the end, and was not interrupted.
+
+    Raises:
+        ValueError: the flags do not fit each other or the inputs; something cannot be streamed.
+        OSError: a file cannot be opened.
+    """
+    audio = AudioOptions(**{field.name: flags[field.name] for field in fields(AudioOptions)})
+    names, log = flags["inputs"] or ["-"], flags["log"]
+    listens = check_inputs(names, audio)
+    check_rate(flags["rate"], listens)
+    window = make_window(flags["window"], flags["sinks"])
+    if flags["policy"] is not None:
+        PolicySpec.parse(flags["policy"])
+    temperature = flags["temperature"]
+    sampling = None if temperature is None else Sampling(temperature, flags["seed"])
+    opened = [] if listens else _open(names)
+    model = _load(flags, listens)
+    settings = Settings(
+        model=model,
+        policy=choose_policy(model, flags["policy"], listens),
+        rate_wpm=flags["rate"],
+        sampling=sampling,
+        window=window,
+    )
+    header = f"policy  {settings.policy.spec}"
+    if listens:
+        recordings = live_recordings(model, names, audio)
+        display = choose_display(header, speech=True, times=audio.times)
+        return stream_recordings(settings, recordings, display, log)
+    if len(names) > 1:
+        return stream_inputs(settings, dict(zip(names, opened, strict=True)), log)
+    return stream_lines(settings, opened[0], choose_display(header), log)
+
+
+def _open(names: Sequence[str]) -> list[Iterator[LiveLine]]:
+    """The lines of each input of text."""
+    return live_lines_of_several(names) if len(names) > 1 else [live_lines(names[0])]
+
+
+def _load(flags: Mapping[str, Any], listens: bool) -> StreamingCausalLM:
+    how = [flags[name] for name in ("model", "device", "dtype", "quantization")]
+    return load_listener(*how, gate=not flags["no_gate"]) if listens else load_model(*how)

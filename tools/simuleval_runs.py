@@ -1,0 +1,93 @@
+"""Running SimulEval and OmniSTEval in their environment, and reading what they write."""
+
+import csv
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import requires, version
+from pathlib import Path
+from typing import Any
+
+METRICS = ("BLEU", "AL", "LAAL", "AP", "DAL", "YAAL", "chrF")  # SimulEval has no YAAL and no chrF
+TIMEOUT_S = 3600.0  # of one command: SimulEval waits for ever for an agent that never finishes
+Scores = Mapping[str, float | None]
+
+
+def check_environment() -> None:
+    """Checks that SimulEval and OmniSTEval get what they pin, whatever .venv beside them holds.
+
+    Raises:
+        RuntimeError: they do not.
+    """
+    from packaging.requirements import Requirement
+
+    for line in [*(requires("simuleval") or ()), *(requires("omnisteval") or ())]:
+        wanted = Requirement(line)
+        if wanted.marker is None or wanted.marker.evaluate({"extra": ""}):
+            found = version(wanted.name)
+            if not wanted.specifier.contains(found):
+                raise RuntimeError(f"{wanted} is needed, {found} is found: make simuleval")
+
+
+def run_command(main: Callable[[], Any], arguments: Sequence[str], log: Path) -> None:
+    """Runs a command in a fork, as imports take longer than the rest.
+
+    Args:
+        main: of the command.
+        arguments: its name, then what it is given.
+        log: where its output goes.
+
+    Raises:
+        RuntimeError: it failed, or did not end.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    context = multiprocessing.get_context("fork")
+    child = context.Process(target=_become, args=(main, list(arguments), log))
+    child.start()
+    child.join(TIMEOUT_S)
+    if child.is_alive():
+        child.kill()
+        raise RuntimeError(f"{' '.join(arguments)}: not done after {TIMEOUT_S:g} s; see {log}")
+    if child.exitcode:
+        raise RuntimeError(f"{' '.join(arguments)}: failed\n{log.read_text(encoding='utf-8')}")
+
+
+def _become(main: Callable[[], Any], arguments: list[str], log: Path) -> None:
+    with log.open("wb") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.argv = arguments
+    sys.exit(main())
+
+
+def omnisteval_score(folder: Path, target: Path) -> Scores:
+    """OmniSTEval scores the log in a folder.
+
+    Args:
+        folder: with `instances.log`.
+        target: references, line by line.
+
+    Returns:
+        By metric; None where it is undefined.
+    """
+    from omnisteval.cli import main
+
+    out = folder / "omnisteval"
+    files = ["--hypothesis_file", str(folder / "instances.log"), "--output_folder", str(out)]
+    options = ["--ref_sentences_file", str(target), "--word_level"]
+    run_command(main, ["omnisteval", "shortform", *files, *options], folder / "omnisteval.txt")
+    values = {
+        row["metric"].removesuffix(" (CU)"): row["value"] for row in read_tsv(out / "scores.tsv")
+    }
+    return {m: None if values[m] == "nan" else float(values[m]) for m in METRICS}
+
+
+def read_tsv(path: Path) -> list[dict[str, str]]:
+    """The rows of a table.
+
+    Args:
+        path: tab-separated, with a heading.
+    """
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file, delimiter="\t"))
