@@ -28,6 +28,14 @@ def test_read_write_path(tmp_path: Path) -> None:
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_listen(capsys: pytest.CaptureFixture[str]) -> None:
+    main = runpy.run_path(str(ROOT / "examples/listen.py"))["main"]
+    text = main(str(ROOT / "src/proactivellm/assets/speech-sample/digits-0.flac"))
+    shown = [line[9:] for line in capsys.readouterr().out.splitlines()]
+    assert len(text.split()) > 2
+    assert "".join(shown) == text
+
+
 def test_readme_python_runs(capsys: pytest.CaptureFixture[str]) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)

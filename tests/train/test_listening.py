@@ -175,6 +175,21 @@ def test_masks_cover_what_they_may(spoken, encoder):
     assert 1 < len(widths) <= 5 and max(widths) <= 4
 
 
+def test_edges_are_cut_and_padded(tmp_path, encoder):
+    lengths = {}
+    for name, edge_s in (("tight", 0.0), ("wide", 1.0)):
+        samples = np.pad(tone(300.0, 0.6), int(16000 * edge_s))
+        soundfile.write(tmp_path / f"{name}.wav", samples, 16000)
+        item = Item("", "low", audio=(str(tmp_path / f"{name}.wav"),))
+        heard = recordings(edges_s=(0.2, 0.5))
+        lengths[name] = [
+            0.02 * len(heard.encode([item], encoder, np.random.default_rng(seed)).features)
+            for seed in range(5)
+        ]
+    assert lengths["tight"] == pytest.approx(lengths["wide"], abs=0.05)  # told apart no more
+    assert 1.0 <= min(lengths["tight"]) < max(lengths["tight"]) <= 1.62
+
+
 def test_in_silence_and_noise_there_is_nothing_to_write(spoken, encoder):
     (item, *_) = read_manifest(spoken / "train.jsonl")
     sample = recordings(nothing_share=1.0).encode([item], encoder, np.random.default_rng(0))

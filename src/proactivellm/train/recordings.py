@@ -53,6 +53,8 @@ class Augmentation(Strict):
 
     Attributes:
         speed: range of the speed perturbation (Ko et al. 2015), pitch included; (1, 1) = none.
+        edges_s: range of the silence before and after what is said, to which it is cut or padded;
+            without it, sets of recordings are told apart by their edges. None = as they are.
         gain_db: range of the level that is added.
         noise_share: share of the recordings that noise is added to.
         noise_db: range of the signal-to-noise ratio then.
@@ -67,6 +69,7 @@ class Augmentation(Strict):
     """
 
     speed: Range = (1.0, 1.0)
+    edges_s: Range | None = None
     gain_db: Range = (0.0, 0.0)
     noise_share: Probability = 0.0
     noise_db: Range = (5.0, 30.0)
@@ -169,6 +172,8 @@ def _perturb(samples_N: np.ndarray, wish: Augmentation, rng: np.random.Generator
     speed = rng.uniform(*wish.speed)
     if speed != 1.0:
         samples_N = soxr.resample(samples_N, RATE * speed, RATE, quality="LQ")
+    if wish.edges_s is not None:
+        samples_N = _with_edges(samples_N, rng.uniform(*wish.edges_s, size=2))
     if rng.random() < wish.narrow_share:
         narrow = soxr.resample(samples_N, RATE, RATE // 2, quality="LQ")
         samples_N = soxr.resample(narrow, RATE // 2, RATE, quality="LQ")
@@ -178,6 +183,20 @@ def _perturb(samples_N: np.ndarray, wish: Augmentation, rng: np.random.Generator
         samples_N = samples_N + level * _noise(len(samples_N), rng)
     samples_N = samples_N * np.float32(10 ** (rng.uniform(*wish.gain_db) / 20))
     return np.clip(samples_N, -1.0, 1.0).astype(np.float32)
+
+
+def _with_edges(samples_N: np.ndarray, edges_s: np.ndarray) -> np.ndarray:
+    """Cuts or pads the silence around the part that is louder than the peak less 30 dB."""
+    size = RATE // 50
+    frames = samples_N[: len(samples_N) // size * size].reshape(-1, size)
+    level = np.sqrt((frames**2).mean(1)) if len(frames) else np.zeros(1)
+    loud = np.flatnonzero(level > level.max() * 10 ** (-30 / 20))
+    if not len(loud):
+        return samples_N
+    before, after = (int(edge_s * RATE) for edge_s in edges_s)
+    start, end = loud[0] * size - before, (loud[-1] + 1) * size + after
+    padded = np.pad(samples_N[max(0, start) : end], (max(0, -start), 0))
+    return np.pad(padded, (0, max(0, end - len(samples_N))))
 
 
 def _nothing(count: int, rng: np.random.Generator) -> np.ndarray:
