@@ -233,7 +233,12 @@ def test_more_mistakes(monkeypatch: pytest.MonkeyPatch) -> None:
         resegment(LOG, SEGMENTS)
     monkeypatch.undo()
     monkeypatch.setitem(sys.modules, "mweralign", None)
-    with pytest.raises(
-        ValueError, match=r"needs mweralign.*pip install 'proactivellm\[longform\]'"
-    ):
-        score_longform(LOG, SEGMENTS)
+    with pytest.raises(ValueError, match=r"needs mweralign.*pip install 'proactivellm\[mwer\]'"):
+        mwer_borders(["a"], ["a"])
+
+
+def test_without_the_extra_of_stream_laal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proactivellm.metrics.longform.find_spec", lambda name: None)
+    scores = score_longform(LOG, SEGMENTS)
+    assert "StreamLAAL" not in scores and scores["LongYAAL"] is not None
+    assert "mweralign" not in scores["resegmenter"]
