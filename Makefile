@@ -42,7 +42,7 @@ SIMULEVAL_DATA ?= tests/data/multi30k-100
 SIMULEVAL_OUT ?= out/simuleval
 SIMULEVAL_FLAGS ?= --policy confidence:laal=3 --policy wait-k:3
 # A manifest, or a list of recordings and their texts line by line.
-SPEECH_LIST ?= src/proactivellm/assets/speech-sample/manifest.jsonl
+SPEECH_LIST ?= tests/data/speech-50/manifest.jsonl
 SPEECH_TARGET ?=
 SPEECH_OUT ?= out/simuleval-speech
 SPEECH_FLAGS ?= --policy wait-k:3

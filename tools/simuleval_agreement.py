@@ -12,17 +12,13 @@ their commands write, rounded to 3 (SimulEval) or 4 decimals (OmniSTEval).
 """
 
 import argparse
-import csv
-import multiprocessing
-import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from importlib.metadata import requires, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from proactivellm.model.causal_lm import StreamingCausalLM
@@ -32,6 +28,7 @@ TOLERANCE = 1e-3
 LATENCIES = ("AL", "LAAL", "AP", "DAL")
 METRICS = ("BLEU", *LATENCIES, "YAAL", "chrF")  # SimulEval has no YAAL and no chrF
 AGENT = "proactivellm.interop.simuleval_agent.StreamingAgent"
+Scores = Mapping[str, float | None]
 
 
 def largest_difference(columns: Sequence[Scores], metric: str) -> float:
@@ -97,6 +94,8 @@ def _simuleval_agent(source: Path, target: Path, options: Sequence[str], folder:
     """SimulEval runs the agent and scores it."""
     from simuleval.cli import main
 
+    from simuleval_runs import read_tsv, run_command
+
     files = ["--source", str(source), "--target", str(target), "--output", str(folder)]
     metrics = ["--quality-metrics", "BLEU", "--latency-metrics", *LATENCIES, "--no-progress-bar"]
     command = ["simuleval", "--agent-class", AGENT, *options, *files, *metrics]
@@ -108,6 +107,8 @@ def _simuleval_agent(source: Path, target: Path, options: Sequence[str], folder:
 def _simuleval_score(folder: Path) -> Scores:
     """SimulEval scores the log in a folder; of that, it only prints the result."""
     from simuleval.cli import main
+
+    from simuleval_runs import run_command
 
     metrics = ["--quality-metrics", "BLEU", "--latency-metrics", *LATENCIES]
     command = ["simuleval", "--score-only", "--output", str(folder), *metrics]
@@ -150,7 +151,9 @@ def check(options: argparse.Namespace) -> bool:
     Returns:
         Whether all agree.
     """
-    from proactivellm.cli.shared import load_model, quiet_imports
+    from proactivellm.cli.models import load_model
+    from proactivellm.cli.shared import quiet_imports
+    from simuleval_runs import check_environment
 
     check_environment()
     with quiet_imports(), warnings.catch_warnings(action="ignore"):  # once, for all the forks
@@ -180,12 +183,13 @@ def _verdicts(
     """Whether our log, the agent's scores and the agent's words agree under a policy."""
     from proactivellm.metrics.report import score, score_log
     from proactivellm.output.log import read_log
+    from simuleval_runs import omnisteval_score
 
     own = folder.parents[1] / "evaluate" / folder.name
     columns = {
         "ours": score_log(own / "instances.log"),
         "SimulEval": _simuleval_score(own),
-        "OmniSTEval": omnisteval_score(own, target),
+        "OmniSTEval": omnisteval_score(own, target, METRICS),
     }
     yield print_table(f"{spec}: our log", columns)
     ours = [_run_whole_words(model, spec, instance) for instance in read_log(own / "instances.log")]
@@ -193,7 +197,7 @@ def _verdicts(
         "ours": score(ours),
         "ours, its log": score_log(folder / "instances.log"),
         "SimulEval": scores,
-        "OmniSTEval": omnisteval_score(folder, target),
+        "OmniSTEval": omnisteval_score(folder, target, METRICS),
     }
     yield print_table(f"{spec}: our agent inside SimulEval", columns)
     differing, total = differing_words(ours, read_log(folder / "instances.log"))

@@ -4,14 +4,15 @@ import csv
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import requires, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-METRICS = ("BLEU", "AL", "LAAL", "AP", "DAL", "YAAL", "chrF")  # SimulEval has no YAAL and no chrF
+if TYPE_CHECKING:
+    from proactivellm.pipeline import Job
+
 TIMEOUT_S = 3600.0  # of one command: SimulEval waits for ever for an agent that never finishes
-Scores = Mapping[str, float | None]
 
 
 def check_environment() -> None:
@@ -61,12 +62,13 @@ def _become(main: Callable[[], Any], arguments: list[str], log: Path) -> None:
     sys.exit(main())
 
 
-def omnisteval_score(folder: Path, target: Path) -> Scores:
+def omnisteval_score(folder: Path, target: Path, metrics: Iterable[str]) -> dict[str, float | None]:
     """OmniSTEval scores the log in a folder.
 
     Args:
         folder: with `instances.log`.
         target: references, line by line.
+        metrics: which.
 
     Returns:
         By metric; None where it is undefined.
@@ -80,7 +82,7 @@ def omnisteval_score(folder: Path, target: Path) -> Scores:
     values = {
         row["metric"].removesuffix(" (CU)"): row["value"] for row in read_tsv(out / "scores.tsv")
     }
-    return {m: None if values[m] == "nan" else float(values[m]) for m in METRICS}
+    return {m: None if values[m] == "nan" else float(values[m]) for m in metrics}
 
 
 def read_tsv(path: Path) -> list[dict[str, str]]:
@@ -91,3 +93,28 @@ def read_tsv(path: Path) -> list[dict[str, str]]:
     """
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file, delimiter="\t"))
+
+
+def write_recordings(jobs: Sequence["Job"], folder: Path) -> list[str]:
+    """Writes recordings as SimulEval reads them: each a file of its own, samples as we read them.
+
+    Args:
+        jobs: with audio.
+        folder: for the files.
+
+    Returns:
+        Their paths.
+    """
+    import numpy as np
+    import soundfile
+
+    from proactivellm.pipeline import recorded_blocks
+
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for job in jobs:
+        rate, blocks = recorded_blocks(job.audio, 1.0)
+        path = folder.resolve() / f"{job.index}.wav"
+        soundfile.write(path, np.concatenate(list(blocks)), rate, subtype="FLOAT")
+        paths.append(str(path))
+    return paths

@@ -1,10 +1,9 @@
 """Do SimulEval and this library count the same latency of speech? Exit status 1 if not.
 
-Run by `make simuleval-speech` in SimulEval's environment: python tools/simuleval_speech.py
---source MANIFEST|LIST --out DIR --policy SPEC [--target FILE] [--limit N] [--model NAME]. SimulEval
-runs our agent on recordings, and `evaluate` runs on the same, with audio in chunks of the same
-length. AL, LAAL, DAL and YAAL of each recording must agree within 1 ms, and so must their means,
-also as OmniSTEval counts them; AP within 0.001.
+Run by `make simuleval-speech` in SimulEval's environment. SimulEval runs our agent on recordings,
+and `evaluate` runs on the same, with audio in chunks of the same length. AL, LAAL, DAL and YAAL of
+each recording must agree within 1 ms, and so must their means, also as OmniSTEval counts them; AP
+within 0.001.
 
 A word that is lengthened after SimulEval has got it stands in its log as two. Of such a recording,
 the pieces are joined before it is compared, and what SimulEval makes of it is told beside.
@@ -15,14 +14,13 @@ import math
 import multiprocessing
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from proactivellm.output.log import Instance
-    from proactivellm.pipeline import Job
 
 TOLERANCES = {"AL": 1.0, "LAAL": 1.0, "DAL": 1.0, "YAAL": 1.0, "AP": 1e-3}  # ms, but of AP
 THEIRS = ("AL", "LAAL", "AP", "DAL")  # of a recording, SimulEval has no YAAL
@@ -100,9 +98,13 @@ def join_pieces(ours: "Instance", theirs: "Instance") -> "Instance | None":
         delays.append(delay)
     if pieces:
         return None
-    elapsed = [0.0] * len(delays)
-    counted = {"delays": delays, "elapsed": elapsed, "prediction_length": len(words)}
-    return replace(theirs, prediction=ours.prediction, **counted)
+    return replace(
+        theirs,
+        prediction=ours.prediction,
+        prediction_length=len(words),
+        delays=delays,
+        elapsed=[0.0] * len(delays),
+    )
 
 
 def compare(ours: "Instance", theirs: "Instance", row: Mapping[str, str]) -> Verdict:
@@ -140,31 +142,6 @@ def lags(instance: "Instance") -> Scores:
     return {metric: scores[metric] for metric in TOLERANCES}
 
 
-def write_recordings(jobs: Sequence["Job"], folder: Path) -> list[str]:
-    """Writes recordings as SimulEval reads them: each a file of its own, samples as we read them.
-
-    Args:
-        jobs: with audio.
-        folder: for the files.
-
-    Returns:
-        Their paths.
-    """
-    import numpy as np
-    import soundfile
-
-    from proactivellm.pipeline import recorded_blocks
-
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for job in jobs:
-        rate, blocks = recorded_blocks(job.audio, 1.0)
-        path = folder.resolve() / f"{job.index}.wav"
-        soundfile.write(path, np.concatenate(list(blocks)), rate, subtype="FLOAT")
-        paths.append(str(path))
-    return paths
-
-
 def check(options: argparse.Namespace) -> bool:
     """Runs everything, and prints what was found.
 
@@ -177,8 +154,9 @@ def check(options: argparse.Namespace) -> bool:
     Raises:
         ValueError: if there are no recordings with texts, or the model's units are no whole ms.
     """
-    from proactivellm.cli.shared import load_listener, quiet_imports
-    from simuleval_agreement import check_environment, omnisteval_score
+    from proactivellm.cli.models import load_listener
+    from proactivellm.cli.shared import quiet_imports
+    from simuleval_runs import check_environment, omnisteval_score, write_recordings
 
     check_environment()
     with quiet_imports(), warnings.catch_warnings(action="ignore"):  # once, for all the forks
@@ -189,27 +167,25 @@ def check(options: argparse.Namespace) -> bool:
     if not all(job.audio and job.reference for job in jobs):
         raise ValueError(f"{options.source}: recordings with texts are needed")
     paths = write_recordings(jobs, options.out / "audio")
-    jobs = [
-        replace(job, audio=(path,), source="", reference=" ".join((job.reference or "").split()))
-        for job, path in zip(jobs, paths, strict=True)
-    ]
+    texts = [" ".join((job.reference or "").split()) for job in jobs]
     source, target = options.out / "source.txt", options.out / "target.txt"
-    source.write_text("".join(f"{path}\n" for path in paths), encoding="utf-8")
-    target.write_text("".join(f"{job.reference}\n" for job in jobs), encoding="utf-8")
+    for file, lines in ((source, paths), (target, texts)):
+        file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    jobs = read_jobs(None, str(source), str(target))
     agent, own = options.out / "agent", options.out / "evaluate"
     # First of all: a process that has computed should not be forked, as threads do not survive it.
     _run_agent(options, source, target, agent)
     model = load_listener(options.model, "cpu", gate=not options.no_gate)
     evaluate(model, jobs, [options.policy], own)
     (log,) = own.glob("*/instances.log")
-    return _report(log, agent, omnisteval_score(agent, target))
+    return _report(log, agent, omnisteval_score(agent, target, TOLERANCES))
 
 
 def _run_agent(options: argparse.Namespace, source: Path, target: Path, folder: Path) -> None:
     """SimulEval runs the agent, and scores it."""
     from simuleval.cli import main
 
-    from simuleval_agreement import run_command
+    from simuleval_runs import run_command
 
     model = ["--model", options.model, "--policy", options.policy]
     model += ["--no-gate"] * options.no_gate
@@ -235,14 +211,14 @@ def _report(log: Path, agent: Path, omnisteval: Scores) -> bool:
     """Prints how recordings and means compare; whether they agree."""
     from proactivellm.metrics.report import score
     from proactivellm.output.log import read_log
-    from simuleval_agreement import read_tsv
+    from simuleval_runs import read_tsv
 
     ours, theirs = read_log(log), read_log(agent / "instances.log")
     rows = read_tsv(agent / "metrics.tsv")
     verdicts = [compare(*each) for each in zip(ours, theirs, rows, strict=True)]
     for instance, verdict in zip(ours, verdicts, strict=True):
-        if not verdict.agrees or not agree(verdict.ours, verdict.theirs):
-            what = "differs" if not verdict.agrees else "is cut otherwise"
+        if not (verdict.agrees and agree(verdict.ours, verdict.theirs)):
+            what = "is cut otherwise" if verdict.agrees else "differs"
             print(f"recording {instance.index} {what}: {_shown(verdict)}")
     columns: dict[str, Scores] = {
         "evaluate": score(ours),
@@ -257,7 +233,9 @@ def _report(log: Path, agent: Path, omnisteval: Scores) -> bool:
     num_cut = sum(verdict.joined is not None for verdict in verdicts)
     same = sum(agree(verdict.ours, verdict.theirs) for verdict in verdicts)
     print(f"  {same} of {len(verdicts)} recordings agree within 1 ms as SimulEval counts them")
-    print(f"  {num_cut} have a word that was lengthened after SimulEval had got it")
+    print(
+        f"  {num_cut} have a word that was lengthened later: its pieces are joined to compare them"
+    )
     tools_agree = all(
         difference(columns["its log"][m], columns[tool][m]) <= most
         for m, most in TOLERANCES.items()
@@ -270,8 +248,8 @@ def _report(log: Path, agent: Path, omnisteval: Scores) -> bool:
 def _shown(verdict: Verdict) -> str:
     if not verdict.same_text:
         return "the texts are not the same"
-    pairs = (f"{m} {_number(verdict.ours[m])} / {_number(verdict.theirs[m])}" for m in TOLERANCES)
-    return ", ".join(pairs)
+    ours, theirs = verdict.ours, verdict.theirs
+    return ", ".join(f"{m} {_number(ours[m])} / {_number(theirs[m])}" for m in TOLERANCES)
 
 
 def _number(value: float | None) -> str:

@@ -57,6 +57,8 @@ def main() -> None:
     seen = [r for r in digits if r["speaker"] not in HELD_OUT_DIGITS and r["split"] == "train"]
     write(out / "digits-train.jsonl", strings(data / "fsdd", seen, 1500, rng))
     write(out / "digits-test.jsonl", strings(data / "fsdd", held, 100, rng))
+    known = [r for r in digits if r["speaker"] not in HELD_OUT_DIGITS and r["split"] == "test"]
+    write(out / "digits-valid.jsonl", strings(data / "fsdd", known, 100, random.Random(6)))
     orders = sorted(rows(data / "picovoice-barista/labels.tsv"), key=lambda row: row["id"])
     for name, chosen, each in (("train", orders[:-100], 1), ("test", orders[-100:], 2)):
         lines = (o for row in chosen for o in order(data / "picovoice-barista", row, each, rng))

@@ -174,6 +174,15 @@ def test_a_microphone_ends_with_ctrl_c(
     assert (logged.source, logged.source_length) == ("mic", 800.0)
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT raises, also where the tests were started to ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_ends_a_live_source_once() -> None:
     """Also while it is waited for; the next one interrupts."""
 
@@ -235,4 +244,4 @@ def test_mistakes(
 def test_a_policy_for_recordings(run: Run, listener: str, wav: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"
     assert run("stream", "--model", listener, "--input", wav, "--log", log).code == 0
-    assert read_log(log)[0].policy == "wait-k:3"  # there is no table
+    assert read_log(log)[0].policy == "wait-k:3,stride=2"  # there is no table

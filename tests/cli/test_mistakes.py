@@ -6,7 +6,7 @@ import pytest
 from tests.cli.commands import Run, write_lines
 from tests.models import tiny_model
 
-from proactivellm.cli import commands
+from proactivellm.cli import commands, running
 from proactivellm.output.log import read_log
 
 
@@ -115,7 +115,7 @@ def test_bugs_keep_their_traceback(
     def fail(*_: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(commands, "load_model", fail)
+    monkeypatch.setattr(running, "load_model", fail)
     with pytest.raises(RuntimeError, match="a bug"):
         commands.app(["stream", "--input", str(text)])
 

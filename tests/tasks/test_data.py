@@ -19,8 +19,14 @@ IMPOSSIBLE = {"id": "2", "question": "Why?", "answers": [], "is_impossible": Tru
     ("wish", "message"),
     [
         ({}, "give `tsv`, both `source` and `target`, `squad`, `manifest`, or `lookup`"),
-        ({"source": "a"}, "give `tsv`, both `source` and `target`, `squad`, `manifest`, or `lookup`"),
-        ({"target": "a"}, "give `tsv`, both `source` and `target`, `squad`, `manifest`, or `lookup`"),
+        (
+            {"source": "a"},
+            "give `tsv`, both `source` and `target`, `squad`, `manifest`, or `lookup`",
+        ),
+        (
+            {"target": "a"},
+            "give `tsv`, both `source` and `target`, `squad`, `manifest`, or `lookup`",
+        ),
         ({"tsv": "a", "source": "b", "target": "c"}, "either `tsv` or `source` and `target`, not"),
         ({"squad": "a", "lookup": "easy", "count": 1}, "either `squad` or `lookup`, not both"),
         ({"tsv": "a", "target": "c"}, "`target` does not belong to `tsv`: leave it out"),

@@ -239,10 +239,10 @@ def _lags(instance: Instance) -> str:
         lag = length_adaptive_average_lagging(instance.delays, length)
         shown = "-" if lag is None else f"{lag:.0f} ms"
         return f"{length / 1000:.2f} s   LAAL {shown}   {printable(instance.source)}"
-    lag = format_number(average_lagging(instance.delays, length))
+    average = format_number(average_lagging(instance.delays, length))
     completeness = format_number(read_coverage(instance.token_delays, length))
     delays = " ".join(map(str, instance.delays[:_MAX_DELAYS])) or "-"
-    return f"{' ' * LABEL_WIDTH}AL {lag}   RCO {completeness}   delays {delays}"
+    return f"{' ' * LABEL_WIDTH}AL {average}   RCO {completeness}   delays {delays}"
 
 
 def _write_what_fits() -> None:

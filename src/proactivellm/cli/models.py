@@ -41,8 +41,10 @@ def load_model(
     wanted = name or DEFAULT_MODEL
     with _quiet_transformers():
         if listens(wanted):
-            kwargs = {"dtype": weights, "quantization": quantization}
-            return load_speech(wanted, device=device, **kwargs)[0]
+            streaming, _ = load_speech(
+                wanted, device=device, dtype=weights, quantization=quantization
+            )
+            return streaming
         return StreamingCausalLM.from_pretrained(
             wanted, device=device, dtype=weights, quantization=quantization
         )

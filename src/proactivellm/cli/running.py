@@ -1,4 +1,4 @@
-"""What the command `stream` does, from its flags on; what arrives and what is shown is elsewhere."""
+"""What the command `stream` does, from its flags on."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
@@ -37,8 +37,9 @@ def run_stream(flags: Mapping[str, Any]) -> bool:
     window = make_window(flags["window"], flags["sinks"])
     if flags["policy"] is not None:
         PolicySpec.parse(flags["policy"])
-    temperature = flags["temperature"]
-    sampling = None if temperature is None else Sampling(temperature, flags["seed"])
+    sampling = None
+    if flags["temperature"] is not None:
+        sampling = Sampling(temperature=flags["temperature"], seed=flags["seed"])
     opened = [] if listens else _open(names)
     model = _load(flags, listens)
     settings = Settings(

@@ -23,7 +23,7 @@ from proactivellm.units.unit import Unit
 
 # The first that the model's table can resolve; lags in ms where the model listens.
 DEFAULT_POLICIES = ("entropy:laal=3", "wait-k:3")
-SPEECH_POLICIES = ("entropy:laal=1000", "wait-k:3")
+SPEECH_POLICIES = ("attention:laal=800", "wait-k:3,stride=2")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,11 +153,11 @@ def _stream(
                     settings.model, settings.policy, arrivals, settings.sampling, settings.window
                 )
                 instance = _shown(events, display, source.where)
-                found = {"index": len(done), "source": source.text, "task": source.task}
-                done.append(replace(instance, **found))
-                display.end(done[-1])
+                instance = replace(instance, index=len(done), source=source.text, task=source.task)
+                done.append(instance)
+                display.end(instance)
                 if file:
-                    write_instance(file, done[-1])
+                    write_instance(file, instance)
             completed = True
         except KeyboardInterrupt:
             pass

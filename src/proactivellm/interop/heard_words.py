@@ -22,9 +22,9 @@ class HeardWords:
     """A recording that is listened to block by block, and written greedily, as `evaluate` does.
 
     A word is whole when the next one begins, when its turn ends, or when the stream wants to hear
-    more before it begins another word. If the stream then changes its mind and lengthens the word,
-    the rest of it comes as a word of its own; `num_lengthened` counts these. (Where decisions fall
-    at every token, a stream does not know where words end: there, the next word is waited for.)
+    more before it writes on. If it then lengthens the word ("we", then "'re"), the rest comes as a
+    word of its own; `num_lengthened` counts these. (Where decisions fall at every token, a stream
+    does not know where words end: there, the next word is waited for.)
 
     Args:
         model: has a front end.
@@ -63,7 +63,7 @@ class HeardWords:
         for unit in units:
             words += self._read(unit)
         state = None if self._session is None else self._session.state
-        if state is not None and self._knows_words and state.wants_read and state.at_boundary:
+        if state is not None and self._knows_words and state.wants_read:
             words += self._flush()
         return words
 
