@@ -45,7 +45,7 @@ SIMULEVAL_FLAGS ?= --policy confidence:laal=3 --policy wait-k:3
 SPEECH_LIST ?= tests/data/speech-50/manifest.jsonl
 SPEECH_TARGET ?=
 SPEECH_OUT ?= out/simuleval-speech
-SPEECH_FLAGS ?= --policy wait-k:3
+SPEECH_FLAGS ?= --policy wait-k:3,stride=2
 
 .PHONY: install demo demo-speech test simuleval simuleval-speech lint check format
 .DEFAULT_GOAL := check
