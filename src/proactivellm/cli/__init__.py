@@ -3,6 +3,7 @@
 A user's mistake ends in one line `error: ...` and exit code 2; Ctrl-C in 130; a bug in a traceback.
 """
 
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -26,6 +27,9 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     Raises:
         SystemExit: always.
     """
+    # Threads of torch that wait for each other keep the cores busy by default: beside another busy
+    # process a stream is ten times slower then. Read when torch is loaded, which commands do.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:
