@@ -168,6 +168,14 @@ def test_a_question_is_read_before_the_recording(model, files):
     assert instance.token_delays[0] == 1000 * model.front_end.unit_s  # the fourth unit is audio
 
 
+def test_each_turn_is_asked_also_when_two_share_a_block(model, files):
+    model.front_end.gate = GATE
+    samples, _ = soundfile.read(files["two turns"], dtype="float32")
+    units = [unit for block in Heard(model, [samples], RATE, "was ist das") for unit in block]
+    asked = [i for i, unit in enumerate(units) if unit.text == "was"]
+    assert len(asked) == 2 and asked[0] == 0 and units[asked[1] - 1].final
+
+
 def test_files_are_joined(model, files):
     (instance,) = run(
         model, "wait-k:1", Job(index=0, source="", audio=(files["voice"],) * 2, task="asr")

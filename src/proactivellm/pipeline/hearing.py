@@ -93,8 +93,11 @@ class Heard:
             else:
                 units = self._push(resampler.push(block))
             self.spent_s = time.perf_counter() - started
-            yield asked + units if units and begins else units
-            begins = units[-1].final if units else begins
+            told: list[Unit] = []
+            for unit in units:  # a turn may end and the next one begin in one block
+                told += [*asked, unit] if begins else [unit]
+                begins = unit.final
+            yield told
 
     def _push(self, samples: np.ndarray) -> list[Unit]:
         return self._stamped(self._listener.push(samples))
