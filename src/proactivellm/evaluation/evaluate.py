@@ -109,7 +109,7 @@ def evaluate(
     if not isinstance(policies, Mapping):
         calibration = find_calibration(model)
         policies = {text: parse_policy(text, calibration) for text in policies}
-    facts, jobs = _facts(model, conditions), with_replays(jobs)
+    jobs, facts = (with_replays(jobs) if len(policies) > 1 else jobs), _facts(model, conditions)
     rows, failed = list[Scores](), list[str]()
     for text, policy in policies.items():
         folder = out / folder_name(text)
