@@ -2,9 +2,12 @@
 #   make install   .venv with the project and everything its tests need
 #   make demo      stream a few German sentences to English with the bundled model
 #   make demo-speech  stream recordings to text in real time, with the bundled model that listens
-#   make test      the tests
+#   make test      the tests, under the lowest and the newest transformers that are supported
+#   make newest    the second half of it: the built wheel in an empty environment, with the newest
+#                  libraries, streams a sentence, then passes the laws, sessions and a training
 #   make simuleval SimulEval runs our agent; its scores, those of OmniSTEval and ours, side by side
 #   make simuleval-speech  the same of recordings: each must agree within 1 ms
+#   make mutants   changes the code in a thousand small ways; which of them no test notices
 #   make lint      everything static: format, lint, types, import direction, size, docstrings
 #   make check     lint, then test: the gate that CI runs
 
@@ -27,6 +30,24 @@ DEMO_AUDIO ?= $(sort $(foreach kind,wav flac ogg opus mp3,\
 	$(wildcard src/proactivellm/assets/speech-sample/*.$(kind))))
 DEMO_SPEECH_FLAGS ?= --real-time --times
 PYTEST_FLAGS ?=
+# One thread of torch for each test process: more would only get in each other's way.
+PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+
+# Made again each week, so that "newest" stays true.
+NEWEST_VENV := .venv-newest
+NEWEST_STAMP := $(NEWEST_VENV)/.proactivellm-installed
+NEWEST_KEY := $(KEY) $(shell date +%G-%V)
+NEWEST_INSTALL := $(NEWEST_VENV)/bin/python -m pip install --quiet \
+	--disable-pip-version-check -c $(NEWEST_VENV)/torch.txt
+SENTENCE := Ich habe gestern einen alten Freund getroffen.
+MEANING := an old friend
+NEWEST_TESTS ?= tests/laws tests/session tests/model tests/train/test_run.py
+
+# mutmut brings a user interface and a parser that nothing else here needs.
+MUTANTS_VENV := .venv-mutants
+MUTANTS_STAMP := $(MUTANTS_VENV)/.proactivellm-installed
+MUTANTS_KEY := $(KEY) mutmut==3.8.1
 
 # SimulEval pins an old tqdm, hence an environment of its own. It holds what .venv lacks or has in
 # another version, and finds the rest in .venv: a second torch would take minutes and a gigabyte.
@@ -47,7 +68,8 @@ SPEECH_TARGET ?=
 SPEECH_OUT ?= out/simuleval-speech
 SPEECH_FLAGS ?= --policy wait-k:3,stride=2
 
-.PHONY: install demo demo-speech test simuleval simuleval-speech lint check format
+.PHONY: install demo demo-speech test lowest newest mutants simuleval simuleval-speech \
+	lint check format
 .DEFAULT_GOAL := check
 
 install: $(STAMP)
@@ -80,9 +102,40 @@ demo-speech: install
 	@test -n "$(DEMO_AUDIO)" || { echo "make: no recordings: name some with DEMO_AUDIO" >&2; exit 1; }
 	@$(BIN)/proactivellm stream $(addprefix --input ,$(DEMO_AUDIO)) $(DEMO_SPEECH_FLAGS)
 
-# Some of the tests let SimulEval run the agents.
-test: install $(SIMULEVAL_STAMP)
-	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+# In this order with `make -j` too: both use all cores.
+test:
+	@$(MAKE) lowest
+	@$(MAKE) newest
+
+# Under the constraints, which name the lowest transformers. Some of the tests let SimulEval run the
+# agents.
+lowest: install $(SIMULEVAL_STAMP)
+	$(PYTEST) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_FLAGS)
+
+# What a user gets who installs the package today: a wheel, an empty environment, the newest
+# libraries. Only torch is that of the constraints: a newer one may be a CUDA build of gigabytes.
+newest: $(NEWEST_STAMP)
+	$(PYTEST) $(NEWEST_VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile $(NEWEST_TESTS)
+
+# Hours rather than minutes, hence no part of `check`; stopped, it goes on where it was. Which code
+# is changed and which tests are asked, pyproject.toml says; docs/MUTANTS.md has the score.
+mutants: $(MUTANTS_STAMP)
+	$(PYTEST) $(MUTANTS_VENV)/bin/mutmut run --max-children $(JOBS)
+	$(MUTANTS_VENV)/bin/mutmut results
+
+ifneq ($(shell cat $(MUTANTS_STAMP) 2>/dev/null),$(MUTANTS_KEY))
+.PHONY: $(MUTANTS_STAMP)
+endif
+
+$(MUTANTS_STAMP): | install
+	@echo "making $(MUTANTS_VENV)"
+	@rm -rf $(MUTANTS_VENV)
+	@$(BIN)/python -m venv --without-pip $(MUTANTS_VENV)
+	@paths="import sysconfig; print(sysconfig.get_path('purelib'))"; \
+		$(BIN)/python -c "$$paths" > "$$($(MUTANTS_VENV)/bin/python -c "$$paths")/proactivellm-core.pth"
+	$(MUTANTS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+		-c constraints.txt $(lastword $(MUTANTS_KEY))
+	@echo "$(MUTANTS_KEY)" > $@
 
 simuleval: $(SIMULEVAL_STAMP)
 	@rm -rf $(SIMULEVAL_OUT)
@@ -108,6 +161,24 @@ $(SIMULEVAL_STAMP): | install
 	$(SIMULEVAL_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
 		--no-warn-conflicts -c constraints.txt $(SIMULEVAL_PINS)
 	@echo "$(SIMULEVAL_KEY)" > $@
+
+ifneq ($(shell cat $(NEWEST_STAMP) 2>/dev/null),$(NEWEST_KEY))
+.PHONY: $(NEWEST_STAMP)
+endif
+
+# The wheel alone comes first: what it needs to stream a sentence is among its requirements. It is
+# run outside of the checkout, whose `src` it must not see.
+$(NEWEST_STAMP): | install
+	@echo "making $(NEWEST_VENV)"
+	@rm -rf $(NEWEST_VENV) build dist
+	@$(BIN)/python -m venv $(NEWEST_VENV)
+	@grep '^torch==' constraints.txt > $(NEWEST_VENV)/torch.txt
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps -w dist .
+	$(NEWEST_INSTALL) dist/*.whl
+	@cd $(NEWEST_VENV) && echo "$(SENTENCE)" | bin/proactivellm stream --policy wait-k:3 > said.txt
+	@cat $(NEWEST_VENV)/said.txt; grep -q "$(MEANING)" $(NEWEST_VENV)/said.txt
+	$(NEWEST_INSTALL) "$$(echo dist/*.whl)[train,speech,test]"
+	@echo "$(NEWEST_KEY)" > $@
 
 # All of them run, also after one has failed.
 lint: install

@@ -71,9 +71,23 @@ class Recorder(StreamingCausalLM):
         return torch.stack([self.logits[lane, t] for t in range(num_target)])
 
 
-def load(folder: Path, prompt: Prompt = PROMPT, **settings: Any) -> Recorder:
+def load(
+    folder: Path,
+    prompt: Prompt = PROMPT,
+    *,
+    device: str = "cpu",
+    dtype: torch.dtype | None = torch.float32,
+    quantization: str = "none",
+    **settings: Any,
+) -> Recorder:
     """The model of a folder, with these settings; its targets end after MAX_TOKENS tokens."""
-    model = Recorder.from_pretrained(folder, settings=StreamSettings(prompt=prompt, **settings))
+    model = Recorder.from_pretrained(
+        folder,
+        settings=StreamSettings(prompt=prompt, **settings),
+        device=device,
+        dtype=dtype,
+        quantization=quantization,
+    )
     assert isinstance(model, Recorder) and model.model.generation_config is not None
     model.model.generation_config.max_new_tokens = MAX_TOKENS
     return model
@@ -132,6 +146,7 @@ def masked_logits(
 ) -> Tensor:
     """Logits [W, N, V] of one masked forward over all views, with the attention of training."""
     batch = collate([pack(sample, schedules, model.layout)])
+    batch = {name: column.to(model.device) for name, column in batch.items()}
     register()
     model.model.set_attn_implementation(PACKED_ATTENTION)
     try:
