@@ -34,6 +34,7 @@ ROUGH = 0.15  # in bf16: what loading a model allows (model/law.py)
 SPECS = ("wait-k:2", "entropy:threshold=4.7,max_lag=6", "attention:threshold=0.2")
 NUM_SOURCE, NUM_TARGET = 12, 12
 SENTENCES = 24  # of the bundled sample
+TEXT_POLICY = "entropy:threshold=1,min_lag=1,max_lag=5"
 
 Result = dict[str, Any]
 Check = Callable[[str, Path], Result]
@@ -160,7 +161,7 @@ def _sample() -> list[str]:
 
 def _texts(device: str, lines: list[str], num_streams: int) -> list[str]:
     model = StreamingCausalLM.from_pretrained("tatoeba-de-en", device=device, dtype=torch.float32)
-    engine = Engine(model, parse_policy("entropy:laal=3"), Limits(streams=num_streams))
+    engine = Engine(model, parse_policy(TEXT_POLICY), Limits(streams=num_streams))
     words, texts = TextSegmenter(model.tokenizer), []
     for start in range(0, len(lines), num_streams):
         chunk = lines[start : start + num_streams]
