@@ -64,7 +64,7 @@ def test_hidden_states_and_projection_are_the_logits_of_the_model(name: str) -> 
     with torch.inference_mode():
         expected = model(input_ids=ids).logits[0]
         embeddings = model.get_input_embeddings()(ids)
-        hidden = hidden_states(model, embeddings, position, additive(masks), use_cache=False)
+        hidden = hidden_states(model, embeddings, position, additive(masks))
         rows = torch.tensor([8, 2])
         actual = project(model, hidden[0, rows])
     scale = expected.abs().max()

@@ -13,7 +13,7 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from proactivellm.bench.baselines import BaselineRun, check_work, metered
-from proactivellm.model.backbone import layer_windows
+from proactivellm.model.backbone import CACHE_ARGUMENTS, cache_argument, layer_windows
 from proactivellm.model.prompt import PromptIds
 
 
@@ -96,6 +96,7 @@ class _Stream:
     def __init__(self, model: PreTrainedModel, phi: int) -> None:
         self.model = model
         self.phi = phi
+        self.cache_argument = cache_argument(type(model)) or CACHE_ARGUMENTS[0]
         self.past: Cache = DynamicCache()
         self.num_source = 0
         self.num_target = 0
@@ -128,9 +129,8 @@ class _Stream:
         """Append the entries of the tokens to a cache; logits [V] after the last of them."""
         ids_BQ = torch.tensor([list(tokens)], device=self.model.device)
         position_BQ = torch.arange(position, position + len(tokens), device=self.model.device)[None]
-        output = self.model(
-            input_ids=ids_BQ, position_ids=position_BQ, past_key_values=cache, use_cache=True
-        )
+        taken = {self.cache_argument: cache, "use_cache": True}
+        output = self.model(input_ids=ids_BQ, position_ids=position_BQ, **taken)
         return output.logits[0, -1].float()
 
 

@@ -3,12 +3,16 @@
 Legend: B = batch, S = tokens, D = model width, R = rows, V = vocabulary.
 """
 
+import functools
+import inspect
 from typing import Any
 
 import torch
-from torch import Tensor
-from transformers import PreTrainedModel
+from torch import Tensor, nn
+from transformers import Cache, PreTrainedModel
 
+# What a forward calls its cache: from transformers 5.24 on, and before (as remote code still does).
+CACHE_ARGUMENTS = ("cache", "past_key_values")
 KNOWN_LAYER_TYPES = {"full_attention": False, "sliding_attention": True}
 
 
@@ -82,11 +86,26 @@ def rope_tables(config: Any) -> list[dict[str, Any]]:
     return nested or ([rope] if rope else [])
 
 
+@functools.cache  # asked at every step, and reading a signature takes as long as planning a lane
+def cache_argument(module_class: type[nn.Module]) -> str | None:
+    """The name of the argument by which a forward takes a cache of keys and values.
+
+    Args:
+        module_class: class of a causal LM or of its decoder.
+
+    Returns:
+        One of CACHE_ARGUMENTS; None if the forward takes no cache.
+    """
+    accepted = inspect.signature(module_class.forward).parameters
+    return next((name for name in CACHE_ARGUMENTS if name in accepted), None)
+
+
 def hidden_states(
     model: PreTrainedModel,
     embeddings_BSD: Tensor,
     position_BS: Tensor,
     mask: Tensor | dict[str, Tensor],
+    cache: Cache | None = None,
     **kwargs: Any,
 ) -> Tensor:
     """Last hidden states of the decoder, without its output layer.
@@ -96,12 +115,17 @@ def hidden_states(
         embeddings_BSD: input embeddings.
         position_BS: position ids, int64.
         mask: bool, True = attend, [B, 1, S, K] or a dict of them per layer type.
-        **kwargs: passed to the decoder (cache, attention probe).
+        cache: new entries are written into it; None = the tokens see each other only.
+        **kwargs: passed to the decoder, and by it to the attention function.
 
     Returns:
         [B, S, D], after the final norm.
     """
-    output = model.get_decoder()(
+    decoder = model.get_decoder()
+    if cache is not None:
+        kwargs[cache_argument(type(decoder)) or CACHE_ARGUMENTS[0]] = cache
+    kwargs["use_cache"] = cache is not None
+    output = decoder(
         inputs_embeds=embeddings_BSD, position_ids=position_BS, attention_mask=mask, **kwargs
     )
     return output.last_hidden_state

@@ -255,13 +255,13 @@ class StreamingCausalLM:
             Last hidden states [1, T, D].
         """
         cache.begin(plan)
-        kwargs: dict[str, Any] = {"past_key_values": cache, "use_cache": True}
+        kwargs: dict[str, Any] = {}
         if plan.joint is None:
             kwargs["plan"] = plan
         if probe is not None:
             kwargs["probe"] = probe
         masks = plan.joint.mask if plan.joint is not None else self._unused_mask
-        return hidden_states(self.model, embeddings_1TD, position_1T, masks, **kwargs)
+        return hidden_states(self.model, embeddings_1TD, position_1T, masks, cache, **kwargs)
 
     def _embed(self, new: NewTokens) -> Tensor:
         """Input embeddings [1, T, D]: token ids and features alike."""

@@ -114,5 +114,5 @@ def _masked_logits(
     """Logits [B, S, V] of one forward."""
     model = streaming.model
     embeddings_BSD = model.get_input_embeddings()(ids_BS)
-    hidden = hidden_states(model, embeddings_BSD, position_BS, masks, use_cache=False)
+    hidden = hidden_states(model, embeddings_BSD, position_BS, masks)
     return project(model, hidden).float()

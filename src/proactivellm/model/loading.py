@@ -13,7 +13,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from proactivellm.model.backbone import layer_windows, rope_tables
+from proactivellm.model.backbone import cache_argument, layer_windows, rope_tables
 from proactivellm.model.precision import (
     NEEDS_TORCHAO,
     check_quantized,
@@ -133,12 +133,14 @@ def check_family(model: PreTrainedModel) -> None:
     for argument, why in {
         "position_ids": "it has no position ids (recurrent state or ALiBi), so that source and "
         "target cannot be placed independently",
-        "past_key_values": "it keeps no keys and values per token, so that a probe cannot be "
-        "taken back",
         "inputs_embeds": "it takes no input embeddings",
     }.items():
         if argument not in accepted:
             raise ValueError(f"{name}: {why}")
+    if cache_argument(type(decoder)) is None:
+        raise ValueError(
+            f"{name}: it keeps no keys and values per token, so that a probe cannot be taken back"
+        )
     if getattr(config, "alibi", False):
         raise ValueError(
             f"{name}: it has ALiBi, whose biases depend on the order of arrival, in place of "

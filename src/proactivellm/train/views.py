@@ -84,8 +84,8 @@ def packed_hidden(
     if embeddings_BSD is None:
         embeddings_BSD = model.get_input_embeddings()(batch["input_ids"])
     # Taken up by `packed_attention`, and by no other attention function.
-    kwargs = {"use_cache": False, "blocks": visible_blocks(mask)}
-    return hidden_states(model, embeddings_BSD, position_BS, masks, **kwargs)
+    blocks = visible_blocks(mask)
+    return hidden_states(model, embeddings_BSD, position_BS, masks, blocks=blocks)
 
 
 def view_rows(hidden_BSD: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
