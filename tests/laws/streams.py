@@ -151,7 +151,7 @@ def masked_logits(
     model.model.set_attn_implementation(PACKED_ATTENTION)
     try:
         with torch.inference_mode():
-            hidden_BSD = packed_hidden(model.model, batch, model.layout)
+            hidden_BSD = packed_hidden(model.model, batch, model.layout, model.windows)
             return project(model.model, view_rows(hidden_BSD, batch)[0])
     finally:
         model.model.set_attn_implementation(ATTENTION)

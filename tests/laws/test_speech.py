@@ -81,7 +81,9 @@ def masked_logits(
             embeddings_1SH = model.model.get_input_embeddings()(batch["input_ids"])
             assert (batch["input_ids"][0, start : start + sum(sizes)] == HEARD).all()
             embeddings_1SH[:, start : start + sum(sizes)] = heard_1EH
-            hidden_1SH = packed_hidden(model.model, batch, model.layout, embeddings_1SH)
+            hidden_1SH = packed_hidden(
+                model.model, batch, model.layout, model.windows, embeddings_1SH
+            )
             return project(model.model, view_rows(hidden_1SH, batch)[0])[0]
     finally:
         model.model.set_attn_implementation(ATTENTION)

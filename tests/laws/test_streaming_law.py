@@ -26,7 +26,7 @@ from proactivellm.policy.fixed import Fixed, Offline, WaitK
 from proactivellm.policy.spec import parse_policy
 from proactivellm.schedule import Schedule
 from proactivellm.session.session import Session
-from proactivellm.train import attention, views
+from proactivellm.train import attention
 from proactivellm.units.unit import Unit
 
 VOCAB_SIZE = len(build("byte_level"))
@@ -212,14 +212,11 @@ class TestTheLawCanFail:
         assert gap(streams.masked_logits(model, sample, [ahead])[0], logits) > self.FAILS
 
     @pytest.mark.parametrize("family", FAMILIES)
-    def test_without_the_windows(
-        self, folder_of: Folder, family: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_without_the_windows(self, folder_of: Folder, family: str) -> None:
         model = by_token(folder_of(family), phi=self.PHI)
         logits, (sample, g) = self.expected_and_sample(model)
         positions = pack(sample, [g], model.layout).position
         assert max(positions) > 2 * WINDOW, "the stream should be longer than the windows"
-        windows = views.layer_windows(model.model.config)
-        monkeypatch.setattr(views, "layer_windows", lambda config: dict.fromkeys(windows))
+        model.windows = dict.fromkeys(model.windows)
         unlimited = gap(streams.masked_logits(model, sample, [g])[0], logits)
         assert (unlimited > self.FAILS) == (family in SLIDING)

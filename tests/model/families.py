@@ -44,6 +44,27 @@ OBEYING: dict[str, dict[str, Any]] = {
         **{"topk_group": 1, "moe_intermediate_size": 16, "first_k_dense_replace": 1},
     },
     "falcon": {k: v for k, v in _SHAPE.items() if k != "intermediate_size"},  # own attention
+    "gptj": {**_GPT, "rotary_dim": 4},  # own attention that adds its mask (before 5.24)
+    "xglm": {**_COMMON, "d_model": 32, "num_layers": 2, "attention_heads": 4, "ffn_dim": 48},
+    "nemotron": {**_SHAPE, "num_key_value_heads": 2},  # hands no arguments to its attention
+    "afmoe": {  # its gate takes an attention output that lies in one piece
+        **_SHAPE,
+        **{"head_dim": 8, "num_key_value_heads": 2, "sliding_window": 6, "num_dense_layers": 1},
+        **{"moe_intermediate_size": 16, "num_experts": 2, "num_experts_per_tok": 1},
+        **{"layer_types": ["sliding_attention", "full_attention"]},
+    },
+    "llama4_text": {  # finds itself as its decoder
+        **_SHAPE,
+        **{"num_key_value_heads": 2, "num_local_experts": 2, "intermediate_size_mlp": 32},
+        **{"layer_types": ["full_attention"] * 2, "attn_temperature_tuning": False},
+    },
+    "granitemoehybrid": {  # a family of hybrids, of attention alone
+        **_SHAPE,
+        **{"num_key_value_heads": 2, "num_local_experts": 2, "num_experts_per_tok": 1},
+        **{"shared_intermediate_size": 32, "mamba_n_heads": 4, "mamba_d_head": 16},
+        **{"layer_types": ["attention"] * 2},
+    },
+    "llama": {**_SHAPE, "sliding_window": 4},  # left over: the class has no windows
 }
 
 # Families that cannot obey, with what the error has to say.
@@ -112,8 +133,22 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         },
         "dynamic rotary scaling",
     ),
-    "encoder": ("bert", _SHAPE, "more than a causal decoder and an output layer"),
-    "own masks": ("gptj", {**_GPT, "rotary_dim": 4}, "more than a causal decoder"),
+    "llama4-temperature": (
+        "llama4_text",
+        {**OBEYING["llama4_text"], "attn_temperature_tuning": True},
+        "counts tokens in their order of arrival.*set attn_temperature_tuning to false",
+    ),
+    "both directions": (
+        "gemma3_text",
+        {**_SHAPE, "head_dim": 8, "num_key_value_heads": 2, "use_bidirectional_attention": True},
+        "neither all earlier positions nor a window of them",
+    ),
+    "encoder": ("bert", _SHAPE, "neither all earlier positions nor a window of them"),
+    "own head": (
+        "bert",
+        {**_SHAPE, "is_decoder": True},
+        "more than a causal decoder and an output",
+    ),
 }
 
 LONGROPE = (

@@ -1,41 +1,27 @@
-"""What is asked of a transformers model: windows, position limits, hidden states, logits."""
+"""What is asked of a transformers model: layer types, position limits, hidden states, logits."""
 
 import pytest
 import torch
 from tests.model.families import LONGROPE, OBEYING, additive, random_model
-from tests.models import FAMILIES, SLIDING, WINDOW, tiny_config, tiny_model
+from tests.models import FAMILIES, tiny_config, tiny_model
 from transformers import AutoConfig
 
 from proactivellm.model.backbone import (
     hidden_states,
-    layer_windows,
+    layer_types,
     position_limit,
     project,
     rope_tables,
 )
 from proactivellm.model.masks import layer_masks
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_windows_are_those_of_the_configuration(family: str) -> None:
-    windows = layer_windows(tiny_config(family))
-    expected: dict[str, dict[str, int | None]] = {
-        "qwen2": {"full_attention": None},
-        "qwen3": {"full_attention": None},
-        "llama": {"all": None},
-        "mistral": {"all": WINDOW},
-        "phi3": {"all": WINDOW},
-        "gemma3_text": {"full_attention": None, "sliding_attention": WINDOW},
-    }
-    assert windows == expected[family]
-    assert (WINDOW in windows.values()) == (family in SLIDING)
+from proactivellm.model.watch import watch_attention
 
 
 def test_layers_without_keys_and_values_are_refused_by_name() -> None:
     config = tiny_config("qwen3")
     config.layer_types = ["full_attention", "linear_attention"]
     with pytest.raises(ValueError, match="'qwen3' has layers of type linear_attention: only"):
-        layer_windows(config)
+        layer_types(config)
 
 
 def test_position_limits() -> None:
@@ -56,15 +42,20 @@ def test_rotary_tables_are_listed_whether_one_or_many() -> None:
 def test_hidden_states_and_projection_are_the_logits_of_the_model(name: str) -> None:
     """With the soft cap of Gemma 2, the scales of Cohere and Granite."""
     model = random_model(name, OBEYING[name]) if name in OBEYING else tiny_model(name)
+    windows = watch_attention(model).windows
     model.set_attn_implementation("eager")
     ids = torch.randint(3, 100, (1, 9), generator=torch.Generator().manual_seed(1))
     position = torch.arange(9)[None]
     causal = (position[:, :, None] >= position[:, None, :])[:, None]
-    masks = layer_masks(causal, position, position, layer_windows(model.config))
+    masks = layer_masks(causal, position, position, windows)
     with torch.inference_mode():
         expected = model(input_ids=ids).logits[0]
+        takes_bools = (
+            model._supports_sdpa or model._supports_attention_backend
+        )  # where it does not, masks are made additive anyway
+        added = additive(masks) if takes_bools else masks
         embeddings = model.get_input_embeddings()(ids)
-        hidden = hidden_states(model, embeddings, position, additive(masks), use_cache=False)
+        hidden = hidden_states(model, embeddings, position, added)
         rows = torch.tensor([8, 2])
         actual = project(model, hidden[0, rows])
     scale = expected.abs().max()

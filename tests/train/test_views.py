@@ -13,6 +13,7 @@ from tests.train.samples import random_sample, random_schedules
 from proactivellm.model.layout import Group, Layout, grouped, interleaved
 from proactivellm.model.masks import PADDING
 from proactivellm.model.packing import IGNORE, Sample, pack
+from proactivellm.model.watch import watch_attention
 from proactivellm.schedule import Schedule
 from proactivellm.train.losses import Objective
 from proactivellm.train.views import StreamingObjective, collate, packed_hidden, view_rows
@@ -82,7 +83,7 @@ def test_offline_with_phi_after_the_source_is_the_stock_model(family):
     source = [token for unit in sample.source_units for token in unit]
     layout = grouped(phi=len(source))
     batch = collate([pack(sample, [[sample.num_units] * len(sample.target)], layout)])
-    rows, _ = view_rows(packed_hidden(model, batch, layout), batch)
+    rows, _ = view_rows(packed_hidden(model, batch, layout, watch_attention(model).windows), batch)
     stock = model(torch.tensor([[*source, *sample.target_head, *sample.target[:-1]]])).logits
     ours = model.get_output_embeddings()(rows[0])
     gap = (ours - stock[0, -len(sample.target) :]).abs().max() / stock.abs().max()
@@ -91,7 +92,7 @@ def test_offline_with_phi_after_the_source_is_the_stock_model(family):
 
 def hidden_of(model: torch.nn.Module, layout: Layout, batch: dict) -> torch.Tensor:
     with torch.no_grad():
-        return packed_hidden(model, batch, layout)
+        return packed_hidden(model, batch, layout, watch_attention(model).windows)
 
 
 def changed_rows(model: torch.nn.Module, layout: Layout, batch: dict, at: list[int]) -> list[int]:

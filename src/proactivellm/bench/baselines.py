@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, PreTrainedModel
 
+from proactivellm.model.backbone import decoder_of
 from proactivellm.model.prompt import PromptIds
 
 ATTENTION = "sdpa"
@@ -84,7 +85,7 @@ def metered(model: PreTrainedModel) -> Iterator[Meter]:
         meter.count(output.last_hidden_state.shape[:2].numel())
 
     before = model.config._attn_implementation
-    handle = model.get_decoder().register_forward_hook(hook)
+    handle = decoder_of(model).register_forward_hook(hook)
     try:
         model.set_attn_implementation(ATTENTION)
         with torch.inference_mode():

@@ -13,8 +13,9 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from proactivellm.bench.baselines import BaselineRun, check_work, metered
-from proactivellm.model.backbone import layer_windows
+from proactivellm.model.backbone import CACHE_ARGUMENTS, cache_argument
 from proactivellm.model.prompt import PromptIds
+from proactivellm.model.watch import watch_attention
 
 
 def separate_caches(
@@ -96,6 +97,7 @@ class _Stream:
     def __init__(self, model: PreTrainedModel, phi: int) -> None:
         self.model = model
         self.phi = phi
+        self.cache_argument = cache_argument(model) or CACHE_ARGUMENTS[0]
         self.past: Cache = DynamicCache()
         self.num_source = 0
         self.num_target = 0
@@ -128,9 +130,8 @@ class _Stream:
         """Append the entries of the tokens to a cache; logits [V] after the last of them."""
         ids_BQ = torch.tensor([list(tokens)], device=self.model.device)
         position_BQ = torch.arange(position, position + len(tokens), device=self.model.device)[None]
-        output = self.model(
-            input_ids=ids_BQ, position_ids=position_BQ, past_key_values=cache, use_cache=True
-        )
+        taken = {self.cache_argument: cache, "use_cache": True}
+        output = self.model(input_ids=ids_BQ, position_ids=position_BQ, **taken)
         return output.logits[0, -1].float()
 
 
@@ -202,7 +203,7 @@ def _check_windows(
     model: PreTrainedModel, source: Sequence[Sequence[int]], prompt: PromptIds, num_tokens: int
 ) -> None:
     """Refuse a window that would be measured in entries of the merged cache, not in positions."""
-    windows = [window for window in layer_windows(model.config).values() if window is not None]
+    windows = [window for window in watch_attention(model).windows.values() if window is not None]
     ids = (prompt.source_head, *source, prompt.source_tail, prompt.target_head)
     entries = sum(map(len, ids)) + num_tokens
     if windows and entries > min(windows):

@@ -42,7 +42,7 @@ def streaming_attention(
             and what else the model passes.
 
     Returns:
-        [1, T, H, D] or [B, Q, H, D], and None.
+        [1, T, H, D] or [B, Q, H, D], contiguous (some families view it as [.., H * D]), and None.
     """
     plan: StepPlan | None = kwargs.pop("plan", None)
     probe: AttentionProbe | None = kwargs.pop("probe", None)
@@ -53,11 +53,11 @@ def streaming_attention(
     }
     if plan is not None and plan.joint is None:
         kind = plan.layer_types[module.layer_idx]  # type: ignore[index]
-        return _by_parts(query, key, value, plan, kind, probe, scores), None
+        return _by_parts(query, key, value, plan, kind, probe, scores).contiguous(), None
     if probe is not None:
         probe.capture_joint(query, key, attention_mask, **scores)
     if scores["cap"] is not None or scores["sinks"] is not None:
-        return _attend(query, key, value, attention_mask, scores), None
+        return _attend(query, key, value, attention_mask, scores).contiguous(), None
     return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
 
 

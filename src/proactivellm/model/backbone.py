@@ -3,50 +3,41 @@
 Legend: B = batch, S = tokens, D = model width, R = rows, V = vocabulary.
 """
 
+import functools
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
-from transformers import PreTrainedModel
+from torch import Tensor, nn
+from transformers import Cache, PreTrainedModel
 
-KNOWN_LAYER_TYPES = {"full_attention": False, "sliding_attention": True}
+# What a forward calls its cache: from transformers 5.24 on, and before (as remote code still does).
+CACHE_ARGUMENTS = ("cache", "past_key_values")
+KNOWN_LAYER_TYPES = {"full_attention", "sliding_attention"}
 
 
-def layer_windows(config: Any) -> dict[str, int | None]:
-    """Attention window per layer type, in the form `masks.layer_masks` takes.
+def layer_types(config: Any) -> tuple[str, ...]:
+    """What a configuration calls each layer; "all" where it makes no difference between them.
 
     Args:
         config: a transformers model configuration.
-
-    Returns:
-        `{"all": window}` for models that take one mask, else one entry per layer type.
 
     Raises:
         ValueError: if a layer is of a kind that keeps no per-token keys and values.
     """
     config = config.get_text_config()
-    window = getattr(config, "sliding_window", None)
-    layer_types = getattr(config, "layer_types", None)
-    if not layer_types:
-        return {"all": window}
-    unknown = ", ".join(sorted(set(layer_types) - set(KNOWN_LAYER_TYPES)))
+    named = getattr(config, "layer_types", None)
+    if not named:
+        return ("all",) * config.num_hidden_layers
+    unknown = ", ".join(sorted(set(named) - KNOWN_LAYER_TYPES))
     if unknown:
         raise ValueError(
             f"model type {config.model_type!r} has layers of type {unknown}: only layers that keep "
             "keys and values per token can stream (a recurrent state cannot take back a probe, and "
             "depends on the order of arrival)"
         )
-    return {kind: window if KNOWN_LAYER_TYPES[kind] else None for kind in set(layer_types)}
-
-
-def layer_types(config: Any) -> tuple[str, ...]:
-    """The key of `layer_windows` that belongs to each layer.
-
-    Args:
-        config: a transformers model configuration.
-    """
-    config = config.get_text_config()
-    return tuple(getattr(config, "layer_types", None) or ["all"] * config.num_hidden_layers)
+    return tuple(named)
 
 
 def position_limit(config: Any) -> int | None:
@@ -82,11 +73,41 @@ def rope_tables(config: Any) -> list[dict[str, Any]]:
     return nested or ([rope] if rope else [])
 
 
+def cache_argument(module: nn.Module) -> str | None:
+    """The name of the argument by which a forward takes a cache of keys and values.
+
+    Args:
+        module: a causal LM or its decoder.
+
+    Returns:
+        One of CACHE_ARGUMENTS; None if the forward takes no cache.
+    """
+    return _cache_argument(type(module).forward)
+
+
+@functools.cache  # asked at every step, and reading a signature takes as long as planning a lane
+def _cache_argument(forward: Callable[..., Any]) -> str | None:
+    accepted = inspect.signature(forward).parameters
+    return next((name for name in CACHE_ARGUMENTS if name in accepted), None)
+
+
+def decoder_of(model: PreTrainedModel) -> Any:
+    """The decoder of a causal LM: what it is without its output layer.
+
+    Args:
+        model: a causal LM.
+    """
+    decoder = model.get_decoder()
+    # Llama 4 names a part of the larger model that it comes from, and so finds itself.
+    return model.model if decoder is model else decoder
+
+
 def hidden_states(
     model: PreTrainedModel,
     embeddings_BSD: Tensor,
     position_BS: Tensor,
     mask: Tensor | dict[str, Tensor],
+    cache: Cache | None = None,
     **kwargs: Any,
 ) -> Tensor:
     """Last hidden states of the decoder, without its output layer.
@@ -95,16 +116,32 @@ def hidden_states(
         model: a causal LM.
         embeddings_BSD: input embeddings.
         position_BS: position ids, int64.
-        mask: bool, True = attend, [B, 1, S, K] or a dict of them per layer type.
-        **kwargs: passed to the decoder (cache, attention probe).
+        mask: bool, True = attend, [B, 1, S, K] or a dict of them per layer type; attention that a
+            family does by itself is given what it takes.
+        cache: new entries are written into it; None = the tokens see each other only.
+        **kwargs: passed to the decoder, and by it to the attention function.
 
     Returns:
         [B, S, D], after the final norm.
     """
-    output = model.get_decoder()(
+    decoder = decoder_of(model)
+    if not (model._supports_sdpa or model._supports_attention_backend):
+        mask = _additive(mask, embeddings_BSD.dtype)
+    if cache is not None:
+        kwargs[cache_argument(decoder) or CACHE_ARGUMENTS[0]] = cache
+    kwargs["use_cache"] = cache is not None
+    output = decoder(
         inputs_embeds=embeddings_BSD, position_ids=position_BS, attention_mask=mask, **kwargs
     )
     return output.last_hidden_state
+
+
+def _additive(mask: Tensor | dict[str, Tensor], dtype: torch.dtype) -> Tensor | dict[str, Tensor]:
+    """The masks of families whose attention is older than fused kernels: added to the scores."""
+    if isinstance(mask, dict):
+        return {kind: _additive(kind_mask, dtype) for kind, kind_mask in mask.items()}  # type: ignore[misc]
+    lowest = torch.finfo(dtype).min
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, lowest)
 
 
 def project(model: PreTrainedModel, hidden_RD: Tensor) -> Tensor:

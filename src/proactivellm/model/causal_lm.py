@@ -19,8 +19,6 @@ from proactivellm.model import loading
 from proactivellm.model.attention import ATTENTION, register
 from proactivellm.model.backbone import (
     hidden_states,
-    layer_types,
-    layer_windows,
     position_limit,
     project,
 )
@@ -32,6 +30,7 @@ from proactivellm.model.plan import StepPlan, make_plan
 from proactivellm.model.probe import AttentionProbe
 from proactivellm.model.prompt import StreamSettings, encode_prompt
 from proactivellm.model.static import Mode, StaticSteps
+from proactivellm.model.watch import watch_attention
 from proactivellm.output import detokenize
 
 
@@ -55,16 +54,16 @@ class StreamingCausalLM:
     ) -> None:
         loading.check_family(model)
         register()
-        model.set_attn_implementation(ATTENTION)
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.settings = settings or StreamSettings()
         self.layout = self.settings.make_layout()
         self.prompt = encode_prompt(tokenizer, self.settings.prompt)
-        self.windows = layer_windows(model.config)
-        self.layer_types = layer_types(model.config)
-        # Families of the older kind do their attention by themselves: one mask for all lanes.
-        self.joint = not getattr(model, "_supports_attention_backend", False)
+        attention = watch_attention(model)
+        self.windows, self.layer_types = attention.windows, attention.layer_types
+        # Where a plan does not get to the attention, there is one mask for all lanes.
+        self.joint = not attention.hands_down
+        model.set_attn_implementation(ATTENTION)
         mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=model.device)
         self._unused_mask = mask if "all" in self.windows else dict.fromkeys(self.windows, mask)
         self.limit = position_limit(model.config)
@@ -255,13 +254,13 @@ class StreamingCausalLM:
             Last hidden states [1, T, D].
         """
         cache.begin(plan)
-        kwargs: dict[str, Any] = {"past_key_values": cache, "use_cache": True}
+        kwargs: dict[str, Any] = {}
         if plan.joint is None:
             kwargs["plan"] = plan
         if probe is not None:
             kwargs["probe"] = probe
         masks = plan.joint.mask if plan.joint is not None else self._unused_mask
-        return hidden_states(self.model, embeddings_1TD, position_1T, masks, **kwargs)
+        return hidden_states(self.model, embeddings_1TD, position_1T, masks, cache, **kwargs)
 
     def _embed(self, new: NewTokens) -> Tensor:
         """Input embeddings [1, T, D]: token ids and features alike."""

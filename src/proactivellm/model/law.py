@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.15, torch.float16: 0.05}
 NUM_SOURCE = 8  # tokens of the source tried
+# Tokens of the longest plain text tried. It reaches beyond windows shorter than that. A text for a
+# window of thousands would take minutes on a CPU; how far the masks of such a model reach is known
+# without one (`watch.watch_attention` asks the rule they are made of), and only an attention that
+# cuts off thousands of positions by itself, without a mask, would pass.
+LONGEST_TEXT = 256
 
 
 @torch.inference_mode()
@@ -23,8 +28,9 @@ def check_law(streaming: "StreamingCausalLM") -> None:
     """Refuse a model that does not obey the streaming law.
 
     First, the model as it is and the parts of it that are used here must agree on a plain text:
-    what a family does besides (a head of its own, attention of another kind) would be lost. Then,
-    a short stream must have the logits of one masked forward.
+    what a family does besides (a head of its own, attention of another kind) would be lost. The
+    text is longer than any window that the model has or its configuration names, up to
+    LONGEST_TEXT. Then, a short stream must have the logits of one masked forward.
 
     Args:
         streaming: the model to try.
@@ -35,10 +41,14 @@ def check_law(streaming: "StreamingCausalLM") -> None:
     model = streaming.model
     name = f"model type {model.config.model_type!r} cannot stream"
     vocabulary = model.get_input_embeddings().num_embeddings
-    ids = [(7919 * (i + 1)) % vocabulary for i in range(NUM_SOURCE + 2)]
+    ids = [(7919 * (i + 1)) % vocabulary for i in range(_text_length(streaming))]
     tolerance = TOLERANCE.get(model.dtype, 0.15)
     for logits, failure in (
-        (_plain_logits, "it is more than a causal decoder and an output layer, which changes"),
+        (
+            _plain_logits,
+            "it is more than a causal decoder and an output layer, or has other windows than "
+            f"{_shown(streaming.windows)}, which changes",
+        ),
         (_streamed_logits, "it does not follow its positions, masks or cache, which changes"),
     ):
         try:
@@ -54,7 +64,10 @@ def check_law(streaming: "StreamingCausalLM") -> None:
 
 
 def _plain_logits(streaming: "StreamingCausalLM", ids: list[int]) -> tuple[Tensor, Tensor]:
-    """Of a causal text: by the whole model with its own attention, and by the parts used here."""
+    """Of a causal text: by the whole model with its own attention, and by the parts used here.
+
+    Of its last tokens, which see the most: a large vocabulary makes large logits.
+    """
     model = streaming.model
     ids_BS = torch.tensor([ids], device=model.device)
     model.set_attn_implementation("eager")
@@ -65,7 +78,8 @@ def _plain_logits(streaming: "StreamingCausalLM", ids: list[int]) -> tuple[Tenso
     position_BS = torch.arange(len(ids), device=model.device)[None]
     causal = position_BS[:, None, :, None] >= position_BS[:, None, None, :]
     masks = layer_masks(causal, position_BS, position_BS, streaming.windows)
-    return expected, _masked_logits(streaming, ids_BS, position_BS, masks)
+    last = NUM_SOURCE + 2
+    return expected[:, -last:].float(), _masked_logits(streaming, ids_BS, position_BS, masks, last)
 
 
 def _streamed_logits(streaming: "StreamingCausalLM", ids: list[int]) -> tuple[Tensor, Tensor]:
@@ -74,7 +88,7 @@ def _streamed_logits(streaming: "StreamingCausalLM", ids: list[int]) -> tuple[Te
     A probe is taken back after each source token, and what is written stands between the halves
     of the source in the cache.
     """
-    source, (first, second) = ids[:NUM_SOURCE], ids[NUM_SOURCE:]
+    source, (first, second) = ids[:NUM_SOURCE], ids[NUM_SOURCE : NUM_SOURCE + 2]
     g = [NUM_SOURCE // 2, NUM_SOURCE]
     head = streaming.prompt.target_head
     units = [[], *([token] for token in source)]
@@ -83,7 +97,7 @@ def _streamed_logits(streaming: "StreamingCausalLM", ids: list[int]) -> tuple[Te
     batch = {key: torch.tensor([row], device=streaming.device) for key, row in packed.items()}
     mask = visibility(streaming.layout, batch, batch)
     masks = layer_masks(mask, batch["position"], batch["position"], streaming.windows)
-    expected = _masked_logits(streaming, batch["input_ids"], batch["position"], masks)
+    expected = _masked_logits(streaming, batch["input_ids"], batch["position"], masks, last=2)
 
     cache, sequence, settled, actual = streaming.new_cache(), [*head], 0, []
     for read, token in enumerate(source, start=1):
@@ -102,7 +116,26 @@ def _streamed_logits(streaming: "StreamingCausalLM", ids: list[int]) -> tuple[Te
             settled = len(sequence)
             sequence.append(first)
         cache.lengths[0] = read + settled
-    return expected[0, -2:], torch.cat(actual)
+    return expected[0], torch.cat(actual)
+
+
+def _text_length(streaming: "StreamingCausalLM") -> int:
+    """Tokens of a text that tells windows apart, those in use and those that are only named."""
+    config = streaming.model.config.get_text_config()
+    named = [
+        value
+        for setting, value in config.to_dict().items()
+        if ("window" in setting or "chunk" in setting) and type(value) is int
+    ]
+    windows = [*named, *(window for window in streaming.windows.values() if window)]
+    shortest = NUM_SOURCE + 2
+    lengths = [window + shortest for window in windows if window + shortest <= LONGEST_TEXT]
+    return min(max(lengths, default=shortest), streaming.limit or LONGEST_TEXT)
+
+
+def _shown(windows: dict[str, int | None]) -> str:
+    each = (f"{kind}: {'none' if size is None else size}" for kind, size in windows.items())
+    return f"those found ({', '.join(each)})"
 
 
 def _masked_logits(
@@ -110,9 +143,10 @@ def _masked_logits(
     ids_BS: Tensor,
     position_BS: Tensor,
     masks: Tensor | dict[str, Tensor],
+    last: int,
 ) -> Tensor:
-    """Logits [B, S, V] of one forward."""
+    """Logits of the last tokens of one forward, [B, last, V]."""
     model = streaming.model
     embeddings_BSD = model.get_input_embeddings()(ids_BS)
-    hidden = hidden_states(model, embeddings_BSD, position_BS, masks, use_cache=False)
-    return project(model, hidden).float()
+    hidden = hidden_states(model, embeddings_BSD, position_BS, masks)
+    return project(model, hidden[:, -last:]).float()

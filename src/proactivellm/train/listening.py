@@ -128,7 +128,7 @@ class ListeningObjective(StreamingObjective):
             embeddings_BSH = embeddings_BSH.masked_scatter(
                 audio_BS[..., None], heard.to(embeddings_BSH.dtype)
             )
-        hidden_BSH = packed_hidden(self.model, batch, self.layout, embeddings_BSH)
+        hidden_BSH = packed_hidden(self.model, batch, self.layout, self.windows, embeddings_BSH)
         return hidden_BSH, outputs_APD
 
     def _hear_only(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:

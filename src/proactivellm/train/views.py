@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from proactivellm.model.backbone import hidden_states, layer_windows, project
+from proactivellm.model.backbone import hidden_states, project
 from proactivellm.model.layout import Layout
 from proactivellm.model.masks import PADDING, layer_masks, visibility
 from proactivellm.model.packing import IGNORE, Packed
+from proactivellm.model.watch import watch_attention
 from proactivellm.train.attention import visible_blocks
 from proactivellm.train.losses import Objective, combine, view_losses
 
@@ -65,6 +66,7 @@ def packed_hidden(
     model: PreTrainedModel,
     batch: dict[str, Tensor],
     layout: Layout,
+    windows: dict[str, int | None],
     embeddings_BSD: Tensor | None = None,
 ) -> Tensor:
     """One forward over packed sequences under the layout's block mask.
@@ -73,6 +75,7 @@ def packed_hidden(
         model: a causal LM.
         batch: from `collate`.
         layout: decides who sees whom.
+        windows: attention window per layer type, of `watch.watch_attention`.
         embeddings_BSD: input embeddings, where they are not those of the ids.
 
     Returns:
@@ -80,12 +83,12 @@ def packed_hidden(
     """
     position_BS = batch["position"]
     mask = visibility(layout, batch, batch)
-    masks = layer_masks(mask, position_BS, position_BS, layer_windows(model.config))
+    masks = layer_masks(mask, position_BS, position_BS, windows)
     if embeddings_BSD is None:
         embeddings_BSD = model.get_input_embeddings()(batch["input_ids"])
     # Taken up by `packed_attention`, and by no other attention function.
-    kwargs = {"use_cache": False, "blocks": visible_blocks(mask)}
-    return hidden_states(model, embeddings_BSD, position_BS, masks, **kwargs)
+    blocks = visible_blocks(mask)
+    return hidden_states(model, embeddings_BSD, position_BS, masks, blocks=blocks)
 
 
 def view_rows(hidden_BSD: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -117,6 +120,7 @@ class StreamingObjective(nn.Module):
     def __init__(self, model: PreTrainedModel, layout: Layout, objective: Objective) -> None:
         super().__init__()
         self.model = model
+        self.windows = watch_attention(model).windows
         self.layout = layout
         self.objective = objective
 
@@ -134,7 +138,7 @@ class StreamingObjective(nn.Module):
         Returns:
             [B, S, D].
         """
-        return packed_hidden(self.model, batch, self.layout)
+        return packed_hidden(self.model, batch, self.layout, self.windows)
 
     def losses(self, batch: dict[str, Tensor], hidden_BSD: Tensor | None = None) -> Tensor:
         """L_batch, L_MSLM and KL of a batch.
