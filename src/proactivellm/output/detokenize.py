@@ -116,12 +116,6 @@ class Detokenizer:
         twin._window, twin._deltas = list(self._window), list(self._deltas)
         return twin
 
-    def without_rest(self) -> Detokenizer:
-        """Returns a copy that holds nothing back: for a target whose end cannot be decoded."""
-        twin = self.clone()
-        twin._window, twin._num_shown = [], 0
-        return twin
-
     def state_dict(self) -> dict[str, Any]:
         """Returns the state as plain JSON types."""
         return {

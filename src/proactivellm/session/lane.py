@@ -118,7 +118,7 @@ def end_empty(state: SessionState, lane: int) -> Write:
     """
     state.pending.clear()
     state.finished = state.source_finished = True
-    return _last_write(state, lane)
+    return _last_write(state, lane, state.detokenizer.finish())
 
 
 def cut(state: SessionState, lane: int) -> Write:
@@ -132,7 +132,7 @@ def cut(state: SessionState, lane: int) -> Write:
         The event.
     """
     state.truncated = state.finished = True
-    return _last_write(state, lane)
+    return _last_write(state, lane, state.detokenizer.finish())
 
 
 def cancel(state: SessionState, lane: int) -> Write:
@@ -146,15 +146,15 @@ def cancel(state: SessionState, lane: int) -> Write:
         The event.
     """
     state.finished = state.cancelled = state.closed = True
-    return _last_write(state, lane)
+    return _last_write(state, lane, state.detokenizer.finish())
 
 
-def _last_write(state: SessionState, lane: int) -> Write:
-    """The end of a target that no token closes, with the text that was held back."""
+def _last_write(state: SessionState, lane: int, text: str) -> Write:
+    """The end of a target that no token closes."""
     return Write(
         lane=lane,
         token_id=None,
-        text=state.detokenizer.finish(),
+        text=text,
         units_read=state.units_read,
         final=True,
         source_finished=state.source_finished,
@@ -262,7 +262,6 @@ def fail(state: SessionState, lane: int, reason: str) -> Write:
     """
     state.error, state.finished = reason, True
     try:
-        return _last_write(state, lane)
+        return _last_write(state, lane, state.detokenizer.finish())
     except Exception:  # the detokenizer may be what failed
-        state.detokenizer = state.detokenizer.without_rest()
-        return _last_write(state, lane)
+        return _last_write(state, lane, "")
