@@ -272,7 +272,7 @@ class Theatre:
         moved = place.step()
         engine = place.engine
         self.seen["parked"] += len(engine.residence.parked)
-        self.seen["left out of a step"] += len(engine._active) > place.model.num_inputs
+        self.seen["left out of a step"] += len(engine.admission.active) > place.model.num_inputs
         held = [page for pages in engine.cache.pages for page in pages]
         assert (
             len(set(held)) == len(held) == engine.cache.pool.num_pages - engine.cache.pool.num_free

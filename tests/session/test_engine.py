@@ -166,7 +166,10 @@ class TestQueues:
         lane, units = engine.open(), source(model, 3)
         with pytest.raises(ValueError, match="the source is closed"):
             engine.push(lane, [*units, units[0]])
-        assert list(engine.state(lane).pending) == units
+        assert not engine.state(lane).pending, "all units of a call or none"
+        engine.push(lane, units)
+        with pytest.raises(ValueError, match="the source is closed"):
+            engine.push(lane, units[:1])
         drain(engine)
         assert engine.state(lane).target == alone(model, units, "wait-k:1").target
 

@@ -18,7 +18,8 @@ from proactivellm.pipeline import Job, Transcript
 from proactivellm.policy.base import BoundedPolicy, DraftPolicy, Observation, Policy
 from proactivellm.policy.endogenous import ThresholdPolicy
 from proactivellm.session.engine import Engine
-from proactivellm.session.outcome import Outcomes, entropy
+from proactivellm.session.observing import entropy
+from proactivellm.session.outcome import Outcomes
 from proactivellm.session.sampling import Sampling
 from proactivellm.session.state import SessionState, Write
 from proactivellm.session.window import Window
@@ -118,6 +119,8 @@ class _Recorder(Outcomes):
         for drafted in draft:
             twin.push(drafted)
         writes = super().resolve(probing, states, policies, output)
+        if state.error is not None:
+            return writes
         token = int(output.logits_PV[0].argmax())  # ends are forbidden there by now
         ends = token in self.end_ids
         text = ("" if ends else twin.push(token)) + twin.finish()

@@ -65,13 +65,14 @@ class ArrivalLayer(CacheLayerMixin):
         if plan.joint is None:
             return self.keys.transpose(0, 1)[None], self.values.transpose(0, 1)[None]
         slots = plan.joint.slots
-        return self.keys[slots].transpose(0, 1)[None], self.values[slots].transpose(0, 1)[None]
+        keys, values = plan.joint.screen(self.keys[slots], self.values[slots])
+        return keys.transpose(0, 1)[None], values.transpose(0, 1)[None]
 
-    def grow(self, extra: int) -> None:
-        """Enlarge the buffers by `extra` entries, keeping every entry."""
+    def grow(self, entries: int) -> None:
+        """Enlarge the buffers to so many entries, keeping every entry; again, if it failed."""
         if self.is_initialized:
-            self.keys = F.pad(self.keys, (0, 0, 0, 0, 0, extra))
-            self.values = F.pad(self.values, (0, 0, 0, 0, 0, extra))
+            self.keys = F.pad(self.keys, (0, 0, 0, 0, 0, entries - len(self.keys)))
+            self.values = F.pad(self.values, (0, 0, 0, 0, 0, entries - len(self.values)))
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Never asked for: every forward brings its own masks."""
@@ -110,6 +111,7 @@ class ArrivalCache(Cache):
         self.contiguous = [True] * num_lanes  # a lane's pages lie side by side
         self.page_table = np.zeros((num_lanes, 4), dtype=np.int64)
         self.scratch = Scratch()
+        self.growths = 0  # times that the buffers were replaced
         # Group, position and unit of every entry: [3, N].
         self.kinds = torch.zeros(3, self.num_entries, dtype=torch.long, device=device)
         super().__init__(layers=[ArrivalLayer(self) for _ in range(num_layers)])
@@ -185,6 +187,14 @@ class ArrivalCache(Cache):
             self.page_table[lane, len(mine)] = page
             mine.append(page)
 
+    def entry_kinds(self, lane: int) -> Tensor:
+        """Group, position and unit of a lane's entries, in their order: int64 [3, K].
+
+        Args:
+            lane: which one.
+        """
+        return self.kinds[:, self._slots(lane)]
+
     def clear(self, lane: int) -> None:
         """Forget a lane's entries and give its pages back.
 
@@ -210,7 +220,7 @@ class ArrivalCache(Cache):
         return {
             "keys": [layer.keys[slots] for layer in layers],
             "values": [layer.values[slots] for layer in layers],
-            "kinds": self.kinds[:, slots],
+            "kinds": self.entry_kinds(lane),
             "units": self.units[lane],
         }
 
@@ -226,32 +236,41 @@ class ArrivalCache(Cache):
             ValueError: if it is of another model.
             StoreFull: if the store has no room for it.
         """
+        self._check(state)
+        length = state["kinds"].shape[1]
+        entries = [  # moved before anything is given up: memory may run out
+            (keys.to(self.kinds.device), values.to(self.kinds.device))
+            for keys, values in zip(state["keys"], state["values"], strict=True)
+        ]
+        self.reserve(lane, length)
+        self.clear(lane)
+        self.reserve(lane, length)  # the same number, laid out anew
+        self.lengths[lane], self.units[lane] = length, state["units"]
+        slots = self._slots(lane)
+        for layer, (keys, values) in zip(self._layers(), entries, strict=False):
+            if not layer.is_initialized:
+                layer.lazy_initialization(keys.transpose(0, 1)[None], values.transpose(0, 1)[None])
+            layer.keys[slots] = keys.to(layer.keys)
+            layer.values[slots] = values.to(layer.values)
+        self.kinds[:, slots] = state["kinds"].to(self.kinds)
+
+    def _check(self, state: dict[str, Any]) -> None:
+        """Refuse entries of another model."""
         if len(state["keys"]) not in (0, len(self.layers)):
             raise ValueError(
                 f"the snapshot has {len(state['keys'])} layers, the model {len(self.layers)}"
             )
-        for layer, keys in zip(self._layers(), state["keys"], strict=False):
-            if layer.is_initialized and keys.shape[1:] != layer.keys.shape[1:]:
-                raise ValueError(
-                    f"the snapshot has keys of {list(keys.shape[1:])} heads and width, the model "
-                    f"of {list(layer.keys.shape[1:])}"
-                )
-        self.clear(lane)
         length = state["kinds"].shape[1]
-        self.reserve(lane, length)
-        self.lengths[lane], self.units[lane] = length, state["units"]
-        slots = self._slots(lane)
-        for layer, keys, values in zip(
-            self._layers(), state["keys"], state["values"], strict=False
-        ):
-            if not layer.is_initialized:
-                layer.lazy_initialization(
-                    keys.transpose(0, 1)[None].to(slots.device),
-                    values.transpose(0, 1)[None].to(slots.device),
-                )
-            layer.keys[slots] = keys.to(layer.keys)
-            layer.values[slots] = values.to(layer.values)
-        self.kinds[:, slots] = state["kinds"].to(self.kinds)
+        for name in ("keys", "values"):
+            for layer, entries in zip(self._layers(), state[name], strict=False):
+                if len(entries) != length:
+                    raise ValueError(f"the snapshot has {len(entries)} {name} of {length} entries")
+                buffer = getattr(layer, name) if layer.is_initialized else entries
+                if entries.shape[1:] != buffer.shape[1:]:
+                    raise ValueError(
+                        f"the snapshot has {name} of {list(entries.shape[1:])} heads and width, "
+                        f"the model of {list(buffer.shape[1:])}"
+                    )
 
     def _slots(self, lane: int) -> Tensor:
         """Slots of a lane's entries, in their order: int64 [K]."""
@@ -264,7 +283,10 @@ class ArrivalCache(Cache):
 
     @torch.inference_mode()
     def _grow(self, pages: int) -> None:
-        self.pool.grow(pages)
-        self.kinds = F.pad(self.kinds, (0, pages * PAGE))
+        """Enlarge the store; where memory runs out half way, all that was stays usable."""
+        entries = self.num_entries + pages * PAGE
+        self.growths += 1
         for layer in self._layers():
-            layer.grow(pages * PAGE)
+            layer.grow(entries)
+        self.kinds = F.pad(self.kinds, (0, entries - self.kinds.shape[1]))
+        self.pool.grow(pages)

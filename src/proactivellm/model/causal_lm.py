@@ -192,7 +192,8 @@ class StreamingCausalLM:
         """One forward: read, probe and write for all lanes given.
 
         The caller settles entries afterwards by setting `cache.lengths`; entries beyond a lane's
-        length are overwritten by its next step, which is how a probe is taken back.
+        length are overwritten by its next step, which is how a probe is taken back, and why a
+        step that raises has changed nothing: lanes only keep the pages that it reserved.
 
         Args:
             cache: holds the lanes.
@@ -209,13 +210,30 @@ class StreamingCausalLM:
         for lane in inputs:
             self.check_position(lane)
             cache.reserve(lane.lane, cache.lengths[lane.lane] + lane.num_new)
-            if lane.source:
-                cache.units[lane.lane] = max(cache.units[lane.lane], lane.source[-1][0])
         new = pack_lanes(inputs, cache.lengths, self.layout)
         probing = [i for i, lane in enumerate(inputs) if lane.probes]
-        num_units = max((cache.units[inputs[i].lane] for i in probing), default=0)
+        units = {
+            lane.lane: max([cache.units[lane.lane], *(piece[0] for piece in lane.source[-1:])])
+            for lane in inputs
+        }
+        num_units = max((units[inputs[i].lane] for i in probing), default=0)
         if self.static is not None and self.static.takes(new):
-            return self.static.run(cache, new, probing, num_units, attention)
+            output = self.static.run(cache, new, probing, num_units, attention)
+        else:
+            output = self._run(cache, new, probing, num_units, attention)
+        for number, read in units.items():
+            cache.units[number] = read
+        return output
+
+    def _run(
+        self,
+        cache: ArrivalCache,
+        new: NewTokens,
+        probing: Sequence[int],
+        num_units: int,
+        attention: bool,
+    ) -> StepOutput | None:
+        """One forward of any shape."""
         plan = make_plan(
             cache.store(), new, self.layout, self.windows, self.layer_types, joint=self.joint
         )
@@ -226,8 +244,11 @@ class StreamingCausalLM:
         if not probing:
             return None
         chosen = hidden_1TD[0, torch.tensor(rows, device=self.device)]
+        logits_PV = project(self.model, chosen).float()
+        if plan.joint is not None:
+            logits_PV = plan.joint.reveal(logits_PV, probing)
         return StepOutput(
-            logits_PV=project(self.model, chosen).float(),
+            logits_PV=logits_PV,
             weights_LPHK=None if probe is None else probe.weights(),
             unit_PK=None if probe is None else probe.units(cache.kinds[2]),
             num_units=num_units,

@@ -26,6 +26,14 @@ class PagePool:
         """Pages, free or not."""
         return len(self._is_free)
 
+    def is_free(self, page: int) -> bool:
+        """Whether a page can be taken.
+
+        Args:
+            page: which one.
+        """
+        return self._is_free[page]
+
     def take(self, after: int | None = None) -> int:
         """Hand out a page: the one after a given page if it is free, so that runs stay whole.
 

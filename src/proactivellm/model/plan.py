@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from proactivellm.model.joint import Joint, make_joint
 from proactivellm.model.lanes import NewTokens
 from proactivellm.model.layout import Layout
 from proactivellm.model.masks import layer_masks, visibility
@@ -29,7 +30,8 @@ class Part:
         inputs: index of each lane among the step's inputs, [B].
         rows: packed index of each new token [B, Q], a lane's last one repeated; None: the packed
             tokens are [B, Q] as they lie.
-        slots: entry of the store at each place [B, K]; places after a lane's last are masked.
+        slots: entry of the store at each place [B, K]; places after a lane's last are masked, and
+            repeat its first: other streams' values, NaN among them, are never even looked at.
         ends: entries of each lane after this step, [B].
         extent: first and last + 1 slot, if the entries of the only lane lie side by side.
         masks: bool [B, 1, Q, K] per layer type; None where everything is visible.
@@ -41,19 +43,6 @@ class Part:
     ends: Tensor
     extent: tuple[int, int] | None
     masks: dict[str, Tensor | None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Joint:
-    """All lanes in one masked attention, for models that do their attention by themselves.
-
-    Attributes:
-        slots: entries of all lanes, one after the other, [K].
-        mask: bool [1, 1, T, K], or one per layer type.
-    """
-
-    slots: Tensor
-    mask: Tensor | dict[str, Tensor]
 
 
 class Scratch:
@@ -194,13 +183,16 @@ def _part(
     if len(lanes) == 1 and store.contiguous[int(lanes[0])]:
         start = int(store.page_table[lanes[0], 0]) * store.page
         extent = (start, start + num_entries)
+    ends_B = torch.from_numpy(lengths + counts).to(device)
     slots_BK = _entry_slots(store, lanes, num_entries)
+    if int((lengths + counts).min()) < num_entries:
+        slots_BK = own_slots(slots_BK, ends_B)
     whole = len(inputs) == len(new.lanes) and bool((counts == num_new).all())
     return Part(
         inputs=inputs,
         rows=None if whole else torch.from_numpy(rows_BQ).to(device),
         slots=slots_BK,
-        ends=torch.from_numpy(lengths + counts).to(device),
+        ends=ends_B,
         extent=extent,
         masks=_masks(
             store, slots_BK, new.kinds_3T[:, rows_BQ], lengths[:, None] + within_BQ, layout, windows
@@ -216,6 +208,22 @@ def _entry_slots(store: Store, lanes: np.ndarray, num_entries: int) -> Tensor:
     within = torch.arange(store.page, device=device)
     slots = (pages_BP[:, :, None] * store.page + within).view(len(lanes), -1)
     return slots[:, :num_entries]
+
+
+def own_slots(slots_BK: Tensor, ends_B: Tensor) -> Tensor:
+    """Slots with each lane's first one wherever the lane has ended.
+
+    A masked value counts 0 times, and 0 x NaN is NaN: what pads a lane must be its own.
+
+    Args:
+        slots_BK: slots of each lane, whatever they are after its last entry.
+        ends_B: entries of each lane.
+
+    Returns:
+        Slots of entries of the lane itself, [B, K].
+    """
+    place_K = torch.arange(slots_BK.shape[1], device=slots_BK.device)
+    return torch.where(place_K < ends_B[:, None], slots_BK, slots_BK[:, :1])
 
 
 def _masks(
@@ -274,24 +282,7 @@ def entry_masks(
 
 
 def _joint(store: Store, new: NewTokens, layout: Layout, windows: dict[str, int | None]) -> Joint:
-    """One mask [1, 1, T, K] over the entries of all lanes; a lane is a view of its own."""
-    device = store.kinds.device
-    ends = new.lengths + new.counts
-    index = np.arange(len(new.lanes))
-    slots = torch.cat([_entry_slots(store, new.lanes[i : i + 1], int(ends[i]))[0] for i in index])
-    query, key = (
-        {
-            "view": torch.from_numpy(np.repeat(index, repeats)[None]).to(device),
-            "arrival": torch.from_numpy(stamps[None]).to(device),
-        }
-        for repeats, stamps in (
-            (new.counts, new.places),
-            (ends, np.concatenate([np.arange(end) for end in ends])),
-        )
-    )
-    kinds = torch.from_numpy(new.kinds_3T).to(device)
-    mask = visibility(
-        layout, {"group": kinds[:1], **query}, {"group": store.kinds[:1, slots], **key}
-    )
-    masks = layer_masks(mask, kinds[1:2], store.kinds[1:2, slots], windows)
-    return Joint(slots=slots, mask=masks)
+    ends = (new.lengths + new.counts).tolist()
+    lanes = [new.lanes[i : i + 1] for i in range(len(ends))]
+    slots = [_entry_slots(store, lane, end)[0] for lane, end in zip(lanes, ends, strict=True)]
+    return make_joint(store.kinds, torch.cat(slots), new, layout, windows)

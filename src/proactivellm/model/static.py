@@ -20,7 +20,7 @@ from torch import Tensor
 from proactivellm.model.backbone import project
 from proactivellm.model.cache import PAGE, ArrivalCache
 from proactivellm.model.lanes import NewTokens, StepOutput
-from proactivellm.model.plan import Part, StepPlan, entry_masks, new_slots
+from proactivellm.model.plan import Part, StepPlan, entry_masks, new_slots, own_slots
 from proactivellm.model.probe import AttentionProbe
 
 if TYPE_CHECKING:
@@ -108,10 +108,10 @@ class StaticSteps:
             attention=attention and bool(probing),
         )
         steps = self._steps.setdefault(cache, {})
-        if any(step.store_size != cache.num_entries for step in steps.values()):
+        if any(step.growths != cache.growths for step in steps.values()):
             steps.clear()  # the store has grown: what was captured writes into its old buffers
         if bucket not in steps:
-            steps[bucket] = _StaticStep(self.model, cache.num_entries, bucket, self.mode)
+            steps[bucket] = _StaticStep(self.model, cache.growths, bucket, self.mode)
         logits_BV, weights_LBHK, unit_BK = steps[bucket].run(cache, new)
         if not probing:
             return None
@@ -131,9 +131,9 @@ class _StaticStep:
     """The forward of one bucket, and its input buffer: one copy to the device per step."""
 
     def __init__(
-        self, model: "StreamingCausalLM", store_size: int, bucket: Bucket, mode: Mode
+        self, model: "StreamingCausalLM", growths: int, bucket: Bucket, mode: Mode
     ) -> None:
-        self.model, self.store_size, self.bucket = model, store_size, bucket
+        self.model, self.growths, self.bucket = model, growths, bucket
         tokens, pages = bucket.lanes * bucket.new, bucket.entries // PAGE
         # Of every token: id, group, position, unit, slot and stamp; of every lane: its pages.
         self.size = 6 * tokens + bucket.lanes * pages
@@ -193,11 +193,13 @@ class _StaticStep:
         within = torch.arange(PAGE, device=ids_T.device)
         slots_BK = (pages_BP[:, :, None] * PAGE + within).view(bucket.lanes, -1)
         stamps_BQ = stamps_T.view(bucket.lanes, -1)
+        ends_B = stamps_BQ[:, -1] + 1
+        slots_BK = own_slots(slots_BK, ends_B)
         part = Part(
             inputs=np.arange(bucket.lanes),
             rows=None,
             slots=slots_BK,
-            ends=stamps_BQ[:, -1] + 1,
+            ends=ends_B,
             extent=None,
             masks=entry_masks(
                 cache.kinds,

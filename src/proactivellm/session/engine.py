@@ -1,30 +1,38 @@
 """The engine: many streams, one forward per step; the only READ/WRITE loop there is.
 
 Streams come and go at any step. A step mixes lanes that read with lanes that probe or write; a lane
-that waits for input is not looked at. What a stream writes does not depend on the others.
+that waits for input is not looked at. What a stream writes does not depend on the others, nor on
+what goes wrong with them: a step is a transaction, and whose fault it is ends alone.
 """
 
 from collections.abc import Iterable
 from typing import Any
 
 from proactivellm.model.causal_lm import StreamingCausalLM
-from proactivellm.model.lanes import LaneInput
-from proactivellm.model.pages import StoreFull
 from proactivellm.model.probe import NO_ATTENTION
 from proactivellm.output.detokenize import Detokenizer
 from proactivellm.policy.base import Policy
 from proactivellm.session import lane as lanes
+from proactivellm.session.admission import Admission
+from proactivellm.session.drafts import drop_draft
+from proactivellm.session.guard import Exclusive
+from proactivellm.session.intake import Intake
+from proactivellm.session.integrity import check
 from proactivellm.session.limits import EngineFull, Limits, QueueFull
 from proactivellm.session.outcome import Outcomes
 from proactivellm.session.residence import Residence
 from proactivellm.session.sampling import Sampling
 from proactivellm.session.state import SessionState, Write
-from proactivellm.session.window import Window, trim
+from proactivellm.session.transaction import Steps
+from proactivellm.session.window import Window, check_kept
 from proactivellm.units.unit import Unit
 
 
 class Engine:
-    """Streams that advance together.
+    """Streams that advance together; for one thread at a time.
+
+    Every stream ends with exactly one `Write` that is final: by an end token, cut at its limit,
+    with an error (see `SessionState.error`), or returned by `cancel`.
 
     Args:
         model: the streaming model.
@@ -55,10 +63,24 @@ class Engine:
         self.cache = model.new_cache(self.limits.streams, self.limits.entries)
         self.residence = Residence(self.cache)
         self.outcomes = Outcomes(model)
+        self.admission = Admission(model, self.limits, window, self.residence, self.outcomes.starts)
+        self.intake = Intake(*model.model.get_input_embeddings().weight.shape)
         self.states: list[SessionState | None] = [None] * self.limits.streams
         self.policies: list[Policy] = [policy] * self.limits.streams
-        self.forwards = self.tokens = 0  # forward passes, and tokens sent through them
-        self._active: dict[int, None] = {}  # lanes that may have something to do, next one first
+        self._steps = Steps(model, self.cache, window is not None)
+        self._unsent: list[Write] = []  # kept for the next step if this one raises
+        self._checked = 0  # forwards when the books were last compared
+        self._exclusive = Exclusive()
+
+    @property
+    def forwards(self) -> int:
+        """Forward passes so far."""
+        return self._steps.forwards
+
+    @property
+    def tokens(self) -> int:
+        """Tokens sent through them."""
+        return self._steps.tokens
 
     @property
     def has_room(self) -> bool:
@@ -82,19 +104,20 @@ class Engine:
         policy = policy or self.policy
         if "attention" in policy.needs and not self.model.shows_attention:
             raise ValueError(NO_ATTENTION)
-        if not self.has_room:
-            raise EngineFull(f"all {len(self.states)} lanes are in use; release one first")
-        lane = self.states.index(None)
-        head = list(self.model.prompt.target_head)
-        self.states[lane] = SessionState(
-            target=head,
-            num_head=len(head),
-            sampling=sampling or self.sampling,
-            detokenizer=Detokenizer(self.model.tokenizer),
-            at_boundary=True,
-        )
-        self.policies[lane] = policy
-        return lane
+        with self._exclusive:
+            if not self.has_room:
+                raise EngineFull(f"all {len(self.states)} lanes are in use; release one first")
+            lane = self.states.index(None)
+            head = list(self.model.prompt.target_head)
+            self.states[lane] = SessionState(
+                target=head,
+                num_head=len(head),
+                sampling=sampling or self.sampling,
+                detokenizer=Detokenizer(self.model.tokenizer),
+                at_boundary=True,
+            )
+            self.policies[lane] = policy
+            return lane
 
     def state(self, lane: int) -> SessionState:
         """State of a stream.
@@ -121,25 +144,27 @@ class Engine:
             units: in order; the last of the stream has `final` set.
 
         Raises:
-            ValueError: if a unit follows the final one.
+            ValueError: if one of them cannot be read (a token id that the model does not have,
+                features of another width or not finite), or follows the final one: none of them is
+                in the queue.
             QueueFull: if the stream's queue has no room; units before that are in it.
         """
-        state = self.state(lane)
-        self._active.setdefault(lane)
-        for unit in units:
-            if state.closed:
+        with self._exclusive:
+            state, units = self.state(lane), list(units)
+            self.intake.check(units)
+            if units and (state.closed or any(unit.final for unit in units[:-1])):
                 raise ValueError("the source is closed: its final unit was already pushed")
-            if state.finished:
+            self.admission.active.setdefault(lane)
+            for unit in units:
+                room = self.limits.pending is None or len(state.pending) < self.limits.pending
+                if not state.finished and not room:
+                    raise QueueFull(
+                        f"{len(state.pending)} units of lane {lane} wait to be read: push after a "
+                        "step"
+                    )
                 state.closed = unit.final
-                continue
-            if self.limits.pending is not None and len(state.pending) >= self.limits.pending:
-                raise QueueFull(
-                    f"{len(state.pending)} units of lane {lane} wait to be read: push after a step"
-                )
-            state.pending.append(unit)
-            state.closed = unit.final
-            if unit.is_end and not state.units_read and len(state.pending) == 1:
-                state.finished = True  # an empty source has an empty target
+                if not state.finished:
+                    state.pending.append(unit)
 
     def release(self, lane: int) -> None:
         """End a stream and free its lane.
@@ -147,10 +172,11 @@ class Engine:
         Args:
             lane: from `open`.
         """
-        self.state(lane)
-        self.states[lane] = None
-        self._active.pop(lane, None)
-        self.residence.forget(lane)
+        with self._exclusive:
+            self.state(lane)
+            self._forget(lane)
+            self.residence.forget(lane)
+            self.states[lane] = None
 
     def rollback(self, lane: int) -> list[Unit]:
         """Take a stream back to its last written token; it may go on from there.
@@ -161,50 +187,59 @@ class Engine:
         Returns:
             The units that were pushed and not read, now gone from its queue.
         """
-        state = self.state(lane)
-        unread = list(state.pending)
-        state.pending.clear()
-        state.closed = state.source_finished
-        if state.draft:  # it was not complete, so that it is no hypothesis to agree with
-            lanes.drop_draft(state)
-            self.residence.cut(lane, state.num_entries)
-        return unread
+        with self._exclusive:
+            return self._take_back(lane)
 
-    def cancel(self, lane: int) -> None:
+    def cancel(self, lane: int) -> Write | None:
         """End a stream after its last written token; its text stays until `release`.
 
         Args:
             lane: from `open`.
+
+        Returns:
+            The end of its target, with the text that was held back; None if it had ended before.
         """
-        self.rollback(lane)
-        state = self.state(lane)
-        if not state.finished:
-            state.finished = state.cancelled = state.closed = True
-            state.detokenizer.finish()
+        with self._exclusive:
+            self._take_back(lane)
+            state = self.state(lane)
+            return None if state.finished else lanes.cancel(state, lane)
 
     def step(self) -> list[Write] | None:
         """One forward for the lanes that have something to do.
 
         Returns:
-            The tokens written, or None if every lane waits for input or is finished.
+            The tokens written, or None if every lane waits for input or is finished. A lane that
+            cannot go on ends with a final write and its error; no other lane notices.
+
+        Raises:
+            RuntimeError: if another call is in progress.
+            Exception: what the forward raised, if it did so for every lane (out of memory): all
+                streams are as they were, and the step may be tried again.
         """
-        failures: list[Write] = []
-        inputs = self._schedule(failures)
-        if not inputs:
-            return failures or None
-        needs = set().union(*(self.policies[i.lane].needs for i in inputs if i.probes))
-        output = self.model.step(self.cache, inputs, attention="attention" in needs)
-        self.forwards += 1
-        self.tokens += sum(planned.num_new for planned in inputs)
-        probing = [i.lane for i in inputs if i.probes]
-        writes: list[Write] = []
-        if output is not None:
-            states = [self.state(lane) for lane in probing]
-            policies = [self.policies[lane] for lane in probing]
-            writes = self.outcomes.resolve(probing, states, policies, output)
-        for planned in inputs:
-            self.cache.lengths[planned.lane] = self.state(planned.lane).num_entries
-        return failures + writes
+        with self._exclusive:
+            plans = self.admission.schedule(self.states, self.policies, self._unsent)
+            if plans:
+                self._steps.run(plans, self.policies, self.outcomes, self._unsent)
+            writes, self._unsent = self._unsent, []
+            if plans or writes:
+                return writes
+            if self._checked != self.forwards:
+                self.check_integrity(thorough=False)
+                self._checked = self.forwards
+            return None
+
+    def check_integrity(self, thorough: bool = True) -> None:
+        """Compare the counters of all streams with what the cache holds for them.
+
+        `step` does so by itself, not thoroughly, whenever it finds nothing to do.
+
+        Args:
+            thorough: also look at every page and entry, which takes time in proportion to them.
+
+        Raises:
+            IntegrityError: if they contradict each other; names all that is wrong.
+        """
+        check(self.cache, self.residence, self.states, self.admission.active, thorough)
 
     def snapshot(self, lane: int) -> dict[str, Any]:
         """A stream as plain values and tensors, for cloning and saving.
@@ -215,8 +250,9 @@ class Engine:
         Returns:
             `state` and `cache`.
         """
-        state = self.state(lane).state_dict()
-        return {"state": state, "cache": self.residence.snapshot(lane)}
+        with self._exclusive:
+            state = self.state(lane).state_dict()
+            return {"state": state, "cache": self.residence.snapshot(lane)}
 
     def restore(self, lane: int, snapshot: dict[str, Any]) -> None:
         """Continue a stream in a lane.
@@ -226,74 +262,33 @@ class Engine:
             snapshot: from `snapshot`, of the same model.
 
         Raises:
-            ValueError: if it is of another model; the lane stays as it is.
+            ValueError: if it is of another model, or of a stream without a window that did not
+                keep what the window of this engine would feed again; the lane stays as it is.
         """
         detokenizer = Detokenizer(self.model.tokenizer)
         state = SessionState.from_state_dict(snapshot["state"], detokenizer)
-        self.residence.restore(lane, snapshot["cache"])
-        self.states[lane] = state
-        self._active.pop(lane, None)
-        self._active[lane] = None
+        length = snapshot["cache"]["kinds"].shape[1]
+        if length != state.num_entries:
+            raise ValueError(f"the snapshot has {length} entries and counts {state.num_entries}")
+        if self.window is not None:
+            check_kept(state)
+        with self._exclusive:
+            self.state(lane)
+            self.residence.restore(lane, snapshot["cache"])
+            self._forget(lane)
+            self.states[lane] = state
+            self.admission.active[lane] = None
 
-    def _schedule(self, failures: list[Write]) -> list[LaneInput]:
-        """Begin the next step of as many active lanes as the limits allow.
+    def _take_back(self, lane: int) -> list[Unit]:
+        state = self.state(lane)
+        unread = list(state.pending)
+        state.pending.clear()
+        state.closed = state.source_finished
+        if state.draft:  # it was not complete, so that it is no hypothesis to agree with
+            drop_draft(state)
+            self.residence.cut(lane, state.num_entries)
+        return unread
 
-        Lanes left out come first next time; those that cannot go on are ended.
-        """
-        inputs: list[LaneInput] = []
-        tokens = 0
-        deferred: list[int] = []
-        waiting = False  # for pages: lanes that have none do not overtake the one that waits
-        plans = {lane: planned for lane in self._active if (planned := self._plan(lane))}
-        self._active = dict.fromkeys(plans)
-        for lane, planned in plans.items():
-            step, resident = planned.input, self.residence.holds(lane)
-            try:
-                too_much = inputs and tokens + step.num_new > self.limits.step_tokens
-                overtakes = waiting and not resident
-                if too_much or overtakes or not self._has_room_for(step, inputs):
-                    waiting |= not too_much and not resident
-                    deferred.append(lane)
-                    continue
-            except (StoreFull, ValueError) as error:
-                failures.append(lanes.fail(self.state(lane), lane, str(error)))
-                continue
-            lanes.begin_step(self.state(lane), planned, self.window is not None)
-            inputs.append(step)
-            tokens += step.num_new
-        self._active = dict.fromkeys([*deferred, *(step.lane for step in inputs)])
-        return inputs
-
-    def _plan(self, lane: int) -> lanes.Planned | None:
-        """What a lane would do next, after it has forgotten what does not fit its window."""
-        state, policy = self.state(lane), self.policies[lane]
-        prompt = self.model.prompt
-        while planned := lanes.plan_step(state, lane, policy, prompt, self._chunk(state)):
-            incoming = sum(len(tokens) for _, tokens in planned.pieces)
-            starts = self.outcomes.starts
-            if self.window is not None and trim(state, self.window, incoming, starts):
-                self.residence.forget(lane)
-            elif planned.input.num_new:
-                return planned
-            else:
-                lanes.begin_step(state, planned, self.window is not None)  # it read nothing
-        return None
-
-    def _chunk(self, state: SessionState) -> int:
-        """Source tokens of a step: with a window, several units never outgrow it together."""
-        chunk, prompt = self.limits.step_tokens, self.model.prompt
-        if self.window is not None:  # what is dropped may not depend on how units were pushed
-            around = len(prompt.source_head) + len(prompt.source_tail)
-            chunk = min(chunk, self.window.source - state.num_in_view - around)
-        return chunk
-
-    def _has_room_for(self, step: LaneInput, begun: list[LaneInput]) -> bool:
-        """Find pages for a lane's new tokens; idle lanes, then the youngest, make way."""
-        self.model.check_position(step)
-        length = self.state(step.lane).num_entries + step.num_new
-        if self.residence.fits(step.lane, length):
-            return True
-        taken = {step.lane, *(other.lane for other in begun)}
-        others = [lane for lane, state in enumerate(self.states) if state and lane not in taken]
-        idle = [lane for lane in others if lane not in self._active]
-        return self.residence.make_room(step.lane, length, idle, others)
+    def _forget(self, lane: int) -> None:
+        self.admission.active.pop(lane, None)
+        self._unsent = [write for write in self._unsent if write.lane != lane]

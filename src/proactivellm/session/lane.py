@@ -10,7 +10,7 @@ from itertools import islice
 
 from proactivellm.model.lanes import LaneInput, SourcePiece
 from proactivellm.model.prompt import PromptIds
-from proactivellm.policy.base import DraftPolicy, Policy
+from proactivellm.policy.base import Policy
 from proactivellm.session.state import SessionState, Write
 from proactivellm.units.unit import Unit
 
@@ -20,11 +20,13 @@ class Planned:
     """A step of one lane that has not begun.
 
     Attributes:
+        state: of the lane.
         input: what the lane feeds.
         units: pending units that it takes.
         pieces: the source pieces they make.
     """
 
+    state: SessionState
     input: LaneInput
     units: Sequence[Unit]
     pieces: Sequence[SourcePiece]
@@ -67,18 +69,17 @@ def plan_step(
         num_target=state.settled,
         probes=ready,
     )
-    return Planned(input=step, units=units, pieces=pieces)
+    return Planned(state=state, input=step, units=units, pieces=pieces)
 
 
-def begin_step(state: SessionState, planned: Planned, keep_features: bool) -> None:
-    """Count what a step takes and feeds as read and fed.
+def begin_step(planned: Planned, keep_features: bool) -> None:
+    """Count what a step takes and feeds as read and fed: its forward has succeeded.
 
     Args:
-        state: of the lane.
-        planned: from `plan_step`, on the same state.
+        planned: from `plan_step`; its state is changed.
         keep_features: whether pieces that are no ids may be wanted again.
     """
-    step = planned.input
+    state, step = planned.state, planned.input
     for unit in planned.units:
         state.pending.popleft()
         state.units_read += not unit.is_end
@@ -93,6 +94,71 @@ def begin_step(state: SessionState, planned: Planned, keep_features: bool) -> No
     if step.num_new:  # not so: a bare end marker without closing text, before anything was probed
         state.forwards += 1
         state.tokens += step.num_new
+
+
+def is_empty(state: SessionState) -> bool:
+    """Whether a source is complete without having held anything.
+
+    Args:
+        state: of the lane.
+    """
+    waits = not state.finished and not state.units_read and not state.source_finished
+    return waits and bool(state.pending) and state.pending[0].is_end
+
+
+def end_empty(state: SessionState, lane: int) -> Write:
+    """End a stream whose source is empty: so is its target.
+
+    Args:
+        state: of the lane.
+        lane: index of the lane.
+
+    Returns:
+        The event.
+    """
+    state.pending.clear()
+    state.finished = state.source_finished = True
+    return _last_write(state, lane, state.detokenizer.finish())
+
+
+def cut(state: SessionState, lane: int) -> Write:
+    """End a stream that has written all it may.
+
+    Args:
+        state: of the lane.
+        lane: index of the lane.
+
+    Returns:
+        The event.
+    """
+    state.truncated = state.finished = True
+    return _last_write(state, lane, state.detokenizer.finish())
+
+
+def cancel(state: SessionState, lane: int) -> Write:
+    """End a stream after its last written token.
+
+    Args:
+        state: of the lane.
+        lane: index of the lane.
+
+    Returns:
+        The event.
+    """
+    state.finished = state.cancelled = state.closed = True
+    return _last_write(state, lane, state.detokenizer.finish())
+
+
+def _last_write(state: SessionState, lane: int, text: str) -> Write:
+    """The end of a target that no token closes."""
+    return Write(
+        lane=lane,
+        token_id=None,
+        text=text,
+        units_read=state.units_read,
+        final=True,
+        source_finished=state.source_finished,
+    )
 
 
 def _needed_units(state: SessionState, policy: Policy) -> int | None:
@@ -162,6 +228,8 @@ def write_token(state: SessionState, lane: int, token: int, starts_word: bool, e
     Returns:
         The event.
     """
+    # The detokenizer first: if it fails, nothing was written.
+    text = state.detokenizer.finish() if ends else state.detokenizer.push(token)
     state.settled = len(state.target)
     state.target.append(token)
     state.delays.append(state.units_read)
@@ -169,10 +237,8 @@ def write_token(state: SessionState, lane: int, token: int, starts_word: bool, e
     if ends:
         state.finished = True
         state.pending.clear()  # where the target may end first, the rest of its source is not read
-        text = state.detokenizer.finish()
     else:
         state.words += starts_word
-        text = state.detokenizer.push(token)
     return Write(
         lane=lane,
         token_id=token,
@@ -195,79 +261,7 @@ def fail(state: SessionState, lane: int, reason: str) -> Write:
         The event.
     """
     state.error, state.finished = reason, True
-    text = state.detokenizer.finish()
-    return Write(lane=lane, token_id=None, text=text, units_read=state.units_read, final=True)
-
-
-def draft_suffices(
-    state: SessionState, policy: DraftPolicy, starts: Sequence[bool], whole: bool
-) -> bool:
-    """Whether a draft is long enough: to the policy's lookahead, and to a word that is forced.
-
-    Args:
-        state: of the lane, with its draft.
-        policy: says how far it looks ahead, and when a word is overdue.
-        starts: for each token of the draft, whether it begins a word.
-        whole: whether the last word is known to be whole.
-
-    Returns:
-        False if the next token is wanted too.
-    """
-    seen_whole = whole or any(starts[1:])
-    overdue = policy.overdue(state.units_read, state.words)
-    return len(state.draft) >= policy.lookahead and (seen_whole or not overdue)
-
-
-def draft_length_to_commit(
-    state: SessionState, policy: DraftPolicy, starts: Sequence[bool], whole: bool
-) -> int:
-    """How many tokens of a finished draft are written: whole words, within the bounds.
-
-    Args:
-        state: of the lane, with its draft.
-        policy: decides how much of the draft it trusts.
-        starts: for each token of the draft, whether it begins a word.
-        whole: whether the last word is known to be whole.
-
-    Returns:
-        Leading tokens of the draft to commit.
-    """
-    draft = state.draft
-    edges = [i for i in range(len(draft)) if starts[i] or i == 0] + [len(draft)] * whole
-    hypotheses = [*state.hypotheses, draft][-policy.history :]
-    trusted = policy.commit(hypotheses)
-    committed = 0
-    for word, edge in enumerate(edges[1:]):  # ends of the words known to be whole
-        required = policy.required_units(state.words + word)
-        due = edge <= trusted or policy.overdue(state.units_read, state.words + word)
-        if not due or required is None or required > state.units_read:
-            break
-        committed = edge
-    return committed
-
-
-def end_draft(state: SessionState, policy: DraftPolicy, committed: int) -> None:
-    """Forget a draft whose first tokens were written, keeping it for later agreement.
-
-    Args:
-        state: of the lane; `committed` tokens were appended to its target.
-        policy: says how many hypotheses it wants to keep.
-        committed: tokens written.
-    """
-    written = state.draft[:committed]
-    known = [h[committed:] for h in state.hypotheses if h[:committed] == written]
-    known.append(state.draft[committed:])
-    state.hypotheses = known[-policy.history :]
-    drop_draft(state)
-    wish_read(state, at_boundary=True)
-
-
-def drop_draft(state: SessionState) -> None:
-    """Take a draft back: the last token of the target is fed again.
-
-    Args:
-        state: of the lane.
-    """
-    state.draft = []
-    # The head sees what the first target token sees: without one in view, all of it is fed again.
-    state.settled = len(state.target) - 1 if len(state.target) > state.num_head else 0
+    try:
+        return _last_write(state, lane, state.detokenizer.finish())
+    except Exception:  # the detokenizer may be what failed
+        return _last_write(state, lane, "")

@@ -5,19 +5,45 @@ Legend: P = lanes that probe in this step, V = vocabulary, U = units in view.
 """
 
 from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.model.lanes import StepOutput
-from proactivellm.model.probe import unit_attention
-from proactivellm.policy.base import DraftPolicy, Observation, Policy
+from proactivellm.policy.base import DraftPolicy, Policy
+from proactivellm.session import drafts
 from proactivellm.session import lane as lanes
+from proactivellm.session.apart import gather, out_of_memory, reason
+from proactivellm.session.observing import ask, observe
 from proactivellm.session.sampling import sample
 from proactivellm.session.state import SessionState, Write
 
 TARGET_ALLOWANCE = (32, 4)  # target tokens allowed: 32 + 4 per source token read
+NOT_FINITE = (
+    "the model's output is not finite (NaN or infinite): look at its weights and at the features "
+    "it was given; float16 overflows where bfloat16 and float32 do not"
+)
+
+
+class NotFinite(ValueError):
+    """The logits of a lane are NaN or infinite."""
+
+
+class Verdict(NamedTuple):
+    """What a probe came to.
+
+    Attributes:
+        token: the token that would be written.
+        decision: whether the policy says WRITE.
+        held: whether it would end a target whose source is open.
+    """
+
+    token: int
+    decision: bool
+    held: bool
 
 
 class Outcomes:
@@ -47,6 +73,9 @@ class Outcomes:
     ) -> list[Write]:
         """Turn distributions into tokens, and tokens into WRITEs or wishes to READ.
 
+        A lane whose logits are not finite, or whose sampling, policy or detokenizer fails, ends
+        with its error; the others get their outcome of the same forward.
+
         Args:
             probing: lanes that probed.
             states: theirs; changed.
@@ -55,27 +84,60 @@ class Outcomes:
 
         Returns:
             The tokens written.
+
+        Raises:
+            Exception: if memory ran out for every lane; each will probe again.
         """
+        writes: list[Write] = []
+        verdicts = self._judge(states, policies, output)
+        for lane, state, policy, verdict in zip(probing, states, policies, verdicts, strict=True):
+            try:
+                if isinstance(verdict, Exception):
+                    raise verdict
+                self._settle(lane, state, policy, verdict, writes)
+            except Exception as error:
+                writes.append(lanes.fail(state, lane, reason(error)))
+        return writes
+
+    def _judge(
+        self, states: Sequence[SessionState], policies: Sequence[Policy], output: StepOutput
+    ) -> list[Verdict | Exception]:
+        """What each lane would write and whether it may; nothing of a lane has changed yet."""
         logits_PV = output.logits_PV
+        errors: dict[int, Exception] = {}
         counters = [[s.units_read, s.words, s.source_finished, s.dropped_units] for s in states]
         counters_4P = torch.tensor(counters, device=logits_PV.device).T
-        tokens_P = self._sample(logits_PV, states)
+        finite_P = logits_PV.amax(-1).isfinite()  # NaN comes out of it, -inf forbids a token
+        tokens_P = self._sample(logits_PV, states, errors)
         held_P = self._hold_ends(states, policies, tokens_P, logits_PV)
         continues_P = ~self._starts_V[tokens_P] & (counters_4P[1] > 0)
         counters_4P[1] -= continues_P.long()  # words before that of the token
-        decisions_P = self._decide(policies, counters_4P, logits_PV, output)
-        outcomes_3P = torch.stack([tokens_P, decisions_P.long(), held_P.long()])
-        writes: list[Write] = []
-        for lane, state, policy, token, decision, held in zip(
-            probing, states, policies, *outcomes_3P.tolist(), strict=True
-        ):
-            if held:
-                lanes.wish_read(state, at_boundary=True)
-            elif isinstance(policy, DraftPolicy) and not state.source_finished:
-                writes += self._extend_draft(policy, lane, state, token)
+        decisions_P = self._decide(policies, counters_4P, output, errors)
+        if len(errors) == len(states) and all(map(out_of_memory, errors.values())):
+            raise errors[0]
+        outcomes_4P = torch.stack([tokens_P, decisions_P.long(), held_P.long(), finite_P.long()])
+        verdicts: list[Verdict | Exception] = []
+        for p, (token, decision, held, finite) in enumerate(outcomes_4P.T.tolist()):
+            if not finite:
+                verdicts.append(NotFinite(NOT_FINITE))
             else:
-                writes += self._write_or_read(lane, state, token, bool(decision))
-        return writes
+                verdicts.append(errors.get(p) or Verdict(token, bool(decision), bool(held)))
+        return verdicts
+
+    def _settle(
+        self,
+        lane: int,
+        state: SessionState,
+        policy: Policy,
+        verdict: Verdict,
+        writes: list[Write],
+    ) -> None:
+        if verdict.held:
+            lanes.wish_read(state, at_boundary=True)
+        elif isinstance(policy, DraftPolicy) and not state.source_finished:
+            self._extend_draft(policy, lane, state, verdict.token, writes)
+        else:
+            writes += self._write_or_read(lane, state, verdict.token, verdict.decision)
 
     def _hold_ends(
         self,
@@ -102,31 +164,49 @@ class Outcomes:
         held_P[rows_R] = torch.isin(tokens_P[rows_R], self._ends_E)
         return held_P
 
-    def _sample(self, logits_PV: Tensor, states: Sequence[SessionState]) -> Tensor:
-        samplings = [s.sampling for s in states]
-        history = None
-        if any(sampling.repetition_penalty != 1 for sampling in samplings):
-            history = [s.history() if s.sampling.repetition_penalty != 1 else [] for s in states]
-        steps = [s.num_written + len(s.draft) for s in states]
-        return sample(logits_PV, samplings, steps, history)
+    def _sample(
+        self, logits_PV: Tensor, states: Sequence[SessionState], errors: dict[int, Exception]
+    ) -> Tensor:
+        """The next token of each lane, [P]; those that cannot be sampled are noted."""
+
+        def draw(rows: Sequence[int]) -> Tensor:
+            chosen = [states[p] for p in rows]
+            logits = logits_PV if len(rows) == len(states) else logits_PV[list(rows)]
+            samplings = [s.sampling for s in chosen]
+            history: list[Tensor | list[int]] | None = None
+            if any(sampling.repetition_penalty != 1 for sampling in samplings):
+                history = [
+                    s.seen.of(s, logits.device) if s.sampling.repetition_penalty != 1 else []
+                    for s in chosen
+                ]
+            return sample(
+                logits, samplings, [s.num_written + len(s.draft) for s in chosen], history
+            )
+
+        return gather(draw, range(len(states)), torch.zeros_like(logits_PV[:, 0]).long(), errors)
 
     def _decide(
         self,
         policies: Sequence[Policy],
         counters_4P: Tensor,
-        logits_PV: Tensor,
         output: StepOutput,
+        errors: dict[int, Exception],
     ) -> Tensor:
-        """WRITE or READ, bool [P]; one question per policy."""
-        distinct = {id(policy): policy for policy in policies}.values()
-        if len(distinct) == 1:
-            return policies[0].decide(observe(policies[0], counters_4P, logits_PV, output, None))
-        decisions_P = torch.zeros(len(policies), dtype=torch.bool, device=logits_PV.device)
-        for policy in distinct:
-            rows = [p for p, other in enumerate(policies) if other is policy]
+        """WRITE or READ, bool [P]; one question per policy; lanes without an answer are noted."""
+        logits_PV = output.logits_PV
+        num_lanes = len(policies)
+        decisions_P = torch.zeros(num_lanes, dtype=torch.bool, device=logits_PV.device)
+
+        def ask_rows(policy: Policy, rows: Sequence[int]) -> Tensor:
+            if len(rows) == num_lanes:
+                return ask(policy, observe(policy, counters_4P, logits_PV, output, None))
             rows_R = torch.tensor(rows, device=logits_PV.device)
             seen = observe(policy, counters_4P[:, rows_R], logits_PV[rows_R], output, rows_R)
-            decisions_P[rows_R] = policy.decide(seen)
+            return ask(policy, seen)
+
+        for policy in {id(policy): policy for policy in policies}.values():
+            rows = [p for p, other in enumerate(policies) if other is policy]
+            decisions_P = gather(partial(ask_rows, policy), rows, decisions_P, errors)
         return decisions_P
 
     def _write_or_read(
@@ -135,18 +215,7 @@ class Outcomes:
         starts = self._starts_word(state, token)
         full = state.num_written >= self._allowance(state)
         if full and state.source_finished:
-            state.truncated = state.finished = True
-            text = state.detokenizer.finish()
-            return [
-                Write(
-                    lane=lane,
-                    token_id=None,
-                    text=text,
-                    units_read=state.units_read,
-                    final=True,
-                    source_finished=state.source_finished,
-                )
-            ]
+            return [lanes.cut(state, lane)]
         open_to_decision = starts or self.decides[token]
         if not state.source_finished and (full or (open_to_decision and not decision)):
             lanes.wish_read(state, at_boundary=starts)
@@ -157,8 +226,13 @@ class Outcomes:
         return [write]
 
     def _extend_draft(
-        self, policy: DraftPolicy, lane: int, state: SessionState, token: int
-    ) -> list[Write]:
+        self,
+        policy: DraftPolicy,
+        lane: int,
+        state: SessionState,
+        token: int,
+        writes: list[Write],
+    ) -> None:
         """Lengthen a draft by one token; at its end, write what the policy trusts."""
         complete = token in self.end_ids
         if self.early_end or not complete:
@@ -167,15 +241,13 @@ class Outcomes:
         starts = [self.starts[t] for t in state.draft]
         whole = complete or self.by_token
         full = state.num_written + len(state.draft) >= self._allowance(state)
-        if not (complete or full or lanes.draft_suffices(state, policy, starts, whole)):
-            return []
-        committed = lanes.draft_length_to_commit(state, policy, starts, whole)
-        writes = []
+        if not (complete or full or drafts.draft_suffices(state, policy, starts, whole)):
+            return
+        committed = drafts.draft_length_to_commit(state, policy, starts, whole)
         for drafted in state.draft[:committed]:
             begins, ends = self._starts_word(state, drafted), drafted in self.end_ids
             writes.append(lanes.write_token(state, lane, drafted, begins, ends))
-        lanes.end_draft(state, policy, committed)
-        return writes
+        drafts.end_draft(state, policy, committed)
 
     def _per_token(self, flags: list[bool]) -> list[bool]:
         """Flags by token id for every row of the output layer; all True at token boundaries.
@@ -192,70 +264,14 @@ class Outcomes:
         return self.starts[token] or not state.words
 
     def _allowance(self, state: SessionState) -> int:
-        """Target tokens a stream may have written by now."""
+        """Target tokens a stream may have written by now.
+
+        `max_new_tokens` of the generation settings is the limit of one answer. It holds for the
+        whole stream, and anew each time that source leaves the window: an endless stream would
+        otherwise fall silent for good. Without it, each source token read allows some more.
+        """
         config = self.model.model.generation_config
         if config is not None and config.max_new_tokens:
-            return config.max_new_tokens
+            return state.written_at_drop + config.max_new_tokens
         base, per_token = TARGET_ALLOWANCE
         return base + per_token * state.source_tokens
-
-
-def observe(
-    policy: Policy,
-    counters_4P: Tensor,
-    logits_PV: Tensor,
-    output: StepOutput,
-    rows_P: Tensor | None,
-) -> Observation:
-    """What a policy asked to see, and nothing else.
-
-    Args:
-        policy: says what it needs.
-        counters_4P: units read, words written, source finished, units dropped, int64.
-        logits_PV: of its lanes.
-        output: of the step.
-        rows_P: its lanes among those of the output; None = all.
-
-    Returns:
-        The observation of these lanes.
-    """
-    units_P, words_P, finished_P, dropped_P = counters_4P
-    needs = policy.needs
-    probs_PV = logits_PV.softmax(-1) if needs & {"entropy", "confidence"} else None
-    attention_PU = entropy_P = max_prob_P = None
-    if "attention" in needs:
-        assert output.weights_LPHK is not None and output.unit_PK is not None
-        weights, units = output.weights_LPHK, output.unit_PK
-        if rows_P is not None:
-            weights, units = weights[:, rows_P], units[rows_P]
-        heads = getattr(policy, "heads", None)
-        attention_PU = unit_attention(weights, units, heads, output.num_units)
-    if probs_PV is not None and "entropy" in needs:
-        entropy_P = entropy(probs_PV, getattr(policy, "top", 0))
-    if probs_PV is not None and "confidence" in needs:
-        max_prob_P = probs_PV.max(-1).values
-    return Observation(
-        units_read_B=units_P,
-        words_written_B=words_P,
-        source_finished_B=finished_P.bool(),
-        units_dropped_B=dropped_P,
-        entropy_B=entropy_P,
-        max_prob_B=max_prob_P,
-        attention_BU=attention_PU,
-    )
-
-
-def entropy(probs_PV: Tensor, top: int = 0) -> Tensor:
-    """Entropy of distributions.
-
-    Args:
-        probs_PV: probabilities, rows sum to 1.
-        top: only over the most probable tokens, renormalised; 0 = all.
-
-    Returns:
-        nats, [P].
-    """
-    if top and top < probs_PV.shape[-1]:
-        probs_PV = probs_PV.topk(top, dim=-1).values
-        probs_PV = probs_PV / probs_PV.sum(-1, keepdim=True)
-    return -torch.special.xlogy(probs_PV, probs_PV).sum(-1)

@@ -139,15 +139,18 @@ class Residence:
                 return False
             while missing > cache.pool.num_free:
                 self._park(victims.pop(0))
-        if lane in self.parked:
-            cache.restore(lane, self.parked.pop(lane))
+        if lane in self.parked:  # it stays so if it cannot be brought back
+            cache.restore(lane, self.parked[lane])
+            del self.parked[lane]
+            self._admitted[lane] = None
         return self.fits(lane, length)
 
     def _park(self, lane: int) -> None:
         entries = self.cache.snapshot(lane)
-        self.forget(lane)
-        self.parked[lane] = {
+        parked = {
             **entries,
             "keys": [keys.cpu() for keys in entries["keys"]],
             "values": [values.cpu() for values in entries["values"]],
         }
+        self.forget(lane)  # not before the copy is whole
+        self.parked[lane] = parked

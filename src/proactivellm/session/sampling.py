@@ -134,7 +134,7 @@ def sample(
     logits_BV: Tensor,
     sampling: Sampling | Sequence[Sampling],
     step_B: Sequence[int] | Tensor,
-    history: Sequence[Sequence[int]] | None = None,
+    history: Sequence[Sequence[int] | Tensor] | None = None,
 ) -> Tensor:
     """Chooses the next token of every lane.
 
@@ -142,7 +142,8 @@ def sample(
         logits_BV: logits of the next token [B, V]; -inf forbids a token.
         sampling: for all lanes, or one per lane.
         step_B: position in the target of the token to be chosen, per lane, from 0.
-        history: token ids read and written so far, per lane; needed for a repetition penalty only.
+        history: token ids read and written so far, per lane, in any order; needed for a repetition
+            penalty only.
 
     Returns:
         Token ids [B], int64, on the device of logits_BV.
@@ -163,7 +164,9 @@ def sample(
     draw_R1 = torch.tensor(draws, dtype=dtype, device=logits_BV.device)[:, None] * total_R1
     draw_R1 = draw_R1.minimum(total_R1.nextafter(torch.zeros_like(total_R1)))  # rounding
     # The first token whose cumulative probability exceeds the draw: never one of probability 0.
-    tokens_B[rows] = torch.searchsorted(cdf_RV, draw_R1, right=True)[:, 0]
+    # (Of logits that are not finite it is none: any will do, the caller has to look at them.)
+    drawn_R1 = torch.searchsorted(cdf_RV, draw_R1, right=True)
+    tokens_B[rows] = drawn_R1[:, 0].clamp(max=logits_BV.shape[-1] - 1)
     return tokens_B
 
 
@@ -176,7 +179,9 @@ def _per_lane(sampling: Sampling | Sequence[Sampling], logits_BV: Tensor) -> lis
 
 
 def _penalise(
-    logits_BV: Tensor, samplings: list[Sampling], history: Sequence[Sequence[int]] | None
+    logits_BV: Tensor,
+    samplings: list[Sampling],
+    history: Sequence[Sequence[int] | Tensor] | None,
 ) -> Tensor:
     """Divides positive and multiplies negative logits of the tokens of each lane's history."""
     penalised = [lane for lane, s in enumerate(samplings) if s.repetition_penalty != 1]
@@ -189,7 +194,7 @@ def _penalise(
         )
     logits_BV = logits_BV.clone()
     for lane in penalised:
-        ids = torch.tensor(sorted(set(history[lane])), dtype=torch.long, device=logits_BV.device)
+        ids = torch.as_tensor(history[lane], dtype=torch.long, device=logits_BV.device)
         seen, penalty = logits_BV[lane, ids], samplings[lane].repetition_penalty
         logits_BV[lane, ids] = torch.where(seen > 0, seen / penalty, seen * penalty)
     return logits_BV

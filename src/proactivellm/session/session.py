@@ -12,7 +12,7 @@ from proactivellm.session.engine import Engine
 from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling
 from proactivellm.session.state import SessionState, Write
-from proactivellm.session.window import Window
+from proactivellm.session.window import NotKept, Window
 from proactivellm.units.unit import Unit
 
 # What torch and this library raise on a file that is not theirs.
@@ -21,6 +21,8 @@ LOAD_ERRORS = (pickle.UnpicklingError, OSError, EOFError, LookupError, RuntimeEr
 
 class Session:
     """A stream that reads units and writes tokens as its policy decides: an engine of one lane.
+
+    For one thread at a time; calls that meet raise RuntimeError.
 
     Args:
         model: the streaming model.
@@ -59,7 +61,8 @@ class Session:
             The tokens written because of them, in order.
 
         Raises:
-            ValueError: if the source is already closed.
+            ValueError: if a unit cannot be read, or the source is already closed (none of the units
+                was taken then), or if the stream cannot go on.
         """
         return list(self.advance(units))
 
@@ -73,7 +76,7 @@ class Session:
             The tokens written because of them; exhaust it before the next units.
 
         Raises:
-            ValueError: if the source is already closed, or the stream cannot go on.
+            ValueError: as `push`.
         """
         self._engine.push(self._lane, [units] if isinstance(units, Unit) else units)
         while (writes := self._engine.step()) is not None:
@@ -89,9 +92,14 @@ class Session:
         """
         return [] if self.state.closed else self.push(Unit.end())
 
-    def cancel(self) -> None:
-        """End the stream after its last written token."""
-        self._engine.cancel(self._lane)
+    def cancel(self) -> list[Write]:
+        """End the stream after its last written token.
+
+        Returns:
+            The end of its target, if it had not ended before.
+        """
+        last = self._engine.cancel(self._lane)
+        return [] if last is None else [last]
 
     def rollback(self) -> list[Unit]:
         """Take the stream back to its last written token; it may go on from there.
@@ -136,7 +144,8 @@ class Session:
             The session.
 
         Raises:
-            ValueError: if the file is none of `save`.
+            ValueError: if the file is none of `save`, or the stream read features without a window
+                and is to go on with one.
         """
         if not Path(path).is_file():
             raise ValueError(f"{path}: no such file")
@@ -144,6 +153,8 @@ class Session:
         try:
             snapshot = torch.load(path, map_location=model.device, weights_only=True)
             session._engine.restore(session._lane, snapshot)
+        except NotKept as error:
+            raise ValueError(f"{path}: {error}") from error
         except LOAD_ERRORS as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             raise ValueError(f"{path} holds no session of this model ({reason})") from error

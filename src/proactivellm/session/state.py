@@ -11,6 +11,7 @@ from typing import Any
 
 from proactivellm.model.lanes import SourcePiece
 from proactivellm.output.detokenize import Detokenizer
+from proactivellm.session.history import SeenIds
 from proactivellm.session.sampling import Sampling
 from proactivellm.units.unit import Unit
 
@@ -58,6 +59,7 @@ class SessionState:
         delays: g of every token of the target, head excluded, end of stream included.
         dropped_units: source units that left the window.
         dropped_tokens: target tokens that left the window.
+        written_at_drop: target tokens written when source units last left the window.
         draft: tokens hypothesised after the target (policies that draft).
         hypotheses: earlier drafts, oldest first, without what was committed since.
         at_boundary: whether the next token is known to begin a word.
@@ -68,6 +70,7 @@ class SessionState:
         error: why it could not go on, if it could not.
         forwards: forwards this stream took part in.
         tokens: tokens it sent through the model.
+        seen: the ids that a repetition penalty looks at.
     """
 
     target: list[int]
@@ -86,6 +89,7 @@ class SessionState:
     delays: list[int] = field(default_factory=list)
     dropped_units: int = 0
     dropped_tokens: int = 0
+    written_at_drop: int = 0
     draft: list[int] = field(default_factory=list)
     hypotheses: list[list[int]] = field(default_factory=list)
     at_boundary: bool = True
@@ -96,6 +100,7 @@ class SessionState:
     error: str | None = None
     forwards: int = 0
     tokens: int = 0
+    seen: SeenIds = field(default_factory=SeenIds, init=False, repr=False, compare=False)
 
     @property
     def num_written(self) -> int:
@@ -117,14 +122,9 @@ class SessionState:
         """Source tokens in view, in the cache or to be fed again."""
         return self.num_source + sum(len(tokens) for _, tokens in self.unfed)
 
-    def history(self) -> list[int]:
-        """Ids read and written that are still in view."""
-        read = [t for _, piece in self.source if not hasattr(piece, "dim") for t in piece]
-        return [*read, *self.target, *self.draft]
-
     def state_dict(self) -> dict[str, Any]:
         """The state as plain values, for saving."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
         values["detokenizer"] = self.detokenizer.state_dict()
         values["sampling"] = vars(self.sampling)
         values["pending"] = [vars(unit) for unit in self.pending]

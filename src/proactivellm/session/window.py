@@ -11,7 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from proactivellm.model.prompt import PromptIds
+from proactivellm.session.history import SeenIds
 from proactivellm.session.state import SessionState
+
+
+class NotKept(ValueError):
+    """A stream that was saved without a window cannot go on with one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +62,23 @@ class Window:
                 )
 
 
+def check_kept(state: SessionState) -> None:
+    """Refuse to give a window to a stream that did not keep all that one would feed again.
+
+    Args:
+        state: of the stream.
+
+    Raises:
+        ValueError: if it read features while it had no window.
+    """
+    kept = sum(len(tokens) for _, tokens in state.source)
+    if kept != state.num_in_view:
+        raise NotKept(
+            f"the stream has {state.num_in_view} source tokens in view and kept {kept} of them: "
+            "features are kept only where there is a window from the start; go on without one"
+        )
+
+
 def trim(state: SessionState, window: Window, incoming: int, starts: Sequence[bool]) -> bool:
     """Drop the oldest of a stream that would outgrow its window; what stays is to be fed again.
 
@@ -80,6 +102,7 @@ def trim(state: SessionState, window: Window, incoming: int, starts: Sequence[bo
         room = window.source - max(incoming, window.source // 2)
         units = _drop_units(state, room, window.sinks)
         if units:
+            state.written_at_drop = state.num_written
             target_cut = sum(g <= state.dropped_units + window.sinks for g in state.delays)
     if target > window.target:
         target_cut = max(target_cut, target - state.num_head - window.target // 2)
@@ -87,6 +110,7 @@ def trim(state: SessionState, window: Window, incoming: int, starts: Sequence[bo
     if not units and not tokens:
         return False
     state.num_source = state.settled = 0
+    state.seen = SeenIds()
     return True
 
 

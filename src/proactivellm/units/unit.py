@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -33,7 +34,12 @@ class Unit:
     """Whether the source ends with this unit."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "token_ids", tuple(int(token) for token in self.token_ids))
+        try:
+            token_ids = tuple(map(operator.index, self.token_ids))
+        except TypeError:
+            given = self.token_ids if isinstance(self.token_ids, str) else list(self.token_ids)
+            raise ValueError(f"token_ids={given!r}: give whole numbers") from None
+        object.__setattr__(self, "token_ids", token_ids)
         if self.token_ids and self.features is not None:
             raise ValueError("a unit has token_ids or features, not both: make two units of it")
         if self.end_s < self.start_s:

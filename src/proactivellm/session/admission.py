@@ -1,0 +1,156 @@
+"""Who takes part in the next step: plans that change nothing but what a stream forgets.
+
+A plan is made for every lane that has something to do; the limits say how many of them fit one
+step, and the cache who of them has room. Nothing is counted as read before its forward succeeded.
+"""
+
+from collections.abc import Sequence
+
+from proactivellm.model.causal_lm import StreamingCausalLM
+from proactivellm.model.lanes import LaneInput
+from proactivellm.policy.base import Policy
+from proactivellm.session import lane as lanes
+from proactivellm.session.apart import out_of_memory, reason
+from proactivellm.session.limits import Limits
+from proactivellm.session.residence import Residence
+from proactivellm.session.state import SessionState, Write
+from proactivellm.session.window import Window, trim
+
+
+class Admission:
+    """Chooses the lanes of a step.
+
+    Args:
+        model: gives the prompt, and the positions that there are.
+        limits: of a step.
+        window: what a stream keeps in view; everything if None.
+        residence: who is in the cache.
+        starts: by token id, whether it begins a word.
+
+    Attributes:
+        active: lanes that may have something to do, next one first.
+    """
+
+    def __init__(
+        self,
+        model: StreamingCausalLM,
+        limits: Limits,
+        window: Window | None,
+        residence: Residence,
+        starts: Sequence[bool],
+    ) -> None:
+        self.model = model
+        self.limits = limits
+        self.window = window
+        self.residence = residence
+        self.starts = starts
+        self.active: dict[int, None] = {}
+
+    def schedule(
+        self,
+        states: Sequence[SessionState | None],
+        policies: Sequence[Policy],
+        ended: list[Write],
+    ) -> list[lanes.Planned]:
+        """Plan the next step of as many active lanes as the limits allow.
+
+        Lanes left out come first next time.
+
+        Args:
+            states: by lane.
+            policies: by lane.
+            ended: the last writes of lanes that cannot go on are added to it.
+
+        Returns:
+            The plans; no lane has begun.
+
+        Raises:
+            Exception: if memory ran out for every lane; all are as they were.
+        """
+        plans = self._plan_all(states, policies, ended)
+        step: list[lanes.Planned] = []
+        tokens = 0
+        deferred: list[int] = []
+        waiting = False  # for pages: lanes that have none do not overtake the one that waits
+        no_memory: Exception | None = None
+        for lane, planned in plans.items():
+            num_new, resident = planned.input.num_new, self.residence.holds(lane)
+            try:
+                too_much = step and tokens + num_new > self.limits.step_tokens
+                overtakes = waiting and not resident
+                if too_much or overtakes or not self._has_room_for(planned, step, states):
+                    waiting |= not too_much and not resident
+                    deferred.append(lane)
+                    continue
+            except Exception as error:
+                if out_of_memory(error):
+                    no_memory = error
+                    deferred.append(lane)
+                else:
+                    ended.append(lanes.fail(planned.state, lane, reason(error)))
+                continue
+            step.append(planned)
+            tokens += num_new
+        self.active = dict.fromkeys([*deferred, *(planned.input.lane for planned in step)])
+        if no_memory is not None and not step:
+            raise no_memory
+        return step
+
+    def _plan_all(
+        self,
+        states: Sequence[SessionState | None],
+        policies: Sequence[Policy],
+        ended: list[Write],
+    ) -> dict[int, lanes.Planned]:
+        plans: dict[int, lanes.Planned] = {}
+        for lane in self.active:
+            state = states[lane]
+            assert state is not None
+            try:
+                if lanes.is_empty(state):
+                    ended.append(lanes.end_empty(state, lane))
+                elif planned := self._plan(lane, state, policies[lane]):
+                    plans[lane] = planned
+            except Exception as error:
+                fault = f"policy {policies[lane].name} could not be asked: {reason(error)}"
+                ended.append(lanes.fail(state, lane, fault))
+        self.active = dict.fromkeys(plans)
+        return plans
+
+    def _plan(self, lane: int, state: SessionState, policy: Policy) -> lanes.Planned | None:
+        """What a lane would do next, after it has forgotten what does not fit its window."""
+        prompt = self.model.prompt
+        while planned := lanes.plan_step(state, lane, policy, prompt, self._chunk(state)):
+            incoming = sum(len(tokens) for _, tokens in planned.pieces)
+            if self.window is not None and trim(state, self.window, incoming, self.starts):
+                self.residence.forget(lane)
+            elif planned.input.num_new:
+                return planned
+            else:
+                lanes.begin_step(planned, self.window is not None)  # it read nothing
+        return None
+
+    def _chunk(self, state: SessionState) -> int:
+        """Source tokens of a step: with a window, several units never outgrow it together."""
+        chunk, prompt = self.limits.step_tokens, self.model.prompt
+        if self.window is not None:  # what is dropped may not depend on how units were pushed
+            around = len(prompt.source_head) + len(prompt.source_tail)
+            chunk = min(chunk, self.window.source - state.num_in_view - around)
+        return chunk
+
+    def _has_room_for(
+        self,
+        planned: lanes.Planned,
+        step: Sequence[lanes.Planned],
+        states: Sequence[SessionState | None],
+    ) -> bool:
+        """Find pages for a lane's new tokens; idle lanes, then the youngest, make way."""
+        mine: LaneInput = planned.input
+        self.model.check_position(mine)
+        length = planned.state.num_entries + mine.num_new
+        if self.residence.fits(mine.lane, length):
+            return True
+        taken = {mine.lane, *(other.input.lane for other in step)}
+        others = [lane for lane, state in enumerate(states) if state and lane not in taken]
+        idle = [lane for lane in others if lane not in self.active]
+        return self.residence.make_room(mine.lane, length, idle, others)

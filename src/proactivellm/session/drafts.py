@@ -1,0 +1,81 @@
+"""Drafts: tokens hypothesised after the target, of which a policy commits what it trusts."""
+
+from collections.abc import Sequence
+
+from proactivellm.policy.base import DraftPolicy
+from proactivellm.session import lane as lanes
+from proactivellm.session.state import SessionState
+
+
+def draft_suffices(
+    state: SessionState, policy: DraftPolicy, starts: Sequence[bool], whole: bool
+) -> bool:
+    """Whether a draft is long enough: to the policy's lookahead, and to a word that is forced.
+
+    Args:
+        state: of the lane, with its draft.
+        policy: says how far it looks ahead, and when a word is overdue.
+        starts: for each token of the draft, whether it begins a word.
+        whole: whether the last word is known to be whole.
+
+    Returns:
+        False if the next token is wanted too.
+    """
+    seen_whole = whole or any(starts[1:])
+    overdue = policy.overdue(state.units_read, state.words)
+    return len(state.draft) >= policy.lookahead and (seen_whole or not overdue)
+
+
+def draft_length_to_commit(
+    state: SessionState, policy: DraftPolicy, starts: Sequence[bool], whole: bool
+) -> int:
+    """How many tokens of a finished draft are written: whole words, within the bounds.
+
+    Args:
+        state: of the lane, with its draft.
+        policy: decides how much of the draft it trusts.
+        starts: for each token of the draft, whether it begins a word.
+        whole: whether the last word is known to be whole.
+
+    Returns:
+        Leading tokens of the draft to commit.
+    """
+    draft = state.draft
+    edges = [i for i in range(len(draft)) if starts[i] or i == 0] + [len(draft)] * whole
+    hypotheses = [*state.hypotheses, draft][-policy.history :]
+    trusted = policy.commit(hypotheses)
+    committed = 0
+    for word, edge in enumerate(edges[1:]):  # ends of the words known to be whole
+        required = policy.required_units(state.words + word)
+        due = edge <= trusted or policy.overdue(state.units_read, state.words + word)
+        if not due or required is None or required > state.units_read:
+            break
+        committed = edge
+    return committed
+
+
+def end_draft(state: SessionState, policy: DraftPolicy, committed: int) -> None:
+    """Forget a draft whose first tokens were written, keeping it for later agreement.
+
+    Args:
+        state: of the lane; `committed` tokens were appended to its target.
+        policy: says how many hypotheses it wants to keep.
+        committed: tokens written.
+    """
+    written = state.draft[:committed]
+    known = [h[committed:] for h in state.hypotheses if h[:committed] == written]
+    known.append(state.draft[committed:])
+    state.hypotheses = known[-policy.history :]
+    drop_draft(state)
+    lanes.wish_read(state, at_boundary=True)
+
+
+def drop_draft(state: SessionState) -> None:
+    """Take a draft back: the last token of the target is fed again.
+
+    Args:
+        state: of the lane.
+    """
+    state.draft = []
+    # The head sees what the first target token sees: without one in view, all of it is fed again.
+    state.settled = len(state.target) - 1 if len(state.target) > state.num_head else 0

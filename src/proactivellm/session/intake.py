@@ -1,0 +1,59 @@
+"""What may enter a stream: units are looked at before any of them does."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from proactivellm.units.unit import Unit
+
+
+class Intake:
+    """Refuses units that the model could not read.
+
+    Args:
+        vocabulary: rows of the model's input embeddings.
+        width: of the model.
+    """
+
+    def __init__(self, vocabulary: int, width: int) -> None:
+        self.vocabulary = vocabulary
+        self.width = width
+
+    def check(self, units: Sequence[Unit]) -> None:
+        """Look at units about to be pushed.
+
+        Args:
+            units: of one call.
+
+        Raises:
+            ValueError: if one of them cannot be read; names it and the value.
+        """
+        for number, unit in enumerate(units, start=1):
+            if not isinstance(unit, Unit):
+                raise ValueError(f"{unit!r} is no unit: push values of `Unit`")
+            fault = self._fault(unit)
+            if fault:
+                raise ValueError(f"unit {number} of {len(units)} cannot be read: {fault}")
+
+    def _fault(self, unit: Unit) -> str | None:
+        if unit.features is not None:
+            return self._fault_of_features(unit.features)
+        for token in unit.token_ids:
+            if not 0 <= token < self.vocabulary:
+                return (
+                    f"token id {token} is none of the model's, which are 0 to "
+                    f"{self.vocabulary - 1}; take the tokenizer that belongs to it"
+                )
+        return None
+
+    def _fault_of_features(self, features: Tensor) -> str | None:
+        if not isinstance(features, Tensor):
+            return f"features are {type(features).__name__}: give a tensor [T, {self.width}]"
+        if features.dim() != 2 or features.shape[1] != self.width:
+            return f"features are {list(features.shape)}: the model takes [T, {self.width}]"
+        if not features.is_floating_point():
+            return f"features are {features.dtype}: give floating-point numbers"
+        # Elsewhere this would wait for the device: there the step that reads them notices.
+        if features.device.type == "cpu" and not bool(features.isfinite().all()):
+            return "features hold values that are not finite (NaN or infinite)"
+        return None
