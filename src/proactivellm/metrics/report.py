@@ -185,8 +185,8 @@ def write_scores(path: str | Path, scores: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _is_empty(instance: Instance) -> bool:
-    wanted = instance.reference is None or instance.reference.strip()
-    return bool(wanted) and not instance.prediction.strip()
+    wanted = instance.reference is None or any(map(str.isalnum, instance.reference))
+    return wanted and not instance.prediction.strip()
 
 
 def _is_hollow(row: Mapping[str, Any]) -> bool:

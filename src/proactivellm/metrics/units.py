@@ -6,6 +6,7 @@ In: instances with the times of one unit. Out: the same with the times of anothe
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,9 @@ class TargetUnit:
         """
         if self.name == "word":
             return text.split()
-        return characters(text) if self.name == "char" else [t for t, _ in self._pieces(text)]
+        if self.name == "char":
+            return characters(text)
+        return [str(piece) for piece in self._processor.encode(text, out_type=str)]
 
     def length(self, text: str | None) -> int | None:
         """How many units a text has.
@@ -90,19 +93,11 @@ class TargetUnit:
 
     def _ends(self, text: str) -> Iterator[int]:
         """Of each unit, the number of its last character, white space not counted."""
-        if self.name == "spm":
-            for _, end in self._pieces(text):
-                yield max(len(characters(text[:end])) - 1, 0)
-            return
-        end = -1
-        for unit in self.split(text):
-            end += len(unit)
-            yield end
-
-    def _pieces(self, text: str) -> list[tuple[str, int]]:
-        """Pieces, each with the place in the text where it ends."""
-        found = self._processor.encode(text, out_type="immutable_proto").pieces
-        return [(piece.piece, piece.end) for piece in found]
+        lengths = [len(unit) for unit in _without_marks(self.split(text), self.name)]
+        num_characters, total = len(characters(text)), max(sum(lengths), 1)
+        for end in accumulate(lengths):
+            # A model may normalise the text to more or fewer characters: they are spread evenly.
+            yield max(-(-end * num_characters // total) - 1, 0)
 
     @cached_property
     def _processor(self) -> Any:
@@ -153,12 +148,14 @@ def target_texts(instances: Iterable[Instance]) -> list[str]:
     return references or [i.prediction for i in instances]
 
 
+def _without_marks(units: Sequence[str], name: LatencyUnit) -> list[str]:
+    """Units without white space, for which pieces have a mark."""
+    return ["".join(u.replace("\u2581", " ").split()) for u in units] if name == "spm" else [*units]
+
+
 def _character_times(instance: Instance) -> Times:
     """Delay and time of every character but white space."""
-    units = instance.units()
-    if instance.latency_unit == "spm":
-        units = [piece.replace("\u2581", " ") for piece in units]  # the mark of a space
-    lengths = [len(characters(unit)) for unit in units]
+    lengths = [len(unit) for unit in _without_marks(instance.units(), instance.latency_unit)]
     delays, elapsed = (
         [time for time, length in zip(times, lengths, strict=True) for _ in range(length)]
         for times in (instance.delays, instance.elapsed)
