@@ -35,6 +35,17 @@ def test_a_word_counts_when_its_last_character_was_written() -> None:
     assert transcript.words() == ([2, 2, 4], [20.0, 20.0, 30.0])
 
 
+def test_characters_count_where_there_are_no_spaces() -> None:
+    transcript = Transcript(token_delays=[1, 2, 3])
+    transcript.add([write("我昨", 1)], 10.0)
+    transcript.add([write("天 A", 2), write("B。", 3)], 20.0)
+    transcript.counted["units_read"] = 3
+    chinese = transcript.instance(Job(index=0, source="a b c"), "p", 30.0)
+    assert chinese.latency_unit == "char" and chinese.prediction == "我昨天 AB。"
+    assert chinese.delays == [1, 1, 2, 2, 3, 3] and chinese.prediction_length == 6
+    assert chinese.elapsed == [10.0, 10.0, 20.0, 20.0, 20.0, 20.0]
+
+
 def test_live_stream_and_batch_agree(model: StreamingCausalLM) -> None:
     policy = parse_policy("wait-k:2")
     events = []

@@ -141,3 +141,24 @@ def test_what_cannot_be_compared_is_told(run: Run, folders: tuple[Path, Path]) -
     error = run("compare", *folders).error
     assert error.startswith(f"A = {folders[0] / 'wait-k_2' / 'instances.log'}, B = {other}: ")
     assert "not in B (the first is index 19)" in error
+
+
+def test_what_is_counted_is_an_option(run: Run, log: Path, folders: tuple[Path, Path]) -> None:
+    options = ("--bleu-tokenize", "char", "--latency-unit", "char")
+    scores = json.loads(run("score", log, "--json", *options).out)
+    assert scores["target_unit"] == "characters" and "|tok:char|" in scores["bleu_signature"]
+    assert scores["LAAL"] != score(LOG)["LAAL"]
+    done = run("score", log, *options)
+    assert "BLEU: tokenizer char; latency by characters of the target" in " ".join(done.out.split())
+    found = json.loads(run("compare", *folders, "--json", *options).out)["pairs"][0]
+    assert found["target_unit"] == "characters"
+    for command in (("score", log), ("compare", *folders)):
+        assert "latency unit 'x': give word, char" in run(*command, "--latency-unit", "x").error
+        assert "tokenizer 'x' is unknown" in run(*command, "--bleu-tokenize", "x").error
+
+
+def test_an_impossible_log_is_refused(run: Run, tmp_path: Path) -> None:
+    record = {"index": 0, "prediction": "x y", "delays": [1, 99], "elapsed": [0, 0]}
+    record |= {"prediction_length": 2, "reference": "x y", "source": "a b", "source_length": 2}
+    file = write_lines(tmp_path / "log", json.dumps(record))
+    assert "line 1: delays[1] = 99 lies beyond the source" in run("score", file).error

@@ -1,14 +1,16 @@
 """Evaluation and calibration on a few sentences of the committed sample."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from proactivellm.evaluation.calibrate import Grid, calibrate
-from proactivellm.evaluation.evaluate import LOG_FILE, evaluate, make_jobs
+from proactivellm.evaluation.evaluate import LOG_FILE, Conditions, evaluate, make_jobs
 from proactivellm.evaluation.heads import choose_heads, ranking_quality
+from proactivellm.metrics.counting import Counting
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.output.log import read_log
 from proactivellm.policy.spec import parse_policy
@@ -105,3 +107,27 @@ def test_chosen_heads_exist(model: StreamingCausalLM) -> None:
     assert len(set(heads)) == 4
     for layer, head in heads:
         assert layer < config.num_hidden_layers and head < config.num_attention_heads
+
+
+def test_references_are_checked_before_anything_runs(
+    model: StreamingCausalLM, tmp_path: Path
+) -> None:
+    jobs = make_jobs(["Ja.", "Nein."], ["Yes.", " "])
+    with pytest.raises(ValueError, match="instance 1 has an empty reference"):
+        evaluate(model, jobs, ["wait-k:1"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(ValueError, match="instance 1 has an empty reference"):
+        calibrate(model, jobs)
+    silence = [replace(job, task="asr") for job in jobs]  # of transcripts, it is silence
+    (row,) = evaluate(model, silence, ["wait-k:1"], tmp_path / "silence")
+    assert row["insertions"] > 0 and row["num_empty"] == 0
+
+
+def test_what_is_counted_may_change(model: StreamingCausalLM, tmp_path: Path) -> None:
+    jobs = make_jobs(["Ja, das ist gut."], ["Yes, that is good."])
+    (words,) = evaluate(model, jobs, ["wait-k:1"], tmp_path)
+    conditions = Conditions(counting=Counting(tokenize="char", unit="char"))
+    (letters,) = evaluate(model, jobs, ["wait-k:1"], tmp_path, conditions=conditions)
+    assert "|tok:13a|" in words["bleu_signature"] and "|tok:char|" in letters["bleu_signature"]
+    assert (words["target_unit"], letters["target_unit"]) == ("words", "characters")
+    assert letters["forwards"] == words["forwards"]  # nothing ran anew

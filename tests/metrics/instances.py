@@ -40,7 +40,7 @@ def make_log(
                 prediction_length=len(prediction),
                 reference=" ".join(reference),
                 delays=delays,
-                elapsed=[400.0 * delay + 10.0 * errors.random() for delay in delays],
+                elapsed=sorted(400.0 * delay + 10.0 * errors.random() for delay in delays),
                 token_delays=delays,
                 policy=policy,
                 forwards=10,

@@ -51,3 +51,9 @@ def test_scores_worked_by_hand(prediction, answers, em, f1):
 def test_answers_are_a_list_of_some(metric, answers):
     with pytest.raises(ValueError, match="at least one accepted answer, got"):
         metric("paris", answers)
+
+
+def test_characters_are_words_where_there_are_no_spaces() -> None:
+    assert token_f1("在北京。", ["北京"]) == pytest.approx(200 * 2 / 5)
+    assert exact_match("「北京」", ["北 京。"]) == 100.0
+    assert token_f1("“x”", ["x"]) == 0.0  # as SQuAD has it: only ASCII punctuation is left out

@@ -294,8 +294,6 @@ def test_erasure_comes_from_the_revisions() -> None:
         ([FIRST, replace(SECOND, index=7, reference=" ")], "instance 7 has an empty reference: .*"),
         ([FIRST, replace(SECOND, task="qa")], r"several tasks \(qa, translation\)"),
         ([FIRST, replace(SECOND, source_type="speech")], "are of text and of speech"),
-        ([SPEECH[0], replace(SPEECH[1], reference="")], "instance 1 has an empty reference"),
-        ([SPEECH[0], replace(SPEECH[1], reference="-")], "nothing is left of the reference '-'"),
     ],
 )
 def test_what_cannot_be_scored_is_told(
@@ -316,8 +314,9 @@ def test_tables() -> None:
     rows = [score(LOG, num_bootstrap=50), offline]
     lines = markdown_table(rows).splitlines()
     # SWF = 2/7, EFSW = (4-2)/4: one of the two sources was read to its end before the first word.
-    assert lines[4:] == ["", lines[5], "", lines[7]] and lines[5].startswith("† degenerate")
-    assert lines[7] == "± half the width of the 95% bootstrap interval (50 resamples)"
+    assert lines[4:] == ["", lines[5], "", lines[7], "", lines[9]]
+    assert lines[5].startswith("† degenerate") and "(wait-k:2: 1 of 3)" in lines[7]
+    assert lines[9] == "± half the width of the 95% bootstrap interval (50 resamples)"
     header = [cell.strip() for cell in lines[0].strip("|").split("|")]
     first = dict(
         zip(header, (cell.strip() for cell in lines[2].strip("|").split("|")), strict=True)
@@ -341,3 +340,19 @@ def test_scores_json_is_a_list_of_objects(tmp_path: Path) -> None:
     rows = [score(LOG), score([replace(SECOND, policy="offline")])]
     write_scores(tmp_path / "scores.json", rows)
     assert json.loads((tmp_path / "scores.json").read_text(encoding="utf-8")) == rows
+
+
+def test_silence_has_insertions_per_minute() -> None:
+    """Two recordings in which nothing is said: 30 s with three words written, 60 s with none."""
+    silent = [
+        replace(SPEECH[0], reference="", source_length=30_000, prediction="a b c d"),
+        replace(SPEECH[1], reference=" -", source_length=60_000),
+    ]
+    silent[1] = replace(silent[1], prediction="", prediction_length=0, delays=[], elapsed=[])
+    scores = score([*silent, replace(SPEECH[0], index=2, reference="a b c d")], num_bootstrap=50)
+    assert scores["insertions_per_min"] == pytest.approx(4 / 1.5)
+    assert scores["WER"] == 100.0 and scores["num_empty"] == 0
+    assert "insertions/min" in markdown_table([scores])
+    alone = score(silent, num_bootstrap=50)
+    assert alone["WER"] is None and alone["insertions_per_min"] == pytest.approx(4 / 1.5)
+    assert "insertions_per_min" not in score(SPEECH)

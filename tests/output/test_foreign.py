@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from proactivellm.metrics.report import score
 from proactivellm.output.log import Instance, read_log
 
 # A line of SimulEval 1.1.4 (text to text), as it writes it.
@@ -145,3 +146,71 @@ def test_what_is_no_log_is_told(log: Path, records: list[Any], message: str) -> 
     with pytest.raises(ValueError, match=message) as caught:
         read(log, *records)
     assert str(caught.value).startswith(f"{log}: line ")
+
+
+CHARACTERS = TEXT | {
+    "prediction": "我见了a\u3000b",  # SimulEval drops the space, and counts any other white space
+    "delays": [1, 1, 2, 3, 3, 4],
+    "elapsed": [0] * 6,
+    "prediction_length": 6,
+    "reference": "我见了\n",
+}
+PIECES = TEXT | {
+    "prediction": "the cats",
+    "prediction_spm": ["▁the", "▁cat", "s"],
+}
+
+
+def test_units_of_simuleval(log: Path) -> None:
+    (letters,) = read(log, CHARACTERS)
+    assert letters.latency_unit == "char" and letters.prediction_length == 5
+    assert letters.delays == [1, 1, 2, 3, 4] and len(letters.elapsed) == 5
+    (pieces,) = read(log, PIECES)
+    assert pieces.latency_unit == "spm" and pieces.units() == ["▁the", "▁cat", "s"]
+    assert pieces.delays == [3, 4, 4]
+    (words,) = read(log, TEXT)
+    assert words.latency_unit == "word"
+    with pytest.raises(ValueError, match=r"line 1: the numbers of target words disagree"):
+        read(log, CHARACTERS | {"delays": [1, 1]})
+    with pytest.raises(ValueError, match=r"line 1: .*spoken output"):
+        read(log, SPEECH | {"durations": [1.0], "prediction": "/a/0_pred.wav"})
+
+
+def test_simulstream_as_its_server_writes_it(log: Path) -> None:
+    loading = {"model_loading_time": 5.2}
+    (talk,) = read(
+        log,
+        loading,
+        begin(1, "talk_a.wav"),
+        chunk(1, 2.0, ["▁Guten", "▁Tag"]),
+        loading,  # the server was started anew
+        chunk(1, 4.0, ["▁zusammen", "."]),
+    )
+    assert talk.prediction == "Guten Tag zusammen." and talk.delays == [2000, 2000, 4000]
+    with pytest.raises(ValueError, match="line 3: no id: which recording"):
+        read(log, loading, begin(1, "a.wav"), {"generated_tokens": []})
+    with pytest.raises(ValueError, match=r"line 3: total_audio_processed = 2.0 s is less than"):
+        read(log, begin(1, "a.wav"), chunk(1, 4.0, ["▁a"]), chunk(1, 2.0, ["▁b"]))
+    with pytest.raises(ValueError, match=r"line 2: total_audio_processed .*greater than or equal"):
+        read(log, begin(1, "a.wav"), chunk(1, -4.0, ["▁a"]))
+
+
+@pytest.mark.parametrize("kind", ["sentencepiece", "characters", "bytes"])
+def test_simulstream_in_a_script_without_spaces(log: Path, kind: str) -> None:
+    """The numbers are those of simulstream 1.0.0 with the latency unit "char"."""
+    tokens = {
+        "sentencepiece": (["▁我昨", "天"], ["见", "朋友"], ["老", "朋友", "。"]),
+        "characters": (["我昨", "天"], ["见", "朋友"], ["老", "朋友", "。"]),
+        "bytes": (["æĪĳæĺ", "¨", "å¤©"], ["è§ģ", "æľĭåıĭ"], ["èĢģ", "æľĭåıĭ", "ãĢĤ"]),
+    }[kind]
+    (talk,) = read(
+        log,
+        begin(3, "b.wav"),
+        chunk(3, 2.0, tokens[0]) | {"computation_time": 3.4},
+        chunk(3, 4.0, tokens[1]),
+        chunk(3, 5.0, tokens[2], deleted=tokens[1][1:]),
+    )
+    assert talk.prediction == "我昨天见老朋友。" and talk.latency_unit == "char"
+    assert talk.delays == [2000, 2000, 2000, 4000, 5000, 5000, 5000, 5000]
+    assert talk.elapsed == [5400, 5400, 5400, 4250, 5250, 5250, 5250, 5250]
+    assert score([talk])["NE"] == pytest.approx(2 / 8)  # two characters were taken back

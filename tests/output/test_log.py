@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import subprocess
 import sys
 from dataclasses import FrozenInstanceError, replace
@@ -171,9 +172,9 @@ OURS = SIMULEVAL | {"version": 1, "token_delays": [3, 4], "policy": "p", "forwar
         (without("elapsed"), r"missing elapsed; an instance log holds"),
         (SIMULEVAL | {"version": 1}, r"missing token_delays, policy, forwards, tokens"),
         (OURS | {"version": 2}, r"log version 2 is not supported \(supported: 1\); score it with"),
-        (OURS | {"delays": ["x", 2, 3]}, r"delays\.0 = 'x': .*integer"),
+        (OURS | {"delays": ["x", 2, 3]}, r"delays\[0\] = 'x': .*number"),
         (OURS | {"delays": "abc"}, r"delays = 'abc': .*Sequence"),
-        (OURS | {"source_length": None}, r"source_length = 'None': .*integer"),
+        (OURS | {"source_length": None}, r"source_length = None: .*number"),
         (SIMULEVAL | {"delays": [3, 4]}, r"the numbers of target words disagree"),
         ([1, 2], r"an instance is a JSON object, found '\[1, 2\]'"),
     ],
@@ -243,3 +244,51 @@ def test_the_log_needs_no_torch() -> None:
     code = "import sys, proactivellm.output.log; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"delays": [3, 4, 5]},
+            r"delays\[2\] = 5 lies beyond the source, whose source_length is 4",
+        ),
+        ({"delays": [3, 2, 4]}, r"delays\[1\] = 2 is less than the 3 before it"),
+        ({"delays": [-1, 2, 4]}, r"delays\[0\] = -1: .*greater than or equal to 0"),
+        ({"delays": [1, math.nan, 4]}, r"delays\[1\] = nan: a number has to be finite"),
+        ({"elapsed": [1, 1, math.inf]}, r"elapsed\[2\] = inf: a number has to be finite"),
+        ({"delays": ["1", 2, 3]}, r"delays\[0\] = '1': input should be a number"),
+        ({"delays": [True, 2, 3]}, r"delays\[0\] = True: input should be a number"),
+        ({"source_length": -4}, r"source_length = -4: .*greater than or equal to 0"),
+        ({"index": "0"}, r"index = '0': input should be a valid integer"),
+        ({"index": -1}, r"index = -1: .*greater than or equal to 0"),
+        ({"prediction": 3}, r"prediction = 3: input should be a valid string"),
+        ({"prediction_length": 2}, r"the numbers of target words disagree \(prediction_length: 2"),
+        ({"reference_length": 7}, r"reference_length = 7, but the reference has 3 words"),
+    ],
+)
+def test_impossible_values_are_told(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    path = write_records(tmp_path / "log", SIMULEVAL | {"index": 7}, SIMULEVAL | change)
+    with pytest.raises(ValueError, match=r"log: line 2: " + message):
+        read_log(path)
+
+
+def test_possible_values_are_read(tmp_path: Path) -> None:
+    late = {"delays": [3, 4, 4], "elapsed": [5, 4, 3]}  # clocks of other tools may go back
+    assert read_log(write_records(tmp_path / "log", SIMULEVAL | late | {"reference_length": 3}))
+    with pytest.raises(ValueError, match=r"elapsed\[1\] = 4 is less than the 5 before it"):
+        read_log(write_records(tmp_path / "log", OURS | late))
+    # A recording's length is rounded, and so are the delays in it.
+    speech = OURS | {"source_type": "speech", "source_length": 3.6, "source_ms": 3.6}
+    assert read_log(write_records(tmp_path / "log", speech))[0].delays[-1] == 4
+
+
+def test_characters_are_counted_where_the_log_says_so(tmp_path: Path) -> None:
+    written = replace(
+        FULL, prediction="我见 了", prediction_length=3, latency_unit="char", delays=[1, 2, 3],
+        elapsed=[1.0, 2.0, 3.0],
+    )  # fmt: skip
+    assert read_log(write(tmp_path / "log", written, EMPTY)) == [written, EMPTY]
+    assert (tmp_path / "log").read_text(encoding="utf-8").count("latency_unit") == 1
+    with pytest.raises(ValueError, match="the numbers of target characters disagree"):
+        replace(written, prediction="我见")

@@ -158,3 +158,12 @@ def test_the_studies_in_the_repository_are_whole(file: Path):
     for arm in study.arms:
         arm_recipe(study, study.owner(arm), file.parent)
         assert requests(study, study.arms[arm])
+
+
+def test_what_is_counted_is_checked(tmp_path: Path) -> None:
+    file = tmp_path / "study.toml"
+    file.write_text(STUDY.replace("[dev]", 'latency_unit = "words"\n[dev]', 1), encoding="utf-8")
+    with pytest.raises(ValueError, match="latency unit 'words': give word, char, or spm:FILE"):
+        load_toml(file, Study)
+    file.write_text(STUDY.replace("[dev]", 'bleu_tokenize = "zh"\n[dev]', 1), encoding="utf-8")
+    assert load_toml(file, Study).counting.tokenize == "zh"

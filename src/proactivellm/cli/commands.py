@@ -10,10 +10,12 @@ import typer
 from proactivellm import __version__
 from proactivellm.cli.models import load_listener, load_model
 from proactivellm.cli.options import (
+    BleuTokenize,
     Device,
     Dtype,
     Inputs,
     Lanes,
+    LatencyUnit,
     Limit,
     Log,
     Model,
@@ -34,6 +36,7 @@ from proactivellm.cli.options import (
     Temperature,
     Times,
     View,
+    make_counting,
     make_window,
 )
 from proactivellm.cli.shared import (
@@ -139,28 +142,29 @@ def evaluate(
     quantization: Quantization = "none",
     no_gate: NoGate = False,
     limit: Limit = None,
+    bleu_tokenize: BleuTokenize = "auto",
+    latency_unit: LatencyUnit = "auto",
 ) -> None:
     """Run policies over a test set: an instance log each, scores.json, a table and a curve.
 
     What the folder already holds is not run again: an interrupted run is continued by the same
     command. The rate (150 unless given) is that of the clock behind elapsed times; nothing waits.
     """
-    from proactivellm.evaluation.evaluate import Conditions
-    from proactivellm.evaluation.evaluate import evaluate as run_policies
+    from proactivellm.evaluation import evaluate as evaluation
     from proactivellm.pipeline import DEFAULT_RATE_WPM
     from proactivellm.policy.spec import PolicySpec
     from proactivellm.tasks.jobs import read_jobs
 
-    view = make_window(window, sinks)
+    view, counting = make_window(window, sinks), make_counting(bleu_tokenize, latency_unit)
     for text in policy:
         PolicySpec.parse(text)
     jobs = read_jobs(task, source, target)[:limit]
     check_rate(rate, any(job.audio for job in jobs))
     streaming = _load_for(jobs, model, no_gate)(device, dtype, quantization)
-    same = Conditions(rate_wpm=rate or DEFAULT_RATE_WPM, window=view)
+    same = evaluation.Conditions(rate_wpm=rate or DEFAULT_RATE_WPM, window=view, counting=counting)
     try:
         with show_progress() as told:
-            rows = run_policies(
+            rows = evaluation.evaluate(
                 streaming, jobs, policy, out, num_lanes=lanes, conditions=same, progress=told
             )
     except KeyboardInterrupt:
@@ -201,12 +205,16 @@ def calibrate(
     lanes: Lanes = 32,
     device: Device = "cpu",
     no_gate: NoGate = False,
+    bleu_tokenize: BleuTokenize = "auto",
+    latency_unit: LatencyUnit = "auto",
 ) -> None:
     """Measure thresholds on dev data, so that targets such as entropy:laal=3 work as policies."""
+    from proactivellm.evaluation.calibrate import Grid
     from proactivellm.evaluation.calibrate import calibrate as measure
     from proactivellm.policy.calibration import Calibration
     from proactivellm.tasks.jobs import read_jobs
 
+    grid = Grid(counting=make_counting(bleu_tokenize, latency_unit))
     jobs = read_jobs(task, source, target)
     streaming = _load_for(jobs, model, no_gate)(device)
     file = table_file(out, streaming.folder)
@@ -217,6 +225,7 @@ def calibrate(
                 streaming,
                 jobs,
                 policy or CALIBRATED,
+                grid=grid,
                 num_lanes=lanes,
                 description=Path(source).name,
                 progress=lambda _, done, total: progress("points", done, total),

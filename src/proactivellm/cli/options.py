@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from proactivellm.metrics.counting import Counting
     from proactivellm.session.window import Window
 
 Model = Annotated[
@@ -55,6 +56,24 @@ TaskName = Annotated[
         metavar="translation|qa|asr",
         help="What is scored: BLEU; F1 and EM; or WER and CER.",
         show_default="asr for recordings, else translation",
+    ),
+]
+BleuTokenize = Annotated[
+    str,
+    typer.Option(
+        "--bleu-tokenize",
+        metavar="NAME",
+        help="Tokens of BLEU, as sacrebleu names them: 13a, zh, ja-mecab, ko-mecab, flores200, "
+        "char, intl, ...; auto is chosen by the script of the references.",
+    ),
+]
+LatencyUnit = Annotated[
+    str,
+    typer.Option(
+        "--latency-unit",
+        metavar="word|char|spm:FILE",
+        help="What lags count in the target: words, characters, or pieces of a SentencePiece "
+        "model; auto is chosen by the script of the references.",
     ),
 ]
 Lanes = Annotated[int, typer.Option(min=1, help="Streams advanced by one forward.")]
@@ -165,6 +184,26 @@ Temperature = Annotated[
         show_default="the model's generation settings",
     ),
 ]
+
+
+def make_counting(tokenize: str, unit: str) -> "Counting":
+    """What --bleu-tokenize and --latency-unit ask for.
+
+    Args:
+        tokenize: of BLEU.
+        unit: of latency.
+
+    Returns:
+        What scores are to count.
+
+    Raises:
+        ValueError: one of them is unknown, or what it needs is not there.
+    """
+    from proactivellm.metrics.counting import Counting, resolve
+
+    counting = Counting(tokenize=tokenize, unit=unit)
+    resolve([], counting)  # a wrong name is told before anything runs
+    return counting
 
 
 def make_window(tokens: int | None, sinks: int) -> "Window | None":

@@ -4,16 +4,19 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from proactivellm.cli.commands import app
+from proactivellm.cli.options import BleuTokenize, LatencyUnit, make_counting
 from proactivellm.cli.shared import draw_curve, print_table, print_wide, warn
 
 if TYPE_CHECKING:
     from proactivellm.metrics.comparison import Comparison
+    from proactivellm.metrics.counting import Counting
     from proactivellm.metrics.folders import Folder
     from proactivellm.output.log import Instance, Task
 
@@ -74,24 +77,24 @@ def score(
             show_default="recordings as a whole",
         ),
     ] = None,
+    bleu_tokenize: BleuTokenize = "auto",
+    latency_unit: LatencyUnit = "auto",
     bootstrap: Bootstrap = _RESAMPLES,
     as_json: Json = False,
 ) -> None:
     """Score an instance log: quality, latency, cost, with 95% intervals."""
     from proactivellm.metrics.longform import score_longform
-    from proactivellm.metrics.report import score as score_instances
+    from proactivellm.metrics.report import score as score_all
     from proactivellm.metrics.segments import read_segments
     from proactivellm.output.log import read_log
 
     if segments is not None and reference is not None:
         raise ValueError("--segments has the references: leave out --reference")
+    counting = make_counting(bleu_tokenize, latency_unit)
     instances = _complete(read_log(log), source, reference, task)
-    parts = None if segments is None else read_segments(segments)
+    score_by = partial(score_longform, segments=read_segments(segments)) if segments else score_all
     with _naming(log):
-        if parts is None:
-            scores = score_instances(instances, bootstrap)
-        else:
-            scores = score_longform(instances, parts, bootstrap)
+        scores = score_by(instances, num_bootstrap=bootstrap, counting=counting)
     if bootstrap and "num_bootstrap" not in scores:
         warn("warning: no intervals: a single instance cannot be resampled")
     if as_json:
@@ -114,6 +117,8 @@ def compare(
     curve: Annotated[
         Path | None, typer.Option(metavar="FILE.png", help="Draw both quality-latency curves.")
     ] = None,
+    bleu_tokenize: BleuTokenize = "auto",
+    latency_unit: LatencyUnit = "auto",
     as_json: Json = False,
 ) -> None:
     """Compare policies on the same sources: differences, 95% intervals, p-values.
@@ -126,9 +131,10 @@ def compare(
 
     if second is None and not pair:
         raise ValueError("compare: give a second folder or log, or two policies of one with --pair")
+    counting = make_counting(bleu_tokenize, latency_unit)
     folders = [find_logs(first), find_logs(second or first)]
     matches = match(folders[0], folders[1], pair or ())
-    comparisons = [_compare(folders, names, bootstrap) for names in matches.pairs]
+    comparisons = [_compare(folders, names, bootstrap, counting) for names in matches.pairs]
     only = {"only_A": list(matches.only_first), "only_B": list(matches.only_second)}
     if as_json:
         _print_json({"pairs": comparisons, **only})
@@ -140,27 +146,30 @@ def compare(
     if out is not None:
         out.write_text(comparison_markdown(comparisons), encoding="utf-8")
     if curve is not None:
-        draw_curve(list(_points(folders[:1] if second is None else folders)), curve)
+        shown = folders[:1] if second is None else folders
+        draw_curve(list(_points(shown, counting)), curve)
 
 
-def _compare(folders: Sequence["Folder"], names: tuple[str, str], bootstrap: int) -> "Comparison":
+def _compare(
+    folders: Sequence["Folder"], names: tuple[str, str], bootstrap: int, counting: "Counting"
+) -> "Comparison":
     from proactivellm.metrics.comparison import compare_logs
     from proactivellm.output.log import read_log
 
     files = [folder.logs[name] for folder, name in zip(folders, names, strict=True)]
     logs = [read_log(file) for file in files]
     with _naming(f"A = {files[0]}, B = {files[1]}"):
-        found = compare_logs(logs[0], logs[1], bootstrap)
+        found = compare_logs(logs[0], logs[1], bootstrap, counting)
     return {**found, "A_request": names[0], "B_request": names[1]}
 
 
-def _points(folders: Sequence["Folder"]) -> Iterator[Mapping[str, Any]]:
+def _points(folders: Sequence["Folder"], counting: "Counting") -> Iterator[Mapping[str, Any]]:
     """Scores of every log of both, named so that each folder has its own families of policies."""
     from proactivellm.metrics.report import score_log
 
     for which, folder in zip("AB", folders, strict=False):
         for file in folder.logs.values():
-            scores = score_log(file)
+            scores = score_log(file, counting=counting)
             yield {**scores, "policy": f"{which}/{scores['policy']}"}
 
 

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from proactivellm.evaluation.evaluate import with_replays
 from proactivellm.evaluation.heads import choose_heads
+from proactivellm.metrics.counting import Counting
+from proactivellm.metrics.measures import check_references
 from proactivellm.metrics.report import score
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.pipeline import Job, run_streams
@@ -41,11 +43,13 @@ class Grid:
         quantiles: of the recorded statistic, as thresholds.
         min_lags: lower bounds tried.
         max_lags: upper bounds tried; None = none.
+        counting: tokens of BLEU and unit of latency.
     """
 
     quantiles: tuple[float, ...] = QUANTILES
     min_lags: tuple[int, ...] = MIN_LAGS
     max_lags: tuple[int | None, ...] = MAX_LAGS
+    counting: Counting = Counting()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,10 +136,11 @@ def calibrate(
         policy's valid range (a quantile at its very edge), or that writes nothing, gives no point.
 
     Raises:
-        ValueError: if a policy has no threshold, or references are missing.
+        ValueError: if a policy has no threshold, or references are missing or cannot be scored.
     """
     if any(job.reference is None for job in jobs):
         raise ValueError("calibration needs references: give --target")
+    check_references(jobs)
     jobs = with_replays(jobs)
     grid = grid or Grid()
     limits = Limits(streams=num_lanes)
@@ -147,7 +152,7 @@ def calibrate(
         candidates += _candidates(prototype, thresholds, grid)
     for number, (policy, quantile) in enumerate(candidates, start=1):
         streams = run_streams(model, policy, jobs, limits=limits, sampling=Sampling())
-        scores = score(list(streams))
+        scores = score(list(streams), counting=grid.counting)
         if scores["LAAL"] is not None:  # something was written
             points.append(CalibrationPoint.measured(policy, scores, quantile))
         if progress:

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from proactivellm.metrics.units import TargetUnit
 from proactivellm.output.log import Instance
 from proactivellm.pipeline import Job
 from proactivellm.policy.fixed import Fixed
@@ -41,7 +42,8 @@ def shuffled_jobs(
     Yields:
         Jobs with a policy each; those whose prediction was empty read everything first.
     """
-    delays = {instance.index: instance.delays for instance in instances}
+    words = TargetUnit("word")  # policies decide by word
+    delays = {instance.index: words.convert(instance).delays for instance in instances}
     for job in jobs:
         rng = np.random.default_rng([seed, job.index])
         trace = shuffled_schedule(delays[job.index], rng) or (10**9,)

@@ -8,7 +8,9 @@ from typing import Any
 
 from proactivellm.evaluation.results import write_results, write_tables
 from proactivellm.metrics.bootstrap import NUM_RESAMPLES
+from proactivellm.metrics.counting import Counting
 from proactivellm.metrics.folders import folder_name
+from proactivellm.metrics.measures import check_references
 from proactivellm.metrics.report import Scores, score
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.model.loading import bundled_models
@@ -33,10 +35,13 @@ class Conditions:
     Attributes:
         rate_wpm: words per minute on the clock of `elapsed`.
         window: what a stream keeps in view; everything if None.
+        counting: tokens of BLEU and unit of latency. A log may be scored in any way, so that it is
+            no condition of continuing one.
     """
 
     rate_wpm: float = DEFAULT_RATE_WPM
     window: Window | None = None
+    counting: Counting = Counting()
 
 
 def make_jobs(sources: Sequence[str], targets: Sequence[str] | None) -> list[Job]:
@@ -95,20 +100,20 @@ def evaluate(
         policies: specs, all parsed before anything runs; or policies by what they are called.
         out: folder for the logs (one folder per policy) and the results.
         num_lanes: streams advanced by one forward.
-        conditions: rate and window; the usual rate and no window if left out.
+        conditions: rate, window, counting; the usual rate and no window if left out.
         progress: called after every instance.
 
     Returns:
         Scores per policy, in order, with intervals; also written to `out` (`write_results`).
 
     Raises:
-        ValueError: if a spec is wrong, or a log in `out` is of another run; at the end, if sources
-            could not be streamed: their policies have logs of the others, and no scores.
+        ValueError: if a spec is wrong, a reference cannot be scored, or a log in `out` is of
+            another run; at the end, if sources could not be streamed: their policies have logs of
+            the others, and no scores.
     """
+    check_references(jobs)
     out, conditions = Path(out), conditions or Conditions()
-    if not isinstance(policies, Mapping):
-        calibration = find_calibration(model)
-        policies = {text: parse_policy(text, calibration) for text in policies}
+    policies = _parsed(model, policies)
     jobs, facts = (with_replays(jobs) if len(policies) > 1 else jobs), _facts(model, conditions)
     rows, failed = list[Scores](), list[str]()
     for text, policy in policies.items():
@@ -121,12 +126,21 @@ def evaluate(
                 progress(text, num_done, len(jobs))
         failed += [f"{text}: {reason}" for reason in reasons]
         if not reasons:
-            rows.append({"request": text, **score(done, NUM_RESAMPLES)})
+            rows.append({"request": text, **score(done, NUM_RESAMPLES, conditions.counting)})
             write_tables(rows, out)
     if failed:
         raise ValueError("\n".join(failed))
     write_results(rows, out)
     return rows
+
+
+def _parsed(
+    model: StreamingCausalLM, policies: Sequence[str] | Mapping[str, Policy]
+) -> Mapping[str, Policy]:
+    if isinstance(policies, Mapping):
+        return policies
+    calibration = find_calibration(model)
+    return {text: parse_policy(text, calibration) for text in policies}
 
 
 def _stream(
@@ -173,7 +187,7 @@ def _facts(model: StreamingCausalLM, conditions: Conditions) -> dict[str, Any]:
         "model": name,
         "dtype": str(model.model.dtype).removeprefix("torch."),
         "quantization": None if method is None else str(getattr(method, "value", method)),
-        **asdict(conditions),
+        **{key: value for key, value in asdict(conditions).items() if key != "counting"},
         **({} if model.front_end is None else {"gate": _gate(model)}),
     }
 

@@ -1,13 +1,17 @@
 """Exact match and token F1 of answers, as SQuAD v1.1 scores them (Rajpurkar et al. 2016).
 
 Both compare normalised texts: in lower case, without ASCII punctuation, articles, and white space
-beyond single spaces.
+beyond single spaces. In texts of scripts without spaces between words, a character is a word, and
+all punctuation is left out, as MLQA has it (Lewis et al. 2020).
 """
 
 import re
 import string
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+
+from proactivellm.output.log import apart, has_unspaced
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -22,7 +26,10 @@ def normalise(text: str) -> str:
     Returns:
         Its words in lower case, without punctuation and articles, separated by single spaces.
     """
-    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+    text = text.lower().translate(_PUNCTUATION)
+    if has_unspaced(text):
+        text = "".join(c for c in apart(text) if unicodedata.category(c)[0] != "P")
+    return " ".join(_ARTICLES.sub(" ", text).split())
 
 
 def exact_match(prediction: str, answers: Sequence[str]) -> float:

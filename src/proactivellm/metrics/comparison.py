@@ -7,6 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from proactivellm.metrics.bootstrap import NUM_RESAMPLES, differences
+from proactivellm.metrics.counting import Counting, resolve
 from proactivellm.metrics.measures import latency_unit, measure
 from proactivellm.metrics.points import LOWER_IS_BETTER, decimals_of
 from proactivellm.output.log import Instance
@@ -23,7 +24,10 @@ HEADINGS = ("A", "B", "metric", "of A", "of B", "B - A", "95% interval", "p", "i
 
 
 def compare_logs(
-    first: Sequence[Instance], second: Sequence[Instance], num_bootstrap: int = NUM_RESAMPLES
+    first: Sequence[Instance],
+    second: Sequence[Instance],
+    num_bootstrap: int = NUM_RESAMPLES,
+    counting: Counting | None = None,
 ) -> Comparison:
     """Compares two systems on the same sources by the paired bootstrap.
 
@@ -31,9 +35,11 @@ def compare_logs(
         first: log of the first system, A.
         second: log of the second, B: the same indices, with the same sources and references.
         num_bootstrap: resamples.
+        counting: tokens of BLEU and unit of latency; by the script of the references if left out.
 
     Returns:
-        `A`, `B` (policies), `num_instances`, `num_bootstrap`, `latency_unit`, and `metrics`: for
+        `A`, `B` (policies), `num_instances`, `num_bootstrap`, `latency_unit`, `target_unit` and
+        maybe `counting_note` (see `report.score`), and `metrics`: for
         each metric that both have, `first`, `second`, `difference` (B minus A; of `WER` and `CER`,
         less than 0 is better), `low` and `high` (its 95% interval), `p` (two-sided, see
         `bootstrap.differences`) and `num_instances`: a mean is taken over the instances where both
@@ -45,7 +51,8 @@ def compare_logs(
     first, second = _paired(first, second)
     shows_revisions = any(instance.revisions for instance in (*first, *second))
     names = [name for name in COMPARED if name != "NE" or shows_revisions]
-    measured = [measure(log) for log in (first, second)]
+    counted = resolve([*first, *second], counting)
+    measured = [measure(log, counted) for log in (first, second)]
     selected = [{name: one[name] for name in names if name in one} for one in measured]
     found = differences(selected[0], selected[1], num_bootstrap)
     return {
@@ -54,6 +61,7 @@ def compare_logs(
         "num_instances": len(first),
         "num_bootstrap": num_bootstrap,
         "latency_unit": latency_unit(first),
+        **counted.facts(first[0].task),
         "metrics": {name: asdict(difference) for name, difference in found.items()},
     }
 
@@ -158,6 +166,8 @@ def _footnote(comparisons: Sequence[Comparison]) -> str:
     note = f"Paired bootstrap, {resamples} resamples; p is two-sided, not corrected for many tests."
     if any(c["latency_unit"] == "ms" for c in comparisons):
         note += " Lags in ms."
+    for counted in dict.fromkeys(c["counting_note"] for c in comparisons if "counting_note" in c):
+        note += f" {counted[0].upper()}{counted[1:]}."
     if any(name in c["metrics"] for c in comparisons for name in LOWER_IS_BETTER):
         note += f" {' and '.join(LOWER_IS_BETTER)}: lower is better."
     return note

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from proactivellm.metrics.bootstrap import NUM_RESAMPLES, SEED, Floats, Statistics, resample
+from proactivellm.metrics.counting import Counting, resolve
 from proactivellm.metrics.measures import measure
 from proactivellm.output.log import Instance
 
@@ -73,6 +74,7 @@ def make_curve(
     latency: str = "LAAL",
     num_resamples: int = NUM_RESAMPLES,
     seed: int = SEED,
+    counting: Counting | None = None,
 ) -> Curve:
     """Score policies, and their resamples.
 
@@ -82,6 +84,7 @@ def make_curve(
         latency: likewise.
         num_resamples: how many; curves compared must have the same.
         seed: of the drawing; likewise.
+        counting: tokens of BLEU and unit of latency; by the script of the references if left out.
 
     Returns:
         The curve; policies without one of the scores are left out.
@@ -93,7 +96,7 @@ def make_curve(
         raise ValueError("the policies of a curve must have streamed the same sources")
     points: dict[tuple[int, str], Statistics] = {}
     for number, log in enumerate(logs):
-        scores = measure(log)
+        scores = measure(log, resolve(log, counting))
         if all(name in scores and scores[name].corpus() is not None for name in (quality, latency)):
             points |= {(number, name): scores[name] for name in (quality, latency)}
     if not points:

@@ -1,7 +1,8 @@
 """Long recordings: their words are given back to reference segments, and scored by segment.
 
 The resegmentation is OmniSTEval's SoftSegmenter (Polak et al. 2025, arXiv 2509.17349): words of the
-log and of the references are aligned by the similarity of their characters, in order. StreamLAAL
+log and of the references are aligned by the similarity of their characters, in order; characters,
+where a script has no spaces between words, are aligned with equal ones. StreamLAAL
 has borders of its own, those of mwerSegmenter. Needs the extra `longform` (omnisteval); StreamLAAL
 needs the extra `mwer` as well.
 """
@@ -14,18 +15,20 @@ from typing import Any, NamedTuple
 
 from proactivellm.metrics import latency
 from proactivellm.metrics.bootstrap import Statistics, mean, summarise
+from proactivellm.metrics.counting import Counted, Counting, resolve
 from proactivellm.metrics.measures import (
     common_policy,
     measure_quality,
     measure_real_time,
-    reference_words,
 )
 from proactivellm.metrics.mwer import mwer_borders
 from proactivellm.metrics.segments import Segment, match_recordings
+from proactivellm.metrics.units import TargetUnit
 from proactivellm.output.log import Instance
 
 # The alignment keeps 16 to 40 bytes for each pair of a word written and a word of the references.
 _MOST_CELLS = 40_000_000
+_WORDS = TargetUnit("word")
 
 
 class Resegmented(NamedTuple):
@@ -41,12 +44,17 @@ class Resegmented(NamedTuple):
     end_ms: float
 
 
-def resegment(instances: Sequence[Instance], segments: Sequence[Segment]) -> list[Resegmented]:
+def resegment(
+    instances: Sequence[Instance],
+    segments: Sequence[Segment],
+    unit: TargetUnit = _WORDS,
+) -> list[Resegmented]:
     """Gives each word of the recordings to a reference segment.
 
     Args:
         instances: the log of one policy, an instance per recording, of speech.
         segments: of all these recordings, in any order.
+        unit: of the target: words or characters.
 
     Returns:
         One for each segment, by recording in the order of the log, then by start.
@@ -62,7 +70,7 @@ def resegment(instances: Sequence[Instance], segments: Sequence[Segment]) -> lis
             "scores of long recordings need omnisteval, which is not installed: "
             "pip install 'proactivellm[longform]'"
         ) from None
-    recordings = match_recordings(instances, segments)
+    recordings = match_recordings([unit.convert(i) for i in instances], segments)
     numbers = iter(range(len(segments)))
     wanted, written = [], []
     for whole, parts in recordings:
@@ -71,16 +79,16 @@ def resegment(instances: Sequence[Instance], segments: Sequence[Segment]) -> lis
             [
                 omnisteval.Word(word, emission_cu=1000 * part.start_s, seq_id=number)
                 for part, number in numbered
-                for word in part.text.lower().split()
+                for word in unit.split(part.text.lower())
             ]
         )
         _check_size(whole, len(wanted[-1]))
-        times = zip(whole.prediction.split(), whole.delays, whole.elapsed, strict=True)
+        times = zip(whole.units(), whole.delays, whole.elapsed, strict=True)
         written.append([omnisteval.Word(w, emission_cu=d, emission_ca=e) for w, d, e in times])
     rows = [(whole, part, parts) for whole, parts in recordings for part in parts]
     places = [_place(part, parts) for _, part, parts in rows]
     texts = [" ".join(part.text.split()) for _, part, _ in rows]
-    found, _ = omnisteval.resegment(wanted, written, places, texts)
+    found, _ = omnisteval.resegment(wanted, written, places, texts, char_level=unit.name == "char")
     return [
         Resegmented(_instance(index, whole, each, place), place["time_to_recording_end"])
         for index, ((whole, *_), each, place) in enumerate(zip(rows, found, places, strict=True))
@@ -88,7 +96,10 @@ def resegment(instances: Sequence[Instance], segments: Sequence[Segment]) -> lis
 
 
 def score_longform(
-    instances: Sequence[Instance], segments: Sequence[Segment], num_bootstrap: int = 0
+    instances: Sequence[Instance],
+    segments: Sequence[Segment],
+    num_bootstrap: int = 0,
+    counting: Counting | None = None,
 ) -> dict[str, Any]:
     """Scores the recordings of one policy, by reference segment.
 
@@ -96,39 +107,38 @@ def score_longform(
         instances: the log of one policy, an instance per recording, of speech.
         segments: of all these recordings.
         num_bootstrap: resamples of the segments for the intervals; 0 leaves the intervals out.
+        counting: tokens of BLEU and unit of latency; by the script of the segments if left out.
 
     Returns:
         A flat dictionary, ready for JSON: `policy`, `num_recordings`, `num_instances` (segments),
-        `latency_unit`, `resegmenter`; the scores of the task, see `report.score`;
+        `latency_unit`, `target_unit`, `resegmenter`; the scores of the task, see `report.score`;
         `LongYAAL` (Polak et al. 2025): YAAL of a segment, where words after its end count as long
         as the last segment of the recording has not ended;
-        `LongLAAL`: LAAL of a segment, as OmniSTEval has it;
-        `StreamLAAL` (Papi et al. 2024, arXiv 2406.06097): the same with the borders of
-        mwerSegmenter, if the extra `mwer` is installed. All are means over segments with words, ms;
-        `LongYAAL_CA_ms`, `LongLAAL_CA_ms`, `StreamLAAL_CA_ms`: the same of `elapsed`, if the log
-        has a clock;
-        `RTF`, where the log tells it; `X_ci`, `num_bootstrap`, `num_undefined` as in
-        `report.score`.
+        `LongLAAL`: LAAL of a segment, as OmniSTEval has it; `StreamLAAL` (Papi et al. 2024, arXiv
+        2406.06097): the same with the borders of mwerSegmenter, if the extra `mwer` is installed.
+        All are means over segments with words, ms; `LongYAAL_CA_ms`, `LongLAAL_CA_ms`,
+        `StreamLAAL_CA_ms`: the same of `elapsed`, if the log has a clock;
+        `RTF`, where the log tells it; `X_ci`, `num_bootstrap`, `num_undefined`: `report.score`.
 
     Raises:
-        ValueError: as `resegment`, or the recordings are of several policies or tasks.
+        ValueError: as `resegment`, or several policies or tasks are there, or subwords asked for.
     """
-    policy = common_policy(instances)
-    parts = resegment(instances, segments)
-    measured = measure_quality([part.instance for part in parts])
-    clocks = {"": "delays"}
-    if all(instance.source_ms is not None for instance in instances):
-        clocks["_CA_ms"] = "elapsed"
-    measured |= _lags(parts, clocks)
+    policy, counted = common_policy(instances), _decide(instances, segments, counting)
+    parts = resegment(instances, segments, counted.unit)
+    measured = measure_quality([part.instance for part in parts], counted)
+    has_clock = all(instance.source_ms is not None for instance in instances)
+    clocks = {"": "delays"} | ({"_CA_ms": "elapsed"} if has_clock else {})
+    measured |= _lags(parts, clocks, counted.unit)
     resegmenter = f"SoftSegmenter (OmniSTEval {version('omnisteval')})"
     if find_spec("mweralign"):
-        measured |= _stream_laal(instances, segments, clocks)
+        measured |= _stream_laal(instances, segments, clocks, counted.unit)
         resegmenter += f"; of StreamLAAL: mwerSegmenter (mweralign {version('mweralign')})"
     scores = {
         "policy": policy,
         "num_recordings": len(instances),
         "num_instances": len(parts),
         "latency_unit": "ms",
+        **counted.facts(instances[0].task),
         "resegmenter": resegmenter,
     }
     scores |= summarise(measured, num_bootstrap)
@@ -137,12 +147,26 @@ def score_longform(
     return scores
 
 
-def _lags(parts: Sequence[Resegmented], clocks: Mapping[str, str]) -> dict[str, Statistics]:
+def _decide(
+    instances: Sequence[Instance], segments: Sequence[Segment], counting: Counting | None
+) -> Counted:
+    """What is counted, by the script of the segments."""
+    text = " ".join(segment.text for segment in segments)
+    counted = resolve([replace(instance, reference=text) for instance in instances], counting)
+    if counted.unit.name == "spm":
+        raise ValueError("long recordings are aligned by words or characters, not by subwords")
+    return counted
+
+
+def _lags(
+    parts: Sequence[Resegmented], clocks: Mapping[str, str], unit: TargetUnit
+) -> dict[str, Statistics]:
     """LongYAAL and LongLAAL of each clock: the end of their names, and its field of the log."""
     result = {}
     for suffix, clock in clocks.items():
         rows = [
-            (getattr(i, clock), i.source_length, reference_words(i), end_ms) for i, end_ms in parts
+            (getattr(i, clock), i.source_length, unit.length(i.reference), end_ms)
+            for i, end_ms in parts
         ]
         laal = [latency.length_adaptive_average_lagging(*row[:3]) for row in rows]
         result[f"LongYAAL{suffix}"] = mean([latency.yaal(*row) for row in rows])
@@ -151,17 +175,21 @@ def _lags(parts: Sequence[Resegmented], clocks: Mapping[str, str]) -> dict[str, 
 
 
 def _stream_laal(
-    instances: Sequence[Instance], segments: Sequence[Segment], clocks: Mapping[str, str]
+    instances: Sequence[Instance],
+    segments: Sequence[Segment],
+    clocks: Mapping[str, str],
+    unit: TargetUnit,
 ) -> dict[str, Statistics]:
     values: dict[str, list[float | None]] = {suffix: [] for suffix in clocks}
-    for whole, parts in match_recordings(instances, segments):
-        borders = mwer_borders(whole.prediction.split(), [part.text for part in parts])
+    for whole, parts in match_recordings([unit.convert(i) for i in instances], segments):
+        texts = [" ".join(unit.split(part.text)) for part in parts]
+        borders = mwer_borders(whole.units(), texts)
         for part, (first, end) in zip(parts, borders, strict=True):
             start_ms, length_ms = 1000 * part.start_s, 1000 * (part.end_s - part.start_s)
             for suffix, clock in clocks.items():
                 own = [time - start_ms for time in getattr(whole, clock)[first:end]]
                 lag = latency.length_adaptive_average_lagging(
-                    own, length_ms, len(part.text.split())
+                    own, length_ms, unit.length(part.text)
                 )
                 values[suffix].append(lag)
     return {f"StreamLAAL{suffix}": mean(lags) for suffix, lags in values.items()}
@@ -192,6 +220,7 @@ def _instance(index: int, whole: Instance, found: Any, place: Mapping[str, float
         source_length=place["duration"],
         prediction=found.prediction,
         prediction_length=len(delays),
+        prediction_spm=None,
         reference=found.reference,
         answers=None,
         delays=delays,

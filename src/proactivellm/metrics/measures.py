@@ -1,15 +1,17 @@
 """What is measured of the instances of one policy: statistics of each, for every metric."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from proactivellm.metrics import latency, quality
 from proactivellm.metrics.answers import exact_match, token_f1
 from proactivellm.metrics.bootstrap import Statistics, mean, ratio
+from proactivellm.metrics.counting import Counted, resolve
 from proactivellm.metrics.stability import erased_words, normalized_erasure
-from proactivellm.metrics.transcripts import error_rates
+from proactivellm.metrics.transcripts import error_rates, normalise
+from proactivellm.metrics.units import TargetUnit
 from proactivellm.output.log import Instance, Task
 
 # The scores of a task, the main one first.
@@ -18,59 +20,62 @@ QUALITIES_OF: Mapping[Task, tuple[str, ...]] = {
     "qa": ("F1", "EM"),
     "asr": ("WER", "CER"),
 }
-_PerInstance = Mapping[str, Callable[[Instance], float | None]]
+_Length = int | None  # of the reference, which sets the pace of lags
+_PerInstance = Mapping[str, Callable[[Instance, _Length], float | None]]
 
 # Macro-averages over instances: name -> value of one instance, None where it is undefined.
 _LATENCY: _PerInstance = {
-    "AL": lambda i: latency.average_lagging(i.delays, i.source_length, reference_words(i)),
-    "LAAL": lambda i: latency.length_adaptive_average_lagging(
-        i.delays, i.source_length, reference_words(i)
-    ),
-    "AP": lambda i: latency.average_proportion(i.delays, i.source_length, reference_words(i)),
-    "DAL": lambda i: latency.differentiable_average_lagging(i.delays, i.source_length),
-    "YAAL": lambda i: latency.yaal(i.delays, i.source_length, reference_words(i)),
-    "RCO": lambda i: latency.read_coverage(i.token_delays, i.source_length),
-    "AIL": lambda i: latency.average_information_lag(i.token_delays, i.source_length),
-    "first_token_delay": lambda i: latency.first_token_delay(i.delays),
-    "NE": lambda i: normalized_erasure(i.revisions or []),
+    "AL": lambda i, n: latency.average_lagging(i.delays, i.source_length, n),
+    "LAAL": lambda i, n: latency.length_adaptive_average_lagging(i.delays, i.source_length, n),
+    "AP": lambda i, n: latency.average_proportion(i.delays, i.source_length, n),
+    "DAL": lambda i, n: latency.differentiable_average_lagging(i.delays, i.source_length),
+    "YAAL": lambda i, n: latency.yaal(i.delays, i.source_length, n),
+    "RCO": lambda i, n: latency.read_coverage(i.token_delays, i.source_length),
+    "AIL": lambda i, n: latency.average_information_lag(i.token_delays, i.source_length),
+    "first_token_delay": lambda i, n: latency.first_token_delay(i.delays),
 }
 # The same on the clock of `elapsed`, where listening and computing overlap; in ms.
 _COMPUTATION_AWARE: _PerInstance = {
-    "AL_CA_ms": lambda i: latency.average_lagging(
-        i.elapsed, i.source_ms or 0.0, reference_words(i)
+    "AL_CA_ms": lambda i, n: latency.average_lagging(i.elapsed, i.source_ms or 0.0, n),
+    "LAAL_CA_ms": lambda i, n: latency.length_adaptive_average_lagging(
+        i.elapsed, i.source_ms or 0.0, n
     ),
-    "LAAL_CA_ms": lambda i: latency.length_adaptive_average_lagging(
-        i.elapsed, i.source_ms or 0.0, reference_words(i)
-    ),
-    "YAAL_CA_ms": lambda i: latency.yaal(i.elapsed, i.source_ms or 0.0, reference_words(i)),
+    "YAAL_CA_ms": lambda i, n: latency.yaal(i.elapsed, i.source_ms or 0.0, n),
 }
 
 
-def measure(instances: Sequence[Instance]) -> dict[str, Statistics]:
+def measure(instances: Sequence[Instance], counted: Counted | None = None) -> dict[str, Statistics]:
     """Statistics of every metric that a log gives.
 
     Args:
         instances: the log of one policy.
+        counted: what is counted in targets; `counting.resolve` decides if left out.
 
     Returns:
         By name: `BLEU`, `chrF` or, of answers, `F1`, `EM` or, of transcripts, those of
-        `transcripts.error_rates`, where there are references; the lags and shares of `latency`;
+        `transcripts.error_rates`, where there are references, and `insertions_per_min`, of speech
+        in whose recordings nothing is said: words written per minute of these recordings; the lags
+        and shares of `latency`;
         `NE` and `NE_corpus`; `AL_CA_ms`, `LAAL_CA_ms`, `YAAL_CA_ms`, `first_token_ms`,
         `final_token_ms` (means), `forwards`, `tokens`, `RTF` where the log tells them.
 
     Raises:
         ValueError: the instances have different tasks or are both of text and of speech, only some
-            have a reference, or a reference is empty.
+            have a reference, or a reference is empty (but those of transcripts).
     """
     if len({instance.source_type for instance in instances}) > 1:
         raise ValueError("the instances are of text and of speech: split the log")
-    result = measure_quality(instances)
+    counted = counted or resolve(instances)
+    instances, unit = [counted.unit.convert(i) for i in instances], counted.unit
+    result = measure_quality(instances, counted)
+    lengths = [unit.length(instance.reference) for instance in instances]
     for name, metric in _LATENCY.items():
-        result[name] = mean([metric(instance) for instance in instances])
-    result["NE_corpus"] = _measure_erasure(instances)
+        result[name] = mean(list(map(metric, instances, lengths)))
+    result["NE"] = mean([normalized_erasure(i.revisions or [], unit.split) for i in instances])
+    result["NE_corpus"] = _measure_erasure(instances, unit)
     if all(instance.source_ms is not None for instance in instances):
         for name, metric in _COMPUTATION_AWARE.items():
-            result[name] = mean([metric(instance) for instance in instances])
+            result[name] = mean(list(map(metric, instances, lengths)))
         result["final_token_ms"] = mean([final_token_ms(instance) for instance in instances])
     first_ms = [instance.first_token_ms for instance in instances]
     if any(value is not None for value in first_ms):
@@ -84,43 +89,84 @@ def measure(instances: Sequence[Instance]) -> dict[str, Statistics]:
     return result
 
 
-def measure_quality(instances: Sequence[Instance]) -> dict[str, Statistics]:
+def measure_quality(
+    instances: Sequence[Instance], counted: Counted | None = None
+) -> dict[str, Statistics]:
     """Statistics of the scores of the task, against the references.
 
     Args:
         instances: the log of one policy.
+        counted: what is counted in targets; `counting.resolve` decides if left out.
 
     Returns:
         By name, those of `measure`; none if there are no references.
 
     Raises:
-        ValueError: the instances have different tasks, only some have a reference, or a reference
-            is empty.
+        ValueError: as `check_references`.
     """
-    tasks = sorted({instance.task for instance in instances})
-    if len(tasks) > 1:
-        raise ValueError(f"the instances are of several tasks ({', '.join(tasks)}): split the log")
-    missing = [instance.index for instance in instances if instance.reference is None]
-    if len(missing) == len(instances):
+    check_references(instances)
+    if not instances or instances[0].reference is None:
         return {}
-    if missing:
-        raise ValueError(
-            f"{len(missing)} of {len(instances)} instances have no reference "
-            f"(the first is index {missing[0]}): give one to all or to none"
-        )
-    if tasks == ["qa"]:
+    task = instances[0].task
+    if task == "qa":
         return {
             "F1": mean([token_f1(i.prediction, _answers(i)) for i in instances]),
             "EM": mean([exact_match(i.prediction, _answers(i)) for i in instances]),
         }
     predictions = [instance.prediction for instance in instances]
-    references = [_reference(instance) for instance in instances]
-    if tasks == ["asr"]:
-        return error_rates(predictions, references)
+    references = [instance.reference or "" for instance in instances]
+    if task == "asr":
+        rates = error_rates(predictions, references)
+        return rates | _measure_silence(instances, rates["insertions"])
+    counted = counted or resolve(instances)
     return {
-        "BLEU": quality.bleu(predictions, references),
+        "BLEU": quality.bleu(predictions, references, counted.tokenizer.name),
         "chrF": quality.chrf(predictions, references),
     }
+
+
+class Asked(Protocol):
+    """What is scored: an instance, or what will become one."""
+
+    @property
+    def index(self) -> int:
+        """Its place."""
+
+    @property
+    def reference(self) -> str | None:
+        """The wanted target."""
+
+    @property
+    def task(self) -> Task:
+        """What is scored."""
+
+
+def check_references(asked: Sequence[Asked]) -> None:
+    """Refuses references that could not be scored; before anything runs, if it is asked then.
+
+    Args:
+        asked: instances, or the jobs that they will be of.
+
+    Raises:
+        ValueError: they have different tasks, only some have a reference, or the reference of a
+            translation is empty.
+    """
+    tasks = sorted({each.task for each in asked})
+    if len(tasks) > 1:
+        raise ValueError(f"the instances are of several tasks ({', '.join(tasks)}): split the log")
+    missing = [each.index for each in asked if each.reference is None]
+    if missing and len(missing) < len(asked):
+        raise ValueError(
+            f"{len(missing)} of {len(asked)} instances have no reference "
+            f"(the first is index {missing[0]}): give one to all or to none"
+        )
+    for each in asked:
+        if each.task == "translation" and each.reference is not None and not each.reference.strip():
+            raise ValueError(
+                f"instance {each.index} has an empty reference: nothing that is written can match "
+                "it, and its length sets the pace of AL; give it one, or leave the instance out of "
+                "sources and references (of transcripts, an empty reference is silence)"
+            )
 
 
 def measure_real_time(instances: Sequence[Instance]) -> Statistics | None:
@@ -160,18 +206,6 @@ def common_policy(instances: Sequence[Instance]) -> str:
     return policies[0]
 
 
-def reference_words(instance: Instance) -> int | None:
-    """The length of the reference, which sets the pace of lags.
-
-    Args:
-        instance: of a log.
-
-    Returns:
-        Words; None if there is no reference.
-    """
-    return None if instance.reference is None else len(instance.reference.split())
-
-
 def latency_unit(instances: Sequence[Instance]) -> Literal["ms", "source units"]:
     """What delays are counted in.
 
@@ -199,18 +233,19 @@ def final_token_ms(instance: Instance) -> float | None:
     return instance.elapsed[-1] - instance.source_ms
 
 
-def degeneracy(instances: Sequence[Instance]) -> dict[str, Any]:
+def degeneracy(instances: Sequence[Instance], unit: TargetUnit) -> dict[str, Any]:
     """Whether late output hides behind a few early words.
 
     Args:
         instances: the log of one policy.
+        unit: of its target.
 
     Returns:
         `SWF`, `EFSW`, `degenerate`, see `latency.degeneracy`; None each if nothing was written.
     """
     found = latency.degeneracy(
-        (instance.delays, instance.source_length, reference_words(instance))
-        for instance in instances
+        (instance.delays, instance.source_length, unit.length(instance.reference))
+        for instance in map(unit.convert, instances)
     )
     if found is None:
         return {"SWF": None, "EFSW": None, "degenerate": None}
@@ -221,20 +256,22 @@ def _answers(instance: Instance) -> list[str]:
     return instance.answers or [instance.reference or ""]
 
 
-def _reference(instance: Instance) -> str:
-    if not (instance.reference or "").strip():
-        raise ValueError(
-            f"instance {instance.index} has an empty reference: nothing that is written can match "
-            "it, and its length sets the pace of AL; give it one, or leave the instance out of "
-            "sources and references"
-        )
-    return instance.reference or ""
+def _measure_silence(
+    instances: Sequence[Instance], insertions: Statistics
+) -> dict[str, Statistics]:
+    """What is written where nothing is said, in words per minute; nothing if there is no such."""
+    silent = [not normalise(instance.reference or "") for instance in instances]
+    if instances[0].source_type == "text" or not any(silent):
+        return {}
+    minutes = [instance.source_length / 60_000 for instance in instances]
+    values = np.stack([insertions.values[:, 0], np.array(minutes, np.float64)], axis=1)
+    return {"insertions_per_min": Statistics(values * np.array(silent)[:, None], ratio)}
 
 
-def _measure_erasure(instances: Sequence[Instance]) -> Statistics:
+def _measure_erasure(instances: Sequence[Instance], unit: TargetUnit) -> Statistics:
     """Words taken back over words that remain, of the corpus."""
     counts = [
-        (erased_words(instance.revisions or []), instance.prediction_length)
+        (erased_words(instance.revisions or [], unit.split), instance.prediction_length)
         for instance in instances
     ]
     return Statistics(np.array(counts, np.float64), ratio)

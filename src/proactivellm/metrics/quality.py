@@ -10,21 +10,24 @@ from typing import Literal
 import numpy as np
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
-from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
 from proactivellm.metrics.bootstrap import Floats, Statistics
 from proactivellm.metrics.ngrams import Counts, count_ngrams
+from proactivellm.metrics.tokenizers import make_tokenizer
 
 _WORD_ORDER, _CHARACTER_ORDER = 4, 6
 _BETA2 = 4.0  # chrF2: recall counts beta^2 times
 
 
-def bleu(predictions: Sequence[str], references: Sequence[str]) -> Statistics:
+def bleu(
+    predictions: Sequence[str], references: Sequence[str], tokenize: str = "13a"
+) -> Statistics:
     """Corpus BLEU (Papineni et al. 2002) with sacrebleu's defaults: 13a tokens, mixed case.
 
     Args:
         predictions: detokenised outputs; empty ones count.
         references: one for each prediction.
+        tokenize: another tokenizer of sacrebleu, see `tokenizers.choose_tokenizer`.
 
     Returns:
         Columns: words of the prediction, words of the reference, matches of orders 1 to 4, n-grams
@@ -35,7 +38,7 @@ def bleu(predictions: Sequence[str], references: Sequence[str]) -> Statistics:
     """
     _check_numbers(predictions, references)
     words: dict[str, int] = {}
-    tokens_of = Tokenizer13a()
+    tokens_of = make_tokenizer(tokenize)
 
     def encode(texts: Sequence[str]) -> Iterator[Counts]:
         for text in texts:
@@ -70,16 +73,17 @@ def chrf(predictions: Sequence[str], references: Sequence[str]) -> Statistics:
     return Statistics(values.astype(np.float64), _chrf_score)
 
 
-def signature(metric: Literal["BLEU", "chrF"]) -> str:
+def signature(metric: Literal["BLEU", "chrF"], tokenize: str = "13a") -> str:
     """What sacrebleu calls this way of scoring, to be quoted with the score.
 
     Args:
         metric: which.
+        tokenize: of BLEU.
 
     Returns:
         The signature, with the version of sacrebleu.
     """
-    scorer = BLEU() if metric == "BLEU" else CHRF()
+    scorer = BLEU(tokenize=tokenize) if metric == "BLEU" else CHRF()
     scorer.corpus_score(["a"], [["a"]])  # it counts the references before it signs
     return str(scorer.get_signature())
 

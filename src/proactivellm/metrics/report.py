@@ -9,6 +9,7 @@ import numpy as np
 from rich.table import Table
 
 from proactivellm.metrics.bootstrap import summarise
+from proactivellm.metrics.counting import Counting, resolve
 from proactivellm.metrics.measures import (
     QUALITIES_OF,
     common_policy,
@@ -32,6 +33,7 @@ _COLUMNS = (
     ("EM", "EM", 1),
     ("WER", "WER", 2),
     ("CER", "CER", 2),
+    ("insertions_per_min", "insertions/min", 1),
     ("AL", "AL", 2),
     ("LAAL", "LAAL", 2),
     ("YAAL", "YAAL", 2),
@@ -50,6 +52,7 @@ _COLUMNS = (
     ("forwards", "forwards", 1),
 )
 _MARK = "†"
+_MANY = 0.1  # share of empty predictions that is worth a note
 # Columns whose interval the tables show; scores.json has all.
 _WITH_INTERVAL = (
     *("BLEU", "chrF", "F1", "EM", "WER", "CER"),
@@ -57,19 +60,25 @@ _WITH_INTERVAL = (
 )
 
 
-def score(instances: Sequence[Instance], num_bootstrap: int = 0) -> Scores:
+def score(
+    instances: Sequence[Instance], num_bootstrap: int = 0, counting: Counting | None = None
+) -> Scores:
     """Scores the instances of one policy.
 
     Args:
         instances: the log of one policy.
         num_bootstrap: resamples for the intervals; 0 leaves the intervals out.
+        counting: tokens of BLEU and unit of latency; by the script of the references if left out.
 
     Returns:
         A flat dictionary, ready for JSON, with None where a metric is undefined everywhere:
-        `policy`, `num_instances`;
+        `policy`, `num_instances`, `num_empty`: predictions without a word where one is wanted;
+        `target_unit`: what lags count ("words", "characters" or "subwords of FILE"), and
+        `counting_note` where the script decided for something else than words;
         `BLEU`, `chrF`, `bleu_signature`, `chrf_signature` where there are references, or, of
         answers to questions, `F1`, `EM`, or, of transcripts, `WER`, `CER` (both in %, the lower
-        the better), `substitutions`, `deletions`, `insertions`, `wer_normaliser`;
+        the better), `substitutions`, `deletions`, `insertions`, `wer_normaliser`,
+        `insertions_per_min` where nothing is said;
         `AL`, `LAAL`, `YAAL`, `DAL`, `AIL`, `first_token_delay` in `latency_unit` ("source units",
         or "ms" of speech), `AP`, `RCO`, `NE`, each the mean over the instances where it is defined;
         `NE_corpus`: words taken back per word of all final texts;
@@ -86,25 +95,30 @@ def score(instances: Sequence[Instance], num_bootstrap: int = 0) -> Scores:
 
     Raises:
         ValueError: there are no instances, they are of several policies or tasks, only some have a
-            reference, or a reference is empty.
+            reference, the reference of a translation is empty, or what is to be counted is not to
+            be had.
     """
     scores: Scores = {"policy": common_policy(instances), "num_instances": len(instances)}
-    measured = measure(instances)
-    scores["latency_unit"] = latency_unit(instances)
+    counted = resolve(instances, counting)
+    measured = measure(instances, counted)
+    scores["num_empty"] = sum(map(_is_empty, instances))
+    scores |= {"latency_unit": latency_unit(instances)} | counted.facts(instances[0].task)
     scores |= dict.fromkeys(QUALITIES_OF[instances[0].task]) | summarise(measured, num_bootstrap)
     if "BLEU" in measured:
-        scores |= {"bleu_signature": signature("BLEU"), "chrf_signature": signature("chrF")}
+        scores["bleu_signature"] = signature("BLEU", counted.tokenizer.name)
+        scores["chrf_signature"] = signature("chrF")
     if "WER" in measured:
         scores["wer_normaliser"] = NORMALISER
-    return scores | degeneracy(instances) | _percentiles(instances)
+    return scores | degeneracy(instances, counted.unit) | _percentiles(instances)
 
 
-def score_log(path: str | Path, num_bootstrap: int = 0) -> Scores:
+def score_log(path: str | Path, num_bootstrap: int = 0, counting: Counting | None = None) -> Scores:
     """Scores an instance log: the same numbers as `score` gave when it was written.
 
     Args:
         path: the log, ours, SimulEval's or simulstream's.
         num_bootstrap: resamples for the intervals; 0 leaves the intervals out.
+        counting: as in `score`.
 
     Returns:
         See `score`.
@@ -114,7 +128,7 @@ def score_log(path: str | Path, num_bootstrap: int = 0) -> Scores:
     """
     instances = read_log(path)
     try:
-        return score(instances, num_bootstrap)
+        return score(instances, num_bootstrap, counting)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
@@ -170,6 +184,15 @@ def write_scores(path: str | Path, scores: Sequence[Mapping[str, Any]]) -> None:
     Path(path).write_text(text + "\n", encoding="utf-8")
 
 
+def _is_empty(instance: Instance) -> bool:
+    wanted = instance.reference is None or any(map(str.isalnum, instance.reference))
+    return wanted and not instance.prediction.strip()
+
+
+def _is_hollow(row: Mapping[str, Any]) -> bool:
+    return row.get("num_empty", 0) >= _MANY * row.get("num_instances", 1)
+
+
 def _percentiles(instances: Sequence[Instance]) -> Scores:
     """P50 and P90 of the times that somebody waits for; left out where the log tells none."""
     scores: Scores = {}
@@ -195,6 +218,12 @@ def _footnotes(scores: Sequence[Mapping[str, Any]]) -> list[str]:
             f"{_MARK} degenerate: of the words, SWF came before the end of the source, where the "
             f"mean lag lets expect EFSW ({numbers})"
         )
+    notes += dict.fromkeys(row["counting_note"] for row in scores if row.get("counting_note"))
+    if found := [row for row in scores if _is_hollow(row)]:
+        numbers = "; ".join(
+            f"{row['policy']}: {row['num_empty']} of {row['num_instances']}" for row in found
+        )
+        notes.append(f"many predictions are empty, and no lag counts them ({numbers})")
     resamples = sorted({row["num_bootstrap"] for row in scores if "num_bootstrap" in row})
     if any(row.get("latency_unit") == "ms" and "LAAL" in row for row in scores):
         notes.append(

@@ -1,10 +1,12 @@
 """Stability of what was shown: how much a policy that may revise its output takes back."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
+Split = Callable[[str], list[str]]
 
-def normalized_erasure(history: Sequence[str]) -> float | None:
+
+def normalized_erasure(history: Sequence[str], split: Split = str.split) -> float | None:
     """NE (Arivazhagan et al. 2020, re-translation): words taken back per word of the final text.
 
     `sum_{t>=2} (|o_{t-1}| - |LCP(o_t, o_{t-1})|) / |o_final|` in words. A text that only continues
@@ -12,36 +14,38 @@ def normalized_erasure(history: Sequence[str]) -> float | None:
 
     Args:
         history: every text that was shown for one instance, oldest first.
+        split: cuts a text into words, or into characters where there are no spaces between words.
 
     Returns:
         0 for append-only output, 1 if as many words were taken back as remain; None if words were
         taken back and none remain.
     """
-    erased = erased_words(history)
+    erased = erased_words(history, split)
     if not erased:
         return 0.0
-    final_length = len(history[-1].split())
+    final_length = len(split(history[-1]))
     return erased / final_length if final_length else None
 
 
-def erased_words(history: Sequence[str]) -> int:
+def erased_words(history: Sequence[str], split: Split = str.split) -> int:
     """Words that were taken back, the numerator of NE.
 
     Over a corpus, their sum per word of all final texts is how simulstream has NE.
 
     Args:
         history: every text that was shown for one instance, oldest first.
+        split: as in `normalized_erasure`.
 
     Returns:
         How many.
     """
-    return sum(_erased_between(old, new) for old, new in pairwise(history))
+    return sum(_erased_between(old, new, split) for old, new in pairwise(history))
 
 
-def _erased_between(old: str, new: str) -> int:
+def _erased_between(old: str, new: str, split: Split) -> int:
     if new.startswith(old):
         return 0
-    old_words, new_words = old.split(), new.split()
+    old_words, new_words = split(old), split(new)
     kept = 0
     for old_word, new_word in zip(old_words, new_words, strict=False):
         if old_word != new_word:

@@ -1,5 +1,7 @@
 """Word and character error rates of transcripts, of texts in one named normal form.
 
+A character of a script without spaces between words (Chinese, Japanese, Thai, ...) is a word, so
+that WER is the mixed error rate where such texts hold words of other scripts.
 Needs the extra `speech` (jiwer), which does the alignment.
 """
 
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from proactivellm.metrics.bootstrap import Floats, Statistics, ratio
+from proactivellm.output.log import apart, together
 
 if TYPE_CHECKING:
     from jiwer import CharacterOutput, WordOutput
@@ -43,20 +46,21 @@ def error_rates(predictions: Sequence[str], references: Sequence[str]) -> dict[s
     """WER and CER of a corpus: errors of all instances per word, or character, of all references.
 
     Errors are those of the alignment with the fewest; both texts are normalised. Characters are
-    counted with the spaces between words.
+    counted with the spaces between words, but for those beside a character of a script without
+    spaces. Of an empty reference, where nothing is said, every word written is an insertion: it
+    counts among the errors, and adds nothing to the words they are divided by.
 
     Args:
         predictions: transcripts; empty ones count.
-        references: one for each, with a word at least.
+        references: one for each; empty ones, or those of punctuation alone, are silence.
 
     Returns:
         `WER`, `CER`, and its kinds of errors, `substitutions`, `deletions` and `insertions`, in %
         of the words of the references. Columns: errors, length of the reference. Scores are 0 at
-        best and have no upper bound.
+        best and have no upper bound; they are undefined if no reference has a word.
 
     Raises:
-        ValueError: there are no predictions, or not as many references, a reference has no word
-            left, or jiwer is not installed.
+        ValueError: there are no predictions, or not as many references, or jiwer is not installed.
     """
     if not predictions or len(predictions) != len(references):
         raise ValueError(
@@ -64,21 +68,20 @@ def error_rates(predictions: Sequence[str], references: Sequence[str]) -> dict[s
             "give one reference for each prediction, and at least one of each"
         )
     wanted, written = [normalise(t) for t in references], [normalise(t) for t in predictions]
-    for reference, words in zip(references, wanted, strict=True):
-        if not words:
-            raise ValueError(f"nothing is left of the reference {reference!r} but punctuation")
     try:
         from jiwer import process_characters, process_words
     except ImportError:
         raise ValueError(
             "WER and CER need jiwer, which is not installed: pip install 'proactivellm[speech]'"
         ) from None
-    of_words = _errors(process_words(wanted, written))
-    of_characters = _errors(process_characters(wanted, written))
-    num_words = [len(text.split()) for text in wanted]
+    words = [[" ".join(apart(text).split()) for text in texts] for texts in (wanted, written)]
+    letters = [[together(text) for text in texts] for texts in (wanted, written)]
+    of_words = _errors(process_words(*words))
+    of_characters = _errors(process_characters(*letters))
+    num_words = [len(text.split()) for text in words[0]]
     result = {
         "WER": _rate(of_words.sum(axis=1), num_words),
-        "CER": _rate(of_characters.sum(axis=1), [len(text) for text in wanted]),
+        "CER": _rate(of_characters.sum(axis=1), [len(text) for text in letters[0]]),
     }
     for column, kind in enumerate(("substitutions", "deletions", "insertions")):
         result[kind] = _rate(of_words[:, column], num_words)

@@ -6,13 +6,24 @@ None, or the nearest thing it has; times are ms.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, StrictStr, TypeAdapter, ValidationError
+
+from proactivellm.output.scripts import characters, is_unspaced
 
 Record = dict[str, Any]
 Tool = Literal["ours", "SimulEval", "simulstream"]
 _UNKNOWN: Mapping[str, Any] = {"policy": "unknown", "forwards": None, "tokens": None}
+
+
+_Seconds = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+# Byte-level BPE shows each byte as a character: those that print as themselves, others from U+0100.
+_PRINTED = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
+_BYTE_OF = {chr(byte): byte for byte in _PRINTED} | {
+    chr(0x100 + place): byte
+    for place, byte in enumerate(b for b in range(0x100) if b not in _PRINTED)
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,13 +31,14 @@ class _Chunk:
     """A line of simulstream's log that is not about a recording as a whole; times in s."""
 
     id: int | str
-    total_audio_processed: float
-    computation_time: float
-    generated_tokens: list[str]
-    deleted_tokens: list[str]
+    total_audio_processed: _Seconds
+    computation_time: _Seconds
+    generated_tokens: list[StrictStr]
+    deleted_tokens: list[StrictStr]
 
 
 _CHUNK = TypeAdapter(_Chunk)
+_Split = Callable[[str], list[str]]
 
 
 def tool_of(record: Mapping[str, Any]) -> Tool | None:
@@ -40,16 +52,17 @@ def tool_of(record: Mapping[str, Any]) -> Tool | None:
     """
     if "version" in record:
         return "ours"
-    if "metadata" in record or "generated_tokens" in record:
+    if {"metadata", "generated_tokens", "model_loading_time"} & record.keys():
         return "simulstream"
     return "SimulEval" if {"prediction", "delays", "elapsed"} & record.keys() else None
 
 
-def from_simuleval(record: Mapping[str, Any]) -> Record:
+def from_simuleval(record: Mapping[str, Any], where: str = "") -> Record:
     """A line of SimulEval's `instances.log`.
 
     `index`, `prediction`, `prediction_length`, `delays`, `elapsed` and `source_length` are taken as
-    they are: words read, or, of speech, ms of audio. The schedule g is taken from the words. A
+    they are: words read, or, of speech, ms of audio. What they count (`--eval-latency-unit`: words,
+    characters or pieces) is told by their number. The schedule g is taken from the same. A
     reference loses its line end. A source that is a list is either words, which are joined, or
     facts about a recording, of which the name is kept. Of speech alone the log tells when the
     source had arrived, `source_length`, and so has computation-aware latency, on SimulEval's clock:
@@ -57,10 +70,16 @@ def from_simuleval(record: Mapping[str, Any]) -> Record:
 
     Args:
         record: the line.
+        where: place of the line.
 
     Returns:
         Our record, not validated.
+
+    Raises:
+        ValueError: the prediction is speech.
     """
+    if "durations" in record:
+        raise ValueError(f"{where}: SimulEval's log of spoken output; only text can be scored")
     ours = dict(_UNKNOWN) | dict(record)
     if isinstance(record.get("reference"), str):
         ours["reference"] = record["reference"].rstrip("\r\n")
@@ -72,6 +91,7 @@ def from_simuleval(record: Mapping[str, Any]) -> Record:
     ours["source"] = source.rstrip("\r\n") if isinstance(source, str) else source
     if "delays" in record:
         ours.setdefault("token_delays", record["delays"])
+    ours |= _unit_of(record)
     if is_speech:
         ours["source_type"] = "speech"
     if is_speech and "source_length" in record:
@@ -82,17 +102,38 @@ def from_simuleval(record: Mapping[str, Any]) -> Record:
     return ours
 
 
+def _unit_of(record: Mapping[str, Any]) -> Record:
+    """What SimulEval counted, told by the number of delays; words where it fits nothing else."""
+    text, delays = record.get("prediction"), record.get("delays")
+    if not isinstance(text, str) or not isinstance(delays, list):
+        return {}
+    if isinstance(pieces := record.get("prediction_spm"), list) and len(pieces) == len(delays):
+        return {"latency_unit": "spm", "prediction_length": len(delays)}
+    letters = text.replace(" ", "")  # other white space is a character to SimulEval
+    if len(delays) == len(text.split()) or len(delays) != len(letters):
+        return {"prediction_spm": None}
+    kept = [place for place, letter in enumerate(letters) if not letter.isspace()]
+    changed: Record = {"latency_unit": "char", "prediction_length": len(kept)}
+    for name in ("delays", "elapsed"):
+        times = record.get(name)
+        if isinstance(times, list) and len(times) == len(letters):
+            changed[name] = [times[place] for place in kept]
+    return changed
+
+
 def from_simulstream(lines: Iterable[tuple[str, Mapping[str, Any]]]) -> list[tuple[str, Record]]:
     """The lines of simulstream's metric log, of which each recording has several.
 
     A recording begins with `{"id", "metadata": {"wav_name"}}`; each chunk of it is
     `{"id", "total_audio_processed", "computation_time", "generated_tokens", "deleted_tokens"}`, in
-    seconds. The source is `wav_name`; its length is the audio processed at the end, in ms. The
-    delay of a word is the audio processed when it got its final form; elapsed is that and the
-    computation of its chunk, as simulstream has it (a chunk that comes late does not delay the
-    next). The time of computing is that of all chunks. Where tokens were deleted, the texts that
-    were shown become `revisions`. There is no reference. Tokens become text as those of
-    SentencePiece ("▁" begins a word), of byte-level BPE ("Ġ" does), or else as words, by the sign.
+    seconds. Lines without an id tell what the server did, as the first one does
+    (`model_loading_time`), and are passed over. The source is `wav_name`; its length is the audio
+    processed at the end, in ms. The delay of a word is the audio processed when it got its final
+    form; elapsed is that and the computation of its chunk, as simulstream has it (a chunk that
+    comes late does not delay the next). The time of computing is that of all chunks. Where tokens
+    were deleted, the texts that were shown become `revisions`. There is no reference. Tokens become
+    text as those of SentencePiece ("▁" begins a word), of byte-level BPE ("Ġ" does), or else as
+    words, by the sign. Texts of a script without spaces are counted in characters, else in words.
 
     Args:
         lines: place (file and line) and content of each line.
@@ -105,10 +146,29 @@ def from_simulstream(lines: Iterable[tuple[str, Mapping[str, Any]]]) -> list[tup
         ValueError: a line lacks a key or has a wrong value, or deletes tokens that are not there;
             names the place.
     """
+    recordings = _recordings(lines)
+    chunks = [chunk for each in recordings.values() for _, chunk in each.chunks]
+    tokens = [token for chunk in chunks for token in chunk.generated_tokens]
+    join = _joiner(tokens)
+    unspaced = is_unspaced([join(tokens)])
+    split = characters if unspaced else str.split
+    unit = {"latency_unit": "char" if unspaced else "word"}
+    return [
+        (each.where, each.record(join, split) | unit | {"index": index, "source": name})
+        for index, (name, each) in enumerate(recordings.items())
+    ]
+
+
+def _recordings(lines: Iterable[tuple[str, Mapping[str, Any]]]) -> "dict[str, _Recording]":
+    """The chunks of each recording, by its name."""
     recordings: dict[str, _Recording] = {}
     name_of: dict[str, str] = {}
     for where, line in lines:
-        number = str(line.get("id"))
+        if "id" not in line:
+            if "generated_tokens" in line or "metadata" in line:
+                raise ValueError(f"{where}: no id: which recording is it of?")
+            continue
+        number = str(line["id"])
         if "metadata" in line:
             facts = line["metadata"]
             name = str(facts.get("wav_name", "")) if isinstance(facts, dict) else ""
@@ -121,17 +181,7 @@ def from_simulstream(lines: Iterable[tuple[str, Mapping[str, Any]]]) -> list[tup
         if number not in name_of:
             raise ValueError(f"{where}: id {number} has no metadata before this line")
         recordings[name_of[number]].chunks.append((where, chunk))
-    tokens = {
-        t
-        for each in recordings.values()
-        for _, chunk in each.chunks
-        for t in chunk.generated_tokens
-    }
-    join = _joiner(tokens)
-    return [
-        (each.where, each.record(join) | {"index": index, "source": name})
-        for index, (name, each) in enumerate(recordings.items())
-    ]
+    return recordings
 
 
 def _parse_chunk(line: Mapping[str, Any], where: str) -> _Chunk:
@@ -152,7 +202,7 @@ class _Recording(NamedTuple):
     where: str
     chunks: list[tuple[str, _Chunk]]
 
-    def record(self, join: Callable[[Sequence[str]], str]) -> Record:
+    def record(self, join: Callable[[Sequence[str]], str], split: _Split) -> Record:
         """Its record, but for what names it."""
         tokens: list[str] = []
         token_delays: list[float] = []
@@ -161,6 +211,11 @@ class _Recording(NamedTuple):
         texts: list[str] = []
         read_ms, is_revised = 0.0, False
         for where, chunk in self.chunks:
+            if 1000.0 * chunk.total_audio_processed < read_ms:
+                raise ValueError(
+                    f"{where}: total_audio_processed = {chunk.total_audio_processed} s is less "
+                    f"than the {read_ms / 1000} s before it"
+                )
             read_ms = 1000.0 * chunk.total_audio_processed
             now = (read_ms, read_ms + 1000.0 * chunk.computation_time)
             if deleted := chunk.deleted_tokens:
@@ -168,11 +223,11 @@ class _Recording(NamedTuple):
                     raise ValueError(f"{where}: deleted_tokens are not the last that were there")
                 is_revised = True
                 del tokens[-len(deleted) :], token_delays[-len(deleted) :]
-                words = _update(words, join(tokens).split(), times, now)
+                words = _update(words, split(join(tokens)), times, now)
             tokens += chunk.generated_tokens
             token_delays += [read_ms] * len(chunk.generated_tokens)
             texts.append(join(tokens))
-            words = _update(words, texts[-1].split(), times, now)
+            words = _update(words, split(texts[-1]), times, now)
         return {
             **_UNKNOWN,
             "source_length": read_ms,
@@ -204,14 +259,22 @@ def _update(
     return after
 
 
-def _joiner(vocabulary: Iterable[str]) -> Callable[[Sequence[str]], str]:
-    """How tokens become text, by the sign with which words begin."""
-    signs = set("".join(vocabulary))
+def _joiner(tokens: Sequence[str]) -> Callable[[Sequence[str]], str]:
+    """How tokens become text, told from all of a log by the sign with which words begin."""
+    signs = set("".join(tokens))
     if "▁" in signs:
         return lambda tokens: "".join(tokens).replace("▁", " ").strip()
-    if "Ġ" in signs:
+    if "Ġ" in signs or _are_bytes(tokens):
         from tokenizers.decoders import ByteLevel
 
         decoder = ByteLevel()
         return lambda tokens: str(decoder.decode(list(tokens))).strip()
-    return " ".join
+    return "".join if is_unspaced(tokens) else " ".join
+
+
+def _are_bytes(tokens: Sequence[str]) -> bool:
+    """Whether tokens without a sign are byte-level: where there are no spaces, none has it."""
+    text = "".join(tokens)
+    if not _BYTE_OF.keys() >= set(text):
+        return False
+    return is_unspaced([bytes(map(_BYTE_OF.__getitem__, text)).decode("utf-8", "ignore")])

@@ -6,105 +6,29 @@ simulstream's (`output.foreign`).
 """
 
 import json
+import math
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+from collections.abc import Iterable
+from dataclasses import MISSING, asdict, fields
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, TextIO
 
 from pydantic import TypeAdapter, ValidationError
 
 from proactivellm.output.foreign import from_simuleval, from_simulstream, tool_of
+from proactivellm.output.instance import Instance as Instance
+from proactivellm.output.instance import LatencyUnit as LatencyUnit
+from proactivellm.output.instance import Task as Task
+from proactivellm.output.instance import check_times
+from proactivellm.output.scripts import apart as apart
+from proactivellm.output.scripts import characters as characters
+from proactivellm.output.scripts import has_unspaced as has_unspaced
+from proactivellm.output.scripts import is_unspaced as is_unspaced
+from proactivellm.output.scripts import script_of as script_of
+from proactivellm.output.scripts import together as together
 
-VERSION = 1
 LOG_FILE = "instances.log"  # the name SimulEval looks for
-Task = Literal["translation", "qa", "asr"]
-SourceType = Literal["text", "speech"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Instance:
-    """One source, what was written for it, and when.
-
-    Attributes:
-        version: format of the log; 1.
-        index: place of the source in its file, from 0.
-        source: the source text; of speech, the recording.
-        source_length: source units in the stream; of speech, its duration in ms.
-        prediction: the whole target text; its words are what `str.split()` gives.
-        prediction_length: words of the prediction.
-        reference: the wanted target; None if there is none (SimulEval then scores latency against
-            the length of the prediction, as is done here).
-        delays: for each target word, source units read when it was written; of speech, ms of audio:
-            the end of the last unit read, `source_length` once the end of the source was read.
-        elapsed: for each target word, ms from the start of the stream until it was written, on a
-            clock where listening (at a stated arrival rate) and computing overlap.
-        token_delays: the schedule g: for each target token, the end-of-stream token included,
-            source units read when it was predicted; ms of audio, likewise, of speech.
-        policy: canonical spec of the policy.
-        forwards: forward passes of the model; None if not recorded.
-        tokens: tokens that went through the model; None if not recorded.
-        first_token_ms: ms from the start of the stream until the first target token; None if there
-            was none.
-        source_ms: ms until the whole source has arrived, on the clock of `elapsed`; None if not
-            recorded.
-        dropped_units: source units that had left the window at the end.
-        dropped_tokens: target tokens that had left the window at the end.
-        revisions: every text that was shown, oldest first, for policies that take words back.
-        task: "translation"; "qa": the prediction answers a question about the source; "asr": it is
-            a transcript.
-        answers: every accepted answer of a "qa" instance; None stands for the reference alone.
-        source_type: "text" or "speech"; the unit of `source_length`, `delays` and `token_delays`.
-        compute_ms: time spent in computing (encoder and model); None if not recorded.
-
-    Raises:
-        ValueError: the version is not supported, or delays, elapsed times and words differ in
-            number.
-    """
-
-    version: int = VERSION
-    index: int
-    source: str
-    source_length: int | float
-    prediction: str
-    prediction_length: int
-    reference: str | None = None
-    delays: Sequence[int | float]
-    elapsed: Sequence[float]
-    token_delays: Sequence[int | float]
-    policy: str
-    forwards: int | None
-    tokens: int | None
-    first_token_ms: float | None = None
-    source_ms: float | None = None
-    dropped_units: int = 0
-    dropped_tokens: int = 0
-    revisions: list[str] | None = None
-    task: Task = "translation"
-    answers: list[str] | None = None
-    source_type: SourceType = "text"
-    compute_ms: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.version != VERSION:
-            raise ValueError(
-                f"log version {self.version} is not supported (supported: {VERSION}); "
-                "score it with the release that wrote it"
-            )
-        counts = {
-            "prediction_length": self.prediction_length,
-            "delays": len(self.delays),
-            "elapsed": len(self.elapsed),
-            "words in the prediction": len(self.prediction.split()),
-        }
-        if len(set(counts.values())) > 1:
-            found = ", ".join(f"{name}: {count}" for name, count in counts.items())
-            raise ValueError(
-                f"the numbers of target words disagree ({found}); each word, as str.split() counts "
-                "them, needs one delay and one elapsed time"
-            )
-
 
 _INSTANCE = TypeAdapter(Instance)
 _LEFT_OUT = {
@@ -147,7 +71,8 @@ def read_log(path: str | Path) -> list[Instance]:
 
     Raises:
         ValueError: no such file, or a line is of no known log, malformed, lacks a key, has another
-            version, or repeats an index; names the file, the line and the remedy.
+            version, holds an impossible value, or repeats an index; names the file, the line, the
+            value and the remedy.
     """
     return _parse_lines(Path(path), _read_bytes(Path(path)))
 
@@ -210,8 +135,12 @@ def _parse_lines(path: Path, content: bytes) -> list[Instance]:
     for where, record in _records((where, _parse(line, where)) for where, line in lines):
         try:
             instance = _INSTANCE.validate_python(record)
+            check_times(instance, runs_on="version" in record)
+            _check_reference(instance, record)
         except ValidationError as error:
             raise ValueError(f"{where}: {_explain(error)}") from None
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
         first = place_of_index.setdefault(instance.index, where)
         if first != where:
             raise ValueError(
@@ -235,6 +164,23 @@ def _parse(line: bytes, where: str) -> dict[str, Any]:
     return record
 
 
+def _check_reference(instance: Instance, record: dict[str, Any]) -> None:
+    """A log may tell how long its reference is: then it is that long, however it was counted."""
+    told = record.get("reference_length")
+    if told is None or instance.reference is None or instance.latency_unit == "spm":
+        return
+    text = instance.reference
+    if instance.latency_unit == "word":
+        lengths = [len(text.split()), len(text.split(" "))]
+    else:
+        lengths = [len(characters(text)), len(text.strip())]
+    if told not in lengths:
+        raise ValueError(
+            f"reference_length = {told!r}, but the reference has {lengths[0]} "
+            f"{instance.latency_unit}s: the line holds the reference of another source"
+        )
+
+
 def _records(
     lines: Iterable[tuple[str, dict[str, Any]]],
 ) -> Iterable[tuple[str, dict[str, Any]]]:
@@ -252,7 +198,7 @@ def _records(
         if tool == "simulstream":
             return from_simulstream(lines)
         return (
-            (where, record if "version" in record else from_simuleval(record))
+            (where, record if "version" in record else from_simuleval(record, where))
             for where, record in lines
         )
     return ()
@@ -275,6 +221,11 @@ def _explain(error: ValidationError) -> str:
     message = detail["msg"].removeprefix("Value error, ")
     if not detail["loc"]:
         return message
-    kinds = ("int", "float")  # of a number that may be either; no keys
-    key = ".".join(str(part) for part in detail["loc"] if part not in kinds)
-    return f"{key} = {str(detail['input'])[:40]!r}: {message[0].lower()}{message[1:]}"
+    key, *places = (part for part in detail["loc"] if part not in ("int", "float"))
+    name = str(key) + "".join(f"[{place}]" for place in places)
+    value = detail["input"]
+    if isinstance(value, float) and not math.isfinite(value):
+        message = "a number has to be finite"
+    elif len(details) > 1 and detail["type"] == "int_type":  # nor is it a fraction
+        message = "input should be a number"
+    return f"{name} = {repr(value)[:40]}: {message[0].lower()}{message[1:]}"

@@ -7,7 +7,7 @@ session of its own. Delays count units of text, or milliseconds of a recording t
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from proactivellm.output.log import Instance, Task
+from proactivellm.output.log import Instance, Task, is_unspaced
 from proactivellm.pipeline.hearing import Replay
 from proactivellm.policy.base import Policy
 from proactivellm.session.state import SessionState, Write
@@ -125,6 +125,15 @@ class Transcript:
                 delays[-1], elapsed[-1] = delay, round(at_ms, 3)
         return delays, elapsed
 
+    def characters(self) -> tuple[list[float], list[float]]:
+        """Delay and time in ms of every character that is not white space."""
+        times = [
+            (delay, round(at_ms, 3))
+            for text, delay, at_ms in self.pieces
+            for _ in range(len("".join(text.split())))
+        ]
+        return [delay for delay, _ in times], [at_ms for _, at_ms in times]
+
     def instance(
         self,
         job: Job,
@@ -133,7 +142,7 @@ class Transcript:
         source_length: int | None = None,
         compute_ms: float | None = None,
     ) -> Instance:
-        """The log entry of a source all of whose turns are over.
+        """The log entry, by words or characters, of a source all of whose turns are over.
 
         Args:
             job: what was streamed.
@@ -145,8 +154,9 @@ class Transcript:
         Returns:
             The entry.
         """
-        delays, elapsed = self.words()
         prediction = "".join(text for text, _, _ in self.pieces)
+        unspaced = is_unspaced([prediction, job.reference or ""])
+        delays, elapsed = self.characters() if unspaced else self.words()
         length = self.counted["units_read"] if source_length is None else source_length
         source_ms = round(source_ms, 3)
         return Instance(
@@ -170,6 +180,7 @@ class Transcript:
             compute_ms=None if compute_ms is None else round(compute_ms, 3),
             dropped_units=self.counted["dropped_units"],
             dropped_tokens=self.counted["dropped_tokens"],
+            latency_unit="char" if unspaced else "word",
         )
 
     def _delay(self, write: Write) -> float:

@@ -7,6 +7,8 @@ from pydantic import Field, model_validator
 
 from proactivellm.config import Strict, read_toml, validated
 from proactivellm.evaluation.calibrate import Grid
+from proactivellm.metrics.counting import Counting, resolve
+from proactivellm.metrics.units import AUTO
 from proactivellm.output.log import Task
 from proactivellm.tasks.data import DataSource
 from proactivellm.train.recipe import Recipe
@@ -84,6 +86,8 @@ class Study(Strict):
         policies: of the arms that name none.
         at: latencies at which curves are compared.
         latency: which latency that is.
+        bleu_tokenize: tokens of BLEU, as `score --bleu-tokenize`.
+        latency_unit: what lags count in the target, as `score --latency-unit`.
         curves: families of policies whose curves are compared.
         against: arm and family that the others are compared with, such as "multi-k/wait-k"; a mere
             arm compares each family with the same one there.
@@ -99,6 +103,8 @@ class Study(Strict):
     policies: list[str]
     at: list[Level] = [2.0, 2.5, 3.0, 4.0, 5.0]
     latency: str = "LAAL"
+    bleu_tokenize: str = AUTO
+    latency_unit: str = AUTO
     curves: list[str] = []
     against: str
     arms: dict[str, Arm]
@@ -117,7 +123,13 @@ class Study(Strict):
             raise ValueError(
                 f"against: {self.against!r} begins with no arm: {', '.join(self.arms)}"
             )
+        resolve([], self.counting)
         return self
+
+    @property
+    def counting(self) -> Counting:
+        """What all scores count."""
+        return Counting(tokenize=self.bleu_tokenize, unit=self.latency_unit)
 
     def owner(self, name: str) -> str:
         """The arm that trains the model an arm uses.

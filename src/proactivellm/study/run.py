@@ -2,14 +2,15 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from proactivellm.evaluation.calibrate import calibrate
 from proactivellm.evaluation.control import shuffled_jobs
-from proactivellm.evaluation.evaluate import evaluate
+from proactivellm.evaluation.evaluate import Conditions, evaluate
 from proactivellm.evaluation.results import write_results
 from proactivellm.metrics.folders import folder_name
+from proactivellm.metrics.measures import check_references
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.output.log import LOG_FILE, read_log
 from proactivellm.pipeline import Job
@@ -66,8 +67,9 @@ def run_arm(
         ValueError: if recipe, data or policies do not fit.
     """
     arm, owner = study.arms[name], study.owner(name)
-    _train(study, owner, place)
     jobs = make_jobs(study, study.test)
+    make_jobs(study, study.dev)  # what cannot be scored is told before anything is trained
+    _train(study, owner, place)
     model = StreamingCausalLM.from_pretrained(place.model(owner))
     if arm.shuffle:
         run_arm(study, arm.shuffle, place, num_lanes, progress)
@@ -82,6 +84,7 @@ def run_arm(
         policies,
         place.results(name),
         num_lanes=num_lanes,
+        conditions=Conditions(counting=study.counting),
         progress=_named(name, progress),
     )
 
@@ -122,10 +125,15 @@ def make_jobs(study: Study, data: DataSource) -> list[Job]:
 
     Returns:
         One job per instance.
+
+    Raises:
+        ValueError: if a file is missing or does not fit, or a reference cannot be scored.
     """
     split = "valid" if data == study.dev else "test"
     items = enumerate(read_items(data, split))
-    return [item_job(index, item, study.task) for index, item in items]
+    jobs = [item_job(index, item, study.task) for index, item in items]
+    check_references(jobs)
+    return jobs
 
 
 def _train(study: Study, name: str, place: Place) -> None:
@@ -152,7 +160,7 @@ def _calibrate(
             model,
             make_jobs(study, study.dev),
             plan.policies,
-            grid=plan.grid,
+            grid=replace(plan.grid, counting=study.counting),
             num_lanes=num_lanes,
             progress=_named(f"{file.parent.name}: calibration", progress, keep_what=False),
         )
@@ -170,12 +178,14 @@ def _replay_shuffled(
 ) -> None:
     """The arm's own folder, policy by policy, with the schedules of the arm it shuffles."""
     other = str(study.arms[name].shuffle)
-    rows = []
+    rows, same = [], Conditions(counting=study.counting)
     for text in requests(study, study.arms[name]):
         log = read_log(place.results(other) / folder_name(text) / LOG_FILE)
         policy: dict[str, Policy] = {text: parse_policy(log[0].policy)}
         shuffled = list(shuffled_jobs(log, jobs))
-        rows += evaluate(model, shuffled, policy, place.results(name), num_lanes=num_lanes)
+        rows += evaluate(
+            model, shuffled, policy, place.results(name), num_lanes=num_lanes, conditions=same
+        )
     write_results(rows, place.results(name))
 
 

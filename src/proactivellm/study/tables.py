@@ -58,9 +58,13 @@ class _Curves:
         """The curve, None if the arm has no such policies."""
         if (arm, family) not in self._made:
             chosen = [log for name, log in self.logs[arm].items() if family_of(name) == family]
-            made = make_curve(chosen, self.quality, self.study.latency) if chosen else None
-            self._made[arm, family] = made
+            self._made[arm, family] = self.make(chosen) if chosen else None
         return self._made[arm, family]
+
+    def make(self, logs: Sequence[Sequence[Instance]]) -> Curve:
+        """The curve of these logs."""
+        study = self.study
+        return make_curve(logs, self.quality, study.latency, counting=study.counting)
 
     def against(self, family: str) -> Curve | None:
         """What a family is compared with."""
@@ -151,7 +155,7 @@ def _own_gap(study: Study, curves: "_Curves", arm: str, request: str) -> Gap | N
     other = curves.against(family_of(request))
     if other is None:
         return None
-    point = make_curve([curves.logs[arm][request]], curves.quality, study.latency)
+    point = curves.make([curves.logs[arm][request]])
     return point_gaps(point, other)[0]
 
 

@@ -1,0 +1,158 @@
+"""The log entry of one source: what was written for it, and when.
+
+Values are checked where they come from outside (`output.log`): their types and signs by the
+annotations, how they belong together by `check_times`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Annotated, Literal
+
+from pydantic import Field, StrictFloat, StrictInt, StrictStr
+
+from proactivellm.output.scripts import characters
+
+VERSION = 1
+Task = Literal["translation", "qa", "asr"]
+SourceType = Literal["text", "speech"]
+LatencyUnit = Literal["word", "char", "spm"]
+
+# What a log may hold: no text in place of a number, nothing negative, neither NaN nor Infinity.
+Count = Annotated[StrictInt, Field(ge=0)]
+Number = Annotated[StrictInt | StrictFloat, Field(ge=0, lt=float("inf"))]
+_ROUNDING_MS = 1.0  # by which a delay may lie beyond a recording, whose length is rounded, too
+
+
+@dataclass(frozen=True, kw_only=True)
+class Instance:
+    """One source, what was written for it, and when.
+
+    Attributes:
+        version: format of the log; 1.
+        index: place of the source in its file, from 0.
+        source: the source text; of speech, the recording.
+        source_length: source units in the stream; of speech, its duration in ms.
+        prediction: the whole target text; its words are what `str.split()` gives.
+        prediction_length: words of the prediction, or whatever `latency_unit` counts.
+        reference: the wanted target; None if there is none (SimulEval then scores latency against
+            the length of the prediction, as is done here).
+        delays: for each target word (or `latency_unit`), source units read when it was written; of
+            speech, ms of audio: the end of the last unit read, `source_length` once the end of the
+            source was read.
+        elapsed: for each of them, ms from the start of the stream until it was written, on a
+            clock where listening (at a stated arrival rate) and computing overlap.
+        token_delays: the schedule g: for each target token, the end-of-stream token included,
+            source units read when it was predicted; ms of audio, likewise, of speech.
+        policy: canonical spec of the policy.
+        forwards: forward passes of the model; None if not recorded.
+        tokens: tokens that went through the model; None if not recorded.
+        first_token_ms: ms from the start of the stream until the first target token; None if there
+            was none.
+        source_ms: ms until the whole source has arrived, on the clock of `elapsed`; None if not
+            recorded.
+        dropped_units: source units that had left the window at the end.
+        dropped_tokens: target tokens that had left the window at the end.
+        revisions: every text that was shown, oldest first, for policies that take words back.
+        task: "translation"; "qa": the prediction answers a question about the source; "asr": it is
+            a transcript.
+        answers: every accepted answer of a "qa" instance; None stands for the reference alone.
+        source_type: "text" or "speech"; the unit of `source_length`, `delays` and `token_delays`.
+        compute_ms: time spent in computing (encoder and model); None if not recorded.
+        latency_unit: what `prediction_length`, `delays` and `elapsed` count, as SimulEval names it:
+            "word"; "char": characters without white space, for scripts that have no spaces between
+            words; "spm": the pieces of `prediction_spm`.
+        prediction_spm: SentencePiece pieces of the prediction, if they are what is counted.
+
+    Raises:
+        ValueError: the version is not supported, or delays, elapsed times and words differ in
+            number.
+    """
+
+    version: int = VERSION
+    index: Count
+    source: StrictStr
+    source_length: Number
+    prediction: StrictStr
+    prediction_length: Count
+    reference: StrictStr | None = None
+    delays: Sequence[Number]
+    elapsed: Sequence[Number]
+    token_delays: Sequence[Number]
+    policy: StrictStr
+    forwards: Count | None
+    tokens: Count | None
+    first_token_ms: Number | None = None
+    source_ms: Number | None = None
+    dropped_units: Count = 0
+    dropped_tokens: Count = 0
+    revisions: list[StrictStr] | None = None
+    task: Task = "translation"
+    answers: list[StrictStr] | None = None
+    source_type: SourceType = "text"
+    compute_ms: Number | None = None
+    latency_unit: LatencyUnit = "word"
+    prediction_spm: list[StrictStr] | None = None
+
+    def __post_init__(self) -> None:
+        if self.version != VERSION:
+            raise ValueError(
+                f"log version {self.version} is not supported (supported: {VERSION}); "
+                "score it with the release that wrote it"
+            )
+        name = {"word": "words", "char": "characters", "spm": "pieces"}[self.latency_unit]
+        counts = {
+            "prediction_length": self.prediction_length,
+            "delays": len(self.delays),
+            "elapsed": len(self.elapsed),
+            f"{name} in the prediction": len(self.units()),
+        }
+        if len(set(counts.values())) > 1:
+            found = ", ".join(f"{name}: {count}" for name, count in counts.items())
+            how = ", as str.split() counts them," if self.latency_unit == "word" else ""
+            raise ValueError(
+                f"the numbers of target {name} disagree ({found}); each of them{how} needs one "
+                "delay and one elapsed time"
+            )
+
+    def units(self) -> list[str]:
+        """What was written, cut as the delays are: words, characters or pieces."""
+        if self.latency_unit == "spm":
+            return self.prediction_spm or []
+        return (
+            characters(self.prediction) if self.latency_unit == "char" else self.prediction.split()
+        )
+
+
+def check_times(instance: Instance, runs_on: bool = True) -> None:
+    """Refuses times that cannot have been.
+
+    Args:
+        instance: its single values are as they should be.
+        runs_on: whether `elapsed` is a clock that never goes back.
+
+    Raises:
+        ValueError: a delay lies beyond the source, or is less than the one before it; names the
+            value.
+    """
+    room = _ROUNDING_MS if instance.source_type == "speech" else 0.0
+    for name in ("delays", "token_delays"):
+        delays = getattr(instance, name)
+        _check_order(name, delays)
+        if delays and delays[-1] > instance.source_length + room:
+            place = next(i for i, d in enumerate(delays) if d > instance.source_length + room)
+            raise ValueError(
+                f"{name}[{place}] = {delays[place]} lies beyond the source, whose source_length is "
+                f"{instance.source_length}: both count the same units, of what was read"
+            )
+    if runs_on:
+        _check_order("elapsed", instance.elapsed)
+
+
+def _check_order(name: str, times: Sequence[float]) -> None:
+    for place, (before, now) in enumerate(pairwise(times), start=1):
+        if now < before:
+            raise ValueError(
+                f"{name}[{place}] = {now} is less than the {before} before it: what is written "
+                "later cannot have been written earlier"
+            )
