@@ -94,7 +94,10 @@ def test_round_trip_is_exact_for_any_float():
 
 BAD = [
     ("wait-k:9223372036854775808", "k must be at most 1000000000 in size, got 92233720368547758"),
-    ("wait-k:" + "9" * 5000, "k must be a whole number, got '999999999999999999999999999999999999999..."),
+    (
+        "wait-k:" + "9" * 5000,
+        "k must be a whole number, got '999999999999999999999999999999999999999...",
+    ),
     ("wait-k:1_0", "k must be a whole number, got '1_0'"),
     ("wait-k:٣", "k must be a whole number, got '٣'"),
     ("wait-k:3,k=4", "k is given twice"),

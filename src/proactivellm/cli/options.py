@@ -8,6 +8,8 @@ import typer
 if TYPE_CHECKING:
     from proactivellm.session.window import Window
 
+MOST = 1_000_000_000  # of whole numbers, so that sums and products of them fit into 64 bits
+
 Model = Annotated[
     str | None,
     typer.Option(
@@ -57,7 +59,7 @@ TaskName = Annotated[
         show_default="asr for recordings, else translation",
     ),
 ]
-Lanes = Annotated[int, typer.Option(min=1, help="Streams advanced by one forward.")]
+Lanes = Annotated[int, typer.Option(min=1, max=100_000, help="Streams advanced by one forward.")]
 Rate = Annotated[
     float | None,
     typer.Option(metavar="WPM", help="Words per minute at which the source arrives, of text."),
@@ -85,6 +87,7 @@ PcmRate = Annotated[
     int | None,
     typer.Option(
         min=1,
+        max=MOST,
         metavar="HZ",
         help="Of raw samples, or of the microphone.",
         show_default="16000",
@@ -95,6 +98,7 @@ PcmChannels = Annotated[
     int | None,
     typer.Option(
         min=1,
+        max=1024,
         help="Of raw samples, or of the microphone; averaged.",
         show_default="1",
         rich_help_panel="Recordings",
@@ -150,13 +154,17 @@ View = Annotated[
     int | None,
     typer.Option(
         min=2,
+        max=MOST,
         metavar="TOKENS",
         help="Keep so many source and so many target tokens in view; older ones are dropped.",
         show_default="all",
     ),
 ]
 Sinks = Annotated[
-    int, typer.Option(min=0, help="First units and target tokens that stay in the window for good.")
+    int,
+    typer.Option(
+        min=0, max=MOST, help="First units and target tokens that stay in the window for good."
+    ),
 ]
 Temperature = Annotated[
     float | None,

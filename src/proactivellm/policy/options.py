@@ -12,7 +12,9 @@ Scalar = int | float | str | None
 
 
 _LARGEST = 1_000_000_000  # of whole numbers: sums and products of them fit into 64 bits
-_WHOLE = re.compile(r"[+-]?[0-9]{1,30}")  # what `int` takes besides (1_000, other digits) is refused
+_WHOLE = re.compile(
+    r"[+-]?[0-9]{1,30}"
+)  # what `int` takes besides (1_000, other digits) is refused
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|[+-]?inf|nan", re.IGNORECASE)
 _SHOWN = 40  # characters of a value in a message
 
@@ -82,14 +84,14 @@ def check_number(key: str, value: object) -> None:
     """Raise ValueError unless `value` of option `key` is a finite number."""
     number = not isinstance(value, bool) and isinstance(value, int | float)
     # (An int may be too large for a float, and is compared exactly.)
-    if not number or value != value or abs(value) > sys.float_info.max:  # type: ignore[operator]
+    if not number or value != value or abs(value) > sys.float_info.max:  # type: ignore[arg-type]
         raise ValueError(f"{key} must be a finite number, got {shown(value)}")
 
 
 def check_stride(value: object) -> None:
     """Raise ValueError unless `value` is a number of source units for each target word."""
     check_number("stride", value)
-    if not 0.001 <= value <= 1000:  # type: ignore[operator]
+    if not 0.001 <= value <= 1000:  # type: ignore[arg-type]
         raise ValueError(f"stride must be 0.001 to 1000 units for each word, got {value}")
 
 
