@@ -78,8 +78,9 @@ Inputs = Annotated[
 Pcm = Annotated[
     str | None,
     typer.Option(
-        metavar="s16le|f32le",
-        help="Standard input holds raw samples, not text.",
+        metavar="s16le|f32le|...",
+        help="Standard input holds raw samples (also u8, s24le, s32le, f64le), not text; or WAV, "
+        "which is read by its header.",
         rich_help_panel="Recordings",
     ),
 ]
