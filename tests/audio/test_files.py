@@ -61,7 +61,64 @@ def test_channels_are_averaged(tmp_path):
 def test_bad_samples_become_silence_and_loud_ones_are_clipped(tmp_path):
     samples = np.array([0.5, np.nan, np.inf, -np.inf, 3.0, -3.0], np.float32)
     path = write(tmp_path / "a.wav", samples, subtype="FLOAT")
-    assert read_audio(path).tolist() == [0.5, 0, 0, 0, 1, -1]
+    with pytest.warns(UserWarning, match=r"a\.wav: 3 samples are no numbers"):
+        assert read_audio(path).tolist() == [0.5, 0, 0, 0, 1, -1]
+
+
+@pytest.mark.parametrize(
+    ("name", "subtype"), [("a.wav", "GSM610"), ("a.wav", "G721_32"), ("a.au", "G723_24")]
+)
+def test_codecs_that_cannot_be_sought_in_are_read(tmp_path, name, subtype):
+    samples = voice(0.5, 8000)
+    path = write(tmp_path / name, samples, 8000, subtype=subtype)
+    with open_audio(path) as recording:
+        read = np.concatenate(list(recording.blocks(seconds=0.03)))
+    assert len(samples) <= len(read) <= len(samples) + 640
+    assert np.corrcoef(samples, read[: len(samples)])[0, 1] > 0.9
+
+
+@pytest.mark.parametrize("in_zip", [False, True])
+def test_a_length_that_was_never_filled_in(tmp_path, in_zip):
+    path = write(tmp_path / "a.wav", voice(0.5))
+    expected, content = read_audio(path), bytearray(path.read_bytes())
+    content[4:8] = content[40:44] = bytes(4)
+    path.write_bytes(content)
+    name = path
+    if in_zip:
+        with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+            archive.write(path, "a.wav")
+        name = f"{tmp_path}/all.zip:a.wav"
+    assert np.array_equal(read_audio(name), expected)
+    path.write_bytes(content[:44] + b"LIST\4\0\0\0note")  # truly empty
+    with pytest.raises(ValueError, match="there are no samples in it"):
+        read_audio(path)
+
+
+@pytest.mark.parametrize("bits", [16, 32])
+def test_floats_at_the_scale_of_integers_are_scaled_with_a_note(tmp_path, bits):
+    samples, scale = voice(0.5), 2.0 ** (bits - 1)
+    path = write(tmp_path / "a.wav", samples * scale, subtype="FLOAT")
+    with pytest.warns(UserWarning, match=f"taken for {bits}-bit integers and divided by"):
+        assert np.abs(read_audio(path) - samples).max() < 1e-6
+    samples[100] = 1e6  # a single fault is no scale: clipped
+    path = write(tmp_path / "b.wav", samples, subtype="FLOAT")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read = read_audio(path)
+    assert read[100] == 1 and np.abs(np.delete(read - samples, 100)).max() == 0
+
+
+@pytest.mark.parametrize(("suffix", "kind"), [("w64", "W64"), ("rf64", "RF64"), ("wav", "RF64")])
+def test_wav_of_64_bit_lengths(tmp_path, suffix, kind):
+    samples = voice(0.3)
+    path = write(tmp_path / f"a.{suffix}", samples, format=kind, subtype="PCM_16")
+    assert is_audio(path) and np.abs(read_audio(path) - samples).max() < 1e-4
+
+
+def test_rates_that_are_none_of_speech_are_refused_at_once(tmp_path):
+    path = write(tmp_path / "a.wav", np.zeros(99, np.float32), 500)
+    with pytest.raises(ValueError, match=r"a\.wav: a sample rate of 500 Hz: speech has 1,000 to"):
+        open_audio(path)
 
 
 @pytest.mark.parametrize("rate", [8_000, 44_100])
@@ -130,7 +187,7 @@ def test_a_header_of_unknown_length_is_no_damage(tmp_path):
         ("a.wav", b"", "the file is empty"),
         ("a.au", b"", "the file is empty"),
         ("b.wav", None, "there is no such file"),
-        (".", None, "there is no such file"),
+        (".", None, "that is no file: check the path"),
     ],
 )
 def test_what_is_no_audio_is_refused(tmp_path, name, content, message):
@@ -162,7 +219,7 @@ def test_a_long_file_is_never_in_memory(tmp_path):
 
 
 def test_audio_is_known_by_extension():
-    names = ["a.wav", "A.FLAC", "x.zip:b.opus", "a.b.mp3", "a.m4a"]
+    names = ["a.wav", "A.FLAC", "x.zip:b.opus", "a.b.mp3", "a.m4a", "talk.mkv", "a.w64"]
     assert all(map(is_audio, names))
     assert not any(map(is_audio, ["a.txt", "wav", "a.zip", "a.wav.txt", "-"]))
 

@@ -7,10 +7,12 @@ import types
 
 import numpy as np
 import pytest
+import soundfile
 from tests.audio.signals import RATE, noise, voice
 
 from proactivellm.audio import sources
-from proactivellm.audio.sources import microphone_blocks, paced, pcm_blocks
+from proactivellm.audio.files import open_audio
+from proactivellm.audio.sources import microphone_blocks, paced, pcm_blocks, piped_blocks
 
 
 def to_s16(samples):
@@ -31,6 +33,53 @@ def test_full_scale_and_bad_values():
     assert next(pcm_blocks(io.BytesIO(least))).tolist() == [-1.0, 32767 / 32768]
     wild = np.array([np.nan, np.inf, 7.0], "<f4").tobytes()
     assert next(pcm_blocks(io.BytesIO(wild), sample_format="f32le")).tolist() == [0, 0, 1]
+
+
+@pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"])
+@pytest.mark.parametrize("length", ["known", "unknown", "missing"])
+def test_piped_wav_is_read_by_its_header(tmp_path, subtype, length):
+    """As a file is, whatever the flags say; ffmpeg cannot know the length in a pipe."""
+    path = tmp_path / "a.wav"
+    stereo = np.stack([voice(0.2, 8000), noise(0.2, -20, 8000)], axis=1)
+    soundfile.write(path, stereo, 8000, subtype=subtype)
+    with open_audio(path) as recording:
+        expected = np.concatenate(list(recording.blocks()))
+    content = path.read_bytes()
+    place = content.index(b"data") + 4
+    if length != "known":
+        content = content[:place] + bytes([255 * (length == "unknown")] * 4) + content[place + 4 :]
+    with pytest.warns(UserWarning, match="standard input is WAV: read by its header .*8000 Hz"):
+        rate, blocks = piped_blocks(io.BytesIO(content + b"LIST" * (length == "known")))
+        read = np.concatenate(list(blocks))
+    assert rate == 8000
+    assert np.abs(read[: len(expected)] - expected).max() < 1e-6
+    assert length != "known" or len(read) == len(expected)
+
+
+def test_other_recordings_in_a_pipe_are_refused(tmp_path):
+    for name in ("a.flac", "a.ogg", "a.aiff"):
+        soundfile.write(tmp_path / name, voice(0.2), RATE)
+        with pytest.raises(ValueError, match=r"standard input is a recording .*ffmpeg -i"):
+            piped_blocks(io.BytesIO((tmp_path / name).read_bytes()))
+    soundfile.write(tmp_path / "a.wav", voice(0.2), RATE, subtype="GSM610")
+    with pytest.raises(ValueError, match="WAV of codec 0x31 with 0 bits in a pipe: give the file"):
+        piped_blocks(io.BytesIO((tmp_path / "a.wav").read_bytes()))
+    with pytest.raises(ValueError, match="the WAV header is cut"):
+        piped_blocks(io.BytesIO((tmp_path / "a.wav").read_bytes()[:14]))
+
+
+def test_floats_at_the_scale_of_integers_are_refused_in_a_pipe():
+    content = (32768 * voice(0.2)).astype("<f4").tobytes()
+    with pytest.raises(ValueError, match="f32le samples of up to .*are they integers"):
+        list(pcm_blocks(io.BytesIO(content), sample_format="f32le"))
+
+
+def test_raw_samples_in_a_pipe_pass_unchanged():
+    for num_samples in (0, 3, 2000):
+        content = to_s16(voice(1))[: 2 * num_samples]
+        rate, blocks = piped_blocks(io.BytesIO(content), 8000)
+        expected = np.frombuffer(content, "<i2") / 32768
+        assert rate == 8000 and np.array_equal(np.concatenate([np.zeros(0), *blocks]), expected)
 
 
 def test_channels_are_averaged():

@@ -43,10 +43,12 @@ def test_files(run: Run, model: str, text: Path, tmp_path: Path) -> None:
     missing, folder = tmp_path / "missing", tmp_path / "folder"
     folder.mkdir()
     stream = ("stream", "--model", model)
-    assert run(*stream, "--input", missing).error == f"{missing}: No such file or directory"
-    assert run(*stream, "--input", folder).error == f"{folder}: Is a directory"
+    not_there = "No such file or directory"
+    assert run(*stream, "--input", missing).error == f"{missing}: {not_there}: check the path"
+    assert run(*stream, "--input", folder).error == f"{folder}: Is a directory: give a file"
     log = missing / "log"
-    assert run(*stream, "--input", text, "--log", log).error == f"{log}: No such file or directory"
+    error = run(*stream, "--input", text, "--log", log).error
+    assert error == f"{log}: {not_there}: there is no folder {missing}: make it, or check the path"
     assert run("score", missing).error == f"{missing}: no such file"
     assert run("score", text).error.startswith(f"{text}: line 1: not JSON")
     assert run("train", missing, "--out", folder).error == f"{missing}: no such file"
@@ -102,11 +104,13 @@ def test_models(run: Run, text: Path, tmp_path: Path) -> None:
 def test_numbers(run: Run, model: str, text: Path) -> None:
     stream = ("stream", "--model", model, "--input", text)
     for rate in ("0", "-3", "nan"):
-        assert f"--rate {rate}: give a positive number" in run(*stream, "--rate", rate).error
-    assert "temperature=-1.0: give a number" in run(*stream, "--temperature", "-1").error
+        assert f"--rate {rate}: give 0.01 words per minute" in run(*stream, "--rate", rate).error
+    for value in ("-1.0", "nan", "inf", "1e-40"):
+        error = run(*stream, "--temperature", value).error
+        assert f"temperature={value}: give a number >= 0" in error
     assert "cannot use --device tpu" in run(*stream, "--device", "tpu").error
     lanes = run(*("evaluate", "--source", text, "--policy", "offline", "--out", "x"), "--lanes", 0)
-    assert lanes.code == 2 and "--lanes" in lanes.err
+    assert lanes.error.startswith("Invalid value for '--lanes': ")
 
 
 def test_bugs_keep_their_traceback(

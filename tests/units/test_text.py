@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.tokenizers import CORPUS, LOSSLESS, THINK, TOKENIZERS, build
 
-from proactivellm.units.text import TextSegmenter, read_lines
+from proactivellm.units.lines import read_lines
+from proactivellm.units.text import TextSegmenter
 from proactivellm.units.unit import Unit
 
 SPACES = " \t\n\u00a0\u3000"
@@ -179,7 +180,9 @@ def test_bad_bytes_are_located_and_earlier_lines_are_read(tmp_path: Path) -> Non
 
 def test_missing_files_and_folders_are_refused_at_once(tmp_path: Path) -> None:
     for path in (tmp_path / "nowhere.txt", tmp_path):
-        with pytest.raises(ValueError, match=f"cannot read '{path}'.*standard input"):
+        with pytest.raises(
+            ValueError, match=f"cannot read '{path}': .*: (check the path|give a text)"
+        ):
             read_lines(path)
 
 

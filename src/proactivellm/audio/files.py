@@ -12,21 +12,31 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from proactivellm.audio.extra import needed
-from proactivellm.audio.resample import to_16k
+from proactivellm.audio.resample import check_rate, to_16k
+from proactivellm.audio.wav import UNKNOWN_LENGTH, WithLength, place_of_missing_length
 
-_READABLE = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf")
+_READABLE = (
+    *(".wav", ".wave", ".rf64", ".w64", ".flac", ".ogg", ".oga", ".opus", ".mp3"),
+    *(".aiff", ".aif", ".aifc", ".au", ".snd", ".caf", ".sph", ".voc"),
+)
 # Known as audio, so that the error is about audio; libsndfile does not decode them.
-_UNREADABLE = (".aac", ".amr", ".m4a", ".mp4", ".webm", ".wma")
+_UNREADABLE = (
+    *(".aac", ".ac3", ".amr", ".m4a", ".mka", ".wma"),
+    *(".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv", ".3gp"),
+)
 _REMEDY = "give wav, flac, ogg, opus or mp3, for example from: ffmpeg -i INPUT out.wav"
 # What libsndfile notes about a header that promises more than the file holds. A length near 2**31
 # or 2**32 is how a program says that it writes to a pipe and does not know.
 _PROMISED = re.compile(r"(?:data|SSND|Data Size)\s*: (\d+) \(should be \d+\)")
-_UNKNOWN_LENGTH = 0x7FFF0000
+# Floats beyond this, where 1 is full scale, are not loud: they are at the scale of integers.
+_LOUDEST = 8.0
+_SHARE_OF_LOUD = 0.01  # fewer are single faults
+_SCALES = {2.0**15: 16, 2.0**23: 24, 2.0**31: 32}  # of integers, and their bits
 _OGG_WITHOUT_END = "Last page lacks an end-of-stream bit"
 _UNKNOWN_FRAMES = 2**62
 
@@ -51,8 +61,8 @@ def open_audio(path: str | Path) -> "Recording":
         The recording, at its start.
 
     Raises:
-        ValueError: there is no such file or member, it is empty or no audio that can be read, or
-            soundfile is not installed.
+        ValueError: there is no such file or member, it is empty or no audio that can be read, its
+            rate is not one of speech, or soundfile is not installed.
     """
     return Recording(path)
 
@@ -101,14 +111,23 @@ class Recording:
         """
         self.path = str(path)
         self._library = needed("soundfile")
+        self._source = self._found()
         self._file: Any = self._opened()
         self.rate: int = self._file.samplerate
         self.channels: int = self._file.channels
         known = self._file.frames < _UNKNOWN_FRAMES
         self.duration_s: float | None = self._file.frames / self.rate if known else None
+        self._position = 0
+        try:
+            check_rate(self.rate)
+        except ValueError as error:
+            self.close()
+            raise ValueError(f"{self.path}: {error}") from None
 
     def blocks(self, seconds: float = 0.1) -> Iterator[np.ndarray]:
         """Reads on to the end. A file cut in the middle ends early, with a Python warning.
+
+        Floats at the scale of integers are brought to [-1, 1], with a warning as well.
 
         Args:
             seconds: length of a block; the last one may be shorter.
@@ -117,25 +136,63 @@ class Recording:
             Float32 [n] mono, at the file's own rate.
         """
         buffer_NC = np.empty((max(1, round(seconds * self.rate)), self.channels), np.float32)
-        position, damaged = self._file.tell(), self._looks_cut()
+        damaged, scale, num_bad = self._looks_cut(), self._scale(), 0
         while True:
-            try:
-                num_read = len(self._file.read(out=buffer_NC))
-            except self._library.LibsndfileError:  # what came before the damage is in the buffer
-                num_read = min(max(0, self._file.tell() - position), len(buffer_NC))
-                damaged = True
+            num_read, failed = self._fill(buffer_NC)
+            damaged |= failed
             if num_read:
-                position += num_read
-                yield to_mono(buffer_NC[:num_read])
+                samples_NC = buffer_NC[:num_read]
+                num_bad += int(np.count_nonzero(~np.isfinite(samples_NC)))
+                yield to_mono(samples_NC / scale if scale != 1 else samples_NC)
             if num_read < len(buffer_NC):
                 break
-        if damaged or position < self._file.frames < _UNKNOWN_FRAMES:
-            read_s = position / self.rate
-            warnings.warn(f"{self.path}: the file is cut: {read_s:.2f} s were read", stacklevel=2)
+        if num_bad:
+            self._warn(f"{num_bad} samples are no numbers, and were taken for silence")
+        if damaged or self._position < self._file.frames < _UNKNOWN_FRAMES:
+            self._warn(f"the file is cut: {self._position / self.rate:.2f} s were read")
+
+    def _fill(self, buffer_NC: np.ndarray) -> tuple[int, bool]:
+        """Reads on into the buffer: how many samples, and whether there is damage after them."""
+        failed = False
+        try:
+            num_read = len(self._file.read(out=buffer_NC))
+        except self._library.LibsndfileError:  # what came before the damage is in the buffer
+            here = self._file.tell() if self._file.seekable() else self._position
+            num_read, failed = min(max(0, here - self._position), len(buffer_NC)), True
+        self._position += num_read
+        return num_read, failed
+
+    def _scale(self) -> float:
+        """What full scale is: 1, but where floats are at the scale of integers. One more pass."""
+        if self._file.subtype not in ("FLOAT", "DOUBLE") or self._position:
+            return 1.0
+        peak = num_loud = num_all = 0.0
+        for block_NC in self._file.blocks(blocksize=1 << 16, dtype="float32", always_2d=True):
+            sizes_NC = np.nan_to_num(np.abs(block_NC), nan=0.0, posinf=0.0)
+            peak = max(peak, float(sizes_NC.max(initial=0.0)))
+            num_loud += np.count_nonzero(sizes_NC > _LOUDEST)
+            num_all += sizes_NC.size
+        self._file.close()
+        self._file = self._opened()
+        if num_loud <= _SHARE_OF_LOUD * num_all:
+            return 1.0
+        scale = next((scale for scale in _SCALES if peak <= scale), None)
+        if scale is None:
+            raise ValueError(f"{self.path}: floats of up to {peak:.3g}, where 1 is full scale")
+        self._warn(
+            f"floats of up to {peak:.0f}, where 1 is full scale, are taken for "
+            f"{_SCALES[scale]}-bit integers and divided by {scale:.0f}"
+        )
+        return scale
+
+    def _warn(self, message: str) -> None:
+        warnings.warn(f"{self.path}: {message}", stacklevel=3)
 
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
+        if not isinstance(self._source, Path):
+            self._source.close()
 
     def __enter__(self) -> "Recording":
         return self
@@ -151,21 +208,39 @@ class Recording:
     def _looks_cut(self) -> bool:
         notes = self._file.extra_info
         promised = _PROMISED.search(notes)
-        short = promised is not None and int(promised[1]) < _UNKNOWN_LENGTH
+        short = promised is not None and int(promised[1]) < UNKNOWN_LENGTH
         return short or _OGG_WITHOUT_END in notes
 
-    def _opened(self) -> Any:
-        source: Path | io.BytesIO = Path(self.path)
+    def _found(self) -> "Path | BinaryIO | WithLength":
+        """What libsndfile is to open: the file, the member, or either with the length it lacks."""
         archive, colon, member = self.path.partition(".zip:")
-        if colon and not Path(self.path).exists():
-            source = io.BytesIO(_zip_member(archive + ".zip", member))
-        elif not Path(self.path).is_file():
-            raise ValueError(f"{self.path}: there is no such file: check the path")
-        size = source.stat().st_size if isinstance(source, Path) else len(source.getbuffer())
-        if not size:
+        path = Path(self.path)
+        if is_member := bool(colon) and not path.exists():
+            stream: BinaryIO = io.BytesIO(_zip_member(archive + ".zip", member))
+        elif not path.is_file():
+            reason = "that is no file" if path.exists() else "there is no such file"
+            raise ValueError(f"{self.path}: {reason}: check the path")
+        else:
+            try:
+                stream = open(path, "rb")
+            except OSError as error:
+                raise ValueError(f"{self.path}: cannot be read: {error.strerror}") from None
+        is_empty = not stream.seek(0, io.SEEK_END)
+        stream.seek(0)
+        place = place_of_missing_length(stream)
+        if place is not None:
+            return WithLength(stream, place)
+        if not is_member:
+            stream.close()
+        if is_empty:
             raise ValueError(f"{self.path}: the file is empty: record or copy it again")
+        return stream if is_member else path
+
+    def _opened(self) -> Any:
+        if not isinstance(self._source, Path):
+            self._source.seek(0)
         try:
-            file = self._library.SoundFile(source)
+            file = self._library.SoundFile(self._source)
         except (self._library.LibsndfileError, OSError, TypeError) as error:
             reason = str(error).strip()
             raise ValueError(

@@ -14,6 +14,19 @@ RATE = 16_000  # of all audio inside the library, in samples per second
 _LOWEST, _HIGHEST = 1_000, 768_000
 
 
+def check_rate(rate: int) -> None:
+    """Refuses what is no rate of speech.
+
+    Args:
+        rate: in samples per second.
+
+    Raises:
+        ValueError: it is outside 1,000 to 768,000.
+    """
+    if not _LOWEST <= rate <= _HIGHEST:
+        raise ValueError(f"a sample rate of {rate} Hz: speech has {_LOWEST:,} to {_HIGHEST:,} Hz")
+
+
 class Resampler:
     """Resamples a stream, block by block.
 
@@ -33,11 +46,8 @@ class Resampler:
         Raises:
             ValueError: a rate outside 1,000 to 768,000, or soxr is not installed.
         """
-        for value in (rate, to):
-            if not _LOWEST <= value <= _HIGHEST:
-                raise ValueError(
-                    f"a sample rate of {value} Hz: speech has {_LOWEST:,} to {_HIGHEST:,} Hz"
-                )
+        check_rate(rate)
+        check_rate(to)
         self._stream = None
         if rate != to:
             self._stream = needed("soxr").ResampleStream(rate, to, 1, "float32", "HQ")

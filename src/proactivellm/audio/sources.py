@@ -14,12 +14,19 @@ import numpy as np
 
 from proactivellm.audio.extra import needed
 from proactivellm.audio.files import to_mono
-from proactivellm.audio.resample import RATE
+from proactivellm.audio.resample import RATE, check_rate
+from proactivellm.audio.wav import WAV_HEAD_BYTES, read_wav_header
+from proactivellm.units.contents import audio_format
 
 _BLOCK_S = 0.1  # at most, of a pipe; exactly, of a microphone
 _QUEUE_S = 30.0  # what a microphone may be ahead of its reader
-# Of each sample format: how numpy names it, and the value of full scale.
-PCM_FORMATS = {"s16le": ("<i2", 32768.0), "f32le": ("<f4", 1.0)}
+# Of each sample format: how numpy names it, and the value of full scale. (s24le is read by bytes.)
+PCM_FORMATS = {
+    **{"s16le": ("<i2", 2.0**15), "f32le": ("<f4", 1.0), "u8": ("u1", 2.0**7)},
+    **{"s24le": ("V3", 2.0**31), "s32le": ("<i4", 2.0**31), "f64le": ("<f8", 1.0)},
+}
+_LOUDEST = 8.0  # of floats where 1 is full scale
+_SHARE_OF_LOUD = 0.01
 _PIPE_INSTEAD = "or give recordings, or pipe raw samples in"
 
 
@@ -32,13 +39,15 @@ def pcm_blocks(
         stream: such as `sys.stdin.buffer`; bytes at its end that make no whole sample are dropped.
         rate: in samples per second.
         channels: interleaved, averaged to mono.
-        sample_format: "s16le" (16-bit integers) or "f32le" (floats), both little-endian.
+        sample_format: a name of PCM_FORMATS: "s16le" (16-bit integers), "f32le" (floats), ..., all
+            little-endian.
 
     Yields:
         Float32 [n] mono at `rate`, n >= 1, at most 0.1 s.
 
     Raises:
-        ValueError: at the first block: another sample format, a rate or channels below 1.
+        ValueError: at the first block: another sample format, a rate or channels below 1; later:
+            floats that are none of sound.
     """
     if sample_format not in PCM_FORMATS:
         raise ValueError(
@@ -46,8 +55,7 @@ def pcm_blocks(
         )
     if rate < 1 or channels < 1:
         raise ValueError(f"rate={rate} and channels={channels} must be at least 1")
-    dtype, full_scale = PCM_FORMATS[sample_format]
-    frame_bytes = np.dtype(dtype).itemsize * channels
+    frame_bytes = np.dtype(PCM_FORMATS[sample_format][0]).itemsize * channels
     most_bytes = max(1, round(_BLOCK_S * rate)) * frame_bytes
     read = getattr(stream, "read1", stream.read)  # an unbuffered stream has no read1, nor needs it
     rest = b""
@@ -55,9 +63,92 @@ def pcm_blocks(
         rest += arrived
         whole = len(rest) // frame_bytes * frame_bytes
         if whole:
-            samples = np.frombuffer(rest[:whole], dtype).astype(np.float32) / full_scale
+            samples = _samples(rest[:whole], sample_format)
             rest = rest[whole:]
             yield to_mono(samples.reshape(-1, channels))
+
+
+def _samples(content: bytes, sample_format: str) -> np.ndarray:
+    """Whole samples as float32, 1 for full scale."""
+    dtype, full_scale = PCM_FORMATS[sample_format]
+    if sample_format == "s24le":  # the upper bytes of 32-bit integers
+        wide = np.zeros((len(content) // 3, 4), np.uint8)
+        wide[:, 1:] = np.frombuffer(content, np.uint8).reshape(-1, 3)
+        return wide.view("<i4")[:, 0].astype(np.float32) / full_scale
+    samples = np.frombuffer(content, dtype).astype(np.float32)
+    if sample_format == "u8":
+        return samples / full_scale - 1
+    if sample_format.startswith("f"):
+        loud = np.abs(samples[np.isfinite(samples)]) > _LOUDEST
+        if np.count_nonzero(loud) > max(16, _SHARE_OF_LOUD * samples.size):
+            raise ValueError(
+                f"{sample_format} samples of up to {np.nanmax(np.abs(samples)):.3g}, where 1 is "
+                "full scale: are they integers (s16le, s32le), or floats at the scale of integers?"
+            )
+    return samples / full_scale
+
+
+def piped_blocks(
+    stream: BinaryIO, rate: int = RATE, channels: int = 1, sample_format: str = "s16le"
+) -> tuple[int, Iterator[np.ndarray]]:
+    """Reads samples from a pipe: raw ones, or WAV, whose header counts then, with a warning.
+
+    Args:
+        stream: such as `sys.stdin.buffer`.
+        rate: of raw samples, in samples per second.
+        channels: of raw samples.
+        sample_format: of raw samples, see `pcm_blocks`.
+
+    Returns:
+        The rate, and float32 mono blocks as `pcm_blocks` yields them.
+
+    Raises:
+        ValueError: it is a recording in another format, or a header that cannot be read.
+    """
+    head = _exactly(stream, WAV_HEAD_BYTES)
+    found = audio_format(head)
+    if found is None or found == "MP3" and head[0] == 0xFF:  # (samples may begin like that)
+        joined = _Joined(head, stream)
+        return rate, pcm_blocks(joined, rate, channels, sample_format)  # type: ignore[arg-type]
+    if found != "WAV":
+        raise ValueError(
+            f"standard input is a recording ({found}), not raw samples: give the file with --input "
+            "FILE, or pipe samples: ffmpeg -i INPUT -f s16le -ar 16000 -ac 1 - | ..."
+        )
+    header = read_wav_header(lambda size: _exactly(stream, size))
+    check_rate(header.rate)
+    warnings.warn(
+        f"standard input is WAV: read by its header ({header.sample_format}, {header.rate} Hz, "
+        f"{header.channels} channels)",
+        stacklevel=2,
+    )
+    limited = _Joined(b"", stream, header.num_bytes)
+    how = header.rate, header.channels, header.sample_format
+    return header.rate, pcm_blocks(limited, *how)  # type: ignore[arg-type]
+
+
+def _exactly(stream: BinaryIO, size: int) -> bytes:
+    """So many bytes, fewer only at the end."""
+    content = b""
+    while len(content) < size and (more := stream.read(size - len(content))):
+        content += more
+    return content
+
+
+class _Joined:
+    """A stream, after bytes that were read from it already, up to a number of bytes."""
+
+    def __init__(self, head: bytes, stream: BinaryIO, most: int | None = None) -> None:
+        self._head, self._left = head, most
+        self._read = getattr(stream, "read1", stream.read)
+
+    def read(self, size: int) -> bytes:
+        """What is there, at most `size` bytes; nothing at the end."""
+        size = size if self._left is None else min(size, self._left)
+        content, self._head = self._head[:size], self._head[size:]
+        content = content or self._read(size)
+        self._left = None if self._left is None else self._left - len(content)
+        return content
 
 
 def microphone_blocks(

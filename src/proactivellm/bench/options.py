@@ -1,5 +1,6 @@
 """What a benchmark measures, and how much of it."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -54,7 +55,7 @@ class Options:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: give 1 or more")
         for name in ("deadline_ms", "unit_ms", "seconds"):
-            if not getattr(self, name) > 0:
+            if not 0 < getattr(self, name) < 1e9:
                 raise ValueError(f"{name}={getattr(self, name):g}: give a positive number")
         if self.long < 0:
             raise ValueError(f"long={self.long}: give 0 or more")
@@ -81,8 +82,10 @@ def parse_numbers(text: str, name: str) -> tuple[int, ...]:
     Raises:
         ValueError: if they are none.
     """
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        message = f"{name} {text!r}: give whole numbers joined by commas, such as 1,32"
-        raise ValueError(message) from None
+    parts = [part.strip() for part in text.split(",")]
+    if not all(re.fullmatch("-?[0-9]{1,9}", part) for part in parts):
+        raise ValueError(
+            f"{name} {text!r}: give whole numbers joined by commas, such as 1,32, of 9 digits at "
+            "most"
+        )
+    return tuple(map(int, parts))

@@ -14,7 +14,8 @@ from proactivellm.bench.options import Options
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.session.engine import Engine
 from proactivellm.session.state import Write
-from proactivellm.units.text import TextSegmenter, read_lines
+from proactivellm.units.lines import read_lines
+from proactivellm.units.text import TextSegmenter
 from proactivellm.units.unit import Unit
 
 TEXT = "assets/tatoeba-sample/test.de"

@@ -1,6 +1,7 @@
 """The command line: `proactivellm stream | show | evaluate | score | compare | study | ...`.
 
-A user's mistake ends in one line `error: ...` and exit code 2; Ctrl-C in 130; a bug in a traceback.
+A user's mistake ends in one line `error: ...` and exit code 2; Ctrl-C in 130; output that nobody
+reads any more in 141; a bug in a traceback.
 """
 
 import os
@@ -9,11 +10,22 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+import typer
+
 from proactivellm.cli import bench as _bench  # noqa: F401  (registers its command)
 from proactivellm.cli import scoring as _scoring  # noqa: F401  (registers its commands)
 from proactivellm.cli import show as _show  # noqa: F401
 from proactivellm.cli import study as _study  # noqa: F401
 from proactivellm.cli.commands import app
+from proactivellm.cli.ending import (
+    USAGE_ERROR,
+    explain_os_error,
+    explain_usage,
+    flush_output,
+    leave_pipe,
+    open_standard_streams,
+    refuse,
+)
 
 __all__ = ["main"]
 
@@ -32,19 +44,37 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
-        try:
-            app(args=argv, prog_name="proactivellm")
-        except ValueError as error:
-            _fail(str(error))
-        except OSError as error:
-            _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
-    sys.exit(0)
+        sys.exit(_exit_code(argv))
 
 
-def _fail(message: str) -> NoReturn:
-    for line in message.splitlines():  # a recipe may have several mistakes, one a line
-        print(f"error: {line}", file=sys.stderr)
-    sys.exit(2)
+def _exit_code(argv: Sequence[str] | None) -> int:
+    """Runs a command; every mistake of a user's ends in one line."""
+    try:
+        open_standard_streams()
+        code = app(args=argv, prog_name="proactivellm", standalone_mode=False)
+        flush_output()
+        return int(code or 0)
+    except SystemExit as end:  # libraries below end with 1 at once where nobody reads on
+        return leave_pipe() if end.code == 1 else int(end.code or 0)
+    except BrokenPipeError:
+        return leave_pipe()
+    except USAGE_ERROR as error:
+        refuse([explain_usage(error)])
+    except typer.Abort as error:
+        refuse([f"the input ended too early: {error.__cause__ or 'nothing was read'}"])
+    except ValueError as error:
+        refuse(str(error).splitlines())
+    except OSError as error:
+        refuse([explain_os_error(_named(error))])
+
+
+def _named(error: OSError) -> OSError:
+    """The error of standard output, if that cannot be written: then it says so once more."""
+    try:
+        flush_output()
+    except OSError as again:
+        return again
+    return error
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

@@ -10,7 +10,7 @@ import typer
 
 from proactivellm.cli.commands import app
 from proactivellm.cli.models import load_model
-from proactivellm.cli.options import Device, Dtype, Quantization
+from proactivellm.cli.options import MOST, Device, Dtype, Quantization
 from proactivellm.cli.shared import Progress, print_wide, show_progress, warn
 
 if TYPE_CHECKING:
@@ -46,28 +46,30 @@ Accelerate = Annotated[
     ),
 ]
 Threads = Annotated[
-    int | None, typer.Option(min=1, help="Of torch.", show_default="as many as it takes")
+    int | None, typer.Option(min=1, max=1024, help="Of torch.", show_default="as many as it takes")
 ]
 Sessions = Annotated[
     str,
     typer.Option(metavar="N,...", help="How many at once; the first is what ratios compare with."),
 ]
-SourceUnits = Annotated[int, typer.Option(help="Units of a stream, of one token each.")]
-TargetTokens = Annotated[int, typer.Option(help="Tokens written for it.")]
-WaitK = Annotated[int, typer.Option("--k", help="Units read before the first token.")]
+SourceUnits = Annotated[int, typer.Option(max=MOST, help="Units of a stream, of one token each.")]
+TargetTokens = Annotated[int, typer.Option(max=MOST, help="Tokens written for it.")]
+WaitK = Annotated[int, typer.Option("--k", max=MOST, help="Units read before the first token.")]
 Long = Annotated[
     int,
-    typer.Option(help="Units and tokens where the prefix is encoded again and again; 0: not."),
+    typer.Option(
+        max=MOST, help="Units and tokens where the prefix is encoded again and again; 0: not."
+    ),
 ]
-Repeats = Annotated[int, typer.Option(help="Of everything that is compared, by turns.")]
-Steps = Annotated[int, typer.Option(help="Per number of sessions and repeat (sessions).")]
-WindowSize = Annotated[int, typer.Option("--window", help="Tokens in view (window).")]
+Repeats = Annotated[int, typer.Option(max=MOST, help="Of everything that is compared, by turns.")]
+Steps = Annotated[int, typer.Option(max=MOST, help="Per number of sessions and repeat (sessions).")]
+WindowSize = Annotated[int, typer.Option("--window", max=MOST, help="Tokens in view (window).")]
 Units = Annotated[str, typer.Option(metavar="N,N", help="Units read: young, old (window).")]
 Deadline = Annotated[float, typer.Option(help="From a unit to its token (capacity).")]
 UnitMs = Annotated[float, typer.Option(help="Between the units of a session (capacity).")]
 Seconds = Annotated[float, typer.Option(help="Per number of sessions (capacity).")]
-MaxSessions = Annotated[int, typer.Option(help="Tried at most (capacity).")]
-Seed = Annotated[int, typer.Option(help="Of sources and random weights.")]
+MaxSessions = Annotated[int, typer.Option(max=MOST, help="Tried at most (capacity).")]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of sources and random weights.")]
 
 
 @app.command()

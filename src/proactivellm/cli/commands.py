@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Models that write while they read: stream, show, evaluate, score, compare, study, "
     "calibrate, train, bench.",
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",

@@ -13,11 +13,12 @@ from types import FrameType
 import numpy as np
 
 from proactivellm.audio.files import is_audio, open_audio
-from proactivellm.audio.resample import RATE
-from proactivellm.audio.sources import PCM_FORMATS, microphone_blocks, paced, pcm_blocks
+from proactivellm.audio.resample import RATE, check_rate
+from proactivellm.audio.sources import PCM_FORMATS, microphone_blocks, paced, piped_blocks
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.output.log import Task
 from proactivellm.pipeline import Heard, recorded_blocks
+from proactivellm.units.lines import standard_input
 from proactivellm.units.unit import Unit
 
 MICROPHONE = "mic"
@@ -38,7 +39,7 @@ class AudioOptions:
         times: a pipe is told when words were written.
 
     Raises:
-        ValueError: if there is no such format.
+        ValueError: if there is no such format, or the rate is not one of speech.
     """
 
     pcm: str | None = None
@@ -52,6 +53,8 @@ class AudioOptions:
     def __post_init__(self) -> None:
         if self.pcm is not None and self.pcm not in PCM_FORMATS:
             raise ValueError(f"--pcm {self.pcm}: give one of {', '.join(PCM_FORMATS)}")
+        if self.pcm_rate is not None:
+            check_rate(self.pcm_rate)
 
     @property
     def given(self) -> list[str]:
@@ -94,7 +97,7 @@ def check_inputs(inputs: Sequence[str], options: AudioOptions) -> bool:
         raise ValueError("--pcm-rate and --pcm-channels are for raw samples: give --pcm as well")
     for name in files:
         open_audio(name).close()
-    if options.pcm and sys.stdin.isatty():
+    if options.pcm and standard_input() and sys.stdin.isatty():
         example = "arecord -t raw -f S16_LE -r 16000 | proactivellm stream --pcm s16le"
         raise ValueError(f"--pcm {options.pcm}: pipe raw samples in, for example: {example}")
     return True
@@ -170,8 +173,9 @@ def _opened(name: str, options: AudioOptions, unit_s: float) -> tuple[int, Itera
         return rate, microphone_blocks(rate, channels)
     if name == STANDARD_INPUT:
         # Not buffered, so that samples are there as soon as they are written.
-        standard_input = getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
-        return rate, pcm_blocks(standard_input, rate, channels, options.pcm or "s16le")
+        stream = standard_input()
+        raw = getattr(stream, "raw", stream)
+        return piped_blocks(raw, rate, channels, options.pcm or "s16le")
     return recorded_blocks([name], unit_s)
 
 

@@ -11,6 +11,8 @@ from typing import IO, ClassVar
 
 from proactivellm.output.log import Task
 from proactivellm.pipeline import paced
+from proactivellm.units.contents import HEAD_BYTES, why_no_text
+from proactivellm.units.lines import NUL_REMEDY, standard_input
 from proactivellm.units.text import TextSegmenter
 from proactivellm.units.unit import Unit
 
@@ -106,11 +108,11 @@ def live_lines(path: str) -> Iterator[LiveLine]:
         OSError: the file cannot be opened (at once).
     """
     if path == "-":
+        stream = standard_input()
         if sys.stdin.isatty():
             print("one source a line; Ctrl-D ends", file=sys.stderr)
         # Not buffered: a thread that waits in a buffer holds its lock, and Python could not exit.
-        standard_input = getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
-        return _lines(standard_input, "standard input", closes=False)
+        return _lines(getattr(stream, "raw", stream), "standard input", closes=False)
     return _lines(open(path, "rb", buffering=0), path)
 
 
@@ -147,7 +149,7 @@ def _lazily(path: str) -> Iterator[LiveLine]:
 
 
 def _lines(stream: IO[bytes], name: str, closes: bool = True) -> Iterator[LiveLine]:
-    pieces = _pieces(stream)
+    pieces = _pieces(stream, name)
     try:
         for number in itertools.count(1):
             first = next(pieces, None)
@@ -163,9 +165,14 @@ def _lines(stream: IO[bytes], name: str, closes: bool = True) -> Iterator[LiveLi
             stream.close()
 
 
-def _pieces(stream: IO[bytes]) -> Iterator[_Piece]:
-    """Parts of lines as they arrive, without line ends."""
+def _pieces(stream: IO[bytes], name: str) -> Iterator[_Piece]:
+    """Parts of lines as they arrive, without line ends; what begins as no text does is refused."""
+    head = b""
     while chunk := stream.read(_CHUNK_BYTES):
+        if len(head) < HEAD_BYTES:
+            head += chunk[:HEAD_BYTES]
+            if reason := why_no_text(head):
+                raise ValueError(f"{name}: {reason}")
         *complete, rest = chunk.split(b"\n")
         yield from ((part, True) for part in complete)
         if rest:
@@ -177,7 +184,10 @@ def _decoded(pieces: Iterable[_Piece], encoding: str) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder(encoding)()
     try:
         for piece, ends in pieces:
-            yield decoder.decode(piece, final=ends)
+            text = decoder.decode(piece, final=ends)
+            if "\0" in text:
+                raise ValueError(NUL_REMEDY)
+            yield text
             if ends:
                 return
         yield decoder.decode(b"", final=True)

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from proactivellm.metrics.counting import Counting
     from proactivellm.session.window import Window
 
+MOST = 1_000_000_000  # of whole numbers, so that sums and products of them fit into 64 bits
+
 Model = Annotated[
     str | None,
     typer.Option(
@@ -76,7 +78,7 @@ LatencyUnit = Annotated[
         "model; auto is chosen by the script of the references.",
     ),
 ]
-Lanes = Annotated[int, typer.Option(min=1, help="Streams advanced by one forward.")]
+Lanes = Annotated[int, typer.Option(min=1, max=100_000, help="Streams advanced by one forward.")]
 Rate = Annotated[
     float | None,
     typer.Option(metavar="WPM", help="Words per minute at which the source arrives, of text."),
@@ -95,8 +97,9 @@ Inputs = Annotated[
 Pcm = Annotated[
     str | None,
     typer.Option(
-        metavar="s16le|f32le",
-        help="Standard input holds raw samples, not text.",
+        metavar="s16le|f32le|...",
+        help="Standard input holds raw samples (also u8, s24le, s32le, f64le), not text; or WAV, "
+        "which is read by its header.",
         rich_help_panel="Recordings",
     ),
 ]
@@ -104,6 +107,7 @@ PcmRate = Annotated[
     int | None,
     typer.Option(
         min=1,
+        max=MOST,
         metavar="HZ",
         help="Of raw samples, or of the microphone.",
         show_default="16000",
@@ -114,6 +118,7 @@ PcmChannels = Annotated[
     int | None,
     typer.Option(
         min=1,
+        max=1024,
         help="Of raw samples, or of the microphone; averaged.",
         show_default="1",
         rich_help_panel="Recordings",
@@ -155,8 +160,8 @@ OnePolicy = Annotated[
     typer.Option(
         metavar="SPEC",
         help="When to READ and when to WRITE, see below.",
-        show_default="entropy:laal=3 (of recordings, attention:laal=800, in ms) if the model is "
-        "calibrated, else wait-k:3 (wait-k:3,stride=2)",
+        show_default="that of the model's calibration table; if it names none, entropy:laal=3 (of "
+        "recordings, attention:laal=800, in ms); without a table, wait-k:3 (wait-k:3,stride=2)",
     ),
 ]
 Policies = Annotated[
@@ -169,13 +174,17 @@ View = Annotated[
     int | None,
     typer.Option(
         min=2,
+        max=MOST,
         metavar="TOKENS",
         help="Keep so many source and so many target tokens in view; older ones are dropped.",
         show_default="all",
     ),
 ]
 Sinks = Annotated[
-    int, typer.Option(min=0, help="First units and target tokens that stay in the window for good.")
+    int,
+    typer.Option(
+        min=0, max=MOST, help="First units and target tokens that stay in the window for good."
+    ),
 ]
 Temperature = Annotated[
     float | None,

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 _RESAMPLES = 1000
 Bootstrap = Annotated[
-    int, typer.Option(min=0, metavar="N", help="Resamples for the intervals; 0 leaves them out.")
+    int,
+    typer.Option(
+        min=0, max=1_000_000, metavar="N", help="Resamples for the intervals; 0 leaves them out."
+    ),
 ]
 ScoredTask = Annotated[
     str | None,
@@ -109,7 +112,8 @@ def compare(
     second: Second = None,
     pair: Pairs = None,
     bootstrap: Annotated[
-        int, typer.Option(min=100, metavar="N", help="Resamples of the instances.")
+        int,
+        typer.Option(min=100, max=1_000_000, metavar="N", help="Resamples of the instances."),
     ] = _RESAMPLES,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE.md", help="Write the table as Markdown.")
@@ -199,7 +203,7 @@ def _parse_task(name: str) -> "Task":
 
 def _read_texts(file: Path, instances: "Sequence[Instance]") -> list[str]:
     """Lines of a file, of which line i, counted from 0, belongs to index i."""
-    from proactivellm.units.text import read_lines
+    from proactivellm.units.lines import read_lines
 
     lines = list(read_lines(file))
     last = max((instance.index for instance in instances), default=0)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import logging
+import math
 import os
 import sys
 import time
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 NARROW_POLICY = 20  # cells of the first column of a table that is too wide for its terminal
+LOWEST_RATE = 0.01  # words per minute
 SILENCE_S = 20.0  # between lines of progress, where there is no terminal
 Progress = Callable[[str, int, int], None]  # what, how many are done, how many in all
 
@@ -79,15 +81,15 @@ def check_rate(rate_wpm: float | None, listens: bool = False) -> None:
         listens: whether the sources are recordings.
 
     Raises:
-        ValueError: it is not positive, or recordings have their own.
+        ValueError: it is no number that a clock can keep, or recordings have their own.
     """
     if rate_wpm is not None and listens:
         raise ValueError(
             f"--rate {rate_wpm:g} is for text: recordings arrive as they were spoken, with "
             "`stream --real-time` on the clock as well"
         )
-    if rate_wpm is not None and not rate_wpm > 0:
-        raise ValueError(f"--rate {rate_wpm:g}: give a positive number of words per minute")
+    if rate_wpm is not None and not LOWEST_RATE <= rate_wpm < math.inf:
+        raise ValueError(f"--rate {rate_wpm:g}: give {LOWEST_RATE} words per minute or more")
 
 
 def check_train_extra(needs_peft: bool) -> None:

@@ -137,7 +137,7 @@ def _wish_from_text(
 ) -> _Wish:
     from proactivellm.pipeline import Job
     from proactivellm.policy.spec import PolicySpec
-    from proactivellm.units.text import read_lines
+    from proactivellm.units.lines import read_lines
 
     if policy is not None:
         PolicySpec.parse(policy)  # a mistake is told before the model is loaded

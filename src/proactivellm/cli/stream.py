@@ -21,7 +21,8 @@ from proactivellm.session.window import Window
 from proactivellm.units.text import TextSegmenter
 from proactivellm.units.unit import Unit
 
-# The first that the model's table can resolve; lags in ms where the model listens.
+# Of a model with a calibration table that names no default, and of one without a table; lags in ms
+# where the model listens.
 DEFAULT_POLICIES = ("entropy:laal=3", "wait-k:3")
 SPEECH_POLICIES = ("attention:laal=800", "wait-k:3,stride=2")
 
@@ -53,10 +54,10 @@ class Settings:
 
 
 def choose_policy(model: StreamingCausalLM, text: str | None, listens: bool = False) -> Policy:
-    """The policy asked for, or a sensible one.
+    """The policy asked for, or the model's default.
 
     Args:
-        model: its calibration table resolves targets.
+        model: its calibration table resolves targets, and may name the default.
         text: a spec, or None.
         listens: whether the sources are recordings.
 
@@ -64,18 +65,20 @@ def choose_policy(model: StreamingCausalLM, text: str | None, listens: bool = Fa
         The policy.
 
     Raises:
-        ValueError: the spec is wrong, or its target cannot be resolved.
+        ValueError: the spec is wrong, or a target cannot be resolved, be it that of the default: no
+            other policy takes its place.
     """
     calibration = find_calibration(model)
     if text is not None:
         return parse_policy(text, calibration)
-    *aims, otherwise = SPEECH_POLICIES if listens else DEFAULT_POLICIES
-    for candidate in aims:
-        try:
-            return parse_policy(candidate, calibration)
-        except ValueError:  # not calibrated, or not over that range
-            continue
-    return parse_policy(otherwise)
+    usual, otherwise = SPEECH_POLICIES if listens else DEFAULT_POLICIES
+    table_is_of_recordings = model.front_end is not None
+    if calibration is None or table_is_of_recordings != listens:
+        return parse_policy(otherwise)
+    try:
+        return parse_policy(calibration.default or usual, calibration)
+    except ValueError as error:
+        raise ValueError(f"no default policy: {error}; or name one with --policy") from None
 
 
 class _Source(Protocol):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from proactivellm.policy.base import BoundedPolicy, Observation
 from proactivellm.policy.endogenous import ThresholdPolicy
-from proactivellm.policy.options import check_int, option
+from proactivellm.policy.options import check_int, option, parse_int, shown
 
 Heads = tuple[tuple[int, int], ...]
 
@@ -39,12 +39,12 @@ def parse_heads(text: str) -> Heads | str | None:
         return None
     if text == CALIBRATED:
         return CALIBRATED
-    if not re.fullmatch(r"\d+\.\d+(-\d+\.\d+)*", text):
+    if not re.fullmatch(r"[0-9]+\.[0-9]+(-[0-9]+\.[0-9]+)*", text):
         raise ValueError(
-            f"must be all, calibrated, or layer.head pairs such as 3.1-4.0, got {text!r}"
+            f"must be all, calibrated, or layer.head pairs such as 3.1-4.0, got {shown(text)}"
         )
     pairs = (pair.split(".") for pair in text.split("-"))
-    return tuple((int(layer), int(head)) for layer, head in pairs)
+    return tuple((parse_int(layer), parse_int(head)) for layer, head in pairs)
 
 
 def format_heads(heads: Heads | None) -> str:

@@ -104,11 +104,13 @@ class Calibration(_Strict):
         version: Version of the file format.
         meta: The data behind it.
         heads: (layer, head) pairs for ``attention:heads=calibrated``, or None.
+        default: Spec of the policy to use where none is named, or None.
         points: The measurements, in any order.
     """
 
     version: Literal[2] = 2
     meta: CalibrationMeta
+    default: str | None = None
     heads: tuple[tuple[NonNegativeInt, NonNegativeInt], ...] | None = None
     points: tuple[CalibrationPoint, ...]
 
@@ -149,12 +151,15 @@ class Calibration(_Strict):
             newer: The table that wins.
 
         Returns:
-            Points and heads of both, with the description of the newer.
+            Points, heads and default of both, with the description of the newer.
         """
         measured = {point.policy for point in newer.points}
         kept = tuple(point for point in self.points if point.policy not in measured)
         return Calibration(
-            meta=newer.meta, heads=newer.heads or self.heads, points=kept + newer.points
+            meta=newer.meta,
+            default=newer.default or self.default,
+            heads=newer.heads or self.heads,
+            points=kept + newer.points,
         )
 
     def save(self, path: str | Path) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from proactivellm.policy.base import WHOLE_SOURCE, Observation, Policy
-from proactivellm.policy.options import check_int, check_stride, option, parse_float
+from proactivellm.policy.options import check_int, check_stride, option, parse_float, parse_int
 
 
 def parse_trace(text: str) -> tuple[int, ...]:
@@ -28,8 +28,8 @@ def parse_trace(text: str) -> tuple[int, ...]:
     Raises:
         ValueError: When it is neither.
     """
-    if re.fullmatch(r"\d+(-\d+)*", text):
-        return tuple(int(part) for part in text.split("-"))
+    if re.fullmatch(r"[0-9]+(-[0-9]+)*", text):
+        return tuple(parse_int(part) for part in text.split("-"))
     try:
         trace = json.loads(Path(text).read_text(encoding="utf-8"))
     except OSError:

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import re
+import sys
 from collections.abc import Callable
 from typing import Any
 
 Scalar = int | float | str | None
 
 
+_LARGEST = 1_000_000_000  # of whole numbers: sums and products of them fit into 64 bits
+_WHOLE = re.compile(
+    r"[+-]?[0-9]{1,30}"
+)  # what `int` takes besides (1_000, other digits) is refused
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|[+-]?inf|nan", re.IGNORECASE)
+_SHOWN = 40  # characters of a value in a message
+
+
 def parse_int(text: str) -> int:
     """Read a whole number; raises ValueError when `text` is something else."""
-    try:
-        return int(text)
-    except ValueError:
-        raise ValueError(f"must be a whole number, got {text!r}") from None
+    if not _WHOLE.fullmatch(text):
+        raise ValueError(f"must be a whole number, got {shown(text)}")
+    return int(text)
 
 
 def parse_optional_int(text: str) -> int | None:
@@ -25,10 +33,15 @@ def parse_optional_int(text: str) -> int | None:
 
 def parse_float(text: str) -> float:
     """Read a number; raises ValueError when `text` is something else."""
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(f"must be a number, got {text!r}") from None
+    if not _NUMBER.fullmatch(text):
+        raise ValueError(f"must be a number, got {shown(text)}")
+    return float(text)
+
+
+def shown(value: object) -> str:
+    """A value for a message: what `repr` says, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
 
 
 def format_scalar(value: object) -> str:
@@ -58,23 +71,27 @@ def option(
 
 
 def check_int(key: str, value: object, minimum: int | None = None) -> None:
-    """Raise ValueError unless `value` of option `key` is an int of at least `minimum`."""
+    """Raise ValueError unless `value` is an int of at least `minimum`, and none that is huge."""
     if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"{key} must be a whole number, got {value!r}")
+        raise ValueError(f"{key} must be a whole number, got {shown(value)}")
     if minimum is not None and value < minimum:
         raise ValueError(f"{key} must be at least {minimum}, got {value}")
+    if abs(value) > _LARGEST:
+        raise ValueError(f"{key} must be at most {_LARGEST} in size, got {value}")
 
 
 def check_number(key: str, value: object) -> None:
     """Raise ValueError unless `value` of option `key` is a finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{key} must be a finite number, got {value!r}")
+    number = not isinstance(value, bool) and isinstance(value, int | float)
+    # (An int may be too large for a float, and is compared exactly.)
+    if not number or value != value or abs(value) > sys.float_info.max:  # type: ignore[arg-type]
+        raise ValueError(f"{key} must be a finite number, got {shown(value)}")
 
 
 def check_stride(value: object) -> None:
     """Raise ValueError unless `value` is a number of source units for each target word."""
     check_number("stride", value)
-    if not 0.001 <= value <= 1000:  # type: ignore[operator]
+    if not 0.001 <= value <= 1000:  # type: ignore[arg-type]
         raise ValueError(f"stride must be 0.001 to 1000 units for each word, got {value}")
 
 

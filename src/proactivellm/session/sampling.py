@@ -10,7 +10,6 @@ Shapes: B = lanes, V = vocabulary.
 from __future__ import annotations
 
 import hashlib
-import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,6 +41,9 @@ _NOT_OFFERED = {
 }
 
 
+_TINY = 1e-38  # divides logits in float32, without overflow
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
     """How a lane chooses its tokens; the default is greedy.
@@ -62,14 +64,17 @@ class Sampling:
 
     def __post_init__(self) -> None:
         checks = {
-            "temperature": (0 <= self.temperature < math.inf, "a number >= 0 (0 is greedy)"),
+            "temperature": (
+                self.temperature == 0 or _TINY <= self.temperature <= 1 / _TINY,
+                "a number >= 0 (0 is greedy)",
+            ),
             "top_p": (0 < self.top_p <= 1, "a probability in (0, 1]"),
             "top_k": (
                 self.top_k >= 0 and self.top_k % 1 == 0,
                 "a whole number >= 0 (0 keeps all tokens)",
             ),
             "repetition_penalty": (
-                0 < self.repetition_penalty < math.inf,
+                _TINY <= self.repetition_penalty <= 1 / _TINY,
                 "a number > 0 (1 is off)",
             ),
         }

@@ -10,7 +10,7 @@ from proactivellm.pipeline import Job
 from proactivellm.tasks.item import Item
 from proactivellm.tasks.speech import read_manifest
 from proactivellm.tasks.squad import read_squad
-from proactivellm.units.text import read_lines
+from proactivellm.units.lines import read_lines
 
 TASKS: tuple[Task, ...] = get_args(Task)
 _SQUAD = (".json", ".json.gz")

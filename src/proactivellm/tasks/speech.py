@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from proactivellm.config import Strict
 from proactivellm.tasks.item import Item
-from proactivellm.units.text import read_lines
+from proactivellm.units.lines import read_lines
 
 
 class ManifestLine(Strict):

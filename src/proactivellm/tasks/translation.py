@@ -1,10 +1,9 @@
 """Translation: pairs from plain text, TSV or gzip files."""
 
-import gzip
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 from proactivellm.tasks.item import Item
+from proactivellm.units.lines import read_lines
 
 
 def read_tsv(path: str, source_column: int = 0, target_column: int = 1) -> list[Item]:
@@ -37,7 +36,7 @@ def read_parallel(source: str, target: str) -> list[Item]:
     Raises:
         ValueError: if a file is missing, not UTF-8 or broken, or the lengths differ.
     """
-    sources, targets = list(_lines(source)), list(_lines(target))
+    sources, targets = list(read_lines(source)), list(read_lines(target))
     if len(sources) != len(targets):
         raise ValueError(
             f"{source} has {len(sources)} lines but {target} has {len(targets)}: "
@@ -52,7 +51,7 @@ def _pairs(rows: Iterable[tuple[str, str]]) -> list[Item]:
 
 
 def _columns(path: str, source_column: int, target_column: int) -> Iterator[tuple[str, str]]:
-    for number, line in enumerate(_lines(path), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         cells = line.split("\t")
         if len(cells) <= max(source_column, target_column):
             raise ValueError(
@@ -60,19 +59,3 @@ def _columns(path: str, source_column: int, target_column: int) -> Iterator[tupl
                 f"and target_column={target_column} need {max(source_column, target_column) + 1}"
             )
         yield cells[source_column], cells[target_column]
-
-
-def _lines(path: str) -> Iterator[str]:
-    file = Path(path)
-    if not file.is_file():
-        raise ValueError(f"{path}: no such file")
-    opener = gzip.open if file.suffix == ".gz" else open
-    number = 0
-    try:
-        with opener(file, "rb") as stream:
-            for number, raw in enumerate(stream, start=1):
-                yield raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: line {number} is not UTF-8 ({error.reason})") from None
-    except (OSError, EOFError) as error:
-        raise ValueError(f"{path}: cannot be read after line {number}: {error}") from None

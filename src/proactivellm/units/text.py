@@ -1,19 +1,15 @@
 """Text to units, one per whitespace-separated word, for training and for live input alike.
 
-In: lines of a file or pipe (`read_lines`), whole lines (`segment`) or characters as they come
-(`feed`, `finish`). Out: `Unit`s, which agree however the text arrived, because every word is
-tokenised alone.
+In: whole lines (`segment`) or characters as they come (`feed`, `finish`). Out: `Unit`s, which agree
+however the text arrived, because every word is tokenised alone.
 """
 
 from __future__ import annotations
 
-import codecs
 import re
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from proactivellm.units.unit import Unit
 
@@ -161,6 +157,13 @@ class TextSegmenter:
         if key not in self._cache:
             if len(self._cache) >= _CACHED_WORDS:
                 self._cache.clear()
+            try:
+                word.encode("utf-8")
+            except UnicodeEncodeError:
+                raise ValueError(
+                    f"the word {word!r} has half of a surrogate pair, which is no character: "
+                    "repair the text"
+                ) from None
             self._cache[key] = tuple(self._encode(word if first else self._prefix + word))
         return self._cache[key]
 
@@ -190,48 +193,3 @@ class TextSegmenter:
             ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
         return text.removeprefix(" ") == "a a"
-
-
-def read_lines(path: str | Path) -> Iterator[str]:
-    """Opens a text file, or standard input, and yields its lines as they come.
-
-    Args:
-        path: a UTF-8 file with one source per line; "-" is standard input, of which each line is
-            yielded as soon as it is there.
-
-    Returns:
-        An iterator over the lines, without line ends (\\n or \\r\\n) and without a byte order mark.
-
-    Raises:
-        ValueError: if the file cannot be opened (at once), or a line is not UTF-8 (on reaching it).
-    """
-    if str(path) == "-":
-        return _decoded(sys.stdin.buffer, "standard input")
-    try:
-        return _decoded(open(path, "rb"), str(path))
-    except OSError as error:
-        raise ValueError(
-            f"cannot read {str(path)!r}: {error.strerror}; "
-            'give a text file with one source per line, or "-" for standard input'
-        ) from error
-
-
-def _decoded(stream: BinaryIO, name: str) -> Iterator[str]:
-    offset = 0
-    try:
-        for number, raw in enumerate(stream, start=1):
-            bom = len(codecs.BOM_UTF8) if number == 1 and raw.startswith(codecs.BOM_UTF8) else 0
-            try:
-                line = raw[bom:].decode("utf-8")
-            except UnicodeDecodeError as error:
-                position = bom + error.start
-                raise ValueError(
-                    f"{name}, line {number}: 0x{raw[position]:02x} at byte offset "
-                    f"{offset + position} is not UTF-8 ({error.reason}); convert the text first, "
-                    "for example: iconv -f LATIN1 -t UTF-8 IN > OUT"
-                ) from error
-            offset += len(raw)
-            yield line.removesuffix("\n").removesuffix("\r")
-    finally:
-        if stream is not sys.stdin.buffer:
-            stream.close()

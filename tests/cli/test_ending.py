@@ -1,0 +1,68 @@
+"""Exit codes and the one line: command lines, standard streams that are closed or full, help."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.cli.commands import ONE_THREAD, Run, write_lines
+
+from proactivellm.output.log import read_log
+
+PROGRAM = (sys.executable, "-m", "proactivellm")
+
+
+def shell(line: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Runs a line of bash, in which "$@" is the program with these arguments."""
+    command = ["bash", "-c", f"set -o pipefail; {line}", "bash", *PROGRAM, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=ONE_THREAD, timeout=120)
+
+
+def test_a_reader_that_leaves_ends_it_quietly(model: str, tmp_path: Path) -> None:
+    text, log = write_lines(tmp_path / "text", *["Der Hund"] * 99), tmp_path / "log"
+    done = shell('"$@" | head -1', "stream", "--model", model, "--input", text, "--log", log)
+    assert (done.returncode, done.stdout.count("\n"), done.stderr) == (141, 1, "")
+    assert 1 <= len(read_log(log)) < 99
+
+
+def test_closed_and_full_standard_streams() -> None:
+    done = shell('"$@" >&-; echo $?; "$@" >/dev/full; echo $?', "-h")
+    assert done.stdout.split() == ["2", "2"]
+    shut, full = done.stderr.splitlines()
+    assert shut == "error: standard output is closed: send it to a file, or to /dev/null"
+    assert full.startswith("error: ") and full.endswith(
+        "No space left on device: make room, or write to another place"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["streem"], "No such command 'streem'. Did you mean 'stream'?: see `proactivellm --help`"),
+        (["evaluate"], "Missing option '--source': see `proactivellm evaluate --help`"),
+        (["score"], "Missing argument 'LOG': see `proactivellm score --help`"),
+        (["stream", "--sinks", "x"], "Invalid value for '--sinks'"),
+        (["stream", "--window", "9" * 30], "Invalid value for '--window'"),
+        (["stream", "--pcm-rate", "9" * 30], "Invalid value for '--pcm-rate'"),
+        (["stream", "--rate", "1e-300"], "--rate 1e-300: give 0.01 words per minute or more"),
+        (["stream", "--rate", "inf"], "--rate inf: give"),
+        (["score", "log", "--bootstrap", "9" * 30], "Invalid value for '--bootstrap'"),
+        (["bench", "--out", "o", "--steps", "9" * 30], "Invalid value for '--steps'"),
+        (["bench", "--out", "o", "--sessions", "9" * 30], "sessions '9999"),
+    ],
+)
+def test_command_lines_are_refused_in_one_line(run: Run, arguments: list[str], told: str) -> None:
+    assert run(*arguments).error.startswith(told)
+
+
+def test_help_of_every_command(run: Run) -> None:
+    from typer.main import get_command
+
+    from proactivellm.cli.commands import app
+
+    for name in get_command(app).commands:  # type: ignore[attr-defined]
+        if name not in ("stream", "evaluate", "calibrate", "show"):  # (their tables load torch)
+            done = run(name, "-h")
+            assert done.code == 0 and f"Usage: proactivellm {name}" in done.out
+    assert run("--version").out.startswith("proactivellm 0.")
+    assert "Usage: proactivellm" in run("-h").out
