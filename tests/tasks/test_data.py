@@ -56,11 +56,15 @@ def test_every_kind_is_read(tmp_path: Path) -> None:
     paragraphs = [{"context": "Anna sings.", "qas": [IMPOSSIBLE, QUESTION]}]
     squad.write_text(json.dumps({"data": [{"paragraphs": paragraphs}]}))
     # pairs with an empty side are left out before the limit
-    assert read_items(DataSource(tsv=str(tsv), limit=2)) == [Item("a", "b"), Item("d", "e")]
-    assert read_items(DataSource(source=str(tsv), target=str(tsv), limit=1)) == [Item("a b", "a b")]
+    assert read_items(DataSource(tsv=str(tsv), limit=2)) == [
+        Item("a", "b", place=f"{tsv}, line 1"),
+        Item("d", "e", place=f"{tsv}, line 3"),
+    ]
+    (pair,) = read_items(DataSource(source=str(tsv), target=str(tsv), limit=1))
+    assert pair == Item("a b", "a b", place=f"{tsv}, line 1")
     assert [i.target for i in read_items(DataSource(squad=str(squad)))] == ["unknown", "Anna"]
     known = read_items(DataSource(squad=str(squad), unanswerable=False))
-    assert known == [Item("Who? Anna sings.", "Anna", ("Anna",))]
+    assert known == [Item("Who? Anna sings.", "Anna", ("Anna",), place=f"{squad}, question 2")]
     assert list(texts(known)) == ["Who? Anna sings.", "Anna"]
 
 
@@ -78,5 +82,5 @@ def test_instances_skipped_and_sources_by_character(tmp_path: Path) -> None:
     tsv.write_text("我很 好。\tFine.\n你好\tHi\n再见\tBye\n", encoding="utf-8")
     assert [i.target for i in read_items(DataSource(tsv=str(tsv), skip=1))] == ["Hi", "Bye"]
     assert [i.target for i in read_items(DataSource(tsv=str(tsv), skip=1, limit=1))] == ["Hi"]
-    first = read_items(DataSource(tsv=str(tsv), source_characters=True, limit=1))
-    assert first == [Item("我 很 好 。", "Fine.")]
+    (first,) = read_items(DataSource(tsv=str(tsv), source_characters=True, limit=1))
+    assert first[:2] == ("我 很 好 。", "Fine.")

@@ -43,8 +43,14 @@ def test_question_first_and_all_different_answers(tmp_path: Path, name: str) -> 
             "Where does she live? Anna lives in Paris. She has two cats.",
             "Paris",
             ("Paris", "in Paris"),
+            place=f"{path}, question 1",
         ),
-        Item("How many cats? Anna lives in Paris. She has two cats.", "two", ("two",)),
+        Item(
+            "How many cats? Anna lives in Paris. She has two cats.",
+            "two",
+            ("two",),
+            place=f"{path}, question 2",
+        ),
     ]
 
 

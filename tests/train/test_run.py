@@ -11,6 +11,7 @@ from tests.train.runs import PRETRAINED, SCRATCH, logged, make_recipe
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from proactivellm.model.causal_lm import StreamingCausalLM
+from proactivellm.model.packing import IGNORE
 from proactivellm.model.prompt import Prompt, StreamSettings, load_settings
 from proactivellm.schedule import expand, offline, wait_k
 from proactivellm.tasks.data import read_items
@@ -20,7 +21,7 @@ from proactivellm.train.recipe import Recipe
 from proactivellm.train.run import make_trainer, train
 from proactivellm.train.tokenizer import END, SOURCE, TARGET
 from proactivellm.train.trainer import StreamingTrainer
-from proactivellm.train.views import collate
+from proactivellm.train.views import PARTS, StreamingObjective, collate
 
 SHORT = SCRATCH.replace("epochs = 2", "epochs = 1")
 LORA = "[lora]\nr = 4\nalpha = 64\n"
@@ -175,15 +176,72 @@ def test_evaluation_is_the_nll_of_separate_forwards(tmp_path, rows_per_chunk):
         assert metrics[f"eval_accuracy_{name}"] == pytest.approx(hits[name] / rows, abs=1e-4)
 
 
-def test_accumulated_steps_are_means_of_their_parts(tmp_path):
-    recipe = make_recipe(tmp_path, PRETRAINED, save_tiny("qwen3", tmp_path / "b", chat=True))
+@pytest.mark.parametrize("micro", [1, 2, 4])
+def test_accumulated_batches_are_one_batch(tmp_path, monkeypatch, micro):
+    # One update of eight samples of different lengths, in pieces: a mean over all of its tokens.
+    text = PRETRAINED.replace("batch_size = 4", f"batch_size = {micro}")
+    text = text.replace("accumulation = 2", f"accumulation = {8 // micro}")
+    recipe = make_recipe(tmp_path, text, save_tiny("qwen3", tmp_path / "b", chat=True))
     trainer = trainer_of(recipe, tmp_path / "out")
     items = [trainer.train_dataset[i] for i in range(8)]
-    with torch.no_grad():
-        parts = [trainer.model(**collate(items[i : i + 4]))["loss"] for i in (0, 4)]
+    assert len({sum(label != IGNORE for label in item.label) for item in items}) > 2
+    whole = trainer.model(**collate(items))
+    whole["loss"].backward()
+    expected = {n: p.grad.clone() for n, p in trainer.model.named_parameters()}
+    trainer.model.zero_grad()
+    seen = {}
+
+    def keep(self, model, grad_norm=None):
+        seen.update({n: p.grad.clone() for n, p in model.named_parameters()})
+        self.control.should_training_stop = True
+        return grad_norm
+
+    monkeypatch.setattr(StreamingTrainer, "_clip_grad_norm", lambda self, model: None)
+    monkeypatch.setattr(StreamingTrainer, "_get_grad_norm", keep)
     trainer.train()
-    assert trainer.state.log_history[0]["loss"] == pytest.approx(float(sum(parts)) / 2, rel=1e-5)
+    scale = max(float(gradient.abs().max()) for gradient in expected.values())
+    assert max(float((seen[n] - expected[n]).abs().max()) for n in expected) <= 1e-6 * scale
+    entry = trainer.state.log_history[0]
+    assert entry["loss"] == pytest.approx(float(whole["loss"].detach()), rel=1e-5)
+    for name, value in zip(PARTS, whole["parts"].tolist(), strict=True):
+        assert entry[name] == pytest.approx(value, abs=1e-4)
+
+
+def test_five_updates_of_two_batches(tmp_path):
+    recipe = make_recipe(tmp_path, PRETRAINED, save_tiny("qwen3", tmp_path / "b", chat=True))
+    trainer = trainer_of(recipe, tmp_path / "out")
+    trainer.train()
     assert trainer.state.global_step == 5
+    rates = [entry["learning_rate"] for entry in trainer.state.log_history if "loss" in entry]
+    assert rates == pytest.approx([1e-2, 8e-3, 6e-3, 4e-3, 2e-3])  # by updates, not by batches
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient norm"])
+def test_what_is_not_a_number_ends_the_run_before_it_is_learnt(tmp_path, monkeypatch, what):
+    recipe = make_recipe(tmp_path, SHORT.replace("concat = [1, 2]", "concat = [1, 1]"))
+    broken = []
+
+    def spoil(self, *args, **kwargs):
+        outputs = forward(self, *args, **kwargs)
+        if 16 in kwargs["index"].tolist():
+            broken.append(kwargs["index"].tolist())
+            loss = outputs["loss"]
+            # The root of 0 has a gradient that is infinite.
+            zero = (loss - loss.detach()).abs()
+            outputs["loss"] = loss * torch.nan if what == "loss" else loss + zero.sqrt()
+        return outputs
+
+    forward = StreamingObjective.forward
+    monkeypatch.setattr(StreamingObjective, "forward", spoil)
+    with pytest.raises(ValueError, match=rf"the {what} of update 5 is nan .*line \d") as error:
+        train(recipe, tmp_path / "out")
+    message = str(error.value)
+    assert "\n" not in message
+    dataset = trainer_of(recipe, tmp_path / "other").train_dataset
+    assert all(dataset.place(i) in message for i in broken[0])
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["checkpoint-3"]
+    weights = load_file(tmp_path / "out" / "checkpoint-3" / "model.safetensors")
+    assert all(weight.isfinite().all() for weight in weights.values())
 
 
 @pytest.mark.parametrize("adapters", ["", LORA], ids=["full", "lora"])

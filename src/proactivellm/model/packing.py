@@ -58,7 +58,8 @@ class Sample:
 class Packed:
     """Parallel lists over S tokens; `label` is IGNORE where nothing is predicted.
 
-    `features` and `transcript` are those of the sample.
+    `features` and `transcript` are those of the sample; `index` is its place in the training plan,
+    -1 where there is none.
     """
 
     input_ids: list[int] = field(default_factory=list)
@@ -69,6 +70,7 @@ class Packed:
     label: list[int] = field(default_factory=list)
     features: "np.ndarray | None" = None
     transcript: str = ""
+    index: int = -1
 
     def columns(self) -> dict[str, list[int]]:
         """The parallel lists by name."""

@@ -12,6 +12,7 @@ class Item(NamedTuple):
         answers: all that is accepted instead; empty = only the target.
         audio: files of the recording that is the source, joined; empty = the source is text.
         duration_s: of the recording, where it is known.
+        place: file and line it was read from, for messages; empty = it was generated.
     """
 
     source: str
@@ -19,3 +20,4 @@ class Item(NamedTuple):
     answers: tuple[str, ...] = ()
     audio: tuple[str, ...] = ()
     duration_s: float | None = None
+    place: str = ""

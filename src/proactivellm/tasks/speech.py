@@ -46,19 +46,21 @@ class ManifestLine(Strict):
             raise ValueError("give either `audio` or `source`")
         return self
 
-    def item(self, folder: Path) -> Item:
-        """The instance; its files are found from a folder.
+    def item(self, path: Path, number: int) -> Item:
+        """The instance; its files are found from the folder of the manifest.
 
         Args:
-            folder: that of the manifest.
+            path: of the manifest.
+            number: of the line there, from 1.
         """
         files = [self.audio] if isinstance(self.audio, str) else self.audio
         return Item(
             source=self.source or self.question,
             target=self.text,
             answers=self.answers,
-            audio=tuple(str(folder / file) for file in files),
+            audio=tuple(str(path.parent / file) for file in files),
             duration_s=self.duration_s,
+            place=f"{path}, line {number}",
         )
 
 
@@ -74,17 +76,17 @@ def read_manifest(path: str | Path) -> list[Item]:
     Raises:
         ValueError: if it cannot be read, or a line does not fit; names the line.
     """
-    return [line.item(Path(path).parent) for line in read_manifest_lines(path)]
+    return [line.item(Path(path), number) for number, line in read_manifest_lines(path)]
 
 
-def read_manifest_lines(path: str | Path) -> Iterator[ManifestLine]:
+def read_manifest_lines(path: str | Path) -> Iterator[tuple[int, ManifestLine]]:
     """Reads a manifest line by line.
 
     Args:
         path: JSON lines.
 
     Yields:
-        The lines.
+        Number, from 1, and content of each line that is not blank.
 
     Raises:
         ValueError: if it cannot be read, or a line does not fit; names the line.
@@ -93,7 +95,7 @@ def read_manifest_lines(path: str | Path) -> Iterator[ManifestLine]:
         if not text.strip():
             continue
         try:
-            yield ManifestLine.model_validate(_parse(text))
+            yield number, ManifestLine.model_validate(_parse(text))
         except (ValidationError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise ValueError(

@@ -28,10 +28,12 @@ def read_squad(path: str | Path, unanswerable: bool = True) -> list[Item]:
         ValueError: if the file is missing or broken, is not in SQuAD format, or holds no question.
     """
     items = []
-    for question, passage, answers in _questions(path, _load(Path(path))):
+    questions = _questions(path, _load(Path(path)))
+    for number, (question, passage, answers) in enumerate(questions, start=1):
         if answers or unanswerable:
             known = tuple(dict.fromkeys(" ".join(text.split()) for text in answers)) or (UNKNOWN,)
-            items.append(Item(" ".join(f"{question} {passage}".split()), known[0], known))
+            source = " ".join(f"{question} {passage}".split())
+            items.append(Item(source, known[0], known, place=f"{path}, question {number}"))
     if not items:
         raise ValueError(f"{path}: holds no question")
     return items

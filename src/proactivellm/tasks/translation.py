@@ -20,7 +20,7 @@ def read_tsv(path: str, source_column: int = 0, target_column: int = 1) -> list[
     Raises:
         ValueError: if the file is missing, not UTF-8, broken, or lacks a column.
     """
-    return _pairs(_columns(path, source_column, target_column))
+    return _pairs(path, _columns(path, source_column, target_column))
 
 
 def read_parallel(source: str, target: str) -> list[Item]:
@@ -42,11 +42,15 @@ def read_parallel(source: str, target: str) -> list[Item]:
             f"{source} has {len(sources)} lines but {target} has {len(targets)}: "
             "line i of both must belong together"
         )
-    return _pairs(zip(sources, targets, strict=True))
+    return _pairs(source, zip(sources, targets, strict=True))
 
 
-def _pairs(rows: Iterable[tuple[str, str]]) -> list[Item]:
-    items = (Item(" ".join(s.split()), " ".join(t.split())) for s, t in rows)
+def _pairs(path: str, rows: Iterable[tuple[str, str]]) -> list[Item]:
+    """Pairs with text on both sides; row i is line i of the file, from 1."""
+    items = (
+        Item(" ".join(s.split()), " ".join(t.split()), place=f"{path}, line {number}")
+        for number, (s, t) in enumerate(rows, start=1)
+    )
     return [item for item in items if item.source and item.target]
 
 

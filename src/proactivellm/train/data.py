@@ -260,4 +260,28 @@ class PackedDataset(Dataset[Packed]):
         g = [schedule.offline(sample.num_units, len(sample.target))] if self.views.full else []
         for _ in range(self.views.num_partial):
             g.append(sampled_schedule(sample, self.encoder.text, self.views, rng))
-        return pack(sample, g, self.layout)
+        packed = pack(sample, g, self.layout)
+        packed.index = index
+        return packed
+
+    def place(self, index: int) -> str:
+        """Where the instances of a sample were read.
+
+        Args:
+            index: of the sample.
+
+        Returns:
+            Files and lines, for a message.
+        """
+        return place_of([self.items[i] for i in self.plan[index]], index)
+
+
+def place_of(items: Sequence[Item], index: int) -> str:
+    """Where the instances of a sample were read.
+
+    Args:
+        items: of the sample.
+        index: of the sample, for instances that come from no file.
+    """
+    places = [item.place for item in items if item.place]
+    return " joined with ".join(places) or f"sample {index}"

@@ -143,7 +143,7 @@ class ListeningObjective(StreamingObjective):
         return {"loss": loss, "parts": parts}
 
     def _ctc(self, outputs_APD: Tensor, batch: dict[str, Tensor]) -> Tensor:
-        """CTC of the transcripts, nats per byte."""
+        """CTC of the transcripts, nats per byte of the batch, or of the update it is a part of."""
         assert self.ctc_head is not None
         kept_AL = batch["transcript"] != IGNORE
         spoken_A = kept_AL.any(1)
@@ -159,4 +159,4 @@ class ListeningObjective(StreamingObjective):
             reduction="sum",
             zero_infinity=True,
         )
-        return summed / kept_AL.sum()
+        return summed / batch.get("num_bytes", kept_AL.sum())

@@ -114,7 +114,11 @@ def chunk_losses(
 
 
 def view_losses(
-    project: Callable[[Tensor], Tensor], hidden_WRD: Tensor, label_R: Tensor, objective: Objective
+    project: Callable[[Tensor], Tensor],
+    hidden_WRD: Tensor,
+    label_R: Tensor,
+    objective: Objective,
+    num_rows: Tensor | None = None,
 ) -> Tensor:
     """Mean losses per target token, computed in row chunks that are recomputed in backward.
 
@@ -123,6 +127,8 @@ def view_losses(
         hidden_WRD: hidden states of W views, the full one first.
         label_R: the token each row predicts.
         objective: smoothing, top-k, chunk size.
+        num_rows: what the sums are divided by, where these rows are a part of an update; None = by
+            how many they are.
 
     Returns:
         [3]: L_batch, L_MSLM, KL, each a mean over rows, nats per token.
@@ -136,7 +142,7 @@ def view_losses(
             sums.append(checkpoint(chunk_losses, *arguments, use_reentrant=False))
         else:
             sums.append(chunk_losses(*arguments))
-    return torch.stack(sums).sum(0) / max(label_R.shape[0], 1)
+    return torch.stack(sums).sum(0) / (max(label_R.shape[0], 1) if num_rows is None else num_rows)
 
 
 def combine(losses: Tensor, objective: Objective) -> Tensor:

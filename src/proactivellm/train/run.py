@@ -59,7 +59,9 @@ def train(recipe: Recipe, out: str | Path) -> Path:
     settings = make_settings(recipe, tokenizer)
     trainer = make_trainer(recipe, out, (items, valid), (model, tokenizer, settings))
     trainer.train(resume_from_checkpoint=checkpoint)
-    save_model(trainer, out, recipe.output.dtype)
+    if trainer.is_world_process_zero():
+        save_model(trainer, out, recipe.output.dtype)
+    trainer.accelerator.wait_for_everyone()  # so that no process returns to half a model
     return out
 
 
@@ -95,7 +97,8 @@ def make_trainer(
         early_end=settings.early_end,
         **wish.model_dump(include=set(ViewPlan.__dataclass_fields__)),
     )
-    plan = _plan(recipe, items)
+    args = make_arguments(trainer_arguments(recipe), str(out))
+    plan = _plan(recipe, items, args.world_size)
     layout = settings.make_layout()
     return StreamingTrainer(
         settings=settings,
@@ -103,7 +106,7 @@ def make_trainer(
         valid=[encoder.join([item]) for item in valid],
         encoder=text,
         model=make_objective(recipe, (model, front_end), layout, objective),
-        args=make_arguments(trainer_arguments(recipe), str(out)),
+        args=args,
         train_dataset=PackedDataset(items, plan, encoder, views, layout, optimisation.seed),
         eval_dataset=valid or None,
     )
@@ -149,18 +152,23 @@ def make_objective(
     return listening
 
 
-def _plan(recipe: Recipe, items: list[Item]) -> list[tuple[int, ...]]:
+def _plan(recipe: Recipe, items: list[Item], num_processes: int) -> list[tuple[int, ...]]:
     """Which instances make up each sample."""
     optimisation = recipe.optimisation
+    size = optimisation.batch_size * optimisation.gradient_accumulation * num_processes
     plan = concatenation_plan(
         [_length(item) for item in items],
         recipe.data.concat,
         optimisation.epochs,
-        optimisation.batch_size * optimisation.gradient_accumulation,
+        size,
         optimisation.seed,
     )
     if not plan:
-        raise ValueError(f"{len(items)} pairs do not fill one batch of {optimisation.batch_size}")
+        raise ValueError(
+            f"{len(items)} instances, {recipe.data.concat[0]} to {recipe.data.concat[1]} in a "
+            f"sample, do not fill one update of {size} samples (optimisation.batch_size x "
+            "gradient_accumulation x processes): give more, or lower these"
+        )
     return plan
 
 

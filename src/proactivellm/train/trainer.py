@@ -1,6 +1,7 @@
 """transformers.Trainer over packed views: losses by part, evaluation by schedule, exact resume."""
 
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from proactivellm.schedule import Schedule, expand, offline, wait_k
 from proactivellm.train.data import SampleEncoder
 from proactivellm.train.listening import ListeningObjective
 from proactivellm.train.views import StreamingObjective, collate, view_rows
+from proactivellm.train.window import share_counts
+
+MOST_PLACES = 4  # samples that a message names
 
 
 def evaluation_schedules(sample: Sample, encoder: SampleEncoder) -> dict[str, Schedule]:
@@ -48,6 +52,9 @@ class StreamingTrainer(Trainer):
         **kwargs: of transformers.Trainer.
     """
 
+    # Read by newer releases of transformers; older ones ask whether `get_batch_samples` counted.
+    loss_is_scaled_for_ga = True
+
     def __init__(
         self,
         *,
@@ -62,7 +69,23 @@ class StreamingTrainer(Trainer):
         self.tokenizer = tokenizer
         self.valid = valid
         self.encoder = encoder
-        self.parts: list[Tensor] = []
+        self.parts: list[Tensor] = []  # of each update since the last log line
+        self.window: list[dict[str, Any]] = []  # micro-batches of the update under way
+        self.model_accepts_loss_kwargs = True
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Any]:
+        """The micro-batches of the next update; their losses are means over all of its tokens."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if not batches:
+            return [], None
+        accelerator = self.accelerator
+        self.window = share_counts(
+            batches, lambda n: accelerator.reduce(n.to(device), "sum"), accelerator.num_processes
+        )
+        self.parts.append(torch.zeros((), device=device))
+        return self.window, self.window[0]["num_rows"]
 
     def compute_loss(
         self,
@@ -71,15 +94,40 @@ class StreamingTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """The streaming loss of a batch; its parts are kept for the next log line."""
+        """What a batch adds to the loss of the update; its parts are kept for the next log line."""
         outputs = model(**inputs)
-        self.parts.append(outputs["parts"])
+        self._stop_unless_finite("loss", outputs["loss"].detach(), [inputs])
+        self.parts[-1] = self.parts[-1] + outputs["parts"]
         return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        grad_norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        self._stop_unless_finite("gradient norm", torch.as_tensor(grad_norm), self.window)
+        return grad_norm
+
+    def _stop_unless_finite(
+        self, name: str, value: Tensor, batches: Sequence[dict[str, Tensor]]
+    ) -> None:
+        """Ends the run on all processes before what is not a number is learnt, or saved."""
+        failed = (~value.isfinite()).int().to(self.args.device)
+        if not self.accelerator.reduce(failed, "sum"):
+            return
+        indices = [int(i) for batch in batches for i in batch.get("index", ())]
+        dataset: Any = self.train_dataset
+        places = "; ".join(dataset.place(i) for i in indices[:MOST_PLACES])
+        rest = len(indices) - MOST_PLACES
+        raise ValueError(
+            f"the {name} of update {self.state.global_step + 1} is {float(value):g}"
+            f"{'' if failed else ' here, and not a number on another process'} (samples: {places}"
+            f"{f'; and {rest} more' if rest > 0 else ''}): nothing of it was learnt or saved; look "
+            "at these samples, or lower optimisation.learning_rate"
+        )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the mean of each loss part since the last line."""
         if "loss" in logs and self.parts:
-            means = torch.stack(self.parts).mean(0).tolist()
+            mean = torch.stack(self.parts).mean(0)
+            means = self.accelerator.reduce(mean, "mean").tolist()
             names = self.accelerator.unwrap_model(self.model).part_names
             logs |= {name: round(value, 4) for name, value in zip(names, means, strict=True)}
             self.parts.clear()
@@ -136,6 +184,8 @@ class StreamingTrainer(Trainer):
         return scores
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        if not self.args.should_save:  # all processes come here, some with their part of a model
+            return
         folder = output_dir or self.args.output_dir
         assert folder is not None
         prefix = "model."
@@ -208,7 +258,7 @@ def make_arguments(recipe_arguments: dict[str, Any], folder: str) -> TrainingArg
     Returns:
         The arguments: samples in their planned order, nothing reported to outside services.
     """
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=folder,
         train_sampling_strategy="sequential",
         num_train_epochs=1,
@@ -218,3 +268,8 @@ def make_arguments(recipe_arguments: dict[str, Any], folder: str) -> TrainingArg
         save_strategy="steps",
         **recipe_arguments,
     )
+    # With more devices the Trainer would cut each batch among threads, which these batches, with
+    # tensors of different first dimensions, do not survive: there, start a process for each.
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1
+    return arguments

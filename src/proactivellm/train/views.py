@@ -31,11 +31,14 @@ def collate(batch: Sequence[Packed]) -> dict[str, Tensor]:
     Returns:
         int64 tensors [B, S] named as the fields of `Packed`; where there are recordings, also
         `mel` [A, T, F], `num_frames` and `mel_rows` (place in the batch) [A] of the A samples that
-        have one, and their `transcript` as bytes, [A, L], padded with IGNORE.
+        have one, and their `transcript` as bytes, [A, L], padded with IGNORE; where they are of
+        a training plan, also `index` [B].
     """
     tensors = {
         name: _padded([getattr(packed, name) for packed in batch], pad) for name, pad in PAD.items()
     }
+    if all(packed.index >= 0 for packed in batch):
+        tensors["index"] = torch.tensor([packed.index for packed in batch])
     return tensors | _collate_features(batch)
 
 
@@ -148,12 +151,16 @@ class StreamingObjective(nn.Module):
             hidden_BSD: its hidden states, if they are known.
 
         Returns:
-            [3], nats per target token.
+            [3], nats per target token of the batch, or of the update it is a part of.
         """
         hidden_BSD = self.hidden(batch) if hidden_BSD is None else hidden_BSD
         hidden_WRD, label_R = view_rows(hidden_BSD, batch)
         return view_losses(
-            lambda hidden_RD: project(self.model, hidden_RD), hidden_WRD, label_R, self.objective
+            lambda hidden_RD: project(self.model, hidden_RD),
+            hidden_WRD,
+            label_R,
+            self.objective,
+            batch.get("num_rows"),
         )
 
     def forward(self, **batch: Tensor) -> dict[str, Tensor]:
