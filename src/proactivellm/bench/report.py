@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from proactivellm.files.replace import replacing, write_text
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -24,7 +26,7 @@ def save(report: Result, path: Path) -> None:
         path: the file; it is replaced.
     """
     text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
-    path.write_text(text + "\n", encoding="utf-8")
+    write_text(path, text + "\n")
 
 
 def tables(report: Result) -> Iterator[Table]:
@@ -87,7 +89,8 @@ def draw(report: Result, path: Path) -> None:
         axes.grid(color=_GRID, linewidth=0.6)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=150)
+    with replacing(path) as new:
+        figure.savefig(new, dpi=150)
 
 
 def _alone_table(result: Result) -> Table:

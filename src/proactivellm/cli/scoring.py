@@ -130,6 +130,7 @@ def compare(
     Policies of the same name in two evaluation folders are pairs, and so are two logs. What is in
     one folder alone is listed.
     """
+    from proactivellm.files.replace import write_text
     from proactivellm.metrics.comparison import comparison_markdown, comparison_table
     from proactivellm.metrics.folders import find_logs, match
 
@@ -148,7 +149,7 @@ def compare(
         if names := only[f"only_{which}"]:
             warn(f"only in {which} ({folder.path}): {', '.join(names)}")
     if out is not None:
-        out.write_text(comparison_markdown(comparisons), encoding="utf-8")
+        write_text(out, comparison_markdown(comparisons))
     if curve is not None:
         shown = folders[:1] if second is None else folders
         draw_curve(list(_points(shown, counting)), curve)

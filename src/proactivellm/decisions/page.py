@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from proactivellm.decisions.trace import Trace
+from proactivellm.files.replace import write_text
 from proactivellm.metrics.page import fill_page, html_table
 
 _REASONS = {
@@ -34,7 +35,7 @@ def decision_page(traces: Sequence[Trace], path: str | Path) -> None:
     rows = [[str(t.index), t.policy, " ".join(t.source), t.prediction] for t in traces]
     static = html_table(["index", "policy", "source", "target"], rows)
     title = "READ and WRITE decisions"
-    Path(path).write_text(fill_page("decisions.html", title, data, static), encoding="utf-8")
+    write_text(path, fill_page("decisions.html", title, data, static))
 
 
 def _with_words(trace: Trace) -> dict[str, Any]:

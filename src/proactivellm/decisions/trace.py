@@ -11,6 +11,8 @@ from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from proactivellm.files.replace import write_text
+
 Decision = Literal["WRITE", "READ"]
 Reason = Literal[
     "policy",  # its own rule: a statistic, a schedule, agreeing drafts
@@ -140,7 +142,7 @@ def write_traces(path: str | Path, traces: Sequence[Trace]) -> None:
         traces: what to save.
     """
     text = json.dumps([asdict(trace) for trace in traces], ensure_ascii=False, allow_nan=False)
-    Path(path).write_text(text + "\n", encoding="utf-8")
+    write_text(path, text + "\n")
 
 
 def read_traces(path: str | Path) -> list[Trace]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from proactivellm.files.replace import write_text
 from proactivellm.metrics.curve_page import curve_page
 from proactivellm.metrics.plots import quality_latency_curve
 from proactivellm.metrics.report import markdown_table, write_scores
@@ -23,7 +24,7 @@ def write_tables(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
         folder: of the evaluation.
     """
     write_scores(folder / SCORES_FILE, rows)
-    (folder / TABLE_FILE).write_text(markdown_table(rows), encoding="utf-8")
+    write_text(folder / TABLE_FILE, markdown_table(rows))
 
 
 def write_results(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:

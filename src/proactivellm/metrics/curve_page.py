@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from proactivellm.files.replace import write_text
 from proactivellm.metrics.figure import COLOURS
 from proactivellm.metrics.page import fill_page, html_table
 from proactivellm.metrics.points import (
@@ -50,7 +51,7 @@ def curve_page(
     columns = [*qualities, *latencies]
     rows = [[str(row["policy"]), *(_cell(row, key) for key in columns)] for row in scores]
     static = html_table(["policy", *columns], rows)
-    Path(path).write_text(fill_page("curve.html", title, data, static), encoding="utf-8")
+    write_text(path, fill_page("curve.html", title, data, static))
 
 
 def _cell(row: Mapping[str, Any], key: str) -> str:

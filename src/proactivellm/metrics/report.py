@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from proactivellm.files.replace import write_text
 from proactivellm.metrics.bootstrap import summarise
 from proactivellm.metrics.counting import Counting, resolve
 from proactivellm.metrics.measures import (
@@ -181,7 +182,7 @@ def write_scores(path: str | Path, scores: Sequence[Mapping[str, Any]]) -> None:
         scores: what `score` returned.
     """
     text = json.dumps([dict(row) for row in scores], indent=2, ensure_ascii=False, allow_nan=False)
-    Path(path).write_text(text + "\n", encoding="utf-8")
+    write_text(path, text + "\n")
 
 
 def _is_empty(instance: Instance) -> bool:

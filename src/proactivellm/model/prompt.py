@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError
 from transformers import PreTrainedTokenizerBase
 
 from proactivellm.config import Strict
+from proactivellm.files.replace import write_text
 from proactivellm.model.layout import Layout, make_layout
 
 SETTINGS_FILE = "streaming.json"
@@ -75,7 +76,7 @@ class StreamSettings(Strict):
             folder: the model folder.
         """
         text = json.dumps(self.model_dump(), indent=2, ensure_ascii=False)
-        (Path(folder) / SETTINGS_FILE).write_text(text + "\n", encoding="utf-8")
+        write_text(Path(folder) / SETTINGS_FILE, text + "\n")
 
 
 def load_settings(folder: str | Path) -> StreamSettings | None:

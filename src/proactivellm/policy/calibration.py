@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
 
+from proactivellm.files.replace import write_text
 from proactivellm.policy.attention import Heads
 from proactivellm.policy.endogenous import ThresholdPolicy
 from proactivellm.policy.options import Scalar, format_scalar
@@ -170,7 +171,7 @@ class Calibration(_Strict):
         """
         file = Path(path)
         file = file / CALIBRATION_FILE if file.is_dir() else file
-        file.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        write_text(file, self.model_dump_json(indent=2) + "\n")
 
     def resolve(
         self, name: str, options: Mapping[str, Scalar], target: str, value: float

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from proactivellm.files.replace import replacing
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.policy.base import Policy
 from proactivellm.session.engine import Engine
@@ -122,7 +123,8 @@ class Session:
         Args:
             path: the file.
         """
-        torch.save(self._engine.snapshot(self._lane), path)
+        with replacing(path) as new:
+            torch.save(self._engine.snapshot(self._lane), new)
 
     @classmethod
     def load(

@@ -21,6 +21,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from proactivellm.audio.features import RATE
 from proactivellm.audio.gate import GateSettings
 from proactivellm.config import Strict
+from proactivellm.files.replace import replacing_in, write_text
 from proactivellm.speech.encoder import AttentionSettings, CausalEncoder
 from proactivellm.speech.projector import StackProjector
 from proactivellm.speech.stream import SpeechStream
@@ -176,18 +177,16 @@ class SpeechFrontEnd(nn.Module):
             model_folder: that of the causal LM.
             dtype: of the saved weights.
         """
-        folder = Path(model_folder) / FOLDER
-        folder.mkdir(parents=True, exist_ok=True)
-        self.extractor.save_pretrained(folder)
         weights = {k: v.detach().to(dtype) for k, v in self.encoder.tower.state_dict().items()}
-        self.encoder.tower.save_pretrained(folder, state_dict=weights)
         projector = {k: v.detach().to(dtype) for k, v in self.projector.state_dict().items()}
-        save_file(projector, folder / PROJECTOR_FILE)
         stored = self.settings.model_dump()
         if self.gate is not None:
             stored["gate"] = self.gate.model_dump()
-        text = json.dumps(stored, indent=2)
-        (folder / SETTINGS_FILE).write_text(text + "\n", encoding="utf-8")
+        with replacing_in(Path(model_folder) / FOLDER) as folder:
+            self.extractor.save_pretrained(folder)
+            self.encoder.tower.save_pretrained(folder, state_dict=weights)
+            save_file(projector, folder / PROJECTOR_FILE)
+            write_text(folder / SETTINGS_FILE, json.dumps(stored, indent=2) + "\n")
 
 
 def has_speech(model_folder: str | Path) -> bool:

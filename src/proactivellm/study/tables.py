@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from proactivellm.evaluation.results import SCORES_FILE, TABLE_FILE, write_results
+from proactivellm.files.replace import write_text
 from proactivellm.metrics.curves import Curve, Gap, gaps, make_curve, point_gaps
 from proactivellm.metrics.folders import find_logs
 from proactivellm.metrics.measures import QUALITIES_OF
@@ -42,7 +43,7 @@ def write_report(study: Study, place: Place) -> list[str]:
         curves = _Curves(study, logs)
         parts += [f"## At equal {study.latency}", equal_latency_table(study, curves)]
         parts += ["## Each policy", points_table(study, curves, rows)]
-    (place.out / REPORT_FILE).write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    write_text(place.out / REPORT_FILE, "\n\n".join(parts) + "\n")
     return missing
 
 

@@ -1,0 +1,52 @@
+"""What is written to is none of what is read: a slip must not cost the input."""
+
+import os
+import stat
+from collections.abc import Iterable, Sequence
+
+Path = str | os.PathLike[str]
+Output = tuple[str, Path | None]  # as the user knows it, file; None = it is not asked for
+Input = tuple[str, Path | int | None]  # as the user knows it; file, folder, or an open file
+
+
+def check_apart(outputs: Sequence[Output], inputs: Iterable[Input]) -> None:
+    """Refuses to write to an input, or twice to the same file.
+
+    Args:
+        outputs: flag and file of each that is going to be written.
+        inputs: flag and place of each that is going to be read; of a folder, its files are meant.
+
+    Raises:
+        ValueError: two of them are the same file, by whatever name.
+    """
+    read = [(flag, file) for flag, place in inputs for file in _files(place)]
+    written: list[tuple[str, Path]] = []
+    for flag, path in outputs:
+        if path is None:
+            continue
+        for other, file in read:
+            if _is_same(path, file):
+                raise ValueError(
+                    f"{flag} {path} would overwrite {other}, which is read: give another file"
+                )
+        for other, file in written:
+            if _is_same(path, file):
+                raise ValueError(f"{flag} {path} and {other} are one file: give two")
+        written.append((flag, path))
+
+
+def _files(place: Path | int | None) -> list[Path | int]:
+    if place is None:
+        return []
+    if not isinstance(place, int) and os.path.isdir(place):
+        return [entry.path for entry in os.scandir(place) if entry.is_file()]
+    return [place]
+
+
+def _is_same(path: Path, other: Path | int) -> bool:
+    """Whether two names are of one file; what is no file, such as /dev/null, loses nothing."""
+    try:
+        first, second = os.stat(path), os.stat(other)
+    except OSError:  # one of them is not there, or is not open
+        return not isinstance(other, int) and os.path.realpath(path) == os.path.realpath(other)
+    return os.path.samestat(first, second) and stat.S_ISREG(first.st_mode)
