@@ -33,6 +33,7 @@ from proactivellm.cli.options import (
     TaskName,
     Temperature,
     Times,
+    TrustRemoteCode,
     View,
     make_window,
 )
@@ -95,6 +96,7 @@ def stream(
     device: Device = "cpu",
     dtype: Dtype = "auto",
     quantization: Quantization = "none",
+    trust_remote_code: TrustRemoteCode = False,
     pcm: Pcm = None,
     pcm_rate: PcmRate = None,
     pcm_channels: PcmChannels = None,
@@ -137,6 +139,7 @@ def evaluate(
     device: Device = "cpu",
     dtype: Dtype = "auto",
     quantization: Quantization = "none",
+    trust_remote_code: TrustRemoteCode = False,
     no_gate: NoGate = False,
     limit: Limit = None,
 ) -> None:
@@ -156,7 +159,7 @@ def evaluate(
         PolicySpec.parse(text)
     jobs = read_jobs(task, source, target)[:limit]
     check_rate(rate, any(job.audio for job in jobs))
-    streaming = _load_for(jobs, model, no_gate)(device, dtype, quantization)
+    streaming = _load_for(jobs, model, no_gate)(device, dtype, quantization, trust_remote_code)
     same = Conditions(rate_wpm=rate or DEFAULT_RATE_WPM, window=view)
     try:
         with show_progress() as told:
@@ -200,6 +203,7 @@ def calibrate(
     ] = None,
     lanes: Lanes = 32,
     device: Device = "cpu",
+    trust_remote_code: TrustRemoteCode = False,
     no_gate: NoGate = False,
 ) -> None:
     """Measure thresholds on dev data, so that targets such as entropy:laal=3 work as policies."""
@@ -208,7 +212,8 @@ def calibrate(
     from proactivellm.tasks.jobs import read_jobs
 
     jobs = read_jobs(task, source, target)
-    streaming = _load_for(jobs, model, no_gate)(device)
+    load = _load_for(jobs, model, no_gate)
+    streaming = load(device, trust_remote_code=trust_remote_code)
     file = table_file(out, streaming.folder)
     before = Calibration.load(file) if file.exists() else None
     try:

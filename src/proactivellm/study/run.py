@@ -68,7 +68,10 @@ def run_arm(
     arm, owner = study.arms[name], study.owner(name)
     _train(study, owner, place)
     jobs = make_jobs(study, study.test)
-    model = StreamingCausalLM.from_pretrained(place.model(owner))
+    recipe = arm_recipe(study, owner, place.recipes)
+    model = StreamingCausalLM.from_pretrained(
+        place.model(owner), trust_remote_code=recipe.backbone.trust_remote_code
+    )
     if arm.shuffle:
         run_arm(study, arm.shuffle, place, num_lanes, progress)
         _replay_shuffled(study, name, place, model, jobs, num_lanes)
