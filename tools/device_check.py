@@ -179,7 +179,9 @@ def _texts(device: str, lines: list[str], num_streams: int) -> list[str]:
 def _same(actual: Streams, expected: Streams, name: str) -> None:
     if actual != expected:
         number = next(i for i, pair in enumerate(expected) if actual[i] != pair)
-        raise AssertionError(f"{name}: stream {number} wrote {actual[number]}, not {expected[number]}")
+        raise AssertionError(
+            f"{name}: stream {number} wrote {actual[number]}, not {expected[number]}"
+        )
 
 
 def _within(gaps: dict[str, float], tolerance: float) -> Result:
@@ -220,13 +222,18 @@ def main() -> int:
     """Runs the checks that the command line names."""
     parser = argparse.ArgumentParser(description="Checks on a machine with an accelerator.")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--out", type=Path, default=Path("out/device"), help="folder of device.json")
+    parser.add_argument(
+        "--out", type=Path, default=Path("out/device"), help="folder of device.json"
+    )
     parser.add_argument("--check", action="append", choices=CHECKS, help="one of them; repeatable")
     parser.add_argument("--budget", type=float, default=180, help="seconds")
     flags = parser.parse_args()
     if flags.device.startswith("cuda") and not torch.cuda.is_available():
-        print(f"error: --device {flags.device}: torch {torch.__version__} sees no GPU here; "
-              "give --device cpu to try the checks themselves", file=sys.stderr)
+        print(
+            f"error: --device {flags.device}: torch {torch.__version__} sees no GPU here; "
+            "give --device cpu to try the checks themselves",
+            file=sys.stderr,
+        )
         return 2
     results = []
     for result in run(flags.check or list(CHECKS), flags.device, flags.budget):

@@ -143,7 +143,7 @@ class TestFolders:
                 StreamingCausalLM.from_pretrained(name)
 
     def test_an_empty_folder(self, tmp_path: Path) -> None:
-        with pytest.raises(ValueError, match=f"cannot load a tokenizer from '{tmp_path}'"):
+        with pytest.raises(ValueError, match="there is no config.json in it"):
             StreamingCausalLM.from_pretrained(tmp_path)
 
     @pytest.mark.parametrize("family", ["qwen2", "llama"])

@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from proactivellm.model.causal_lm import StreamingCausalLM
+from proactivellm.model.folder import broken_json, refusing, unknown_names
 from proactivellm.model.precision import choose_dtype, quantization_config
 from proactivellm.model.prompt import Prompt, StreamSettings
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -106,10 +107,8 @@ def find_shape(name: str) -> PreTrainedConfig | None:
         return None
     if path.is_dir() and any(any(path.glob(pattern)) for pattern in _WEIGHTS):
         return None
-    try:
-        return AutoConfig.from_pretrained(file.parent)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file} is no model configuration: {error}".splitlines()[0]) from None
+    with refusing(f"{file} is no model configuration", lambda: broken_json(file)):
+        return AutoConfig.from_pretrained(file.parent, trust_remote_code=False)
 
 
 def random_model(
@@ -143,7 +142,8 @@ def random_model(
     dtype = choose_dtype(dtype, device, quantization) or torch.bfloat16
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []), place:
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        with refusing("no model has this shape", lambda: unknown_names(config)):
+            model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
     if quantize is not None:
         _quantize(model, quantize.quant_type)
     model.generation_config.eos_token_id = None  # that of the shape is but a word here

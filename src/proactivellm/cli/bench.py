@@ -10,7 +10,7 @@ import typer
 
 from proactivellm.cli.commands import app
 from proactivellm.cli.models import load_model
-from proactivellm.cli.options import MOST, Device, Dtype, Quantization
+from proactivellm.cli.options import MOST, Device, Dtype, Quantization, TrustRemoteCode
 from proactivellm.cli.shared import Progress, print_wide, show_progress, warn
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ def bench(
     device: Device = "cpu",
     dtype: Dtype = "auto",
     quantization: Quantization = "none",
+    trust_remote_code: TrustRemoteCode = False,
     accelerate: Accelerate = "none",
     threads: Threads = None,
     sessions: Sessions = "1,32",
@@ -102,7 +103,7 @@ def bench(
 
     Every number is measured in this process, by turns with what it is compared with.
     """
-    from proactivellm.bench.report import save, tables
+    from proactivellm.bench.report import save
     from proactivellm.bench.run import new_report, run_suites
     from proactivellm.model.loading import DEFAULT_MODEL
 
@@ -118,9 +119,7 @@ def bench(
             warn(f"interrupted: what was measured is in {out / 'bench.json'}")
         finally:
             save(report, out / "bench.json")
-    _draw(report, out / "bench.png")
-    for table in tables(report):
-        print_wide(table)
+    _show(report, out / "bench.png")
     if not report["complete"]:
         raise typer.Exit(130)
 
@@ -157,7 +156,8 @@ def _prepare(command: Mapping[str, Any], options: "Options", progress: Progress)
     quantization = command["quantization"]
     shape = find_shape(name)
     if shape is None:
-        model = text_model = load_model(name, device, dtype, quantization)
+        trusts = command["trust_remote_code"]
+        model = text_model = load_model(name, device, dtype, quantization, trusts)
     else:
         text_model, weights = None, parse_dtype(dtype)
         model = random_model(shape, device, weights, quantization, options.seed)
@@ -181,10 +181,13 @@ def _threads(number: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _draw(report: Mapping[str, Any], path: Path) -> None:
-    from proactivellm.bench.report import draw
+def _show(report: Mapping[str, Any], path: Path) -> None:
+    """Draws the picture, if that can be had, and prints the tables."""
+    from proactivellm.bench.report import draw, tables
 
     try:
         draw(report, path)
     except (ImportError, ValueError) as error:
         warn(f"warning: no picture was drawn: {error}")
+    for table in tables(report):
+        print_wide(table)

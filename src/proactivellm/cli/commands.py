@@ -35,6 +35,7 @@ from proactivellm.cli.options import (
     TaskName,
     Temperature,
     Times,
+    TrustRemoteCode,
     View,
     make_counting,
     make_window,
@@ -98,6 +99,7 @@ def stream(
     device: Device = "cpu",
     dtype: Dtype = "auto",
     quantization: Quantization = "none",
+    trust_remote_code: TrustRemoteCode = False,
     pcm: Pcm = None,
     pcm_rate: PcmRate = None,
     pcm_channels: PcmChannels = None,
@@ -140,6 +142,7 @@ def evaluate(
     device: Device = "cpu",
     dtype: Dtype = "auto",
     quantization: Quantization = "none",
+    trust_remote_code: TrustRemoteCode = False,
     no_gate: NoGate = False,
     limit: Limit = None,
     bleu_tokenize: BleuTokenize = "auto",
@@ -160,7 +163,7 @@ def evaluate(
         PolicySpec.parse(text)
     jobs = read_jobs(task, source, target)[:limit]
     check_rate(rate, any(job.audio for job in jobs))
-    streaming = _load_for(jobs, model, no_gate)(device, dtype, quantization)
+    streaming = _load_for(jobs, model, no_gate)(device, dtype, quantization, trust_remote_code)
     same = evaluation.Conditions(rate_wpm=rate or DEFAULT_RATE_WPM, window=view, counting=counting)
     try:
         with show_progress() as told:
@@ -204,6 +207,7 @@ def calibrate(
     ] = None,
     lanes: Lanes = 32,
     device: Device = "cpu",
+    trust_remote_code: TrustRemoteCode = False,
     no_gate: NoGate = False,
     bleu_tokenize: BleuTokenize = "auto",
     latency_unit: LatencyUnit = "auto",
@@ -216,7 +220,8 @@ def calibrate(
 
     grid = Grid(counting=make_counting(bleu_tokenize, latency_unit))
     jobs = read_jobs(task, source, target)
-    streaming = _load_for(jobs, model, no_gate)(device)
+    load = _load_for(jobs, model, no_gate)
+    streaming = load(device, trust_remote_code=trust_remote_code)
     file = table_file(out, streaming.folder)
     before = Calibration.load(file) if file.exists() else None
     try:

@@ -2,14 +2,18 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from proactivellm.model.causal_lm import StreamingCausalLM
 
 
 def load_model(
-    name: str | None, device: str, dtype: str = "auto", quantization: str = "none"
+    name: str | None,
+    device: str,
+    dtype: str = "auto",
+    quantization: str = "none",
+    trust_remote_code: bool = False,
 ) -> "StreamingCausalLM":
     """Loads a model, with its front end if it listens, without the chatter of the libraries below.
 
@@ -18,6 +22,7 @@ def load_model(
         device: as torch names it.
         dtype: of the weights, by name; auto leaves it to the device.
         quantization: none or int8.
+        trust_remote_code: run code that the model brings.
 
     Returns:
         The model.
@@ -39,15 +44,16 @@ def load_model(
         reason = str(error).splitlines()[0]
         raise ValueError(f"cannot use --device {device}: {reason}") from None
     wanted = name or DEFAULT_MODEL
+    how: dict[str, Any] = {
+        "device": device,
+        "dtype": weights,
+        "quantization": quantization,
+        "trust_remote_code": trust_remote_code,
+    }
     with _quiet_transformers():
         if listens(wanted):
-            streaming, _ = load_speech(
-                wanted, device=device, dtype=weights, quantization=quantization
-            )
-            return streaming
-        return StreamingCausalLM.from_pretrained(
-            wanted, device=device, dtype=weights, quantization=quantization
-        )
+            return load_speech(wanted, **how)[0]
+        return StreamingCausalLM.from_pretrained(wanted, **how)
 
 
 def load_listener(
@@ -55,6 +61,7 @@ def load_listener(
     device: str,
     dtype: str = "auto",
     quantization: str = "none",
+    trust_remote_code: bool = False,
     *,
     gate: bool = True,
 ) -> "StreamingCausalLM":
@@ -65,6 +72,7 @@ def load_listener(
         device: as torch names it.
         dtype: of the weights of the causal LM, by name; auto leaves it to the device.
         quantization: none or int8, of the causal LM.
+        trust_remote_code: run code that the causal LM brings.
         gate: whether silence is held back.
 
     Returns:
@@ -75,7 +83,8 @@ def load_listener(
     """
     from proactivellm.speech.loading import DEFAULT_SPEECH_MODEL
 
-    model = load_model(name or DEFAULT_SPEECH_MODEL, device, dtype, quantization)
+    wanted = name or DEFAULT_SPEECH_MODEL
+    model = load_model(wanted, device, dtype, quantization, trust_remote_code)
     if model.front_end is None:
         raise ValueError(
             f"{name} does not listen to audio: give --model {DEFAULT_SPEECH_MODEL}, or a folder "

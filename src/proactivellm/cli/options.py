@@ -35,6 +35,14 @@ Quantization = Annotated[
         help="int8 keeps the weights of linear layers in 8 bits; it needs the extra quant.",
     ),
 ]
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote-code",
+        help="Run code that the model brings, with all your rights; otherwise a model that needs "
+        "its own code is refused.",
+    ),
+]
 Source = Annotated[
     str,
     typer.Option(

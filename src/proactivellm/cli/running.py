@@ -65,5 +65,6 @@ def _open(names: Sequence[str]) -> list[Iterator[LiveLine]]:
 
 
 def _load(flags: Mapping[str, Any], listens: bool) -> StreamingCausalLM:
-    how = [flags[name] for name in ("model", "device", "dtype", "quantization")]
+    names = ("model", "device", "dtype", "quantization", "trust_remote_code")
+    how = [flags[name] for name in names]
     return load_listener(*how, gate=not flags["no_gate"]) if listens else load_model(*how)

@@ -10,7 +10,7 @@ import typer
 
 from proactivellm.cli.commands import app
 from proactivellm.cli.models import load_model
-from proactivellm.cli.options import Device, Dtype, Model, OnePolicy
+from proactivellm.cli.options import Device, Dtype, Model, OnePolicy, TrustRemoteCode
 from proactivellm.cli.shared import PolicyCommand, warn
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ def show(
     as_json: AsJson = None,
     device: Device = "cpu",
     dtype: Dtype = "auto",
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Show what the model saw when it decided: units read, entropy, attention, by target word.
 
@@ -76,7 +77,7 @@ def show(
         else:
             wish = _wish_from_text(source, source_file, index, model, policy)
         _check_out(out, len(wish.jobs))  # before a model is loaded
-        traces = _record(wish, device, dtype)
+        traces = _record(wish, device, dtype, trust_remote_code)
     if as_json is not None:
         write_traces(as_json, traces)
     _print(traces)
@@ -204,7 +205,7 @@ def _read_run(file: Path) -> dict[str, Any]:
         raise ValueError(f"{file} is broken: delete it and give --model") from None
 
 
-def _record(wish: _Wish, device: str, dtype: str) -> "list[Trace]":
+def _record(wish: _Wish, device: str, dtype: str, trust_remote_code: bool) -> "list[Trace]":
     """Runs what is wished for; warns where it is not what the log has."""
     from proactivellm.cli.stream import choose_policy
     from proactivellm.decisions.record import record
@@ -214,7 +215,8 @@ def _record(wish: _Wish, device: str, dtype: str) -> "list[Trace]":
     if dtype == "auto":
         dtype = wish.run.get("dtype") or dtype
     try:
-        streaming = load_model(name, device, dtype, wish.run.get("quantization") or "none")
+        quantization = wish.run.get("quantization") or "none"
+        streaming = load_model(name, device, dtype, quantization, trust_remote_code)
     except ValueError as error:
         where = f"the model of {wish.log}: " if wish.log else ""
         remedy = "; name it with --model" if wish.log else ""

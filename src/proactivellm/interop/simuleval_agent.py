@@ -20,14 +20,16 @@ class StreamingAgent(TextToTextAgent):
     """Text to text, one session per sentence.
 
     Args:
-        args: `model` and `policy`, see `add_args`; SimulEval's own `device`.
+        args: `model`, `policy` and `trust_remote_code`, see `add_args`; SimulEval's own `device`.
 
     Raises:
         ValueError: if there is no such model or policy.
     """
 
     def __init__(self, args: Namespace) -> None:
-        self._model = StreamingCausalLM.from_pretrained(args.model, device=args.device)
+        self._model = StreamingCausalLM.from_pretrained(
+            args.model, device=args.device, trust_remote_code=args.trust_remote_code
+        )
         self._policy = parse_policy(args.policy, find_calibration(self._model))
         self._segmenter = TextSegmenter(self._model.tokenizer)
         super().__init__(args)  # calls reset
@@ -44,6 +46,9 @@ class StreamingAgent(TextToTextAgent):
             "--model", default=DEFAULT_MODEL, help="Bundled model, folder or hub id."
         )
         parser.add_argument("--policy", required=True, help="Such as wait-k:3 or entropy:laal=3.")
+        parser.add_argument(
+            "--trust-remote-code", action="store_true", help="Run code that the model brings."
+        )
 
     def reset(self) -> None:
         """Begins the next sentence; called by SimulEval."""

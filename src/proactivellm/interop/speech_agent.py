@@ -25,14 +25,17 @@ class SpeechAgent(SpeechToTextAgent):
     more than that of `evaluate`.
 
     Args:
-        args: `model`, `policy` and `no_gate`, see `add_args`; SimulEval's own `device`.
+        args: `model`, `policy`, `no_gate` and `trust_remote_code`, see `add_args`; SimulEval's own
+            `device`.
 
     Raises:
         ValueError: if there is no such model or policy, or the model does not listen.
     """
 
     def __init__(self, args: Namespace) -> None:
-        self._model, front_end = load_speech(args.model, device=args.device)
+        self._model, front_end = load_speech(
+            args.model, device=args.device, trust_remote_code=args.trust_remote_code
+        )
         if args.no_gate:
             front_end.gate = None
         self._policy = parse_policy(args.policy, find_calibration(self._model))
@@ -51,6 +54,9 @@ class SpeechAgent(SpeechToTextAgent):
         )
         parser.add_argument("--policy", required=True, help="Such as wait-k:3 or entropy:laal=800.")
         parser.add_argument("--no-gate", action="store_true", help="Listen to silence too.")
+        parser.add_argument(
+            "--trust-remote-code", action="store_true", help="Run code that the model brings."
+        )
 
     def reset(self) -> None:
         """Begins the next recording; called by SimulEval."""

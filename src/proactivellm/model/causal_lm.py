@@ -30,6 +30,7 @@ from proactivellm.model.plan import StepPlan, make_plan
 from proactivellm.model.probe import AttentionProbe
 from proactivellm.model.prompt import StreamSettings, encode_prompt
 from proactivellm.model.static import Mode, StaticSteps
+from proactivellm.model.vocabulary import check_tokens
 from proactivellm.model.watch import watch_attention
 from proactivellm.output import detokenize
 
@@ -80,6 +81,7 @@ class StreamingCausalLM:
         device: str = "cpu",
         dtype: torch.dtype | None = None,
         quantization: str = "none",
+        trust_remote_code: bool = False,
     ) -> "StreamingCausalLM":
         """Load a bundled model, a folder or a hub id.
 
@@ -89,17 +91,22 @@ class StreamingCausalLM:
             device: where to put the model.
             dtype: of the weights; fp32 on CPU and that of the file elsewhere if left out.
             quantization: `int8` keeps the weights of linear layers in 8 bits (extra `quant`).
+            trust_remote_code: run code that the model brings, with all rights of this process.
 
         Returns:
             The model, checked against the streaming law.
 
         Raises:
-            ValueError: if there is no such model or precision, no tokenizer, or it cannot stream.
+            ValueError: if there is no such model or precision, its files are broken, lack weights
+                or do not fit each other, or it cannot stream.
         """
-        model, tokenizer, stored, folder = loading.load(name, device, dtype, quantization)
+        model, tokenizer, stored, folder = loading.load(
+            name, device, dtype, quantization, trust_remote_code
+        )
         settings = settings or stored or loading.default_settings(tokenizer)
         streaming = cls(model, tokenizer, settings)
         streaming.folder = folder
+        check_tokens(streaming)
         check_law(streaming)
         return streaming
 

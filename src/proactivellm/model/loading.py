@@ -5,24 +5,23 @@ from importlib.resources import files
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from proactivellm.model.backbone import cache_argument, decoder_of, layer_types, rope_tables
-from proactivellm.model.precision import (
-    NEEDS_TORCHAO,
-    check_quantized,
-    choose_dtype,
-    quantization_config,
+from proactivellm.model.folder import (
+    NEEDS_TRUST,
+    broken_json,
+    check_json_files,
+    read_object,
+    refusing,
 )
+from proactivellm.model.precision import check_quantized, choose_dtype, quantization_config
 from proactivellm.model.prompt import StreamSettings, chat_prompt, load_settings
+from proactivellm.model.weights import add_adapter, find_base, load_config, load_lm
 
 DEFAULT_MODEL = "tatoeba-de-en"
+_TOKENIZER_FILES = ("*token*", "*vocab*", "*.model", "merges.txt", "*.tiktoken")
+_SAVE_ONE = "save one there with tokenizer.save_pretrained(folder)"
 
 
 def bundled_models() -> dict[str, Path]:
@@ -32,7 +31,11 @@ def bundled_models() -> dict[str, Path]:
 
 
 def load(
-    name: str | Path, device: str, dtype: torch.dtype | None, quantization: str = "none"
+    name: str | Path,
+    device: str,
+    dtype: torch.dtype | None,
+    quantization: str = "none",
+    trust_remote_code: bool = False,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, StreamSettings | None, Path | None]:
     """Load model, tokenizer and stream settings.
 
@@ -41,12 +44,13 @@ def load(
         device: where to put the model.
         dtype: of the weights; None leaves it to `precision.choose_dtype`.
         quantization: one of `precision.QUANTIZATIONS`.
+        trust_remote_code: run code that a folder brings, with all rights of this process.
 
     Returns:
         Model, tokenizer, settings (None if the folder has none), folder (None for a hub id).
 
     Raises:
-        ValueError: naming what is missing and where.
+        ValueError: naming what is missing, broken or does not fit, and where.
     """
     config = quantization_config(quantization)
     # None would wipe the setting of a checkpoint whose weights are stored quantised.
@@ -60,41 +64,54 @@ def load(
             f"no model {str(name)!r}: not a folder here, not a hub id (owner/name), and not "
             f"bundled ({', '.join(bundled) or 'none'})"
         )
-    tokenizer = load_tokenizer(source)
-    try:
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype or "auto", **quantize)
-    except (OSError, ValueError, ImportError, SafetensorError) as error:
-        reason = _first_line(error)
-        if isinstance(error, ImportError) and "torchao" in reason:  # its weights are stored so
-            reason += f"; {NEEDS_TORCHAO}"
-        raise ValueError(f"cannot load a causal LM from {source!r}: {reason}") from None
+    settings = load_settings(folder) if folder else None
+    base = find_base(source)
+    model_config = load_config(base or source, trust_remote_code)
+    tokenizer = load_tokenizer(source, trust_remote_code)
+    model = load_lm(
+        base or source,
+        model_config,
+        dtype=dtype,
+        trust_remote_code=trust_remote_code,
+        quantize=quantize,
+    )
+    if base:
+        add_adapter(model, source)
     if quantize:
         check_quantized(model)
-    return model.to(device), tokenizer, load_settings(folder) if folder else None, folder
+    return model.to(device), tokenizer, settings, folder
 
 
-def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
+def load_tokenizer(source: str, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """Load a tokenizer.
 
     Args:
         source: folder or hub id.
+        trust_remote_code: run code that the source brings.
 
     Returns:
         The tokenizer.
 
     Raises:
-        ValueError: if there is none, naming the remedy.
+        ValueError: if there is none, naming the remedy, or it is broken.
     """
-    remedy = "save one there with tokenizer.save_pretrained(folder)"
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"cannot load a tokenizer from {source!r}: {_first_line(error)}; {remedy}"
-        ) from None
-    known = set(tokenizer.encode("a", add_special_tokens=False)) - {tokenizer.unk_token_id}
-    if not known:  # some classes make up a vocabulary where there are no files
-        raise ValueError(f"{source} has no tokenizer that knows the letter a; {remedy}")
+    what, folder = f"cannot load a tokenizer from {source!r}", Path(source)
+    if folder.is_dir():
+        check_json_files(folder)
+        if not any(any(folder.glob(pattern)) for pattern in _TOKENIZER_FILES):
+            raise ValueError(f"{what}: there is none; {_SAVE_ONE}")
+
+    def cause() -> str | None:
+        settings = folder / "tokenizer_config.json"
+        if not trust_remote_code and settings.exists() and "auto_map" in read_object(settings):
+            return NEEDS_TRUST
+        return broken_json(folder / "tokenizer.json")
+
+    with refusing(what, cause):
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+        known = set(tokenizer.encode("a", add_special_tokens=False)) - {tokenizer.unk_token_id}
+    if not known:  # some classes make up a vocabulary where files are missing
+        raise ValueError(f"{source} has no tokenizer that knows the letter a; {_SAVE_ONE}")
     return tokenizer
 
 
@@ -158,7 +175,3 @@ def check_family(model: PreTrainedModel) -> None:
             f"{name} with dynamic rotary scaling: keys already cached would need other angles as "
             "the stream grows; set a static rope type in its config.json"
         )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]

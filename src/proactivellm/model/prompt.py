@@ -6,13 +6,14 @@ the assistant prefix opens the target group.
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 from transformers import PreTrainedTokenizerBase
 
-from proactivellm.config import Strict
+from proactivellm.config import Strict, validated
 from proactivellm.files.replace import write_text
+from proactivellm.model.folder import read_object, refusing
 from proactivellm.model.layout import Layout, make_layout
 
 SETTINGS_FILE = "streaming.json"
@@ -60,7 +61,7 @@ class StreamSettings(Strict):
     """
 
     layout: Literal["grouped", "interleaved"] = "grouped"
-    phi: int = Field(default=0, ge=0)
+    phi: int = Field(default=0, ge=0, lt=2**31)
     boundary: Literal["word", "token"] = "word"
     early_end: bool = False
     prompt: Prompt = Prompt()
@@ -89,16 +90,12 @@ def load_settings(folder: str | Path) -> StreamSettings | None:
         The settings, or None where the folder has none (a model not trained by this library).
 
     Raises:
-        ValueError: if the file is malformed.
+        ValueError: if the file is malformed; one line per mistake.
     """
     path = Path(folder) / SETTINGS_FILE
     if not path.is_file():
         return None
-    try:
-        return StreamSettings.model_validate_json(path.read_text(encoding="utf-8"))
-    except (ValidationError, UnicodeDecodeError) as error:
-        reason = str(error).replace("\n", " ")
-        raise ValueError(f"{path} is not a valid settings file: {reason}") from None
+    return validated(read_object(path), StreamSettings, str(path))
 
 
 def chat_prompt(
@@ -115,18 +112,43 @@ def chat_prompt(
         The prompt whose target head is the template's generation prompt.
 
     Raises:
-        ValueError: if there is no chat template, or it changes or repeats the user's text.
+        ValueError: if there is no chat template, it is broken, or it changes or repeats the
+            user's text.
     """
     if not tokenizer.chat_template:
         raise ValueError("the tokenizer has no chat template; give the prompt as raw text")
     messages = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": instruction + _SOURCE_MARK})
-    turns = tokenizer.apply_chat_template(messages, tokenize=False)
-    whole = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    turns, whole = render_chat(tokenizer, messages)
     if turns.count(_SOURCE_MARK) != 1 or not whole.startswith(turns):
-        raise ValueError("the chat template does not keep the user's text in one place")
+        raise ValueError(
+            "the chat template does not keep the user's text in one place: give the prompt as raw "
+            f"text in {SETTINGS_FILE}"
+        )
     head, tail = turns.split(_SOURCE_MARK)
     return Prompt(source_head=head, source_tail=tail, target_head=whole[len(turns) :])
+
+
+def render_chat(template: Any, messages: list[dict[str, Any]]) -> tuple[str, str]:
+    """A chat without and with what begins the answer.
+
+    Args:
+        template: a tokenizer or processor with a chat template.
+        messages: of the chat.
+
+    Returns:
+        Both texts.
+
+    Raises:
+        ValueError: if the template cannot be rendered.
+    """
+
+    # A template is a program of whoever made the folder: kept from everything outside by the
+    # sandbox of transformers, but free to raise what it likes.
+    with refusing("the chat template cannot be used"):
+        turns = template.apply_chat_template(messages, tokenize=False)
+        whole = template.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    return str(turns), str(whole)
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> PromptIds:

@@ -12,7 +12,6 @@ from typing import Any, Self
 
 import torch
 from pydantic import Field, model_validator
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import WhisperConfig, WhisperFeatureExtractor
@@ -20,8 +19,10 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from proactivellm.audio.features import RATE
 from proactivellm.audio.gate import GateSettings
-from proactivellm.config import Strict
+from proactivellm.config import Strict, validated
 from proactivellm.files.replace import replacing_in, write_text
+from proactivellm.model.folder import broken_weights, check_json_files, read_object, refusing
+from proactivellm.model.weights import check_all_loaded
 from proactivellm.speech.encoder import AttentionSettings, CausalEncoder
 from proactivellm.speech.projector import StackProjector
 from proactivellm.speech.stream import SpeechStream
@@ -215,17 +216,18 @@ def load_front_end(model_folder: str | Path, lm_width: int, device: str = "cpu")
     folder = Path(model_folder) / FOLDER
     if not has_speech(model_folder):
         raise ValueError(f"{model_folder} has no front end for speech ({FOLDER}/{SETTINGS_FILE})")
-    try:
-        text = (folder / SETTINGS_FILE).read_text(encoding="utf-8")
-        stored = _Stored.model_validate_json(text)
-        settings = SpeechSettings(**stored.model_dump(exclude={"gate"}))
+    stored = validated(read_object(folder / SETTINGS_FILE), _Stored, str(folder / SETTINGS_FILE))
+    settings = SpeechSettings(**stored.model_dump(exclude={"gate"}))
+    check_json_files(folder)
+    what = f"{folder} holds no front end of this model"
+    with refusing(what, lambda: broken_weights(folder)):
         extractor = WhisperFeatureExtractor.from_pretrained(folder)
-        tower = WhisperEncoder.from_pretrained(folder, dtype=torch.float32)
+        tower, info = WhisperEncoder.from_pretrained(
+            folder, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
+        )
         projector = StackProjector(tower.config.d_model, settings.stack, settings.hidden, lm_width)
         projector.load_state_dict(load_file(folder / PROJECTOR_FILE))
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{folder} holds no front end of this model: {reason}") from None
+    check_all_loaded(info, what)
     front_end = SpeechFrontEnd(extractor, tower, projector, settings, stored.gate)
     return front_end.float().eval().to(device)
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig
+from transformers import PreTrainedConfig
 
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.model.loading import bundled_models
@@ -29,6 +29,7 @@ def load_speech(
     device: str = "cpu",
     dtype: torch.dtype | None = None,
     quantization: str = "none",
+    trust_remote_code: bool = False,
 ) -> tuple[StreamingCausalLM, SpeechFrontEnd]:
     """Load a model that listens.
 
@@ -38,6 +39,7 @@ def load_speech(
         device: where to put the model.
         dtype: of the LM's weights; fp32 on CPU and that of the file elsewhere if left out.
         quantization: `int8` keeps the weights of the LM's linear layers in 8 bits (extra `quant`).
+        trust_remote_code: run code that the LM brings, with all rights of this process.
 
     Returns:
         The LM, checked against the streaming law, and the front end, which is its `front_end`.
@@ -54,7 +56,11 @@ def load_speech(
         if folder.is_dir() and not has_speech(folder):
             raise ValueError(_deaf(name))
         model = StreamingCausalLM.from_pretrained(
-            name, device=device, dtype=dtype, quantization=quantization
+            name,
+            device=device,
+            dtype=dtype,
+            quantization=quantization,
+            trust_remote_code=trust_remote_code,
         )
         if model.folder is None:
             raise ValueError(_deaf(name))
@@ -65,12 +71,13 @@ def load_speech(
 
 
 def _model_type(name: str | Path) -> str | None:
-    """What `config.json` says, where there is one."""
+    """What `config.json` says, where there is one; what is wrong with it is told on loading."""
     if str(name) in bundled_models() or not (Path(name).is_dir() or str(name).count("/") == 1):
         return None
     try:
-        return str(AutoConfig.from_pretrained(str(name)).model_type)
-    except (OSError, ValueError, KeyError):
+        config, _ = PreTrainedConfig.get_config_dict(str(name))
+        return str(config["model_type"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     AutoProcessor,
@@ -18,9 +17,12 @@ from transformers import (
 )
 
 from proactivellm.model.causal_lm import StreamingCausalLM
+from proactivellm.model.folder import broken_weights, check_json_files, refusing
 from proactivellm.model.law import check_law
 from proactivellm.model.precision import choose_dtype
-from proactivellm.model.prompt import Prompt, StreamSettings, load_settings
+from proactivellm.model.prompt import Prompt, StreamSettings, load_settings, render_chat
+from proactivellm.model.vocabulary import check_tokens
+from proactivellm.model.weights import check_all_loaded
 from proactivellm.speech.front_end import SpeechFrontEnd, SpeechSettings
 
 MODEL_TYPE = "qwen2_audio"
@@ -54,12 +56,7 @@ def load_qwen2_audio(
     if units.stack != 1:
         raise ValueError(f"stack={units.stack}: the projector of Qwen2-Audio takes stack=1")
     chosen = choose_dtype(dtype, device, "none")
-    try:
-        processor = AutoProcessor.from_pretrained(name)
-        whole = Qwen2AudioForConditionalGeneration.from_pretrained(name, dtype=chosen or "auto")
-    except (OSError, ValueError, ImportError, SafetensorError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise ValueError(f"cannot load Qwen2-Audio from {str(name)!r}: {reason}") from None
+    processor, whole = _load_whole(name, chosen)
     whole = whole.eval().to(device)
     folder = Path(name) if Path(name).is_dir() else None
     settings = load_settings(folder) if folder else None
@@ -67,11 +64,28 @@ def load_qwen2_audio(
     parts = whole.model
     model = StreamingCausalLM(_causal_lm(whole), processor.tokenizer, settings)
     model.folder = folder
+    check_tokens(model)
     check_law(model)
     front_end = SpeechFrontEnd(
         processor.feature_extractor, parts.audio_tower, parts.multi_modal_projector, units
     )
     return model, front_end.eval()
+
+
+def _load_whole(
+    name: str | Path, dtype: torch.dtype | None
+) -> tuple[Any, Qwen2AudioForConditionalGeneration]:
+    """The processor, and the model with all its weights."""
+    what, folder = f"cannot load Qwen2-Audio from {str(name)!r}", Path(name)
+    if folder.is_dir():
+        check_json_files(folder)
+    with refusing(what, lambda: broken_weights(folder)):
+        processor = AutoProcessor.from_pretrained(name, trust_remote_code=False)
+        whole, info = Qwen2AudioForConditionalGeneration.from_pretrained(
+            name, dtype=dtype or "auto", output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    check_all_loaded(info, what)
+    return processor, whole
 
 
 def audio_prompt(processor: Any, instruction: str) -> Prompt:
@@ -85,12 +99,11 @@ def audio_prompt(processor: Any, instruction: str) -> Prompt:
         The prompt whose target head is the template's generation prompt.
 
     Raises:
-        ValueError: if the template does not put the audio token in one place.
+        ValueError: if the template is broken, or does not put the audio token in one place.
     """
     text = [{"type": "text", "text": instruction}] if instruction else []
     messages = [{"role": "user", "content": [*text, {"type": "audio", "audio_url": ""}]}]
-    turns = processor.apply_chat_template(messages, tokenize=False)
-    whole = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    turns, whole = render_chat(processor, messages)
     if turns.count(processor.audio_token) != 1 or not whole.startswith(turns):
         raise ValueError(f"the chat template does not put {processor.audio_token} in one place")
     head, tail = turns.split(processor.audio_token)
@@ -100,7 +113,7 @@ def audio_prompt(processor: Any, instruction: str) -> Prompt:
 def _causal_lm(whole: Qwen2AudioForConditionalGeneration) -> PreTrainedModel:
     """The language model alone, as its own class has it, around the same parameters."""
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(whole.config.text_config)
+        model = AutoModelForCausalLM.from_config(whole.config.text_config, trust_remote_code=False)
     setattr(model, model.base_model_prefix, whole.model.language_model)
     model.set_output_embeddings(whole.lm_head)
     model.generation_config = whole.generation_config

@@ -70,7 +70,10 @@ def run_arm(
     jobs = make_jobs(study, study.test)
     make_jobs(study, study.dev)  # what cannot be scored is told before anything is trained
     _train(study, owner, place)
-    model = StreamingCausalLM.from_pretrained(place.model(owner))
+    recipe = arm_recipe(study, owner, place.recipes)
+    model = StreamingCausalLM.from_pretrained(
+        place.model(owner), trust_remote_code=recipe.backbone.trust_remote_code
+    )
     if arm.shuffle:
         run_arm(study, arm.shuffle, place, num_lanes, progress)
         _replay_shuffled(study, name, place, model, jobs, num_lanes)

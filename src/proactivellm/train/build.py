@@ -21,6 +21,7 @@ from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.model.law import check_law
 from proactivellm.model.loading import bundled_models, load, load_tokenizer
 from proactivellm.model.prompt import Prompt, StreamSettings, chat_prompt, load_settings
+from proactivellm.model.vocabulary import check_tokens
 from proactivellm.speech.front_end import SpeechFrontEnd, load_front_end, new_front_end
 from proactivellm.tasks.data import texts
 from proactivellm.tasks.item import Item
@@ -51,12 +52,12 @@ def make_backbone(
     """
     backbone = recipe.backbone
     if backbone.pretrained:
-        model, tokenizer, _, _ = load(backbone.pretrained, "cpu", torch.float32)
-        if set(tokenizer.encode("a", add_special_tokens=False)) <= {tokenizer.unk_token_id}:
-            raise ValueError(  # where files are missing, some classes make up a vocabulary
-                f"{backbone.pretrained!r} has no tokenizer that knows the letter a: save one there "
-                "with tokenizer.save_pretrained(folder)"
-            )
+        model, tokenizer, _, _ = load(
+            backbone.pretrained,
+            "cpu",
+            torch.float32,
+            trust_remote_code=backbone.trust_remote_code,
+        )
         if tokenizer.eos_token_id is None:
             raise ValueError(
                 f"the tokenizer of {backbone.pretrained!r} has no EOS token, which closes the "
@@ -66,7 +67,9 @@ def make_backbone(
     else:
         tokenizer = load_tokenizer(checkpoint) if checkpoint else new_tokenizer(backbone, items)
         model = new_model(backbone, tokenizer)
-    check_law(StreamingCausalLM(model, tokenizer))  # which also knows the families to refuse
+    streaming = StreamingCausalLM(model, tokenizer)  # which also knows the families to refuse
+    check_tokens(streaming)
+    check_law(streaming)
     register()
     model.set_attn_implementation(PACKED_ATTENTION)
     if recipe.optimisation.gradient_checkpointing:
@@ -105,7 +108,7 @@ def new_tokenizer(backbone: Backbone, items: list[Item]) -> PreTrainedTokenizerB
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
         new_config(backbone, tokenizer).save_pretrained(folder)
-        loaded = AutoTokenizer.from_pretrained(folder)
+        loaded = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     if loaded.backend_tokenizer.to_str() != tokenizer.backend_tokenizer.to_str():
         raise ValueError(
             f"backbone.model_type: transformers loads any tokenizer of {backbone.model_type!r} as "
@@ -168,7 +171,9 @@ def new_model(backbone: Backbone, tokenizer: PreTrainedTokenizerBase) -> PreTrai
     if type(config) not in AutoModelForCausalLM._model_mapping:
         raise ValueError(f"backbone.model_type: {backbone.model_type!r} is not a causal LM")
     try:
-        return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        return AutoModelForCausalLM.from_config(
+            config, dtype=torch.float32, trust_remote_code=False
+        )
     except (ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:
         raise ValueError(f"backbone.config does not fit: {' '.join(str(error).split())}") from None
 

@@ -14,6 +14,7 @@ import torch.nn.functional as nn_f
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from proactivellm.model.folder import refusing
 from proactivellm.model.layout import Layout
 from proactivellm.model.packing import AUDIO_ID, IGNORE
 from proactivellm.speech.front_end import SpeechFrontEnd, load_front_end
@@ -100,9 +101,15 @@ class ListeningObjective(StreamingObjective):
 
         Args:
             folder: a checkpoint.
+
+        Raises:
+            ValueError: if something is missing, broken or of another shape.
         """
         stored = load_front_end(folder, self.model.config.get_text_config().hidden_size)
-        self.front_end.load_state_dict(stored.state_dict())
+        with refusing(f"cannot continue from {folder}"):
+            self.front_end.load_state_dict(stored.state_dict())
+        if self.ctc_head is not None and not (Path(folder) / _CTC_FILE).is_file():
+            raise ValueError(f"cannot continue from {folder}: there is no {_CTC_FILE} in it")
         self.load_ctc_head(folder)
 
     def load_ctc_head(self, folder: str | Path) -> None:
@@ -110,10 +117,14 @@ class ListeningObjective(StreamingObjective):
 
         Args:
             folder: of a model or a checkpoint.
+
+        Raises:
+            ValueError: if it is broken or of another encoder.
         """
         file = Path(folder) / _CTC_FILE
         if self.ctc_head is not None and file.is_file():
-            self.ctc_head.load_state_dict(torch.load(file, weights_only=True))
+            with refusing(f"{file} holds no CTC head of this encoder"):
+                self.ctc_head.load_state_dict(torch.load(file, weights_only=True))
 
     def _listen(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
         """Hidden states [B, S, H], and encoder outputs [A, P, D] if there is audio."""

@@ -36,12 +36,14 @@ class Backbone(Strict):
 
     Attributes:
         pretrained: hub id or folder.
+        trust_remote_code: run code that the pretrained model brings, with all your rights.
         model_type: transformers model type for training from scratch.
         config: its configuration, as keyword arguments.
         vocab_size: size of the tokenizer trained with it.
     """
 
     pretrained: str | None = None
+    trust_remote_code: bool = False
     model_type: str | None = None
     config: dict[str, Any] = Field(default_factory=dict)
     vocab_size: int = 8000

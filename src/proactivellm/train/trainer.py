@@ -12,8 +12,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, Trai
 from transformers.trainer_callback import TrainerState
 
 from proactivellm.model.backbone import project
+from proactivellm.model.folder import broken_weights, refusing
 from proactivellm.model.packing import Sample, pack
 from proactivellm.model.prompt import StreamSettings
+from proactivellm.model.weights import check_all_loaded
 from proactivellm.schedule import Schedule, expand, offline, wait_k
 from proactivellm.train.data import SampleEncoder
 from proactivellm.train.listening import ListeningObjective
@@ -237,15 +239,35 @@ def load_weights(model: PreTrainedModel, folder: str) -> None:
     Args:
         model: filled in place.
         folder: written by `save_pretrained`.
+
+    Raises:
+        ValueError: if weights are missing, broken or of another shape.
     """
+    what = f"cannot continue from {folder}"
+    with refusing(what, lambda: broken_weights(Path(folder))):
+        check_all_loaded(_load_weights(model, folder), what)
+
+
+def _load_weights(model: PreTrainedModel, folder: str) -> dict[str, Any]:
+    """What `load_weights` does; returns what there was too little or too much of."""
     if hasattr(model, "peft_config"):
-        from peft import set_peft_model_state_dict
+        from peft import get_peft_model_state_dict, set_peft_model_state_dict
         from peft.utils import load_peft_weights
 
-        set_peft_model_state_dict(model, load_peft_weights(folder))
-        return
-    stored = type(model).from_pretrained(folder, dtype=model.dtype)
-    model.load_state_dict(stored.state_dict())
+        weights = load_peft_weights(folder)
+        wanted = get_peft_model_state_dict(model, save_embedding_layers=False)
+        result = set_peft_model_state_dict(model, weights)
+        return {
+            "missing_keys": wanted.keys() - weights.keys(),
+            "unexpected_keys": result.unexpected_keys,
+            "mismatched_keys": (),  # those are raised
+        }
+    stored, info = type(model).from_pretrained(
+        folder, dtype=model.dtype, output_loading_info=True, ignore_mismatched_sizes=True
+    )
+    if not info["mismatched_keys"]:
+        model.load_state_dict(stored.state_dict())
+    return info
 
 
 def make_arguments(recipe_arguments: dict[str, Any], folder: str) -> TrainingArguments:

@@ -43,11 +43,7 @@ class TextSegmenter:
         self.tokenizer = tokenizer
         self._cache: dict[tuple[str, bool], tuple[int, ...]] = {}
         self._partial, self._num_fed, self._fed_s = "", 0, 0.0
-        self._control_ids = {
-            token_id
-            for token_id, token in tokenizer.added_tokens_decoder.items()
-            if token.special or _MARKUP.fullmatch(token.content)
-        } - {tokenizer.unk_token_id}
+        self._control_ids = control_ids(tokenizer) - {tokenizer.unk_token_id}
         self._prefix = " " if self._joins(" ") or not self._joins("") else ""
 
     def segment(self, line: str, rate_wpm: float | None = None) -> list[Unit]:
@@ -193,3 +189,16 @@ class TextSegmenter:
             ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
         return text.removeprefix(" ") == "a a"
+
+
+def control_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """The tokens that no text becomes: special ones, and added ones that look like markup.
+
+    Args:
+        tokenizer: of a model.
+    """
+    return {
+        token_id
+        for token_id, token in tokenizer.added_tokens_decoder.items()
+        if token.special or _MARKUP.fullmatch(token.content)
+    }
