@@ -157,7 +157,7 @@ def test_size_accepts_what_is_at_the_limit(tmp_path, content):
     [
         ("\n" * 301, "a.py:1 module has 301 lines, at most 300"),
         (function("", lines=51), "a.py:1 f has 51 lines, at most 50"),
-        ("@app.command()\n" + function("", lines=51), "a.py:2 f has 51 lines, at most 50"),
+        ("@app.command()\n" + function("", lines=52), "a.py:2 f has 51 lines, at most 50"),
         ("async " + function("", lines=51), "a.py:1 f has 51 lines, at most 50"),
         (function("a, b, c, d, e, f, g, h"), "a.py:1 f has 8 parameters, at most 7"),
         (function("a, /, b, *c, d, e, f, g, **h"), "a.py:1 f has 8 parameters, at most 7"),
