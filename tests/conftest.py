@@ -1,5 +1,25 @@
 """Tests run tiny models: one thread is faster than two that wait for each other."""
 
+import logging
+from collections.abc import Iterator
+
+import pytest
 import torch
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def logged_deprecations_are_errors() -> Iterator[None]:
+    """Transformers deprecates with warnings, which the filters see, and with lines of its log."""
+    warn = logging.Logger.warning
+
+    def checked(logger: logging.Logger, message: object, *args: object, **kwargs: object) -> None:
+        if logger.name.startswith("transformers") and "deprecated" in str(message):
+            raise DeprecationWarning(f"{logger.name}: {message}")
+        warn(logger, message, *args, **kwargs)  # type: ignore[arg-type]
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(logging.Logger, "warning", checked)  # `warning_once` ends here, too
+    yield
+    patch.undo()

@@ -54,6 +54,17 @@ def test_families_that_keep_arguments_from_their_attention(name: str) -> None:
     assert not watch_attention(random_model(name, OBEYING[name])).hands_down
 
 
+def test_layers_of_one_type_that_differ_are_refused() -> None:
+    model = tiny_model("gemma3_text")
+
+    def unmasked(module: object, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        return args, {**kwargs, "attention_mask": None}
+
+    model.model.layers[0].register_forward_pre_hook(unmasked, with_kwargs=True)
+    with pytest.raises(ValueError, match=r"one type have several windows \(\[None, None, 6\]\)"):
+        watch_attention(model)
+
+
 def test_nothing_is_left_behind() -> None:
     """Neither hooks nor another attention, and dropout takes nothing from the random numbers."""
     config = AutoConfig.for_model("qwen2", **OBEYING["cohere"], attention_dropout=0.5)

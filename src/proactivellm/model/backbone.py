@@ -102,6 +102,17 @@ def decoder_of(model: PreTrainedModel) -> Any:
     return model.model if decoder is model else decoder
 
 
+def recompute_activations(model: PreTrainedModel) -> None:
+    """Trade compute for memory: activations are computed again when gradients need them.
+
+    Args:
+        model: trained from now on.
+    """
+    # Where transformers has this name, the one before it is deprecated; its oldest releases lack it.
+    newer = getattr(model, "activation_checkpointing_enable", None)
+    (newer or model.gradient_checkpointing_enable)()
+
+
 def hidden_states(
     model: PreTrainedModel,
     embeddings_BSD: Tensor,

@@ -125,7 +125,7 @@ def _text_length(streaming: "StreamingCausalLM") -> int:
     named = [
         value
         for setting, value in config.to_dict().items()
-        if ("window" in setting or "chunk" in setting) and type(value) is int
+        if setting.endswith(("window", "window_size", "chunk_size")) and type(value) is int
     ]
     windows = [*named, *(window for window in streaming.windows.values() if window)]
     shortest = NUM_SOURCE + 2

@@ -17,6 +17,7 @@ from transformers import (
 )
 
 from proactivellm.audio.gate import GateSettings
+from proactivellm.model.backbone import recompute_activations
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.model.law import check_law
 from proactivellm.model.loading import bundled_models, load, load_tokenizer
@@ -73,7 +74,7 @@ def make_backbone(
     register()
     model.set_attn_implementation(PACKED_ATTENTION)
     if recipe.optimisation.gradient_checkpointing:
-        model.gradient_checkpointing_enable()
+        recompute_activations(model)
     return (add_adapters(model, recipe.lora) if recipe.lora else model), tokenizer
 
 
