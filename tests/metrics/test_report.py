@@ -341,3 +341,8 @@ def test_scores_json_is_a_list_of_objects(tmp_path: Path) -> None:
     rows = [score(LOG), score([replace(SECOND, policy="offline")])]
     write_scores(tmp_path / "scores.json", rows)
     assert json.loads((tmp_path / "scores.json").read_text(encoding="utf-8")) == rows
+
+
+def test_a_policy_stays_in_its_cell() -> None:
+    row = {"policy": "x|y <img src=z>\n| w", "BLEU": 1.0}
+    assert markdown_table([row]).splitlines()[2:] == ["| x\\|y &lt;img src=z> \\| w | 1.0 |"]

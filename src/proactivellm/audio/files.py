@@ -29,6 +29,7 @@ _PROMISED = re.compile(r"(?:data|SSND|Data Size)\s*: (\d+) \(should be \d+\)")
 _UNKNOWN_LENGTH = 0x7FFF0000
 _OGG_WITHOUT_END = "Last page lacks an end-of-stream bit"
 _UNKNOWN_FRAMES = 2**62
+_LARGEST_MEMBER = 2**30  # bytes, read to memory whole; an archive can say that it unpacks to more
 
 
 def is_audio(path: str | Path) -> bool:
@@ -182,6 +183,12 @@ def _zip_member(archive: str, member: str) -> bytes:
         raise ValueError(f"{archive}:{member}: there is no archive {archive}: check the path")
     try:
         with zipfile.ZipFile(archive) as opened:
+            size = opened.getinfo(member).file_size  # no more than that is unpacked
+            if size > _LARGEST_MEMBER:
+                raise ValueError(
+                    f"{archive}:{member}: unpacked, it has {size} bytes, and members of archives "
+                    f"may have {_LARGEST_MEMBER}: unpack it to a file first"
+                )
             return opened.read(member)
     except KeyError:
         remedy = f"`unzip -l {archive}` lists the members"

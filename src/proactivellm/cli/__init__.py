@@ -14,6 +14,7 @@ from proactivellm.cli import scoring as _scoring  # noqa: F401  (registers its c
 from proactivellm.cli import show as _show  # noqa: F401
 from proactivellm.cli import study as _study  # noqa: F401
 from proactivellm.cli.commands import app
+from proactivellm.output.printable import printable
 
 __all__ = ["main"]
 
@@ -48,4 +49,4 @@ def _fail(message: str) -> NoReturn:
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    print(f"warning: {message}", file=sys.stderr)
+    print(f"warning: {printable(str(message))}", file=sys.stderr)

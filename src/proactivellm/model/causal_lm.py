@@ -123,6 +123,12 @@ class StreamingCausalLM:
         ids = self.tokenizer.eos_token_id if ids is None else ids
         return frozenset(ids if isinstance(ids, list) else [] if ids is None else [ids])
 
+    @property
+    def num_heads(self) -> tuple[int, int]:
+        """Layers, and attention heads in each."""
+        config = self.model.config.get_text_config()
+        return config.num_hidden_layers, config.num_attention_heads
+
     @functools.cached_property
     def word_starts(self) -> list[bool]:
         """By token id: does the token begin a word? See `output.detokenize`."""
