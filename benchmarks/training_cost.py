@@ -67,7 +67,10 @@ class Case:
             head_dim=64,
             tie_word_embeddings=True,
         )
-        return AutoModelForCausalLM.from_config(config, dtype=torch.float32).train()
+        model = AutoModelForCausalLM.from_config(
+            config, dtype=torch.float32, trust_remote_code=False
+        )
+        return model.train()
 
 
 CASES = (

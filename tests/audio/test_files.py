@@ -10,6 +10,7 @@ import pytest
 import soundfile
 from tests.audio.signals import RATE, noise, voice
 
+from proactivellm.audio import files
 from proactivellm.audio.files import is_audio, open_audio, read_audio
 from proactivellm.audio.resample import to_16k
 
@@ -140,6 +141,14 @@ def test_members_of_zips(tmp_path, how):
         read_audio(f"{tmp_path}/all.zip:b.flac")
     with pytest.raises(ValueError, match=r"there is no archive"):
         read_audio(f"{tmp_path}/none.zip:b.flac")
+
+
+def test_a_member_that_unpacks_to_more_than_memory(tmp_path, monkeypatch):
+    with zipfile.ZipFile(tmp_path / "all.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.wav", bytes(100_001))
+    monkeypatch.setattr(files, "_LARGEST_MEMBER", 100_000)
+    with pytest.raises(ValueError, match="unpacked, it has 100001 bytes.*unpack it to a file"):
+        read_audio(f"{tmp_path}/all.zip:a.wav")
 
 
 def test_damaged_zips(tmp_path):

@@ -1,5 +1,6 @@
 """Shapes are those of the published models, and models with drawn weights stream."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -85,3 +86,13 @@ def test_every_word_is_a_token() -> None:
     assert len(tokenizer) == 20 and tokenizer.eos_token_id is None
     assert tokenizer.encode("<source>w0 w16", add_special_tokens=False) == [0, 3, 19]
     assert tokenizer.decode([3, 19]) == "w0 w16"
+
+
+def test_a_configuration_runs_no_code(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    (tmp_path / "own.py").write_text(f"open({str(mark)!r}, 'w')\n")
+    config = {"model_type": "own", "auto_map": {"AutoConfig": "own.Own"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="is no model configuration: it has code of its own"):
+        find_shape(str(tmp_path))
+    assert not mark.exists()

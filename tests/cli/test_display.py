@@ -1,11 +1,13 @@
 """Terminal columns: each written word stands below the last unit read before it."""
 
 import io
+import sys
 from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
+from proactivellm.cli import shared
 from proactivellm.cli.columns import Block
 from proactivellm.cli.display import NamedTargets, PipeDisplay, TerminalDisplay
 from proactivellm.output.log import Instance
@@ -114,3 +116,36 @@ def test_terminal() -> None:
     assert "(empty line)" in shown and shown.rstrip().endswith("2 sentences\x1b[0m")
     assert "\x1b[2J" not in shown and "\x07" not in shown  # the source does not rule the terminal
     assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h") > 0  # the cursor is given back
+
+
+NAME = "a[/b][red] :smile:.wav"
+
+
+def test_brackets_and_colons_in_names_are_no_markup() -> None:
+    file = io.StringIO()
+    console = Console(file=file, width=70, highlight=False)
+    display = TerminalDisplay(console, f"policy  fixed:trace={NAME}")
+    heard = {"source": NAME, "source_length": 2000, "source_type": "speech"}
+    display.begin()
+    display.end(replace(make_instance([400], 2), **heard))
+    display.summary(f"{NAME}: 1 turn")
+    assert file.getvalue().count(NAME) == 3
+
+
+def test_a_target_does_not_rule_the_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = replace(make_instance([1], 1), prediction="w\x1b[2Jw")
+    NamedTargets().show("a", written)
+    assert capsys.readouterr().out == "a\tw\x1b[2Jw\n"  # a pipe gets what was written
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    NamedTargets().show("a", written)
+    assert capsys.readouterr().out == "a\tw\ufffd[2Jw\n"
+
+
+def test_policies_of_others_in_tables_and_warnings(capsys: pytest.CaptureFixture[str]) -> None:
+    shared.print_table([{"policy": f"{NAME}\x1b[2J", "BLEU": 1.0}])
+    shared.warn("warning: \x1b[2J\rof a\nfile")
+    told = capsys.readouterr()
+    assert f"{NAME}\ufffd[2J" in told.out
+    assert told.err == "warning: \ufffd[2J of a file\n"

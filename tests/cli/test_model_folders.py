@@ -58,3 +58,60 @@ def test_the_weights_come_from_the_folder_or_nothing_runs(
     for command in (("stream", "--input", text), ("evaluate", "--source", text, "--out", out)):
         assert f"lack 1 weight ({broken.QUERY})" in run(*command, *data).error
     assert not out.exists()
+
+
+class TestGenerationSettings:
+    def test_what_is_not_applied_is_told_in_one_line(
+        self, run: Run, folder: Path, text: Path, tmp_path: Path
+    ) -> None:
+        broken.setting("generation_config.json", num_beams=4, bad_words_ids=[[3]])(folder)
+        data = ("--model", folder, "--policy", "wait-k:1")
+        told = "generation_config settings not applied: num_beams, bad_words_ids"
+        done = run("stream", *data, "--input", text)
+        assert done.code == 0 and f"warning: {told}" in done.err.splitlines()
+        broken.setting("generation_config.json", do_sample=True, num_beams=1)(folder)
+        done = run("evaluate", *data, "--source", text, "--out", tmp_path / "out")
+        told = "generation_config settings not applied: bad_words_ids, do_sample"
+        assert done.code == 0
+        assert f"warning: tokens are chosen greedily here: {told}" in done.err.splitlines()
+
+    @pytest.mark.parametrize(
+        ("setting", "told"),
+        [
+            ({"temperature": "hot"}, "temperature='hot': give a number"),
+            ({"temperature": -1.0}, "temperature=-1.0: give a number >= 0"),
+            ({"top_k": 1.5}, "top_k=1.5: give a whole number"),
+            ({"repetition_penalty": [2]}, r"repetition_penalty=[2]: give a number"),
+        ],
+    )
+    def test_wrong_values_are_told_before_anything_is_read(
+        self, run: Run, folder: Path, text: Path, setting: dict[str, object], told: str
+    ) -> None:
+        broken.setting("generation_config.json", do_sample=True, **setting)(folder)
+        stream = ("stream", "--model", folder, "--policy", "wait-k:1", "--input", text)
+        assert run(*stream).error.startswith(f"generation_config.json: {told}")
+        assert run(*stream, "--temperature", 0).code == 0
+
+    def test_the_seed_is_that_of_sampling_that_the_model_recommends(
+        self, run: Run, folder: Path, text: Path
+    ) -> None:
+        settings = {"do_sample": True, "temperature": 50.0, "top_k": 0}
+        broken.setting("generation_config.json", **settings)(folder)
+        stream = ("stream", "--model", folder, "--policy", "wait-k:1", "--input", text)
+        first, same, other = (run(*stream, "--seed", seed).out for seed in (0, 0, 1))
+        assert first == same != other
+
+
+class TestHeads:
+    def test_of_a_policy(self, run: Run, model: str, text: Path) -> None:
+        policy = "attention:threshold=0.5,heads=0.3-2.0"
+        error = run("stream", "--model", model, "--policy", policy, "--input", text).error
+        assert "there is no head 2.0: the model has 2 layers of 4 heads (0.0 to 1.3)" in error
+
+    def test_of_the_calibration_table_of_another_model(
+        self, run: Run, folder: Path, text: Path
+    ) -> None:
+        table = {"meta": {"source": "dev", "num_instances": 1}, "heads": [[0, 4]], "points": []}
+        broken.setting("calibration.json", version=2, **table)(folder)
+        error = run("stream", "--model", folder, "--input", text).error
+        assert f"{folder}/calibration.json is of another model: there is no head 0.4" in error

@@ -15,7 +15,7 @@ from proactivellm.metrics.comparison import (
     comparison_markdown,
     comparison_table,
 )
-from proactivellm.metrics.folders import find_logs, match
+from proactivellm.metrics.folders import find_logs, folder_name, match
 from proactivellm.metrics.report import score
 from proactivellm.output.log import Instance
 
@@ -188,3 +188,9 @@ def test_folders_without_logs_are_told(tmp_path: Path) -> None:
     (tmp_path / "scores.json").write_text('{"a": 1}')
     with pytest.raises(ValueError, match="scores.json: not a list of scores"):
         find_logs(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../..", "/etc", "a/../../b", "a\0b"])
+def test_no_policy_names_a_folder_elsewhere(name: str, tmp_path: Path) -> None:
+    folder = (tmp_path / folder_name(name)).resolve()
+    assert folder.parent == tmp_path.resolve()

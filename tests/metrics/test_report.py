@@ -356,3 +356,8 @@ def test_silence_has_insertions_per_minute() -> None:
     alone = score(silent, num_bootstrap=50)
     assert alone["WER"] is None and alone["insertions_per_min"] == pytest.approx(4 / 1.5)
     assert "insertions_per_min" not in score(SPEECH)
+
+
+def test_a_policy_stays_in_its_cell() -> None:
+    row = {"policy": "x|y <img src=z>\n| w", "BLEU": 1.0}
+    assert markdown_table([row]).splitlines()[2:] == ["| x\\|y &lt;img src=z> \\| w | 1.0 |"]

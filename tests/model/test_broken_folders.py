@@ -1,5 +1,6 @@
 """A folder that is broken, or whose parts do not belong together, is refused with the cause."""
 
+import ast
 import shutil
 import sys
 from pathlib import Path
@@ -129,6 +130,22 @@ class TestCodeOfAFolder:
         mark = self.bring_code(folder, "qwen3")
         model = StreamingCausalLM.from_pretrained(folder)
         assert type(model.model).__module__.startswith("transformers.") and not mark.exists()
+
+    @pytest.mark.parametrize("place", ["src", "tools", "examples", "benchmarks"])
+    def test_nothing_is_loaded_without_saying_whether_it_is_trusted(self, place: str) -> None:
+        """Left out, it is a question on standard input."""
+        root = Path(__file__).parents[2]
+        for file in (root / place).rglob("*.py"):
+            for call in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Attribute):
+                    continue
+                owner = ast.unparse(call.func.value)
+                if owner.startswith("Auto") and call.func.attr in (
+                    "from_pretrained",
+                    "from_config",
+                ):
+                    given = [keyword.arg for keyword in call.keywords]
+                    assert "trust_remote_code" in given, f"{file}:{call.lineno}"
 
 
 class TestAdapters:

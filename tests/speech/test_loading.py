@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.model import broken
 from tests.models import save_tiny
 from tests.speech.fronts import SHAPE, gap, new_listener, noise, pieces, save_qwen2_audio
 from transformers import Qwen2AudioForConditionalGeneration
@@ -14,7 +15,7 @@ from proactivellm.model.prompt import StreamSettings
 from proactivellm.policy.fixed import WaitK
 from proactivellm.session.session import Session
 from proactivellm.speech import qwen2_audio
-from proactivellm.speech.front_end import SpeechSettings
+from proactivellm.speech.front_end import SpeechSettings, load_front_end
 from proactivellm.speech.loading import listens, load_speech
 
 
@@ -46,6 +47,33 @@ class TestAFolderWithEars:
         new_listener(320, lm_width=20).save(tmp_path)
         with pytest.raises(ValueError, match="holds no front end of this model"):
             load_speech(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("change", "told"),
+        [
+            (
+                broken.weights(lambda w: w.pop("layer_norm.weight")),
+                r"lack 1 weight \(layer_norm.weight\)",
+            ),
+            (broken.weights(lambda w: w.update(other=torch.ones(1))), r"no place for 1 weight"),
+            (broken.cut("model.safetensors", 2000), "model.safetensors is cut or broken"),
+            (broken.cut("projector.safetensors", 200), "projector.safetensors is cut or broken"),
+            (lambda f: (f / "projector.safetensors").unlink(), "projector.safetensors"),
+            (broken.setting(d_model=8), "shape|divisible"),
+            (broken.cut("config.json", 20), "config.json is not JSON"),
+            (broken.cut("preprocessor_config.json", 20), "preprocessor_config.json is not JSON"),
+            (broken.setting("speech.json", unit="8"), "speech.json: unit: .*not '8'"),
+            (broken.setting("speech.json", units=8), "unknown key 'units' .*mean 'unit'"),
+        ],
+    )
+    def test_a_part_that_is_broken_or_missing_is_told(
+        self, change: broken.Change, told: str, tmp_path: Path
+    ) -> None:
+        new_listener(320, lm_width=32).save(tmp_path)
+        change(tmp_path / "speech")
+        with pytest.raises(ValueError, match=told) as raised:
+            load_front_end(tmp_path, 32)
+        assert str(tmp_path / "speech") in str(raised.value) and "\n" not in str(raised.value)
 
     def test_a_model_without_is_refused_with_a_remedy(self, tmp_path: Path) -> None:
         save_tiny("qwen3", tmp_path)
@@ -132,4 +160,10 @@ class TestQwen2Audio:
             if path.suffix != ".safetensors":
                 (tmp_path / path.name).symlink_to(path)
         with pytest.raises(ValueError, match="cannot load Qwen2-Audio from"):
+            load_speech(tmp_path)
+        stored = broken.load_file(qwen_folder / broken.WEIGHTS)
+        lost = next(name for name in stored if "projector" in name)
+        stored.pop(lost)
+        broken.save_file(stored, tmp_path / broken.WEIGHTS, metadata={"format": "pt"})
+        with pytest.raises(ValueError, match="Qwen2-Audio from .*lack 1 weight .*projector"):
             load_speech(tmp_path)

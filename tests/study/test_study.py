@@ -131,6 +131,7 @@ def test_an_arm_that_was_not_run_is_named(finished, tmp_path):
         ('recipe = "recipe.toml"', "", "arms.full has no recipe"),
         ('shuffle = "full"', 'shuffle = "full"\nlike = "full"', "`shuffle` borrows all"),
         ('shuffle = "full"', 'shuffle = "other"\nrecipe = "x"', "trains nothing"),
+        ("[arms.full]", '[arms."../full"]', "'../full' cannot be the name of a folder"),
         ("max_lags", "max_lag", "unknown key 'max_lag'"),
     ],
 )

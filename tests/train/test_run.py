@@ -16,6 +16,7 @@ from proactivellm.model.prompt import Prompt, StreamSettings, load_settings
 from proactivellm.schedule import expand, offline, wait_k
 from proactivellm.tasks.data import read_items
 from proactivellm.tasks.lookup import draw
+from proactivellm.train import build
 from proactivellm.train.build import make_backbone, make_settings
 from proactivellm.train.recipe import Recipe
 from proactivellm.train.run import make_trainer, train
@@ -266,3 +267,18 @@ def test_scores_are_capped_in_training_as_in_sessions(tmp_path):
         return logged(folder)[0]["loss"]
 
     assert first_loss(0.01, "flat") != pytest.approx(first_loss(50.0, "peaked"), rel=1e-3)
+
+
+def test_code_of_the_backbone_runs_only_if_the_recipe_says_so(tmp_path, monkeypatch):
+    asked = []
+
+    def load(*_, trust_remote_code):
+        asked.append(trust_remote_code)
+        raise ValueError("enough")
+
+    monkeypatch.setattr(build, "load", load)
+    for key in ("", "trust_remote_code = true\n"):
+        text = PRETRAINED.replace("[backbone]\n", f"[backbone]\n{key}")
+        with pytest.raises(ValueError, match="enough"):
+            make_backbone(make_recipe(tmp_path, text), [])
+    assert asked == [False, True]

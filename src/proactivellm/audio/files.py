@@ -39,6 +39,7 @@ _SHARE_OF_LOUD = 0.01  # fewer are single faults
 _SCALES = {2.0**15: 16, 2.0**23: 24, 2.0**31: 32}  # of integers, and their bits
 _OGG_WITHOUT_END = "Last page lacks an end-of-stream bit"
 _UNKNOWN_FRAMES = 2**62
+_LARGEST_MEMBER = 2**30  # bytes, read to memory whole; an archive can say that it unpacks to more
 
 
 def is_audio(path: str | Path) -> bool:
@@ -257,6 +258,12 @@ def _zip_member(archive: str, member: str) -> bytes:
         raise ValueError(f"{archive}:{member}: there is no archive {archive}: check the path")
     try:
         with zipfile.ZipFile(archive) as opened:
+            size = opened.getinfo(member).file_size  # no more than that is unpacked
+            if size > _LARGEST_MEMBER:
+                raise ValueError(
+                    f"{archive}:{member}: unpacked, it has {size} bytes, and members of archives "
+                    f"may have {_LARGEST_MEMBER}: unpack it to a file first"
+                )
             return opened.read(member)
     except KeyError:
         remedy = f"`unzip -l {archive}` lists the members"

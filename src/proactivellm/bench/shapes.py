@@ -82,11 +82,12 @@ SHAPES: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def find_shape(name: str) -> PreTrainedConfig | None:
+def find_shape(name: str, trust_remote_code: bool = False) -> PreTrainedConfig | None:
     """The configuration that a name stands for, if its weights are to be drawn.
 
     Args:
         name: `shape:NAME`, a config.json, or a folder that has one and no weights.
+        trust_remote_code: run code that the folder brings.
 
     Returns:
         The configuration; None for any other name.
@@ -108,7 +109,7 @@ def find_shape(name: str) -> PreTrainedConfig | None:
     if path.is_dir() and any(any(path.glob(pattern)) for pattern in _WEIGHTS):
         return None
     with refusing(f"{file} is no model configuration", lambda: broken_json(file)):
-        return AutoConfig.from_pretrained(file.parent, trust_remote_code=False)
+        return AutoConfig.from_pretrained(file.parent, trust_remote_code=trust_remote_code)
 
 
 def random_model(
@@ -117,6 +118,7 @@ def random_model(
     dtype: torch.dtype | None = None,
     quantization: str = "none",
     seed: int = 0,
+    trust_remote_code: bool = False,
 ) -> StreamingCausalLM:
     """A model with drawn weights and words for tokens, each of them a unit and a decision.
 
@@ -126,6 +128,7 @@ def random_model(
         dtype: of the weights; fp32 on CPU and bf16 elsewhere if left out.
         quantization: `int8` keeps the weights of linear layers in 8 bits (extra `quant`).
         seed: of the weights.
+        trust_remote_code: run code that the configuration brings.
 
     Returns:
         The model.
@@ -143,7 +146,9 @@ def random_model(
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []), place:
         torch.manual_seed(seed)
         with refusing("no model has this shape", lambda: unknown_names(config)):
-            model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
+            model = AutoModelForCausalLM.from_config(
+                config, dtype=dtype, trust_remote_code=trust_remote_code
+            )
     if quantize is not None:
         _quantize(model, quantize.quant_type)
     model.generation_config.eos_token_id = None  # that of the shape is but a word here

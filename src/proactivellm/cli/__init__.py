@@ -26,6 +26,7 @@ from proactivellm.cli.ending import (
     open_standard_streams,
     refuse,
 )
+from proactivellm.output.printable import printable
 
 __all__ = ["main"]
 
@@ -78,4 +79,4 @@ def _named(error: OSError) -> OSError:
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    print(f"warning: {message}", file=sys.stderr)
+    print(f"warning: {printable(str(message))}", file=sys.stderr)

@@ -154,13 +154,13 @@ def _prepare(command: Mapping[str, Any], options: "Options", progress: Progress)
 
     name, device, dtype = command["model"], command["device"], command["dtype"]
     quantization = command["quantization"]
-    shape = find_shape(name)
+    trusts = command["trust_remote_code"]
+    shape = find_shape(name, trusts)
     if shape is None:
-        trusts = command["trust_remote_code"]
         model = text_model = load_model(name, device, dtype, quantization, trusts)
     else:
         text_model, weights = None, parse_dtype(dtype)
-        model = random_model(shape, device, weights, quantization, options.seed)
+        model = random_model(shape, device, weights, quantization, options.seed, trusts)
     endless = Endless(model)
     if command["accelerate"] != "none":
         for each in (model, endless):

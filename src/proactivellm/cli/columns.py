@@ -9,6 +9,7 @@ from typing import Protocol, Self
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
+from proactivellm.output.printable import printable
 from proactivellm.pipeline import StreamEvent
 
 LABEL_WIDTH = 8
@@ -206,12 +207,3 @@ class Caption:
         ]
         pairs = zip(self.words, times, strict=True)
         return [1 + max(cell_len(word.text), len(time)) for word, time in pairs], times
-
-
-def printable(text: str) -> str:
-    """Text without what would move the cursor or colour the terminal.
-
-    Args:
-        text: of whoever wrote it.
-    """
-    return "".join(c if c.isprintable() else " " if c.isspace() else "\ufffd" for c in text)

@@ -1,14 +1,13 @@
 """The commands and their flags. Everything heavy is imported inside, so that --help is quick."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from proactivellm import __version__
-from proactivellm.cli.models import load_listener, load_model
+from proactivellm.cli.models import load_listener, load_model, tell_settings_not_applied
 from proactivellm.cli.options import (
     BleuTokenize,
     Device,
@@ -180,11 +179,16 @@ def _load_for(
     jobs: "Sequence[Job]", model: str | None, no_gate: bool
 ) -> "Callable[..., StreamingCausalLM]":
     """What loads a model for these sources, given where and how."""
-    if any(job.audio for job in jobs):
-        return partial(load_listener, model, gate=not no_gate)
-    if no_gate:
+    listens = any(job.audio for job in jobs)
+    if no_gate and not listens:
         raise ValueError("--no-gate is for recordings: leave it out, or give audio")
-    return partial(load_model, model)
+
+    def load(*how: Any, **more: Any) -> "StreamingCausalLM":
+        if listens:
+            return tell_settings_not_applied(load_listener(model, *how, gate=not no_gate, **more))
+        return tell_settings_not_applied(load_model(model, *how, **more))
+
+    return load
 
 
 @app.command(cls=PolicyCommand)

@@ -8,20 +8,22 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.live import Live
 
-from proactivellm.cli.columns import LABEL_WIDTH, Block, Caption, Drawing, printable
+from proactivellm.cli.columns import LABEL_WIDTH, Block, Caption, Drawing
 from proactivellm.metrics.latency import (
     average_lagging,
     length_adaptive_average_lagging,
     read_coverage,
 )
 from proactivellm.output.log import Instance
+from proactivellm.output.printable import printable
 from proactivellm.pipeline import StreamEvent
 
+_PLAIN: dict[str, Any] = {"markup": False, "emoji": False}  # brackets in names are brackets
 _MAX_DELAYS = 100  # of a sentence, shown below it as far as the line goes
 
 
@@ -172,7 +174,7 @@ class TerminalDisplay:
         self._new_drawing = new_drawing
         self.drawing: Drawing = new_drawing(0)
         self.live: Live | None = None
-        console.print(header, style="dim")
+        console.print(header, style="dim", **_PLAIN)
 
     def begin(self) -> None:
         """Begins an empty drawing."""
@@ -200,7 +202,8 @@ class TerminalDisplay:
     def end(self, instance: Instance) -> None:
         """Closes the drawing and adds the lags."""
         self.close()
-        self.console.print(_lags(instance), style="dim", no_wrap=True, overflow="ellipsis")
+        look: dict[str, Any] = {"style": "dim", "no_wrap": True, "overflow": "ellipsis"}
+        self.console.print(_lags(instance), **look, **_PLAIN)
 
     def close(self) -> None:
         """Leaves the drawing as it is, and gives the cursor back."""
@@ -210,7 +213,7 @@ class TerminalDisplay:
 
     def summary(self, text: str) -> None:
         """Prints it below the last sentence."""
-        self.console.print(f"\n{text}", style="bold", soft_wrap=True)
+        self.console.print(f"\n{text}", style="bold", soft_wrap=True, **_PLAIN)
 
     def _draw(self) -> None:
         if self.drawing.is_empty:
@@ -252,6 +255,9 @@ def _write_what_fits() -> None:
 
 
 def _write(text: str) -> None:
+    """Writes text: as it is into a pipe, without control characters on a terminal."""
+    if sys.stdout.isatty():
+        text = "".join(c if c in "\n\t" else printable(c) for c in text)
     sys.stdout.write(text)
     sys.stdout.flush()
 

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from proactivellm.cli.shared import warn
+
 if TYPE_CHECKING:
     from proactivellm.model.causal_lm import StreamingCausalLM
 
@@ -92,6 +94,25 @@ def load_listener(
         )
     if not gate:
         model.front_end.gate = None
+    return model
+
+
+def tell_settings_not_applied(model: "StreamingCausalLM") -> "StreamingCausalLM":
+    """Tells which generation settings of a model a command that writes greedily passes over.
+
+    Args:
+        model: a loaded model.
+
+    Returns:
+        The model.
+    """
+    from proactivellm.session.sampling import settings_not_applied
+
+    if names := settings_not_applied(model.model.generation_config, greedy=True):
+        warn(
+            "warning: tokens are chosen greedily here: generation_config settings not applied: "
+            + ", ".join(names)
+        )
     return model
 
 

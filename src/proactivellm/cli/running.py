@@ -13,6 +13,7 @@ from proactivellm.cli.several import stream_inputs
 from proactivellm.cli.shared import check_rate
 from proactivellm.cli.stream import Settings, choose_policy, stream_lines, stream_recordings
 from proactivellm.model.causal_lm import StreamingCausalLM
+from proactivellm.policy.attention import check_attention
 from proactivellm.policy.spec import PolicySpec
 from proactivellm.session.sampling import Sampling
 
@@ -42,11 +43,13 @@ def run_stream(flags: Mapping[str, Any]) -> bool:
         sampling = Sampling(temperature=flags["temperature"], seed=flags["seed"])
     opened = [] if listens else _open(names)
     model = _load(flags, listens)
+    policy = choose_policy(model, flags["policy"], listens)
+    check_attention(policy, model)  # before anything is read
     settings = Settings(
         model=model,
-        policy=choose_policy(model, flags["policy"], listens),
+        policy=policy,
         rate_wpm=flags["rate"],
-        sampling=sampling,
+        sampling=_recommended(model, flags["seed"], sampling),
         window=window,
     )
     header = f"policy  {settings.policy.spec}"
@@ -57,6 +60,17 @@ def run_stream(flags: Mapping[str, Any]) -> bool:
     if len(names) > 1:
         return stream_inputs(settings, dict(zip(names, opened, strict=True)), log)
     return stream_lines(settings, opened[0], choose_display(header), log)
+
+
+def _recommended(model: StreamingCausalLM, seed: int, given: Sampling | None) -> Sampling:
+    """How tokens are chosen; told before anything is read: what else the model recommends."""
+    try:
+        recommended = Sampling.from_generation_config(model.model.generation_config, seed)
+    except ValueError as error:
+        if given is None:
+            raise ValueError(f"generation_config.json: {error}; or give --temperature") from None
+        return given
+    return given or recommended
 
 
 def _open(names: Sequence[str]) -> list[Iterator[LiveLine]]:

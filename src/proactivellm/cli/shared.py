@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from typer.core import TyperCommand
 
+from proactivellm.output.printable import printable
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -56,7 +58,7 @@ def warn(message: str) -> None:
     Args:
         message: one line.
     """
-    print(message, file=sys.stderr, flush=True)
+    print(printable(message), file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -184,10 +186,12 @@ def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
 
     from proactivellm.metrics.report import table
 
-    result, console = table(rows), Console()
+    safe = [{**row, "policy": printable(str(row["policy"]))} for row in rows]
+    result, console = table(safe), Console(markup=False, emoji=False)
     unbounded = console.options.update(max_width=10_000)
     if not console.is_terminal:
-        console = Console(width=console.measure(result, options=unbounded).maximum)
+        width = console.measure(result, options=unbounded).maximum
+        console = Console(width=width, markup=False, emoji=False)
     while console.measure(result, options=unbounded).maximum > console.width:
         if result.columns[0].max_width is None:
             result.columns[0].max_width = NARROW_POLICY
@@ -206,10 +210,11 @@ def print_wide(table: "Table") -> None:
     """
     from rich.console import Console
 
-    console = Console()
+    console = Console(markup=False, emoji=False)
     if not console.is_terminal:
         unbounded = console.options.update(max_width=10_000)
-        console = Console(width=console.measure(table, options=unbounded).maximum)
+        width = console.measure(table, options=unbounded).maximum
+        console = Console(width=width, markup=False, emoji=False)
     console.print(table)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from proactivellm.cli.commands import app
-from proactivellm.cli.models import load_model
+from proactivellm.cli.models import load_model, tell_settings_not_applied
 from proactivellm.cli.options import Device, Dtype, Model, OnePolicy, TrustRemoteCode
 from proactivellm.cli.shared import PolicyCommand, warn
 
@@ -221,6 +221,7 @@ def _record(wish: _Wish, device: str, dtype: str, trust_remote_code: bool) -> "l
         where = f"the model of {wish.log}: " if wish.log else ""
         remedy = "; name it with --model" if wish.log else ""
         raise ValueError(f"{where}{error}{remedy}") from None
+    tell_settings_not_applied(streaming)
     policy = choose_policy(streaming, wish.policy)
     traces = [
         record(streaming, policy, job, window=wish.window, model_name=name) for job in wish.jobs

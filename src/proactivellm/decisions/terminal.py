@@ -6,6 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from proactivellm.decisions.trace import Probe, Trace
+from proactivellm.output.printable import printable
 
 _BLOCKS = " ▏▎▍▌▋▊▉█"
 _BAR = 6  # cells of the bar of the entropy
@@ -70,5 +71,4 @@ def _most_attended(trace: Trace, row: int) -> Text:
 
 
 def _plain(text: str, style: str = "") -> Text:
-    """Text without what would move the cursor or colour the terminal."""
-    return Text("".join(c if c.isprintable() else "\ufffd" for c in text), style=style)
+    return Text(printable(text), style=style)

@@ -16,6 +16,7 @@ from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.model.loading import bundled_models
 from proactivellm.output.log import LOG_FILE, Instance, recover_log, write_instance
 from proactivellm.pipeline import DEFAULT_RATE_WPM, Job, Replay, StreamsFailed, run_streams
+from proactivellm.policy.attention import check_heads_exist
 from proactivellm.policy.base import Policy
 from proactivellm.policy.calibration import CALIBRATION_FILE, Calibration
 from proactivellm.policy.spec import parse_policy
@@ -169,10 +170,16 @@ def find_calibration(model: StreamingCausalLM) -> Calibration | None:
 
     Returns:
         The table, or None.
+
+    Raises:
+        ValueError: if it is malformed, or of a model with other attention heads.
     """
     if model.folder is None or not (model.folder / CALIBRATION_FILE).is_file():
         return None
-    return Calibration.load(model.folder)
+    table = Calibration.load(model.folder)
+    where = f"{model.folder / CALIBRATION_FILE} is of another model"
+    check_heads_exist(table.heads, *model.num_heads, where)
+    return table
 
 
 def _facts(model: StreamingCausalLM, conditions: Conditions) -> dict[str, Any]:

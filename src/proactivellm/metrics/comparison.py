@@ -9,6 +9,7 @@ from rich.table import Table
 from proactivellm.metrics.bootstrap import NUM_RESAMPLES, differences
 from proactivellm.metrics.counting import Counting, resolve
 from proactivellm.metrics.measures import latency_unit, measure
+from proactivellm.metrics.page import markdown_row
 from proactivellm.metrics.points import LOWER_IS_BETTER, decimals_of
 from proactivellm.output.log import Instance
 
@@ -103,7 +104,7 @@ def comparison_markdown(comparisons: Sequence[Comparison]) -> str:
     rows = [list(HEADINGS), ["---", "---", "---", *("---:" for _ in HEADINGS[3:])]]
     for comparison in comparisons:
         rows += _rows(comparison)
-    lines = ["| " + " | ".join(cells) + " |" for cells in rows]
+    lines = [markdown_row(cells) for cells in rows]
     return "\n".join([*lines, "", _footnote(comparisons)]) + "\n"
 
 

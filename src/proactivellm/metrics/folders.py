@@ -144,7 +144,8 @@ def folder_name(request: str) -> str:
     Returns:
         The request, without what a file name may not hold.
     """
-    return re.sub(r"[^A-Za-z0-9.=,-]+", "_", request)
+    name = re.sub(r"[^A-Za-z0-9.=,-]+", "_", request)
+    return name if name.strip(".") else f"_{name}"  # not the folder itself, nor the one above
 
 
 def _list(folder: Folder) -> str:

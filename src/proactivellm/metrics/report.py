@@ -19,6 +19,7 @@ from proactivellm.metrics.measures import (
     latency_unit,
     measure,
 )
+from proactivellm.metrics.page import markdown_row
 from proactivellm.metrics.points import decimals_of
 from proactivellm.metrics.quality import signature
 from proactivellm.metrics.transcripts import NORMALISER
@@ -168,7 +169,7 @@ def markdown_table(scores: Sequence[Mapping[str, Any]]) -> str:
         ["---", *("---:" for _ in columns)],
         *(_cells(row, columns) for row in scores),
     ]
-    lines = ["| " + " | ".join(cells) + " |" for cells in rows]
+    lines = [markdown_row(cells) for cells in rows]
     for note in _footnotes(scores):
         lines += ["", note]
     return "\n".join(lines) + "\n"

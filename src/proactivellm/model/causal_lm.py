@@ -25,7 +25,6 @@ from proactivellm.model.backbone import (
 from proactivellm.model.cache import ArrivalCache
 from proactivellm.model.lanes import LaneInput, NewTokens, StepOutput, pack_lanes
 from proactivellm.model.law import check_law
-from proactivellm.model.layout import Group
 from proactivellm.model.plan import StepPlan, make_plan
 from proactivellm.model.probe import AttentionProbe
 from proactivellm.model.prompt import StreamSettings, encode_prompt
@@ -122,6 +121,12 @@ class StreamingCausalLM:
         ids = self.tokenizer.eos_token_id if ids is None else ids
         return frozenset(ids if isinstance(ids, list) else [] if ids is None else [ids])
 
+    @property
+    def num_heads(self) -> tuple[int, int]:
+        """Layers, and attention heads in each."""
+        config = self.model.config.get_text_config()
+        return config.num_hidden_layers, config.num_attention_heads
+
     @functools.cached_property
     def word_starts(self) -> list[bool]:
         """By token id: does the token begin a word? See `output.detokenize`."""
@@ -168,11 +173,7 @@ class StreamingCausalLM:
         """
         if self.limit is None:
             return
-        source = lane.num_source + lane.num_new_source
-        last = max(
-            self.layout.position(Group.SOURCE, source - 1, lane.num_target),
-            self.layout.position(Group.TARGET, source, lane.num_target + len(lane.target) - 1),
-        )
+        last = lane.last_position(self.layout)
         if last >= self.limit:
             raise ValueError(
                 f"the stream has reached position {last}, and model type "

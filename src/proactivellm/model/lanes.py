@@ -45,6 +45,18 @@ class LaneInput:
         """Tokens in this step."""
         return self.num_new_source + len(self.target)
 
+    def last_position(self, layout: Layout) -> int:
+        """The largest position that the lane has used after this step.
+
+        Args:
+            layout: gives positions.
+        """
+        source = self.num_source + self.num_new_source
+        return max(
+            layout.position(Group.SOURCE, source - 1, self.num_target),
+            layout.position(Group.TARGET, source, self.num_target + len(self.target) - 1),
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class StepOutput:

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
-from proactivellm.policy.base import BoundedPolicy, Observation
+from proactivellm.model.probe import NO_ATTENTION
+from proactivellm.policy.base import BoundedPolicy, Observation, Policy
 from proactivellm.policy.endogenous import ThresholdPolicy
 from proactivellm.policy.options import check_int, option, parse_int, shown
+
+if TYPE_CHECKING:
+    from proactivellm.model.causal_lm import StreamingCausalLM
 
 Heads = tuple[tuple[int, int], ...]
 
@@ -73,6 +77,42 @@ def check_heads(heads: Heads | None) -> Heads | None:
         check_int("layer of heads", layer, 0)
         check_int("head of heads", head, 0)
     return pairs  # type: ignore[return-value]
+
+
+def check_heads_exist(heads: Heads | None, layers: int, per_layer: int, where: str) -> None:
+    """Refuse attention heads that a model does not have.
+
+    Args:
+        heads: (layer, head) pairs, or None for all.
+        layers: of the model.
+        per_layer: heads in each of them.
+        where: what names the heads; begins the line.
+
+    Raises:
+        ValueError: naming the first of them.
+    """
+    for layer, head in heads or ():
+        if layer >= layers or head >= per_layer:
+            raise ValueError(
+                f"{where}: there is no head {layer}.{head}: the model has {layers} layers of "
+                f"{per_layer} heads (0.0 to {layers - 1}.{per_layer - 1})"
+            )
+
+
+def check_attention(policy: Policy, model: StreamingCausalLM) -> None:
+    """Refuse a policy that asks for attention which a model does not show.
+
+    Args:
+        policy: of a stream.
+        model: of the stream.
+
+    Raises:
+        ValueError: if the model shows none, or has not all heads that the policy names.
+    """
+    if "attention" in policy.needs and not model.shows_attention:
+        raise ValueError(NO_ATTENTION)
+    heads = getattr(policy, "heads", None)
+    check_heads_exist(heads, *model.num_heads, f"policy {policy.spec!r}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from proactivellm.model.causal_lm import StreamingCausalLM
-from proactivellm.model.probe import NO_ATTENTION
 from proactivellm.output.detokenize import Detokenizer
+from proactivellm.policy.attention import check_attention
 from proactivellm.policy.base import Policy
 from proactivellm.session import lane as lanes
 from proactivellm.session.admission import Admission
@@ -99,11 +99,11 @@ class Engine:
 
         Raises:
             EngineFull: if as many streams are open as the limits allow.
-            ValueError: if the policy asks for attention and the model shows none.
+            ValueError: if the policy asks for attention and the model shows none, or for heads
+                that it does not have.
         """
         policy = policy or self.policy
-        if "attention" in policy.needs and not self.model.shows_attention:
-            raise ValueError(NO_ATTENTION)
+        check_attention(policy, self.model)
         with self._exclusive:
             if not self.has_room:
                 raise EngineFull(f"all {len(self.states)} lanes are in use; release one first")

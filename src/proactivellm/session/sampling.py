@@ -10,6 +10,7 @@ Shapes: B = lanes, V = vocabulary.
 from __future__ import annotations
 
 import hashlib
+import numbers
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +26,19 @@ if TYPE_CHECKING:
 # value that means "off".
 _NOT_OFFERED = {
     "num_beams": 1,
+    "num_beam_groups": 1,
+    "diversity_penalty": 0.0,
+    "min_length": 0,
+    "min_new_tokens": 0,
+    "stop_strings": None,
+    "forced_bos_token_id": None,
+    "forced_eos_token_id": None,
+    "force_words_ids": None,
+    "exponential_decay_length_penalty": None,
+    "watermarking_config": None,
+    "token_healing": False,
+    "dola_layers": None,
+    "encoder_no_repeat_ngram_size": 0,
     "min_p": None,
     "typical_p": 1.0,
     "epsilon_cutoff": 0.0,
@@ -63,6 +77,10 @@ class Sampling:
     """Seed of the lane's random numbers."""
 
     def __post_init__(self) -> None:
+        for name in ("temperature", "top_p", "top_k", "repetition_penalty"):
+            value = getattr(self, name)
+            if not isinstance(value, numbers.Real) or isinstance(value, bool):
+                raise ValueError(f"{name}={value!r}: give a number")
         checks = {
             "temperature": (
                 self.temperature == 0 or _TINY <= self.temperature <= 1 / _TINY,
@@ -101,12 +119,7 @@ class Sampling:
             value = getattr(generation_config, name, None)
             return default if value is None else value
 
-        skipped = [
-            name
-            for name, off in _NOT_OFFERED.items()
-            if getattr(generation_config, name, None) not in (None, off)
-        ]
-        if skipped:
+        if skipped := settings_not_applied(generation_config):
             warnings.warn(
                 f"generation_config settings not applied: {', '.join(skipped)}", stacklevel=2
             )
@@ -116,10 +129,27 @@ class Sampling:
         return cls(
             temperature=get("temperature", 1.0),
             top_p=get("top_p", 1.0),
-            top_k=int(get("top_k", 50)),
+            top_k=get("top_k", 50),  # type: ignore[arg-type]
             repetition_penalty=penalty,
             seed=seed,
         )
+
+
+def settings_not_applied(
+    generation_config: GenerationConfig | None, greedy: bool = False
+) -> list[str]:
+    """What a model recommends and streams do not do, although it changes what is written.
+
+    Args:
+        generation_config: of the model.
+        greedy: whether tokens are chosen greedily, whatever it recommends.
+
+    Returns:
+        Names of the settings that are on.
+    """
+    off = _NOT_OFFERED | ({"do_sample": False, "repetition_penalty": 1.0} if greedy else {})
+    found = {name: getattr(generation_config, name, None) for name in off}
+    return [name for name, value in found.items() if value not in (None, off[name])]
 
 
 def uniform(seed: int, step: int) -> float:

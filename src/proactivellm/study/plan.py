@@ -112,6 +112,8 @@ class Study(Strict):
     @model_validator(mode="after")
     def _names_what_exists(self) -> Self:
         for name, arm in self.arms.items():
+            if not name.strip(".") or not {"/", "\\", "\0"}.isdisjoint(name):
+                raise ValueError(f"arms: {name!r} cannot be the name of a folder")
             other = arm.like or arm.shuffle
             if other and (other not in self.arms or other == name):
                 raise ValueError(f"arms.{name}: {other!r} is no other arm: {', '.join(self.arms)}")

@@ -9,6 +9,7 @@ from proactivellm.files.replace import write_text
 from proactivellm.metrics.curves import Curve, Gap, gaps, make_curve, point_gaps
 from proactivellm.metrics.folders import find_logs
 from proactivellm.metrics.measures import QUALITIES_OF
+from proactivellm.metrics.page import markdown_row
 from proactivellm.metrics.points import LOWER_IS_BETTER, decimals_of, with_direction
 from proactivellm.output.log import Instance, read_log
 from proactivellm.study.plan import Study
@@ -84,14 +85,17 @@ def equal_latency_table(study: Study, curves: "_Curves") -> str:
         A Markdown table.
     """
     heads = [f"{study.latency} {value:g}" for value in study.at]
-    lines = [_row(["arm", "policies", *heads]), _row(["---", "---", *("---:" for _ in heads)])]
+    lines = [
+        markdown_row(["arm", "policies", *heads]),
+        markdown_row(["---", "---", *("---:" for _ in heads)]),
+    ]
     for arm in curves.logs:
         for family in study.curves:
             curve, other = curves.get(arm, family), curves.against(family)
             if curve is None or other is None:
                 continue
             cells = [_cell(gap, curve is other) for gap in gaps(curve, other, study.at)]
-            lines.append(_row([arm, family, *cells]))
+            lines.append(markdown_row([arm, family, *cells]))
     note = (
         f"{with_direction(curves.quality)}, linear between points; in brackets the gap to "
         f"`{study.against}` with its 95 % interval (paired bootstrap over instances; one training "
@@ -113,7 +117,7 @@ def points_table(study: Study, curves: "_Curves", rows: Sequence[Mapping[str, An
     """
     beside = "AIL" if study.latency == "RCO" else "RCO"
     heads = ["arm", "policy", study.latency, beside, curves.quality, "% of offline", "gap"]
-    lines = [_row(heads), _row(["---", "---", *("---:" for _ in heads[2:])])]
+    lines = [markdown_row(heads), markdown_row(["---", "---", *("---:" for _ in heads[2:])])]
     for arm in curves.logs:
         own = [row for row in rows if row["arm"] == arm]
         offline = next((r[curves.quality] for r in own if r["request"] == "offline"), None)
@@ -121,7 +125,7 @@ def points_table(study: Study, curves: "_Curves", rows: Sequence[Mapping[str, An
             share = f"{100 * row[curves.quality] / offline:.1f}" if offline else "-"
             gap = _own_gap(study, curves, arm, row["request"])
             lines.append(
-                _row(
+                markdown_row(
                     [
                         arm,
                         f"`{row['request']}`",
@@ -189,8 +193,8 @@ def _read_logs(study: Study, place: Place) -> Logs:
 
 
 def _arms_table(study: Study) -> str:
-    lines = [_row(["arm", "what differs"]), _row(["---", "---"])]
-    return "\n".join(lines + [_row([name, arm.about]) for name, arm in study.arms.items()])
+    lines = [markdown_row(["arm", "what differs"]), markdown_row(["---", "---"])]
+    return "\n".join(lines + [markdown_row([name, arm.about]) for name, arm in study.arms.items()])
 
 
 def _cell(gap: Gap | None, is_reference: bool) -> str:
@@ -204,7 +208,3 @@ def _cell(gap: Gap | None, is_reference: bool) -> str:
 
 def _number(value: float | None, decimals: int) -> str:
     return "-" if value is None else f"{value:.{decimals}f}"
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
