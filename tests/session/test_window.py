@@ -50,7 +50,7 @@ Load = Callable[..., Recorder]
 
 @pytest.fixture
 def load(load_endless: Load) -> Load:
-    """Models whose targets are cut after 24 tokens."""
+    """Models whose targets are cut after 24 tokens in which no source leaves the window."""
     return partial(load_endless, max_tokens=24)
 
 
@@ -162,7 +162,7 @@ def test_after_a_drop_a_stream_is_one_that_was_given_only_what_was_kept(
         if span.logits:
             assert gap(torch.stack(span.logits), watched.expected(span)) <= TOLERANCE
             num_compared += len(span.logits)
-    assert num_compared == len(watched.tokens) == 24
+    assert num_compared == len(watched.tokens) >= 24, "the limit is renewed as source leaves"
 
 
 class Rarely(HoldN):

@@ -31,6 +31,10 @@ from proactivellm.units.unit import Unit
 class Engine:
     """Streams that advance together; for one thread at a time.
 
+    In float32 a stream writes what it writes alone. In bfloat16 and float16 the same steps give the
+    same writes again, but a neighbour changes how matrix products are rounded: a stream may write
+    another token where two are almost equally likely.
+
     Every stream ends with exactly one `Write` that is final: by an end token, cut at its limit,
     with an error (see `SessionState.error`), or returned by `cancel`.
 
