@@ -1,6 +1,7 @@
 """The command line: `proactivellm stream | show | evaluate | score | compare | study | ...`.
 
-A user's mistake ends in one line `error: ...` and exit code 2; Ctrl-C in 130; a bug in a traceback.
+A user's mistake ends in one line `error: ...` and exit code 2; Ctrl-C in 130, SIGTERM in 143; a bug
+in a traceback.
 """
 
 import os
@@ -14,6 +15,7 @@ from proactivellm.cli import scoring as _scoring  # noqa: F401  (registers its c
 from proactivellm.cli import show as _show  # noqa: F401
 from proactivellm.cli import study as _study  # noqa: F401
 from proactivellm.cli.commands import app
+from proactivellm.cli.stopping import INTERRUPTED, Stops
 
 __all__ = ["main"]
 
@@ -30,10 +32,15 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     # Threads of torch that wait for each other keep the cores busy by default: beside another busy
     # process a stream is ten times slower then. Read when torch is loaded, which commands do.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    with warnings.catch_warnings():
+    stops = Stops()
+    with warnings.catch_warnings(), stops.installed():
         warnings.showwarning = _show_warning
         try:
-            app(args=argv, prog_name="proactivellm")
+            app(args=argv, prog_name="proactivellm", obj=stops)
+        except KeyboardInterrupt:
+            sys.exit(stops.code)
+        except SystemExit as end:
+            sys.exit(stops.code if end.code == INTERRUPTED else end.code)
         except ValueError as error:
             _fail(str(error))
         except OSError as error:

@@ -36,6 +36,7 @@ from proactivellm.cli.options import (
     View,
     make_window,
 )
+from proactivellm.cli.places import check_places
 from proactivellm.cli.shared import (
     PolicyCommand,
     check_rate,
@@ -113,7 +114,7 @@ def stream(
     """
     from proactivellm.cli.running import run_stream
 
-    if not run_stream(context.params):
+    if not run_stream(context.params, context.obj):
         raise typer.Exit(130)
 
 
@@ -145,19 +146,20 @@ def evaluate(
     What the folder already holds is not run again: an interrupted run is continued by the same
     command. The rate (150 unless given) is that of the clock behind elapsed times; nothing waits.
     """
-    from proactivellm.evaluation.evaluate import Conditions
     from proactivellm.evaluation.evaluate import evaluate as run_policies
-    from proactivellm.pipeline import DEFAULT_RATE_WPM
-    from proactivellm.policy.spec import PolicySpec
+    from proactivellm.evaluation.inputs import Conditions
+    from proactivellm.evaluation.results import RESULT_FILES
+    from proactivellm.pipeline import DEFAULT_RATE_WPM as RATE
     from proactivellm.tasks.jobs import read_jobs
 
     view = make_window(window, sinks)
-    for text in policy:
-        PolicySpec.parse(text)
+    _check_specs(policy)
+    outputs = [("--out", out / name) for name in RESULT_FILES]
+    check_places(outputs, [("--source", source), ("--target", target)], model)
     jobs = read_jobs(task, source, target)[:limit]
     check_rate(rate, any(job.audio for job in jobs))
     streaming = _load_for(jobs, model, no_gate)(device, dtype, quantization)
-    same = Conditions(rate_wpm=rate or DEFAULT_RATE_WPM, window=view)
+    same = Conditions(rate_wpm=rate or RATE, window=view)
     try:
         with show_progress() as told:
             rows = run_policies(
@@ -167,6 +169,13 @@ def evaluate(
         _stop(f"finished instances stay in {out}; the same command continues with the rest")
     print_table(rows)
     warn(f"logs, scores, table and curves are in {out}")
+
+
+def _check_specs(texts: "Sequence[str]") -> None:
+    from proactivellm.policy.spec import PolicySpec
+
+    for text in texts:
+        PolicySpec.parse(text)
 
 
 def _load_for(
@@ -203,28 +212,22 @@ def calibrate(
     no_gate: NoGate = False,
 ) -> None:
     """Measure thresholds on dev data, so that targets such as entropy:laal=3 work as policies."""
-    from proactivellm.evaluation.calibrate import calibrate as measure
-    from proactivellm.policy.calibration import Calibration
+    from proactivellm.evaluation.table import calibrate_into
     from proactivellm.tasks.jobs import read_jobs
 
+    check_places([("--out", out)], [("--source", source), ("--target", target)])
     jobs = read_jobs(task, source, target)
     streaming = _load_for(jobs, model, no_gate)(device)
     file = table_file(out, streaming.folder)
-    before = Calibration.load(file) if file.exists() else None
+    names = policy or CALIBRATED
     try:
-        with show_progress() as progress:
-            table = measure(
-                streaming,
-                jobs,
-                policy or CALIBRATED,
-                num_lanes=lanes,
-                description=Path(source).name,
-                progress=lambda _, done, total: progress("points", done, total),
+        with show_progress() as told:
+            num_points = calibrate_into(
+                file, streaming, jobs, names, lanes, told, Path(source).name
             )
     except KeyboardInterrupt:
-        _stop(f"nothing was written to {file}")
-    (before.merged(table) if before else table).save(file)
-    typer.echo(f"{len(table.points)} points on {len(jobs)} instances written to {file}")
+        _stop(f"policies that were measured to the end are in {file}")
+    typer.echo(f"{num_points} points on {len(jobs)} instances written to {file}")
 
 
 @app.command()

@@ -15,6 +15,7 @@ from typing import Any, Literal, TextIO
 
 from pydantic import TypeAdapter, ValidationError
 
+from proactivellm.files.replace import naming
 from proactivellm.output.foreign import from_simuleval, from_simulstream, tool_of
 
 VERSION = 1
@@ -125,13 +126,16 @@ def write_instance(file: TextIO, instance: Instance) -> None:
 
     Raises:
         ValueError: a number is not finite.
+        OSError: the disk is full, for example; names the file.
     """
     record = asdict(instance)
     for key, default in _LEFT_OUT.items():
         if record[key] == default:
             del record[key]
-    file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
-    file.flush()
+    line = json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
+    with naming(getattr(file, "name", "log")):
+        file.write(line)
+        file.flush()
 
 
 def read_log(path: str | Path) -> list[Instance]:
