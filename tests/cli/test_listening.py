@@ -16,7 +16,6 @@ from tests.speech_models import UNIT_S, save_tiny_listener
 
 from proactivellm.audio.gate import GateSettings
 from proactivellm.cli import listening
-from proactivellm.cli.listening import until_interrupted
 from proactivellm.output.log import Instance, read_log
 from proactivellm.pipeline import Heard, recorded_blocks, stream_units
 from proactivellm.policy.spec import parse_policy
@@ -172,38 +171,6 @@ def test_a_microphone_ends_with_ctrl_c(
     assert done.err.startswith("listening; Ctrl-C ends\n1 recording, 0.8 s, LAAL ")
     (logged,) = read_log(log)
     assert (logged.source, logged.source_length) == ("mic", 800.0)
-
-
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """SIGINT raises, also where the tests were started to ignore it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("interruptible")
-def test_ctrl_c_ends_a_live_source_once() -> None:
-    """Also while it is waited for; the next one interrupts."""
-
-    def endless(raises_at: int) -> Iterator[np.ndarray]:
-        for number in range(9):
-            if number == raises_at:
-                signal.raise_signal(signal.SIGINT)
-            yield np.full(1, number, np.float32)
-
-    assert [int(block[0]) for block in until_interrupted(endless(2))] == [0, 1]
-    heard = []
-    for block in until_interrupted(endless(99)):
-        heard.append(int(block[0]))
-        if len(heard) == 3:
-            signal.raise_signal(signal.SIGINT)  # while the model computes: noted
-    assert heard == [0, 1, 2]
-    with pytest.raises(KeyboardInterrupt):
-        for _ in until_interrupted(endless(99)):
-            signal.raise_signal(signal.SIGINT)
-            signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_mistakes(

@@ -108,27 +108,32 @@ def test_window(run: Run, model: str, tmp_path: Path) -> None:
     assert run(*command, "--window", 1).code == 2
 
 
-def test_target_appears_while_the_source_arrives(model: str) -> None:
-    """Word by word through real pipes, then Ctrl-C in the middle of the second line."""
-    command = [*PROGRAM, "stream", "--model", model, "--policy", "wait-k:1"]
+def test_target_appears_while_the_source_arrives(model: str, tmp_path: Path) -> None:
+    """Word by word through real pipes, then a signal to end in the middle of the second line."""
+    log = tmp_path / "log"
+    command = [*PROGRAM, "stream", "--model", model, "--policy", "wait-k:1", "--log", str(log)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(
         command, bufsize=0, env=ONE_THREAD, preexec_fn=listen_to_ctrl_c, **pipes
     ) as process:
         assert process.stdin and process.stdout
         out = b""
-        for number, typed in enumerate(("Der ", "Hund schläft\nEin ")):
+        for lines, typed in enumerate(("Der ", "Hund schläft\nEin Ma")):
             process.stdin.write(typed.encode())
-            while out.count(b"\n") < number or out.endswith(b"\n") or not out:
+            while out.count(b"\n") < lines or out.endswith(b"\n") or not out:
                 assert select.select([process.stdout], [], [], 60)[0], (
                     "no text before the line ends"
                 )
                 out += process.stdout.read(1 << 16)
-        process.send_signal(signal.SIGINT)
+        assert len(read_log(log)) == 1  # it is there before the program ends
+        process.send_signal(signal.SIGTERM)
         rest, err = process.communicate()
-    assert process.returncode == 130
-    assert (out + rest).count(b"\n") == 2 and rest.endswith(b"\n")
-    assert err.startswith(b"1 sentence, AL") and err.count(b"\n") == 1
+    assert process.returncode == 143
+    shown = (out + rest).decode().splitlines()
+    first, second = read_log(log)
+    assert [first.source, second.source] == ["Der Hund schläft", "Ein Ma"]  # also half a word
+    assert shown == [first.prediction, second.prediction]
+    assert err.startswith(b"2 sentences, AL") and err.count(b"\n") == 1
 
 
 def test_terminal_shows_aligned_columns(

@@ -1,6 +1,7 @@
 """Evaluation and calibration on a few sentences of the committed sample."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,6 +45,7 @@ def test_a_second_run_continues_and_agrees(model: StreamingCausalLM, tmp_path: P
     log = tmp_path / "cut" / "wait-k_3" / LOG_FILE
     log.parent.mkdir(parents=True)
     text = (tmp_path / "whole" / "wait-k_3" / LOG_FILE).read_text().splitlines(keepends=True)
+    shutil.copy(tmp_path / "whole" / "wait-k_3" / "run.json", log.with_name("run.json"))
     log.write_text("".join(text[:5]) + text[5][:40])  # killed while it wrote the sixth
     seen = []
     cut = evaluate(

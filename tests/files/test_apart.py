@@ -22,14 +22,6 @@ def test_an_input_is_known_by_any_name(tmp_path: Path, monkeypatch: pytest.Monke
     check_apart([("--log", "other"), ("--out", None)], [("--input", file), ("--target", None)])
 
 
-def test_a_folder_stands_for_its_files(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text("{}")
-    inputs = [("--model", tmp_path)]
-    with pytest.raises(ValueError, match="would overwrite --model"):
-        check_apart([("--log", tmp_path / "config.json")], inputs)
-    check_apart([("--out", tmp_path), ("--log", tmp_path / "log")], inputs)
-
-
 def test_standard_input_may_be_a_file(tmp_path: Path) -> None:
     file = tmp_path / "source"
     file.write_text("text")

@@ -1,7 +1,7 @@
 """The command line: `proactivellm stream | show | evaluate | score | compare | study | ...`.
 
-A user's mistake ends in one line `error: ...` and exit code 2; Ctrl-C in 130; output that nobody
-reads any more in 141; a bug in a traceback.
+A user's mistake ends in one line `error: ...` and exit code 2; Ctrl-C in 130, SIGTERM in 143;
+output that nobody reads any more in 141; a bug in a traceback.
 """
 
 import os
@@ -26,6 +26,7 @@ from proactivellm.cli.ending import (
     open_standard_streams,
     refuse,
 )
+from proactivellm.cli.stopping import INTERRUPTED, Stops
 from proactivellm.output.printable import printable
 
 __all__ = ["main"]
@@ -43,18 +44,21 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     # Threads of torch that wait for each other keep the cores busy by default: beside another busy
     # process a stream is ten times slower then. Read when torch is loaded, which commands do.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    with warnings.catch_warnings():
+    stops = Stops()
+    with warnings.catch_warnings(), stops.installed():
         warnings.showwarning = _show_warning
-        sys.exit(_exit_code(argv))
+        sys.exit(_exit_code(argv, stops))
 
 
-def _exit_code(argv: Sequence[str] | None) -> int:
+def _exit_code(argv: Sequence[str] | None, stops: Stops) -> int:
     """Runs a command; every mistake of a user's ends in one line."""
     try:
         open_standard_streams()
-        code = app(args=argv, prog_name="proactivellm", standalone_mode=False)
+        code = app(args=argv, prog_name="proactivellm", standalone_mode=False, obj=stops)
         flush_output()
-        return int(code or 0)
+        return stops.code if code == INTERRUPTED else int(code or 0)
+    except KeyboardInterrupt:
+        return stops.code
     except SystemExit as end:  # libraries below end with 1 at once where nobody reads on
         return leave_pipe() if end.code == 1 else int(end.code or 0)
     except BrokenPipeError:

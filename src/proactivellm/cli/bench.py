@@ -11,6 +11,7 @@ import typer
 from proactivellm.cli.commands import app
 from proactivellm.cli.models import load_model
 from proactivellm.cli.options import MOST, Device, Dtype, Quantization, TrustRemoteCode
+from proactivellm.cli.places import check_places
 from proactivellm.cli.shared import Progress, print_wide, show_progress, warn
 
 if TYPE_CHECKING:
@@ -125,10 +126,12 @@ def bench(
 
 
 def _options(command: Mapping[str, Any]) -> "Options":
-    """The sizes asked for, checked before a model is loaded."""
+    """The sizes asked for, checked before a model is loaded, as is where results go."""
     from proactivellm.bench.options import SUITES, Options, parse_numbers
     from proactivellm.model.static import Mode
 
+    files = [Path(command["out"]) / name for name in ("bench.json", "bench.png")]
+    check_places([("--out", file) for file in files], [], command["model"])
     if command["accelerate"] not in ("none", *get_args(Mode)):
         raise ValueError(
             f"accelerate {command['accelerate']!r}: choose of none, {', '.join(get_args(Mode))}"

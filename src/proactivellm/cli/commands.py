@@ -1,6 +1,7 @@
 """The commands and their flags. Everything heavy is imported inside, so that --help is quick."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -39,6 +40,7 @@ from proactivellm.cli.options import (
     make_counting,
     make_window,
 )
+from proactivellm.cli.places import check_places
 from proactivellm.cli.shared import (
     PolicyCommand,
     check_rate,
@@ -117,7 +119,7 @@ def stream(
     """
     from proactivellm.cli.running import run_stream
 
-    if not run_stream(context.params):
+    if not run_stream(context.params, context.obj):
         raise typer.Exit(130)
 
 
@@ -152,27 +154,36 @@ def evaluate(
     What the folder already holds is not run again: an interrupted run is continued by the same
     command. The rate (150 unless given) is that of the clock behind elapsed times; nothing waits.
     """
-    from proactivellm.evaluation import evaluate as evaluation
-    from proactivellm.pipeline import DEFAULT_RATE_WPM
-    from proactivellm.policy.spec import PolicySpec
+    from proactivellm.evaluation.evaluate import evaluate as run_policies
+    from proactivellm.evaluation.inputs import Conditions
+    from proactivellm.evaluation.results import RESULT_FILES
+    from proactivellm.pipeline import DEFAULT_RATE_WPM as RATE
     from proactivellm.tasks.jobs import read_jobs
 
     view, counting = make_window(window, sinks), make_counting(bleu_tokenize, latency_unit)
-    for text in policy:
-        PolicySpec.parse(text)
+    _check_specs(policy)
+    outputs = [("--out", out / name) for name in RESULT_FILES]
+    check_places(outputs, [("--source", source), ("--target", target)], model)
     jobs = read_jobs(task, source, target)[:limit]
     check_rate(rate, any(job.audio for job in jobs))
     streaming = _load_for(jobs, model, no_gate)(device, dtype, quantization, trust_remote_code)
-    same = evaluation.Conditions(rate_wpm=rate or DEFAULT_RATE_WPM, window=view, counting=counting)
+    same = Conditions(rate_wpm=rate or RATE, window=view, counting=counting)
     try:
         with show_progress() as told:
-            rows = evaluation.evaluate(
+            rows = run_policies(
                 streaming, jobs, policy, out, num_lanes=lanes, conditions=same, progress=told
             )
     except KeyboardInterrupt:
         _stop(f"finished instances stay in {out}; the same command continues with the rest")
     print_table(rows)
     warn(f"logs, scores, table and curves are in {out}")
+
+
+def _check_specs(texts: "Sequence[str]") -> None:
+    from proactivellm.policy.spec import PolicySpec
+
+    for text in texts:
+        PolicySpec.parse(text)
 
 
 def _load_for(
@@ -219,30 +230,23 @@ def calibrate(
     """Measure thresholds on dev data, so that targets such as entropy:laal=3 work as policies."""
     from proactivellm.evaluation.calibrate import Grid
     from proactivellm.evaluation.calibrate import calibrate as measure
-    from proactivellm.policy.calibration import Calibration
+    from proactivellm.evaluation.table import calibrate_into
     from proactivellm.tasks.jobs import read_jobs
 
     grid = Grid(counting=make_counting(bleu_tokenize, latency_unit))
+    check_places([("--out", out)], [("--source", source), ("--target", target)])
     jobs = read_jobs(task, source, target)
     load = _load_for(jobs, model, no_gate)
     streaming = load(device, trust_remote_code=trust_remote_code)
     file = table_file(out, streaming.folder)
-    before = Calibration.load(file) if file.exists() else None
+    names = policy or CALIBRATED
     try:
-        with show_progress() as progress:
-            table = measure(
-                streaming,
-                jobs,
-                policy or CALIBRATED,
-                grid=grid,
-                num_lanes=lanes,
-                description=Path(source).name,
-                progress=lambda _, done, total: progress("points", done, total),
-            )
+        with show_progress() as told:
+            how = partial(measure, grid=grid, num_lanes=lanes, description=Path(source).name)
+            num_points = calibrate_into(file, streaming, jobs, names, told, how)
     except KeyboardInterrupt:
-        _stop(f"nothing was written to {file}")
-    (before.merged(table) if before else table).save(file)
-    typer.echo(f"{len(table.points)} points on {len(jobs)} instances written to {file}")
+        _stop(f"policies that were measured to the end are in {file}")
+    typer.echo(f"{num_points} points on {len(jobs)} instances written to {file}")
 
 
 @app.command()

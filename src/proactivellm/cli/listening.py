@@ -3,18 +3,16 @@
 In: the names that --input takes, and the flags of audio. Out: `LiveRecording`s, one after another.
 """
 
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import FrameType
 
 import numpy as np
 
 from proactivellm.audio.files import is_audio, open_audio
 from proactivellm.audio.resample import RATE, check_rate
 from proactivellm.audio.sources import PCM_FORMATS, microphone_blocks, paced, piped_blocks
+from proactivellm.cli.stopping import Stops
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.output.log import Task
 from proactivellm.pipeline import Heard, recorded_blocks
@@ -113,6 +111,7 @@ class LiveRecording:
         rate: of the blocks, in samples per second.
         blocks: float32 mono blocks [n].
         question: text that is read before it.
+        is_live: whether it is only there as it is spoken.
     """
 
     where: str
@@ -120,6 +119,12 @@ class LiveRecording:
     rate: int
     blocks: Iterator[np.ndarray]
     question: str = ""
+    is_live: bool = False
+
+    @property
+    def ends_with_ctrl_c(self) -> bool:
+        """Whether that is how it is meant to end."""
+        return self.is_live
 
     @property
     def task(self) -> Task:
@@ -140,7 +145,7 @@ class LiveRecording:
 
 
 def live_recordings(
-    model: StreamingCausalLM, inputs: Sequence[str], options: AudioOptions
+    model: StreamingCausalLM, inputs: Sequence[str], options: AudioOptions, stops: Stops
 ) -> Iterator[LiveRecording]:
     """Opens recordings, one after another.
 
@@ -148,6 +153,7 @@ def live_recordings(
         model: that listens; what arrives together is as long as its units.
         inputs: that `check_inputs` took.
         options: of audio.
+        stops: ends what is live.
 
     Yields:
         The recordings; finish one before the next.
@@ -160,10 +166,11 @@ def live_recordings(
         rate, blocks = _opened(name, options, model.front_end.unit_s)
         if options.real_time:
             blocks = paced(blocks, rate)
-        if not is_audio(name):
-            blocks = until_interrupted(blocks)
+        is_live = not is_audio(name)
+        if is_live:
+            blocks = stops.until_stopped(blocks)
         where = "standard input" if name == STANDARD_INPUT else name
-        yield LiveRecording(where, f"{name} {question}".strip(), rate, blocks, question)
+        yield LiveRecording(where, f"{name} {question}".strip(), rate, blocks, question, is_live)
 
 
 def _opened(name: str, options: AudioOptions, unit_s: float) -> tuple[int, Iterator[np.ndarray]]:
@@ -190,49 +197,3 @@ class _Turns(Heard):
             yield units
             if units and units[-1].final:
                 self.end_turn()
-
-
-def until_interrupted(blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    """Ends a live source at the first Ctrl-C; the next one interrupts as usual.
-
-    Args:
-        blocks: that may never end.
-
-    Yields:
-        The same blocks. What has arrived is not lost.
-    """
-    with _interruption() as interruption:
-        while not interruption.came:
-            interruption.may_raise = True
-            try:
-                block = next(blocks, None)
-            except KeyboardInterrupt:
-                return
-            finally:
-                interruption.may_raise = False
-            if block is None:
-                return
-            yield block
-
-
-@dataclass
-class _Interruption:
-    """What a Ctrl-C does: it raises while a source is waited for, and is noted elsewhere."""
-
-    came: bool = False
-    may_raise: bool = False
-
-    def handle(self, number: int, frame: FrameType | None) -> None:
-        if self.came or self.may_raise:
-            raise KeyboardInterrupt
-        self.came = True
-
-
-@contextmanager
-def _interruption() -> Iterator[_Interruption]:
-    interruption = _Interruption()
-    before = signal.signal(signal.SIGINT, interruption.handle)
-    try:
-        yield interruption
-    finally:
-        signal.signal(signal.SIGINT, before)

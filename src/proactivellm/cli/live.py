@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import IO, ClassVar
 
+from proactivellm.cli.stopping import Stops
 from proactivellm.output.log import Task
 from proactivellm.pipeline import paced
 from proactivellm.units.contents import HEAD_BYTES, why_no_text
@@ -27,13 +28,17 @@ class LiveLine:
     Attributes:
         where: file and line number, for messages.
         arriving: its text, piece by piece; may block.
+        is_live: whether it is only there as it is written, as in a pipe.
         pieces: what has arrived.
         task: what the log says it is.
+        ends_with_ctrl_c: whether that is how it is meant to end.
     """
 
     task: ClassVar[Task] = "translation"
+    ends_with_ctrl_c: ClassVar[bool] = False
     where: str
     arriving: Iterator[str]
+    is_live: bool = False
     pieces: list[str] = field(default_factory=list)
 
     @property
@@ -94,11 +99,12 @@ class Speaker:
         return stamped
 
 
-def live_lines(path: str) -> Iterator[LiveLine]:
+def live_lines(path: str, stops: Stops | None = None) -> Iterator[LiveLine]:
     """Opens a text file, a named pipe, or standard input.
 
     Args:
         path: the file; "-" is standard input.
+        stops: ends the input, also within a line; None = nothing does.
 
     Returns:
         The lines, each as soon as its first character is there; finish one before the next.
@@ -112,8 +118,9 @@ def live_lines(path: str) -> Iterator[LiveLine]:
         if sys.stdin.isatty():
             print("one source a line; Ctrl-D ends", file=sys.stderr)
         # Not buffered: a thread that waits in a buffer holds its lock, and Python could not exit.
-        return _lines(getattr(stream, "raw", stream), "standard input", closes=False)
-    return _lines(open(path, "rb", buffering=0), path)
+        raw = getattr(stream, "raw", stream)
+        return _lines(raw, "standard input", stops, closes=False)
+    return _lines(open(path, "rb", buffering=0), path, stops)
 
 
 def live_lines_of_several(paths: Sequence[str]) -> list[Iterator[LiveLine]]:
@@ -148,8 +155,19 @@ def _lazily(path: str) -> Iterator[LiveLine]:
     yield from live_lines(path)
 
 
-def _lines(stream: IO[bytes], name: str, closes: bool = True) -> Iterator[LiveLine]:
-    pieces = _pieces(stream, name)
+def _is_live(stream: IO[bytes]) -> bool:
+    try:
+        return not stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
+    except OSError:  # it is no file of the system
+        return True
+
+
+def _lines(
+    stream: IO[bytes], name: str, stops: Stops | None, closes: bool = True
+) -> Iterator[LiveLine]:
+    pieces, is_live = _pieces(stream, name), _is_live(stream)
+    if stops is not None:
+        pieces = stops.until_stopped(pieces)
     try:
         for number in itertools.count(1):
             first = next(pieces, None)
@@ -157,7 +175,7 @@ def _lines(stream: IO[bytes], name: str, closes: bool = True) -> Iterator[LiveLi
                 return
             encoding = "utf-8-sig" if number == 1 else "utf-8"  # a byte order mark is no text
             arriving = _decoded(itertools.chain([first], pieces), encoding)
-            yield LiveLine(f"{name}, line {number}", arriving)
+            yield LiveLine(f"{name}, line {number}", arriving, is_live)
             for _ in arriving:  # what follows a target that ended early is no line of its own
                 pass
     finally:

@@ -9,8 +9,10 @@ from proactivellm.cli.listening import AudioOptions, check_inputs, live_recordin
 from proactivellm.cli.live import LiveLine, live_lines, live_lines_of_several
 from proactivellm.cli.models import load_listener, load_model
 from proactivellm.cli.options import make_window
+from proactivellm.cli.places import check_places
 from proactivellm.cli.several import stream_inputs
 from proactivellm.cli.shared import check_rate
+from proactivellm.cli.stopping import Stops
 from proactivellm.cli.stream import Settings, choose_policy, stream_lines, stream_recordings
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.policy.attention import check_attention
@@ -18,11 +20,12 @@ from proactivellm.policy.spec import PolicySpec
 from proactivellm.session.sampling import Sampling
 
 
-def run_stream(flags: Mapping[str, Any]) -> bool:
+def run_stream(flags: Mapping[str, Any], stops: Stops | None = None) -> bool:
     """Streams what the flags name. Mistakes are told before a model is loaded.
 
     Args:
         flags: of the command, by name.
+        stops: whether the user wants an end; None = nobody listens to signals.
 
     Returns:
         Whether it came to the end, and was not interrupted.
@@ -33,6 +36,7 @@ def run_stream(flags: Mapping[str, Any]) -> bool:
     """
     audio = AudioOptions(**{field.name: flags[field.name] for field in fields(AudioOptions)})
     names, log = flags["inputs"] or ["-"], flags["log"]
+    check_places([("--log", log)], [("--input", name) for name in names], flags["model"])
     listens = check_inputs(names, audio)
     check_rate(flags["rate"], listens)
     window = make_window(flags["window"], flags["sinks"])
@@ -41,7 +45,8 @@ def run_stream(flags: Mapping[str, Any]) -> bool:
     sampling = None
     if flags["temperature"] is not None:
         sampling = Sampling(temperature=flags["temperature"], seed=flags["seed"])
-    opened = [] if listens else _open(names)
+    stops = stops or Stops()
+    opened = [] if listens else _open(names, stops)
     model = _load(flags, listens)
     policy = choose_policy(model, flags["policy"], listens)
     check_attention(policy, model)  # before anything is read
@@ -54,12 +59,12 @@ def run_stream(flags: Mapping[str, Any]) -> bool:
     )
     header = f"policy  {settings.policy.spec}"
     if listens:
-        recordings = live_recordings(model, names, audio)
+        recordings = live_recordings(model, names, audio, stops)
         display = choose_display(header, speech=True, times=audio.times)
-        return stream_recordings(settings, recordings, display, log)
+        return stream_recordings(settings, recordings, display, log, stops)
     if len(names) > 1:
-        return stream_inputs(settings, dict(zip(names, opened, strict=True)), log)
-    return stream_lines(settings, opened[0], choose_display(header), log)
+        return stream_inputs(settings, dict(zip(names, opened, strict=True)), log, stops)
+    return stream_lines(settings, opened[0], choose_display(header), log, stops)
 
 
 def _recommended(model: StreamingCausalLM, seed: int, given: Sampling | None) -> Sampling:
@@ -73,9 +78,9 @@ def _recommended(model: StreamingCausalLM, seed: int, given: Sampling | None) ->
     return given or recommended
 
 
-def _open(names: Sequence[str]) -> list[Iterator[LiveLine]]:
+def _open(names: Sequence[str], stops: Stops) -> list[Iterator[LiveLine]]:
     """The lines of each input of text."""
-    return live_lines_of_several(names) if len(names) > 1 else [live_lines(names[0])]
+    return live_lines_of_several(names) if len(names) > 1 else [live_lines(names[0], stops)]
 
 
 def _load(flags: Mapping[str, Any], listens: bool) -> StreamingCausalLM:

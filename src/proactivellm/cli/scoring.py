@@ -130,6 +130,7 @@ def compare(
     Policies of the same name in two evaluation folders are pairs, and so are two logs. What is in
     one folder alone is listed.
     """
+    from proactivellm.files.apart import check_apart
     from proactivellm.files.replace import write_text
     from proactivellm.metrics.comparison import comparison_markdown, comparison_table
     from proactivellm.metrics.folders import find_logs, match
@@ -138,6 +139,8 @@ def compare(
         raise ValueError("compare: give a second folder or log, or two policies of one with --pair")
     counting = make_counting(bleu_tokenize, latency_unit)
     folders = [find_logs(first), find_logs(second or first)]
+    logs = [(f"the log {log}", log) for folder in folders for log in folder.logs.values()]
+    check_apart([("--out", out), ("--curve", curve)], logs)
     matches = match(folders[0], folders[1], pair or ())
     comparisons = [_compare(folders, names, bootstrap, counting) for names in matches.pairs]
     only = {"only_A": list(matches.only_first), "only_B": list(matches.only_second)}

@@ -5,14 +5,16 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from proactivellm.cli.display import NamedTargets
 from proactivellm.cli.inputs import Input, Piece
 from proactivellm.cli.live import LiveLine, Speaker
+from proactivellm.cli.stopping import Stops
 from proactivellm.cli.stream import Settings, summarize
+from proactivellm.files.lines import open_lines
 from proactivellm.output.log import Instance, write_instance
 from proactivellm.pipeline import Job, Transcript, push_what_fits
 from proactivellm.session.engine import Engine
@@ -25,7 +27,10 @@ MAX_PENDING = 256  # units that a stream has been pushed and has not read
 
 
 def stream_inputs(
-    settings: Settings, inputs: Mapping[str, Iterator[LiveLine]], log: Path | None = None
+    settings: Settings,
+    inputs: Mapping[str, Iterator[LiveLine]],
+    log: Path | None = None,
+    stops: Stops | None = None,
 ) -> bool:
     """Streams all inputs at once, each its lines one after the other, and sums up.
 
@@ -35,6 +40,7 @@ def stream_inputs(
         settings: how they are streamed.
         inputs: lines by the name of the input; iterated in threads.
         log: instance log to write, in order of completion.
+        stops: whether the user wants an end; what was read and written until then is kept.
 
     Returns:
         Whether it came to the end, and was not interrupted.
@@ -47,21 +53,17 @@ def stream_inputs(
     display = NamedTargets()
     failed: list[str] = []
     done: list[Instance] = []
-    completed = False
-    with open(log, "w", encoding="utf-8") if log else nullcontext() as file:
-        try:
-            for name, instance in _run(engine, settings, inputs, failed):
-                done.append(instance)
-                display.show(name, instance)
-                if file:
-                    write_instance(file, instance)
-            completed = True
-        except KeyboardInterrupt:
-            pass
+    stops = stops or Stops()
+    with open_lines(log) as file, stops.noting():
+        for name, instance in _run(engine, settings, inputs, failed, stops):
+            done.append(instance)
+            display.show(name, instance)
+            if file:
+                write_instance(file, instance)
     display.summary(summarize(done, steps=engine.forwards))
     if failed:
         raise ValueError("\n".join(failed))
-    return completed
+    return not stops.came
 
 
 def _run(
@@ -69,8 +71,12 @@ def _run(
     settings: Settings,
     inputs: Mapping[str, Iterator[LiveLine]],
     failed: list[str],
+    stops: Stops,
 ) -> Iterator[tuple[str, Instance]]:
-    """Steps the engine while there is input; yields finished lines, sleeps when nothing is due."""
+    """Steps the engine while there is input; yields finished lines, sleeps when nothing is due.
+
+    When it is stopped, what there is of the lines that are not finished is yielded as well.
+    """
     arrived = threading.Event()
     segmenter = TextSegmenter(settings.model.tokenizer)
     word_s = 60.0 / settings.rate_wpm if settings.rate_wpm else 0.0
@@ -80,7 +86,7 @@ def _run(
     ]
     num_done = 0
     try:
-        while feeds:
+        while feeds and not stops.came:
             arrived.clear()
             for feed in feeds:
                 feed.advance()
@@ -94,7 +100,12 @@ def _run(
             feeds = [feed for feed in feeds if not feed.ended]
             if idle and feeds:
                 due_s = min(feed.due_s for feed in feeds) - time.perf_counter()
-                arrived.wait(None if due_s == math.inf else max(0.0, due_s))
+                with suppress(KeyboardInterrupt), stops.waiting():
+                    arrived.wait(None if due_s == math.inf else max(0.0, due_s))
+        for feed in feeds:
+            if instance := feed.cut(num_done):
+                num_done += 1
+                yield feed.input.name, instance
     finally:
         for feed in feeds:
             feed.input.close()
@@ -222,6 +233,13 @@ class _Feed:
         instance = line.instance(index, state, self.engine.policy.spec)
         self._release()
         return instance
+
+    def cut(self, index: int) -> Instance | None:
+        """The log entry of what there is of a line, if one has begun."""
+        if self.line is None or self.engine.state(self.line.lane).error is not None:
+            return None
+        state = self.engine.state(self.line.lane)
+        return self.line.instance(index, state, self.engine.policy.spec)
 
     def _stop(self, error: str) -> None:
         self.error = error

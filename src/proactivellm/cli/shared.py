@@ -131,7 +131,8 @@ def table_file(out: Path | None, folder: Path | None) -> Path:
     if place is None:
         raise ValueError("a model of the hub has no folder to hold the table: give --out FILE")
     file = place / CALIBRATION_FILE if place.is_dir() else place
-    if not os.access(file if file.exists() else file.parent, os.W_OK):
+    places = [file.parent] + [file] * file.exists()  # it is replaced by one written beside it
+    if not all(os.access(place, os.W_OK) for place in places):
         raise ValueError(f"cannot write {file}: give a writable file or folder with --out")
     return file
 

@@ -11,6 +11,7 @@ import typer
 from proactivellm.cli.commands import app
 from proactivellm.cli.models import load_model, tell_settings_not_applied
 from proactivellm.cli.options import Device, Dtype, Model, OnePolicy, TrustRemoteCode
+from proactivellm.cli.places import check_places
 from proactivellm.cli.shared import PolicyCommand, warn
 
 if TYPE_CHECKING:
@@ -63,11 +64,23 @@ def show(
     given here).
     """
     from proactivellm.decisions.trace import read_traces, write_traces
+    from proactivellm.metrics.folders import find_logs
 
     given = [name for name in (recorded, source, source_file) if name is not None]
     if len(given) != 1:
         raise ValueError("give one of LOG, --source and --source-file")
-    if recorded is not None and recorded.is_file() and recorded.suffix == ".json":
+    is_traces = recorded is not None and recorded.is_file() and recorded.suffix == ".json"
+    logs = [] if recorded is None or is_traces else find_logs(recorded).logs.values()
+    check_places(
+        [("--out", out), ("--json", as_json)],
+        [
+            ("--source-file", source_file),
+            ("TRACES", recorded if is_traces else None),
+            *(("LOG", log) for log in logs),
+        ],
+        model,
+    )
+    if recorded is not None and is_traces:
         found = {trace.index: trace for trace in read_traces(recorded)}
         traces = [found[i] for i in _chosen(index, list(found), str(recorded))]
         _check_out(out, len(traces))
@@ -153,7 +166,7 @@ def _wish_from_log(
     path: Path, index: Sequence[int] | None, model: str | None, policy: str | None
 ) -> _Wish:
     """Instances of a log, with model, policy and window of its run unless others are given."""
-    from proactivellm.evaluation.evaluate import RUN_FILE
+    from proactivellm.evaluation.inputs import RUN_FILE
     from proactivellm.output.log import read_log
     from proactivellm.pipeline import Job
     from proactivellm.session.window import Window

@@ -1,7 +1,7 @@
 """The stream command: lines or recordings come in, events go to a display, instances to a log."""
 
+import signal
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -9,11 +9,13 @@ from typing import Protocol
 from proactivellm.cli.display import Display, format_number
 from proactivellm.cli.listening import LiveRecording
 from proactivellm.cli.live import LiveLine
+from proactivellm.cli.stopping import Stops
 from proactivellm.evaluation.evaluate import find_calibration
+from proactivellm.files.lines import open_lines
 from proactivellm.metrics.report import score
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.output.log import Instance, Task, write_instance
-from proactivellm.pipeline import StreamEvent, stream_units
+from proactivellm.pipeline import StreamCut, StreamEvent, stream_units
 from proactivellm.policy.base import Policy
 from proactivellm.policy.spec import parse_policy
 from proactivellm.session.sampling import Sampling
@@ -91,6 +93,12 @@ class _Source(Protocol):
     def where(self) -> str: ...
 
     @property
+    def is_live(self) -> bool: ...
+
+    @property
+    def ends_with_ctrl_c(self) -> bool: ...
+
+    @property
     def text(self) -> str: ...
 
 
@@ -98,7 +106,11 @@ _Arriving = tuple[_Source, Iterable[Sequence[Unit]]]  # a source, and its units 
 
 
 def stream_lines(
-    settings: Settings, lines: Iterable[LiveLine], display: Display, log: Path | None = None
+    settings: Settings,
+    lines: Iterable[LiveLine],
+    display: Display,
+    log: Path | None = None,
+    stops: Stops | None = None,
 ) -> bool:
     """Streams every line, and sums up.
 
@@ -107,6 +119,7 @@ def stream_lines(
         lines: sources as they arrive.
         display: shows what happens.
         log: instance log to write.
+        stops: whether the user wants an end; what was read and written until then is kept.
 
     Returns:
         Whether it came to the end, and was not interrupted.
@@ -116,7 +129,7 @@ def stream_lines(
     """
     segmenter = TextSegmenter(settings.model.tokenizer)
     arriving = ((line, line.units(segmenter, settings.rate_wpm)) for line in lines)
-    return _stream(settings, arriving, display, log)
+    return _stream(settings, arriving, display, log, stops or Stops())
 
 
 def stream_recordings(
@@ -124,6 +137,7 @@ def stream_recordings(
     recordings: Iterable[LiveRecording],
     display: Display,
     log: Path | None = None,
+    stops: Stops | None = None,
 ) -> bool:
     """Streams every recording, and sums up.
 
@@ -132,6 +146,7 @@ def stream_recordings(
         recordings: sources as they arrive.
         display: shows what happens.
         log: instance log to write.
+        stops: whether the user wants an end; what was heard and written until then is kept.
 
     Returns:
         Whether it came to the end, and was not interrupted.
@@ -140,47 +155,53 @@ def stream_recordings(
         ValueError: a recording cannot be streamed; names it.
     """
     arriving = ((each, each.heard(settings.model, display.turn)) for each in recordings)
-    return _stream(settings, arriving, display, log)
+    return _stream(settings, arriving, display, log, stops or Stops())
 
 
 def _stream(
-    settings: Settings, sources: Iterator[_Arriving], display: Display, log: Path | None
+    settings: Settings,
+    sources: Iterator[_Arriving],
+    display: Display,
+    log: Path | None,
+    stops: Stops,
 ) -> bool:
     done: list[Instance] = []
-    completed = False
-    with open(log, "w", encoding="utf-8") if log else nullcontext() as file:
+    ended = False  # with Ctrl-C, as the last source is meant to
+    with open_lines(log) as file, stops.noting():
         try:
             for source, arrivals in sources:
                 display.begin()
                 events = stream_units(
                     settings.model, settings.policy, arrivals, settings.sampling, settings.window
                 )
-                instance = _shown(events, display, source.where)
+                instance = _shown(events, display, source, stops)
                 instance = replace(instance, index=len(done), source=source.text, task=source.task)
                 done.append(instance)
                 display.end(instance)
                 if file:
                     write_instance(file, instance)
-            completed = True
-        except KeyboardInterrupt:
-            pass
+                if stops.came:
+                    ended = source.ends_with_ctrl_c and stops.number == signal.SIGINT
+                    break
         finally:
             display.close()
     display.summary(summarize(done))
-    return completed
+    return ended or not stops.came
 
 
 def _shown(
-    events: Generator[StreamEvent, None, Instance], display: Display, where: str
+    events: Generator[StreamEvent, None, Instance], display: Display, source: _Source, stops: Stops
 ) -> Instance:
-    """Shows the events of a line as they happen."""
+    """Shows the events of a source as they happen; one that is not live is cut by a stop."""
     while True:
         try:
+            if stops.came and not source.is_live:
+                events.throw(StreamCut)
             display.event(next(events))
         except StopIteration as end:
             return end.value
         except ValueError as error:
-            raise ValueError(f"{where}: {error}") from error
+            raise ValueError(f"{source.where}: {error}") from error
 
 
 def summarize(done: Sequence[Instance], steps: int | None = None) -> str:

@@ -7,6 +7,7 @@ import typer
 
 from proactivellm.cli.commands import app
 from proactivellm.cli.options import Lanes
+from proactivellm.cli.places import check_places
 from proactivellm.cli.shared import check_train_extra, show_progress, warn
 
 File = Annotated[Path, typer.Argument(metavar="STUDY", help="What to compare on what (TOML).")]
@@ -29,6 +30,7 @@ def study(
     the report.
     """
     from proactivellm.config import load_toml
+    from proactivellm.evaluation.results import CURVE_FILE
     from proactivellm.study.plan import Study, arm_recipe
     from proactivellm.study.run import Place, run_arm
     from proactivellm.study.tables import REPORT_FILE, has_results, write_report
@@ -36,6 +38,8 @@ def study(
     check_train_extra(needs_peft=False)
     wish = load_toml(file, Study)
     place = Place(recipes=file.parent, out=out)
+    names = (REPORT_FILE, CURVE_FILE)
+    check_places([("--out", out / name) for name in names], [("STUDY", file)])
     chosen = arm or list(wish.arms)
     for name in chosen:
         if name not in wish.arms:

@@ -147,9 +147,9 @@ def calibrate(
     points: list[CalibrationPoint] = []
     candidates: list[tuple[ThresholdPolicy, float]] = []
     chosen: dict[bool, Heads] = {}
-    for prototype in _with_heads([_prototype(text) for text in policies], model, jobs, chosen):
-        thresholds = statistic_quantiles(model, jobs, prototype, grid.quantiles, num_lanes)
-        candidates += _candidates(prototype, thresholds, grid)
+    for kind in _with_heads([prototype(text) for text in policies], model, jobs, chosen):
+        thresholds = statistic_quantiles(model, jobs, kind, grid.quantiles, num_lanes)
+        candidates += _candidates(kind, thresholds, grid)
     for number, (policy, quantile) in enumerate(candidates, start=1):
         streams = run_streams(model, policy, jobs, limits=limits, sampling=Sampling())
         scores = score(list(streams), counting=grid.counting)
@@ -212,8 +212,18 @@ def statistic_quantiles(
     return {q: float(torch.quantile(values, q)) for q in quantiles}
 
 
-def _prototype(text: str) -> ThresholdPolicy:
-    """A policy of that name and options, its threshold still to be set."""
+def prototype(text: str) -> ThresholdPolicy:
+    """A policy of that name and options, its threshold still to be set.
+
+    Args:
+        text: a spec without a threshold.
+
+    Returns:
+        The policy.
+
+    Raises:
+        ValueError: there is no such policy, or it has no threshold.
+    """
     name = text.partition(":")[0].strip()
     known = {n: kind for n, kind in POLICIES.items() if issubclass(kind, ThresholdPolicy)}
     if name in POLICIES and name not in known:

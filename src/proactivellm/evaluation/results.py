@@ -14,6 +14,7 @@ SCORES_FILE = "scores.json"
 TABLE_FILE = "table.md"
 CURVE_FILE = "curve.png"
 PAGE_FILE = "curve.html"
+RESULT_FILES = (SCORES_FILE, TABLE_FILE, CURVE_FILE, PAGE_FILE)
 
 
 def write_tables(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:

@@ -5,8 +5,8 @@ import stat
 from collections.abc import Iterable, Sequence
 
 Path = str | os.PathLike[str]
-Output = tuple[str, Path | None]  # as the user knows it, file; None = it is not asked for
-Input = tuple[str, Path | int | None]  # as the user knows it; file, folder, or an open file
+Output = tuple[str, Path | None]  # as the user knows it, file; None = there is none
+Input = tuple[str, Path | int | None]  # as the user knows it; file, or an open one
 
 
 def check_apart(outputs: Sequence[Output], inputs: Iterable[Input]) -> None:
@@ -14,12 +14,12 @@ def check_apart(outputs: Sequence[Output], inputs: Iterable[Input]) -> None:
 
     Args:
         outputs: flag and file of each that is going to be written.
-        inputs: flag and place of each that is going to be read; of a folder, its files are meant.
+        inputs: flag and place of each that is going to be read.
 
     Raises:
         ValueError: two of them are the same file, by whatever name.
     """
-    read = [(flag, file) for flag, place in inputs for file in _files(place)]
+    read = [(flag, place) for flag, place in inputs if place is not None]
     written: list[tuple[str, Path]] = []
     for flag, path in outputs:
         if path is None:
@@ -33,14 +33,6 @@ def check_apart(outputs: Sequence[Output], inputs: Iterable[Input]) -> None:
             if _is_same(path, file):
                 raise ValueError(f"{flag} {path} and {other} are one file: give two")
         written.append((flag, path))
-
-
-def _files(place: Path | int | None) -> list[Path | int]:
-    if place is None:
-        return []
-    if not isinstance(place, int) and os.path.isdir(place):
-        return [entry.path for entry in os.scandir(place) if entry.is_file()]
-    return [place]
 
 
 def _is_same(path: Path, other: Path | int) -> bool:

@@ -65,7 +65,7 @@ def find_logs(path: str | Path) -> Folder:
         raise ValueError(
             f"{path}: no logs in it (*/{LOG_FILE}); give a folder that `evaluate` wrote, or a log"
         )
-    requests = _requests(path)
+    requests = requests_of(path)
     return Folder(path=path, logs={requests.get(f.parent.name, f.parent.name): f for f in files})
 
 
@@ -125,8 +125,18 @@ def _find(name: str, folder: Folder) -> str | None:
     return names.get(name.strip())
 
 
-def _requests(path: Path) -> dict[str, str]:
-    """Folder name -> request, from scores.json."""
+def requests_of(path: Path) -> dict[str, str]:
+    """The requests of an evaluation folder, by the names of their folders, as scores.json has them.
+
+    Args:
+        path: the folder.
+
+    Returns:
+        Folder name -> request, in the order of the tables; empty where there is no such file.
+
+    Raises:
+        ValueError: scores.json is no list of scores.
+    """
     file = path / "scores.json"
     try:
         rows = list(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else []

@@ -16,6 +16,7 @@ from typing import Any, TextIO
 
 from pydantic import TypeAdapter, ValidationError
 
+from proactivellm.files.replace import naming
 from proactivellm.output.foreign import from_simuleval, from_simulstream, tool_of
 from proactivellm.output.instance import Instance as Instance
 from proactivellm.output.instance import LatencyUnit as LatencyUnit
@@ -49,13 +50,16 @@ def write_instance(file: TextIO, instance: Instance) -> None:
 
     Raises:
         ValueError: a number is not finite.
+        OSError: the disk is full, for example; names the file.
     """
     record = asdict(instance)
     for key, default in _LEFT_OUT.items():
         if record[key] == default:
             del record[key]
-    file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
-    file.flush()
+    line = json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
+    with naming(getattr(file, "name", "log")):
+        file.write(line)
+        file.flush()
 
 
 def read_log(path: str | Path) -> list[Instance]:

@@ -4,7 +4,7 @@ Two ways through the same loop: one live stream as events, many recorded sources
 """
 
 from proactivellm.pipeline.hearing import Heard, Replay, hear, recorded_blocks
-from proactivellm.pipeline.live import StreamEvent, paced, stream_text, stream_units
+from proactivellm.pipeline.live import StreamCut, StreamEvent, paced, stream_text, stream_units
 from proactivellm.pipeline.recorded import (
     DEFAULT_RATE_WPM,
     DEFAULT_STREAMS,
@@ -21,6 +21,7 @@ __all__ = [
     "Heard",
     "Job",
     "Replay",
+    "StreamCut",
     "StreamEvent",
     "StreamsFailed",
     "Transcript",

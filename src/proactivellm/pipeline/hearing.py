@@ -25,10 +25,12 @@ class Replay:
     Attributes:
         steps: units that arrived together, seconds that had arrived, seconds spent on them.
         complete: whether the recording was heard to its end.
+        heard_by: who heard what: front end, gate, question, files. Another one hears it anew.
     """
 
     steps: list[tuple[list[Unit], float, float]] = field(default_factory=list)
     complete: bool = False
+    heard_by: tuple[object, ...] = ()
 
 
 @dataclass
@@ -129,6 +131,9 @@ def hear(
     """
     if model.front_end is None:
         raise ValueError("the model has no front end for speech: give --model one that listens")
+    heard_by = (model.front_end, model.front_end.gate, question, tuple(files))
+    if replay is not None and replay.heard_by != heard_by:
+        replay.heard_by, replay.complete = heard_by, False
     if replay is not None and replay.complete:
         return Heard(model, (), RATE, question, replay)
     rate, blocks = recorded_blocks(files, model.front_end.unit_s)

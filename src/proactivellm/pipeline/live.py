@@ -19,6 +19,10 @@ from proactivellm.units.text import TextSegmenter
 from proactivellm.units.unit import Unit
 
 
+class StreamCut(Exception):
+    """Thrown into `stream_units`: what was read and written until then is the log entry."""
+
+
 @dataclass(frozen=True)
 class StreamEvent:
     """What happened in a live stream.
@@ -65,11 +69,14 @@ def stream_units(
         The log entry (value of the generator).
     """
     live = _Live(functools.partial(Session, model, policy, sampling, window), arrivals)
-    for units in arrivals:
-        yield from live.advance(units)
-        if live.ended_early:
-            break  # what is still to come is not waited for
-    yield from live.advance([Unit.end()] * live.is_open)
+    try:
+        for units in arrivals:
+            yield from live.advance(units)
+            if live.ended_early:
+                break  # what is still to come is not waited for
+        yield from live.advance([Unit.end()] * live.is_open)
+    except StreamCut:
+        pass
     return live.instance(policy)
 
 

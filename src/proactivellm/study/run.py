@@ -7,8 +7,10 @@ from pathlib import Path
 
 from proactivellm.evaluation.calibrate import calibrate
 from proactivellm.evaluation.control import shuffled_jobs
-from proactivellm.evaluation.evaluate import Conditions, evaluate
-from proactivellm.evaluation.results import write_results
+from proactivellm.evaluation.evaluate import evaluate
+from proactivellm.evaluation.inputs import Conditions, calibration_inputs
+from proactivellm.files.lock import locked
+from proactivellm.files.note import check_note
 from proactivellm.metrics.folders import folder_name
 from proactivellm.metrics.measures import check_references
 from proactivellm.model.causal_lm import StreamingCausalLM
@@ -23,6 +25,7 @@ from proactivellm.tasks.jobs import item_job
 
 MODEL_FOLDER = "model"
 RESULTS_FOLDER = "results"
+CALIBRATION_NOTE = "calibration-inputs.json"
 Progress = Callable[[str, int, int], None]  # what, how much is done, how much there is
 
 
@@ -140,11 +143,9 @@ def make_jobs(study: Study, data: DataSource) -> list[Job]:
 
 
 def _train(study: Study, name: str, place: Place) -> None:
-    from proactivellm.train.run import TRAINING_LOG, train
+    from proactivellm.train.run import train
 
-    recipe, folder = arm_recipe(study, name, place.recipes), place.model(name)
-    if not (folder / TRAINING_LOG).exists():  # written last
-        train(recipe, folder)
+    train(arm_recipe(study, name, place.recipes), place.model(name))
 
 
 def _calibrate(
@@ -157,17 +158,20 @@ def _calibrate(
 ) -> Calibration | None:
     if not plan.policies:
         return None
-    if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        table = calibrate(
-            model,
-            make_jobs(study, study.dev),
-            plan.policies,
-            grid=replace(plan.grid, counting=study.counting),
-            num_lanes=num_lanes,
-            progress=_named(f"{file.parent.name}: calibration", progress, keep_what=False),
-        )
-        table.save(file)
+    jobs, grid = make_jobs(study, study.dev), replace(plan.grid, counting=study.counting)
+    inputs = calibration_inputs(model, jobs, plan.policies, grid)
+    with locked(file.parent):
+        check_note(file.with_name(CALIBRATION_NOTE), inputs, continues=file.exists())
+        if not file.exists():
+            table = calibrate(
+                model,
+                jobs,
+                plan.policies,
+                grid=grid,
+                num_lanes=num_lanes,
+                progress=_named(f"{file.parent.name}: calibration", progress, keep_what=False),
+            )
+            table.save(file)
     return Calibration.load(file)
 
 
@@ -181,15 +185,12 @@ def _replay_shuffled(
 ) -> None:
     """The arm's own folder, policy by policy, with the schedules of the arm it shuffles."""
     other = str(study.arms[name].shuffle)
-    rows, same = [], Conditions(counting=study.counting)
+    same = Conditions(counting=study.counting)
     for text in requests(study, study.arms[name]):
         log = read_log(place.results(other) / folder_name(text) / LOG_FILE)
         policy: dict[str, Policy] = {text: parse_policy(log[0].policy)}
         shuffled = list(shuffled_jobs(log, jobs))
-        rows += evaluate(
-            model, shuffled, policy, place.results(name), num_lanes=num_lanes, conditions=same
-        )
-    write_results(rows, place.results(name))
+        evaluate(model, shuffled, policy, place.results(name), num_lanes=num_lanes, conditions=same)
 
 
 def _named(arm: str, progress: Progress | None, keep_what: bool = True) -> Progress | None:

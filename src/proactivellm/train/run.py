@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
+from proactivellm.files.replace import replacing_in, write_text
 from proactivellm.model.layout import Layout
 from proactivellm.model.prompt import StreamSettings, encode_prompt
 from proactivellm.speech.front_end import SpeechFrontEnd
@@ -21,6 +22,7 @@ from proactivellm.train.data import (
     ViewPlan,
     concatenation_plan,
 )
+from proactivellm.train.inputs import check_out, check_run, claimed
 from proactivellm.train.listening import ListeningObjective
 from proactivellm.train.losses import Objective
 from proactivellm.train.recipe import Recipe
@@ -44,17 +46,28 @@ def train(recipe: Recipe, out: str | Path) -> Path:
         `out`, now a transformers model folder with `streaming.json`.
 
     Raises:
-        ValueError: if data or model do not fit the recipe.
+        ValueError: if data or model do not fit the recipe, `out` holds another run, or another
+            process trains there.
     """
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
+    check_out(recipe, out)
+    with claimed(out):
+        _train(recipe, out)
+    return out
+
+
+def _train(recipe: Recipe, out: Path) -> None:
     checkpoint = last_checkpoint(out)
+    finished = (out / TRAINING_LOG).exists()
     set_seed(recipe.optimisation.seed)
     sources = recipe.data.train if isinstance(recipe.data.train, list) else [recipe.data.train]
     items = [item for source in sources for item in read_items(source)]
     valid = read_items(recipe.data.valid, "valid") if recipe.data.valid else []
     if recipe.data.valid and not valid:
         raise ValueError("[data.valid] holds no pair with text on both sides")
+    check_run(recipe, (items, valid), out, continues=finished or checkpoint is not None)
+    if finished:
+        return
     model, tokenizer = make_backbone(recipe, items, checkpoint)
     settings = make_settings(recipe, tokenizer)
     trainer = make_trainer(recipe, out, (items, valid), (model, tokenizer, settings))
@@ -62,7 +75,6 @@ def train(recipe: Recipe, out: str | Path) -> Path:
     if trainer.is_world_process_zero():
         save_model(trainer, out, recipe.output.dtype)
     trainer.accelerator.wait_for_everyone()  # so that no process returns to half a model
-    return out
 
 
 def make_trainer(
@@ -220,13 +232,14 @@ def save_model(trainer: StreamingTrainer, out: Path, dtype: str) -> None:
     """
     objective = trainer.accelerator.unwrap_model(trainer.model)
     model = objective.model
-    if isinstance(objective, ListeningObjective):
-        objective.save(out, getattr(torch, dtype))
-    if hasattr(model, "merge_and_unload"):
-        model = model.merge_and_unload()
-    model.to(getattr(torch, dtype)).save_pretrained(out)
-    trainer.tokenizer.save_pretrained(out)
-    trainer.settings.save(out)
+    with replacing_in(out) as new:
+        if isinstance(objective, ListeningObjective):
+            objective.save(new, getattr(torch, dtype))
+        if hasattr(model, "merge_and_unload"):
+            model = model.merge_and_unload()
+        model.to(getattr(torch, dtype)).save_pretrained(new)
+        trainer.tokenizer.save_pretrained(new)
+        trainer.settings.save(new)
     history = "\n".join(json.dumps(line) for line in trainer.state.log_history)
-    (out / TRAINING_LOG).write_text(history + "\n", encoding="utf-8")
+    write_text(out / TRAINING_LOG, history + "\n")
     log.info("model saved to %s", out)

@@ -1,0 +1,110 @@
+"""What Ctrl-C and SIGTERM do: the first one ends a command in order, the second one at once."""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import TypeVar
+
+T = TypeVar("T")
+INTERRUPTED = 130  # how a command exits that was stopped, by whatever signal: see `Stops.code`
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SHOW_CURSOR = "\x1b[?25h"  # a drawing hides it
+
+
+@dataclass
+class Stops:
+    """Whether the user wants an end, and how a command takes it.
+
+    Attributes:
+        number: of the first signal that came; None = none.
+        noted: whether a signal is only noted while something is computed, so that what was heard
+            and written can be kept. It raises KeyboardInterrupt otherwise, and where input is
+            waited for (`until_stopped`, `waiting`).
+    """
+
+    number: int | None = None
+    noted: bool = False
+
+    @property
+    def came(self) -> bool:
+        """Whether a signal has come."""
+        return self.number is not None
+
+    @property
+    def code(self) -> int:
+        """The exit code of a command that was stopped, as shells have it."""
+        return 128 + (self.number or signal.SIGINT)
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Takes a signal.
+
+        Args:
+            number: of the signal.
+            frame: where it came; not looked at.
+        """
+        if self.came:
+            if sys.__stdout__ is not None and sys.__stdout__.isatty():
+                os.write(sys.__stdout__.fileno(), _SHOW_CURSOR.encode())
+            os._exit(128 + number)
+        self.number = number
+        if not self.noted:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Listens to the signals; one that is ignored, as of a job in the background, stays so."""
+        before = {}
+        try:
+            for number in _SIGNALS:
+                if signal.getsignal(number) != signal.SIG_IGN:
+                    before[number] = signal.signal(number, self.handle)
+        except ValueError:  # signals are for the main thread
+            pass
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """Signals are only noted in here."""
+        self.noted = True
+        try:
+            yield
+        finally:
+            self.noted = False
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Signals raise in here: something is waited for that may never come."""
+        before, self.noted = self.noted, False
+        try:
+            if self.came:
+                raise KeyboardInterrupt
+            yield
+        finally:
+            self.noted = before
+
+    def until_stopped(self, items: Iterator[T]) -> Iterator[T]:
+        """Ends a source when a signal comes, also while it is waited for.
+
+        Args:
+            items: of the source; may block, and may never end.
+
+        Yields:
+            The same items. What has arrived is not lost.
+        """
+        while not self.came:
+            try:
+                with self.waiting():
+                    item = next(items, None)
+            except KeyboardInterrupt:
+                return
+            if item is None:
+                return
+            yield item
