@@ -1,7 +1,8 @@
 """The instance log: JSON lines, one per source, the only thing between running and scoring.
 
 The names of SimulEval's `instances.log` are kept, so its `--score-only` and `omnisteval shortform`
-read the file as it is; what is added to them is ignored by both. Its logs are read here, and
+read the file as it is; what is added to them is ignored by both. (Where times are of characters,
+both have to be told: `--eval-latency-unit char`, `--char_level`.) Its logs are read here, and
 simulstream's (`output.foreign`).
 """
 
