@@ -55,7 +55,8 @@ def _exit_code(argv: Sequence[str] | None) -> int:
         flush_output()
         return int(code or 0)
     except SystemExit as end:  # libraries below end with 1 at once where nobody reads on
-        return leave_pipe() if end.code == 1 else int(end.code or 0)
+        completes = "_PROACTIVELLM_COMPLETE" in os.environ
+        return leave_pipe() if end.code == 1 and not completes else int(end.code or 0)
     except BrokenPipeError:
         return leave_pipe()
     except USAGE_ERROR as error:

@@ -58,8 +58,11 @@ def leave_pipe() -> int:
     Returns:
         The exit code.
     """
-    for stream in (sys.stdout, sys.stderr):
-        _silence(stream)
+    _silence(sys.stdout)
+    try:
+        sys.stderr.flush()
+    except OSError:
+        _silence(sys.stderr)
     return READER_GONE
 
 
@@ -80,11 +83,8 @@ def flush_output() -> None:
 
 
 def _silence(stream: TextIO) -> None:
-    try:
-        stream.flush()
-    except OSError:
-        with open(os.devnull, "w") as nowhere:
-            os.dup2(nowhere.fileno(), stream.fileno())
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def refuse(lines: Iterable[str]) -> NoReturn:
