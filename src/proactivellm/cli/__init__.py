@@ -19,6 +19,7 @@ from proactivellm.cli import study as _study  # noqa: F401
 from proactivellm.cli.commands import app
 from proactivellm.cli.ending import (
     USAGE_ERROR,
+    explain_limit,
     explain_os_error,
     explain_usage,
     flush_output,
@@ -67,6 +68,10 @@ def _exit_code(argv: Sequence[str] | None) -> int:
         refuse(str(error).splitlines())
     except OSError as error:
         refuse([explain_os_error(_named(error))])
+    except (RuntimeError, MemoryError) as error:
+        if reason := explain_limit(error):
+            refuse([reason])
+        raise
 
 
 def _named(error: OSError) -> OSError:
