@@ -135,7 +135,8 @@ def _explain(detail: ErrorDetails, model_class: type[BaseModel]) -> str:
 
 
 def _dotted(location: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in location)
+    """The keys; a member of a union, as pydantic names it, is none."""
+    return ".".join(str(part) for part in location if not re.search(r"[\[(]", str(part)))
 
 
 def _nearest(key: str, valid: list[str]) -> str:

@@ -23,6 +23,7 @@ _NO_MEMORY = ("can't allocate memory", "out of memory")  # in what torch raises
 _REMEDIES = {
     errno.ENOENT: "check the path",
     errno.EISDIR: "give a file",
+    errno.EEXIST: "that is a file: give a folder",
     errno.ENOTDIR: "a part of the path is a file",
     errno.EACCES: "check who may read and write it",
     errno.ENOSPC: "make room, or write to another place",
