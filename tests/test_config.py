@@ -1,6 +1,5 @@
 """Recipes: what is valid becomes a frozen model; each mistake is one line that names its place."""
 
-import math
 from pathlib import Path
 from typing import Literal
 
@@ -130,8 +129,23 @@ def test_a_wrong_value_is_named_and_never_converted(recipe, content, expected):
     assert recipe(content) == [expected]
 
 
-def test_infinity_is_a_float(recipe):
-    assert recipe("[optimisation]\nlearning_rate = inf\n").optimisation.learning_rate == math.inf
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("inf", "optimisation.learning_rate: Input should be a finite number, not inf"),
+        ("nan", "optimisation.learning_rate: Input should be a finite number, not nan"),
+        (f"1\nepochs = {2**63}", "optimisation.epochs: a whole number of more than 64 bits"),
+        ("9" * 5000, "not valid TOML: Exceeds the limit"),
+        ("[" * 5000, "not valid TOML: nested too deeply"),
+    ],
+)
+def test_numbers_without_end_are_refused(recipe, value, told):
+    (line,) = recipe(f"[optimisation]\nlearning_rate = {value}\n")
+    assert line.startswith(told)
+
+
+def test_the_largest_whole_number(recipe):
+    assert recipe(f"seed = {2**63 - 1}\n{GOOD}").seed == 2**63 - 1
 
 
 def test_malformed_toml_names_the_line(recipe):

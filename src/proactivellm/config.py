@@ -8,7 +8,7 @@ import difflib
 import json
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -19,9 +19,9 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 class Strict(BaseModel):
-    """Base of every recipe and of its tables: unknown keys are refused, instances are frozen."""
+    """Base of every recipe and of its tables: frozen; no unknown keys, no infinite numbers."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def load_toml(path: str | Path, model_class: type[ModelT]) -> ModelT:
@@ -55,6 +55,8 @@ def validated(data: dict[str, Any], model_class: type[ModelT], where: str) -> Mo
     Raises:
         ValueError: it does not fit; one line per mistake.
     """
+    if key := _key_beyond_64_bits(data):
+        raise ValueError(f"{where}: {key}: a whole number of more than 64 bits")
     try:
         # By way of JSON, where strict means: no "3" for 3, no 1 for true; yet an array may become a
         # tuple, and a string a path, a date or an enumeration, as none of these can be spelt there.
@@ -95,6 +97,23 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         what = found[1] if found else str(error).removesuffix(" (at end of document)")
         line = int(found[2]) if found else len(text.splitlines())
         raise ValueError(f"{path}: line {line}: not valid TOML: {what}") from None
+    except RecursionError:
+        raise ValueError(f"{path}: not valid TOML: nested too deeply") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise ValueError(f"{path}: not valid TOML: {error}") from None
+
+
+def _key_beyond_64_bits(value: Any, location: tuple[int | str, ...] = ()) -> str | None:
+    """The dotted key of a whole number that TOML does not have, though its reader takes it."""
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return _dotted(location)
+    inside: Iterable[tuple[int | str, Any]] = ()
+    if isinstance(value, dict):
+        inside = value.items()
+    elif isinstance(value, list):
+        inside = enumerate(value)
+    found = (_key_beyond_64_bits(each, (*location, key)) for key, each in inside)
+    return next((key for key in found if key), None)
 
 
 def _explain(detail: ErrorDetails, model_class: type[BaseModel]) -> str:
@@ -116,7 +135,8 @@ def _explain(detail: ErrorDetails, model_class: type[BaseModel]) -> str:
 
 
 def _dotted(location: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in location)
+    """The keys; a member of a union, as pydantic names it, is none."""
+    return ".".join(str(part) for part in location if not re.search(r"[\[(]", str(part)))
 
 
 def _nearest(key: str, valid: list[str]) -> str:

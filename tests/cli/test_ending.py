@@ -1,12 +1,15 @@
 """Exit codes and the one line: command lines, standard streams that are closed or full, help."""
 
+import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 from tests.cli.commands import ONE_THREAD, Run, write_lines
 
+from proactivellm.cli import main
 from proactivellm.output.log import read_log
 
 PROGRAM = (sys.executable, "-m", "proactivellm")
@@ -18,10 +21,26 @@ def shell(line: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, env=ONE_THREAD, timeout=120)
 
 
-def test_a_reader_that_leaves_ends_it_quietly(model: str, tmp_path: Path) -> None:
+def test_a_reader_that_leaves_ends_it_quietly(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As `head -1` does."""
     text, log = write_lines(tmp_path / "text", *["Der Hund"] * 99), tmp_path / "log"
-    done = shell('"$@" | head -1', "stream", "--model", model, "--input", text, "--log", log)
-    assert (done.returncode, done.stdout.count("\n"), done.stderr) == (141, 1, "")
+    reading, writing = os.pipe()
+
+    def read_a_line() -> None:
+        with open(reading, "rb", buffering=0) as pipe:
+            while pipe.read(1) != b"\n":
+                pass
+
+    reader = threading.Thread(target=read_a_line)
+    reader.start()
+    monkeypatch.setattr(sys, "stdout", open(writing, "w"))
+    with pytest.raises(SystemExit) as ended:
+        main(["stream", "--model", model, "--input", str(text), "--log", str(log)])
+    reader.join()
+    sys.stdout.close()
+    assert (ended.value.code, capfd.readouterr().err) == (141, "")
     assert 1 <= len(read_log(log)) < 99
 
 
@@ -66,3 +85,22 @@ def test_help_of_every_command(run: Run) -> None:
             assert done.code == 0 and f"Usage: proactivellm {name}" in done.out
     assert run("--version").out.startswith("proactivellm 0.")
     assert "Usage: proactivellm" in run("-h").out
+
+
+def test_a_shell_completes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from proactivellm.cli.completion import POLICY_NAMES
+    from proactivellm.policy.spec import POLICIES
+
+    assert set(POLICY_NAMES) == set(POLICIES)
+    monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
+    assert "_PROACTIVELLM_COMPLETE=complete_bash" in run("--show-completion", "bash").out
+    monkeypatch.setenv("_PROACTIVELLM_COMPLETE", "complete_bash")
+    for typed, completed in (
+        ("ev", ["evaluate"]),
+        ("stream --mod", ["--model"]),
+        ("stream --model tato", ["tatoeba-de-en"]),
+        ("evaluate --policy entr", ["entropy"]),
+    ):
+        monkeypatch.setenv("COMP_WORDS", f"proactivellm {typed}")
+        monkeypatch.setenv("COMP_CWORD", str(len(typed.split())))
+        assert run().out.split() == completed

@@ -124,6 +124,26 @@ def test_bugs_keep_their_traceback(
         commands.app(["stream", "--input", str(text)])
 
 
+def test_what_is_too_much_for_the_machine(
+    run: Run, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: Path
+) -> None:
+    deep = write_lines(tmp_path / "deep.jsonl", "[" * 100_000)
+    where = ("evaluate", "--source", deep, "--policy", "offline", "--out", tmp_path / "out")
+    assert run(*where).error.startswith("JSON that is nested too deeply")
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
+
+    monkeypatch.setattr(running, "load_model", fail)
+    assert run("stream", "--input", text).error.startswith("out of memory: give shorter sources")
+
+
+def test_half_of_a_surrogate_pair(run: Run, model: str) -> None:
+    """As in a file name, or an argument, that is not UTF-8."""
+    error = run("show", "--model", model, "--source", "ein \udcff").error
+    assert error.startswith("the word '\\udcff' has half of a surrogate pair")
+
+
 def test_only_empty_lines(run: Run, model: str, tmp_path: Path) -> None:
     path, log = tmp_path / "text", tmp_path / "log"
     for content, lines in (("", 0), ("\n", 1), (" \n\t\r\n", 2)):

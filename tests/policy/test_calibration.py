@@ -274,6 +274,15 @@ def test_malformed_file(tmp_path, change, message):
     assert "calibration.json is no calibration table of version 2" in str(caught.value)
 
 
+def test_a_file_of_something_else(tmp_path):
+    for content in (b"\xff", b"", b"[" * 5000):
+        (tmp_path / "calibration.json").write_bytes(content)
+        with pytest.raises(
+            ValueError, match="is no calibration table of version 2: .*Invalid JSON"
+        ):
+            Calibration.load(tmp_path)
+
+
 def test_strict_numbers(tmp_path):
     raw = json.loads(table(*FALLING).model_dump_json())
     raw["points"][1]["LAAL"] = "3"

@@ -243,7 +243,7 @@ class Recording:
         try:
             file = self._library.SoundFile(self._source)
         except (self._library.LibsndfileError, OSError, TypeError) as error:
-            reason = str(error).strip()
+            reason = str(getattr(error, "error_string", error)).strip().rstrip(".")
             raise ValueError(
                 f"{self.path}: cannot be read as audio ({reason}): {_REMEDY}"
             ) from None

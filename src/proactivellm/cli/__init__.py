@@ -19,6 +19,7 @@ from proactivellm.cli import study as _study  # noqa: F401
 from proactivellm.cli.commands import app
 from proactivellm.cli.ending import (
     USAGE_ERROR,
+    explain_limit,
     explain_os_error,
     explain_usage,
     flush_output,
@@ -60,7 +61,8 @@ def _exit_code(argv: Sequence[str] | None, stops: Stops) -> int:
     except KeyboardInterrupt:
         return stops.code
     except SystemExit as end:  # libraries below end with 1 at once where nobody reads on
-        return leave_pipe() if end.code == 1 else int(end.code or 0)
+        completes = "_PROACTIVELLM_COMPLETE" in os.environ
+        return leave_pipe() if end.code == 1 and not completes else int(end.code or 0)
     except BrokenPipeError:
         return leave_pipe()
     except USAGE_ERROR as error:
@@ -71,6 +73,10 @@ def _exit_code(argv: Sequence[str] | None, stops: Stops) -> int:
         refuse(str(error).splitlines())
     except OSError as error:
         refuse([explain_os_error(_named(error))])
+    except (RuntimeError, MemoryError) as error:
+        if reason := explain_limit(error):
+            refuse([reason])
+        raise
 
 
 def _named(error: OSError) -> OSError:

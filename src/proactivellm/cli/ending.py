@@ -6,6 +6,7 @@ In: what a command raised, or the standard streams as they were found. Out: an e
 import errno
 import os
 import sys
+import traceback
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
@@ -18,9 +19,11 @@ READER_GONE = 141  # as a shell counts a program that SIGPIPE ended
 USAGE_ERROR: type[Any] = next(
     kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
 )
+_NO_MEMORY = ("can't allocate memory", "out of memory")  # in what torch raises
 _REMEDIES = {
     errno.ENOENT: "check the path",
     errno.EISDIR: "give a file",
+    errno.EEXIST: "that is a file: give a folder",
     errno.ENOTDIR: "a part of the path is a file",
     errno.EACCES: "check who may read and write it",
     errno.ENOSPC: "make room, or write to another place",
@@ -58,8 +61,11 @@ def leave_pipe() -> int:
     Returns:
         The exit code.
     """
-    for stream in (sys.stdout, sys.stderr):
-        _silence(stream)
+    _silence(sys.stdout)
+    try:
+        sys.stderr.flush()
+    except OSError:
+        _silence(sys.stderr)
     return READER_GONE
 
 
@@ -80,11 +86,8 @@ def flush_output() -> None:
 
 
 def _silence(stream: TextIO) -> None:
-    try:
-        stream.flush()
-    except OSError:
-        with open(os.devnull, "w") as nowhere:
-            os.dup2(nowhere.fileno(), stream.fileno())
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def refuse(lines: Iterable[str]) -> NoReturn:
@@ -136,3 +139,20 @@ def explain_usage(error: Any) -> str:
     message = " ".join(error.format_message().split()).rstrip(".")
     context = getattr(error, "ctx", None)
     return f"{message}: see `{context.command_path} --help`" if context else message
+
+
+def explain_limit(error: RuntimeError | MemoryError) -> str | None:
+    """One line where an input is too much for the machine.
+
+    Args:
+        error: that was raised.
+
+    Returns:
+        The line; None if it is something else, a bug.
+    """
+    if isinstance(error, RecursionError):
+        *_, innermost = traceback.extract_tb(error.__traceback__)
+        in_json = Path(innermost.filename).parent.name == "json"
+        return "JSON that is nested too deeply: check the files given" if in_json else None
+    told = isinstance(error, MemoryError) or any(sign in str(error) for sign in _NO_MEMORY)
+    return "out of memory: give shorter sources, --window, or fewer --lanes" if told else None

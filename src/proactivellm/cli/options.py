@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from proactivellm.cli.completion import complete_model, complete_policy
+
 if TYPE_CHECKING:
     from proactivellm.metrics.counting import Counting
     from proactivellm.session.window import Window
@@ -14,6 +16,7 @@ MOST = 1_000_000_000  # of whole numbers, so that sums and products of them fit 
 Model = Annotated[
     str | None,
     typer.Option(
+        autocompletion=complete_model,
         metavar="NAME|PATH",
         help="A bundled model, a Hugging Face folder or a hub id.",
         show_default="the bundled German-English one; of recordings, speech-en",
@@ -166,6 +169,7 @@ Limit = Annotated[
 OnePolicy = Annotated[
     str | None,
     typer.Option(
+        autocompletion=complete_policy,
         metavar="SPEC",
         help="When to READ and when to WRITE, see below.",
         show_default="that of the model's calibration table; if it names none, entropy:laal=3 (of "
@@ -173,7 +177,12 @@ OnePolicy = Annotated[
     ),
 ]
 Policies = Annotated[
-    list[str], typer.Option(metavar="SPEC", help="A policy, see below; repeat it for more.")
+    list[str],
+    typer.Option(
+        autocompletion=complete_policy,
+        metavar="SPEC",
+        help="A policy, see below; repeat it for more.",
+    ),
 ]
 Log = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Instance log to write (JSON lines).")

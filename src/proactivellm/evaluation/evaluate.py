@@ -84,7 +84,7 @@ def evaluate(
         model: the streaming model; its folder may hold a calibration table.
         jobs: from `make_jobs`.
         policies: specs, all parsed before anything runs; or policies by what they are called.
-        out: folder for logs and results; other policies in it stay, if they are complete.
+        out: folder for logs and results; policies that it has besides stay in its tables.
         num_lanes: streams advanced by one forward.
         conditions: rate, window, counting; the usual rate and no window if left out.
         progress: called after every instance.
@@ -93,9 +93,8 @@ def evaluate(
         Scores per policy, in order, with intervals; also written to `out` (`write_results`).
 
     Raises:
-        ValueError: if a spec is wrong, a reference cannot be scored, another process works in
-            `out`, or a log in it is of another run; at the end, if sources could not be streamed:
-            their policies have logs of the others, and no scores.
+        ValueError: if a spec or reference is wrong, another process works in `out`, or a log in it
+            is of another run; at the end, if sources failed: their policies have no scores.
     """
     check_references(jobs)
     out, conditions = Path(out), conditions or Conditions()

@@ -131,7 +131,7 @@ class Calibration(_Strict):
         file = Path(path)
         file = file / CALIBRATION_FILE if file.is_dir() else file
         try:
-            return cls.model_validate_json(file.read_text(encoding="utf-8"), strict=True)
+            return cls.model_validate_json(file.read_bytes(), strict=True)
         except OSError as error:
             raise ValueError(
                 f"no calibration table at {file} ({error.strerror}); "

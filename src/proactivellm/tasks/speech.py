@@ -96,10 +96,9 @@ def read_manifest_lines(path: str | Path) -> Iterator[tuple[int, ManifestLine]]:
             continue
         try:
             yield number, ManifestLine.model_validate(_parse(text))
-        except (ValidationError, ValueError) as error:
-            reason = " ".join(str(error).split())
+        except ValueError as error:
             raise ValueError(
-                f"{path}, line {number}: {reason}; a manifest has lines such as "
+                f"{path}, line {number}: {_reason(error)}; a manifest has lines such as "
                 '{"audio": "a.wav", "text": "hello"}'
             ) from None
 
@@ -108,4 +107,18 @@ def _parse(text: str) -> dict[str, Any]:
     record = json.loads(text)
     if not isinstance(record, dict):
         raise ValueError(f"{text[:40]!r} is no JSON object")
+    try:
+        json.dumps(record, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError("half of a surrogate pair, which is no character") from None
     return record
+
+
+def _reason(error: ValueError) -> str:
+    """What is wrong with a line, in one line."""
+    if not isinstance(error, ValidationError):
+        return " ".join(str(error).split())
+    first = error.errors(include_url=False)[0]
+    what = first["msg"].removeprefix("Value error, ")
+    key = str(first["loc"][0]) if first["loc"] else ""
+    return f"{key}: {what}, not {str(first['input'])[:40]!r}" if key else what

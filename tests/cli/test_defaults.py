@@ -1,0 +1,85 @@
+"""The policy of those who name none; the commands of the README."""
+
+import io
+import re
+import shlex
+import shutil
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import typer.main
+from tests.cli.commands import Run
+
+from proactivellm.cli.commands import app
+from proactivellm.cli.stream import choose_policy
+from proactivellm.model.loading import bundled_models
+from proactivellm.policy.calibration import Calibration
+from proactivellm.policy.spec import PolicySpec
+
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+
+
+def beside(folder: Path, listens: bool = False) -> types.SimpleNamespace:
+    """What is asked of a model whose policy is chosen."""
+    return types.SimpleNamespace(folder=folder, front_end=object() if listens else None)
+
+
+@pytest.mark.parametrize("name", bundled_models())
+def test_every_bundled_model_has_a_default_that_its_table_resolves(name: str) -> None:
+    folder = bundled_models()[name]
+    listens = (folder / "speech").is_dir()
+    policy = choose_policy(beside(folder, listens), None, listens)  # type: ignore[arg-type]
+    assert policy.name != "wait-k"  # that is for models without a table
+
+
+def test_a_target_out_of_range_is_an_error_and_no_other_policy(tmp_path: Path) -> None:
+    folder = bundled_models()["lookup-qa"]
+    shutil.copy(folder / "calibration.json", tmp_path)
+    table = Calibration.load(tmp_path).model_copy(update={"default": None})
+    table.save(tmp_path)
+    with pytest.raises(ValueError, match=r"outside the calibrated range, laal 6\.17 to 40\.9; "):
+        choose_policy(beside(tmp_path), "entropy:laal=3")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"^no default policy: .* 6\.17 to 40\.9; .*--policy$"):
+        choose_policy(beside(tmp_path), None)  # type: ignore[arg-type]
+    spec = choose_policy(beside(folder), None).spec  # type: ignore[arg-type]
+    assert spec == "entropy:threshold=0.231178,min_lag=1"
+    newer = table.merged(table.model_copy(update={"default": "entropy:1"}))
+    assert newer.default == newer.merged(table).default == "entropy:1"
+
+
+def test_no_table_and_one_of_recordings_for_a_text(tmp_path: Path) -> None:
+    speech = bundled_models()["speech-en"]
+    for model in (beside(tmp_path), beside(speech, listens=True)):
+        assert choose_policy(model, None).spec == "wait-k:3"  # type: ignore[arg-type]
+
+
+def commands() -> list[str]:
+    """Every command of the README, without what feeds it."""
+    shell = "\n".join(re.findall(r"```bash\n(.*?)```", README, re.DOTALL))
+    spans = re.findall(r"`(proactivellm [^`]*--[^`]*)`", README)
+    lines = [line for line in (*shell.splitlines(), *spans) if "proactivellm " in line]
+    return [line[line.index("proactivellm ") :].partition("  # ")[0] for line in lines]
+
+
+def test_every_command_of_the_readme_is_one() -> None:
+    program = typer.main.get_command(app)
+    assert len(commands()) > 15
+    for line in commands():
+        _, name, *arguments = shlex.split(line, comments=True)
+        context = program.commands[name].make_context(name, arguments)  # type: ignore[attr-defined]
+        given = context.params.get("policy") or []
+        for spec in [given] if isinstance(given, str) else given:
+            PolicySpec.parse(spec)
+
+
+def test_what_the_readme_pipes_into_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    piped = re.findall(r'^echo "(.*)" \| proactivellm (.*)$', README, re.MULTILINE)
+    written = []
+    for text, arguments in piped:
+        stdin = types.SimpleNamespace(buffer=io.BytesIO(text.encode()), isatty=lambda: False)
+        monkeypatch.setattr(sys, "stdin", stdin)
+        written.append(run(*shlex.split(arguments)).out)
+    assert len(written) == 2 and len(written[0].split()) > 4
+    assert written[1] == "oslo\n"
