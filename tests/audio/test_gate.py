@@ -171,8 +171,9 @@ def test_a_turn_is_cut_where_the_voice_dips(scripted):
 
 
 def test_no_limit_no_cut(scripted):
-    samples = frames("s" * 200)
-    assert spans(run(samples), samples) == [(0, 200), None]
+    samples = frames("s" * 700)
+    settings = SETTINGS.model_copy(update={"longest_s": None})
+    assert spans(run(samples, settings), samples) == [(0, 700), None]
 
 
 @pytest.mark.parametrize("seed", [0, 1])

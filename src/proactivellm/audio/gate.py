@@ -21,6 +21,7 @@ _STAY = 0.7  # of the threshold, to stay in a turn: soft vowels of children fall
 _AFRESH = 156  # frames (5 s): in longer noise the detector gets used to it, and misses onsets
 _LATE = 2 / 3  # of the longest turn: from there on a turn ends where it is quiet
 _DIP_DB = 24.0  # quiet enough then, below the loudest frame; at the very end, anything is
+_WORD_DB = 12.0  # a cut in a dip of less may go through a word
 _CONTEXT = 16  # frames heard again when it starts afresh: out of nothing, a hum sounds like speech
 _NOTHING = np.zeros(0, np.float32)
 
@@ -38,9 +39,10 @@ class GateSettings(Strict):
     """Silence after speech that passes at once; what comes after it waits for speech."""
     pause_s: float = Field(1.0, gt=0)
     """Silence after speech that ends a turn."""
-    longest_s: float | None = Field(None, gt=1)
-    """A turn does not grow longer: in its last third it ends at the first silence, or where the
-    voice dips (the later, the less), and at the latest here. None: no limit."""
+    longest_s: float | None = Field(20.0, gt=1)
+    """No more of a turn passes: in its last third it ends at the first silence, or where the voice
+    dips (the later, the less), and at the latest here. About as long as the recordings that the
+    model has learned from; None: no limit."""
 
     @model_validator(mode="after")
     def _pause_is_longer(self) -> "GateSettings":
@@ -62,7 +64,7 @@ class Piece:
     speech: tuple[bool, ...] = ()
     """Of each frame, whether it is speech."""
     is_cut: bool = False
-    """Of an end: whether the voice went on, and the turn had grown too long."""
+    """Of an end: whether the turn was too long, and it may go through a word."""
 
 
 class Gate:
@@ -101,7 +103,7 @@ class Gate:
         self._context: deque[np.ndarray] = deque(maxlen=_CONTEXT)  # as the detector heard them
         self._recent: deque[bool] = deque(maxlen=2 * self._min_speech)  # out of a turn: speech?
         self._in_turn, self._num_silent = False, 0
-        self._turn_begin, self._loudest_db = 0, -np.inf  # sample; of the turn
+        self._num_passed, self._loudest_db = 0, -np.inf  # frames; of the turn
 
     def push(self, samples: np.ndarray) -> list[Piece]:
         """Takes the next samples in.
@@ -173,22 +175,23 @@ class Gate:
 
     def _cut_if_long(self, level: float) -> list[Piece]:
         """Ends a turn in the middle of speech, if need be; what follows begins another."""
-        if not self._is_late(self._loudest_db - level):
+        dip_db = self._loudest_db - level
+        if not self._is_late(dip_db):
             return []
-        self._turn_begin = self._num_judged  # of the next one, which is the same voice
-        return [Piece(_NOTHING, self._num_judged / RATE, ends_turn=True, is_cut=True)]
+        self._num_passed = 0  # of the next one, which is the same voice
+        is_cut = bool(dip_db < _WORD_DB)
+        return [Piece(_NOTHING, self._num_judged / RATE, ends_turn=True, is_cut=is_cut)]
 
     def _is_late(self, dip_db: float) -> bool:
         """Whether the turn is so long that a dip of the voice of so many dB ends it."""
         if self._longest is None:
             return False
-        length = (self._num_judged - self._turn_begin) / FRAME / self._longest
+        length = self._num_passed / self._longest
         return length >= _LATE and dip_db >= _DIP_DB * (1 - length) / (1 - _LATE)
 
     def _begin_turn(self) -> None:
         frames = [frame for frame, _ in self._held]
-        self._turn_begin = self._num_judged - sum(map(len, frames))
-        self._loudest_db = max(map(level_db, frames))
+        self._num_passed, self._loudest_db = 0, max(map(level_db, frames))
         self._level.begin_turn(np.concatenate(frames))
 
     def _listen_afresh(self) -> None:
@@ -201,6 +204,7 @@ class Gate:
         """The frames that are held."""
         frames, speech = zip(*self._held, strict=True)
         samples = np.concatenate(frames)
+        self._num_passed += len(frames)
         self._held.clear()
         start_s = (self._num_judged - len(samples)) / RATE
         return Piece(self._level.condition(samples), start_s, speech=speech)

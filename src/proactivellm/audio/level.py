@@ -12,7 +12,7 @@ from proactivellm.audio.resample import RATE
 FRAME = 512  # samples
 # The detector's word for "speech" falls with the level: at -40 dB it misses a third of a voice.
 _DETECTED_DB = -23.0  # level of its loudest frames
-_MOST_GAIN_DB = 40.0  # what is quieter than that is silence
+_MOST_GAIN_DB = 50.0  # what is quieter than that is silence
 _FORGET_DB = 6.0 * FRAME / RATE  # a frame: a loud sound makes nobody deaf for long
 _MEAN_FRAMES = round(1.0 * RATE / FRAME)  # over which the offset is averaged
 _QUIET_DB = -48.0  # a turn that begins below is too quiet to be understood

@@ -136,8 +136,8 @@ OnePolicy = Annotated[
     typer.Option(
         metavar="SPEC",
         help="When to READ and when to WRITE, see below.",
-        show_default="entropy:laal=3 (of recordings, attention:laal=800, in ms) if the model is "
-        "calibrated, else wait-k:3 (wait-k:3,stride=2)",
+        show_default="entropy:laal=3 if the model is calibrated, else wait-k:3; "
+        "of recordings, wait-k:2,stride=2",
     ),
 ]
 Policies = Annotated[

@@ -21,9 +21,10 @@ from proactivellm.session.window import Window
 from proactivellm.units.text import TextSegmenter
 from proactivellm.units.unit import Unit
 
-# The first that the model's table can resolve; lags in ms where the model listens.
+# The first that the model's table can resolve. In pauses between words the policies that look at
+# attention write words nobody said, so that of recordings the default counts units with speech.
 DEFAULT_POLICIES = ("entropy:laal=3", "wait-k:3")
-SPEECH_POLICIES = ("attention:laal=800", "wait-k:3,stride=2")
+SPEECH_POLICIES = ("wait-k:2,stride=2",)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,7 +30,7 @@ class Listener:
         gate: when a turn begins and ends; None = all of the recording is one turn.
 
     Attributes:
-        num_cuts: turns that grew too long and were cut while the voice went on.
+        num_cuts: turns that grew too long, and whose ends may go through a word.
 
     Raises:
         ValueError: if the front end cannot be streamed, or the gate's detector is not installed.
