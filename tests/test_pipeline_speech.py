@@ -8,7 +8,7 @@ import soundfile
 from tests.audio.signals import noise, silence, voice
 from tests.speech_models import save_tiny_listener
 
-from proactivellm.audio.gate import GateSettings
+from proactivellm.audio.gate import GateSettings, Piece
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.output.log import Instance
 from proactivellm.pipeline import (
@@ -24,6 +24,7 @@ from proactivellm.policy.spec import parse_policy
 from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling
 from proactivellm.session.window import Window
+from proactivellm.speech import turns
 from proactivellm.speech.loading import load_speech
 
 RATE = 16000
@@ -119,6 +120,33 @@ def test_each_turn_is_a_stream_of_its_own(model, files):
     assert " ".join(alone).split() == instance.prediction.split()
     gap = [b - a for a, b in zip(instance.token_delays, instance.token_delays[1:], strict=False)]
     assert max(gap) > 500.0 and min(gap) >= 0  # the pause
+
+
+class CutsAtEachPush:
+    """Stands for a gate that hears one long word."""
+
+    def __init__(self, settings):
+        self.num_samples = 0
+
+    def push(self, samples):
+        start_s, end_s = self.num_samples / RATE, (self.num_samples + len(samples)) / RATE
+        self.num_samples += len(samples)
+        return [Piece(samples, start_s), Piece(samples[:0], end_s, ends_turn=True, is_cut=True)]
+
+    def finish(self):
+        return []
+
+
+def test_words_that_are_cut_are_told_once_a_recording(model, files, monkeypatch):
+    monkeypatch.setattr(turns, "Gate", CutsAtEachPush)
+    model.front_end.gate = GATE
+    for way in (
+        lambda: run(model, "wait-k:1", job(files["voice"])),
+        lambda: live(model, "wait-k:1", hear(model, [files["voice"]])),
+    ):
+        with pytest.warns(UserWarning, match="without a pause was cut after 20 s") as told:
+            way()
+        assert len(told) == 1
 
 
 def units_of(model, turn) -> Heard:

@@ -11,6 +11,7 @@ from proactivellm.audio.gate import FRAME, RATE, Gate, GateSettings, Piece, trim
 
 # In frames of 32 ms: 3 of speech begin a turn, 2 of pre-roll, 4 of hang, 10 of pause.
 SETTINGS = GateSettings(min_speech_s=0.1, preroll_s=0.064, hang_s=0.128, pause_s=0.32)
+SWING = np.tile(np.array([1, -1], np.float32), 1000 * FRAME // 2)
 
 
 class LoudIsSpeech:
@@ -35,11 +36,13 @@ def scripted(monkeypatch):
 
 
 def frames(script):
-    """Frames from letters: "s" is speech; sample values tell where a sample came from."""
-    samples = np.linspace(0, 0.3, len(script) * FRAME, dtype=np.float32)
-    return samples + np.repeat([0.5 if letter == "s" else 0 for letter in script], FRAME).astype(
-        np.float32
-    )
+    """Frames from letters: "s" is speech; sample values tell where a sample came from.
+
+    They swing around zero, and are loud enough that the detector hears them as they are.
+    """
+    samples = np.linspace(0.1, 0.3, len(script) * FRAME, dtype=np.float32)
+    samples += np.repeat([0.5 if letter == "s" else 0 for letter in script], FRAME)
+    return (samples * SWING[: len(samples)]).astype(np.float32)
 
 
 def run(samples, settings=SETTINGS, pushes=None):
@@ -108,8 +111,8 @@ def test_pieces_come_at_once(scripted):
 
 def test_less_certain_frames_keep_a_turn_but_begin_none(scripted):
     samples = frames("ssss" + "." * 16)
-    samples[4 * FRAME : 8 * FRAME] = 0.36
-    samples[8 * FRAME :] = 0.34
+    samples[4 * FRAME : 8 * FRAME] = 0.36 * SWING[: 4 * FRAME]
+    samples[8 * FRAME :] = 0.34 * SWING[: 12 * FRAME]
     assert spans(run(samples), samples) == [(0, 12), None]
     assert run(samples[4 * FRAME :]) == []
 
@@ -135,6 +138,42 @@ def test_the_last_piece_may_be_short(scripted):
     assert spans(pieces, samples) == [(2, 8 - 100 / FRAME), None]
     assert [len(piece.samples) % FRAME for piece in pieces[:-2]] == [0]
     assert pieces[-1].start_s == len(samples) / RATE
+
+
+@pytest.mark.parametrize(
+    ("script", "expected", "in_speech"),
+    [
+        # Twelve frames at most; from the ninth on the first silence ends a turn,
+        ("s" * 8 + "." + "s" * 7 + "." * 20, [(0, 9), None, (9, 17), None], [False, False]),
+        # before it none does,
+        ("s" * 6 + "." + "s" * 4 + "." * 20, [(0, 12), None], [False]),
+        # and where there is none, the twelfth does; the next turn goes on without a gap.
+        (
+            "s" * 30 + "." * 20,
+            [(0, 12), None, (12, 24), None, (24, 32), None],
+            [True, True, False],
+        ),
+    ],
+)
+def test_a_turn_that_grows_too_long_is_cut(scripted, script, expected, in_speech):
+    samples = frames(script)
+    settings = SETTINGS.model_copy(update={"longest_s": 12 * FRAME / RATE})
+    pieces = run(samples, settings)
+    assert spans(pieces, samples) == expected
+    assert [piece.is_cut for piece in pieces if piece.ends_turn] == in_speech
+
+
+def test_a_turn_is_cut_where_the_voice_dips(scripted):
+    samples = frames("s" * 30)
+    samples[10 * FRAME : 11 * FRAME] *= 0.4  # speech still
+    settings = SETTINGS.model_copy(update={"longest_s": 12 * FRAME / RATE, "threshold": 0.2})
+    assert spans(run(samples, settings), samples)[0] == (0, 11)
+
+
+def test_no_limit_no_cut(scripted):
+    samples = frames("s" * 700)
+    settings = SETTINGS.model_copy(update={"longest_s": None})
+    assert spans(run(samples, settings), samples) == [(0, 700), None]
 
 
 @pytest.mark.parametrize("seed", [0, 1])

@@ -211,4 +211,4 @@ def test_mistakes(
 def test_a_policy_for_recordings(run: Run, listener: str, wav: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"
     assert run("stream", "--model", listener, "--input", wav, "--log", log).code == 0
-    assert read_log(log)[0].policy == "wait-k:k=3,stride=2"  # there is no table
+    assert read_log(log)[0].policy == "wait-k:k=2,stride=2"

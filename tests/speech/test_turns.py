@@ -7,7 +7,8 @@ from tests.audio.signals import noise, silence, voice
 from tests.speech.fronts import gap, new_listener, pieces
 
 from proactivellm.audio.features import RATE
-from proactivellm.audio.gate import Gate, GateSettings
+from proactivellm.audio.gate import Gate, GateSettings, Piece
+from proactivellm.audio.level import FRAME
 from proactivellm.speech.state import EncoderStream
 from proactivellm.speech.turns import Listener
 
@@ -91,6 +92,80 @@ def test_silence_costs_nothing_and_says_nothing(monkeypatch):
     assert listener.finish() == [] and not calls
     listen(new_listener(320), GATE, 320)
     assert calls
+
+
+class Scripted:
+    """Stands for the gate: all passes, and letters say where it heard speech."""
+
+    def __init__(self, script):
+        self.script, self.num_frames = script, 0
+
+    def push(self, samples):
+        pieces = []
+        for frame in samples.reshape(-1, FRAME):
+            letter = self.script[self.num_frames]
+            pieces.append(Piece(frame, self.num_frames * FRAME / RATE, speech=(letter == "s",)))
+            self.num_frames += 1
+        return pieces
+
+    def finish(self):
+        end_s = self.num_frames * FRAME / RATE
+        return [Piece(np.zeros(0, np.float32), end_s, ends_turn=True)]
+
+
+def listen_to(front_end, script, chunk=FRAME):
+    """Units, and after how many frames each came."""
+    listener = Listener(front_end, GATE)
+    listener._gate = Scripted(script)
+    samples = noise(len(script) * FRAME / RATE, -30)
+    found = []
+    for at in range(0, len(samples), chunk):
+        units = listener.push(samples[at : at + chunk])
+        found += [(unit, (at + chunk) // FRAME) for unit in units]
+    return found + [(unit, None) for unit in listener.finish()], samples
+
+
+@pytest.mark.parametrize(
+    ("script", "came"),  # ten frames make a unit
+    [
+        ("s" * 40, [10, 20, 30, 40]),
+        ("s" * 10 + "." * 20 + "s" * 10, [10, 40]),  # a pause comes with what is said next,
+        ("s" * 10 + "." * 25 + "s" * 5, [10, 40]),
+        ("s" * 20 + "." * 20, [10, 20]),  # or with the end;
+        ("s" * 10 + "ss" + "." * 18 + "s" * 10, [10, 40]),  # the detector's lag is no speech,
+        ("s" * 10 + "sss" + "." * 17 + "s" * 10, [10, 20, 40]),
+        ("." * 30 + "s" * 10, [10, 20, 30, 40]),  # before the first word there is nothing to hold
+    ],
+)
+def test_a_silent_unit_comes_with_the_next_that_is_not(script, came):
+    front_end = new_listener(320)
+    found, samples = listen_to(front_end, script)
+    whole = [(unit, after) for unit, after in found if after is not None]
+    assert [after for _, after in whole] == came
+    assert [unit.final for unit, _ in found] == [False] * len(came) + [True]
+    # Nothing of it is lost: a unit is as long as what it covers.
+    stream = front_end.stream()
+    alone = stream.push(samples) + stream.finish()
+    assert gap(embeddings([unit for unit, _ in found]), embeddings(alone)) < 1e-4
+    bounds = [0.0, *(unit.end_s for unit, _ in found)]
+    starts = [unit.start_s for unit, _ in found]
+    assert starts == pytest.approx(bounds[:-1])
+
+
+@pytest.mark.parametrize("chunk", [10 * FRAME, 20 * FRAME])
+def test_what_is_held_back_does_not_depend_on_how_the_audio_arrives(chunk):
+    front_end, script = new_listener(320), "s" * 15 + "." * 25 + "s" * 20 + "." * 20
+    expected, found = listen_to(front_end, script)[0], listen_to(front_end, script, chunk)[0]
+    assert [unit for unit, _ in found] == [unit for unit, _ in expected]
+
+
+def test_a_voice_that_goes_on_makes_turns_of_bounded_length():
+    settings = GATE.model_copy(update={"longest_s": 1.6})
+    turns = turns_of(listen(new_listener(320), settings, 320, voice(4.0)))
+    assert len(turns) == 4
+    for before, after in zip(turns, turns[1:], strict=False):
+        assert after[0].start_s == pytest.approx(before[-1].end_s, abs=FRAME / RATE)
+    assert max(turn[-1].end_s - turn[0].start_s for turn in turns) <= 1.6 + 1e-6
 
 
 def test_a_turn_that_the_recording_cuts_off_ends_with_it():

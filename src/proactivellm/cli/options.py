@@ -172,8 +172,8 @@ OnePolicy = Annotated[
         autocompletion=complete_policy,
         metavar="SPEC",
         help="When to READ and when to WRITE, see below.",
-        show_default="that of the model's calibration table; if it names none, entropy:laal=3 (of "
-        "recordings, attention:laal=800, in ms); without a table, wait-k:3 (wait-k:3,stride=2)",
+        show_default="that of the model's calibration table; if it names none, entropy:laal=3; "
+        "without a table, wait-k:3; of recordings, wait-k:2,stride=2",
     ),
 ]
 Policies = Annotated[

@@ -23,10 +23,11 @@ from proactivellm.session.window import Window
 from proactivellm.units.text import TextSegmenter
 from proactivellm.units.unit import Unit
 
-# Of a model with a calibration table that names no default, and of one without a table; lags in ms
-# where the model listens.
+# Of a model with a calibration table that names no default, and of one without a table. In pauses
+# between words the policies that look at attention write words nobody said, so that of recordings
+# the default counts units with speech.
 DEFAULT_POLICIES = ("entropy:laal=3", "wait-k:3")
-SPEECH_POLICIES = ("attention:laal=800", "wait-k:3,stride=2")
+SPEECH_POLICIES = ("wait-k:2,stride=2", "wait-k:2,stride=2")
 
 
 @dataclass(frozen=True, kw_only=True)

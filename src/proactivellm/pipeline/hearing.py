@@ -2,6 +2,7 @@
 
 import itertools
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -81,7 +82,7 @@ class Heard:
     def _listen(self) -> Iterator[list[Unit]]:
         front_end = self.model.front_end
         assert front_end is not None, "the model does not listen"
-        self._listener = Listener(front_end, front_end.gate)
+        self._listener, self._told_of_cuts = Listener(front_end, front_end.gate), False
         resampler = Resampler(self.rate)
         asked = TextSegmenter(self.model.tokenizer).segment(self.question)
         asked = [replace(unit, final=False) for unit in asked]
@@ -99,7 +100,18 @@ class Heard:
             for unit in units:  # a turn may end and the next one begin in one block
                 told += [*asked, unit] if begins else [unit]
                 begins = unit.final
+            self._tell_of_cuts()
             yield told
+
+    def _tell_of_cuts(self) -> None:
+        if self._listener.num_cuts and not self._told_of_cuts:
+            self._told_of_cuts = True
+            assert (gate := self.model.front_end.gate) is not None
+            warnings.warn(
+                f"speech without a pause was cut after {gate.longest_s:g} s at most: "
+                "words at the cuts may be lost (longest_s of the gate in speech/speech.json)",
+                stacklevel=2,
+            )
 
     def _push(self, samples: np.ndarray) -> list[Unit]:
         return self._stamped(self._listener.push(samples))

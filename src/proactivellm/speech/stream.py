@@ -30,6 +30,9 @@ class SpeechStream:
     Args:
         front_end: in eval mode.
 
+    Attributes:
+        num_units: units that have come out, or would have, had they not lain before the start.
+
     Raises:
         ValueError: if its encoder cannot be streamed.
     """
@@ -40,7 +43,7 @@ class SpeechStream:
         self._encoder = EncoderStream(front_end.encoder)
         self._pending_PD: Tensor | None = None  # outputs that are no whole unit yet
         self._num_taken = 0  # outputs that are in units
-        self._num_units = 0
+        self.num_units = 0
         self._pieces: list[tuple[int, float]] = []  # first sample of each, and when it was spoken
 
     def push(self, samples: np.ndarray, start_s: float | None = None) -> list[Unit]:
@@ -92,13 +95,13 @@ class SpeechStream:
             if count > 0:
                 units.append(self._unit(count))
             else:  # all that would be in it lies before the start
-                self._num_units += 1
+                self.num_units += 1
         return units
 
     def _num_missing(self) -> int:
         """Outputs of the next unit."""
         size = self.front_end.settings.unit
-        return (self._num_units + 1) * size - self.front_end.offset - self._num_taken
+        return (self.num_units + 1) * size - self.front_end.offset - self._num_taken
 
     def _ready(self, count: int) -> int:
         """Samples with which the block of the last of the next outputs is complete."""
@@ -117,13 +120,13 @@ class SpeechStream:
             features_EH = self.front_end.project(outputs_1PD, first=not self._num_taken)[0]
         self._pending_PD = self._pending_PD[count:]
         self._num_taken += count
-        self._num_units += 1
+        self.num_units += 1
         return Unit(features=features_EH, start_s=start_s, end_s=end_s)
 
     def _begin(self) -> int:
         """First sample of the next unit."""
         size = self.front_end.settings.unit * self.front_end.encoder.pool * 2 * self._mel.hop
-        return self._num_units * size if self._num_taken else 0
+        return self.num_units * size if self._num_taken else 0
 
     def _stamp(self, num_samples: int, start_s: float | None) -> None:
         """Notes when the next samples were spoken."""

@@ -1,15 +1,25 @@
 """Listening to a recording turn by turn: a gate cuts it, and each turn is a stream of its own.
 
 In: 16 kHz mono samples in pushes of any length. Out: the units of turns; the last unit of a turn,
-or the bare end marker after it, is final. Silence between turns reaches no encoder.
+or the bare end marker after it, is final. Silence between turns reaches no encoder. A unit that is
+silent, in a pause within a turn, comes with the next one that is not, or with the end of the turn:
+nobody said anything in it, so there is nothing to be written after it. (A model asked all the same
+finds little attention on the newest unit, and writes words nobody said.)
 """
 
+from dataclasses import replace
+
 import numpy as np
+import torch
 
 from proactivellm.audio.gate import Gate, GateSettings, Piece
+from proactivellm.audio.level import FRAME
+from proactivellm.audio.resample import RATE
 from proactivellm.speech.front_end import SpeechFrontEnd
 from proactivellm.speech.stream import SpeechStream
 from proactivellm.units.unit import Unit
+
+_VOICED = 0.3  # of its frames are speech, or a unit is silent: the detector lags by 2 or 3 frames
 
 
 class Listener:
@@ -19,6 +29,9 @@ class Listener:
         front_end: in eval mode.
         gate: when a turn begins and ends; None = all of the recording is one turn.
 
+    Attributes:
+        num_cuts: turns that grew too long, and whose ends may go through a word.
+
     Raises:
         ValueError: if the front end cannot be streamed, or the gate's detector is not installed.
     """
@@ -27,6 +40,9 @@ class Listener:
         self.front_end = front_end
         self._gate = None if gate is None else Gate(gate)
         self._turn: SpeechStream | None = front_end.stream() if gate is None else None
+        self._speech: list[bool] = []  # of the frames of the turn
+        self._silent: list[Unit] = []  # units that are held back
+        self.num_cuts = 0
 
     def push(self, samples: np.ndarray) -> list[Unit]:
         """Takes the next samples.
@@ -58,9 +74,44 @@ class Listener:
         units = []
         for piece in pieces:
             if len(piece.samples):
-                self._turn = self._turn or self.front_end.stream()
-                units += self._turn.push(piece.samples, piece.start_s)
+                turn = self._turn = self._turn or self.front_end.stream()
+                self._speech += piece.speech
+                arrived = turn.push(piece.samples, piece.start_s)
+                units += self._voiced(arrived, turn.num_units - len(arrived))
             if piece.ends_turn and self._turn is not None:
-                units += self._turn.finish()
+                units += self._end(self._turn)
                 self._turn = None
+                self.num_cuts += piece.is_cut
         return units
+
+    def _voiced(self, units: list[Unit], first: int) -> list[Unit]:
+        """Units with speech in them, silent ones before them included; `first` is their number."""
+        voiced = []
+        for index, unit in enumerate(units, start=first):
+            self._silent.append(unit)
+            if self._is_voiced(index):
+                voiced.append(_joined(self._silent))
+                self._silent = []
+        return voiced
+
+    def _is_voiced(self, index: int) -> bool:
+        """Whether a unit has speech in it, or lies before the first speech of its turn."""
+        size = self.front_end.unit_s * RATE / FRAME  # in frames
+        begin, end = round(index * size), round((index + 1) * size)
+        heard = self._speech[begin:end]
+        return sum(heard) >= _VOICED * len(heard) or not any(self._speech[:begin])
+
+    def _end(self, turn: SpeechStream) -> list[Unit]:
+        """The last units of a turn; what was held back is read with the very last."""
+        *units, last = turn.finish()
+        voiced = self._voiced(units, turn.num_units - len(units) - (not last.is_end))
+        held, self._silent, self._speech = self._silent, [], []
+        return [*voiced, _joined([*held, last])]
+
+
+def _joined(units: list[Unit]) -> Unit:
+    """One unit of several."""
+    if len(units) == 1:
+        return units[0]
+    features_EH = torch.cat([unit.features for unit in units if unit.features is not None])
+    return replace(units[-1], features=features_EH, start_s=units[0].start_s)
