@@ -57,7 +57,8 @@ def position_limit(config: Any) -> int | None:
 
     Returns:
         The number of learned positions, or that at which `longrope` changes to other angles than
-        those in the cache; None without such a limit.
+        those in the cache, and for the whole batch (Phi-MoE: any scaling, to another scale); None
+        without such a limit.
     """
     config = config.get_text_config()
     rope = rope_tables(config)
@@ -67,6 +68,7 @@ def position_limit(config: Any) -> int | None:
         int(table["original_max_position_embeddings"])
         for table in rope
         if table.get("rope_type") == "longrope"
+        or (table.get("rope_type", "default") != "default" and "long_mscale" in table)
     ]
     return min(limits, default=None)
 
@@ -101,10 +103,34 @@ def hidden_states(
     Returns:
         [B, S, D], after the final norm.
     """
-    output = model.get_decoder()(
+    hidden_BSD: Tensor = decoder_output(
+        model, embeddings_BSD, position_BS, mask, **kwargs
+    ).last_hidden_state
+    return hidden_BSD
+
+
+def decoder_output(
+    model: PreTrainedModel,
+    embeddings_BSD: Tensor,
+    position_BS: Tensor,
+    mask: Tensor | dict[str, Tensor],
+    **kwargs: Any,
+) -> Any:
+    """All that the decoder returns.
+
+    Args:
+        model: a causal LM.
+        embeddings_BSD: input embeddings.
+        position_BS: position ids, int64.
+        mask: as for `hidden_states`.
+        **kwargs: passed to the decoder.
+
+    Returns:
+        An output of transformers, with `last_hidden_state` and what `kwargs` ask for.
+    """
+    return model.get_decoder()(
         inputs_embeds=embeddings_BSD, position_ids=position_BS, attention_mask=mask, **kwargs
     )
-    return output.last_hidden_state
 
 
 def project(model: PreTrainedModel, hidden_RD: Tensor) -> Tensor:
