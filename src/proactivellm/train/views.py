@@ -67,18 +67,24 @@ def _collate_features(batch: Sequence[Packed]) -> dict[str, Tensor]:
     }
 
 
-def packed_hidden(model: PreTrainedModel, batch: dict[str, Tensor], layout: Layout) -> Tensor:
+def packed_hidden(
+    model: PreTrainedModel,
+    batch: dict[str, Tensor],
+    layout: Layout,
+    embeddings_BSD: Tensor | None = None,
+) -> Tensor:
     """Hidden states of packed sequences under the layout's block mask.
 
     Args:
         model: a causal LM.
         batch: from `collate`.
         layout: decides who sees whom.
+        embeddings_BSD: input embeddings, where they are not those of the ids.
 
     Returns:
         [B, S, D].
     """
-    hidden_BSD: Tensor = packed_output(model, batch, layout).last_hidden_state
+    hidden_BSD: Tensor = packed_output(model, batch, layout, embeddings_BSD).last_hidden_state
     return hidden_BSD
 
 
