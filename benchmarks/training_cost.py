@@ -128,7 +128,9 @@ def make_steps(case: Case, model: PreTrainedModel) -> dict[str, Step]:
     def separate() -> torch.Tensor:
         pairs = [view_rows(packed_hidden(model, one, LAYOUT), one) for one in (full, partial)]
         hidden = torch.cat([hidden_WRD for hidden_WRD, _ in pairs])
-        losses = view_losses(lambda h: project(model, h), hidden, pairs[0][1], OBJECTIVE)
+        losses = view_losses(
+            lambda h: project(model, h), hidden, pairs[0][1], OBJECTIVE, len(hidden[0])
+        )
         return combine(losses, OBJECTIVE)
 
     return {

@@ -30,6 +30,11 @@ def test_position_limits() -> None:
     assert position_limit(AutoConfig.for_model("gpt2", n_positions=50)) == 50
     model_type, config = LONGROPE
     assert position_limit(AutoConfig.for_model(model_type, **config)) == 24
+    # Phi-MoE changes its scale there with any kind of scaling.
+    scaled = {"rope_type": "linear", "factor": 2.0, "long_mscale": 1.2, "short_mscale": 1.0}
+    config = tiny_config("llama")
+    config.rope_parameters = {**scaled, "original_max_position_embeddings": 30}
+    assert position_limit(config) == 30
 
 
 def test_rotary_tables_are_listed_whether_one_or_many() -> None:

@@ -91,9 +91,12 @@ def reference_losses(
     entropies = [F.cross_entropy(view, label, label_smoothing=smoothing) for view in views]
     teacher = F.softmax(views[0].detach(), -1)
     kept = teacher >= teacher.topk(min(top_k, teacher.shape[-1])).values[:, -1:]
+    rest = (teacher * ~kept).sum(-1)  # the other tokens, as one
     divergences = []
     for view in views[1:]:
-        terms = teacher * (teacher.log() - F.log_softmax(view, -1))
-        divergences.append((terms * kept).sum(-1).mean())
+        student = F.softmax(view, -1)
+        terms = teacher * (teacher / student).log() * kept
+        other = (student * ~kept).sum(-1)
+        divergences.append((terms.sum(-1) + rest * (rest / other).log()).mean())
     partial = torch.stack(entropies[1:]).mean()
     return torch.stack([entropies[0], partial, torch.stack(divergences).mean()])

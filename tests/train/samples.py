@@ -23,4 +23,7 @@ def random_schedules(rng: np.random.Generator, sample: Sample, num_partial: int)
     """The full view and `num_partial` random ones."""
     length = len(sample.target)
     full = offline(sample.num_units, length)
-    return [full, *(multinomial(sample.num_units, length, rng) for _ in range(num_partial))]
+    drawn = [multinomial(sample.num_units, length, rng) for _ in range(num_partial)]
+    # The row that predicts the end of stream sees a unit that none before it does.
+    before_end = max(1, sample.num_units - 1)
+    return [full, *([*(min(u, before_end) for u in g[:-1]), sample.num_units] for g in drawn)]

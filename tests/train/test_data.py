@@ -7,7 +7,7 @@ import pytest
 from tests.tokenizers import LOSSLESS, build
 
 from proactivellm.model.layout import grouped
-from proactivellm.model.packing import Sample
+from proactivellm.model.packing import IGNORE, Sample
 from proactivellm.model.prompt import PromptIds
 from proactivellm.schedule import validate
 from proactivellm.tasks.item import Item
@@ -20,6 +20,7 @@ from proactivellm.train.data import (
     sampled_schedule,
 )
 from proactivellm.train.tokenizer import END, train_tokenizer
+from proactivellm.train.trainer import evaluation_schedules
 from proactivellm.units.text import TextSegmenter
 
 PROMPT = PromptIds(source_head=(1,), source_tail=(2, 1), target_head=(1,))
@@ -179,6 +180,41 @@ def test_items_are_functions_of_seed_and_index():
     source = [token for unit in both.source_units for token in unit]
     assert packed.input_ids[: len(source)] == source
     assert max(packed.arrival[: len(source)]) >> 33 == both.num_units == 12
+
+
+def test_the_same_instance_meets_another_schedule_each_time():
+    views = ViewPlan(num_partial=1)
+    items, plan = [Item(SOURCE, TARGET)], [(0,)] * 8
+    dataset = PackedDataset(items, plan, InstanceEncoder(encoder()), views, grouped(), 0)
+    assert len({tuple(dataset[i].arrival) for i in range(8)}) >= 6
+
+
+@pytest.mark.parametrize("boundary", ["word", "token"])
+def test_the_end_of_stream_sees_the_whole_source_when_the_last_word_did_not(boundary):
+    one = encoder()
+    sample = one.encode(SOURCE, "Dogs sleep")
+    plan = ViewPlan(profile="wait-k", wait_k=(1, 1), boundary=boundary)
+    g = sampled_schedule(sample, one, plan, np.random.default_rng(0))
+    assert g[-2] < sample.num_units == g[-1]
+    for k, drawn in ((1, g), (3, evaluation_schedules(sample, one)["wait-3"])):
+        assert drawn[0] == k and drawn[-2] < sample.num_units == drawn[-1]
+
+
+def test_every_view_holds_the_whole_head_and_predicts_the_whole_target():
+    prompt = PromptIds(source_head=(1,), source_tail=(2,), target_head=(7, 8, 9))
+    one = SampleEncoder(build("byte_level"), prompt, end_token_id=2)
+    views = ViewPlan(num_partial=2)
+    dataset = PackedDataset(
+        [Item(SOURCE, TARGET)], [(0,)], InstanceEncoder(one), views, grouped(), 0
+    )
+    packed, target = dataset[0], one.encode(SOURCE, TARGET).target
+    for view in range(3):
+        rows = [i for i, v in enumerate(packed.view) if v == view]
+        assert [packed.input_ids[i] for i in rows] == [7, 8, 9, *target[:-1]]
+        assert [packed.label[i] for i in rows] == [IGNORE, IGNORE, *target]
+        assert [packed.position[i] for i in rows] == list(range(len(rows)))
+        # After all seven units, and before any that would come: the stamp of a target token.
+        assert packed.arrival[rows[-1]] >> 32 == 2 * 7 + 1
 
 
 def test_tokenizer_of_ones_own():

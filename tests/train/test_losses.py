@@ -1,12 +1,21 @@
 """The parts of the objective against torch's own functions and hand-made limits."""
 
 import dataclasses
+import math
+from collections.abc import Callable
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from proactivellm.train.losses import Objective, combine, cross_entropy, top_k_kl, view_losses
+from proactivellm.train.losses import (
+    Objective,
+    combine,
+    cross_entropy,
+    rows_within,
+    top_k_kl,
+    view_losses,
+)
 
 R, V, D = 23, 40, 8
 
@@ -44,31 +53,64 @@ def test_kl_over_all_tokens_is_that_of_torch(logits, top_k):
     torch.testing.assert_close(top_k_kl(log_p, log_q, top_k, "reverse"), theirs, rtol=1e-5, atol=0)
 
 
-def test_kl_over_the_top_of_the_teacher(logits):
+def test_kl_over_the_top_of_the_teacher_and_the_rest_as_one(logits):
     teacher, student, _ = logits
-    p, q = teacher.softmax(-1), student.softmax(-1)
-    log_p, log_q = p.log(), q.log()
+    p, q = teacher.softmax(-1).double(), student.softmax(-1).double()
     expected = reverse = 0.0
     for row in range(R):
-        for token in p[row].argsort(descending=True)[:3]:
-            expected += float(p[row, token] * (p[row, token] / q[row, token]).log())
-            reverse += float(q[row, token] * (q[row, token] / p[row, token]).log())
-    assert float(top_k_kl(log_p, log_q, 3, "forward")) == pytest.approx(expected)
-    assert float(top_k_kl(log_p, log_q, 3, "reverse")) == pytest.approx(reverse, rel=1e-4)
-    assert float(top_k_kl(log_p, log_p, 3, "forward")) == pytest.approx(0, abs=1e-4)
+        top = p[row].argsort(descending=True)[:3]
+        p_all = [*p[row, top].tolist(), 1 - float(p[row, top].sum())]
+        q_all = [*q[row, top].tolist(), 1 - float(q[row, top].sum())]
+        expected += sum(a * math.log(a / b) for a, b in zip(p_all, q_all, strict=True))
+        reverse += sum(b * math.log(b / a) for a, b in zip(p_all, q_all, strict=True))
+    log_p, log_q = p.log().float(), q.log().float()
+    assert float(top_k_kl(log_p, log_q, 3, "forward")) == pytest.approx(expected, rel=1e-5)
+    assert float(top_k_kl(log_p, log_q, 3, "reverse")) == pytest.approx(reverse, rel=1e-5)
+
+
+@pytest.mark.parametrize("sharpness", [0.3, 2.0, 30.0])
+@pytest.mark.parametrize("top_k", [1, 3, V - 1, V])
+@pytest.mark.parametrize("direction", ["forward", "reverse"])
+def test_the_divergence_is_least_where_the_student_is_the_teacher(
+    logits, direction, top_k, sharpness
+):
+    teacher, start, _ = logits
+    log_p = (sharpness * teacher).log_softmax(-1)
+
+    def divergence(student: torch.Tensor) -> torch.Tensor:
+        return top_k_kl(log_p, student.log_softmax(-1), top_k, direction)
+
+    same = (sharpness * teacher).requires_grad_()
+    value = divergence(same)
+    (gradient,) = torch.autograd.grad(value, same)
+    assert abs(float(value.detach())) <= 1e-4 and gradient.abs().max() <= 3e-6
+    for scale in (1e-2, 0.1, 1.0, 10.0):  # near and far
+        for seed in range(5):
+            noise = torch.randn(R, V, generator=torch.Generator().manual_seed(seed))
+            assert divergence(same.detach() + scale * noise) >= -1e-5
+    if (sharpness, top_k) == (0.3, 3):
+        student = start.clone().requires_grad_()
+        optimizer = torch.optim.Adam([student], lr=0.1)
+        for _ in range(200):
+            optimizer.zero_grad()
+            divergence(student).backward()
+            optimizer.step()
+        top = log_p.topk(top_k).indices
+        reached = student.log_softmax(-1).gather(-1, top).exp()
+        assert (reached - log_p.gather(-1, top).exp()).abs().max() <= 2e-3
 
 
 def test_views_that_no_loss_looks_at_are_not_there(rows):
     hidden, label, output = rows
     with_full = Objective(label_smoothing=0.1)
-    full, partial, _ = view_losses(output, hidden, label, with_full)
+    full, partial, _ = view_losses(output, hidden, label, with_full, R)
     only_partial = Objective(batch_weight=0.0, kl_weight=0.0, label_smoothing=0.1)
     assert not only_partial.needs_full and with_full.needs_full
-    losses = view_losses(output, hidden[1:], label, only_partial)
+    losses = view_losses(output, hidden[1:], label, only_partial, R)
     torch.testing.assert_close(losses[1], partial, rtol=1e-5, atol=0)
     assert losses[0] == 0 and losses[2] == 0
     only_full = Objective(mslm_weight=0.0, kl_weight=0.0, label_smoothing=0.1)
-    losses = view_losses(output, hidden[:1], label, only_full)
+    losses = view_losses(output, hidden[:1], label, only_full, R)
     torch.testing.assert_close(losses[0], full, rtol=1e-5, atol=0)
     assert losses[1] == 0 and losses[2] == 0
 
@@ -76,7 +118,7 @@ def test_views_that_no_loss_looks_at_are_not_there(rows):
 def test_no_gradient_reaches_the_teacher(rows):
     hidden, label, output = rows
     objective = Objective(batch_weight=0.0, mslm_weight=0.0, kl_weight=1.0, kl_top_k=5)
-    combine(view_losses(output, hidden, label, objective), objective).backward()
+    combine(view_losses(output, hidden, label, objective, R), objective).backward()
     assert hidden.grad is not None
     assert (hidden.grad[0] == 0).all()
     assert (hidden.grad[1:].abs().sum(-1) > 0).all()
@@ -87,8 +129,8 @@ def test_chunks_change_neither_losses_nor_gradients(rows, rows_per_chunk):
     hidden, label, output = rows
 
     def run(size: int) -> tuple[torch.Tensor, ...]:
-        objective = Objective(kl_weight=0.5, kl_top_k=6, label_smoothing=0.1, rows_per_chunk=size)
-        losses = view_losses(output, hidden, label, objective)
+        objective = Objective(kl_weight=0.5, kl_top_k=6, label_smoothing=0.1)
+        losses = view_losses(output, hidden, label, objective, size)
         loss = combine(losses, objective)
         return losses, *torch.autograd.grad(loss, [hidden, output.weight])
 
@@ -108,26 +150,68 @@ def test_logits_of_one_chunk_only_are_alive_at_a_time(rows):
     with torch.autograd.graph.saved_tensors_hooks(
         lambda t: saved.append(t.numel()) or t, lambda t: t
     ):
-        losses = view_losses(project, hidden, label, Objective(rows_per_chunk=5))
+        losses = view_losses(project, hidden, label, Objective(), 5)
     assert sizes == [5] * 3 * 4 + [3] * 3  # four chunks of five rows and one of three, three views
     assert max(saved, default=0) <= hidden.numel()  # no logits are kept for the backward pass
     combine(losses, Objective()).backward()
     assert len(sizes) == 30  # they are computed again
 
 
+def peak_bytes(run: Callable[[], None]) -> int:
+    """Most memory of tensors at once that a function allocates."""
+    with torch.profiler.profile(profile_memory=True) as profile:
+        run()
+    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
+    most = alive = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        alive += event.nbytes()
+        most = max(most, alive)
+    return most
+
+
+@pytest.mark.parametrize("views", [2, 3])
+def test_a_large_vocabulary_stays_within_its_budget(views):
+    vocabulary, budget, rows = 152_000, 48, 40
+    torch.manual_seed(0)
+    output = torch.nn.Linear(4, vocabulary, bias=False)
+    hidden = torch.randn(views, rows, 4, requires_grad=True)
+    label = torch.randint(0, vocabulary, (rows,))
+    objective = Objective(kl_weight=0.5, label_smoothing=0.1)
+    seen: list[tuple[torch.Tensor, ...]] = []
+
+    def run(chunk: int) -> None:
+        losses = view_losses(output, hidden, label, objective, chunk)
+        gradients = torch.autograd.grad(combine(losses, objective), [hidden, output.weight])
+        seen.append((losses, *gradients))
+
+    chunk = rows_within(budget, vocabulary, views)
+    assert 5 < chunk < rows / 2
+    weights = 3 * output.weight.numel() * 4  # gradients of the output layer, which are kept
+    assert peak_bytes(lambda: run(chunk)) <= (budget << 20) + weights
+    assert peak_bytes(lambda: run(rows)) > 1.5 * (budget << 20) + weights
+    for ours, whole in zip(*seen, strict=True):
+        assert (ours - whole).abs().max() <= 1e-6 * whole.abs().max()
+
+
+def test_the_budget_of_the_bundled_models_takes_their_batches_whole():
+    assert rows_within(1024, 8000, 2) > 4096
+    assert rows_within(1024, 152_000, 2) == (1 << 30) // (4 * 152_000 * 5)
+    assert rows_within(1, 152_000, 2) == 1  # never none
+
+
 def test_partial_views_are_averaged(rows):
     hidden, label, output = rows
     objective = Objective(kl_top_k=V)
-    both = view_losses(output, hidden, label, objective)
-    one = view_losses(output, hidden[[0, 1]], label, objective)
-    two = view_losses(output, hidden[[0, 2]], label, objective)
+    both = view_losses(output, hidden, label, objective, R)
+    one = view_losses(output, hidden[[0, 1]], label, objective, R)
+    two = view_losses(output, hidden[[0, 2]], label, objective, R)
     torch.testing.assert_close(both, (one + two) / 2, rtol=1e-5, atol=0)
 
 
 def test_losses_are_means_over_rows_and_combined_by_their_weights(rows):
     hidden, label, output = rows
     objective = Objective(batch_weight=2.0, mslm_weight=3.0, kl_weight=5.0)
-    losses = view_losses(output, hidden, label, objective)
+    losses = view_losses(output, hidden, label, objective, R)
     torch.testing.assert_close(losses[0], F.cross_entropy(output(hidden[0]), label))
     expected = 2 * losses[0] + 3 * losses[1] + 5 * losses[2]
     torch.testing.assert_close(combine(losses, objective), expected)
@@ -135,9 +219,9 @@ def test_losses_are_means_over_rows_and_combined_by_their_weights(rows):
 
 def test_without_kl_weight_no_kl_is_computed(rows):
     hidden, label, output = rows
-    losses = view_losses(output, hidden, label, Objective(kl_weight=0.0))
+    losses = view_losses(output, hidden, label, Objective(kl_weight=0.0), R)
     assert losses[2].item() == 0.0
-    with_kl = view_losses(output, hidden, label, Objective(kl_weight=0.1))
+    with_kl = view_losses(output, hidden, label, Objective(kl_weight=0.1), R)
     torch.testing.assert_close(losses[:2], with_kl[:2])
 
 

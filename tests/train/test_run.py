@@ -154,9 +154,11 @@ def test_saved_weights_have_the_precision_asked_for(tmp_path):
 
 
 @pytest.mark.parametrize("rows_per_chunk", [4096, 7])
-def test_evaluation_is_the_nll_of_separate_forwards(tmp_path, rows_per_chunk):
-    text = f"{SCRATCH}[objective]\nrows_per_chunk = {rows_per_chunk}\n"
-    trainer = trainer_of(make_recipe(tmp_path, text), tmp_path / "out")
+def test_evaluation_is_the_nll_of_separate_forwards(tmp_path, monkeypatch, rows_per_chunk):
+    trainer = trainer_of(make_recipe(tmp_path, SCRATCH), tmp_path / "out")
+    monkeypatch.setattr(
+        StreamingObjective, "rows_per_chunk", lambda self, num_views: rows_per_chunk
+    )
     metrics = trainer.evaluate()
     model, encoder = trainer.model.model.eval(), trainer.encoder
     nll, hits, rows = {}, {}, 0

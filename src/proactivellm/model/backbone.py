@@ -48,7 +48,8 @@ def position_limit(config: Any) -> int | None:
 
     Returns:
         The number of learned positions, or that at which `longrope` changes to other angles than
-        those in the cache; None without such a limit.
+        those in the cache, and for the whole batch (Phi-MoE: any scaling, to another scale); None
+        without such a limit.
     """
     config = config.get_text_config()
     rope = rope_tables(config)
@@ -58,6 +59,7 @@ def position_limit(config: Any) -> int | None:
         int(table["original_max_position_embeddings"])
         for table in rope
         if table.get("rope_type") == "longrope"
+        or (table.get("rope_type", "default") != "default" and "long_mscale" in table)
     ]
     return min(limits, default=None)
 
@@ -135,16 +137,42 @@ def hidden_states(
     Returns:
         [B, S, D], after the final norm.
     """
+    hidden_BSD: Tensor = decoder_output(
+        model, embeddings_BSD, position_BS, mask, cache, **kwargs
+    ).last_hidden_state
+    return hidden_BSD
+
+
+def decoder_output(
+    model: PreTrainedModel,
+    embeddings_BSD: Tensor,
+    position_BS: Tensor,
+    mask: Tensor | dict[str, Tensor],
+    cache: Cache | None = None,
+    **kwargs: Any,
+) -> Any:
+    """All that the decoder returns.
+
+    Args:
+        model: a causal LM.
+        embeddings_BSD: input embeddings.
+        position_BS: position ids, int64.
+        mask: as for `hidden_states`.
+        cache: as for `hidden_states`.
+        **kwargs: passed to the decoder, and by it to the attention function.
+
+    Returns:
+        An output of transformers, with `last_hidden_state` and what `kwargs` ask for.
+    """
     decoder = decoder_of(model)
     if not (model._supports_sdpa or model._supports_attention_backend):
         mask = _additive(mask, embeddings_BSD.dtype)
     if cache is not None:
         kwargs[cache_argument(decoder) or CACHE_ARGUMENTS[0]] = cache
     kwargs["use_cache"] = cache is not None
-    output = decoder(
+    return decoder(
         inputs_embeds=embeddings_BSD, position_ids=position_BS, attention_mask=mask, **kwargs
     )
-    return output.last_hidden_state
 
 
 def _additive(mask: Tensor | dict[str, Tensor], dtype: torch.dtype) -> Tensor | dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """What every task yields: a source to stream, the target to learn, the answers that count."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 
@@ -21,3 +22,13 @@ class Item(NamedTuple):
     audio: tuple[str, ...] = ()
     duration_s: float | None = None
     place: str = ""
+
+
+def place_of(items: Sequence[Item], otherwise: str) -> str:
+    """Where the instances of a sample were read.
+
+    Args:
+        items: of the sample.
+        otherwise: what instances that come from no file are called.
+    """
+    return " joined with ".join(item.place for item in items if item.place) or otherwise

@@ -3,7 +3,7 @@
 Everything random is a function of (seed, index), so that a resumed run sees what the first would.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from proactivellm.model.packing import Packed, Sample, pack
 from proactivellm.model.prompt import PromptIds
 from proactivellm.output.detokenize import word_starts
 from proactivellm.schedule import Schedule
-from proactivellm.tasks.item import Item
+from proactivellm.tasks.item import Item, place_of
 from proactivellm.train.recordings import Recordings
 from proactivellm.units.text import TextSegmenter
 
@@ -156,6 +156,19 @@ class InstanceEncoder:
             raise ValueError("there are recordings among the instances: give the recipe [speech]")
         return self.recordings.encode([item for item in items if item.audio], self.text, rng)
 
+    def longest(self, items: Sequence[Item]) -> Sample:
+        """The sample of several instances at its longest, whatever augmentation draws.
+
+        Args:
+            items: as for `join`.
+
+        Returns:
+            The sample, without features.
+        """
+        if not items[0].audio or self.recordings is None:
+            return self.join(items)
+        return self.recordings.longest([item for item in items if item.audio], self.text)
+
 
 def sampled_schedule(
     sample: Sample, encoder: SampleEncoder, plan: ViewPlan, rng: np.random.Generator
@@ -184,7 +197,12 @@ def sampled_schedule(
 
 
 def concatenation_plan(
-    lengths: Sequence[float], concat: tuple[int, int], epochs: int, batch_size: int, seed: int
+    lengths: Sequence[float],
+    concat: tuple[int, int],
+    epochs: int,
+    batch_size: int,
+    seed: int,
+    fits: Callable[[tuple[int, ...]], bool] = lambda sample: True,
 ) -> list[tuple[int, ...]]:
     """Which instances make up each sample, in training order.
 
@@ -198,6 +216,7 @@ def concatenation_plan(
         epochs: passes over the instances.
         batch_size: samples per batch.
         seed: of the whole plan.
+        fits: whether a sample is to be taken.
 
     Returns:
         One tuple of instance indices per sample.
@@ -213,6 +232,7 @@ def concatenation_plan(
         samples = [
             tuple(int(i) for i in order[a:b]) for a, b in zip(edges, edges[1:], strict=False)
         ]
+        samples = [sample for sample in samples if fits(sample)]
         block = 50 * batch_size
         for start in range(0, len(samples), block):
             chunk = sorted(samples[start : start + block], key=lambda s: float(size[list(s)].sum()))
@@ -273,15 +293,4 @@ class PackedDataset(Dataset[Packed]):
         Returns:
             Files and lines, for a message.
         """
-        return place_of([self.items[i] for i in self.plan[index]], index)
-
-
-def place_of(items: Sequence[Item], index: int) -> str:
-    """Where the instances of a sample were read.
-
-    Args:
-        items: of the sample.
-        index: of the sample, for instances that come from no file.
-    """
-    places = [item.place for item in items if item.place]
-    return " joined with ".join(places) or f"sample {index}"
+        return place_of([self.items[i] for i in self.plan[index]], f"sample {index}")

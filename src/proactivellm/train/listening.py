@@ -8,6 +8,7 @@ packed sequence.
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as nn_f
@@ -18,8 +19,8 @@ from proactivellm.model.folder import refusing
 from proactivellm.model.layout import Layout
 from proactivellm.model.packing import AUDIO_ID, IGNORE
 from proactivellm.speech.front_end import SpeechFrontEnd, load_front_end
-from proactivellm.train.losses import Objective, combine
-from proactivellm.train.views import PARTS, StreamingObjective, packed_hidden
+from proactivellm.train.losses import Objective
+from proactivellm.train.views import StreamingObjective
 
 _CTC_FILE = "ctc.pt"
 _BLANK = 0  # byte b of a transcript is class b + 1, whatever the tokenizer of the LM
@@ -52,7 +53,7 @@ class ListeningObjective(StreamingObjective):
     @property
     def part_names(self) -> tuple[str, ...]:
         """What the parts of the loss are called."""
-        return (*PARTS, "ctc") if self.ctc_weight else PARTS
+        return (*super().part_names, "ctc") if self.ctc_weight else super().part_names
 
     def hidden(self, batch: dict[str, Tensor]) -> Tensor:
         """Hidden states of packed sequences, with audio in place of the ids AUDIO_ID.
@@ -63,7 +64,8 @@ class ListeningObjective(StreamingObjective):
         Returns:
             [B, S, H].
         """
-        return self._listen(batch)[0]
+        hidden_BSH: Tensor = self._listen(batch)[0].last_hidden_state
+        return hidden_BSH
 
     def forward(self, **batch: Tensor) -> dict[str, Tensor]:
         """The training loss.
@@ -76,9 +78,8 @@ class ListeningObjective(StreamingObjective):
         """
         if not self.objective.weighs_target:
             return self._hear_only(batch)
-        hidden_BSH, outputs_APD = self._listen(batch)
-        losses = self.losses(batch, hidden_BSH)
-        loss, parts = combine(losses, self.objective), losses.detach()
+        output, outputs_APD = self._listen(batch)
+        loss, parts = self.target_loss(batch, output)
         if self.ctc_head is None:
             return {"loss": loss, "parts": parts}
         ctc = loss.new_zeros(()) if outputs_APD is None else self._ctc(outputs_APD, batch)
@@ -126,8 +127,8 @@ class ListeningObjective(StreamingObjective):
             with refusing(f"{file} holds no CTC head of this encoder"):
                 self.ctc_head.load_state_dict(torch.load(file, weights_only=True))
 
-    def _listen(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
-        """Hidden states [B, S, H], and encoder outputs [A, P, D] if there is audio."""
+    def _listen(self, batch: dict[str, Tensor]) -> tuple[Any, Tensor | None]:
+        """What the decoder returns, and encoder outputs [A, P, D] if there is audio."""
         ids_BS, outputs_APD = batch["input_ids"], None
         audio_BS = ids_BS == AUDIO_ID
         embeddings_BSH = self.model.get_input_embeddings()(ids_BS.masked_fill(audio_BS, 0))
@@ -139,8 +140,7 @@ class ListeningObjective(StreamingObjective):
             embeddings_BSH = embeddings_BSH.masked_scatter(
                 audio_BS[..., None], heard.to(embeddings_BSH.dtype)
             )
-        hidden_BSH = packed_hidden(self.model, batch, self.layout, self.windows, embeddings_BSH)
-        return hidden_BSH, outputs_APD
+        return self.decode(batch, embeddings_BSH), outputs_APD
 
     def _hear_only(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """CTC alone, without a forward of the LM: what an encoder from scratch learns first."""
@@ -150,7 +150,7 @@ class ListeningObjective(StreamingObjective):
         ctc = self._ctc(outputs_APD, batch)
         # Of nothing but silence, no gradient at all: there still is something to call backward on.
         loss = self.ctc_weight * ctc + 0.0 * outputs_APD.sum()
-        parts = torch.cat([ctc.new_zeros(len(PARTS)), ctc.detach()[None]])
+        parts = torch.cat([ctc.new_zeros(len(super().part_names)), ctc.detach()[None]])
         return {"loss": loss, "parts": parts}
 
     def _ctc(self, outputs_APD: Tensor, batch: dict[str, Tensor]) -> Tensor:

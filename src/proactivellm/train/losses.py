@@ -1,7 +1,10 @@
 """The objective of ProactiveLLM: L_batch + L_MSLM + lambda KL, as functions of logits.
 
-Legend: R = target rows, V = vocabulary, D = model width. Row r of every view predicts the same
-token, so that teacher (full source) and student (partial source) rows correspond one to one.
+Where the KL is cut to the teacher's most probable tokens, the others are one more outcome together:
+without it the sums are no divergence, and least for a student that differs from the teacher.
+Legend: R = target rows, K = tokens of the KL, V = vocabulary, D = model width. Row r of every view
+predicts the same token, so that teacher (full source) and student (partial source) rows correspond
+one to one.
 """
 
 from collections.abc import Callable
@@ -23,7 +26,9 @@ class Objective:
         kl_top_k: teacher tokens that enter the KL.
         kl_direction: "forward" or "reverse"; see `top_k_kl`.
         label_smoothing: mass spread over the vocabulary in both cross-entropies.
-        rows_per_chunk: target rows whose logits exist at once.
+        logits_mib: memory that logits and what is made of them may take at once; see
+            `rows_within`.
+        router_weight: of the loss of a mixture of experts; see `router.router_weight`.
     """
 
     batch_weight: float = 1.0
@@ -32,7 +37,8 @@ class Objective:
     kl_top_k: int = 100
     kl_direction: str = "forward"
     label_smoothing: float = 0.0
-    rows_per_chunk: int = 4096
+    logits_mib: int = 1024
+    router_weight: float | None = None
 
     @property
     def weighs_target(self) -> bool:
@@ -65,6 +71,9 @@ def cross_entropy(log_p_RV: Tensor, label_R: Tensor, smoothing: float) -> Tensor
 def top_k_kl(teacher_RV: Tensor, student_RV: Tensor, top_k: int, direction: str) -> Tensor:
     """The divergence of partial view and full view, summed over rows.
 
+    Over the teacher's most probable tokens, and all others as one outcome: never above the
+    divergence over the whole vocabulary, and 0 where the student is the teacher.
+
     Args:
         teacher_RV: log-probabilities with the full source visible; no gradient flows into them.
         student_RV: log-probabilities under a partial schedule.
@@ -77,9 +86,42 @@ def top_k_kl(teacher_RV: Tensor, student_RV: Tensor, top_k: int, direction: str)
     """
     log_p_RK, index_RK = teacher_RV.detach().topk(min(top_k, teacher_RV.shape[-1]), dim=-1)
     log_q_RK = student_RV.gather(-1, index_RK)
+    if index_RK.shape[-1] < teacher_RV.shape[-1]:
+        log_p_RK, log_q_RK = with_rest(log_p_RK), with_rest(log_q_RK)
     if direction == "reverse":
         return (log_q_RK.exp() * (log_q_RK - log_p_RK)).sum()
     return (log_p_RK.exp() * (log_p_RK - log_q_RK)).sum()
+
+
+def with_rest(log_p_RK: Tensor) -> Tensor:
+    """Adds the probability that is left, as one more outcome.
+
+    Args:
+        log_p_RK: log-probabilities of some outcomes.
+
+    Returns:
+        [R, K + 1].
+    """
+    # From 1e-6 on, what is left is rounding: there it has no gradient.
+    rest_R = torch.log1p(-log_p_RK.exp().sum(-1).clamp(max=1.0 - 1e-6))
+    return torch.cat([log_p_RK, rest_R[:, None]], dim=-1)
+
+
+def rows_within(logits_mib: int, vocabulary: int, num_views: int) -> int:
+    """Target rows whose logits fit a budget of memory.
+
+    For each row of a chunk, the log-probabilities of every view are alive in the backward pass, and
+    at its peak three tensors as wide: gradients of two parts of the loss, and of the logits.
+
+    Args:
+        logits_mib: the budget.
+        vocabulary: V.
+        num_views: W.
+
+    Returns:
+        R, at least 1.
+    """
+    return max(1, (logits_mib << 20) // (4 * vocabulary * (num_views + 3)))
 
 
 def chunk_losses(
@@ -118,6 +160,7 @@ def view_losses(
     hidden_WRD: Tensor,
     label_R: Tensor,
     objective: Objective,
+    chunk: int,
     num_rows: Tensor | None = None,
 ) -> Tensor:
     """Mean losses per target token, computed in row chunks that are recomputed in backward.
@@ -126,19 +169,19 @@ def view_losses(
         project: hidden states -> logits.
         hidden_WRD: hidden states of W views, the full one first.
         label_R: the token each row predicts.
-        objective: smoothing, top-k, chunk size.
+        objective: smoothing, top-k.
+        chunk: rows whose logits exist at once.
         num_rows: what the sums are divided by, where these rows are a part of an update; None = by
             how many they are.
 
     Returns:
         [3]: L_batch, L_MSLM, KL, each a mean over rows, nats per token.
     """
-    size = objective.rows_per_chunk
     sums = []
-    for start in range(0, label_R.shape[0], size):
-        rows = slice(start, start + size)
+    for start in range(0, label_R.shape[0], chunk):
+        rows = slice(start, start + chunk)
         arguments = (project, hidden_WRD[:, rows], label_R[rows], objective)
-        if label_R.shape[0] > size and torch.is_grad_enabled():
+        if label_R.shape[0] > chunk and torch.is_grad_enabled():
             sums.append(checkpoint(chunk_losses, *arguments, use_reentrant=False))
         else:
             sums.append(chunk_losses(*arguments))

@@ -24,11 +24,14 @@ class Data(Strict):
         train: instances to learn from; several sources are mixed.
         valid: instances to watch; never learnt from.
         concat: least and most instances joined into one sample.
+        skip_too_long: leave out samples that need more positions than the model has, and say how
+            many; without it they are refused.
     """
 
     train: DataSource | list[DataSource]
     valid: DataSource | None = None
     concat: Annotated[tuple[Count, Count], AfterValidator(ordered)] = (1, 1)
+    skip_too_long: bool = False
 
 
 class Backbone(Strict):
@@ -106,7 +109,10 @@ class ObjectiveRecipe(Strict):
         kl_top_k: teacher tokens in the KL.
         kl_direction: KL(full || partial), or the reverse.
         label_smoothing: in both cross-entropies.
-        rows_per_chunk: target rows whose logits exist at once.
+        logits_mib: memory in MiB that logits and what is made of them may take at once; target
+            rows are taken in chunks that fit.
+        router_weight: of the loss that keeps the experts of a mixture in use. Without it, as its
+            configuration says (`output_router_logits`, `router_aux_loss_coef`).
         num_partial: partial views per sample.
         profile: how schedules are drawn.
         first_share: multinomial: range of the share of the source read before the first write.
@@ -119,7 +125,8 @@ class ObjectiveRecipe(Strict):
     kl_top_k: Count = 100
     kl_direction: Literal["forward", "reverse"] = "forward"
     label_smoothing: Share = 0.0
-    rows_per_chunk: Count = 4096
+    logits_mib: Count = 1024
+    router_weight: Weight | None = None
     num_partial: Natural = 1
     profile: Literal["multinomial", "uniform", "wait-k"] = "multinomial"
     first_share: Annotated[tuple[Share, Share], AfterValidator(ordered)] = (0.0, 1.0)

@@ -133,6 +133,25 @@ class Recordings:
         text = encoder.encode(question, target, units)
         return text.with_features(mel_TF, transcript="" if question else target)
 
+    def longest(self, items: Sequence[Item], encoder: "SampleEncoder") -> Sample:
+        """The sample of one or more recordings at its longest, whatever augmentation draws.
+
+        Args:
+            items: with audio; questions of later ones are left out.
+            encoder: tokenises question and target.
+
+        Returns:
+            The sample, without features.
+        """
+        gaps = (len(items) - 1) * int(GAP_S * RATE)
+        count = gaps + sum(len(self._waveform(item.audio)) for item in items)
+        count = 1 + int(count / min(self.augmentation.speed[0], 1.0))
+        if self.augmentation.edges_s is not None:
+            count += 2 * int(self.augmentation.edges_s[1] * RATE)
+        units = self.unit_sizes(-(-count // self.extractor.hop_length))
+        target = " ".join(item.target for item in items if item.target)
+        return encoder.encode(items[0].source, target, [[AUDIO_ID] * size for size in units])
+
     def _waveform(self, files: tuple[str, ...]) -> np.ndarray:
         """The joined files, without what the gate holds back."""
         if files not in self._waveforms:

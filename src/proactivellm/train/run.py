@@ -22,6 +22,7 @@ from proactivellm.train.data import (
     ViewPlan,
     concatenation_plan,
 )
+from proactivellm.train.fit import Fit
 from proactivellm.train.inputs import check_out, check_run, claimed
 from proactivellm.train.listening import ListeningObjective
 from proactivellm.train.losses import Objective
@@ -110,8 +111,11 @@ def make_trainer(
         **wish.model_dump(include=set(ViewPlan.__dataclass_fields__)),
     )
     args = make_arguments(trainer_arguments(recipe), str(out))
-    plan = _plan(recipe, items, args.world_size)
     layout = settings.make_layout()
+    fit = Fit(model, encoder, layout, recipe.data.skip_too_long)
+    plan = _plan(recipe, items, args.world_size, fit)
+    valid = [item for item in valid if fit([item])]
+    _report(fit.left_out)
     return StreamingTrainer(
         settings=settings,
         tokenizer=tokenizer,
@@ -164,7 +168,16 @@ def make_objective(
     return listening
 
 
-def _plan(recipe: Recipe, items: list[Item], num_processes: int) -> list[tuple[int, ...]]:
+def _report(left_out: list[str]) -> None:
+    if left_out:
+        log.warning(
+            "%d samples that need more positions than the model has are left out, first %s",
+            len(left_out),
+            left_out[0],
+        )
+
+
+def _plan(recipe: Recipe, items: list[Item], num_processes: int, fit: Fit) -> list[tuple[int, ...]]:
     """Which instances make up each sample."""
     optimisation = recipe.optimisation
     size = optimisation.batch_size * optimisation.gradient_accumulation * num_processes
@@ -174,6 +187,7 @@ def _plan(recipe: Recipe, items: list[Item], num_processes: int) -> list[tuple[i
         optimisation.epochs,
         size,
         optimisation.seed,
+        lambda sample: fit([items[i] for i in sample]),
     )
     if not plan:
         raise ValueError(

@@ -172,7 +172,7 @@ class StreamingTrainer(Trainer):
 
     def _view_scores(self, objective: StreamingObjective, batch: dict[str, Tensor]) -> Tensor:
         """Sums of [negative log-likelihood, hits, rows] per view: [W, 3]."""
-        size = objective.objective.rows_per_chunk
+        size = objective.rows_per_chunk(num_views=1)
         with self.compute_loss_context_manager():
             hidden = objective.hidden(batch)
             hidden_WRD, label_R = view_rows(hidden, batch)

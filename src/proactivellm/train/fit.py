@@ -1,0 +1,79 @@
+"""Whether samples fit the positions of a model, asked before a run starts.
+
+One sample beyond them would not only be wrong itself: `longrope` chooses the angles of a whole
+batch by its largest position, so that it would change its neighbours too.
+"""
+
+from collections.abc import Sequence
+
+from transformers import PreTrainedModel
+
+from proactivellm.model.backbone import position_limit
+from proactivellm.model.layout import Group, Layout
+from proactivellm.model.packing import Sample
+from proactivellm.tasks.item import Item, place_of
+from proactivellm.train.data import InstanceEncoder
+
+
+def positions_needed(sample: Sample, layout: Layout) -> int:
+    """Positions that a sample may come to, whatever schedule is drawn for it.
+
+    Args:
+        sample: the instance.
+        layout: its position rule.
+
+    Returns:
+        The largest position id, and one.
+    """
+    source = sum(map(len, sample.source_units))
+    target = len(sample.target_head) + len(sample.target) - 1  # the last token is only predicted
+    last_source = layout.position(Group.SOURCE, source - 1, target)
+    return 1 + max(last_source, layout.position(Group.TARGET, source, target - 1))
+
+
+class Fit:
+    """Knows the samples that a model has positions for.
+
+    Args:
+        model: its limit is that of sessions.
+        encoder: instances -> samples.
+        layout: of the packed sequences.
+        skip: leave out what does not fit, in place of refusing it.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, encoder: InstanceEncoder, layout: Layout, skip: bool
+    ) -> None:
+        self.limit = position_limit(model.config)
+        self.model_type = model.config.get_text_config().model_type
+        self.encoder = encoder
+        self.layout = layout
+        self.skip = skip
+        self.left_out: list[str] = []
+
+    def __call__(self, items: Sequence[Item]) -> bool:
+        """Whether a sample fits.
+
+        Args:
+            items: of the sample.
+
+        Returns:
+            False if it is to be left out; it is noted.
+
+        Raises:
+            ValueError: naming a sample that does not fit, if it is not to be left out.
+        """
+        if self.limit is None:
+            return True
+        needed = positions_needed(self.encoder.longest(items), self.layout)
+        if needed <= self.limit:
+            return True
+        place = place_of(items, f"the sample {items[0].target[:40]!r}")
+        if not self.skip:
+            raise ValueError(
+                f"{place}: needs {needed} positions, and model type {self.model_type!r} has "
+                f"{self.limit}: shorten it, join fewer with data.concat, or leave out what does "
+                "not fit with data.skip_too_long = true"
+            )
+        self.left_out.append(place)
+        return False
