@@ -108,7 +108,7 @@ def recompute_activations(model: PreTrainedModel) -> None:
     Args:
         model: trained from now on.
     """
-    # Where transformers has this name, the one before it is deprecated; its oldest releases lack it.
+    # Where transformers has this name, it deprecates the older one; its oldest releases lack it.
     newer = getattr(model, "activation_checkpointing_enable", None)
     (newer or model.gradient_checkpointing_enable)()
 
