@@ -20,7 +20,12 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from proactivellm.audio.features import RATE
 from proactivellm.audio.gate import GateSettings
 from proactivellm.config import Strict, validated
-from proactivellm.model.folder import broken_weights, check_json_files, read_object, refusing
+from proactivellm.model.folder import (
+    broken_weights,
+    check_json_files,
+    read_object,
+    refusing,
+)
 from proactivellm.model.weights import check_all_loaded
 from proactivellm.speech.encoder import AttentionSettings, CausalEncoder
 from proactivellm.speech.projector import StackProjector
@@ -224,7 +229,11 @@ def load_front_end(model_folder: str | Path, lm_width: int, device: str = "cpu")
     with refusing(what, lambda: broken_weights(folder)):
         extractor = WhisperFeatureExtractor.from_pretrained(folder)
         tower, info = WhisperEncoder.from_pretrained(
-            folder, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
+            folder,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            attn_implementation="sdpa",  # not what its config.json names, see NO_KERNEL
         )
         projector = StackProjector(tower.config.d_model, settings.stack, settings.hidden, lm_width)
         projector.load_state_dict(load_file(folder / PROJECTOR_FILE))
