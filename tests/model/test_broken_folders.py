@@ -131,6 +131,12 @@ class TestCodeOfAFolder:
         model = StreamingCausalLM.from_pretrained(folder)
         assert type(model.model).__module__.startswith("transformers.") and not mark.exists()
 
+    def test_no_kernel_of_the_hub_is_fetched(self, whole: Path, folder: Path) -> None:
+        broken.setting(attn_implementation="kernels-community/flash-attn2")(folder)
+        named = StreamingCausalLM.from_pretrained(folder).model
+        model = StreamingCausalLM.from_pretrained(whole).model
+        assert named.config._attn_implementation == model.config._attn_implementation
+
     @pytest.mark.parametrize("place", ["src", "tools", "examples", "benchmarks"])
     def test_nothing_is_loaded_without_saying_whether_it_is_trusted(self, place: str) -> None:
         """Left out, it is a question on standard input."""

@@ -67,9 +67,7 @@ def test_the_longest_sample_that_fits_changes_no_neighbour():
         other = sample_of(units, 3)
         packed = pack(other, [offline(units, 3)], layout)
         with torch.no_grad():
-            hidden = packed_hidden(
-                model, collate([short, packed]), layout, watch_attention(model).windows
-            )
+            hidden = packed_hidden(model, collate([short, packed]), layout, windows)
         return hidden[0, : len(short.input_ids)]
 
     assert positions_needed(sample_of(23, 3), layout) == 24

@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from proactivellm.model.causal_lm import StreamingCausalLM
-from proactivellm.model.folder import broken_json, refusing, unknown_names
+from proactivellm.model.folder import NO_KERNEL, broken_json, refusing, unknown_names
 from proactivellm.model.precision import choose_dtype, quantization_config
 from proactivellm.model.prompt import Prompt, StreamSettings
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -147,7 +147,7 @@ def random_model(
         torch.manual_seed(seed)
         with refusing("no model has this shape", lambda: unknown_names(config)):
             model = AutoModelForCausalLM.from_config(
-                config, dtype=dtype, trust_remote_code=trust_remote_code
+                config, dtype=dtype, trust_remote_code=trust_remote_code, **NO_KERNEL
             )
     if quantize is not None:
         _quantize(model, quantize.quant_type)

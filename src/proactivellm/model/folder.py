@@ -28,6 +28,9 @@ _JSON_FILES = (
 )
 _LONGEST = 300  # characters of a reason
 _LFS_MARK = b"version https://git-lfs"
+# A kernel of the hub that config.json names would be fetched, and run, as the model is made; here
+# models get an attention of their own afterwards.
+NO_KERNEL = {"attn_implementation": "eager"}
 NEEDS_TRUST = (
     "it has code of its own, which runs with all your rights; if you trust it: "
     "--trust-remote-code (in Python trust_remote_code=True)"

@@ -14,6 +14,7 @@ from transformers.utils import find_adapter_config_file, is_peft_available
 from proactivellm.model.folder import (
     ADAPTER_FILE,
     CONFIG_FILE,
+    NO_KERNEL,
     broken_weights,
     check_json_files,
     read_object,
@@ -94,6 +95,7 @@ def load_lm(
                 trust_remote_code=trust_remote_code,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # or they are told in a log, and not in the error
+                **NO_KERNEL,
                 **quantize,
             )
         except ImportError as error:

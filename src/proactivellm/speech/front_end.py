@@ -223,7 +223,11 @@ def load_front_end(model_folder: str | Path, lm_width: int, device: str = "cpu")
     with refusing(what, lambda: broken_weights(folder)):
         extractor = WhisperFeatureExtractor.from_pretrained(folder)
         tower, info = WhisperEncoder.from_pretrained(
-            folder, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
+            folder,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            attn_implementation="sdpa",  # not what its config.json names, see NO_KERNEL
         )
         projector = StackProjector(tower.config.d_model, settings.stack, settings.hidden, lm_width)
         projector.load_state_dict(load_file(folder / PROJECTOR_FILE))

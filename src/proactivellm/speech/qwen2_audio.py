@@ -82,7 +82,11 @@ def _load_whole(
     with refusing(what, lambda: broken_weights(folder)):
         processor = AutoProcessor.from_pretrained(name, trust_remote_code=False)
         whole, info = Qwen2AudioForConditionalGeneration.from_pretrained(
-            name, dtype=dtype or "auto", output_loading_info=True, ignore_mismatched_sizes=True
+            name,
+            dtype=dtype or "auto",
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            attn_implementation="sdpa",  # not what its config.json names, see NO_KERNEL
         )
     check_all_loaded(info, what)
     return processor, whole

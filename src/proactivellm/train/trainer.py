@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, Trai
 from transformers.trainer_callback import TrainerState
 
 from proactivellm.model.backbone import project
-from proactivellm.model.folder import broken_weights, refusing
+from proactivellm.model.folder import NO_KERNEL, broken_weights, refusing
 from proactivellm.model.packing import Sample, pack
 from proactivellm.model.prompt import StreamSettings
 from proactivellm.model.weights import check_all_loaded
@@ -263,7 +263,11 @@ def _load_weights(model: PreTrainedModel, folder: str) -> dict[str, Any]:
             "mismatched_keys": (),  # those are raised
         }
     stored, info = type(model).from_pretrained(
-        folder, dtype=model.dtype, output_loading_info=True, ignore_mismatched_sizes=True
+        folder,
+        dtype=model.dtype,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+        **NO_KERNEL,
     )
     if not info["mismatched_keys"]:
         model.load_state_dict(stored.state_dict())
