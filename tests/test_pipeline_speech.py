@@ -55,6 +55,17 @@ def files(tmp_path_factory) -> dict[str, str]:
     return {name: str(folder / f"{name}.wav") for name in sounds}
 
 
+def test_a_replay_is_of_one_listener(model, files) -> None:
+    """What one model, or one gate, has heard is not given to another."""
+    replay = Replay()
+    first = list(hear(model, [files["voice"]], replay=replay))
+    assert replay.complete and list(hear(model, [files["voice"]], replay=replay)) == first
+    assert not hear(model, [files["two turns"]], replay=replay).replay.complete
+    list(hear(model, [files["voice"]], replay=replay))
+    model.front_end.gate = GATE
+    assert not hear(model, [files["voice"]], replay=replay).replay.complete
+
+
 def job(file: str, index: int = 0, **more) -> Job:
     return Job(index=index, source="", audio=(file,), task="asr", **more)
 

@@ -56,6 +56,18 @@ def test_scores_of_recordings(run: Run, listener: str, manifest: Path, tmp_path:
     assert "`show` is for sources of text" in run("show", out).error
 
 
+def test_another_recording_at_the_same_path(
+    run: Run, listener: str, manifest: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    command = ("evaluate", "--model", listener, "--source", manifest, *POLICY, "--out", out)
+    assert run(*command, "--limit", 1).code == 0
+    assert run(*command, "--limit", 2).code == 0  # a longer set goes on
+    soundfile.write(manifest.parent / "1.wav", voice(0.7), RATE)
+    assert "recordings.1 was" in run(*command).error
+    assert "gate was" in run(*command, "--no-gate").error
+
+
 def test_lists_of_recordings(run: Run, listener: str, manifest: Path, tmp_path: Path) -> None:
     paths = [str(manifest.parent / f"{n}.wav") for n in range(len(TEXTS))]
     target = write_lines(tmp_path / "target", *TEXTS)

@@ -15,6 +15,7 @@ from proactivellm.cli.display import PipeDisplay
 from proactivellm.cli.stopping import Stops
 from proactivellm.evaluation import table
 from proactivellm.output.log import read_log
+from proactivellm.pipeline import live
 from proactivellm.policy.calibration import Calibration
 from proactivellm.session.engine import Engine
 
@@ -99,6 +100,17 @@ def test_a_file_is_cut(
     whole, cut = read_log(log)
     assert whole.source == "ein Mann" and cut.source == LONG
     assert max(cut.token_delays) <= 5 and not done.err.count("Traceback")
+
+
+def test_a_slow_pace_is_not_waited_for(
+    run: Run, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, log = write_lines(tmp_path / "source", LONG), tmp_path / "log"
+    monkeypatch.setattr(live.time, "sleep", lambda _: signal.raise_signal(signal.SIGTERM))
+    command = ("stream", "--model", model, "--policy", "wait-k:1", "--input", source)
+    assert run(*command, "--rate", 0.1, "--log", log).code == 143  # ten minutes a word
+    (logged,) = read_log(log)
+    assert logged.source == LONG and logged.source_length <= 1
 
 
 def test_several_files_are_cut(

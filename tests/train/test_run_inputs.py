@@ -2,8 +2,10 @@
 
 import errno
 import json
+import resource
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from proactivellm.files.lock import locked
 from proactivellm.train.inputs import check_run
 from proactivellm.train.recipe import Recipe
 from proactivellm.train.run import train
+from proactivellm.train.trainer import StreamingTrainer, last_checkpoint
 
 QUICK = SCRATCH.replace("epochs = 2", "epochs = 1").replace("eval_steps = 4\n", "")
 Run = tuple[Path, Path, Recipe]
@@ -112,7 +115,32 @@ def test_a_full_disk_leaves_the_model_that_was_there(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("proactivellm.model.prompt.StreamSettings.save", full_disk)
-    with pytest.raises(OSError, match="No space left on device"):
+    with pytest.raises(ValueError, match="out cannot be saved .No space left on device.; what was"):
         train(recipe, tmp_path / "out")
     after = contents(tmp_path / "out")
     assert {path: after[path] for path in before} == before and len(after) == len(before)
+
+
+def test_a_disk_that_fills_up_costs_no_checkpoint(done: Run, tmp_path: Path) -> None:
+    """A real limit of the system, met in the middle of the weights of the second checkpoint."""
+    _, _, recipe = done
+    out = tmp_path / "out"
+    save, limits = StreamingTrainer._save, resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def limited(self: StreamingTrainer, *args: Any, **kwargs: Any) -> None:
+        if self.state.global_step == 6:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, limits[1]))
+        save(self, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StreamingTrainer, "_save", limited)
+        try:
+            with pytest.raises(ValueError, match="checkpoint-6 cannot be saved .*make room"):
+                train(recipe, out)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert last_checkpoint(out) == str(out / "checkpoint-3")
+    train(recipe, out)
+    assert contents(out)[out / "model.safetensors"][0] == (
+        (done[1] / "model.safetensors").read_bytes()
+    )

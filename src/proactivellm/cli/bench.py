@@ -106,12 +106,12 @@ def bench(
     """
     from proactivellm.bench.report import save
     from proactivellm.bench.run import new_report, run_suites
+    from proactivellm.files.lock import locked
     from proactivellm.model.loading import DEFAULT_MODEL
 
     command = {**context.params, "out": str(out), "model": model or DEFAULT_MODEL}
     options = _options(command)
-    with _threads(threads), show_progress() as progress:
-        out.mkdir(parents=True, exist_ok=True)
+    with locked(out), _threads(threads), show_progress() as progress:
         job = _prepare(command, options, progress)
         report = new_report(job, command)
         try:

@@ -153,7 +153,7 @@ def live_recordings(
         model: that listens; what arrives together is as long as its units.
         inputs: that `check_inputs` took.
         options: of audio.
-        stops: ends what is live.
+        stops: ends them, also while nothing is heard.
 
     Yields:
         The recordings; finish one before the next.
@@ -166,9 +166,7 @@ def live_recordings(
         rate, blocks = _opened(name, options, model.front_end.unit_s)
         if options.real_time:
             blocks = paced(blocks, rate)
-        is_live = not is_audio(name)
-        if is_live:
-            blocks = stops.until_stopped(blocks)
+        blocks, is_live = stops.until_stopped(blocks), not is_audio(name)
         where = "standard input" if name == STANDARD_INPUT else name
         yield LiveRecording(where, f"{name} {question}".strip(), rate, blocks, question, is_live)
 

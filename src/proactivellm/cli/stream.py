@@ -129,8 +129,15 @@ def stream_lines(
         ValueError: a line cannot be streamed; names it.
     """
     segmenter = TextSegmenter(settings.model.tokenizer)
-    arriving = ((line, line.units(segmenter, settings.rate_wpm)) for line in lines)
-    return _stream(settings, arriving, display, log, stops or Stops())
+    stops = stops or Stops()
+
+    def units(line: LiveLine) -> Iterator[list[Unit]]:
+        arriving = line.units(segmenter, settings.rate_wpm)
+        # A pipe ends by itself (`live_lines`), with the word that is cut off; a pace may be slow.
+        ends_by_itself = line.is_live and settings.rate_wpm is None
+        return arriving if ends_by_itself else stops.until_stopped(arriving)
+
+    return _stream(settings, ((line, units(line)) for line in lines), display, log, stops)
 
 
 def stream_recordings(

@@ -45,6 +45,13 @@ def earlier_rows(
     for log in _logs(out):
         if log.parent.name in asked:
             continue
+        if not log.with_name(RUN_FILE).exists():
+            warnings.warn(
+                f"{log.parent} is left out of the tables: without {RUN_FILE} nobody can tell what "
+                "it was made of",
+                stacklevel=3,
+            )
+            continue
         noted = read_note(log.with_name(RUN_FILE))
         request = noted.get("request", log.parent.name)
         wanted = compared(inputs, noted)

@@ -28,6 +28,7 @@ from proactivellm.train.listening import ListeningObjective
 from proactivellm.train.losses import Objective
 from proactivellm.train.recipe import Recipe
 from proactivellm.train.recordings import Recordings
+from proactivellm.train.saving import saving
 from proactivellm.train.trainer import StreamingTrainer, last_checkpoint, make_arguments
 from proactivellm.train.views import StreamingObjective
 
@@ -246,7 +247,7 @@ def save_model(trainer: StreamingTrainer, out: Path, dtype: str) -> None:
     """
     objective = trainer.accelerator.unwrap_model(trainer.model)
     model = objective.model
-    with replacing_in(out) as new:
+    with saving(out), replacing_in(out) as new:
         if isinstance(objective, ListeningObjective):
             objective.save(new, getattr(torch, dtype))
         if hasattr(model, "merge_and_unload"):

@@ -19,6 +19,7 @@ from proactivellm.model.weights import check_all_loaded
 from proactivellm.schedule import Schedule, expand, offline, wait_k
 from proactivellm.train.data import SampleEncoder
 from proactivellm.train.listening import ListeningObjective
+from proactivellm.train.saving import saving
 from proactivellm.train.views import StreamingObjective, collate, view_rows
 from proactivellm.train.window import share_counts
 
@@ -184,6 +185,10 @@ class StreamingTrainer(Trainer):
                     scores[view, 1] += (log_p_RV.argmax(-1) == label).sum()
                     scores[view, 2] += len(label)
         return scores
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        with saving(f"{self.args.output_dir}/checkpoint-{self.state.global_step}"):
+            super()._save_checkpoint(model, trial)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         if not self.args.should_save:  # all processes come here, some with their part of a model
