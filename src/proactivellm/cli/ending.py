@@ -13,6 +13,8 @@ from typing import Any, NoReturn, TextIO
 
 import typer
 
+from proactivellm.output.printable import printable
+
 REFUSED = 2
 READER_GONE = 141  # as a shell counts a program that SIGPIPE ended
 # What command lines are refused with; newer releases of typer have a click of their own.
@@ -100,7 +102,7 @@ def refuse(lines: Iterable[str]) -> NoReturn:
         SystemExit: always.
     """
     for line in lines:
-        print(f"error: {line}", file=sys.stderr)
+        print(f"error: {printable(line)}", file=sys.stderr)
     sys.exit(REFUSED)
 
 
