@@ -10,8 +10,8 @@ from tests.models import save_tiny, tiny_model
 from torch import Tensor, nn
 
 from proactivellm.train.build import add_adapters
+from proactivellm.train.checkpoints import load_weights
 from proactivellm.train.recipe import Lora
-from proactivellm.train.trainer import load_weights
 
 
 @pytest.fixture(scope="module")

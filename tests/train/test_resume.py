@@ -14,9 +14,10 @@ from tests.models import save_tiny
 from tests.train.runs import PRETRAINED, SCRATCH, logged, make_recipe, write_recipe
 
 from proactivellm.config import load_toml
+from proactivellm.train.checkpoints import last_checkpoint
 from proactivellm.train.recipe import Recipe
 from proactivellm.train.run import train
-from proactivellm.train.trainer import StreamingTrainer, last_checkpoint
+from proactivellm.train.trainer import StreamingTrainer
 
 LORA = PRETRAINED + "[lora]\nr = 4\nalpha = 8\ndropout = 0.1\n"
 # Kills its own process, not to be caught, when a sample of the training data is asked for.

@@ -14,10 +14,11 @@ from tests.train.runs import PRETRAINED, SCRATCH, make_recipe, write_pairs
 
 from proactivellm.config import load_toml
 from proactivellm.files.lock import locked
+from proactivellm.train.checkpoints import last_checkpoint
 from proactivellm.train.inputs import check_run
 from proactivellm.train.recipe import Recipe
 from proactivellm.train.run import train
-from proactivellm.train.trainer import StreamingTrainer, last_checkpoint
+from proactivellm.train.trainer import StreamingTrainer
 
 QUICK = SCRATCH.replace("epochs = 2", "epochs = 1").replace("eval_steps = 4\n", "")
 Run = tuple[Path, Path, Recipe]

@@ -46,11 +46,7 @@ def earlier_rows(
         if log.parent.name in asked:
             continue
         if not log.with_name(RUN_FILE).exists():
-            warnings.warn(
-                f"{log.parent} is left out of the tables: without {RUN_FILE} nobody can tell what "
-                "it was made of",
-                stacklevel=3,
-            )
+            _leave_out(log.parent, f"without {RUN_FILE} nobody can tell what it was made of")
             continue
         noted = read_note(log.with_name(RUN_FILE))
         request = noted.get("request", log.parent.name)
@@ -65,12 +61,13 @@ def earlier_rows(
         if len(instances) == len(jobs):
             rows.append({"request": request, **score(instances, NUM_RESAMPLES, counting)})
         else:
-            warnings.warn(
-                f"{request} is left out of the tables: it has {len(instances)} of {len(jobs)} "
-                "instances; ask for it as well to complete it",
-                stacklevel=3,
-            )
+            missing = f"it has {len(instances)} of {len(jobs)} instances"
+            _leave_out(request, f"{missing}; ask for it as well to complete it")
     return rows
+
+
+def _leave_out(what: object, why: str) -> None:
+    warnings.warn(f"{what} is left out of the tables: {why}", stacklevel=4)
 
 
 def check_instances(

@@ -15,6 +15,7 @@ from proactivellm.speech.front_end import SpeechFrontEnd
 from proactivellm.tasks.data import read_items
 from proactivellm.tasks.item import Item
 from proactivellm.train.build import make_backbone, make_front_end, make_settings
+from proactivellm.train.checkpoints import last_checkpoint
 from proactivellm.train.data import (
     InstanceEncoder,
     PackedDataset,
@@ -29,7 +30,7 @@ from proactivellm.train.losses import Objective
 from proactivellm.train.recipe import Recipe
 from proactivellm.train.recordings import Recordings
 from proactivellm.train.saving import saving
-from proactivellm.train.trainer import StreamingTrainer, last_checkpoint, make_arguments
+from proactivellm.train.trainer import StreamingTrainer, make_arguments
 from proactivellm.train.views import StreamingObjective
 
 TRAINING_LOG = "training_log.jsonl"  # written last

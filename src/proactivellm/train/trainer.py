@@ -1,6 +1,5 @@
 """transformers.Trainer over packed views: losses by part, evaluation by schedule, exact resume."""
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,15 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
-from transformers.trainer_callback import TrainerState
+from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
 
 from proactivellm.model.backbone import project
-from proactivellm.model.folder import NO_KERNEL, broken_weights, refusing
 from proactivellm.model.packing import Sample, pack
 from proactivellm.model.prompt import StreamSettings
-from proactivellm.model.weights import check_all_loaded
 from proactivellm.schedule import Schedule, expand, offline, wait_k
+from proactivellm.train.checkpoints import load_weights
 from proactivellm.train.data import SampleEncoder
 from proactivellm.train.listening import ListeningObjective
 from proactivellm.train.saving import saving
@@ -215,68 +212,6 @@ class StreamingTrainer(Trainer):
         load_weights(objective.model, resume_from_checkpoint)
         if isinstance(objective, ListeningObjective):
             objective.load(resume_from_checkpoint)
-
-
-def last_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that was written to the end.
-
-    A run killed while it saves leaves a folder without `trainer_state.json`, which the Trainer
-    writes last, or with a part of it.
-
-    Args:
-        folder: where the checkpoints are.
-
-    Returns:
-        Its path, or None.
-    """
-    steps = {}
-    for state in folder.glob("checkpoint-*/trainer_state.json"):
-        try:
-            steps[TrainerState.load_from_json(str(state)).global_step] = str(state.parent)
-        except (json.JSONDecodeError, TypeError):
-            continue
-    return steps[max(steps)] if steps else None
-
-
-def load_weights(model: PreTrainedModel, folder: str) -> None:
-    """Load a checkpoint's weights (or adapters) into a model of the same shape.
-
-    Args:
-        model: filled in place.
-        folder: written by `save_pretrained`.
-
-    Raises:
-        ValueError: if weights are missing, broken or of another shape.
-    """
-    what = f"cannot continue from {folder}"
-    with refusing(what, lambda: broken_weights(Path(folder))):
-        check_all_loaded(_load_weights(model, folder), what)
-
-
-def _load_weights(model: PreTrainedModel, folder: str) -> dict[str, Any]:
-    """What `load_weights` does; returns what there was too little or too much of."""
-    if hasattr(model, "peft_config"):
-        from peft import get_peft_model_state_dict, set_peft_model_state_dict
-        from peft.utils import load_peft_weights
-
-        weights = load_peft_weights(folder)
-        wanted = get_peft_model_state_dict(model, save_embedding_layers=False)
-        result = set_peft_model_state_dict(model, weights)
-        return {
-            "missing_keys": wanted.keys() - weights.keys(),
-            "unexpected_keys": result.unexpected_keys,
-            "mismatched_keys": (),  # those are raised
-        }
-    stored, info = type(model).from_pretrained(
-        folder,
-        dtype=model.dtype,
-        output_loading_info=True,
-        ignore_mismatched_sizes=True,
-        **NO_KERNEL,
-    )
-    if not info["mismatched_keys"]:
-        model.load_state_dict(stored.state_dict())
-    return info
 
 
 def make_arguments(recipe_arguments: dict[str, Any], folder: str) -> TrainingArguments:

@@ -1,0 +1,73 @@
+"""Checkpoints of a training: the one to go on from, and its weights, all of them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+from transformers.trainer_callback import TrainerState
+
+from proactivellm.model.folder import NO_KERNEL, broken_weights, refusing
+from proactivellm.model.weights import check_all_loaded
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that was written to the end.
+
+    A run killed while it saves leaves a folder without `trainer_state.json`, which the Trainer
+    writes last, or with a part of it.
+
+    Args:
+        folder: where the checkpoints are.
+
+    Returns:
+        Its path, or None.
+    """
+    steps = {}
+    for state in folder.glob("checkpoint-*/trainer_state.json"):
+        try:
+            steps[TrainerState.load_from_json(str(state)).global_step] = str(state.parent)
+        except (json.JSONDecodeError, TypeError):
+            continue
+    return steps[max(steps)] if steps else None
+
+
+def load_weights(model: PreTrainedModel, folder: str) -> None:
+    """Load a checkpoint's weights (or adapters) into a model of the same shape.
+
+    Args:
+        model: filled in place.
+        folder: written by `save_pretrained`.
+
+    Raises:
+        ValueError: if weights are missing, broken or of another shape.
+    """
+    what = f"cannot continue from {folder}"
+    with refusing(what, lambda: broken_weights(Path(folder))):
+        check_all_loaded(_load_weights(model, folder), what)
+
+
+def _load_weights(model: PreTrainedModel, folder: str) -> dict[str, Any]:
+    """What `load_weights` does; returns what there was too little or too much of."""
+    if hasattr(model, "peft_config"):
+        from peft import get_peft_model_state_dict, set_peft_model_state_dict
+        from peft.utils import load_peft_weights
+
+        weights = load_peft_weights(folder)
+        wanted = get_peft_model_state_dict(model, save_embedding_layers=False)
+        result = set_peft_model_state_dict(model, weights)
+        return {
+            "missing_keys": wanted.keys() - weights.keys(),
+            "unexpected_keys": result.unexpected_keys,
+            "mismatched_keys": (),  # those are raised
+        }
+    stored, info = type(model).from_pretrained(
+        folder,
+        dtype=model.dtype,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+        **NO_KERNEL,
+    )
+    if not info["mismatched_keys"]:
+        model.load_state_dict(stored.state_dict())
+    return info
