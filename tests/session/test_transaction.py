@@ -441,7 +441,7 @@ def test_a_store_that_cannot_grow_loses_nothing(
         (lambda e: e.cache.contiguous.__setitem__(0, not e.cache.contiguous[0]), "side by side"),
         (lambda e: e.cache.units.__setitem__(0, 0), "has entries of unit"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_books_that_contradict_each_other_are_told(
     model_of: Callable[[str], Faulty], breakage: Callable[[Engine], Any], message: str
