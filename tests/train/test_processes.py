@@ -49,8 +49,9 @@ def note_writes(written: set[str]) -> None:
             writes = isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
         else:
             writes = event in ("os.rename", "os.remove", "os.rmdir", "os.truncate")
-        if writes and isinstance(arguments[0], str | os.PathLike):
-            written.add(os.path.realpath(arguments[0]))
+        paths = arguments[:2] if event == "os.rename" else arguments[:1]
+        if writes and all(isinstance(path, str | os.PathLike) for path in paths):
+            written.update(map(os.path.realpath, paths))
 
     sys.addaudithook(hook)
 

@@ -242,7 +242,8 @@ def test_what_is_not_a_number_ends_the_run_before_it_is_learnt(tmp_path, monkeyp
     assert "\n" not in message
     dataset = trainer_of(recipe, tmp_path / "other").train_dataset
     assert all(dataset.place(i) in message for i in broken[0])
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["checkpoint-3"]
+    saved = {path.name for path in (tmp_path / "out").iterdir()}
+    assert saved == {".lock", "training.json", "checkpoint-3"}
     weights = load_file(tmp_path / "out" / "checkpoint-3" / "model.safetensors")
     assert all(weight.isfinite().all() for weight in weights.values())
 

@@ -238,4 +238,8 @@ def make_arguments(recipe_arguments: dict[str, Any], folder: str) -> TrainingArg
     # tensors of different first dimensions, do not survive: there, start a process for each.
     if arguments.n_gpu > 1:
         arguments._n_gpu = 1
+    # transformers 5.17 sends the second of several CPU processes to "cpu:0", where torch can load
+    # no optimiser state: such a run could not be continued.
+    if arguments.device.type == "cpu":
+        arguments.__dict__["_setup_devices"] = torch.device("cpu")
     return arguments
