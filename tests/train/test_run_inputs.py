@@ -63,6 +63,15 @@ def test_another_recipe_is_another_run(done: Run, old: str, new: str, named: str
     assert contents(out) == before
 
 
+def test_another_number_of_processes_is_another_run(
+    done: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, out, recipe = done
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="processes was 1, and is 2 now"):
+        train(recipe, out)
+
+
 def test_other_data_at_the_same_path(done: Run, tmp_path: Path) -> None:
     folder, out, recipe = done
     pairs = folder / "pairs.tsv"

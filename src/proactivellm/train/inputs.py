@@ -75,6 +75,8 @@ def check_run(
         "valid_data": _digest(items[1]),
         "backbone": _folder(recipe.backbone.pretrained),
         "front_end": _folder(recipe.speech.pretrained if recipe.speech else None),
+        # Which samples make an update depends on it.
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
     }
     versions = {"transformers": transformers.__version__, "torch": torch.__version__}
     if not continues:
