@@ -32,6 +32,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from proactivellm.model.backbone import project
 from proactivellm.model.layout import grouped
 from proactivellm.model.packing import Packed, Sample, pack
+from proactivellm.model.watch import watch_attention
 from proactivellm.schedule import multinomial, offline
 from proactivellm.train.attention import PACKED_ATTENTION, register
 from proactivellm.train.losses import Objective, combine, view_losses
@@ -109,6 +110,8 @@ def make_steps(case: Case, model: PreTrainedModel) -> dict[str, Step]:
     rows = slice(case.tokens, None)  # of a single view: those of the target
     ids, label = full["input_ids"], full["label"]
 
+    windows = watch_attention(model).windows
+
     def plain() -> torch.Tensor:
         hidden = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
         logits = project(model, hidden[:, rows].flatten(0, 1))
@@ -119,14 +122,16 @@ def make_steps(case: Case, model: PreTrainedModel) -> dict[str, Step]:
         return F.cross_entropy(logits.float().flatten(0, 1), label.flatten())
 
     def plain_blocks() -> torch.Tensor:
-        hidden_WRD, label_R = view_rows(packed_hidden(model, full, LAYOUT), full)
+        hidden_WRD, label_R = view_rows(packed_hidden(model, full, LAYOUT, windows), full)
         return F.cross_entropy(project(model, hidden_WRD[0]).float(), label_R)
 
     def packed() -> torch.Tensor:
         return StreamingObjective(model, LAYOUT, OBJECTIVE)(**whole)["loss"]
 
     def separate() -> torch.Tensor:
-        pairs = [view_rows(packed_hidden(model, one, LAYOUT), one) for one in (full, partial)]
+        pairs = [
+            view_rows(packed_hidden(model, one, LAYOUT, windows), one) for one in (full, partial)
+        ]
         hidden = torch.cat([hidden_WRD for hidden_WRD, _ in pairs])
         losses = view_losses(
             lambda h: project(model, h), hidden, pairs[0][1], OBJECTIVE, len(hidden[0])

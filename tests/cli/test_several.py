@@ -190,9 +190,9 @@ def test_mistakes(run: Run, model: str, files: list[Path], tmp_path: Path) -> No
     assert "--input - is the same" in run(*stream, "--input", "-", "--input", "-").error
     missing = tmp_path / "missing"
     error = run(*stream, *options([files[0], missing])).error
-    assert error == f"{missing}: No such file or directory"
+    assert error == f"{missing}: No such file or directory: check the path"
     error = run(*stream, *options(files), "--log", missing / "log").error
-    assert error == f"{missing / 'log'}: No such file or directory"
+    assert error.startswith(f"{missing / 'log'}: No such file or directory: there is no folder")
 
 
 def test_hundreds(run: Run, model: str, tmp_path: Path) -> None:

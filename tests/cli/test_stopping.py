@@ -13,7 +13,7 @@ from tests.cli.commands import Run, listen_to_ctrl_c, write_lines
 
 from proactivellm.cli.display import PipeDisplay
 from proactivellm.cli.stopping import Stops
-from proactivellm.evaluation import table
+from proactivellm.evaluation import calibrate
 from proactivellm.output.log import read_log
 from proactivellm.pipeline import live
 from proactivellm.policy.calibration import Calibration
@@ -145,7 +145,7 @@ def test_measured_policies_are_kept(
         meta = {"source": "dev", "num_instances": 1}
         return Calibration.model_validate({"meta": meta, "points": ({**point, **scores},)})
 
-    monkeypatch.setattr(table, "calibrate", measured)
+    monkeypatch.setattr(calibrate, "calibrate", measured)
     out = tmp_path / "table.json"
     command = ("calibrate", "--model", model, "--source", source, "--target", source, "--out", out)
     done = run(*command, "--policy", "entropy", "--policy", "confidence")
@@ -159,4 +159,6 @@ def test_a_full_disk_is_one_line(run: Run, model: str, tmp_path: Path) -> None:
     command = ("stream", "--model", model, "--policy", "wait-k:1", "--input", source)
     done = run(*command, "--log", "/dev/full")
     assert done.code == 2 and done.out.count("\n") == 1  # the target was written
-    assert done.err == "error: /dev/full: No space left on device\n"
+    assert done.err == (
+        "error: /dev/full: No space left on device: make room, or write to another place\n"
+    )

@@ -216,13 +216,15 @@ def test_families_that_cannot_stream_say_why(tmp_path, family):
     assert re.search(f"model type '{family}' (has layers of type|cannot stream: it)", message)
 
 
-def test_a_family_that_ignores_the_mask_is_found_out(tmp_path):
-    shape = {"vocab_size": 450, "d_model": 32, "num_layers": 2, "attention_heads": 2, "ffn_dim": 32}
-    config = AutoConfig.for_model("xglm", **shape, init_std=0.3)
+def test_a_family_with_more_than_a_decoder_is_found_out(tmp_path):
+    """The head of Bert has a layer of its own, which would be lost."""
+    shape = {"vocab_size": 450, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    more = {"intermediate_size": 32, "is_decoder": True, "initializer_range": 0.3}
+    config = AutoConfig.for_model("bert", **shape, **more)
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(tmp_path / "m")
     build("byte_level").save_pretrained(tmp_path / "m")
-    assert "model type 'xglm' cannot stream" in refusal(tmp_path, tmp_path / "m")
+    assert "model type 'bert' cannot stream" in refusal(tmp_path, tmp_path / "m")
 
 
 def test_a_family_that_cannot_stream_is_not_trained_from_scratch_either(tmp_path):
