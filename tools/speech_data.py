@@ -1,9 +1,14 @@
 """Manifests for the bundled speech model from the sets of real recordings, with synthetic voices.
 
 Run: python tools/speech_data.py --data ../shared/data --out runs/speech-data [--synthetic 2500]
+[--pauses]
 Reads `speechocean762`, `fsdd`, `picovoice-barista` and, for the sentences of the synthetic voices,
 `tatoeba-en-de`; writes JSON lines that recipes name. Speakers of the test manifests occur in no
 training manifest. The synthetic voices need espeak-ng on the path; 0 leaves them out.
+With --pauses also digit strings with 0.1 to 0.8 s between the digits: `digits-mixed-valid`
+(every second string; thresholds are calibrated on it), `digits-pauses-test` (held-out speakers)
+and `digits-pauses-known` (training speakers, recordings not trained on). The other sets stay the
+same with and without it.
 """
 
 import argparse
@@ -41,6 +46,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder that holds the sets")
     parser.add_argument("--out", type=Path, required=True, help="folder for the manifests")
     parser.add_argument("--synthetic", type=int, default=2500, help="sentences to synthesise")
+    parser.add_argument("--pauses", action="store_true", help="digit strings with pauses, too")
     args = parser.parse_args()
     data, out = args.data.resolve(), args.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
@@ -59,6 +65,15 @@ def main() -> None:
     write(out / "digits-test.jsonl", strings(data / "fsdd", held, 100, rng))
     known = [r for r in digits if r["speaker"] not in HELD_OUT_DIGITS and r["split"] == "test"]
     write(out / "digits-valid.jsonl", strings(data / "fsdd", known, 100, random.Random(6)))
+    if args.pauses:
+        for name, clips, every in (
+            ("digits-mixed-valid", known, 2),
+            ("digits-pauses-test", held, 1),
+            ("digits-pauses-known", known, 1),
+        ):
+            own = random.Random(name)  # a seed of its own: the sets do not hang on each other
+            lines = strings(data / "fsdd", clips, 100, own)
+            write(out / f"{name}.jsonl", with_pauses(lines, every, out / name, own))
     orders = sorted(rows(data / "picovoice-barista/labels.tsv"), key=lambda row: row["id"])
     for name, chosen, each in (("train", orders[:-100], 1), ("test", orders[-100:], 2)):
         lines = (o for row in chosen for o in order(data / "picovoice-barista", row, each, rng))
@@ -114,6 +129,30 @@ def strings(
             "speaker": speaker,
             "id": f"digits-{number}",
         }
+
+
+def with_pauses(
+    lines: Iterable[Line], every: int, folder: Path, rng: random.Random
+) -> Iterable[Line]:
+    """Pauses of 0.1 to 0.8 s between the digits of every so many strings, as faint noise."""
+    import soundfile
+
+    from proactivellm.audio.files import read_audio
+
+    folder.mkdir(exist_ok=True)
+    noise = np.random.default_rng(rng.randrange(2**32))
+    for number, line in enumerate(lines):
+        if number % every == 0:
+            parts: list[np.ndarray] = []
+            for clip in line["audio"]:
+                if parts:  # -80 dB: no room is as quiet as zeros
+                    pause = noise.standard_normal(int(16000 * rng.uniform(0.1, 0.8)))
+                    parts.append(1e-4 * pause.astype(np.float32))
+                parts.append(read_audio(clip))
+            file, samples = folder / f"{number}.flac", np.concatenate(parts)
+            soundfile.write(file, samples, 16000, subtype="PCM_16")
+            line |= {"audio": str(file), "duration_s": round(len(samples) / 16000, 3)}
+        yield line
 
 
 def order(folder: Path, row: dict[str, str], num: int, rng: random.Random) -> Iterable[Line]:
