@@ -18,6 +18,9 @@ STAMP := $(VENV)/.proactivellm-installed
 # changed since, is installed again.
 KEY := $(CURDIR) $(shell cat pyproject.toml constraints.txt | cksum)
 
+# Python compiles a module when it is first imported; all of them at once would take a minute.
+PIP_FLAGS := --quiet --disable-pip-version-check --no-compile
+
 # The interpreter that makes .venv. Choose one with: make install PYTHON=/path/to/python3.12
 CAN_MAKE_VENV := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for python in python3 python3.11 python3.12 python3.13 python3.14 python; do \
@@ -38,8 +41,7 @@ JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 NEWEST_VENV := .venv-newest
 NEWEST_STAMP := $(NEWEST_VENV)/.proactivellm-installed
 NEWEST_KEY := $(KEY) $(shell date +%G-%V)
-NEWEST_INSTALL := $(NEWEST_VENV)/bin/python -m pip install --quiet \
-	--disable-pip-version-check -c $(NEWEST_VENV)/torch.txt
+NEWEST_INSTALL := $(NEWEST_VENV)/bin/python -m pip install $(PIP_FLAGS) -c $(NEWEST_VENV)/torch.txt
 SENTENCE := Ich habe gestern einen alten Freund getroffen.
 MEANING := an old friend
 NEWEST_TESTS ?= tests/laws tests/session tests/model tests/train/test_run.py
@@ -91,7 +93,7 @@ $(STAMP):
 		echo "making $(VENV) with $(PYTHON)"; "$(PYTHON)" -m venv --clear $(VENV); \
 	fi
 	@rm -f $(STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[dev]'
 	@echo "$(KEY)" > $(STAMP)
 
 demo: install
@@ -133,7 +135,7 @@ $(MUTANTS_STAMP): | install
 	@$(BIN)/python -m venv --without-pip $(MUTANTS_VENV)
 	@paths="import sysconfig; print(sysconfig.get_path('purelib'))"; \
 		$(BIN)/python -c "$$paths" > "$$($(MUTANTS_VENV)/bin/python -c "$$paths")/proactivellm-core.pth"
-	$(MUTANTS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+	$(MUTANTS_VENV)/bin/python -m pip install $(PIP_FLAGS) \
 		-c constraints.txt $(lastword $(MUTANTS_KEY))
 	@echo "$(MUTANTS_KEY)" > $@
 
@@ -158,7 +160,7 @@ $(SIMULEVAL_STAMP): | install
 	@paths="import sysconfig; print(sysconfig.get_path('purelib'))"; \
 		{ $(BIN)/python -c "$$paths"; echo "$(CURDIR)/src"; } \
 		> "$$($(SIMULEVAL_VENV)/bin/python -c "$$paths")/proactivellm-core.pth"
-	$(SIMULEVAL_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+	$(SIMULEVAL_VENV)/bin/python -m pip install $(PIP_FLAGS) \
 		--no-warn-conflicts -c constraints.txt $(SIMULEVAL_PINS)
 	@echo "$(SIMULEVAL_KEY)" > $@
 
@@ -167,12 +169,16 @@ ifneq ($(shell cat $(NEWEST_STAMP) 2>/dev/null),$(NEWEST_KEY))
 endif
 
 # The wheel alone comes first: what it needs to stream a sentence is among its requirements. It is
-# run outside of the checkout, whose `src` it must not see.
+# run outside of the checkout, whose `src` it must not see. torch is linked from .venv, where it is
+# the same, as unpacking it takes longer than all the rest.
 $(NEWEST_STAMP): | install
 	@echo "making $(NEWEST_VENV)"
 	@rm -rf $(NEWEST_VENV) build dist
 	@$(BIN)/python -m venv $(NEWEST_VENV)
 	@grep '^torch==' constraints.txt > $(NEWEST_VENV)/torch.txt
+	@paths="import sysconfig; print(sysconfig.get_path('purelib'))"; \
+		cd "$$($(BIN)/python -c "$$paths")" && cp -al torch torch-*.dist-info torchgen functorch \
+		"$$($(CURDIR)/$(NEWEST_VENV)/bin/python -c "$$paths")"
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps -w dist .
 	$(NEWEST_INSTALL) dist/*.whl
 	@cd $(NEWEST_VENV) && echo "$(SENTENCE)" | bin/proactivellm stream --policy wait-k:3 > said.txt
