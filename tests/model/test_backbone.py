@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tests.model.families import LONGROPE, OBEYING, additive, random_model
+from tests.model.families import LONGROPE, OBEYING, random_model
 from tests.models import FAMILIES, tiny_config, tiny_model
 from transformers import AutoConfig
 
@@ -55,12 +55,8 @@ def test_hidden_states_and_projection_are_the_logits_of_the_model(name: str) -> 
     masks = layer_masks(causal, position, position, windows)
     with torch.inference_mode():
         expected = model(input_ids=ids).logits[0]
-        takes_bools = (
-            model._supports_sdpa or model._supports_attention_backend
-        )  # where it does not, masks are made additive anyway
-        added = additive(masks) if takes_bools else masks
         embeddings = model.get_input_embeddings()(ids)
-        hidden = hidden_states(model, embeddings, position, added)
+        hidden = hidden_states(model, embeddings, position, masks)
         rows = torch.tensor([8, 2])
         actual = project(model, hidden[0, rows])
     scale = expected.abs().max()

@@ -212,6 +212,15 @@ class TestLimitOfTheGenerationSettings:
             late = [g for g in state.delays if g > count - 8]
             assert late and state.num_written - state.written_at_drop <= self.LIMIT
 
+    def test_a_large_one_is_renewed_as_far_as_what_is_in_view_allows(
+        self, model: Recorder, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Words without end would otherwise take longer with every drop."""
+        monkeypatch.setattr(self, "LIMIT", 500)
+        state = self.run(model, Window(source=14, target=40), 40).state
+        assert state.truncated and state.dropped_units
+        assert state.num_written - state.written_at_drop == 32 + 4 * state.num_in_view
+
     def test_one_that_keeps_all_in_view_is_cut(self, model: Recorder) -> None:
         for window in (None, Window(source=4096)):
             state = self.run(model, window, 40).state

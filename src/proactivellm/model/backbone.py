@@ -165,7 +165,7 @@ def decoder_output(
         An output of transformers, with `last_hidden_state` and what `kwargs` ask for.
     """
     decoder = decoder_of(model)
-    if not (model._supports_sdpa or model._supports_attention_backend):
+    if _adds_masks(model):
         mask = _additive(mask, embeddings_BSD.dtype)
     if cache is not None:
         kwargs[cache_argument(decoder) or CACHE_ARGUMENTS[0]] = cache
@@ -173,6 +173,16 @@ def decoder_output(
     return decoder(
         inputs_embeds=embeddings_BSD, position_ids=position_BS, attention_mask=mask, **kwargs
     )
+
+
+def _adds_masks(model: PreTrainedModel) -> bool:
+    """Whether a model adds masks to its scores, as those do that attend by themselves, unfused.
+
+    Some of these families have fused attention as well; which one is in use was settled when the
+    model was loaded, as it cannot be set afterwards.
+    """
+    supports_fused = model._supports_sdpa or model._supports_attention_backend
+    return not supports_fused or model.config.get_text_config()._attn_implementation == "eager"
 
 
 def _additive(mask: Tensor | dict[str, Tensor], dtype: torch.dtype) -> Tensor | dict[str, Tensor]:

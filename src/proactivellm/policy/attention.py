@@ -111,8 +111,8 @@ def check_attention(policy: Policy, model: StreamingCausalLM) -> None:
     """
     if "attention" in policy.needs and not model.shows_attention:
         raise ValueError(NO_ATTENTION)
-    heads = getattr(policy, "heads", None)
-    check_heads_exist(heads, *model.num_heads, f"policy {policy.spec!r}")
+    if heads := getattr(policy, "heads", None):  # a policy without options may have no spec either
+        check_heads_exist(heads, *model.num_heads, f"policy {policy.spec!r}")
 
 
 @dataclass(frozen=True, kw_only=True)

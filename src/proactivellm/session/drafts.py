@@ -26,6 +26,20 @@ def draft_suffices(
     return len(state.draft) >= policy.lookahead and (seen_whole or not overdue)
 
 
+def fills(state: SessionState, policy: DraftPolicy, size: int) -> bool:
+    """Whether a draft takes all the room that there is after the target.
+
+    Args:
+        state: of the lane, with its draft.
+        policy: says how far it looks ahead: a draft may be so much longer than the window.
+        size: target tokens that the window holds.
+
+    Returns:
+        True if another token would be too much.
+    """
+    return len(state.target) + len(state.draft) >= size + policy.lookahead
+
+
 def draft_length_to_commit(
     state: SessionState, policy: DraftPolicy, starts: Sequence[bool], whole: bool
 ) -> int:

@@ -20,6 +20,7 @@ from proactivellm.session.apart import gather, out_of_memory, reason
 from proactivellm.session.observing import ask, observe
 from proactivellm.session.sampling import sample
 from proactivellm.session.state import SessionState, Write
+from proactivellm.session.window import Window
 
 TARGET_ALLOWANCE = (32, 4)  # target tokens allowed: 32 + 4 per source token read
 NOT_FINITE = (
@@ -51,10 +52,12 @@ class Outcomes:
 
     Args:
         model: whose tokenizer says where words begin, and what ends a target.
+        window: what a stream keeps in view; everything if None.
     """
 
-    def __init__(self, model: StreamingCausalLM) -> None:
+    def __init__(self, model: StreamingCausalLM, window: Window | None = None) -> None:
         self.model = model
+        self.window = window
         self.by_token = model.settings.boundary == "token"
         self.early_end = model.settings.early_end
         self.end_ids = sorted(model.end_token_ids)
@@ -239,9 +242,12 @@ class Outcomes:
             state.settled = len(state.target) + len(state.draft)
             state.draft.append(token)
         starts = [self.starts[t] for t in state.draft]
-        whole = complete or self.by_token
+        # A draft is never trimmed: a word that does not end is taken as it is before it outgrows
+        # the window, as policies that do not draft write it.
+        longest = self.window is not None and drafts.fills(state, policy, self.window.target)
+        whole = complete or self.by_token or longest
         full = state.num_written + len(state.draft) >= self._allowance(state)
-        if not (complete or full or drafts.draft_suffices(state, policy, starts, whole)):
+        if not (complete or full or longest or drafts.draft_suffices(state, policy, starts, whole)):
             return
         committed = drafts.draft_length_to_commit(state, policy, starts, whole)
         for drafted in state.draft[:committed]:
@@ -268,10 +274,15 @@ class Outcomes:
 
         `max_new_tokens` of the generation settings is the limit of one answer. It holds for the
         whole stream, and anew each time that source leaves the window: an endless stream would
-        otherwise fall silent for good. Without it, each source token read allows some more.
+        otherwise fall silent for good. What is in view allows no more than it would without a
+        limit, lest words without end make a stream slower with every drop. Without the setting,
+        each source token read allows some more.
         """
         config = self.model.model.generation_config
-        if config is not None and config.max_new_tokens:
-            return state.written_at_drop + config.max_new_tokens
         base, per_token = TARGET_ALLOWANCE
-        return base + per_token * state.source_tokens
+        if config is None or not config.max_new_tokens:
+            return base + per_token * state.source_tokens
+        if not state.dropped_units:
+            return int(config.max_new_tokens)
+        renewed = base + per_token * state.num_in_view
+        return state.written_at_drop + min(int(config.max_new_tokens), renewed)
