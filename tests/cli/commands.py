@@ -121,7 +121,11 @@ def _become(arguments: Sequence[str], theirs: Sequence[int], ours: Sequence[int]
 
 def save_short(folder: Path) -> str:
     """Saves a tiny model whose targets have at most MAX_NEW_TOKENS; returns its folder."""
-    save_tiny("qwen3", folder)
+    return shortened(save_tiny("qwen3", folder))
+
+
+def shortened(folder: Path) -> str:
+    """Limits targets of a saved model to MAX_NEW_TOKENS; returns its folder."""
     file = folder / "generation_config.json"
     settings = json.loads(file.read_text()) | {"max_new_tokens": MAX_NEW_TOKENS}
     file.write_text(json.dumps(settings))

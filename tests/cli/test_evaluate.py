@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.cli.commands import Forked, Run, write_lines
+from tests.cli.commands import Forked, Run, shortened, write_lines
 from tests.model.families import OBEYING, save_random
 
 from proactivellm.output.log import read_log
@@ -168,7 +168,7 @@ def test_window_is_part_of_the_run(
 
 def test_what_cannot_be_streamed_is_told_at_the_end(run: Run, tmp_path: Path) -> None:
     """One source of five is longer than the model's 64 positions, under both policies."""
-    model = save_random("gpt2", OBEYING["gpt2"], tmp_path / "model")
+    model = shortened(save_random("gpt2", OBEYING["gpt2"], tmp_path / "model"))
     source = write_lines(tmp_path / "source", "ab", "cd ef", "ab " * 80, "ef", "ab cd")
     out = tmp_path / "out"
     command = ("evaluate", "--model", model, "--source", source, *POLICIES, "--out", out)

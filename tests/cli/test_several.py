@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from tests.cli.commands import Done, Forked, Run, write_lines
+from tests.cli.commands import Done, Forked, Run, shortened, write_lines
 from tests.model.families import OBEYING, save_random
 
 from proactivellm.cli import several
@@ -33,7 +33,7 @@ def files(tmp_path: Path) -> list[Path]:
 @pytest.fixture(scope="session")
 def limited(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Folder of a model of 64 positions."""
-    return str(save_random("gpt2", OBEYING["gpt2"], tmp_path_factory.mktemp("gpt2")))
+    return shortened(save_random("gpt2", OBEYING["gpt2"], tmp_path_factory.mktemp("gpt2")))
 
 
 def options(files: Iterable[Path]) -> list[object]:
