@@ -136,6 +136,7 @@ def test_sources_that_cannot_be_streamed_do_not_end_the_others() -> None:
     limited = StreamingCausalLM(
         random_model("gpt2", OBEYING["gpt2"]), build("byte_level"), StreamSettings()
     )
+    limited.model.generation_config.max_new_tokens = 12  # a random model ends no target by itself
     sources = ["ab cd", "ab " * 80, "cd", "cd " * 90, "ef"]
     jobs = [Job(index=i, source=source) for i, source in enumerate(sources)]
     stream = run_streams(limited, parse_policy("wait-k:1"), jobs, limits=Limits(streams=2))

@@ -16,7 +16,7 @@ SMALL: dict[str, Any] = {
     "long": 0,
     "repeats": 2,
     "sessions": (1, 4),
-    "steps": 20,
+    "steps": 10,
     "window": 16,
     "units": (40, 80),
     "deadline_ms": 10_000.0,

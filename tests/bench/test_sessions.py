@@ -17,8 +17,8 @@ def test_counts_rates_and_ratios() -> None:
     (workload,) = result["workloads"]
     assert workload["name"] == "drawn 12/12 wait-k:3"
     one, four = workload["sessions"]["1"], workload["sessions"]["4"]
-    assert (one["forwards"], one["tokens"]) == (40, 40)  # two repeats of 20 steps
-    assert (four["forwards"], four["tokens"]) == (40, 160)
+    assert (one["forwards"], one["tokens"]) == (20, 20)  # two repeats of 10 steps
+    assert (four["forwards"], four["tokens"]) == (20, 80)
     assert len(four["tokens_per_s_repeats"]) == 2
     assert workload["base"] == "1"
     ratio = four["tokens_per_s"] / one["tokens_per_s"]

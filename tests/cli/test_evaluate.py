@@ -2,14 +2,13 @@
 
 import json
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.cli.commands import ONE_THREAD, PROGRAM, Run, listen_to_ctrl_c, write_lines
+from tests.cli.commands import Forked, Run, shortened, write_lines
 from tests.model.families import OBEYING, save_random
 
 from proactivellm.output.log import read_log
@@ -97,17 +96,14 @@ def test_interrupted_and_continued(
     """Ctrl-C in another process; what it finished is kept, and the scores come out the same."""
     out, whole = tmp_path / "out", tmp_path / "whole"
     command = ("evaluate", "--model", model, *files, *POLICIES, "--lanes", "1", "--out")
-    command_line = [*PROGRAM, *command, str(out)]
-    with subprocess.Popen(
-        command_line, stderr=subprocess.PIPE, env=ONE_THREAD, preexec_fn=listen_to_ctrl_c
-    ) as process:
+    with Forked(*command, out) as process:
         while count_instances(out) < 3:
-            assert process.poll() is None
+            assert process.code is None
             time.sleep(0.005)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate()
     finished = count_instances(out)
-    assert process.returncode == 130 and 3 <= finished < 2 * NUM_LINES
+    assert process.code == 130 and 3 <= finished < 2 * NUM_LINES
     assert b"Traceback" not in err
     message = f"interrupted: finished instances stay in {out}; the same command continues"
     assert err.decode().splitlines()[-1].startswith(message)
@@ -172,7 +168,7 @@ def test_window_is_part_of_the_run(
 
 def test_what_cannot_be_streamed_is_told_at_the_end(run: Run, tmp_path: Path) -> None:
     """One source of five is longer than the model's 64 positions, under both policies."""
-    model = save_random("gpt2", OBEYING["gpt2"], tmp_path / "model")
+    model = shortened(save_random("gpt2", OBEYING["gpt2"], tmp_path / "model"))
     source = write_lines(tmp_path / "source", "ab", "cd ef", "ab " * 80, "ef", "ab cd")
     out = tmp_path / "out"
     command = ("evaluate", "--model", model, "--source", source, *POLICIES, "--out", out)

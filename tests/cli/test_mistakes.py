@@ -154,20 +154,20 @@ def test_only_empty_lines(run: Run, model: str, tmp_path: Path) -> None:
     assert done.err == "2 sentences, AL -, LAAL -, RCO -, 0 forwards, 0 tokens\n"
 
 
-def test_line_of_5000_words(run: Run, model: str, tmp_path: Path) -> None:
+def test_line_of_2000_words(run: Run, model: str, tmp_path: Path) -> None:
     """Read to its end, although the target is full long before."""
-    path, out = write_lines(tmp_path / "text", "ab " * 5000), tmp_path / "out"
+    path, out = write_lines(tmp_path / "text", "ab " * 2000), tmp_path / "out"
     data = ("--model", model, "--policy", "offline")
     assert run("evaluate", *data, "--source", path, "--out", out).code == 0
     (instance,) = read_log(out / "offline" / "instances.log")
-    assert instance.source_length == instance.token_delays[0] == 5000
+    assert instance.source_length == instance.token_delays[0] == 2000
 
 
 def test_long_line_live(run: Run, model: str, tmp_path: Path) -> None:
     """Word by word, one forward each, at a tenth of that length for the sake of time."""
-    path, log = write_lines(tmp_path / "text", "ab " * 500), tmp_path / "log"
+    path, log = write_lines(tmp_path / "text", "ab " * 200), tmp_path / "log"
     data = ("--model", model, "--policy", "wait-k:2")
     assert run("stream", *data, "--input", path, "--log", log).code == 0
     (instance,) = read_log(log)
-    assert instance.source_length == 500 and instance.forwards is not None
-    assert instance.forwards <= 500 + len(instance.token_delays) + 1
+    assert instance.source_length == 200 and instance.forwards is not None
+    assert instance.forwards <= 200 + len(instance.token_delays) + 1

@@ -3,14 +3,13 @@
 import os
 import re
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from tests.cli.commands import ONE_THREAD, PROGRAM, Done, Run, listen_to_ctrl_c, write_lines
+from tests.cli.commands import Done, Forked, Run, shortened, write_lines
 from tests.model.families import OBEYING, save_random
 
 from proactivellm.cli import several
@@ -34,7 +33,7 @@ def files(tmp_path: Path) -> list[Path]:
 @pytest.fixture(scope="session")
 def limited(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Folder of a model of 64 positions."""
-    return str(save_random("gpt2", OBEYING["gpt2"], tmp_path_factory.mktemp("gpt2")))
+    return shortened(save_random("gpt2", OBEYING["gpt2"], tmp_path_factory.mktemp("gpt2")))
 
 
 def options(files: Iterable[Path]) -> list[object]:
@@ -206,19 +205,15 @@ def test_ctrl_c(model: str, files: list[Path], tmp_path: Path) -> None:
     """While it waits for two pipes, of which nobody has opened one."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    inputs = [*map(str, options([pipe, *files])), "--input", "-"]
+    inputs = [*options([pipe, *files]), "--input", "-"]
     log = tmp_path / "log"
-    command = [*PROGRAM, "stream", "--model", model, "--policy", "wait-k:1", *inputs]
-    command += ["--log", str(log)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, env=ONE_THREAD, preexec_fn=listen_to_ctrl_c, **pipes) as process:
-        assert process.stdin and process.stdout
+    command = ("stream", "--model", model, "--policy", "wait-k:1", *inputs, "--log", log)
+    with Forked(*command) as process:
         process.stdin.write(b"Ein Mann\nDer ")
-        process.stdin.flush()
         written = [process.stdout.readline() for _ in range(9)]
         process.send_signal(signal.SIGINT)
         out, err = process.communicate()
-    assert process.returncode == 130
+    assert process.code == 130
     assert sum(line.startswith(b"-\t") for line in written) == 1
     assert out.startswith(b"-\t") and out.count(b"\n") == 1  # of what had arrived of its line
     assert err.startswith(b"10 sentences, AL") and err.count(b"\n") == 1

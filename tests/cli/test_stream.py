@@ -4,13 +4,12 @@ import io
 import os
 import select
 import signal
-import subprocess
 import sys
 import threading
 from pathlib import Path
 
 import pytest
-from tests.cli.commands import ONE_THREAD, PROGRAM, Run, listen_to_ctrl_c, write_lines
+from tests.cli.commands import Forked, Run, write_lines
 
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.output.log import read_log
@@ -111,12 +110,8 @@ def test_window(run: Run, model: str, tmp_path: Path) -> None:
 def test_target_appears_while_the_source_arrives(model: str, tmp_path: Path) -> None:
     """Word by word through real pipes, then a signal to end in the middle of the second line."""
     log = tmp_path / "log"
-    command = [*PROGRAM, "stream", "--model", model, "--policy", "wait-k:1", "--log", str(log)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(
-        command, bufsize=0, env=ONE_THREAD, preexec_fn=listen_to_ctrl_c, **pipes
-    ) as process:
-        assert process.stdin and process.stdout
+    command = ("stream", "--model", model, "--policy", "wait-k:1", "--log", log)
+    with Forked(*command) as process:
         out = b""
         for lines, typed in enumerate(("Der ", "Hund schläft\nEin Ma")):
             process.stdin.write(typed.encode())
@@ -128,7 +123,7 @@ def test_target_appears_while_the_source_arrives(model: str, tmp_path: Path) -> 
         assert len(read_log(log)) == 1  # it is there before the program ends
         process.send_signal(signal.SIGTERM)
         rest, err = process.communicate()
-    assert process.returncode == 143
+    assert process.code == 143
     shown = (out + rest).decode().splitlines()
     first, second = read_log(log)
     assert [first.source, second.source] == ["Der Hund schläft", "Ein Ma"]  # also half a word

@@ -47,9 +47,8 @@ BLOCK = 8  # entries: caches are multiples of it, small enough that streams crow
 Folder = Callable[..., Path]
 FAMILIES: dict[str, dict[str, Any]] = {
     "qwen3": {"phi": 3},
-    "gemma3_text": {},  # sliding and full layers
+    "gemma3_text": {"layout": "interleaved"},  # sliding and full layers
     "mistral": {"phi": 6, "boundary": "token"},  # sliding layers
-    "llama": {"layout": "interleaved"},
     "falcon": {},  # does its attention by itself: the joint plan
 }
 JOBS = (  # policy, sampling, units: an odd number of them is followed by a bare end marker
@@ -63,7 +62,7 @@ JOBS = (  # policy, sampling, units: an odd number of them is followed by a bare
     ("confidence:threshold=0.1,max_lag=6", 0, 0),
 )
 WINDOWS = (None, Window(source=14, target=8), Window(source=16, target=12, sinks=1))
-EXAMPLES = 5  # per family
+EXAMPLES = 4  # per family
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ policies = ["wait-k:3", "confidence:quantile=0.5"]
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, Place]:
     folder = tmp_path_factory.mktemp("study")
-    write_recipe(folder, SCRATCH).rename(folder / "recipe.toml")
+    write_recipe(folder, SCRATCH.replace("epochs = 2", "epochs = 1")).rename(folder / "recipe.toml")
     file = folder / "study.toml"
     file.write_text(STUDY.replace("PAIRS", str(folder / "pairs.tsv")), encoding="utf-8")
     study, place = load_toml(file, Study), Place(recipes=folder, out=folder / "out")

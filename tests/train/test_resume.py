@@ -1,11 +1,12 @@
 """A run that was killed and started again is the run that was not killed, to the last bit."""
 
+import multiprocessing
 import os
 import random
 import signal
-import subprocess
-import sys
+import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,30 +16,25 @@ from tests.train.runs import PRETRAINED, SCRATCH, logged, make_recipe, write_rec
 
 from proactivellm.config import load_toml
 from proactivellm.train.checkpoints import last_checkpoint
+from proactivellm.train.data import PackedDataset
 from proactivellm.train.recipe import Recipe
 from proactivellm.train.run import train
 from proactivellm.train.trainer import StreamingTrainer
 
 LORA = PRETRAINED + "[lora]\nr = 4\nalpha = 8\ndropout = 0.1\n"
-# Kills its own process, not to be caught, when a sample of the training data is asked for.
-KILLED = """
-import os, signal, sys
-from proactivellm.config import load_toml
-from proactivellm.train.data import PackedDataset
-from proactivellm.train.recipe import Recipe
-from proactivellm.train.run import train
 
-recipe, out, fatal = sys.argv[1], sys.argv[2], int(sys.argv[3])
-get = PackedDataset.__getitem__
 
-def deadly(self, index):
-    if index == fatal:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return get(self, index)
+def train_until_killed(recipe: Recipe, out: Path, fatal: int) -> None:
+    """Kills its own process, not to be caught, when a sample of the training data is asked for."""
+    get = PackedDataset.__getitem__
 
-PackedDataset.__getitem__ = deadly
-train(load_toml(recipe, Recipe), out)
-"""
+    def deadly(self: PackedDataset, index: int) -> Any:
+        if index == fatal:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return get(self, index)
+
+    PackedDataset.__getitem__ = deadly
+    train(recipe, out)
 
 
 class Killed(Exception):
@@ -74,10 +70,14 @@ def test_killed_by_the_system_at_a_random_step(whole, tmp_path):
     # checkpoint, of step 3, 6 or 9.
     fatal = random.SystemRandom().randrange(4 * 4, 4 * 12)
     out = tmp_path / "out"
-    command = [sys.executable, "-c", KILLED, str(recipe_file), str(out), str(fatal)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
+    context = multiprocessing.get_context("fork")  # a new interpreter would take its time
+    arguments = (load_toml(recipe_file, Recipe), out, fatal)
+    process = context.Process(target=train_until_killed, args=arguments)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forks, where there are threads
+        process.start()
+    process.join(timeout=240)
+    assert process.exitcode == -signal.SIGKILL
     assert not (out / "training_log.jsonl").exists()
     assert last_checkpoint(out) is not None, f"killed at sample {fatal}"
     train(load_toml(recipe_file, Recipe), out)
