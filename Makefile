@@ -36,6 +36,8 @@ PYTEST_FLAGS ?=
 # One thread of torch for each test process: more would only get in each other's way.
 PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+# Files that take long come first, so that no process waits at the end.
+LOWEST_TESTS ?= tests/train tests/study tests/interop tests/cli tests
 
 # Made again each week, so that "newest" stays true.
 NEWEST_VENV := .venv-newest
@@ -44,7 +46,8 @@ NEWEST_KEY := $(KEY) $(shell date +%G-%V)
 NEWEST_INSTALL := $(NEWEST_VENV)/bin/python -m pip install $(PIP_FLAGS) -c $(NEWEST_VENV)/torch.txt
 SENTENCE := Ich habe gestern einen alten Freund getroffen.
 MEANING := an old friend
-NEWEST_TESTS ?= tests/laws tests/session tests/model tests/train/test_run.py
+NEWEST_TESTS ?= tests/laws tests/session tests/model/test_loading.py tests/model/test_watch.py \
+	tests/train/test_run.py
 
 # mutmut brings a user interface and a parser that nothing else here needs.
 MUTANTS_VENV := .venv-mutants
@@ -112,7 +115,7 @@ test:
 # Under the constraints, which name the lowest transformers. Some of the tests let SimulEval run the
 # agents.
 lowest: install $(SIMULEVAL_STAMP)
-	$(PYTEST) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_FLAGS)
+	$(PYTEST) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_FLAGS) $(LOWEST_TESTS)
 
 # What a user gets who installs the package today: a wheel, an empty environment, the newest
 # libraries. Only torch is that of the constraints: a newer one may be a CUDA build of gigabytes.
