@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM: what was heard, written and measured is kept; a second one ends at once."""
 
 import itertools
+import os
 import signal
 import subprocess
 import sys
@@ -45,6 +46,15 @@ def test_the_second_signal_ends_at_once() -> None:
     command = [sys.executable, "-c", TWICE]
     done = subprocess.run(command, capture_output=True, text=True, preexec_fn=listen_to_ctrl_c)
     assert (done.returncode, done.stdout, done.stderr) == (130, "goes on\n", "")
+
+
+def test_a_process_that_is_forked_off_dies_of_a_signal() -> None:
+    with Stops().installed():
+        child = os.fork()
+        if not child:
+            signal.raise_signal(signal.SIGTERM)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
 
 
 def test_a_source_ends_where_it_is() -> None:

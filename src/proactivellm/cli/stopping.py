@@ -1,5 +1,6 @@
 """What Ctrl-C and SIGTERM do: the first one ends a command in order, the second one at once."""
 
+import functools
 import os
 import signal
 import sys
@@ -58,6 +59,7 @@ class Stops:
     def installed(self) -> Iterator[None]:
         """Listens to the signals; one that is ignored, as of a job in the background, stays so."""
         before = {}
+        _free_children()
         try:
             for number in _SIGNALS:
                 if signal.getsignal(number) != signal.SIG_IGN:
@@ -108,3 +110,15 @@ class Stops:
             if item is None:
                 return
             yield item
+
+
+@functools.cache  # once: it cannot be taken back
+def _free_children() -> None:
+    """Processes that are forked off die of a signal, as a pool that ends its workers expects."""
+    os.register_at_fork(after_in_child=_by_default)
+
+
+def _by_default() -> None:
+    for number in _SIGNALS:
+        if isinstance(getattr(signal.getsignal(number), "__self__", None), Stops):
+            signal.signal(number, signal.SIG_DFL)
