@@ -35,3 +35,8 @@ def test_bad_layouts_are_refused():
     for kind in (grouped, interleaved):
         with pytest.raises(ValueError, match="phi must be 0 or more, got -1"):
             kind(-1)
+
+
+def test_layouts_carry_their_names_and_counters():
+    assert (grouped().name, interleaved().name) == ("grouped", "interleaved")
+    assert grouped().shared_counter is False and interleaved().shared_counter is True

@@ -107,3 +107,10 @@ def test_no_row_is_empty(layout, window):
     tokens, position = tokens_of(packed), torch.tensor([packed.position])
     mask = visibility(layout, tokens, tokens)
     assert layer_masks(mask, position, position, {"all": window}).any(-1).all()
+
+
+def test_what_arrived_before_is_hidden_where_the_table_says_so():
+    """A source token that follows a target token sees it when interleaved, and not when grouped."""
+    tokens = {"group": torch.tensor([[1, 0]]), "arrival": torch.tensor([[0, 1]])}
+    assert visibility(grouped(), tokens, tokens)[0, 0].tolist() == [[True, False], [False, True]]
+    assert visibility(interleaved(), tokens, tokens)[0, 0].tolist() == [[True, False], [True, True]]
