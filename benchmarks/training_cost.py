@@ -36,7 +36,7 @@ from proactivellm.model.watch import watch_attention
 from proactivellm.schedule import multinomial, offline
 from proactivellm.train.attention import PACKED_ATTENTION, register
 from proactivellm.train.losses import Objective, combine, view_losses
-from proactivellm.train.views import StreamingObjective, collate, packed_hidden, view_rows
+from proactivellm.train.views import StreamingObjective, collate, packed_output, view_rows
 
 LAYOUT = grouped()
 OBJECTIVE = Objective()
@@ -122,7 +122,9 @@ def make_steps(case: Case, model: PreTrainedModel) -> dict[str, Step]:
         return F.cross_entropy(logits.float().flatten(0, 1), label.flatten())
 
     def plain_blocks() -> torch.Tensor:
-        hidden_WRD, label_R = view_rows(packed_hidden(model, full, LAYOUT, windows), full)
+        hidden_WRD, label_R = view_rows(
+            packed_output(model, full, LAYOUT, windows).last_hidden_state, full
+        )
         return F.cross_entropy(project(model, hidden_WRD[0]).float(), label_R)
 
     def packed() -> torch.Tensor:
@@ -130,7 +132,8 @@ def make_steps(case: Case, model: PreTrainedModel) -> dict[str, Step]:
 
     def separate() -> torch.Tensor:
         pairs = [
-            view_rows(packed_hidden(model, one, LAYOUT, windows), one) for one in (full, partial)
+            view_rows(packed_output(model, one, LAYOUT, windows).last_hidden_state, one)
+            for one in (full, partial)
         ]
         hidden = torch.cat([hidden_WRD for hidden_WRD, _ in pairs])
         losses = view_losses(

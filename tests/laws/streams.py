@@ -26,7 +26,7 @@ from proactivellm.policy.fixed import WaitK
 from proactivellm.schedule import Schedule
 from proactivellm.session.session import Session
 from proactivellm.train.attention import PACKED_ATTENTION, register
-from proactivellm.train.views import collate, packed_hidden, view_rows
+from proactivellm.train.views import collate, packed_output, view_rows
 from proactivellm.units.unit import Unit
 
 TOLERANCE = 1e-4  # of the largest logit
@@ -151,7 +151,9 @@ def masked_logits(
     model.model.set_attn_implementation(PACKED_ATTENTION)
     try:
         with torch.inference_mode():
-            hidden_BSD = packed_hidden(model.model, batch, model.layout, model.windows)
+            hidden_BSD = packed_output(
+                model.model, batch, model.layout, model.windows
+            ).last_hidden_state
             return project(model.model, view_rows(hidden_BSD, batch)[0])
     finally:
         model.model.set_attn_implementation(ATTENTION)

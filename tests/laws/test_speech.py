@@ -29,7 +29,7 @@ from proactivellm.session.session import Session
 from proactivellm.speech.front_end import SpeechFrontEnd
 from proactivellm.speech.loading import load_speech
 from proactivellm.train.attention import PACKED_ATTENTION, register
-from proactivellm.train.views import collate, packed_hidden, view_rows
+from proactivellm.train.views import collate, packed_output, view_rows
 
 CHUNKS_MS = (80, 320, 640, 1000, None)  # None = ragged
 SAMPLES = noise(round(3.14 * RATE))
@@ -81,9 +81,9 @@ def masked_logits(
             embeddings_1SH = model.model.get_input_embeddings()(batch["input_ids"])
             assert (batch["input_ids"][0, start : start + sum(sizes)] == HEARD).all()
             embeddings_1SH[:, start : start + sum(sizes)] = heard_1EH
-            hidden_1SH = packed_hidden(
+            hidden_1SH = packed_output(
                 model.model, batch, model.layout, model.windows, embeddings_1SH
-            )
+            ).last_hidden_state
             return project(model.model, view_rows(hidden_1SH, batch)[0])[0]
     finally:
         model.model.set_attn_implementation(ATTENTION)

@@ -25,7 +25,7 @@ from proactivellm.train.data import InstanceEncoder, SampleEncoder
 from proactivellm.train.fit import Fit, positions_needed
 from proactivellm.train.recordings import Augmentation, Recordings
 from proactivellm.train.run import make_trainer, train
-from proactivellm.train.views import collate, packed_hidden
+from proactivellm.train.views import collate, packed_output
 
 LAYOUTS = [grouped(), grouped(9), interleaved(), interleaved(9)]
 LENGTHS = [(9, 3), (3, 9), (1, 1)]
@@ -67,7 +67,9 @@ def test_the_longest_sample_that_fits_changes_no_neighbour():
         other = sample_of(units, 3)
         packed = pack(other, [offline(units, 3)], layout)
         with torch.no_grad():
-            hidden = packed_hidden(model, collate([short, packed]), layout, windows)
+            hidden = packed_output(
+                model, collate([short, packed]), layout, windows
+            ).last_hidden_state
         return hidden[0, : len(short.input_ids)]
 
     assert positions_needed(sample_of(23, 3), layout) == 24

@@ -16,7 +16,7 @@ from proactivellm.model.packing import IGNORE, Sample, pack
 from proactivellm.model.watch import watch_attention
 from proactivellm.schedule import Schedule
 from proactivellm.train.losses import Objective
-from proactivellm.train.views import StreamingObjective, collate, packed_hidden, view_rows
+from proactivellm.train.views import StreamingObjective, collate, packed_output, view_rows
 
 LAYOUTS = {"phi-0": grouped(), "phi-64": grouped(64), "interleaved": interleaved()}
 ALL_SLIDING = ("mistral", "phi3")  # families without any layer that sees the whole stream
@@ -83,7 +83,9 @@ def test_offline_with_phi_after_the_source_is_the_stock_model(family):
     source = [token for unit in sample.source_units for token in unit]
     layout = grouped(phi=len(source))
     batch = collate([pack(sample, [[sample.num_units] * len(sample.target)], layout)])
-    rows, _ = view_rows(packed_hidden(model, batch, layout, watch_attention(model).windows), batch)
+    rows, _ = view_rows(
+        packed_output(model, batch, layout, watch_attention(model).windows).last_hidden_state, batch
+    )
     stock = model(torch.tensor([[*source, *sample.target_head, *sample.target[:-1]]])).logits
     ours = model.get_output_embeddings()(rows[0])
     gap = (ours - stock[0, -len(sample.target) :]).abs().max() / stock.abs().max()
@@ -92,7 +94,7 @@ def test_offline_with_phi_after_the_source_is_the_stock_model(family):
 
 def hidden_of(model: torch.nn.Module, layout: Layout, batch: dict) -> torch.Tensor:
     with torch.no_grad():
-        return packed_hidden(model, batch, layout, watch_attention(model).windows)
+        return packed_output(model, batch, layout, watch_attention(model).windows).last_hidden_state
 
 
 def changed_rows(model: torch.nn.Module, layout: Layout, batch: dict, at: list[int]) -> list[int]:

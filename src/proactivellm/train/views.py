@@ -68,30 +68,6 @@ def _collate_features(batch: Sequence[Packed]) -> dict[str, Tensor]:
     }
 
 
-def packed_hidden(
-    model: PreTrainedModel,
-    batch: dict[str, Tensor],
-    layout: Layout,
-    windows: dict[str, int | None],
-    embeddings_BSD: Tensor | None = None,
-) -> Tensor:
-    """Hidden states of packed sequences under the layout's block mask.
-
-    Args:
-        model: a causal LM.
-        batch: from `collate`.
-        layout: decides who sees whom.
-        windows: attention window per layer type, of `watch.watch_attention`.
-        embeddings_BSD: input embeddings, where they are not those of the ids.
-
-    Returns:
-        [B, S, D].
-    """
-    output = packed_output(model, batch, layout, windows, embeddings_BSD)
-    hidden_BSD: Tensor = output.last_hidden_state
-    return hidden_BSD
-
-
 def packed_output(
     model: PreTrainedModel,
     batch: dict[str, Tensor],
@@ -100,7 +76,7 @@ def packed_output(
     embeddings_BSD: Tensor | None = None,
     **kwargs: Any,
 ) -> Any:
-    """One forward over packed sequences.
+    """One forward over packed sequences under the layout's block mask.
 
     Args:
         model: a causal LM.
@@ -111,7 +87,7 @@ def packed_output(
         **kwargs: passed to the decoder.
 
     Returns:
-        What the decoder returns.
+        What the decoder returns; its `last_hidden_state` is [B, S, D].
     """
     position_BS = batch["position"]
     mask = visibility(layout, batch, batch)
