@@ -74,7 +74,7 @@ SPEECH_OUT ?= out/simuleval-speech
 SPEECH_FLAGS ?= --policy wait-k:3,stride=2
 
 .PHONY: install demo demo-speech test lowest newest mutants simuleval simuleval-speech \
-	lint check format
+	environments lint check format
 .DEFAULT_GOAL := check
 
 install: $(STAMP)
@@ -196,10 +196,13 @@ lint: install
 		echo "python $$check"; $(BIN)/python $$check || status=1; \
 	done; exit $$status
 
-# In this order with `make -j` too, and with the tests run once.
-check:
-	@$(MAKE) lint
+# What the tests need is installed while the checks run: the first waits for the disk, the others do
+# not. In this order with `make -j` too, and with the tests run once.
+check: install
+	@$(MAKE) -j 2 lint environments
 	@$(MAKE) test
+
+environments: $(SIMULEVAL_STAMP) $(NEWEST_STAMP)
 
 format: install
 	$(BIN)/python -m ruff check --fix .

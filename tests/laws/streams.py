@@ -7,6 +7,7 @@ is replaced.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -80,17 +81,28 @@ def load(
     quantization: str = "none",
     **settings: Any,
 ) -> Recorder:
-    """The model of a folder, with these settings; its targets end after MAX_TOKENS tokens."""
-    model = Recorder.from_pretrained(
+    """The model of a folder, with these settings; its targets end after MAX_TOKENS tokens.
+
+    Models of one folder share their weights, which are read and checked against the law once.
+    """
+    loaded = _load(folder, device, dtype, quantization)
+    model = Recorder(loaded.model, loaded.tokenizer, StreamSettings(prompt=prompt, **settings))
+    assert model.model.generation_config is not None
+    model.model.generation_config.max_new_tokens = MAX_TOKENS
+    return model
+
+
+@functools.cache
+def _load(
+    folder: Path, device: str, dtype: torch.dtype | None, quantization: str
+) -> StreamingCausalLM:
+    return StreamingCausalLM.from_pretrained(
         folder,
-        settings=StreamSettings(prompt=prompt, **settings),
+        settings=StreamSettings(prompt=PROMPT),
         device=device,
         dtype=dtype,
         quantization=quantization,
     )
-    assert isinstance(model, Recorder) and model.model.generation_config is not None
-    model.model.generation_config.max_new_tokens = MAX_TOKENS
-    return model
 
 
 def random_ids(count: int, vocab_size: int, seed: int) -> list[int]:
