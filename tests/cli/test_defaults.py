@@ -14,7 +14,7 @@ from tests.cli.commands import Run
 
 from proactivellm.cli.commands import app
 from proactivellm.cli.stream import choose_policy
-from proactivellm.model.loading import bundled_models
+from proactivellm.model.hub import bundled_models
 from proactivellm.policy.calibration import Calibration
 from proactivellm.policy.spec import PolicySpec
 

@@ -9,7 +9,7 @@ from tests.audio.signals import voice
 from tests.cli.commands import Run, write_lines
 from tests.speech_models import save_tiny_listener
 
-from proactivellm.audio.gate import GateSettings
+from proactivellm.modality.speech.gate import GateSettings
 from proactivellm.output.log import read_log
 
 RATE = 16_000

@@ -15,10 +15,10 @@ import torch.nn.functional as nn_f
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from proactivellm.modality.speech.front_end import SpeechFrontEnd
 from proactivellm.model.folder import refusing
 from proactivellm.model.layout import Layout
 from proactivellm.model.packing import AUDIO_ID, IGNORE
-from proactivellm.speech.front_end import SpeechFrontEnd, load_front_end
 from proactivellm.train.losses import Objective
 from proactivellm.train.views import StreamingObjective
 
@@ -106,7 +106,7 @@ class ListeningObjective(StreamingObjective):
         Raises:
             ValueError: if something is missing, broken or of another shape.
         """
-        stored = load_front_end(folder, self.model.config.get_text_config().hidden_size)
+        stored = SpeechFrontEnd.load(folder, self.model.config.get_text_config().hidden_size)
         with refusing(f"cannot continue from {folder}"):
             self.front_end.load_state_dict(stored.state_dict())
         if self.ctc_head is not None and not (Path(folder) / _CTC_FILE).is_file():

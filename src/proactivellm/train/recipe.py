@@ -4,10 +4,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from proactivellm.audio.gate import GateSettings
 from proactivellm.config import Strict
+from proactivellm.modality.speech.gate import GateSettings
+from proactivellm.modality.speech.settings import SpeechSettings
 from proactivellm.model.prompt import Prompt, StreamSettings
-from proactivellm.speech.front_end import SpeechSettings
 from proactivellm.tasks.data import DataSource
 from proactivellm.train.recordings import Augmentation, ordered
 
@@ -64,7 +64,8 @@ class Speech(Strict):
     """The front end of a model that listens; see `speech.front_end`.
 
     Attributes:
-        pretrained: model folder or hub id whose encoder is taken; its `speech/` if it has one.
+        pretrained: bundled model, folder or hub id: the front end of a model that listens, or the
+            encoder of a Whisper, such as openai/whisper-base, to which a new projector comes.
         encoder: configuration of an encoder from scratch (keyword arguments of WhisperConfig).
         features: of the extractor (keyword arguments of WhisperFeatureExtractor).
         units: how encoder outputs become source units.
@@ -81,6 +82,12 @@ class Speech(Strict):
     gate: GateSettings | None = None
     augment: Augmentation = Augmentation()
     ctc_weight: Weight = 0.0
+
+    @model_validator(mode="after")
+    def _is_one_of_two(self) -> Self:
+        if self.pretrained is not None and self.model_fields_set & {"encoder", "features"}:
+            raise ValueError("`encoder` and `features` are those of `pretrained`: leave them out")
+        return self
 
 
 class Lora(Strict):

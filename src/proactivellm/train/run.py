@@ -9,9 +9,10 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from proactivellm.files.replace import replacing_in, write_text
+from proactivellm.modality.speech.front_end import SpeechFrontEnd
+from proactivellm.model.hub import find_folder
 from proactivellm.model.layout import Layout
 from proactivellm.model.prompt import StreamSettings, encode_prompt
-from proactivellm.speech.front_end import SpeechFrontEnd
 from proactivellm.tasks.data import read_items
 from proactivellm.tasks.item import Item
 from proactivellm.train.build import make_backbone, make_front_end, make_settings
@@ -166,7 +167,7 @@ def make_objective(
         return StreamingObjective(model, layout, objective)
     listening = ListeningObjective(model, layout, objective, front_end, recipe.speech.ctc_weight)
     if recipe.speech.pretrained:
-        listening.load_ctc_head(recipe.speech.pretrained)
+        listening.load_ctc_head(find_folder(recipe.speech.pretrained))
     return listening
 
 
