@@ -204,7 +204,7 @@ def test_mistakes(
     assert "--input mic is live: give it alone" in error("--input", "mic", "--input", wav)
     monkeypatch.setattr(sys, "stdin", _Piped(b"", is_terminal=True))
     assert "pipe raw samples in" in error("--pcm", "s16le")
-    assert "give --model speech-en" in error("--input", wav, refuse=False)
+    assert "give one that does (bundled: speech-en)" in error("--input", wav, refuse=False)
 
 
 def test_a_policy_for_recordings(run: Run, listener: str, wav: Path, tmp_path: Path) -> None:

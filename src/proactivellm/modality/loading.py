@@ -85,8 +85,8 @@ def front_end_of(model: StreamingCausalLM, kind: str) -> FrontEnd:
         return model.front_end
     able = [name for name, folder in bundled_models().items() if kind_in(folder) == kind]
     raise ValueError(
-        f"the model {str(model.folder)!r} does not take {kind}: it has no folder {kind}/; give one "
-        f"that does (bundled: {', '.join(able) or 'none'}), or train one by a recipe with [{kind}]"
+        f"the model {str(model.folder)!r} does not take {kind}: it has no folder {kind}/; give "
+        f"one that does (bundled: {', '.join(able) or 'none'}), or train one by a recipe"
     )
 
 
