@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from tests.speech.fronts import save_whisper
+from tests.modality.speech.fronts import save_whisper
 from tests.train.runs import logged
 
 from proactivellm.config import load_toml
