@@ -335,9 +335,6 @@ def test_what_is_taken_over_is_not_configured_again(spoken, tmp_path):
     with pytest.raises(ValueError, match="`encoder` and `features` are those of `pretrained`"):
         edit = around("speech-en", "[speech.encoder]\nd_model = 8")
         make_recipe(spoken, tmp_path, 1, edit)
-    recipe = make_recipe(spoken, tmp_path, 1, around("speech-en", "[speech.units]\nunit = 4"))
-    with pytest.raises(ValueError, match="speech-en has units of its own .*leave them out"):
-        train(recipe, tmp_path / "out")
 
 
 def test_a_recipe_that_learns_nothing_is_refused(spoken, tmp_path):

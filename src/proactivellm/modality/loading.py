@@ -52,10 +52,10 @@ def load(
     with _quiet_transformers():
         folder = find_folder(name, trust_remote_code)
         front_end: FrontEnd | None = None
-        if (kind := _model_type(folder)) in WHOLE_MODELS:
+        if (model_type := _model_type(folder)) in WHOLE_MODELS:
             if quantize is not None:
-                raise ValueError(f"quantization={quantization!r}: {kind} is loaded as it is")
-            load_whole = WHOLE_MODELS[kind]()
+                raise ValueError(f"quantization={quantization!r}: {model_type} is loaded as it is")
+            load_whole = WHOLE_MODELS[model_type]()
             lm, tokenizer, stored, front_end = load_whole(folder, device=device, dtype=dtype)
         else:
             lm, tokenizer = load_pretrained(folder, device, dtype, quantize, trust_remote_code)
