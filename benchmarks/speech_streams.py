@@ -26,7 +26,7 @@ import torch
 
 from proactivellm.audio.files import read_audio
 from proactivellm.audio.resample import RATE
-from proactivellm.metrics.report import score
+from proactivellm.metrics.score import score
 from proactivellm.pipeline import Heard, Job, run_streams, stream_units
 from proactivellm.policy.base import Policy
 from proactivellm.policy.spec import parse_policy

@@ -11,6 +11,7 @@ import numpy as np
 from proactivellm.audio.extra import needed
 
 RATE = 16_000  # of all audio inside the library, in samples per second
+GAP_S = 0.1  # of silence between the files of one recording
 _LOWEST, _HIGHEST = 1_000, 768_000
 
 

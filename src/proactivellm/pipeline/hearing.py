@@ -10,13 +10,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from proactivellm.audio.files import Recording, open_audio
-from proactivellm.audio.resample import RATE, Resampler
+from proactivellm.audio.resample import GAP_S, RATE, Resampler
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.speech.turns import Listener
 from proactivellm.units.text import TextSegmenter
 from proactivellm.units.unit import Unit
-
-GAP_S = 0.1  # of silence between the files of one recording
 
 
 @dataclass

@@ -1,6 +1,5 @@
 """The backbone of a recipe: tokenizer, model and stream settings, loaded or made from scratch."""
 
-import difflib
 import inspect
 import tempfile
 
@@ -17,6 +16,7 @@ from transformers import (
 )
 
 from proactivellm.audio.gate import GateSettings
+from proactivellm.config import did_you_mean
 from proactivellm.model.backbone import recompute_activations
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.model.law import check_law
@@ -262,5 +262,5 @@ def make_settings(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> StreamS
 
 
 def _nearest(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean '{near[0]}'?" if near else ""
+    hint = did_you_mean(name, known)
+    return f"; {hint}" if hint else ""

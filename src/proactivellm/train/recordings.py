@@ -14,7 +14,7 @@ from proactivellm.audio.extra import needed
 from proactivellm.audio.features import log_mel
 from proactivellm.audio.files import read_audio
 from proactivellm.audio.gate import Gate, GateSettings
-from proactivellm.audio.resample import RATE
+from proactivellm.audio.resample import GAP_S, RATE
 from proactivellm.config import Strict
 from proactivellm.model.packing import AUDIO_ID, Sample
 from proactivellm.speech.front_end import SpeechFrontEnd
@@ -23,7 +23,6 @@ from proactivellm.tasks.item import Item
 if TYPE_CHECKING:
     from proactivellm.train.data import SampleEncoder
 
-GAP_S = 0.1  # of silence between the files of one recording
 _PCM16 = 32767.0
 
 
