@@ -13,6 +13,7 @@ from proactivellm.files.replace import replacing
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_DPI = 150  # of figure and file: the size of a text is not quite proportional to it
 _FONT = "DejaVu Sans"  # comes with matplotlib
 _FALLBACKS = (  # where they are installed: for scripts that it lacks
     *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Noto Sans JP", "Noto Sans KR"),
@@ -39,7 +40,7 @@ def new_figure(width: float, height: float) -> "Figure":
         raise ImportError(
             "plots need matplotlib, which is not installed: pip install proactivellm[plot]"
         ) from error
-    return Figure(figsize=(width, height), layout="constrained")
+    return Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
 
 
 def plain_text() -> dict[str, Any]:
@@ -64,7 +65,7 @@ def save_figure(figure: "Figure", path: str | Path) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with replacing(path) as new:
-            figure.savefig(new, dpi=150)
+            figure.savefig(new)
     missing = 0
     for warning in caught:
         if str(warning.message).startswith("Glyph "):

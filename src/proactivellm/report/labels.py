@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 # Points from the marker, and where the label lies: -1 left or below, 0 centred, 1 right or above.
 _DIRECTIONS = ((1, -1), (1, 1), (-1, 1), (-1, -1), (0, 1), (0, -1), (1, 0), (-1, 0))
 _DISTANCES = (5, 11, 18)
-_MARKER = 5.0  # pixels around a point that labels keep clear of
-_STEP = 4.0  # pixels between the places of a line that are looked at
-_TOGETHER = 25.0  # pixels between points that share a label
+_MARKER = 7.0  # pixels around a point that labels keep clear of
+_STEP = 6.0  # pixels between the places of a line that are looked at
+_TOGETHER = 37.0  # pixels between points that share a label
 
 Label = tuple[str, tuple[float, float], str]  # text, point, colour
 
@@ -41,7 +41,7 @@ def put_labels(axes: "Axes", labels: Sequence[Label]) -> int:
     pixels = np.asarray(axes.transData.transform([point for _, point, _ in labels]))
     boxes = [Bbox([[x - _MARKER, y - _MARKER], [x + _MARKER, y + _MARKER]]) for x, y in pixels]
     lines, intervals = (np.concatenate([np.zeros((0, 2)), *each]) for each in _drawn(axes))
-    frame, style = axes.get_window_extent().padded(2), plain_text()
+    frame, style = axes.get_window_extent().padded(3), plain_text()
     figure = axes.get_figure(root=True)
     assert figure is not None
     left_out, labelled = 0, list[tuple[str, np.ndarray]]()
@@ -60,7 +60,7 @@ def put_labels(axes: "Axes", labels: Sequence[Label]) -> int:
             left_out += 1
             continue
         offset, side, box = place
-        boxes.append(box.padded(2))
+        boxes.append(box.padded(3))
         labelled.append((label[0], point))
         note.xyann = offset
         note.set_horizontalalignment(("right", "center", "left")[side[0] + 1])
