@@ -19,9 +19,9 @@ from proactivellm.metrics.report import Scores, score
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.output.log import LOG_FILE, Instance, recover_log, write_instance
 from proactivellm.pipeline import Job, Replay, StreamsFailed, run_streams
-from proactivellm.policy.attention import check_heads_exist
 from proactivellm.policy.base import Policy
 from proactivellm.policy.calibration import CALIBRATION_FILE, Calibration
+from proactivellm.policy.evidence import check_heads_exist
 from proactivellm.policy.spec import parse_policy
 from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling
@@ -162,8 +162,11 @@ def find_calibration(model: StreamingCausalLM) -> Calibration | None:
     if model.folder is None or not (model.folder / CALIBRATION_FILE).is_file():
         return None
     table = Calibration.load(model.folder)
-    where = f"{model.folder / CALIBRATION_FILE} is of another model"
-    check_heads_exist(table.heads, *model.num_heads, where)
+    try:
+        check_heads_exist(table.heads, *model.num_heads)
+    except ValueError as error:
+        where = model.folder / CALIBRATION_FILE
+        raise ValueError(f"{where} is of another model: {error}") from None
     return table
 
 
