@@ -1,6 +1,5 @@
-"""The parts of the objective against torch's own functions and hand-made limits."""
+"""Objectives over target rows against torch's own functions and hand-made limits."""
 
-import dataclasses
 import math
 from collections.abc import Callable
 
@@ -8,16 +7,25 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from proactivellm.train.losses import (
-    Objective,
-    combine,
-    cross_entropy,
-    rows_within,
-    top_k_kl,
-    view_losses,
-)
+from proactivellm.train.objectives.distillation import Distillation, top_k_kl
+from proactivellm.train.objectives.likelihood import Likelihood, cross_entropy
+from proactivellm.train.recipe import Objectives
+from proactivellm.train.rows import row_sums, rows_within
 
 R, V, D = 23, 40, 8
+Project = Callable[[torch.Tensor], torch.Tensor]
+
+
+def learnt(
+    project: Project, hidden: torch.Tensor, label: torch.Tensor, chunk: int = R, **keys: object
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The means of L_batch, L_MSLM and, if it has a weight, KL; and the loss."""
+    table = Objectives(**keys)
+    terms = [Likelihood(table), *([Distillation(table)] if table.kl_weight else [])]
+    needs_full = any(term.needs_full for term in terms)
+    means = row_sums(terms, project, (hidden, label), needs_full, chunk) / len(label)
+    weights = torch.tensor([weight for term in terms for weight in term.weights])
+    return means, (weights * means).sum()
 
 
 @pytest.fixture
@@ -102,23 +110,20 @@ def test_the_divergence_is_least_where_the_student_is_the_teacher(
 
 def test_views_that_no_loss_looks_at_are_not_there(rows):
     hidden, label, output = rows
-    with_full = Objective(label_smoothing=0.1)
-    full, partial, _ = view_losses(output, hidden, label, with_full, R)
-    only_partial = Objective(batch_weight=0.0, kl_weight=0.0, label_smoothing=0.1)
-    assert not only_partial.needs_full and with_full.needs_full
-    losses = view_losses(output, hidden[1:], label, only_partial, R)
+    full, partial, _ = learnt(output, hidden, label, label_smoothing=0.1)[0]
+    only = {"kl_weight": 0.0, "label_smoothing": 0.1}
+    losses, _ = learnt(output, hidden[1:], label, batch_weight=0.0, **only)
     torch.testing.assert_close(losses[1], partial, rtol=1e-5, atol=0)
-    assert losses[0] == 0 and losses[2] == 0
-    only_full = Objective(mslm_weight=0.0, kl_weight=0.0, label_smoothing=0.1)
-    losses = view_losses(output, hidden[:1], label, only_full, R)
+    assert losses[0] == 0 and len(losses) == 2
+    losses, _ = learnt(output, hidden[:1], label, mslm_weight=0.0, **only)
     torch.testing.assert_close(losses[0], full, rtol=1e-5, atol=0)
-    assert losses[1] == 0 and losses[2] == 0
+    assert losses[1] == 0
 
 
 def test_no_gradient_reaches_the_teacher(rows):
     hidden, label, output = rows
-    objective = Objective(batch_weight=0.0, mslm_weight=0.0, kl_weight=1.0, kl_top_k=5)
-    combine(view_losses(output, hidden, label, objective, R), objective).backward()
+    keys = {"batch_weight": 0.0, "mslm_weight": 0.0, "kl_weight": 1.0, "kl_top_k": 5}
+    learnt(output, hidden, label, **keys)[1].backward()
     assert hidden.grad is not None
     assert (hidden.grad[0] == 0).all()
     assert (hidden.grad[1:].abs().sum(-1) > 0).all()
@@ -129,9 +134,8 @@ def test_chunks_change_neither_losses_nor_gradients(rows, rows_per_chunk):
     hidden, label, output = rows
 
     def run(size: int) -> tuple[torch.Tensor, ...]:
-        objective = Objective(kl_weight=0.5, kl_top_k=6, label_smoothing=0.1)
-        losses = view_losses(output, hidden, label, objective, size)
-        loss = combine(losses, objective)
+        keys = {"kl_weight": 0.5, "kl_top_k": 6, "label_smoothing": 0.1}
+        losses, loss = learnt(output, hidden, label, size, **keys)
         return losses, *torch.autograd.grad(loss, [hidden, output.weight])
 
     for ours, whole in zip(run(rows_per_chunk), run(10 * R), strict=True):
@@ -150,10 +154,10 @@ def test_logits_of_one_chunk_only_are_alive_at_a_time(rows):
     with torch.autograd.graph.saved_tensors_hooks(
         lambda t: saved.append(t.numel()) or t, lambda t: t
     ):
-        losses = view_losses(project, hidden, label, Objective(), 5)
+        _, loss = learnt(project, hidden, label, 5)
     assert sizes == [5] * 3 * 4 + [3] * 3  # four chunks of five rows and one of three, three views
     assert max(saved, default=0) <= hidden.numel()  # no logits are kept for the backward pass
-    combine(losses, Objective()).backward()
+    loss.backward()
     assert len(sizes) == 30  # they are computed again
 
 
@@ -176,12 +180,12 @@ def test_a_large_vocabulary_stays_within_its_budget(views):
     output = torch.nn.Linear(4, vocabulary, bias=False)
     hidden = torch.randn(views, rows, 4, requires_grad=True)
     label = torch.randint(0, vocabulary, (rows,))
-    objective = Objective(kl_weight=0.5, label_smoothing=0.1)
     seen: list[tuple[torch.Tensor, ...]] = []
 
     def run(chunk: int) -> None:
-        losses = view_losses(output, hidden, label, objective, chunk)
-        gradients = torch.autograd.grad(combine(losses, objective), [hidden, output.weight])
+        keys = {"kl_weight": 0.5, "label_smoothing": 0.1}
+        losses, loss = learnt(output, hidden, label, chunk, **keys)
+        gradients = torch.autograd.grad(loss, [hidden, output.weight])
         seen.append((losses, *gradients))
 
     chunk = rows_within(budget, vocabulary, views)
@@ -201,30 +205,38 @@ def test_the_budget_of_the_bundled_models_takes_their_batches_whole():
 
 def test_partial_views_are_averaged(rows):
     hidden, label, output = rows
-    objective = Objective(kl_top_k=V)
-    both = view_losses(output, hidden, label, objective, R)
-    one = view_losses(output, hidden[[0, 1]], label, objective, R)
-    two = view_losses(output, hidden[[0, 2]], label, objective, R)
+    both, _ = learnt(output, hidden, label, kl_top_k=V)
+    one, _ = learnt(output, hidden[[0, 1]], label, kl_top_k=V)
+    two, _ = learnt(output, hidden[[0, 2]], label, kl_top_k=V)
     torch.testing.assert_close(both, (one + two) / 2, rtol=1e-5, atol=0)
 
 
-def test_losses_are_means_over_rows_and_combined_by_their_weights(rows):
+def test_losses_are_means_over_rows(rows):
     hidden, label, output = rows
-    objective = Objective(batch_weight=2.0, mslm_weight=3.0, kl_weight=5.0)
-    losses = view_losses(output, hidden, label, objective, R)
+    losses, _ = learnt(output, hidden, label)
     torch.testing.assert_close(losses[0], F.cross_entropy(output(hidden[0]), label))
-    expected = 2 * losses[0] + 3 * losses[1] + 5 * losses[2]
-    torch.testing.assert_close(combine(losses, objective), expected)
 
 
-def test_without_kl_weight_no_kl_is_computed(rows):
-    hidden, label, output = rows
-    losses = view_losses(output, hidden, label, Objective(kl_weight=0.0), R)
-    assert losses[2].item() == 0.0
-    with_kl = view_losses(output, hidden, label, Objective(kl_weight=0.1), R)
-    torch.testing.assert_close(losses[:2], with_kl[:2])
+def test_a_row_objective_weighs_the_means_of_its_parts():
+    class Means:
+        def row_means(self, objective):
+            return torch.tensor([2.0, 5.0], requires_grad=True)
+
+    table = Objectives(batch_weight=3.0, mslm_weight=7.0)
+    learnt_now = Likelihood(table)(Means())
+    assert learnt_now["loss"] == 3 * 2 + 7 * 5 and learnt_now["loss"].requires_grad
+    assert learnt_now["parts"].tolist() == [2.0, 5.0] and not learnt_now["parts"].requires_grad
 
 
-def test_objective_is_frozen():
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        Objective().kl_weight = 1.0
+def test_an_objective_of_weight_0_is_not_there():
+    nothing = Objectives(batch_weight=0.0, mslm_weight=0.0, kl_weight=0.0)
+    assert Likelihood.make(nothing, None, None) is Distillation.make(nothing, None, None) is None
+    assert not Likelihood.teaches(nothing) and Likelihood.teaches(Objectives())
+
+
+@pytest.mark.parametrize("key", ["mslm_weight", "kl_weight"])
+def test_an_objective_of_partial_views_wants_some(key):
+    keys = {"mslm_weight": 0.0, "kl_weight": 0.0, "num_partial": 0}
+    assert Objectives(**keys).num_partial == 0
+    with pytest.raises(ValueError, match=f"set {key} to 0, or num_partial to 1"):
+        Objectives(**keys | {key: 0.1})
