@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from proactivellm.evaluation.evaluate import evaluate, make_jobs
-from proactivellm.model.causal_lm import StreamingCausalLM
+from proactivellm.modality.loading import load
 
 ROOT = Path(__file__).parents[1]
 
@@ -20,7 +20,7 @@ def test_own_model(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_read_write_path(tmp_path: Path) -> None:
-    model = StreamingCausalLM.from_pretrained("tatoeba-de-en")
+    model = load("tatoeba-de-en")
     evaluate(model, make_jobs(["Ja.", "Ich weiß es nicht."], None), ["wait-k:1"], tmp_path)
     main = runpy.run_path(str(ROOT / "examples/read_write_path.py"))["main"]
     picture = main(str(tmp_path / "wait-k_1/instances.log"), "1", str(tmp_path / "path.png"))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from proactivellm.cli.stream import choose_policy
-from proactivellm.model.loading import bundled_models
+from proactivellm.model.hub import bundled_models
 from proactivellm.policy.calibration import Calibration
 
 

@@ -181,11 +181,7 @@ class Engine:
                     state.pending.append(unit)
 
     def release(self, lane: int) -> None:
-        """End a stream and free its lane.
-
-        Args:
-            lane: from `open`.
-        """
+        """End a stream and free its lane."""
         with self._exclusive:
             self.state(lane)
             self._forget(lane)
@@ -194,9 +190,6 @@ class Engine:
 
     def rollback(self, lane: int) -> list[Unit]:
         """Take a stream back to its last written token; it may go on from there.
-
-        Args:
-            lane: from `open`.
 
         Returns:
             The units that were pushed and not read, now gone from its queue.
@@ -257,9 +250,6 @@ class Engine:
 
     def snapshot(self, lane: int) -> dict[str, Any]:
         """A stream as plain values and tensors, for cloning and saving.
-
-        Args:
-            lane: from `open`.
 
         Returns:
             `state` and `cache`.

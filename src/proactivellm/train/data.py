@@ -104,14 +104,14 @@ class InstanceEncoder:
         Raises:
             ValueError: if there is audio, and the model has no front end for it.
         """
-        if not items[0].audio:
-            chosen = [item for item in items if not item.audio]
+        if not items[0].media:
+            chosen = [item for item in items if not item.media]
             return self.text.encode(
                 " ".join(item.source for item in chosen), " ".join(item.target for item in chosen)
             )
         if self.recordings is None:
             raise ValueError("there are recordings among the instances: give the recipe [speech]")
-        return self.recordings.encode([item for item in items if item.audio], self.text, rng)
+        return self.recordings.encode([item for item in items if item.media], self.text, rng)
 
     def longest(self, items: Sequence[Item]) -> Sample:
         """The sample of several instances at its longest, whatever augmentation draws.
@@ -122,9 +122,9 @@ class InstanceEncoder:
         Returns:
             The sample, without features.
         """
-        if not items[0].audio or self.recordings is None:
+        if not items[0].media or self.recordings is None:
             return self.join(items)
-        return self.recordings.longest([item for item in items if item.audio], self.text)
+        return self.recordings.longest([item for item in items if item.media], self.text)
 
 
 def concatenation_plan(

@@ -7,7 +7,7 @@ where level and offset are usual.
 
 import numpy as np
 
-from proactivellm.audio.resample import RATE
+from proactivellm.modality.speech.resample import RATE
 
 FRAME = 512  # samples
 # The detector's word for "speech" falls with the level: at -40 dB it misses a third of a voice.

@@ -13,17 +13,16 @@ from transformers import (
     AutoModelForCausalLM,
     AutoProcessor,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
     Qwen2AudioForConditionalGeneration,
 )
 
-from proactivellm.model.causal_lm import StreamingCausalLM
+from proactivellm.modality.speech.front_end import SpeechFrontEnd
+from proactivellm.modality.speech.settings import SpeechSettings
 from proactivellm.model.folder import broken_weights, check_json_files, refusing
-from proactivellm.model.law import check_law
 from proactivellm.model.precision import choose_dtype
 from proactivellm.model.prompt import Prompt, StreamSettings, load_settings, render_chat
-from proactivellm.model.vocabulary import check_tokens
 from proactivellm.model.weights import check_all_loaded
-from proactivellm.speech.front_end import SpeechFrontEnd, SpeechSettings
 
 MODEL_TYPE = "qwen2_audio"
 UNITS = SpeechSettings(unit=16, stack=1)  # 25 outputs a second, each an embedding: 640 ms
@@ -31,24 +30,25 @@ INSTRUCTION = "Transcribe the speech. "
 
 
 def load_qwen2_audio(
-    name: str | Path,
+    folder: Path,
     *,
     units: SpeechSettings = UNITS,
     instruction: str = INSTRUCTION,
     device: str = "cpu",
     dtype: torch.dtype | None = None,
-) -> tuple[StreamingCausalLM, SpeechFrontEnd]:
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, StreamSettings, SpeechFrontEnd]:
     """Load a checkpoint.
 
     Args:
-        name: folder or hub id.
+        folder: of the checkpoint.
         units: how the tower's outputs become units; `stack` must be 1.
         instruction: read before the audio, unless the folder has a `streaming.json`.
         device: where to put the model.
         dtype: of the weights; fp32 on CPU and that of the file elsewhere if left out.
 
     Returns:
-        The LM, checked against the streaming law, and the front end.
+        The LM, its tokenizer, the settings of the folder or those of the chat template, and the
+        front end.
 
     Raises:
         ValueError: if there is no such checkpoint, or the units do not fit its projector.
@@ -56,33 +56,27 @@ def load_qwen2_audio(
     if units.stack != 1:
         raise ValueError(f"stack={units.stack}: the projector of Qwen2-Audio takes stack=1")
     chosen = choose_dtype(dtype, device, "none")
-    processor, whole = _load_whole(name, chosen)
+    processor, whole = _load_whole(folder, chosen)
     whole = whole.eval().to(device)
-    folder = Path(name) if Path(name).is_dir() else None
-    settings = load_settings(folder) if folder else None
+    settings = load_settings(folder)
     settings = settings or StreamSettings(prompt=audio_prompt(processor, instruction))
     parts = whole.model
-    model = StreamingCausalLM(_causal_lm(whole), processor.tokenizer, settings)
-    model.folder = folder
-    check_tokens(model)
-    check_law(model)
     front_end = SpeechFrontEnd(
         processor.feature_extractor, parts.audio_tower, parts.multi_modal_projector, units
     )
-    return model, front_end.eval()
+    return _causal_lm(whole), processor.tokenizer, settings, front_end.eval()
 
 
 def _load_whole(
-    name: str | Path, dtype: torch.dtype | None
+    folder: Path, dtype: torch.dtype | None
 ) -> tuple[Any, Qwen2AudioForConditionalGeneration]:
     """The processor, and the model with all its weights."""
-    what, folder = f"cannot load Qwen2-Audio from {str(name)!r}", Path(name)
-    if folder.is_dir():
-        check_json_files(folder)
+    what = f"cannot load Qwen2-Audio from {str(folder)!r}"
+    check_json_files(folder)
     with refusing(what, lambda: broken_weights(folder)):
-        processor = AutoProcessor.from_pretrained(name, trust_remote_code=False)
+        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
         whole, info = Qwen2AudioForConditionalGeneration.from_pretrained(
-            name,
+            folder,
             dtype=dtype or "auto",
             output_loading_info=True,
             ignore_mismatched_sizes=True,

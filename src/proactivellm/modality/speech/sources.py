@@ -12,10 +12,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from proactivellm.audio.extra import needed
-from proactivellm.audio.files import to_mono
-from proactivellm.audio.resample import RATE, check_rate
-from proactivellm.audio.wav import WAV_HEAD_BYTES, read_wav_header
+from proactivellm.modality.speech.extra import needed
+from proactivellm.modality.speech.files import to_mono
+from proactivellm.modality.speech.resample import RATE, check_rate
+from proactivellm.modality.speech.wav import WAV_HEAD_BYTES, read_wav_header
 from proactivellm.units.contents import audio_format
 
 _BLOCK_S = 0.1  # at most, of a pipe; exactly, of a microphone

@@ -16,9 +16,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from proactivellm.audio.extra import needed
-from proactivellm.audio.resample import check_rate, to_16k
-from proactivellm.audio.wav import UNKNOWN_LENGTH, WithLength, place_of_missing_length
+from proactivellm.modality.speech.extra import needed
+from proactivellm.modality.speech.resample import check_rate, to_16k
+from proactivellm.modality.speech.wav import UNKNOWN_LENGTH, WithLength, place_of_missing_length
 
 _READABLE = (
     *(".wav", ".wave", ".rf64", ".w64", ".flac", ".ogg", ".oga", ".opus", ".mp3"),

@@ -7,52 +7,33 @@ D = encoder width, H = LM width.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import torch
-from pydantic import Field, model_validator
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import WhisperConfig, WhisperFeatureExtractor
+from transformers import WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from proactivellm.audio.features import RATE
-from proactivellm.audio.gate import GateSettings
-from proactivellm.config import Strict, validated
+from proactivellm.config import validated
 from proactivellm.files.replace import replacing_in, write_text
+from proactivellm.modality.base import Media
+from proactivellm.modality.speech.encoder import AttentionSettings, CausalEncoder
+from proactivellm.modality.speech.features import RATE, log_mel
+from proactivellm.modality.speech.gate import GateSettings
+from proactivellm.modality.speech.joined import recorded_blocks
+from proactivellm.modality.speech.projector import StackProjector
+from proactivellm.modality.speech.settings import SpeechSettings
+from proactivellm.modality.speech.stream import SpeechStream
+from proactivellm.modality.speech.turns import SpeechEar
 from proactivellm.model.folder import broken_weights, check_json_files, read_object, refusing
 from proactivellm.model.weights import check_all_loaded
-from proactivellm.speech.encoder import AttentionSettings, CausalEncoder
-from proactivellm.speech.projector import StackProjector
-from proactivellm.speech.stream import SpeechStream
 
-FOLDER = "speech"  # inside the model folder
+KIND = FOLDER = "speech"  # inside the model folder
 SETTINGS_FILE, PROJECTOR_FILE = "speech.json", "projector.safetensors"
-
-
-class SpeechSettings(Strict):
-    """How encoder outputs become source units.
-
-    Attributes:
-        unit: encoder outputs in a unit.
-        stack: neighbouring outputs that become one embedding.
-        hidden: width of the projector's hidden layer.
-        block: encoder steps that attend to each other; 0 = all of a unit, 1 = strictly causal.
-        lookahead: encoder steps after its block that a block sees.
-    """
-
-    unit: int = Field(default=8, ge=1)
-    stack: int = Field(default=4, ge=1)
-    hidden: int = Field(default=512, ge=1)
-    block: int = Field(default=0, ge=0)
-    lookahead: int = Field(default=0, ge=0)
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if self.unit % self.stack:
-            raise ValueError(f"unit = {self.unit} is no multiple of stack = {self.stack}")
-        return self
 
 
 class _Stored(SpeechSettings):
@@ -71,6 +52,8 @@ class SpeechFrontEnd(nn.Module):
         settings: how outputs become units.
         gate: what it lets through is what the model has learned to hear; None = everything.
     """
+
+    kind = KIND
 
     def __init__(
         self,
@@ -98,6 +81,35 @@ class SpeechFrontEnd(nn.Module):
     def unit_s(self) -> float:
         """Seconds of audio in a unit."""
         return self.settings.unit * self.encoder.pool * 2 * self.extractor.hop_length / RATE
+
+    @property
+    def conditions(self) -> dict[str, Any]:
+        """What a user may change while it runs: the gate."""
+        return {"gate": None if self.gate is None else self.gate.model_dump()}
+
+    @property
+    def identity(self) -> str:
+        """Settings that, with the weights, make it what it is."""
+        return str(self.settings.model_dump(mode="json"))
+
+    def read(self, files: Sequence[str]) -> Media:
+        """Opens audio files, joined, in blocks of a unit; see `recorded_blocks`."""
+        return Media(*recorded_blocks(files, self.unit_s))
+
+    def open(self, rate: int) -> SpeechEar:
+        """An ear for one recording of so many samples a second."""
+        return SpeechEar(self, rate)
+
+    def embed(self, media: np.ndarray) -> Tensor:
+        """Embeddings [E, H] of a whole recording, float32 mono [N] at 16 kHz."""
+        mel_TF = torch.from_numpy(log_mel(media, self.extractor)).to(self.device)
+        embedded_1EH, _ = self(mel_TF[None], torch.tensor([len(mel_TF)], device=self.device))
+        return embedded_1EH[0, : self.num_embeddings(len(mel_TF))]
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return next(self.parameters()).device
 
     @property
     def offset(self) -> int:
@@ -141,9 +153,9 @@ class SpeechFrontEnd(nn.Module):
             encoder outputs [B, P, D].
         """
         outputs_BPD = self.encoder(mel_BTF, num_frames_B)
-        return self.embed(outputs_BPD, num_frames_B), outputs_BPD
+        return self.embed_outputs(outputs_BPD, num_frames_B), outputs_BPD
 
-    def embed(self, outputs_BPD: Tensor, num_frames_B: Tensor) -> Tensor:
+    def embed_outputs(self, outputs_BPD: Tensor, num_frames_B: Tensor) -> Tensor:
         """Projects the outputs of whole recordings: [B, E, H].
 
         Args:
@@ -198,68 +210,38 @@ class SpeechFrontEnd(nn.Module):
             save_file(projector, folder / PROJECTOR_FILE)
             write_text(folder / SETTINGS_FILE, json.dumps(stored, indent=2) + "\n")
 
+    @classmethod
+    def load(cls, model_folder: str | Path, width: int, device: str = "cpu") -> Self:
+        """Reads the folder `speech/`; the front end is in fp32, for inference.
 
-def has_speech(model_folder: str | Path) -> bool:
-    """Whether a model folder has a front end for speech.
+        Args:
+            model_folder: that of the causal LM.
+            width: H.
+            device: where to put it.
 
-    Args:
-        model_folder: that of the causal LM.
-    """
-    return (Path(model_folder) / FOLDER / SETTINGS_FILE).is_file()
-
-
-def load_front_end(model_folder: str | Path, lm_width: int, device: str = "cpu") -> SpeechFrontEnd:
-    """Reads the folder `speech/`.
-
-    Args:
-        model_folder: that of the causal LM.
-        lm_width: H.
-        device: where to put it.
-
-    Returns:
-        The front end in fp32, for inference.
-
-    Raises:
-        ValueError: if there is none, or it does not fit the LM.
-    """
-    folder = Path(model_folder) / FOLDER
-    if not has_speech(model_folder):
-        raise ValueError(f"{model_folder} has no front end for speech ({FOLDER}/{SETTINGS_FILE})")
-    stored = validated(read_object(folder / SETTINGS_FILE), _Stored, str(folder / SETTINGS_FILE))
-    settings = SpeechSettings(**stored.model_dump(exclude={"gate"}))
-    check_json_files(folder)
-    what = f"{folder} holds no front end of this model"
-    with refusing(what, lambda: broken_weights(folder)):
-        extractor = WhisperFeatureExtractor.from_pretrained(folder)
-        tower, info = WhisperEncoder.from_pretrained(
-            folder,
-            dtype=torch.float32,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            attn_implementation="sdpa",  # not what its config.json names, see NO_KERNEL
-        )
-        projector = StackProjector(tower.config.d_model, settings.stack, settings.hidden, lm_width)
-        projector.load_state_dict(load_file(folder / PROJECTOR_FILE))
-    check_all_loaded(info, what)
-    front_end = SpeechFrontEnd(extractor, tower, projector, settings, stored.gate)
-    return front_end.float().eval().to(device)
-
-
-def new_front_end(
-    encoder: dict[str, Any], features: dict[str, Any], settings: SpeechSettings, lm_width: int
-) -> SpeechFrontEnd:
-    """A front end with random weights, to be trained.
-
-    Args:
-        encoder: keyword arguments of `WhisperConfig`.
-        features: keyword arguments of `WhisperFeatureExtractor`.
-        settings: how outputs become units.
-        lm_width: H.
-
-    Returns:
-        The front end.
-    """
-    extractor = WhisperFeatureExtractor(**features)
-    tower = WhisperEncoder(WhisperConfig(num_mel_bins=extractor.feature_size, **encoder))
-    projector = StackProjector(tower.config.d_model, settings.stack, settings.hidden, lm_width)
-    return SpeechFrontEnd(extractor, tower, projector, settings)
+        Raises:
+            ValueError: if there is none, or it does not fit the LM.
+        """
+        folder = Path(model_folder) / FOLDER
+        if not (folder / SETTINGS_FILE).is_file():
+            raise ValueError(
+                f"{model_folder} has no front end for speech ({FOLDER}/{SETTINGS_FILE})"
+            )
+        file = folder / SETTINGS_FILE
+        stored = validated(read_object(file), _Stored, str(file))
+        settings = SpeechSettings(**stored.model_dump(exclude={"gate"}))
+        check_json_files(folder)
+        what = f"{folder} holds no front end of this model"
+        with refusing(what, lambda: broken_weights(folder)):
+            extractor = WhisperFeatureExtractor.from_pretrained(folder)
+            tower, info = WhisperEncoder.from_pretrained(
+                folder,
+                dtype=torch.float32,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                attn_implementation="sdpa",  # not what its config.json names, see NO_KERNEL
+            )
+            projector = StackProjector(tower.config.d_model, settings.stack, settings.hidden, width)
+            projector.load_state_dict(load_file(folder / PROJECTOR_FILE))
+        check_all_loaded(info, what)
+        return cls(extractor, tower, projector, settings, stored.gate).float().eval().to(device)

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from proactivellm.audio.features import RATE, LogMelStream
-from proactivellm.speech.state import EncoderStream
+from proactivellm.modality.speech.features import RATE, LogMelStream
+from proactivellm.modality.speech.state import EncoderStream
 from proactivellm.units.unit import Unit
 
 if TYPE_CHECKING:
-    from proactivellm.speech.front_end import SpeechFrontEnd
+    from proactivellm.modality.speech.front_end import SpeechFrontEnd
 
 
 class SpeechStream:

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from pydantic import Field, model_validator
 
-from proactivellm.audio.extra import needed
-from proactivellm.audio.level import FRAME, Conditioner, level_db
-from proactivellm.audio.resample import RATE
 from proactivellm.config import Strict
+from proactivellm.modality.speech.extra import needed
+from proactivellm.modality.speech.level import FRAME, Conditioner, level_db
+from proactivellm.modality.speech.resample import RATE
 
 _STAY = 0.7  # of the threshold, to stay in a turn: soft vowels of children fall to 0.35 of 1
 _AFRESH = 156  # frames (5 s): in longer noise the detector gets used to it, and misses onsets

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from proactivellm.audio.extra import needed
+from proactivellm.modality.speech.extra import needed
 
 RATE = 16_000  # of all audio inside the library, in samples per second
 _LOWEST, _HIGHEST = 1_000, 768_000

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as nn_f
 from torch import Tensor
 
-from proactivellm.speech.attention import ATTENTION, Memory, register
-from proactivellm.speech.encoder import CausalEncoder
+from proactivellm.modality.speech.attention import ATTENTION, Memory, register
+from proactivellm.modality.speech.encoder import CausalEncoder
 
 _COUNTS = ("num_frames", "num_known", "num_encoded", "num_attended", "origin")
 

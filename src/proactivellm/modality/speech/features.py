@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from proactivellm.audio.resample import RATE
+from proactivellm.modality.speech.resample import RATE
 
 if TYPE_CHECKING:
     from transformers import WhisperFeatureExtractor

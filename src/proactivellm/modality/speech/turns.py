@@ -7,19 +7,65 @@ nobody said anything in it, so there is nothing to be written after it. (A model
 finds little attention on the newest unit, and writes words nobody said.)
 """
 
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from proactivellm.audio.gate import Gate, GateSettings, Piece
-from proactivellm.audio.level import FRAME
-from proactivellm.audio.resample import RATE
-from proactivellm.speech.front_end import SpeechFrontEnd
-from proactivellm.speech.stream import SpeechStream
+from proactivellm.modality.speech.gate import Gate, GateSettings, Piece
+from proactivellm.modality.speech.level import FRAME
+from proactivellm.modality.speech.resample import RATE, Resampler
+from proactivellm.modality.speech.stream import SpeechStream
 from proactivellm.units.unit import Unit
 
+if TYPE_CHECKING:
+    from proactivellm.modality.speech.front_end import SpeechFrontEnd
+
 _VOICED = 0.3  # of its frames are speech, or a unit is silent: the detector lags by 2 or 3 frames
+
+
+class SpeechEar:
+    """An `Ear` for one recording at its own rate.
+
+    Args:
+        front_end: in eval mode.
+        rate: in samples per second.
+
+    Raises:
+        ValueError: as `Listener`, or the rate cannot be resampled.
+    """
+
+    def __init__(self, front_end: SpeechFrontEnd, rate: int) -> None:
+        self._listener = Listener(front_end, front_end.gate)
+        self._resampler = Resampler(rate)
+        self._told_of_cuts = False
+
+    def push(self, block: np.ndarray, now_s: float) -> list[Unit]:
+        """Takes float32 mono samples [n]; returns the units that are complete now."""
+        units = self._listener.push(self._resampler.push(block))
+        self._tell_of_cuts()
+        return _stamped(units, now_s)
+
+    def finish(self, now_s: float) -> list[Unit]:
+        """Ends the recording; returns its last units."""
+        units = [*self._listener.push(self._resampler.finish()), *self._listener.finish()]
+        self._tell_of_cuts()
+        return _stamped(units, now_s)
+
+    def _tell_of_cuts(self) -> None:
+        if self._listener.num_cuts and not self._told_of_cuts:
+            self._told_of_cuts = True
+            assert (gate := self._listener.front_end.gate) is not None
+            warnings.warn(
+                f"speech without a pause was cut after {gate.longest_s:g} s at most: "
+                "words at the cuts may be lost (longest_s of the gate in speech/speech.json)",
+                stacklevel=2,
+            )
 
 
 class Listener:
@@ -107,6 +153,11 @@ class Listener:
         voiced = self._voiced(units, turn.num_units - len(units) - (not last.is_end))
         held, self._silent, self._speech = self._silent, [], []
         return [*voiced, _joined([*held, last])]
+
+
+def _stamped(units: Iterable[Unit], now_s: float) -> list[Unit]:
+    """Units that could be read at this time, however much earlier their audio was over."""
+    return [replace(unit, start_s=min(unit.start_s, now_s), end_s=now_s) for unit in units]
 
 
 def _joined(units: list[Unit]) -> Unit:
