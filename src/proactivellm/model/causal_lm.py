@@ -17,11 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from proactivellm.model import loading
 from proactivellm.model.attention import ATTENTION, register
-from proactivellm.model.backbone import (
-    hidden_states,
-    position_limit,
-    project,
-)
+from proactivellm.model.backbone import hidden_states, position_limit, project
 from proactivellm.model.cache import ArrivalCache
 from proactivellm.model.lanes import LaneInput, NewTokens, StepOutput, pack_lanes
 from proactivellm.model.law import check_law
