@@ -16,6 +16,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from proactivellm import Engine, StreamingCausalLM, TextSegmenter, load, parse_policy
 from proactivellm.model.hub import DEFAULT_MODEL, bundled_models
+from proactivellm.session.events import End, Write
 from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling
 
@@ -103,11 +104,11 @@ def busy_engine(
     def step() -> int:
         while engine.has_room:
             engine.push(engine.open(), next(sources))
-        writes = engine.step() or []
-        for write in writes:
-            if write.final:
-                engine.release(write.lane)
-        return len(writes)
+        events = engine.step() or []
+        for event in events:
+            if isinstance(event, End):
+                engine.release(event.lane)
+        return sum(isinstance(event, Write) and event.token_id is not None for event in events)
 
     return engine, step
 

@@ -10,9 +10,9 @@ from proactivellm.model.prompt import StreamSettings
 from proactivellm.output.log import Instance
 from proactivellm.pipeline import Job, StreamsFailed, Transcript, run_streams, stream_text
 from proactivellm.policy.spec import parse_policy
+from proactivellm.session.events import Write
 from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling
-from proactivellm.session.state import Write
 from proactivellm.session.window import Window
 
 SOURCE = "Tom kann sich nicht gut Namen merken."

@@ -21,11 +21,12 @@ from proactivellm.model.watch import watch_attention
 from proactivellm.schedule import multinomial, offline
 from proactivellm.tasks.data import read_items
 from proactivellm.tasks.item import Item
+from proactivellm.train.assembly import make_trainer
 from proactivellm.train.build import make_backbone, make_settings
 from proactivellm.train.data import InstanceEncoder, SampleEncoder
 from proactivellm.train.fit import Fit, positions_needed
 from proactivellm.train.recordings import Augmentation, Recordings
-from proactivellm.train.run import make_trainer, train
+from proactivellm.train.run import train
 from proactivellm.train.views import collate, packed_output
 
 LAYOUTS = [grouped(), grouped(9), interleaved(), interleaved(9)]

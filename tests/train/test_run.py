@@ -17,12 +17,14 @@ from proactivellm.schedule import expand, offline, wait_k
 from proactivellm.tasks.data import read_items
 from proactivellm.tasks.lookup import draw
 from proactivellm.train import build
+from proactivellm.train.assembly import make_trainer
 from proactivellm.train.build import make_backbone, make_settings
+from proactivellm.train.learner import Learner
 from proactivellm.train.recipe import Recipe
-from proactivellm.train.run import make_trainer, train
+from proactivellm.train.run import train
 from proactivellm.train.tokenizer import END, SOURCE, TARGET
 from proactivellm.train.trainer import StreamingTrainer
-from proactivellm.train.views import PARTS, StreamingObjective, collate
+from proactivellm.train.views import collate
 
 SHORT = SCRATCH.replace("epochs = 2", "epochs = 1")
 LORA = "[lora]\nr = 4\nalpha = 64\n"
@@ -156,9 +158,7 @@ def test_saved_weights_have_the_precision_asked_for(tmp_path):
 @pytest.mark.parametrize("rows_per_chunk", [4096, 7])
 def test_evaluation_is_the_nll_of_separate_forwards(tmp_path, monkeypatch, rows_per_chunk):
     trainer = trainer_of(make_recipe(tmp_path, SCRATCH), tmp_path / "out")
-    monkeypatch.setattr(
-        StreamingObjective, "rows_per_chunk", lambda self, num_views: rows_per_chunk
-    )
+    monkeypatch.setattr(Learner, "rows_per_chunk", lambda self, num_views: rows_per_chunk)
     metrics = trainer.evaluate()
     model, encoder = trainer.model.model.eval(), trainer.encoder
     nll, hits, rows = {}, {}, 0
@@ -206,7 +206,7 @@ def test_accumulated_batches_are_one_batch(tmp_path, monkeypatch, micro):
     assert max(float((seen[n] - expected[n]).abs().max()) for n in expected) <= 1e-6 * scale
     entry = trainer.state.log_history[0]
     assert entry["loss"] == pytest.approx(float(whole["loss"].detach()), rel=1e-5)
-    for name, value in zip(PARTS, whole["parts"].tolist(), strict=True):
+    for name, value in zip(trainer.learner.part_names, whole["parts"].tolist(), strict=True):
         assert entry[name] == pytest.approx(value, abs=1e-4)
 
 
@@ -226,7 +226,7 @@ def test_what_is_not_a_number_ends_the_run_before_it_is_learnt(tmp_path, monkeyp
 
     def spoil(self, *args, **kwargs):
         outputs = forward(self, *args, **kwargs)
-        if 16 in kwargs["index"].tolist():
+        if "index" in kwargs and 16 in kwargs["index"].tolist():  # in evaluation there is none
             broken.append(kwargs["index"].tolist())
             loss = outputs["loss"]
             # The root of 0 has a gradient that is infinite.
@@ -234,8 +234,8 @@ def test_what_is_not_a_number_ends_the_run_before_it_is_learnt(tmp_path, monkeyp
             outputs["loss"] = loss * torch.nan if what == "loss" else loss + zero.sqrt()
         return outputs
 
-    forward = StreamingObjective.forward
-    monkeypatch.setattr(StreamingObjective, "forward", spoil)
+    forward = Learner.forward
+    monkeypatch.setattr(Learner, "forward", spoil)
     with pytest.raises(ValueError, match=rf"the {what} of update 5 is nan .*line \d") as error:
         train(recipe, tmp_path / "out")
     message = str(error.value)

@@ -15,7 +15,6 @@ from proactivellm.cli.shared import check_rate
 from proactivellm.cli.stopping import Stops
 from proactivellm.cli.stream import Settings, choose_policy, stream_lines, stream_recordings
 from proactivellm.model.causal_lm import StreamingCausalLM
-from proactivellm.policy.attention import check_attention
 from proactivellm.policy.spec import PolicySpec
 from proactivellm.session.sampling import Sampling
 
@@ -49,7 +48,7 @@ def run_stream(flags: Mapping[str, Any], stops: Stops | None = None) -> bool:
     opened = [] if listens else _open(names, stops)
     model = _load(flags, listens)
     policy = choose_policy(model, flags["policy"], listens)
-    check_attention(policy, model)  # before anything is read
+    policy.check(model)  # before anything is read
     settings = Settings(
         model=model,
         policy=policy,

@@ -16,11 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from proactivellm.model.attention import ATTENTION, register
-from proactivellm.model.backbone import (
-    hidden_states,
-    position_limit,
-    project,
-)
+from proactivellm.model.backbone import hidden_states, position_limit, project
 from proactivellm.model.cache import ArrivalCache
 from proactivellm.model.families import check_family
 from proactivellm.model.lanes import LaneInput, NewTokens, StepOutput, pack_lanes
@@ -211,12 +207,13 @@ class StreamingCausalLM:
         hidden_1TD = self.attend(cache, plan, self._embed(new), position_1T, probe)
         if not probing:
             return None
-        chosen = hidden_1TD[0, torch.tensor(rows, device=self.device)]
-        logits_PV = project(self.model, chosen).float()
+        hidden_PD = hidden_1TD[0, torch.tensor(rows, device=self.device)]
+        logits_PV = project(self.model, hidden_PD).float()
         if plan.joint is not None:
             logits_PV = plan.joint.reveal(logits_PV, probing)
         return StepOutput(
             logits_PV=logits_PV,
+            hidden_PD=hidden_PD,
             weights_LPHK=None if probe is None else probe.weights(),
             unit_PK=None if probe is None else probe.units(cache.kinds[2]),
             num_units=num_units,

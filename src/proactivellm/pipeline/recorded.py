@@ -203,14 +203,14 @@ def _timed_step(engine: Engine, running: dict[int, _Running]) -> None:
     """One step, charged to the clocks of the streams that took part."""
     before = {lane: engine.state(lane).forwards for lane in running}
     started = time.perf_counter()
-    writes = engine.step() or []
+    events = engine.step() or []
     step_s = time.perf_counter() - started
     took_part = [lane for lane in running if engine.state(lane).forwards > before[lane]]
     for lane in took_part:
         running[lane].tick(engine.state(lane), step_s, step_s / len(took_part))
-    for write in writes:
-        stream = running[write.lane]
-        stream.transcript.add([write], 1000 * stream.clock_s)
+    for event in events:
+        stream = running[event.lane]
+        stream.transcript.add([event], 1000 * stream.clock_s)
 
 
 def _finished(

@@ -11,7 +11,8 @@ from proactivellm.modality.kinds import kind_of_media
 from proactivellm.output.log import TEXT, Instance, Task, is_unspaced
 from proactivellm.pipeline.media import Replay
 from proactivellm.policy.base import Policy
-from proactivellm.session.state import SessionState, Write
+from proactivellm.session.events import Event, Write
+from proactivellm.session.state import SessionState
 from proactivellm.units.unit import Unit
 
 _COUNTED = ("units_read", "forwards", "tokens", "dropped_units", "dropped_tokens")
@@ -83,18 +84,20 @@ class Transcript:
             if not unit.is_end:
                 self._ends_ms.append(self._closed_ms)
 
-    def add(self, writes: Iterable[Write], elapsed_ms: float) -> str:
-        """Note what was written.
+    def add(self, events: Iterable[Event], elapsed_ms: float) -> str:
+        """Note what was written; other events are passed over.
 
         Args:
-            writes: events of one step.
+            events: of one step.
             elapsed_ms: when the step ended.
 
         Returns:
             The text, with a space before it where it begins another turn.
         """
         text = ""
-        for write in writes:
+        for write in events:
+            if not isinstance(write, Write):
+                continue
             delay = self._delay(write)
             if write.text:
                 gap = " " if self._breaks and self.pieces else ""

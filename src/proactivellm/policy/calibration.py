@@ -14,8 +14,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
 
 from proactivellm.files.replace import write_text
-from proactivellm.policy.attention import Heads
 from proactivellm.policy.endogenous import ThresholdPolicy
+from proactivellm.policy.evidence import Heads
 from proactivellm.policy.options import Scalar, format_scalar
 
 CALIBRATION_FILE = "calibration.json"

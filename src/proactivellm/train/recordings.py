@@ -5,10 +5,10 @@ first would. Legend: N = audio samples, T = mel frames, F = mel bands.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from proactivellm.config import Strict
 from proactivellm.modality.speech.extra import needed
@@ -20,32 +20,12 @@ from proactivellm.modality.speech.joined import GAP_S
 from proactivellm.modality.speech.resample import RATE
 from proactivellm.model.packing import AUDIO_ID, Sample
 from proactivellm.tasks.item import Item
+from proactivellm.train.values import Natural, Range, Share
 
 if TYPE_CHECKING:
     from proactivellm.train.data import SampleEncoder
 
 _PCM16 = 32767.0
-
-
-def ordered(bounds: tuple[float, float]) -> tuple[float, float]:
-    """Refuses an empty range.
-
-    Args:
-        bounds: lower and upper bound.
-
-    Returns:
-        The same.
-
-    Raises:
-        ValueError: if the lower bound is above the upper one.
-    """
-    if bounds[0] > bounds[1]:
-        raise ValueError(f"the lower bound {bounds[0]} is above the upper bound {bounds[1]}")
-    return bounds
-
-
-Range = Annotated[tuple[float, float], AfterValidator(ordered)]
-Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class Augmentation(Strict):
@@ -71,14 +51,14 @@ class Augmentation(Strict):
     speed: Range = (1.0, 1.0)
     edges_s: Range | None = None
     gain_db: Range = (0.0, 0.0)
-    noise_share: Probability = 0.0
+    noise_share: Share = 0.0
     noise_db: Range = (5.0, 30.0)
-    narrow_share: Probability = 0.0
-    time_masks: int = Field(default=0, ge=0)
+    narrow_share: Share = 0.0
+    time_masks: Natural = 0
     time_mask_s: float = Field(default=0.4, gt=0.0)
-    band_masks: int = Field(default=0, ge=0)
+    band_masks: Natural = 0
     band_mask: int = Field(default=10, ge=1)
-    nothing_share: Probability = 0.0
+    nothing_share: Share = 0.0
 
 
 class Recordings:

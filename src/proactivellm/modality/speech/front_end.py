@@ -153,10 +153,19 @@ class SpeechFrontEnd(nn.Module):
             encoder outputs [B, P, D].
         """
         outputs_BPD = self.encoder(mel_BTF, num_frames_B)
+        return self.embed_outputs(outputs_BPD, num_frames_B), outputs_BPD
+
+    def embed_outputs(self, outputs_BPD: Tensor, num_frames_B: Tensor) -> Tensor:
+        """Projects the outputs of whole recordings: [B, E, H].
+
+        Args:
+            outputs_BPD: of the encoder.
+            num_frames_B: frames of each recording.
+        """
         num_outputs_B = self.encoder.num_outputs_of(num_frames_B)
         place_P = torch.arange(outputs_BPD.shape[1], device=outputs_BPD.device)
         inside_BP1 = (place_P < num_outputs_B[:, None])[..., None]
-        return self.project(outputs_BPD * inside_BP1), outputs_BPD
+        return self.project(outputs_BPD * inside_BP1)
 
     def project(self, outputs_BPD: Tensor, first: bool = True) -> Tensor:
         """Projects outputs; what they lack of whole stacks is zero.
