@@ -225,7 +225,7 @@ def _read_run(file: Path) -> dict[str, Any]:
 
 def _record(wish: _Wish, device: str, dtype: str, trust_remote_code: bool) -> "list[Trace]":
     """Runs what is wished for; warns where it is not what the log has."""
-    from proactivellm.cli.stream import choose_policy
+    from proactivellm.cli.stream import choose_policy, default_spec
     from proactivellm.decisions.record import record
     from proactivellm.model.hub import DEFAULT_MODEL
 
@@ -249,7 +249,8 @@ def _record(wish: _Wish, device: str, dtype: str, trust_remote_code: bool) -> "l
     traces = [
         record(streaming, policy, job, window=wish.window, model_name=name) for job in wish.jobs
     ]
-    traces = [replace(trace, request=wish.request) for trace in traces]
+    request = default_spec(streaming) if wish.policy is None else wish.request
+    traces = [replace(trace, request=request) for trace in traces]
     for trace, logged in zip(traces, wish.logged, strict=False):
         if not _came_out(trace, logged):
             warn(

@@ -28,9 +28,7 @@ def compare_logs(
     """Compares two systems on the same sources by the paired bootstrap.
 
     Args:
-        first: log of the first system, A.
         second: log of the second, B: the same indices, with the same sources and references.
-        num_bootstrap: resamples.
         counting: tokens of BLEU and unit of latency; by the script of the references if left out.
 
     Returns:

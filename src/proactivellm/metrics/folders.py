@@ -76,8 +76,6 @@ def match(first: Folder, second: Folder, wanted: Sequence[str] = ()) -> Matches:
     """Which logs are compared.
 
     Args:
-        first: of the first system.
-        second: of the second.
         wanted: pairs `A_POLICY=B_POLICY`; if there are none, policies whose folders have the same
             name are pairs.
 
@@ -131,9 +129,6 @@ def _find(name: str, folder: Folder) -> str | None:
 def requests_of(path: Path) -> dict[str, str]:
     """The requests of an evaluation folder, by the names of their folders, as scores.json has them.
 
-    Args:
-        path: the folder.
-
     Returns:
         Folder name -> request, in the order of the tables; empty where there is no such file.
 
@@ -155,9 +150,6 @@ def write_scores(path: Path, scores: Sequence[Mapping[str, Any]]) -> None:
 
 def folder_name(request: str) -> str:
     """The name of a policy's folder.
-
-    Args:
-        request: the policy as it was asked for.
 
     Returns:
         The request, without what a file name may not hold.

@@ -105,7 +105,6 @@ def score_longform(
 
     Args:
         instances: the log of one policy, an instance per recording, of speech.
-        segments: of all these recordings.
         num_bootstrap: resamples of the segments for the intervals; 0 leaves the intervals out.
         counting: tokens of BLEU and unit of latency; by the script of the segments if left out.
 

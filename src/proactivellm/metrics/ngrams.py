@@ -37,7 +37,6 @@ def count_ngrams(
     Args:
         predictions: one-dimensional arrays of symbols, numbers of 0 or more.
         references: one for each prediction, in the same symbols.
-        max_order: longest n-gram.
 
     Returns:
         The counts, a row for each pair.

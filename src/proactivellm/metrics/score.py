@@ -29,7 +29,6 @@ def score(
     """Scores the instances of one policy.
 
     Args:
-        instances: the log of one policy.
         num_bootstrap: resamples for the intervals; 0 leaves the intervals out.
         counting: tokens of BLEU and unit of latency; by the script of the references if left out.
 

@@ -31,9 +31,6 @@ def normalise(text: str) -> str:
     the hyphen, too; white space is single spaces. Numbers, abbreviations and spellings stay as
     they are.
 
-    Args:
-        text: a prediction or a reference.
-
     Returns:
         Its words, separated by single spaces.
     """

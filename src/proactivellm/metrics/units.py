@@ -38,9 +38,6 @@ class TargetUnit:
     def split(self, text: str) -> list[str]:
         """Cuts a text.
 
-        Args:
-            text: a target.
-
         Returns:
             Its words, its characters without white space, or its pieces.
         """
@@ -52,9 +49,6 @@ class TargetUnit:
 
     def length(self, text: str | None) -> int | None:
         """How many units a text has.
-
-        Args:
-            text: a reference.
 
         Returns:
             Their number; None if there is no text.
@@ -70,9 +64,6 @@ class TargetUnit:
 
         A unit has the times of its last character. A log of words tells only when the whole word
         was there: then all of its characters have these times.
-
-        Args:
-            instance: of any unit.
 
         Returns:
             The instance, itself if it counts this unit already.
@@ -138,11 +129,7 @@ def choose_unit(instances: Sequence[Instance], wanted: str = AUTO) -> TargetUnit
 
 
 def target_texts(instances: Iterable[Instance]) -> list[str]:
-    """Texts in the language of the target: the references, or the predictions if there are none.
-
-    Args:
-        instances: of a log.
-    """
+    """Texts in the language of the target: the references, or the predictions if there are none."""
     instances = list(instances)
     references = [i.reference for i in instances if i.reference]
     return references or [i.prediction for i in instances]
