@@ -4,6 +4,7 @@ import pytest
 from tests.model.families import OBEYING, random_model
 from tests.tokenizers import build
 
+from proactivellm.modality.loading import load
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.model.prompt import StreamSettings
 from proactivellm.output.log import Instance
@@ -19,7 +20,7 @@ SOURCE = "Tom kann sich nicht gut Namen merken."
 
 @pytest.fixture(scope="module")
 def model() -> StreamingCausalLM:
-    return StreamingCausalLM.from_pretrained("tatoeba-de-en")
+    return load("tatoeba-de-en")
 
 
 def write(text: str, units: int) -> Write:

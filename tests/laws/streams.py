@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from proactivellm import schedule
+from proactivellm.modality import loading
 from proactivellm.model.attention import ATTENTION
 from proactivellm.model.backbone import project
 from proactivellm.model.cache import ArrivalCache
@@ -99,7 +100,7 @@ def load(
 def _load(
     folder: Path, device: str, dtype: torch.dtype | None, quantization: str
 ) -> StreamingCausalLM:
-    return StreamingCausalLM.from_pretrained(
+    return loading.load(
         folder,
         settings=StreamSettings(prompt=PROMPT),
         device=device,

@@ -7,7 +7,7 @@ from typing import Any
 from proactivellm.cli.display import choose_display
 from proactivellm.cli.listening import AudioOptions, check_inputs, live_recordings
 from proactivellm.cli.live import LiveLine, live_lines, live_lines_of_several
-from proactivellm.cli.models import load_listener, load_model
+from proactivellm.cli.models import load_model
 from proactivellm.cli.options import make_window
 from proactivellm.cli.places import check_places
 from proactivellm.cli.several import stream_inputs
@@ -83,6 +83,7 @@ def _open(names: Sequence[str], stops: Stops) -> list[Iterator[LiveLine]]:
 
 
 def _load(flags: Mapping[str, Any], listens: bool) -> StreamingCausalLM:
-    names = ("model", "device", "dtype", "quantization", "trust_remote_code")
-    how = [flags[name] for name in names]
-    return load_listener(*how, gate=not flags["no_gate"]) if listens else load_model(*how)
+    names = ("device", "dtype", "quantization", "trust_remote_code")
+    how = {name: flags[name] for name in names}
+    kind = "speech" if listens else None
+    return load_model(flags["model"], kind, gate=not flags["no_gate"], **how)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from proactivellm.model.causal_lm import StreamingCausalLM
-from proactivellm.output.log import Instance
-from proactivellm.pipeline.hearing import Heard
+from proactivellm.output.log import TEXT, Instance
+from proactivellm.pipeline.media import MediaUnits
 from proactivellm.pipeline.transcript import Job, Transcript
 from proactivellm.policy.base import Policy
 from proactivellm.policy.reason import Reason
@@ -33,7 +33,7 @@ class StreamEvent:
         text: the unit's text or the new target text.
         units_read: source units read so far.
         elapsed_s: seconds since the stream began.
-        heard_s: seconds of the recording that had arrived; None for text.
+        media_s: seconds of the media that had arrived; None for text.
         reason: why it was read or written; None of text that a cut let out.
     """
 
@@ -41,7 +41,7 @@ class StreamEvent:
     text: str
     units_read: int
     elapsed_s: float
-    heard_s: float | None = None
+    media_s: float | None = None
     reason: Reason | None = None
 
 
@@ -59,7 +59,7 @@ def stream_units(
     Args:
         model: the streaming model.
         policy: READ or WRITE.
-        arrivals: units that arrive together (of a recording: a `Heard`); may block until they do.
+        arrivals: units that arrive together (of media: a `MediaUnits`); may block until they do.
             The source is closed when they are exhausted; no more are asked for when the target of
             a text has ended before.
         sampling: how tokens are chosen; the model's generation settings if left out.
@@ -87,8 +87,8 @@ class _Live:
     """The session of the turn that goes on, and what all of them wrote."""
 
     def __init__(self, open_session: Callable[[], Session], arrivals: object) -> None:
-        self.heard = arrivals if isinstance(arrivals, Heard) else None
-        self.transcript = Transcript(speech=self.heard is not None)
+        self.media = arrivals if isinstance(arrivals, MediaUnits) else None
+        self.transcript = Transcript(self.media.kind if self.media else TEXT)
         self.words: list[str] = []  # text of the units that arrived
         self._num_before = 0  # of them, in turns that are over
         self._open_session = open_session
@@ -104,7 +104,7 @@ class _Live:
     @property
     def ended_early(self) -> bool:
         """Whether the target of a text is complete before its source is."""
-        return self.is_open and self._session.state.finished and self.heard is None  # type: ignore
+        return self.is_open and self._session.state.finished and self.media is None  # type: ignore
 
     @property
     def _now_ms(self) -> float:
@@ -134,10 +134,10 @@ class _Live:
         if self._session is not None:
             self._end_turn(self._session)
         job = Job(index=0, source=" ".join(word for word in self.words if word))
-        if self.heard is None:
+        if self.media is None:
             return self.transcript.instance(job, policy.spec, self._arrived_ms, len(self.words))
-        compute_ms = 1000 * (self._compute_s + self.heard.compute_s)
-        duration_ms = 1000 * self.heard.received_s
+        compute_ms = 1000 * (self._compute_s + self.media.compute_s)
+        duration_ms = 1000 * self.media.received_s
         return self.transcript.instance(job, policy.spec, duration_ms, compute_ms=compute_ms)
 
     def _read(self, read: Read) -> Iterator[StreamEvent]:
@@ -148,9 +148,9 @@ class _Live:
     def _written(self, write: Write) -> Iterator[StreamEvent]:
         now_ms = self._now_ms
         if text := self.transcript.add([write], now_ms):
-            heard_s = None if self.heard is None else self.transcript.pieces[-1][1] / 1000
+            media_s = None if self.media is None else self.transcript.pieces[-1][1] / 1000
             why = write.reason
-            yield StreamEvent("WRITE", text, write.units_read, now_ms / 1000, heard_s, why)
+            yield StreamEvent("WRITE", text, write.units_read, now_ms / 1000, media_s, why)
 
     def _end_turn(self, session: Session) -> None:
         self.transcript.end_turn(session.state)

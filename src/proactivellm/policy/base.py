@@ -179,7 +179,7 @@ class BoundedPolicy(Policy):
         max_lag: Word n is written at once when max_lag + stride * (n - 1) units (rounded up) are
             read. Default: no bound.
         stride: Source units for each target word, in thousandths: 1 (the default) where units are
-            words; of speech about the units that a spoken word lasts.
+            words; of media about the units that a word lasts.
     """
 
     min_lag: int = option(default=1)

@@ -64,7 +64,7 @@ class _Scheduled(Policy):
 class WaitK(_Scheduled):
     """Read k units, then write one word for each unit read.
 
-    STACL, Ma et al. 2019 (arXiv 1810.08398). Where a word lasts several units, as in speech, give a
+    STACL, Ma et al. 2019 (arXiv 1810.08398). Where a word lasts several units, give a
     stride: word n (from 1) is then written when k + stride * (n - 1) units, rounded up, are read.
     So wait-3 with a fixed pre-decision of 2 units (Ma et al. 2020, arXiv 2011.02048) is
     `wait-k:6,stride=2`.
