@@ -76,7 +76,7 @@ def _save_rest(
     tokenizer.save_pretrained(folder)
     settings.save(folder)
     if learner.front_end is not None:
-        learner.front_end.save(folder, dtype)
+        learner.front_end.save(folder, dtype, _under("front_end.", weights))
     for name, objective in learner.objectives.items():
         kept = _under(f"objectives.{name}.", weights) or objective.state_dict()
         if kept:
