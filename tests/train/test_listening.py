@@ -19,9 +19,10 @@ from proactivellm.speech.front_end import SpeechSettings, load_front_end, new_fr
 from proactivellm.tasks.data import DataSource, read_items
 from proactivellm.tasks.item import Item
 from proactivellm.tasks.speech import read_manifest
-from proactivellm.train.data import InstanceEncoder, PackedDataset, SampleEncoder
+from proactivellm.train.augmentation import Augmentation
+from proactivellm.train.data import ItemEncoder, PackedDataset, SampleEncoder
 from proactivellm.train.recipe import Recipe
-from proactivellm.train.recordings import Augmentation, Recordings
+from proactivellm.train.recordings import Recordings
 from proactivellm.train.run import train
 from proactivellm.train.schedules import ViewPlan
 from proactivellm.train.tokenizer import train_tokenizer
@@ -122,7 +123,7 @@ def recordings(**augmentation) -> Recordings:
 
 def test_a_recording_becomes_units_of_placeholders(spoken, encoder):
     items = read_manifest(spoken / "train.jsonl")
-    sample = InstanceEncoder(encoder, recordings()).join([items[3]])
+    sample = ItemEncoder(encoder, recordings()).join([items[3]])
     assert sample.features.shape == (-(-(2 * 6400 + 1600) // 320), 20)  # with the gap between
     sizes = [unit.count(AUDIO_ID) for unit in sample.source_units]
     assert sizes == [0, 2, 2, 2, 2, 2, 2]  # prompt; 23 outputs and 1 before them, in pairs
@@ -133,7 +134,7 @@ def test_a_recording_becomes_units_of_placeholders(spoken, encoder):
 
 def test_a_question_is_read_first_and_is_no_transcript(spoken, encoder):
     items = read_manifest(spoken / "train.jsonl")
-    sample = InstanceEncoder(encoder, recordings()).join([items[-1]])
+    sample = ItemEncoder(encoder, recordings()).join([items[-1]])
     texts = [unit for unit in sample.source_units[1:] if AUDIO_ID not in unit]
     assert encoder.tokenizer.decode([t for unit in texts for t in unit]).strip() == "which ?"
     assert sample.source_units.index(texts[-1]) == 2  # then come the units of audio
@@ -200,7 +201,7 @@ def test_in_silence_and_noise_there_is_nothing_to_write(spoken, encoder):
 
 def test_texts_and_recordings_share_a_batch(spoken, encoder):
     items = [*read_manifest(spoken / "train.jsonl")[:2], Item("low high", "low high")]
-    heard = InstanceEncoder(encoder, recordings())
+    heard = ItemEncoder(encoder, recordings())
     views = ViewPlan()
     dataset = PackedDataset(items, [(0,), (2,), (1,)], heard, views, grouped(), 0)
     batch = collate([dataset[i] for i in range(3)])
@@ -212,7 +213,7 @@ def test_texts_and_recordings_share_a_batch(spoken, encoder):
 
 def test_audio_without_a_front_end_is_refused(spoken, encoder):
     with pytest.raises(ValueError, match=r"give the recipe \[speech\]"):
-        InstanceEncoder(encoder).join(read_manifest(spoken / "train.jsonl")[:1])
+        ItemEncoder(encoder).join(read_manifest(spoken / "train.jsonl")[:1])
 
 
 def make_recipe(spoken, folder, epochs: int, edit=lambda text: text) -> Recipe:

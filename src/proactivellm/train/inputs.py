@@ -86,7 +86,7 @@ def check_run(
 
 
 def _digest(items: Sequence[Item]) -> str:
-    """The content of instances: texts, and what the files of recordings hold."""
+    """The content of items: texts, and what the files of recordings hold."""
     heard = digest_recordings(item.audio for item in items)
     texts = ([i.source, i.target, *i.answers, audio] for i, audio in zip(items, heard, strict=True))
     return digest_text(digest_text(each) for each in texts)
