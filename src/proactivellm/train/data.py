@@ -24,7 +24,6 @@ class SampleEncoder:
     """Text -> `Sample`, with the segmentation that sessions use.
 
     Args:
-        tokenizer: of the model.
         prompt: fixed ids around source and target.
         end_token_id: closes the target.
     """
@@ -44,8 +43,7 @@ class SampleEncoder:
         """Token ids of one item.
 
         Args:
-            source: source text, at least one word.
-            target: target text.
+            source: at least one word.
             further_units: ids of source units that follow those of the text.
 
         Returns:
@@ -116,9 +114,6 @@ class ItemEncoder:
     def longest(self, items: Sequence[Item]) -> Sample:
         """The sample of several items at its longest, whatever augmentation draws.
 
-        Args:
-            items: as for `join`.
-
         Returns:
             The sample, without features.
         """
@@ -144,9 +139,7 @@ def concatenation_plan(
     Args:
         lengths: length of each item, in any unit.
         concat: least and most items in a sample.
-        epochs: passes over the items.
         batch_size: samples per batch.
-        seed: of the whole plan.
         fits: whether a sample is to be taken.
 
     Returns:
@@ -217,9 +210,6 @@ class PackedDataset(Dataset[Packed]):
 
     def place(self, index: int) -> str:
         """Where the items of a sample were read.
-
-        Args:
-            index: of the sample.
 
         Returns:
             Files and lines, for a message.

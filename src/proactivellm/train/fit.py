@@ -18,10 +18,6 @@ from proactivellm.train.data import ItemEncoder
 def positions_needed(sample: Sample, layout: Layout) -> int:
     """Positions that a sample may come to, whatever schedule is drawn for it.
 
-    Args:
-        sample: the item.
-        layout: its position rule.
-
     Returns:
         The largest position id, and one.
     """
@@ -53,9 +49,6 @@ class Fit:
 
     def __call__(self, items: Sequence[Item]) -> bool:
         """Whether a sample fits.
-
-        Args:
-            items: of the sample.
 
         Returns:
             False if it is to be left out; it is noted.

@@ -51,8 +51,6 @@ class Recordings:
         """One sample of one or more recordings, joined.
 
         Args:
-            items: with audio; questions of later ones are left out.
-            encoder: tokenises question and target.
             rng: of the augmentation; None = none.
 
         Returns:
@@ -81,7 +79,6 @@ class Recordings:
 
         Args:
             items: with audio; questions of later ones are left out.
-            encoder: tokenises question and target.
 
         Returns:
             The sample, without features.
