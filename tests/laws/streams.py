@@ -7,6 +7,7 @@ is replaced.
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from proactivellm import schedule
+from proactivellm.modality import loading
 from proactivellm.model.attention import ATTENTION
 from proactivellm.model.backbone import project
 from proactivellm.model.cache import ArrivalCache
@@ -83,10 +85,12 @@ def load(
 ) -> Recorder:
     """The model of a folder, with these settings; its targets end after MAX_TOKENS tokens.
 
-    Models of one folder share their weights, which are read and checked against the law once.
+    A folder is read, and checked against the law, once; each model is a copy that may be changed.
     """
     loaded = _load(folder, device, dtype, quantization)
-    model = Recorder(loaded.model, loaded.tokenizer, StreamSettings(prompt=prompt, **settings))
+    model = Recorder(
+        copy.deepcopy(loaded.model), loaded.tokenizer, StreamSettings(prompt=prompt, **settings)
+    )
     assert model.model.generation_config is not None
     model.model.generation_config.max_new_tokens = MAX_TOKENS
     return model
@@ -96,7 +100,7 @@ def load(
 def _load(
     folder: Path, device: str, dtype: torch.dtype | None, quantization: str
 ) -> StreamingCausalLM:
-    return StreamingCausalLM.from_pretrained(
+    return loading.load(
         folder,
         settings=StreamSettings(prompt=PROMPT),
         device=device,

@@ -10,7 +10,7 @@ from tests.train.reference import grouped_logits
 from tests.train.runs import PRETRAINED, SCRATCH, logged, make_recipe
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from proactivellm.model.causal_lm import StreamingCausalLM
+from proactivellm.modality.loading import load
 from proactivellm.model.packing import IGNORE
 from proactivellm.model.prompt import Prompt, StreamSettings, load_settings
 from proactivellm.schedule import expand, offline, wait_k
@@ -82,7 +82,7 @@ def test_from_scratch(tmp_path):
     assert model.config.vocab_size == len(tokenizer)
     assert model.generation_config.eos_token_id == tokenizer.eos_token_id
     assert json.loads((out / "config.json").read_text())["dtype"] == "float32"
-    StreamingCausalLM.from_pretrained(out)  # it obeys the law
+    load(out)  # it obeys the law
 
 
 @pytest.mark.parametrize("adapters", ["", LORA], ids=["full", "lora"])
@@ -108,7 +108,7 @@ def test_from_a_pretrained_chat_model(tmp_path, adapters):
     assert model(torch.tensor([[5, 6, 7]])).logits.isfinite().all()
     tokenizer = AutoTokenizer.from_pretrained(out)
     assert tokenizer.chat_template == AutoTokenizer.from_pretrained(backbone).chat_template
-    StreamingCausalLM.from_pretrained(out)
+    load(out)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -117,7 +117,7 @@ def test_every_family_trains(tmp_path, family):
     out = train(recipe, tmp_path / "out")
     losses = [entry["loss"] for entry in logged(out) if "loss" in entry]
     assert losses[-1] < losses[0]
-    StreamingCausalLM.from_pretrained(out)
+    load(out)
 
 
 def test_a_model_of_ours_is_trained_further_with_its_own_prompt(tmp_path):
@@ -138,7 +138,7 @@ def test_what_closes_the_target_ends_generation(tmp_path):
     path.write_text(json.dumps({**json.loads(path.read_text()), "eos_token_id": [7]}))
     out = train(make_recipe(tmp_path, PRETRAINED, backbone), tmp_path / "out")
     end = AutoTokenizer.from_pretrained(out).eos_token_id
-    assert StreamingCausalLM.from_pretrained(out).end_token_ids == {7, end}
+    assert load(out).end_token_ids == {7, end}
 
 
 def test_saved_weights_have_the_precision_asked_for(tmp_path):
@@ -275,11 +275,11 @@ def test_scores_are_capped_in_training_as_in_sessions(tmp_path):
 def test_code_of_the_backbone_runs_only_if_the_recipe_says_so(tmp_path, monkeypatch):
     asked = []
 
-    def load(*_, trust_remote_code):
+    def find_folder(_, trust_remote_code):
         asked.append(trust_remote_code)
         raise ValueError("enough")
 
-    monkeypatch.setattr(build, "load", load)
+    monkeypatch.setattr(build, "find_folder", find_folder)
     for key in ("", "trust_remote_code = true\n"):
         text = PRETRAINED.replace("[backbone]\n", f"[backbone]\n{key}")
         with pytest.raises(ValueError, match="enough"):

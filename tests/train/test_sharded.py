@@ -21,9 +21,11 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
+from proactivellm.modality.speech.front_end import SpeechFrontEnd
+from proactivellm.modality.speech.making import new_front_end
+from proactivellm.modality.speech.settings import SpeechSettings
 from proactivellm.model.layout import grouped
 from proactivellm.model.packing import AUDIO_ID, Packed, Sample, pack
-from proactivellm.speech.front_end import SpeechSettings, load_front_end, new_front_end
 from proactivellm.train.learner import Learner
 from proactivellm.train.objectives.table import make_objectives
 from proactivellm.train.recipe import Objectives, Speech
@@ -84,7 +86,7 @@ def compare_steps(rank: int, folder: Path) -> None:
     if rank == 0:
         settings, tokenizer = trainer_parts(folder)
         save_checkpoint(sharded, (tokenizer, settings), folder / "saved", weights)
-        front_end = load_front_end(folder / "saved", plain.model.config.hidden_size)
+        front_end = SpeechFrontEnd.load(folder / "saved", plain.model.config.hidden_size)
         expected = plain.front_end.state_dict()
         stored = front_end.state_dict()
         assert all(torch.equal(stored[name], value) for name, value in expected.items())

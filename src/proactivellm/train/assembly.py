@@ -5,7 +5,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from proactivellm.model.loading import bundled_models
+from proactivellm.model.hub import find_folder
 from proactivellm.model.prompt import StreamSettings, encode_prompt
 from proactivellm.tasks.item import Item
 from proactivellm.train.arguments import make_arguments
@@ -89,8 +89,7 @@ def make_learner(recipe: Recipe, model: PreTrainedModel, settings: StreamSetting
     layout, logits_mib = settings.make_layout(), recipe.objective.logits_mib
     learner = Learner(model, layout, objectives, front_end, logits_mib)
     if recipe.speech and recipe.speech.pretrained:
-        folder = bundled_models().get(recipe.speech.pretrained, recipe.speech.pretrained)
-        load_objectives(learner, folder, required=False)
+        load_objectives(learner, find_folder(recipe.speech.pretrained), required=False)
     return learner
 
 

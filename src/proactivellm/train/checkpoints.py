@@ -7,9 +7,9 @@ from typing import Any
 from transformers import PreTrainedModel
 from transformers.trainer_callback import TrainerState
 
+from proactivellm.modality.speech.front_end import SpeechFrontEnd
 from proactivellm.model.folder import NO_KERNEL, broken_weights, refusing
 from proactivellm.model.weights import check_all_loaded
-from proactivellm.speech.front_end import load_front_end
 from proactivellm.train.learner import Learner
 from proactivellm.train.saving import load_objectives
 
@@ -44,7 +44,7 @@ def load_checkpoint(learner: Learner, folder: str) -> None:
     """
     load_weights(learner.model, folder)
     if learner.front_end is not None:
-        stored = load_front_end(folder, learner.model.config.get_text_config().hidden_size)
+        stored = SpeechFrontEnd.load(folder, learner.model.config.get_text_config().hidden_size)
         with refusing(f"cannot continue from {folder}"):
             learner.front_end.load_state_dict(stored.state_dict())
     load_objectives(learner, folder, required=True)

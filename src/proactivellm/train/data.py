@@ -102,14 +102,14 @@ class ItemEncoder:
         Raises:
             ValueError: if there is audio, and the model has no front end for it.
         """
-        if not items[0].audio:
-            chosen = [item for item in items if not item.audio]
+        if not items[0].media:
+            chosen = [item for item in items if not item.media]
             return self.text.encode(
                 " ".join(item.source for item in chosen), " ".join(item.target for item in chosen)
             )
         if self.recordings is None:
             raise ValueError("there are recordings among the items: give the recipe [speech]")
-        return self.recordings.encode([item for item in items if item.audio], self.text, rng)
+        return self.recordings.encode([item for item in items if item.media], self.text, rng)
 
     def longest(self, items: Sequence[Item]) -> Sample:
         """The sample of several items at its longest, whatever augmentation draws.
@@ -117,9 +117,9 @@ class ItemEncoder:
         Returns:
             The sample, without features.
         """
-        if not items[0].audio or self.recordings is None:
+        if not items[0].media or self.recordings is None:
             return self.join(items)
-        return self.recordings.longest([item for item in items if item.audio], self.text)
+        return self.recordings.longest([item for item in items if item.media], self.text)
 
 
 def concatenation_plan(

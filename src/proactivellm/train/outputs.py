@@ -48,7 +48,7 @@ class Outputs:
         if self.heard_APD is None:
             return text_BSH
         front_end = self.learner.front_end
-        embedded_AEH = front_end.embed(self.heard_APD, self.batch["num_frames"])
+        embedded_AEH = front_end.embed_outputs(self.heard_APD, self.batch["num_frames"])
         count_A = audio_BS.sum(1)[self.batch["mel_rows"]]
         place_E = torch.arange(embedded_AEH.shape[1], device=ids_BS.device)
         heard = embedded_AEH[place_E < count_A[:, None]]

@@ -4,10 +4,10 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from proactivellm.audio.gate import GateSettings
 from proactivellm.config import Strict
+from proactivellm.modality.speech.gate import GateSettings
+from proactivellm.modality.speech.settings import SpeechSettings
 from proactivellm.model.prompt import Prompt, StreamSettings
-from proactivellm.speech.front_end import SpeechSettings
 from proactivellm.tasks.data import DataSource
 from proactivellm.train.augmentation import Augmentation
 from proactivellm.train.objectives.table import keys_of, teaches
@@ -59,10 +59,11 @@ class Backbone(Strict):
 
 
 class Speech(*keys_of("speech"), Strict):  # type: ignore[misc]
-    """The front end of a model that listens, see `speech.front_end`; with keys of objectives.
+    """The front end of a model that listens (`modality.speech`); with keys of objectives.
 
     Attributes:
-        pretrained: model folder or hub id whose encoder is taken; its `speech/` if it has one.
+        pretrained: bundled model, folder or hub id: the front end of a model that listens, or the
+            encoder of a Whisper, such as openai/whisper-base, to which a new projector comes.
         encoder: configuration of an encoder from scratch (keyword arguments of WhisperConfig).
         features: of the extractor (keyword arguments of WhisperFeatureExtractor).
         units: how encoder outputs become source units.
@@ -77,6 +78,12 @@ class Speech(*keys_of("speech"), Strict):  # type: ignore[misc]
     units: SpeechSettings = SpeechSettings()
     gate: GateSettings | None = None
     augment: Augmentation = Augmentation()
+
+    @model_validator(mode="after")
+    def _is_one_of_two(self) -> Self:
+        if self.pretrained is not None and self.model_fields_set & {"encoder", "features"}:
+            raise ValueError("`encoder` and `features` are those of `pretrained`: leave them out")
+        return self
 
 
 class Lora(Strict):

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from proactivellm.audio.features import log_mel
-from proactivellm.audio.files import read_audio
-from proactivellm.audio.gate import Gate, GateSettings
-from proactivellm.audio.resample import RATE
+from proactivellm.modality.speech.features import log_mel
+from proactivellm.modality.speech.files import read_audio
+from proactivellm.modality.speech.front_end import SpeechFrontEnd
+from proactivellm.modality.speech.gate import Gate, GateSettings
+from proactivellm.modality.speech.joined import GAP_S
+from proactivellm.modality.speech.resample import RATE
 from proactivellm.model.packing import AUDIO_ID, Sample
-from proactivellm.speech.front_end import SpeechFrontEnd
 from proactivellm.tasks.item import Item
 from proactivellm.train.augmentation import Augmentation, mask, nothing, perturb
 
 if TYPE_CHECKING:
     from proactivellm.train.data import SampleEncoder
 
-GAP_S = 0.1  # of silence between the files of one recording
 _PCM16 = 32767.0
 
 
@@ -60,7 +60,7 @@ class Recordings:
         question = items[0].source
         silent = rng is not None and rng.random() < self.augmentation.nothing_share
         gap = np.zeros(int(GAP_S * RATE), np.float32)
-        parts = [part for item in items for part in (gap, self._waveform(item.audio))][1:]
+        parts = [part for item in items for part in (gap, self._waveform(item.media))][1:]
         samples_N = np.concatenate(parts)
         if silent:
             assert rng is not None
@@ -84,7 +84,7 @@ class Recordings:
             The sample, without features.
         """
         gaps = (len(items) - 1) * int(GAP_S * RATE)
-        count = gaps + sum(len(self._waveform(item.audio)) for item in items)
+        count = gaps + sum(len(self._waveform(item.media)) for item in items)
         count = 1 + int(count / min(self.augmentation.speed[0], 1.0))
         if self.augmentation.edges_s is not None:
             count += 2 * int(self.augmentation.edges_s[1] * RATE)
