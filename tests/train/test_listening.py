@@ -7,6 +7,7 @@ import pytest
 import soundfile
 import torch
 from tests.speech.fronts import save_whisper
+from tests.train.learners import ENCODER, FEATURES, heard_and_read, make_listener
 from tests.train.runs import logged
 
 from proactivellm.config import load_toml
@@ -32,14 +33,6 @@ from proactivellm.train.tokenizer import train_tokenizer
 from proactivellm.train.views import collate
 
 WORDS = {"low": 300.0, "mid": 900.0, "high": 2400.0}  # spoken as tones, in Hz
-ENCODER = {
-    "d_model": 32,
-    "encoder_layers": 1,
-    "encoder_attention_heads": 2,
-    "encoder_ffn_dim": 64,
-    "max_source_positions": 100,
-}
-FEATURES = {"feature_size": 20, "hop_length": 320, "n_fft": 512}
 RECIPE = """
 [[data.train]]
 manifest = "FOLDER/train.jsonl"
@@ -341,6 +334,19 @@ def test_what_is_taken_over_is_not_configured_again(spoken, tmp_path):
     recipe = make_recipe(spoken, tmp_path, 1, around("speech-en", "[speech.units]\nunit = 4"))
     with pytest.raises(ValueError, match="speech-en has units of its own .*leave them out"):
         train(recipe, tmp_path / "out")
+
+
+def test_what_hears_only_runs_no_language_model(monkeypatch):
+    learner = make_listener(batch_weight=0.0, mslm_weight=0.0, kl_weight=0.0)
+    monkeypatch.setattr(learner.model, "get_decoder", None)  # it is not asked for
+    heard, read = heard_and_read(learner, 0)
+    learnt = learner(**collate([heard, read]))
+    learnt["loss"].backward()
+    assert learner.part_names == ["ctc"] and learnt["loss"] == 0.5 * learnt["parts"][0] > 0
+    with pytest.raises(
+        ValueError, match="nothing can be learnt from a batch of texts .* ctc"
+    ):
+        learner(**collate([read]))
 
 
 def test_a_recipe_that_learns_nothing_is_refused(spoken, tmp_path):

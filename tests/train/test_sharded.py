@@ -7,14 +7,11 @@ import traceback
 import warnings
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from tests.models import tiny_model
+from tests.train.learners import heard_and_read, make_listener
 from tests.train.runs import SCRATCH, make_recipe
-from tests.train.samples import random_sample, random_schedules
-from tests.train.test_listening import ENCODER, FEATURES
 from tests.train.test_processes import join
 from tests.train.test_run import trainer_of
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
@@ -22,39 +19,11 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from proactivellm.modality.speech.front_end import SpeechFrontEnd
-from proactivellm.modality.speech.making import new_front_end
-from proactivellm.modality.speech.settings import SpeechSettings
-from proactivellm.model.layout import grouped
-from proactivellm.model.packing import AUDIO_ID, Packed, Sample, pack
 from proactivellm.train.learner import Learner
-from proactivellm.train.objectives.table import make_objectives
-from proactivellm.train.recipe import Objectives, Speech
 from proactivellm.train.saving import load_objectives, save_checkpoint
 from proactivellm.train.views import collate
 
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
-
-
-def listener() -> Learner:
-    """A model that listens, with every objective that it can have; five rows of logits at once."""
-    model = tiny_model("qwen3")
-    torch.manual_seed(0)
-    width, settings = model.config.hidden_size, SpeechSettings(unit=4, stack=2, hidden=32)
-    front_end = new_front_end(ENCODER, FEATURES, settings, width)
-    tables = {"objective": Objectives(kl_weight=0.5), "speech": Speech(ctc_weight=0.5)}
-    learner = Learner(model, grouped(), make_objectives(tables, model, front_end), front_end)
-    learner.rows_per_chunk = lambda num_views: 5
-    return learner.eval()
-
-
-def heard_and_read(learner: Learner, seed: int) -> list[Packed]:
-    """A sample with a recording, and one of text."""
-    rng = np.random.default_rng(seed)
-    mel_TF = rng.standard_normal((40, 20), np.float32)
-    units = [[AUDIO_ID] * size for size in learner.front_end.unit_sizes(len(mel_TF))]
-    spoken = Sample(source_units=[[1], *units], target_head=[1], target=[5, 6, 2])
-    samples = [spoken.with_features(mel_TF, "ab"), random_sample(rng, 4, 6)]
-    return [pack(each, random_schedules(rng, each, 1), grouped()) for each in samples]
 
 
 def shard(learner: Learner) -> Learner:
@@ -66,7 +35,7 @@ def shard(learner: Learner) -> Learner:
 
 
 def compare_steps(rank: int, folder: Path) -> None:
-    plain, sharded = listener(), shard(listener())
+    plain, sharded = make_listener(kl_weight=0.5), shard(make_listener(kl_weight=0.5))
     batches = [collate(heard_and_read(plain, seed)) for seed in (0, 1)]
     ours = sharded(**batches[rank])
     ours["loss"].backward()
