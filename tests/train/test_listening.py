@@ -343,9 +343,7 @@ def test_what_hears_only_runs_no_language_model(monkeypatch):
     learnt = learner(**collate([heard, read]))
     learnt["loss"].backward()
     assert learner.part_names == ["ctc"] and learnt["loss"] == 0.5 * learnt["parts"][0] > 0
-    with pytest.raises(
-        ValueError, match="nothing can be learnt from a batch of texts .* ctc"
-    ):
+    with pytest.raises(ValueError, match="nothing can be learnt from a batch of texts .* ctc"):
         learner(**collate([read]))
 
 

@@ -1,6 +1,5 @@
 """A model that is trained from scratch: its tokenizer, its configuration, random weights."""
 
-import difflib
 import inspect
 import tempfile
 
@@ -16,6 +15,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from proactivellm.config import did_you_mean
 from proactivellm.tasks.data import texts
 from proactivellm.tasks.item import Item
 from proactivellm.train.recipe import Backbone
@@ -93,5 +93,5 @@ def new_model(backbone: Backbone, tokenizer: PreTrainedTokenizerBase) -> PreTrai
 
 
 def _nearest(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean '{near[0]}'?" if near else ""
+    hint = did_you_mean(name, known)
+    return f"; {hint}" if hint else ""
