@@ -20,9 +20,6 @@ def last_checkpoint(folder: Path) -> str | None:
     A run killed while it saves leaves a folder without `trainer_state.json`, which the Trainer
     writes last, or with a part of it.
 
-    Args:
-        folder: where the checkpoints are.
-
     Returns:
         Its path, or None.
     """
@@ -55,10 +52,6 @@ def load_checkpoint(learner: Learner, folder: str) -> None:
 
 def load_weights(model: PreTrainedModel, folder: str) -> None:
     """Load a checkpoint's weights (or adapters) into a model of the same shape.
-
-    Args:
-        model: filled in place.
-        folder: written by `save_pretrained`.
 
     Raises:
         ValueError: if weights are missing, broken or of another shape.

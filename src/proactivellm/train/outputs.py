@@ -4,7 +4,8 @@ So CTC alone runs no language model. Legend: B = batch, S = tokens of the packed
 width, A = samples with a recording, P = encoder outputs, D = encoder width, E = embeddings.
 """
 
-from functools import cached_property
+from collections.abc import Callable
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -94,5 +95,7 @@ class Outputs:
         views = view_rows(self.decoded.last_hidden_state, self.batch)
         return view_scores(self._project, *views, self.learner.rows_per_chunk(num_views=1))
 
-    def _project(self, hidden_RH: Tensor) -> Tensor:
-        return project(self.learner.model, hidden_RH)
+    @property
+    def _project(self) -> Callable[[Tensor], Tensor]:
+        # Not bound to this object, which keeps all activations: what recomputes rows keeps this.
+        return partial(project, self.learner.model)

@@ -13,7 +13,6 @@ def train_tokenizer(lines: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     """Byte-level BPE over both languages; every word begins with a space marker.
 
     Args:
-        lines: training text.
         vocab_size: entries, control tokens included.
 
     Returns:

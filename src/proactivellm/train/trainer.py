@@ -144,8 +144,7 @@ class StreamingTrainer(Trainer):
             pairs = zip(samples, by_name, strict=True)
             packed = [pack(s, list(g.values()), self.learner.layout) for s, g in pairs]
             batch = {k: v.to(self.args.device) for k, v in collate(packed).items()}
-            with self.compute_loss_context_manager():
-                totals = totals + model(scored=True, **batch)["scores"]
+            totals = totals + model(scored=True, **batch)["scores"]
         metrics = {}
         for name, (nll, hits, rows) in zip(names, torch.as_tensor(totals).tolist(), strict=True):
             metrics[f"{metric_key_prefix}_nll_{name}"] = round(nll / rows, 4)
