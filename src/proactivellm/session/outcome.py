@@ -13,6 +13,7 @@ from torch import Tensor
 
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.model.lanes import StepOutput
+from proactivellm.model.layout import TARGET
 from proactivellm.policy.base import DraftPolicy, Policy
 from proactivellm.session import drafts
 from proactivellm.session import lane as lanes
@@ -239,7 +240,7 @@ class Outcomes:
         """Lengthen a draft by one token; at its end, write what the policy trusts."""
         complete = token in self.end_ids
         if self.early_end or not complete:
-            state.settled = len(state.target) + len(state.draft)
+            state.counts[TARGET] = len(state.target) + len(state.draft)
             state.draft.append(token)
         starts = [self.starts[t] for t in state.draft]
         # A draft is never trimmed: a word that does not end is taken as it is before it outgrows

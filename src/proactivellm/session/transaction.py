@@ -56,7 +56,8 @@ class Steps:
 
         def forward(some: Sequence[lanes.Planned]) -> StepOutput | None:
             inputs = [planned.input for planned in some]
-            needs = set().union(*(policies[i.lane].needs for i in inputs if i.probes))
+            asked = [policies[i.lane].needs for i in inputs if i.probe is not None]
+            needs = set().union(*asked)
             return self.model.step(self.cache, inputs, attention="attention" in needs)
 
         results = attempt(forward, plans)
@@ -80,12 +81,12 @@ class Steps:
     ) -> None:
         """Count what was read, then write; entries and counters agree whatever is raised."""
         self.forwards += 1
-        self.tokens += sum(planned.input.num_new for planned in plans)
+        self.tokens += sum(planned.input.size for planned in plans)
         try:
             for planned in plans:
                 lanes.begin_step(planned, self.keep_features)
             if output is not None:
-                probing = [planned for planned in plans if planned.input.probes]
+                probing = [planned for planned in plans if planned.input.probe is not None]
                 numbers = [planned.input.lane for planned in probing]
                 states = [planned.state for planned in probing]
                 asked = [policies[lane] for lane in numbers]

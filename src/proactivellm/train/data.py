@@ -11,8 +11,8 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from proactivellm import schedule
-from proactivellm.model.layout import Layout
-from proactivellm.model.packing import Packed, Sample, pack
+from proactivellm.model.layout import SOURCE, TARGET, Layout
+from proactivellm.model.packing import Packed, Sample, Written, pack
 from proactivellm.model.prompt import PromptIds
 from proactivellm.output.detokenize import word_starts
 from proactivellm.schedule import Schedule
@@ -100,9 +100,10 @@ class SampleEncoder:
         units[-1] += self.prompt.source_tail
         ids = self.tokenizer.encode(target, add_special_tokens=False, split_special_tokens=True)
         return Sample(
-            source_units=[self.prompt.source_head, *units],
-            target_head=self.prompt.target_head,
-            target=[*ids, self.end_token_id],
+            read={SOURCE: [self.prompt.source_head, *units]},
+            written={
+                TARGET: Written(head=self.prompt.target_head, tokens=[*ids, self.end_token_id])
+            },
         )
 
     def word_index(self, target: Sequence[int]) -> list[int]:
@@ -184,11 +185,8 @@ def sampled_schedule(
     Returns:
         One entry per target token.
     """
-    words = (
-        encoder.word_index(sample.target)
-        if plan.boundary == "word"
-        else list(range(len(sample.target) - 1))
-    )
+    target = sample.written[TARGET].tokens
+    words = encoder.word_index(target) if plan.boundary == "word" else list(range(len(target) - 1))
     steps = words[-1] + 1 if words else 0
     # What ends early may leave some of the source unread, a target of one step too.
     visible = int(rng.integers(1, sample.num_units + 1)) if plan.early_end else sample.num_units
@@ -277,10 +275,11 @@ class PackedDataset(Dataset[Packed]):
     def __getitem__(self, index: int) -> Packed:
         rng = np.random.default_rng([self.seed, index])
         sample = self.encoder.join([self.items[i] for i in self.plan[index]], rng)
-        g = [schedule.offline(sample.num_units, len(sample.target))] if self.views.full else []
+        length = len(sample.written[TARGET].tokens)
+        g = [schedule.offline(sample.num_units, length)] if self.views.full else []
         for _ in range(self.views.num_partial):
             g.append(sampled_schedule(sample, self.encoder.text, self.views, rng))
-        packed = pack(sample, g, self.layout)
+        packed = pack(sample, [{TARGET: each} for each in g], self.layout)
         packed.index = index
         return packed
 

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
 
 from proactivellm.model.backbone import project
+from proactivellm.model.layout import TARGET
 from proactivellm.model.packing import Sample, pack
 from proactivellm.model.prompt import StreamSettings
 from proactivellm.schedule import Schedule, expand, offline, wait_k
@@ -33,7 +34,7 @@ def evaluation_schedules(sample: Sample, encoder: SampleEncoder) -> dict[str, Sc
     Returns:
         Schedules over target tokens, by name; the end of stream sees everything.
     """
-    words = encoder.word_index(sample.target)
+    words = encoder.word_index(sample.written[TARGET].tokens)
     steps = words[-1] + 1 if words else 0
     units = sample.num_units
     g = {"offline": offline(units, steps)}
@@ -154,7 +155,9 @@ class StreamingTrainer(Trainer):
             by_name = [evaluation_schedules(sample, self.encoder) for sample in samples]
             names = list(by_name[0])
             pairs = zip(samples, by_name, strict=True)
-            packed = [pack(s, list(g.values()), objective.layout) for s, g in pairs]
+            packed = [
+                pack(s, [{TARGET: each} for each in g.values()], objective.layout) for s, g in pairs
+            ]
             batch = {k: v.to(self.args.device) for k, v in collate(packed).items()}
             totals = totals + self._view_scores(objective, batch)
         metrics = {}
