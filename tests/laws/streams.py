@@ -7,6 +7,7 @@ is replaced.
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -85,10 +86,12 @@ def load(
 ) -> Recorder:
     """The model of a folder, with these settings; its targets end after MAX_TOKENS tokens.
 
-    Models of one folder share their weights, which are read and checked against the law once.
+    A folder is read, and checked against the law, once; each model is a copy that may be changed.
     """
     loaded = _load(folder, device, dtype, quantization)
-    model = Recorder(loaded.model, loaded.tokenizer, StreamSettings(prompt=prompt, **settings))
+    model = Recorder(
+        copy.deepcopy(loaded.model), loaded.tokenizer, StreamSettings(prompt=prompt, **settings)
+    )
     assert model.model.generation_config is not None
     model.model.generation_config.max_new_tokens = MAX_TOKENS
     return model
