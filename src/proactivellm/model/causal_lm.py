@@ -239,11 +239,12 @@ class StreamingCausalLM:
             cache.store(), new, self.layout, self.windows, self.layer_types, joint=self.joint
         )
         probe = probe_step(plan, new) if attention and new.probing else None
-        position_AT = torch.from_numpy(new.position_AT).to(self.device)
-        hidden_1TD = self.attend(cache, plan, self._embed(new), position_AT, probe)
+        device = cache.kinds.device  # asking the model walks through its modules each time
+        position_AT = torch.from_numpy(new.position_AT).to(device)
+        hidden_1TD = self.attend(cache, plan, self._embed(new, device), position_AT, probe)
         if not new.probing:
             return None
-        chosen = hidden_1TD[0, torch.tensor(new.rows, device=self.device)]
+        chosen = hidden_1TD[0, torch.tensor(new.rows, device=device)]
         logits_PV = project(self.model, chosen).float()
         if plan.joint is not None:
             logits_PV = plan.joint.reveal(logits_PV, new.probing)
@@ -283,9 +284,9 @@ class StreamingCausalLM:
         masks = plan.joint.mask if plan.joint is not None else self._unused_mask
         return hidden_states(self.model, embeddings_1TD, position_AT, masks, cache, **kwargs)
 
-    def _embed(self, new: NewTokens) -> Tensor:
+    def _embed(self, new: NewTokens, device: torch.device) -> Tensor:
         """Input embeddings [1, T, D]: token ids and features alike."""
-        ids_1T = torch.from_numpy(new.ids[None]).to(self.device)
+        ids_1T = torch.from_numpy(new.ids[None]).to(device)
         embeddings_1TD = self.model.get_input_embeddings()(ids_1T)
         for at, values in new.features:
             embeddings_1TD[0, at : at + len(values)] = values.to(embeddings_1TD)
