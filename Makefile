@@ -8,7 +8,8 @@
 #   make simuleval SimulEval runs our agent; its scores, those of OmniSTEval and ours, side by side
 #   make simuleval-speech  the same of recordings: each must agree within 1 ms
 #   make mutants   changes the code in a thousand small ways; which of them no test notices
-#   make lint      everything static: format, lint, types, import direction, size, docstrings
+#   make lint      everything static: format, lint, types, import direction, size, docstrings, docs
+#   make site      the documentation as a site, in out/site
 #   make check     lint, then test: the gate that CI runs
 
 VENV := .venv
@@ -49,6 +50,8 @@ MEANING := an old friend
 NEWEST_TESTS ?= tests/laws tests/session tests/model/test_watch.py \
 	tests/train/test_run.py::test_every_family_trains
 
+SITE := -m mkdocs build --quiet --strict --site-dir out/site
+
 # mutmut brings a user interface and a parser that nothing else here needs.
 MUTANTS_VENV := .venv-mutants
 MUTANTS_STAMP := $(MUTANTS_VENV)/.proactivellm-installed
@@ -74,7 +77,7 @@ SPEECH_OUT ?= out/simuleval-speech
 SPEECH_FLAGS ?= --policy wait-k:3,stride=2
 
 .PHONY: install demo demo-speech test lowest newest mutants simuleval simuleval-speech \
-	environments lint check format
+	environments site lint check format
 .DEFAULT_GOAL := check
 
 install: $(STAMP)
@@ -189,10 +192,13 @@ $(NEWEST_STAMP): | install
 	$(NEWEST_INSTALL) "$$(echo dist/*.whl)[train,speech,test]"
 	@echo "$(NEWEST_KEY)" > $@
 
+site: install
+	$(BIN)/python $(SITE)
+
 # All of them run, also after one has failed.
 lint: install
 	@status=0; for check in "-m ruff format --check ." "-m ruff check ." "-m mypy" \
-		tools/check_imports.py tools/check_size.py tools/check_docstrings.py; do \
+		tools/check_imports.py tools/check_size.py tools/check_docstrings.py "$(SITE)"; do \
 		echo "python $$check"; $(BIN)/python $$check || status=1; \
 	done; exit $$status
 

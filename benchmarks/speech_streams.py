@@ -24,16 +24,16 @@ import soundfile
 import soxr
 import torch
 
-from proactivellm.audio.files import read_audio
-from proactivellm.audio.resample import RATE
 from proactivellm.metrics.report import score
-from proactivellm.pipeline import Heard, Job, run_streams, stream_units
+from proactivellm.modality.loading import load
+from proactivellm.modality.speech.files import read_audio
+from proactivellm.modality.speech.resample import RATE
+from proactivellm.pipeline import Job, MediaUnits, run_streams, stream_units
 from proactivellm.policy.base import Policy
 from proactivellm.policy.spec import parse_policy
 from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling
 from proactivellm.session.window import Window
-from proactivellm.speech.loading import load_speech
 from proactivellm.tasks.speech import read_manifest
 
 BLOCK = 5120  # samples that arrive together, 320 ms
@@ -89,7 +89,7 @@ def nothing(model, policy: Policy, args: argparse.Namespace) -> None:
             if chosen is None and kind not in ("silence", "white -30", "pink -30"):
                 continue
             started = time.perf_counter()
-            heard = Heard(model, blocks(samples), RATE)
+            heard = MediaUnits(model, blocks(samples), RATE)
             window = Window(source=256, target=256)
             instance = last(stream_units(model, policy, heard, Sampling(), window))
             spent_s = time.perf_counter() - started
@@ -139,12 +139,12 @@ def formats(model, policy: Policy, args: argparse.Namespace) -> None:
             jobs = []
             for index, item in enumerate(items):
                 file = Path(folder) / f"{index}.wav"
-                soundfile.write(file, change(read_audio(item.audio[0])), rate, "PCM_16")
+                soundfile.write(file, change(read_audio(item.media[0])), rate, "PCM_16")
                 jobs.append(job(index, str(file), item.target))
             show(name, model, policy, jobs)
         for index, item in enumerate(items):  # the header promises what the file does not hold
             file = Path(folder) / f"{index}.wav"
-            soundfile.write(file, read_audio(item.audio[0]), RATE, "PCM_16")
+            soundfile.write(file, read_audio(item.media[0]), RATE, "PCM_16")
             data = file.read_bytes()
             file.write_bytes(data[: len(data) // 2])
         jobs = [job(i, str(Path(folder) / f"{i}.wav"), item.target) for i, item in enumerate(items)]
@@ -156,7 +156,7 @@ def formats(model, policy: Policy, args: argparse.Namespace) -> None:
 
 def job(index: int, file: str, text: str) -> Job:
     """A recording to transcribe."""
-    return Job(index=index, source="", audio=(file,), reference=text, task="asr")
+    return Job(index=index, source="", media=(file,), reference=text, task="asr")
 
 
 def show(name: str, model, policy: Policy, jobs: list[Job]) -> None:
@@ -177,7 +177,7 @@ def long(model, policy: Policy, args: argparse.Namespace) -> None:
 
     def arriving() -> Iterator[np.ndarray]:
         while state["seconds"] < args.hours * 3600:
-            speech = read_audio(items[int(rng.integers(len(items)))].audio[0])
+            speech = read_audio(items[int(rng.integers(len(items)))].media[0])
             pause = noise(
                 "silence" if rng.random() < 0.5 else "pink -45", int(rng.uniform(1, 8) * RATE), rng
             )
@@ -196,7 +196,7 @@ def long(model, policy: Policy, args: argparse.Namespace) -> None:
 
     print("| minutes heard | memory, MB | x real time |\n| ---: | ---: | ---: |")
     window = Window(source=args.window, target=args.window) if args.window else None
-    heard = Heard(model, arriving(), RATE)
+    heard = MediaUnits(model, arriving(), RATE)
     instance = last(stream_units(model, policy, heard, Sampling(), window))
     after = [row["mb"] for row in rows[1:]]
     growth = 100 * (max(after) / rows[0]["mb"] - 1) if after else float("nan")
@@ -221,7 +221,7 @@ def main() -> None:
     parser.add_argument("--window", type=int, default=0, help="tokens in view, for `long`")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    model, _ = load_speech(args.model)
+    model = load(args.model)
     if args.no_gate:
         model.front_end.gate = None
     parts = {"nothing": nothing, "formats": formats, "long": long}

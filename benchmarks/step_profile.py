@@ -14,9 +14,11 @@ from itertools import cycle
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from proactivellm import Engine, Sampling, StreamingCausalLM, TextSegmenter, parse_policy
-from proactivellm.model.loading import DEFAULT_MODEL, bundled_models
+from proactivellm import Engine, StreamingCausalLM, TextSegmenter, load, parse_policy
+from proactivellm.model.hub import DEFAULT_MODEL, bundled_models
+from proactivellm.session.events import End, Write
 from proactivellm.session.limits import Limits
+from proactivellm.session.sampling import Sampling
 
 STEPS = 120
 WARM_UP = 20
@@ -41,7 +43,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    model = StreamingCausalLM.from_pretrained(DEFAULT_MODEL)
+    model = load(DEFAULT_MODEL)
     rows = {n: profile_steps(model, options.policy, n) for n in options.sessions}
     print("| ms per step | " + " | ".join(f"{n} sessions" for n in rows) + " |")
     print("|---" * (1 + len(rows)) + "|")
@@ -102,11 +104,11 @@ def busy_engine(
     def step() -> int:
         while engine.has_room:
             engine.push(engine.open(), next(sources))
-        writes = engine.step() or []
-        for write in writes:
-            if write.final:
-                engine.release(write.lane)
-        return len(writes)
+        events = engine.step() or []
+        for event in events:
+            if isinstance(event, End):
+                engine.release(event.lane)
+        return sum(isinstance(event, Write) and event.token_id is not None for event in events)
 
     return engine, step
 

@@ -35,11 +35,13 @@ from proactivellm.model.packing import Packed, Sample, Written, pack
 from proactivellm.model.watch import watch_attention
 from proactivellm.schedule import multinomial, offline
 from proactivellm.train.attention import PACKED_ATTENTION, register
-from proactivellm.train.losses import Objective, combine, view_losses
-from proactivellm.train.views import StreamingObjective, collate, packed_output, view_rows
+from proactivellm.train.learner import Learner
+from proactivellm.train.objectives.table import make_objectives
+from proactivellm.train.recipe import Objectives
+from proactivellm.train.rows import row_sums
+from proactivellm.train.views import collate, packed_output, view_rows
 
 LAYOUT = grouped()
-OBJECTIVE = Objective()
 Step = Callable[[], torch.Tensor]
 
 
@@ -114,6 +116,8 @@ def make_steps(case: Case, model: PreTrainedModel) -> dict[str, Step]:
     ids, label = full["input_ids"], full["label"]
 
     windows = watch_attention(model).windows
+    terms = make_objectives({"objective": Objectives()}, model)
+    learner = Learner(model, LAYOUT, terms)
 
     def plain() -> torch.Tensor:
         hidden = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
@@ -131,7 +135,7 @@ def make_steps(case: Case, model: PreTrainedModel) -> dict[str, Step]:
         return F.cross_entropy(project(model, hidden_WRD[0]).float(), label_R)
 
     def packed() -> torch.Tensor:
-        return StreamingObjective(model, LAYOUT, OBJECTIVE)(**whole)["loss"]
+        return learner(**whole)["loss"]
 
     def separate() -> torch.Tensor:
         pairs = [
@@ -139,10 +143,10 @@ def make_steps(case: Case, model: PreTrainedModel) -> dict[str, Step]:
             for one in (full, partial)
         ]
         hidden = torch.cat([hidden_WRD for hidden_WRD, _ in pairs])
-        losses = view_losses(
-            lambda h: project(model, h), hidden, pairs[0][1], OBJECTIVE, len(hidden[0])
-        )
-        return combine(losses, OBJECTIVE)
+        views = hidden, pairs[0][1]
+        sums = row_sums(terms, lambda h: project(model, h), views, True, len(hidden[0]))
+        weights = torch.tensor([weight for term in terms for weight in term.weights])
+        return (sums * weights).sum() / len(hidden[0])
 
     return {
         "plain": plain,

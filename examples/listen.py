@@ -2,9 +2,8 @@
 
 import sys
 
-from proactivellm import parse_policy
-from proactivellm.pipeline import hear, stream_units
-from proactivellm.speech.loading import load_speech
+from proactivellm import load, parse_policy
+from proactivellm.pipeline import open_media, stream_units
 
 
 def main(file: str, name: str = "speech-en", policy: str = "wait-k:3,stride=2") -> str:
@@ -18,11 +17,11 @@ def main(file: str, name: str = "speech-en", policy: str = "wait-k:3,stride=2") 
     Returns:
         The text.
     """
-    model, _ = load_speech(name)
+    model = load(name)
     text = ""
-    for event in stream_units(model, parse_policy(policy), hear(model, [file])):
+    for event in stream_units(model, parse_policy(policy), open_media(model, [file])):
         if event.kind == "WRITE":
-            print(f"{event.heard_s:6.2f} s {event.text}")
+            print(f"{event.media_s:6.2f} s {event.text}")
             text += event.text
     return text
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from proactivellm import Session, StreamingCausalLM, TextSegmenter, parse_policy
+from proactivellm import Session, TextSegmenter, load, parse_policy
 
 
 def main(name: str = "tatoeba-de-en", policy: str = "wait-k:3") -> str:
@@ -15,7 +15,7 @@ def main(name: str = "tatoeba-de-en", policy: str = "wait-k:3") -> str:
     Returns:
         The target text.
     """
-    model = StreamingCausalLM.from_pretrained(name)
+    model = load(name)
     session = Session(model, parse_policy(policy))
     words = TextSegmenter(model.tokenizer)
     for unit in words.segment("Ich weiß nicht, wann er nach Hause kommt."):

@@ -83,7 +83,7 @@ def tiny_model(family: str, vocab_size: int = VOCAB_SIZE, seed: int = 0) -> PreT
 def save_tiny(
     family: str, folder: str | Path, tokenizer: str = "byte_level", chat: bool = False
 ) -> Path:
-    """Saves a tiny model with a tokenizer, as `from_pretrained` reads them.
+    """Saves a tiny model with a tokenizer, as `load` reads them.
 
     Args:
         family: one of FAMILIES.

@@ -10,8 +10,10 @@ from pathlib import Path
 import torch
 from tests.models import save_tiny
 
-from proactivellm.audio.gate import GateSettings
-from proactivellm.speech.front_end import SpeechFrontEnd, SpeechSettings, new_front_end
+from proactivellm.modality.speech.front_end import SpeechFrontEnd
+from proactivellm.modality.speech.gate import GateSettings
+from proactivellm.modality.speech.making import new_front_end
+from proactivellm.modality.speech.settings import SpeechSettings
 
 UNIT_S = 0.16
 MAX_NEW_TOKENS = 12  # of a turn: a random model ends no target by itself
@@ -48,7 +50,7 @@ def save_tiny_listener(
     tokenizer: str = "byte_level",
     max_new_tokens: int = MAX_NEW_TOKENS,
 ) -> Path:
-    """Saves a tiny model with a front end, as `load_speech` reads them.
+    """Saves a tiny model with a front end, as `load` reads them.
 
     Args:
         folder: is made.

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 import proactivellm
-from proactivellm.audio.files import read_audio
-from proactivellm.audio.resample import RATE
 from proactivellm.cli.stream import choose_policy
-from proactivellm.pipeline import Heard, Job, run_streams, stream_units
+from proactivellm.modality.loading import load
+from proactivellm.modality.speech.files import read_audio
+from proactivellm.modality.speech.resample import RATE
+from proactivellm.pipeline import Job, MediaUnits, run_streams, stream_units
 from proactivellm.session.sampling import Sampling
-from proactivellm.speech.loading import load_speech
 
 SAMPLE = Path(proactivellm.__file__).parent / "assets/speech-sample"
 PAUSES = Path(__file__).parent / "data/listening/pauses.flac"
@@ -23,13 +23,13 @@ PAUSES = Path(__file__).parent / "data/listening/pauses.flac"
 
 @pytest.fixture(scope="module")
 def model():
-    return load_speech("speech-en")[0]
+    return load("speech-en")
 
 
 def written(model, samples: np.ndarray) -> str:
     blocks = (samples[at : at + 5120] for at in range(0, len(samples), 5120))
     policy = choose_policy(model, None, listens=True)
-    events = stream_units(model, policy, Heard(model, blocks, RATE), Sampling())
+    events = stream_units(model, policy, MediaUnits(model, blocks, RATE), Sampling())
     return "".join(event.text for event in events if event.kind == "WRITE").strip()
 
 
@@ -38,7 +38,7 @@ def test_in_pauses_nothing_is_written_that_nobody_said(model):
     (recorded,) = run_streams(
         model,
         choose_policy(model, None, listens=True),
-        [Job(index=0, source="", audio=(str(PAUSES),), task="asr")],
+        [Job(index=0, source="", media=(str(PAUSES),), task="asr")],
         sampling=Sampling(),
     )
     assert recorded.prediction == "nine zero nine nine six"

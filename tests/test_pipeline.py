@@ -4,14 +4,15 @@ import pytest
 from tests.model.families import OBEYING, random_model
 from tests.tokenizers import build
 
+from proactivellm.modality.loading import load
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.model.prompt import StreamSettings
 from proactivellm.output.log import Instance
 from proactivellm.pipeline import Job, StreamsFailed, Transcript, run_streams, stream_text
 from proactivellm.policy.spec import parse_policy
+from proactivellm.session.events import Write
 from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling
-from proactivellm.session.state import Write
 from proactivellm.session.window import Window
 
 SOURCE = "Tom kann sich nicht gut Namen merken."
@@ -19,7 +20,7 @@ SOURCE = "Tom kann sich nicht gut Namen merken."
 
 @pytest.fixture(scope="module")
 def model() -> StreamingCausalLM:
-    return StreamingCausalLM.from_pretrained("tatoeba-de-en")
+    return load("tatoeba-de-en")
 
 
 def write(text: str, units: int) -> Write:

@@ -8,14 +8,16 @@ import soundfile
 from tests.audio.signals import noise, silence, voice
 from tests.speech_models import save_tiny_listener
 
-from proactivellm.audio.gate import GateSettings, Piece
+from proactivellm.modality.loading import load
+from proactivellm.modality.speech import turns
+from proactivellm.modality.speech.gate import GateSettings, Piece
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.output.log import Instance
 from proactivellm.pipeline import (
-    Heard,
     Job,
+    MediaUnits,
     Replay,
-    hear,
+    open_media,
     run_streams,
     source_turns,
     stream_units,
@@ -24,8 +26,6 @@ from proactivellm.policy.spec import parse_policy
 from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling
 from proactivellm.session.window import Window
-from proactivellm.speech import turns
-from proactivellm.speech.loading import load_speech
 
 RATE = 16000
 GATE = GateSettings(pause_s=0.5)
@@ -33,7 +33,7 @@ GATE = GateSettings(pause_s=0.5)
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> StreamingCausalLM:
-    streaming, _ = load_speech(save_tiny_listener(tmp_path_factory.mktemp("listener")))
+    streaming = load(save_tiny_listener(tmp_path_factory.mktemp("listener")))
     return streaming
 
 
@@ -58,16 +58,16 @@ def files(tmp_path_factory) -> dict[str, str]:
 def test_a_replay_is_of_one_listener(model, files) -> None:
     """What one model, or one gate, has heard is not given to another."""
     replay = Replay()
-    first = list(hear(model, [files["voice"]], replay=replay))
-    assert replay.complete and list(hear(model, [files["voice"]], replay=replay)) == first
-    assert not hear(model, [files["two turns"]], replay=replay).replay.complete
-    list(hear(model, [files["voice"]], replay=replay))
+    first = list(open_media(model, [files["voice"]], replay=replay))
+    assert replay.complete and list(open_media(model, [files["voice"]], replay=replay)) == first
+    assert not open_media(model, [files["two turns"]], replay=replay).replay.complete
+    list(open_media(model, [files["voice"]], replay=replay))
     model.front_end.gate = GATE
-    assert not hear(model, [files["voice"]], replay=replay).replay.complete
+    assert not open_media(model, [files["voice"]], replay=replay).replay.complete
 
 
 def job(file: str, index: int = 0, **more) -> Job:
-    return Job(index=index, source="", audio=(file,), task="asr", **more)
+    return Job(index=index, source="", media=(file,), task="asr", **more)
 
 
 def run(model, spec: str, *jobs: Job, **more) -> list[Instance]:
@@ -75,7 +75,7 @@ def run(model, spec: str, *jobs: Job, **more) -> list[Instance]:
     return sorted(done, key=lambda instance: instance.index)
 
 
-def live(model, spec: str, heard: Heard, window: Window | None = None):
+def live(model, spec: str, heard: MediaUnits, window: Window | None = None):
     """Events and log entry of a live stream."""
     stream, events = stream_units(model, parse_policy(spec), heard, Sampling(), window), []
     while True:
@@ -108,7 +108,7 @@ def test_live_and_recorded_agree(model, files):
     for gate in (None, GATE):
         model.front_end.gate = gate
         (recorded,) = run(model, "wait-k:2", job(files["two turns"]))
-        events, alone = live(model, "wait-k:2", hear(model, [files["two turns"]]))
+        events, alone = live(model, "wait-k:2", open_media(model, [files["two turns"]]))
         assert alone.prediction == recorded.prediction != ""
         assert alone.delays == recorded.delays
         assert alone.token_delays == recorded.token_delays
@@ -116,7 +116,7 @@ def test_live_and_recorded_agree(model, files):
         assert alone.forwards == recorded.forwards
         written = [event for event in events if event.kind == "WRITE"]
         assert "".join(event.text for event in written) == alone.prediction
-        assert 1000 * written[0].heard_s == pytest.approx(alone.token_delays[0])
+        assert 1000 * written[0].media_s == pytest.approx(alone.token_delays[0])
 
 
 def test_each_turn_is_a_stream_of_its_own(model, files):
@@ -153,17 +153,17 @@ def test_words_that_are_cut_are_told_once_a_recording(model, files, monkeypatch)
     model.front_end.gate = GATE
     for way in (
         lambda: run(model, "wait-k:1", job(files["voice"])),
-        lambda: live(model, "wait-k:1", hear(model, [files["voice"]])),
+        lambda: live(model, "wait-k:1", open_media(model, [files["voice"]])),
     ):
         with pytest.warns(UserWarning, match="without a pause was cut after 20 s") as told:
             way()
         assert len(told) == 1
 
 
-def units_of(model, turn) -> Heard:
-    """A `Heard` that gives units that were heard before."""
+def units_of(model, turn) -> MediaUnits:
+    """A `MediaUnits` that gives units that were heard before."""
     replay = Replay([(turn, turn[-1].end_s, 0.0)], complete=True)
-    return Heard(model, (), RATE, replay=replay)
+    return MediaUnits(model, (), RATE, replay=replay)
 
 
 def test_silence_gives_an_empty_entry(model, files):
@@ -171,7 +171,7 @@ def test_silence_gives_an_empty_entry(model, files):
     silent, spoken = run(model, "wait-k:1", job(files["silence"]), job(files["voice"], 1))
     assert silent.prediction == "" and silent.delays == [] and silent.forwards == 0
     assert silent.source_length == 2000.0 and spoken.prediction
-    _, alone = live(model, "wait-k:1", hear(model, [files["silence"]]))
+    _, alone = live(model, "wait-k:1", open_media(model, [files["silence"]]))
     assert alone.prediction == "" and alone.forwards == 0
 
 
@@ -189,14 +189,14 @@ def test_a_replay_is_heard_once(model, files, monkeypatch):
     replayed = job(files["two turns"], replay=Replay())
     model.front_end.gate = GATE
     (first,) = run(model, "wait-k:1", replayed)
-    monkeypatch.setattr("proactivellm.pipeline.hearing.Listener", None)  # deaf from here on
+    monkeypatch.setattr("proactivellm.modality.speech.turns.Listener", None)  # deaf from here on
     (again,) = run(model, "wait-k:1", replayed)
     assert again.prediction == first.prediction and again.delays == first.delays
     assert again.compute_ms > 0
 
 
 def test_a_question_is_read_before_the_recording(model, files):
-    asked = Job(index=0, source="was ist das", audio=(files["voice"],), task="qa", reference="x")
+    asked = Job(index=0, source="was ist das", media=(files["voice"],), task="qa", reference="x")
     ((*units,),) = source_turns(model, asked)
     assert [unit.text for unit in units[:3]] == ["was", "ist", "das"]
     assert all(unit.features is None for unit in units[:3]) and units[3].features is not None
@@ -210,27 +210,27 @@ def test_a_question_is_read_before_the_recording(model, files):
 def test_each_turn_is_asked_also_when_two_share_a_block(model, files):
     model.front_end.gate = GATE
     samples, _ = soundfile.read(files["two turns"], dtype="float32")
-    units = [unit for block in Heard(model, [samples], RATE, "was ist das") for unit in block]
+    units = [unit for block in MediaUnits(model, [samples], RATE, "was ist das") for unit in block]
     asked = [i for i, unit in enumerate(units) if unit.text == "was"]
     assert len(asked) == 2 and asked[0] == 0 and units[asked[1] - 1].final
 
 
 def test_files_are_joined(model, files):
     (instance,) = run(
-        model, "wait-k:1", Job(index=0, source="", audio=(files["voice"],) * 2, task="asr")
+        model, "wait-k:1", Job(index=0, source="", media=(files["voice"],) * 2, task="asr")
     )
     assert instance.source_length == pytest.approx(2 * 1300 + 100)
 
 
 def test_a_long_stream_stays_in_its_window(tmp_path):
-    model, _ = load_speech(save_tiny_listener(tmp_path, max_new_tokens=30))
+    model = load(save_tiny_listener(tmp_path, max_new_tokens=30))
 
     def arriving():
         for _ in range(40):  # a minute and a half, of which the encoder has positions for 10 s
             yield np.concatenate([voice(0.7), noise(1.6, -30.0)])
 
     _, instance = live(
-        model, "wait-k:1", Heard(model, arriving(), RATE), Window(source=24, target=24)
+        model, "wait-k:1", MediaUnits(model, arriving(), RATE), Window(source=24, target=24)
     )
     assert instance.source_length == pytest.approx(92000.0)
     assert instance.dropped_units > 500 and instance.dropped_tokens > 0
@@ -243,7 +243,7 @@ def test_a_missing_file_is_named_and_others_go_on(model, files, tmp_path):
 
 
 def test_a_model_that_does_not_listen_is_refused(files):
-    deaf = StreamingCausalLM.from_pretrained("tatoeba-de-en")
-    with pytest.raises(ValueError, match="no front end for speech"):
+    deaf = load("tatoeba-de-en")
+    with pytest.raises(ValueError, match="has no front end, and cannot take .*voice.wav"):
         run(deaf, "wait-k:1", job(files["voice"]))
     assert Path(files["voice"]).exists()

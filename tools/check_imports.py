@@ -16,7 +16,7 @@ from common import ROOT, FunctionNode, Offence, parsed_files, report
 
 # From top to bottom; the lowest may import all others.
 ROOMS = (
-    *("schedule", "config", "files", "units", "output", "audio", "model", "speech", "policy"),
+    *("schedule", "config", "files", "units", "output", "model", "modality", "policy"),
     *(
         "session",
         "pipeline",

@@ -23,7 +23,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 from tests.laws import streams  # noqa: E402
 from tests.models import FAMILIES, save_tiny  # noqa: E402
 
-from proactivellm.model.causal_lm import StreamingCausalLM  # noqa: E402
+from proactivellm.modality.loading import load  # noqa: E402
 from proactivellm.policy.spec import parse_policy  # noqa: E402
 from proactivellm.session.engine import Engine  # noqa: E402
 from proactivellm.session.limits import Limits  # noqa: E402
@@ -160,7 +160,7 @@ def _sample() -> list[str]:
 
 
 def _texts(device: str, lines: list[str], num_streams: int) -> list[str]:
-    model = StreamingCausalLM.from_pretrained("tatoeba-de-en", device=device, dtype=torch.float32)
+    model = load("tatoeba-de-en", device=device, dtype=torch.float32)
     engine = Engine(model, parse_policy(TEXT_POLICY), Limits(streams=num_streams))
     words, texts = TextSegmenter(model.tokenizer), []
     for start in range(0, len(lines), num_streams):

@@ -169,7 +169,7 @@ def check(options: argparse.Namespace) -> bool:
         folder = options.out / "agent" / re.sub(r"[^A-Za-z0-9.=,-]+", "_", spec)
         wishes = ["--model", options.model, "--policy", spec]
         agents[spec] = folder, _simuleval_agent(source, target, wishes, folder)
-    model = load_model(options.model, "cpu")
+    model = load_model(options.model)
     from proactivellm.evaluation.evaluate import evaluate, make_jobs
 
     evaluate(model, make_jobs(*sides), options.policy, options.out / "evaluate")

@@ -108,12 +108,12 @@ def write_recordings(jobs: Sequence["Job"], folder: Path) -> list[str]:
     import numpy as np
     import soundfile
 
-    from proactivellm.pipeline import recorded_blocks
+    from proactivellm.modality.speech.joined import recorded_blocks
 
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for job in jobs:
-        rate, blocks = recorded_blocks(job.audio, 1.0)
+        rate, blocks = recorded_blocks(job.media, 1.0)
         path = folder.resolve() / f"{job.index}.wav"
         soundfile.write(path, np.concatenate(list(blocks)), rate, subtype="FLOAT")
         paths.append(str(path))

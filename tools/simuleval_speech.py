@@ -154,7 +154,7 @@ def check(options: argparse.Namespace) -> bool:
     Raises:
         ValueError: if there are no recordings with texts, or the model's units are no whole ms.
     """
-    from proactivellm.cli.models import load_listener
+    from proactivellm.cli.models import load_model
     from proactivellm.cli.shared import quiet_imports
     from simuleval_runs import check_environment, omnisteval_score, write_recordings
 
@@ -164,7 +164,7 @@ def check(options: argparse.Namespace) -> bool:
         from proactivellm.evaluation.evaluate import evaluate
         from proactivellm.tasks.jobs import read_jobs
     jobs = read_jobs(None, options.source, options.target)[: options.limit]
-    if not all(job.audio and job.reference for job in jobs):
+    if not all(job.media and job.reference for job in jobs):
         raise ValueError(f"{options.source}: recordings with texts are needed")
     paths = write_recordings(jobs, options.out / "audio")
     texts = [" ".join((job.reference or "").split()) for job in jobs]
@@ -175,7 +175,7 @@ def check(options: argparse.Namespace) -> bool:
     agent, own = options.out / "agent", options.out / "evaluate"
     # First of all: a process that has computed should not be forked, as threads do not survive it.
     _run_agent(options, source, target, agent)
-    model = load_listener(options.model, "cpu", gate=not options.no_gate)
+    model = load_model(options.model, "speech", gate=not options.no_gate)
     evaluate(model, jobs, [options.policy], own)
     (log,) = own.glob("*/instances.log")
     return _report(log, agent, omnisteval_score(agent, target, TOLERANCES))
@@ -199,9 +199,9 @@ def _run_agent(options: argparse.Namespace, source: Path, target: Path, folder: 
 
 def _unit_ms(name: str) -> int:
     """The length of a model's units; what `evaluate` lets arrive together."""
-    from proactivellm.speech.loading import load_speech
+    from proactivellm.modality.loading import load
 
-    unit_ms = 1000 * load_speech(name)[1].unit_s
+    unit_ms = 1000 * load(name).front_end.unit_s
     if abs(unit_ms - round(unit_ms)) > 1e-6:
         raise ValueError(f"units of {unit_ms} ms: SimulEval sends whole ms only")
     return round(unit_ms)

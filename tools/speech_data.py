@@ -137,7 +137,7 @@ def with_pauses(
     """Pauses of 0.1 to 0.8 s between the digits of every so many strings, as faint noise."""
     import soundfile
 
-    from proactivellm.audio.files import read_audio
+    from proactivellm.modality.speech.files import read_audio
 
     folder.mkdir(exist_ok=True)
     noise = np.random.default_rng(rng.randrange(2**32))
@@ -179,7 +179,7 @@ def long_recordings(lines: list[Line], folder: Path, rng: random.Random) -> Iter
     """Recordings of 30 sentences with pauses of 0.3 to 3 s, and the segments they are made of."""
     import soundfile
 
-    from proactivellm.audio.files import read_audio
+    from proactivellm.modality.speech.files import read_audio
 
     folder.mkdir(exist_ok=True)
     with (folder / "segments.jsonl").open("w", encoding="utf-8") as segments:

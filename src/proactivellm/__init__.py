@@ -11,9 +11,9 @@ _EXPORTS = {
     "StreamSettings": "proactivellm.model.prompt",
     "Session": "proactivellm.session.session",
     "Engine": "proactivellm.session.engine",
-    "Sampling": "proactivellm.session.sampling",
     "TextSegmenter": "proactivellm.units.text",
     "Unit": "proactivellm.units.unit",
+    "load": "proactivellm.modality.loading",
     "parse_policy": "proactivellm.policy.spec",
     "stream_text": "proactivellm.pipeline",
     "read_log": "proactivellm.output.log",
@@ -24,13 +24,13 @@ __all__ = sorted(_EXPORTS)
 
 if TYPE_CHECKING:
     from proactivellm.metrics.report import score as score
+    from proactivellm.modality.loading import load as load
     from proactivellm.model.causal_lm import StreamingCausalLM as StreamingCausalLM
     from proactivellm.model.prompt import StreamSettings as StreamSettings
     from proactivellm.output.log import read_log as read_log
     from proactivellm.pipeline import stream_text as stream_text
     from proactivellm.policy.spec import parse_policy as parse_policy
     from proactivellm.session.engine import Engine as Engine
-    from proactivellm.session.sampling import Sampling as Sampling
     from proactivellm.session.session import Session as Session
     from proactivellm.train.run import train as train
     from proactivellm.units.text import TextSegmenter as TextSegmenter

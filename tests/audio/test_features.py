@@ -5,7 +5,7 @@ import pytest
 from tests.audio.signals import noise, ragged, silence, voice
 from transformers import WhisperFeatureExtractor
 
-from proactivellm.audio.features import DYNAMIC_RANGE, RATE, LogMelStream, floor, log_mel
+from proactivellm.modality.speech.features import DYNAMIC_RANGE, RATE, LogMelStream, floor, log_mel
 
 SHAPES = {  # bands, hop, window
     "whisper": {"feature_size": 80, "hop_length": 160, "n_fft": 400},

@@ -10,9 +10,9 @@ import pytest
 import soundfile
 from tests.audio.signals import RATE, noise, voice
 
-from proactivellm.audio import files
-from proactivellm.audio.files import is_audio, open_audio, read_audio
-from proactivellm.audio.resample import to_16k
+from proactivellm.modality.speech import files
+from proactivellm.modality.speech.files import is_audio, open_audio, read_audio
+from proactivellm.modality.speech.resample import to_16k
 
 FORMATS = {
     "wav": {},

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from tests.audio.signals import noise, ragged, silence, voice
 
-from proactivellm.audio import gate as gate_module
-from proactivellm.audio.gate import FRAME, RATE, Gate, GateSettings, Piece, trim
+from proactivellm.modality.speech import gate as gate_module
+from proactivellm.modality.speech.gate import FRAME, RATE, Gate, GateSettings, Piece, trim
 
 # In frames of 32 ms: 3 of speech begin a turn, 2 of pre-roll, 4 of hang, 10 of pause.
 SETTINGS = GateSettings(min_speech_s=0.1, preroll_s=0.064, hang_s=0.128, pause_s=0.32)

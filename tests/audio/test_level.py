@@ -7,9 +7,9 @@ import pytest
 from tests.audio.signals import noise, silence, voice
 
 import proactivellm
-from proactivellm.audio.files import read_audio
-from proactivellm.audio.gate import RATE, Gate, GateSettings
-from proactivellm.audio.level import FRAME, Conditioner, level_db
+from proactivellm.modality.speech.files import read_audio
+from proactivellm.modality.speech.gate import RATE, Gate, GateSettings
+from proactivellm.modality.speech.level import FRAME, Conditioner, level_db
 
 SAMPLE = Path(proactivellm.__file__).parent / "assets/speech-sample"
 RECORDING = np.concatenate([silence(1), voice(1.5), silence(2), voice(1), silence(1.5)])

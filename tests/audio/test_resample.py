@@ -7,7 +7,7 @@ import pytest
 import soxr
 from tests.audio.signals import noise, ragged
 
-from proactivellm.audio.resample import RATE, Resampler, to_16k
+from proactivellm.modality.speech.resample import RATE, Resampler, to_16k
 
 RATES = [8_000, 11_025, 22_050, 44_100, 48_000]
 

@@ -10,9 +10,9 @@ import pytest
 import soundfile
 from tests.audio.signals import RATE, noise, voice
 
-from proactivellm.audio import sources
-from proactivellm.audio.files import open_audio
-from proactivellm.audio.sources import microphone_blocks, paced, pcm_blocks, piped_blocks
+from proactivellm.modality.speech import sources
+from proactivellm.modality.speech.files import open_audio
+from proactivellm.modality.speech.sources import microphone_blocks, paced, pcm_blocks, piped_blocks
 
 
 def to_s16(samples):

@@ -8,7 +8,7 @@ from tests.bench.benches import tiny_bench
 from tests.models import save_tiny
 
 from proactivellm.bench.sessions import run_sessions
-from proactivellm.model.causal_lm import StreamingCausalLM
+from proactivellm.modality.loading import load
 
 
 def test_counts_rates_and_ratios() -> None:
@@ -44,7 +44,7 @@ def test_pages_cost_little_where_streams_are_long() -> None:
 
 
 def test_real_text_where_the_model_can_read_it(tmp_path: Path) -> None:
-    text = StreamingCausalLM.from_pretrained(save_tiny("qwen3", tmp_path / "model"))
+    text = load(save_tiny("qwen3", tmp_path / "model"))
     assert text.model.generation_config is not None
     text.model.generation_config.max_new_tokens = 8
     result: dict[str, Any] = {}

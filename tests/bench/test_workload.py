@@ -8,7 +8,7 @@ from tests.bench.benches import tiny_bench
 from tests.models import save_tiny
 
 from proactivellm.bench.workload import Crowd, Endless, drawn_work, text_work
-from proactivellm.model.causal_lm import StreamingCausalLM
+from proactivellm.modality.loading import load
 from proactivellm.policy.fixed import WaitK
 from proactivellm.session.engine import Engine
 from proactivellm.session.limits import Limits
@@ -35,14 +35,14 @@ def test_a_stream_cut_is_a_whole_stream() -> None:
 
 def test_real_text_has_no_given_length(tmp_path: Path) -> None:
     folder = save_tiny("qwen3", tmp_path / "model")
-    model = StreamingCausalLM.from_pretrained(folder)
+    model = load(folder)
     works = list(islice(text_work(model, 0), 30))
     assert all(work.units[-1].final and work.num_tokens is None for work in works)
     assert len({len(work.units) for work in works}) > 3
 
 
 def test_endless_targets_have_no_end(tmp_path: Path) -> None:
-    model = StreamingCausalLM.from_pretrained(save_tiny("qwen3", tmp_path / "model"))
+    model = load(save_tiny("qwen3", tmp_path / "model"))
     (end,) = model.end_token_ids
     model.model.get_output_embeddings().register_forward_hook(
         lambda module, args, logits: logits.index_fill(-1, torch.tensor(end), 1e9)

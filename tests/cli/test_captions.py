@@ -21,7 +21,7 @@ WORDS = [("MY", "0.64"), ("NAME", "1.28"), ("IS", "1.28"), ("JOHN", "1.28"), ("ä
 
 
 def written(text: str, heard_s: float) -> StreamEvent:
-    return StreamEvent("WRITE", text, units_read=1, elapsed_s=0.0, heard_s=heard_s)
+    return StreamEvent("WRITE", text, units_read=1, elapsed_s=0.0, media_s=heard_s)
 
 
 def entry(**changed: object) -> Instance:

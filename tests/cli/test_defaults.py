@@ -1,24 +1,14 @@
-"""The policy of those who name none; the commands of the README."""
+"""The policy of those who name none."""
 
-import io
-import re
-import shlex
 import shutil
-import sys
 import types
 from pathlib import Path
 
 import pytest
-import typer.main
-from tests.cli.commands import Run
 
-from proactivellm.cli.commands import app
 from proactivellm.cli.stream import choose_policy
-from proactivellm.model.loading import bundled_models
+from proactivellm.model.hub import bundled_models
 from proactivellm.policy.calibration import Calibration
-from proactivellm.policy.spec import PolicySpec
-
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
 
 def beside(folder: Path, listens: bool = False) -> types.SimpleNamespace:
@@ -55,33 +45,3 @@ def test_no_table_and_one_of_recordings_for_a_text(tmp_path: Path) -> None:
     speech = bundled_models()["speech-en"]
     for model in (beside(tmp_path), beside(speech, listens=True)):
         assert choose_policy(model, None).spec == "wait-k:3"  # type: ignore[arg-type]
-
-
-def commands() -> list[str]:
-    """Every command of the README, without what feeds it."""
-    shell = "\n".join(re.findall(r"```bash\n(.*?)```", README, re.DOTALL))
-    spans = re.findall(r"`(proactivellm [^`]*--[^`]*)`", README)
-    lines = [line for line in (*shell.splitlines(), *spans) if "proactivellm " in line]
-    return [line[line.index("proactivellm ") :].partition("  # ")[0] for line in lines]
-
-
-def test_every_command_of_the_readme_is_one() -> None:
-    program = typer.main.get_command(app)
-    assert len(commands()) > 15
-    for line in commands():
-        _, name, *arguments = shlex.split(line, comments=True)
-        context = program.commands[name].make_context(name, arguments)  # type: ignore[attr-defined]
-        given = context.params.get("policy") or []
-        for spec in [given] if isinstance(given, str) else given:
-            PolicySpec.parse(spec)
-
-
-def test_what_the_readme_pipes_into_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    piped = re.findall(r'^echo "(.*)" \| proactivellm (.*)$', README, re.MULTILINE)
-    written = []
-    for text, arguments in piped:
-        stdin = types.SimpleNamespace(buffer=io.BytesIO(text.encode()), isatty=lambda: False)
-        monkeypatch.setattr(sys, "stdin", stdin)
-        written.append(run(*shlex.split(arguments)).out)
-    assert len(written) == 2 and len(written[0].split()) > 4
-    assert written[1] == "oslo\n"

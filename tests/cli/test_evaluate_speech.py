@@ -9,7 +9,7 @@ from tests.audio.signals import voice
 from tests.cli.commands import Run, write_lines
 from tests.speech_models import save_tiny_listener
 
-from proactivellm.audio.gate import GateSettings
+from proactivellm.modality.speech.gate import GateSettings
 from proactivellm.output.log import read_log
 
 RATE = 16_000
@@ -105,6 +105,6 @@ def test_mistakes(run: Run, model: str, listener: str, manifest: Path, tmp_path:
     error = run("evaluate", "--model", listener, *recordings, "--rate", 90, *out).error
     assert "--rate 90 is for text" in error
     error = run("evaluate", "--model", model, *recordings, *out).error
-    assert "does not listen" in error and "--model speech-en" in error
+    assert "does not take speech" in error and "bundled: speech-en" in error
     error = run("calibrate", "--model", model, *recordings, "--out", tmp_path / "table").error
     assert "does not listen" in error

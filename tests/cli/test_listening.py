@@ -14,12 +14,12 @@ from tests.audio.signals import silence, voice
 from tests.cli.commands import Run, write_lines
 from tests.speech_models import UNIT_S, save_tiny_listener
 
-from proactivellm.audio.gate import GateSettings
 from proactivellm.cli import listening
+from proactivellm.modality.loading import load
+from proactivellm.modality.speech.gate import GateSettings
 from proactivellm.output.log import Instance, read_log
-from proactivellm.pipeline import Heard, recorded_blocks, stream_units
+from proactivellm.pipeline import open_media, stream_units
 from proactivellm.policy.spec import parse_policy
-from proactivellm.speech.loading import load_speech
 
 RATE = 16_000
 POLICY = ("--policy", "wait-k:2")
@@ -49,9 +49,8 @@ def wav(tmp_path: Path) -> Path:
 
 def streamed(model: str, file: Path) -> tuple[str, Instance]:
     """What the library itself writes of a recording, and its log entry."""
-    streaming, front_end = load_speech(model)
-    rate, blocks = recorded_blocks([str(file)], front_end.unit_s)
-    events = stream_units(streaming, parse_policy(POLICY[1]), Heard(streaming, blocks, rate))
+    streaming = load(model)
+    events = stream_units(streaming, parse_policy(POLICY[1]), open_media(streaming, [str(file)]))
     text = ""
     while True:
         try:
@@ -205,7 +204,7 @@ def test_mistakes(
     assert "--input mic is live: give it alone" in error("--input", "mic", "--input", wav)
     monkeypatch.setattr(sys, "stdin", _Piped(b"", is_terminal=True))
     assert "pipe raw samples in" in error("--pcm", "s16le")
-    assert "give --model speech-en" in error("--input", wav, refuse=False)
+    assert "give one that does (bundled: speech-en)" in error("--input", wav, refuse=False)
 
 
 def test_a_policy_for_recordings(run: Run, listener: str, wav: Path, tmp_path: Path) -> None:

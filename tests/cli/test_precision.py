@@ -11,6 +11,7 @@ from tests.cli.commands import Run, write_lines
 from torchao.quantization import Int8Tensor
 
 from proactivellm.cli.shared import quiet_imports
+from proactivellm.modality import loading
 from proactivellm.model import precision
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.output.log import read_log
@@ -32,13 +33,13 @@ def arguments(command: str, model: str, folder: Path) -> tuple[object, ...]:
 def loaded(monkeypatch: pytest.MonkeyPatch) -> list[StreamingCausalLM]:
     """The models that commands load."""
     models = []
-    load = StreamingCausalLM.from_pretrained
+    load = loading.load
 
     def keep(*args: Any, **kwargs: Any) -> StreamingCausalLM:
         models.append(load(*args, **kwargs))
         return models[-1]
 
-    monkeypatch.setattr(StreamingCausalLM, "from_pretrained", keep)
+    monkeypatch.setattr(loading, "load", keep)
     return models
 
 

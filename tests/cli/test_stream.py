@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tests.cli.commands import Forked, Run, write_lines
 
-from proactivellm.model.causal_lm import StreamingCausalLM
+from proactivellm.modality.loading import load
 from proactivellm.output.log import read_log
 from proactivellm.pipeline import stream_text
 from proactivellm.policy.spec import parse_policy
@@ -29,7 +29,7 @@ def source(tmp_path: Path) -> Path:
 
 def expected(model: str, policy: str) -> list[str]:
     """What the library itself writes for SENTENCES, on one line each."""
-    streaming = StreamingCausalLM.from_pretrained(model)
+    streaming = load(model)
     lines = []
     for sentence in SENTENCES:
         events = stream_text(streaming, parse_policy(policy), sentence)

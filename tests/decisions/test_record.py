@@ -6,6 +6,7 @@ import pytest
 
 from proactivellm.decisions.record import record
 from proactivellm.decisions.trace import Trace
+from proactivellm.modality.loading import load
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.output.log import Instance
 from proactivellm.pipeline import Job, run_streams
@@ -28,7 +29,7 @@ SPECS = (
 
 @pytest.fixture(scope="module")
 def model() -> StreamingCausalLM:
-    return StreamingCausalLM.from_pretrained("tatoeba-de-en")
+    return load("tatoeba-de-en")
 
 
 def ordinary(model: StreamingCausalLM, spec: str, source: str = SOURCE, **kept: Any) -> Instance:
@@ -104,7 +105,7 @@ def test_units_that_left_the_window_have_no_attention(model: StreamingCausalLM) 
 
 
 def test_decided_by_token(model: StreamingCausalLM) -> None:
-    twin = StreamingCausalLM.from_pretrained("tatoeba-de-en")
+    twin = load("tatoeba-de-en")
     twin.settings = twin.settings.model_copy(update={"boundary": "token"})
     trace = recorded(twin, "wait-k:1")
     assert "".join(trace.words) == trace.prediction.replace(" ", "")

@@ -12,12 +12,13 @@ from tests.models import save_tiny
 
 from proactivellm.evaluation.calibrate import Grid, calibrate
 from proactivellm.evaluation.calibrate import Recorder as RecordingPolicy
-from proactivellm.model.causal_lm import StreamingCausalLM
+from proactivellm.modality.loading import load
+from proactivellm.modality.speech.making import new_front_end
+from proactivellm.modality.speech.settings import SpeechSettings
 from proactivellm.pipeline import Job
 from proactivellm.policy.endogenous import Entropy
 from proactivellm.policy.fixed import WaitK
 from proactivellm.policy.spec import parse_policy
-from proactivellm.speech.front_end import SpeechSettings, new_front_end
 
 SAMPLE = Path(__file__).parents[2] / "src/proactivellm/assets/tatoeba-sample"
 GRID = Grid(quantiles=(0.2, 0.8), min_lags=(0,), max_lags=(4,))
@@ -31,7 +32,7 @@ def test_the_statistic_is_recorded_along_a_path_of_the_same_stride() -> None:
 
 
 def test_a_given_stride_stays_and_errors_lower_the_quality() -> None:
-    model = StreamingCausalLM.from_pretrained("tatoeba-de-en")
+    model = load("tatoeba-de-en")
     lines = [
         (SAMPLE / f"test.{end}").read_text(encoding="utf-8").splitlines()[:8]
         for end in ("de", "en")
@@ -74,7 +75,7 @@ def recordings(folder: Path) -> list[Job]:
         swell = np.abs(np.sin(np.arange(size) / 3000))
         file = folder / f"{index}.wav"
         soundfile.write(file, 0.3 * drawn.standard_normal(size) * swell, 16_000)
-        jobs.append(Job(index=index, source="", reference="a b c", task="asr", audio=(str(file),)))
+        jobs.append(Job(index=index, source="", reference="a b c", task="asr", media=(str(file),)))
     return jobs
 
 

@@ -12,6 +12,7 @@ from proactivellm.evaluation.calibrate import Grid, calibrate
 from proactivellm.evaluation.evaluate import LOG_FILE, Conditions, evaluate, make_jobs
 from proactivellm.evaluation.heads import choose_heads, ranking_quality
 from proactivellm.metrics.counting import Counting
+from proactivellm.modality.loading import load
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.output.log import read_log
 from proactivellm.policy.spec import parse_policy
@@ -21,7 +22,7 @@ SAMPLE = Path(__file__).parents[2] / "src/proactivellm/assets/tatoeba-sample"
 
 @pytest.fixture(scope="module")
 def model() -> StreamingCausalLM:
-    return StreamingCausalLM.from_pretrained("tatoeba-de-en")
+    return load("tatoeba-de-en")
 
 
 def lines(name: str, count: int) -> list[str]:

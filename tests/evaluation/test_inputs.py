@@ -14,6 +14,7 @@ from proactivellm.evaluation import evaluate as evaluate_module
 from proactivellm.evaluation.evaluate import evaluate, make_jobs
 from proactivellm.evaluation.inputs import Conditions, digest_weights, model_inputs
 from proactivellm.files.lock import locked
+from proactivellm.modality.loading import load
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.policy.fixed import Fixed, WaitK
 from proactivellm.session.window import Window
@@ -36,7 +37,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def model(saved: Path) -> StreamingCausalLM:
-    return StreamingCausalLM.from_pretrained(saved)
+    return load(saved)
 
 
 def scores(out: Path) -> list[dict]:
@@ -69,12 +70,12 @@ CHANGES: list[tuple[Callable[[StreamingCausalLM], None], str]] = [
 
 
 def test_another_model_at_the_same_path(saved: Path, tmp_path: Path) -> None:
-    model = StreamingCausalLM.from_pretrained(saved)
+    model = load(saved)
     before = evaluate(model, JOBS, ["wait-k:1"], tmp_path)
     assert evaluate(model, JOBS, ["wait-k:1"], tmp_path) == before
     log = (tmp_path / "wait-k_1" / "instances.log").read_bytes()
     for change, named in CHANGES:
-        other = StreamingCausalLM.from_pretrained(saved)
+        other = load(saved)
         change(other)
         for policy in ("wait-k:1", "wait-k:2"):  # nor does another policy join it in one table
             with pytest.raises(ValueError, match=f"holds another run .*{named}.*another --out"):
@@ -161,7 +162,7 @@ def test_a_folder_in_use_is_left_alone(model: StreamingCausalLM, tmp_path: Path)
 
 
 def test_a_model_is_the_same_wherever_it_lies(saved: Path, model: StreamingCausalLM) -> None:
-    again = StreamingCausalLM.from_pretrained(saved)
+    again = load(saved)
     again.tokenizer(["bc d"], truncation=True, max_length=1)  # leaves a trace in the tokenizer
     assert model_inputs(again) == model_inputs(model)
     assert digest_weights(again.model.half()) != model_inputs(model)["weights"]

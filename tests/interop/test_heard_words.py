@@ -9,15 +9,15 @@ from tests.audio.signals import silence, voice
 from tests.speech_models import save_tiny_listener
 from tools.simuleval_speech import agree, compare, join_pieces, lags
 
-from proactivellm.audio.files import open_audio
-from proactivellm.audio.gate import GateSettings
 from proactivellm.interop.heard_words import HeardWords
+from proactivellm.modality.loading import load
+from proactivellm.modality.speech.files import open_audio
+from proactivellm.modality.speech.gate import GateSettings
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.output.log import Instance
 from proactivellm.pipeline import Job, run_streams
 from proactivellm.policy.spec import parse_policy
 from proactivellm.session.sampling import Sampling
-from proactivellm.speech.loading import load_speech
 
 RATE = 16_000
 
@@ -26,7 +26,7 @@ RATE = 16_000
 def model(tmp_path_factory: pytest.TempPathFactory) -> StreamingCausalLM:
     folder = tmp_path_factory.mktemp("heard") / "model"
     gate = GateSettings(pause_s=0.4)
-    return load_speech(save_tiny_listener(folder, gate, "metaspace", max_new_tokens=20))[0]
+    return load(save_tiny_listener(folder, gate, "metaspace", max_new_tokens=20))
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def block_by_block(
 def test_words_and_delays_are_those_of_the_log(
     model: StreamingCausalLM, wav: Path, spec: str
 ) -> None:
-    job = Job(index=0, source="", audio=(str(wav),), task="asr")
+    job = Job(index=0, source="", media=(str(wav),), task="asr")
     (logged,) = run_streams(model, parse_policy(spec), [job], sampling=Sampling())
     words, num_lengthened = block_by_block(model, spec, wav)
     assert len(words) - num_lengthened == logged.prediction_length > 2

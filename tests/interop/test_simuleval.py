@@ -12,7 +12,7 @@ from tests.audio.signals import voice
 from tests.speech_models import save_tiny_listener
 from tools.simuleval_agreement import differing_words, largest_difference, print_table
 
-from proactivellm.audio.gate import GateSettings
+from proactivellm.modality.speech.gate import GateSettings
 from proactivellm.output.log import Instance, read_log
 
 ROOT = Path(__file__).resolve().parents[2]

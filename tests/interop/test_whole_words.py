@@ -9,6 +9,7 @@ from tests.models import save_tiny
 
 from proactivellm.evaluation.evaluate import find_calibration
 from proactivellm.interop.whole_words import WholeWords, WordStream
+from proactivellm.modality.loading import load
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.output.log import Instance
 from proactivellm.pipeline import stream_text
@@ -25,13 +26,13 @@ SENTENCES = [
 
 @pytest.fixture(scope="module")
 def trained() -> StreamingCausalLM:
-    return StreamingCausalLM.from_pretrained("tatoeba-de-en")
+    return load("tatoeba-de-en")
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> StreamingCausalLM:
     folder = save_tiny("qwen3", tmp_path_factory.mktemp("tiny"))
-    model = StreamingCausalLM.from_pretrained(folder)
+    model = load(folder)
     model.model.generation_config.max_new_tokens = 16  # a random model ends no target by itself
     return model
 

@@ -19,6 +19,7 @@ from tests import two_groups
 from torch import Tensor
 
 from proactivellm import schedule
+from proactivellm.modality import loading
 from proactivellm.model.attention import ATTENTION
 from proactivellm.model.backbone import project
 from proactivellm.model.cache import ArrivalCache
@@ -101,7 +102,7 @@ def load(
 def _load(
     folder: Path, device: str, dtype: torch.dtype | None, quantization: str
 ) -> StreamingCausalLM:
-    return StreamingCausalLM.from_pretrained(
+    return loading.load(
         folder,
         settings=StreamSettings(prompt=PROMPT),
         device=device,

@@ -36,6 +36,7 @@ from proactivellm.pipeline import run_streams
 from proactivellm.policy.base import Policy
 from proactivellm.policy.spec import parse_policy
 from proactivellm.session.engine import Engine
+from proactivellm.session.events import Write
 from proactivellm.session.limits import Limits, QueueFull
 from proactivellm.session.sampling import Sampling
 from proactivellm.session.state import SessionState
@@ -128,7 +129,7 @@ class Bounded(Recorder):
         self, cache: ArrivalCache, inputs: Sequence[LaneInput], attention: bool = False
     ) -> StepOutput | None:
         self.num_inputs = len(inputs)
-        assert len(inputs) == 1 or sum(lane.num_new for lane in inputs) <= self.step_tokens
+        assert len(inputs) == 1 or sum(lane.size for lane in inputs) <= self.step_tokens
         return super().step(cache, inputs, attention)
 
 
@@ -157,16 +158,17 @@ class Place:
 
     def step(self) -> bool:
         self.model.logits = {}
-        writes = self.engine.step()
-        for write in writes or []:
-            stream = self.lanes[write.lane]
-            stream.written.append(write.token_id)
-            stream.g.append(write.units_read)
-            stream.text += write.text
+        events = self.engine.step()
+        for event in events or []:
+            if isinstance(event, Write):
+                stream = self.lanes[event.lane]
+                stream.written.append(event.token_id)
+                stream.g.append(event.units_read)
+                stream.text += event.text
         for (lane, t), logits_V in self.model.logits.items():
             dropped = self.engine.state(lane).dropped_tokens
             self.lanes[lane].logits[dropped + t] = logits_V
-        return writes is not None
+        return events is not None
 
     def release(self, lane: int) -> Stream:
         self.engine.release(lane)

@@ -19,7 +19,9 @@ from tests.two_groups import sample_of, views_of
 from torch import Tensor
 
 from proactivellm import schedule
-from proactivellm.audio.features import RATE, log_mel
+from proactivellm.modality.loading import load
+from proactivellm.modality.speech.features import RATE, log_mel
+from proactivellm.modality.speech.front_end import SpeechFrontEnd
 from proactivellm.model.attention import ATTENTION
 from proactivellm.model.backbone import project
 from proactivellm.model.packing import pack
@@ -27,8 +29,6 @@ from proactivellm.policy.base import Policy
 from proactivellm.policy.fixed import Fixed, Offline, WaitK
 from proactivellm.schedule import Schedule
 from proactivellm.session.session import Session
-from proactivellm.speech.front_end import SpeechFrontEnd
-from proactivellm.speech.loading import load_speech
 from proactivellm.train.attention import PACKED_ATTENTION, register
 from proactivellm.train.views import collate, packed_output, view_rows
 
@@ -138,7 +138,8 @@ def test_with_sliding_windows_too(folder_of: Folder, family: str) -> None:
 
 
 def test_for_qwen2_audio_too(tmp_path: Path) -> None:
-    listening, front_end = load_speech(save_qwen2_audio(tmp_path))
+    listening = load(save_qwen2_audio(tmp_path))
+    front_end = listening.front_end
     settings = listening.settings.model_copy(update={"boundary": "token"})
     model, target = Recorder(listening.model, listening.tokenizer, settings), new_target()
     num_units = len(front_end.unit_sizes(-(-len(SAMPLES) // 160)))

@@ -13,7 +13,7 @@ from tests.models import save_tiny, tiny_model
 from tests.tokenizers import build
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from proactivellm.model.causal_lm import StreamingCausalLM
+from proactivellm.modality.loading import load
 from proactivellm.model.weights import find_base
 from tokenizers import AddedToken
 
@@ -35,7 +35,7 @@ def test_one_line_with_the_cause(name: str, folder: Path) -> None:
     change, told = BROKEN[name]
     change(folder)
     with pytest.raises(ValueError, match=told) as raised:
-        StreamingCausalLM.from_pretrained(folder)
+        load(folder)
     text = str(raised.value)
     assert "\n" not in text and len(text) < 700
     assert not (folder / "mark").exists()
@@ -48,7 +48,7 @@ def test_weights_that_are_tied_or_ignored_by_the_class_are_not_missed(folder: Pa
     broken.weights(
         lambda w: w.update({"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)})
     )(folder)
-    StreamingCausalLM.from_pretrained(folder)
+    load(folder)
 
 
 class TestTokensBeyondTheEmbeddings:
@@ -68,22 +68,22 @@ class TestTokensBeyondTheEmbeddings:
         build("byte_level").save_pretrained(tmp_path)
         tiny_model("qwen3", vocab_size=100).save_pretrained(tmp_path)
         with pytest.raises(ValueError, match=r"has the token 419, and the model has 100 \(ids 0 "):
-            StreamingCausalLM.from_pretrained(tmp_path)
+            load(tmp_path)
 
     def test_a_word_that_was_added(self, tmp_path: Path) -> None:
         self.save(tmp_path, AddedToken("Sofa"))
         with pytest.raises(ValueError, match="embeddings were not resized"):
-            StreamingCausalLM.from_pretrained(tmp_path)
+            load(tmp_path)
 
     def test_a_control_token_is_in_the_way_only_of_a_prompt(self, tmp_path: Path) -> None:
         """Gemma 3 of 1B has such a one: no text becomes it."""
         image = AddedToken("<image>", special=True)
         self.save(tmp_path / "unused", image)
-        StreamingCausalLM.from_pretrained(tmp_path / "unused")
+        load(tmp_path / "unused")
         template = "{% for m in messages %}<image>{{ m['content'] }}{% endfor %}"
         self.save(tmp_path / "used", image, template=template)
         with pytest.raises(ValueError, match=r"prompt's source_head has the token 421 \(<image>\)"):
-            StreamingCausalLM.from_pretrained(tmp_path / "used")
+            load(tmp_path / "used")
 
 
 CODE = """
@@ -121,20 +121,20 @@ class TestCodeOfAFolder:
         monkeypatch.setattr(sys, "path", [*sys.path])
         mark = self.bring_code(folder, "own")
         with pytest.raises(ValueError, match="code of its own.*trust_remote_code=True"):
-            StreamingCausalLM.from_pretrained(folder)
+            load(folder)
         assert not mark.exists()
-        model = StreamingCausalLM.from_pretrained(folder, trust_remote_code=True)
+        model = load(folder, trust_remote_code=True)
         assert mark.exists() and type(model.model).__name__ == "OwnModel"
 
     def test_a_type_that_transformers_has_needs_none(self, folder: Path) -> None:
         mark = self.bring_code(folder, "qwen3")
-        model = StreamingCausalLM.from_pretrained(folder)
+        model = load(folder)
         assert type(model.model).__module__.startswith("transformers.") and not mark.exists()
 
     def test_no_kernel_of_the_hub_is_fetched(self, whole: Path, folder: Path) -> None:
         broken.setting(attn_implementation="kernels-community/flash-attn2")(folder)
-        named = StreamingCausalLM.from_pretrained(folder).model
-        model = StreamingCausalLM.from_pretrained(whole).model
+        named = load(folder).model
+        model = load(whole).model
         assert named.config._attn_implementation == model.config._attn_implementation
 
     @pytest.mark.parametrize("place", ["src", "tools", "examples", "benchmarks"])
@@ -167,8 +167,8 @@ class TestAdapters:
         return tmp_path / "adapter"
 
     def test_with_the_model_it_belongs_to(self, adapter: Path, whole: Path) -> None:
-        assert find_base(str(adapter)) == str(whole)
-        model = StreamingCausalLM.from_pretrained(adapter).model
+        assert find_base(adapter) == whole
+        model = load(adapter).model
         stored = broken.load_file(adapter / "adapter_model.safetensors")
         loaded = {n for n, _ in model.named_parameters() if "lora" in n}
         assert len(loaded) == len(stored) == 4
@@ -182,15 +182,15 @@ class TestAdapters:
         stored.pop(min(stored))
         broken.save_file(stored, file)
         with pytest.raises(ValueError, match=r"adapter'?: its files lack 1 weight \(.*lora_A"):
-            StreamingCausalLM.from_pretrained(adapter)
+            load(adapter)
 
     def test_its_model_lacks_weights(self, adapter: Path, folder: Path) -> None:
         broken.weights(lambda w: w.pop(broken.QUERY))(folder)
         broken.setting("adapter_config.json", base_model_name_or_path=str(folder))(adapter)
         with pytest.raises(ValueError, match=f"{folder}'?: its files lack 1 weight"):
-            StreamingCausalLM.from_pretrained(adapter)
+            load(adapter)
 
     def test_it_names_no_model(self, adapter: Path) -> None:
         broken.setting("adapter_config.json", base_model_name_or_path=None)(adapter)
         with pytest.raises(ValueError, match="does not name the model it belongs to"):
-            StreamingCausalLM.from_pretrained(adapter)
+            load(adapter)

@@ -10,6 +10,7 @@ from tests.tokenizers import build
 from tests.two_groups import lane_input
 from transformers import GenerationConfig
 
+from proactivellm.modality.loading import load
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.model.lanes import LaneInput, Piece
 from proactivellm.model.prompt import Prompt, StreamSettings
@@ -21,7 +22,7 @@ from proactivellm.output import detokenize
 def model(tmp_path_factory: pytest.TempPathFactory) -> StreamingCausalLM:
     folder = save_tiny("qwen3", tmp_path_factory.mktemp("qwen3"))
     settings = StreamSettings(layout="grouped", phi=5, prompt=PROMPT)
-    return StreamingCausalLM.from_pretrained(folder, settings=settings)
+    return load(folder, settings=settings)
 
 
 def step(model: StreamingCausalLM, *lanes: LaneInput) -> StepOutput:
@@ -137,4 +138,4 @@ def test_a_tokenizer_without_a_first_token_for_the_target_is_refused() -> None:
 
 
 def test_a_folder_is_remembered(tmp_path: Path) -> None:
-    assert StreamingCausalLM.from_pretrained(save_tiny("llama", tmp_path)).folder == tmp_path
+    assert load(save_tiny("llama", tmp_path)).folder == tmp_path

@@ -13,7 +13,8 @@ from tests.tokenizers import build
 from transformers import T5Config, T5ForConditionalGeneration
 
 from proactivellm import schedule
-from proactivellm.model import loading
+from proactivellm.modality.loading import load
+from proactivellm.model import pretrained
 from proactivellm.model.backbone import CACHE_ARGUMENTS
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.model.law import check_law
@@ -41,7 +42,7 @@ def test_families_that_cannot_obey_are_refused_with_the_reason(name: str, tmp_pa
     model_type, config, reason = REFUSED[name]
     folder = save_random(model_type, config, tmp_path)
     with pytest.raises(ValueError, match=f"model type '{model_type}' .*{reason}"):
-        StreamingCausalLM.from_pretrained(folder)
+        load(folder)
 
 
 def test_encoder_decoders_are_refused(tmp_path: Path) -> None:
@@ -53,7 +54,7 @@ def test_encoder_decoders_are_refused(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="cannot load a causal LM from .*T5Config"):
-        StreamingCausalLM.from_pretrained(tmp_path)
+        load(tmp_path)
 
 
 class TestALawThatIsBroken:
@@ -140,11 +141,11 @@ class TestFolders:
     def test_a_folder_or_name_that_is_not_there(self, tmp_path: Path) -> None:
         for name in (tmp_path / "absent", "no-such-model", "a/b/c", "./x"):
             with pytest.raises(ValueError, match=r"no model .*: not a folder here, not a hub id"):
-                StreamingCausalLM.from_pretrained(name)
+                load(name)
 
     def test_an_empty_folder(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="there is no config.json in it"):
-            StreamingCausalLM.from_pretrained(tmp_path)
+            load(tmp_path)
 
     @pytest.mark.parametrize("family", ["qwen2", "llama"])
     def test_a_model_without_a_tokenizer(self, family: str, tmp_path: Path) -> None:
@@ -153,7 +154,7 @@ class TestFolders:
         for path in folder.glob("*token*"):
             path.unlink()
         with pytest.raises(ValueError, match=r"tokenizer.*tokenizer\.save_pretrained\(folder\)"):
-            StreamingCausalLM.from_pretrained(folder)
+            load(folder)
 
     def test_a_tokenizer_of_two_plain_files_is_one(self, tmp_path: Path) -> None:
         folder = save_tiny("qwen2", tmp_path)
@@ -163,22 +164,22 @@ class TestFolders:
         (folder / "vocab.json").write_text(json.dumps(state["vocab"]))
         merges = "\n".join(" ".join(pair) for pair in state["merges"])
         (folder / "merges.txt").write_text(f"#version: 0.2\n{merges}\n")
-        tokenizer = loading.load_tokenizer(str(folder))
+        tokenizer = pretrained.load_tokenizer(str(folder))
         assert tokenizer.decode(tokenizer.encode("Der Hund")) == "Der Hund"
 
     def test_a_tokenizer_without_a_model(self, tmp_path: Path) -> None:
         build("byte_level").save_pretrained(tmp_path)
         with pytest.raises(ValueError, match=f"cannot load a causal LM from '{tmp_path}'"):
-            StreamingCausalLM.from_pretrained(tmp_path)
+            load(tmp_path)
 
     def test_settings_beside_the_model_are_taken(self, tmp_path: Path) -> None:
         folder = save_tiny("qwen3", tmp_path, chat=True)
         stored = StreamSettings(layout="interleaved", phi=7, boundary="token", prompt=PROMPT)
         stored.save(folder)
-        model = StreamingCausalLM.from_pretrained(folder)
+        model = load(folder)
         assert model.settings == stored and model.layout.offset[-1] == 7 and model.folder == folder
         other = StreamSettings(prompt=Prompt(target_head="<s>"))
-        assert StreamingCausalLM.from_pretrained(folder, settings=other).settings == other
+        assert load(folder, settings=other).settings == other
 
     @pytest.mark.parametrize(
         ("text", "named"),
@@ -194,12 +195,12 @@ class TestFolders:
         folder = save_tiny("qwen3", tmp_path)
         (folder / "streaming.json").write_text(text)
         with pytest.raises(ValueError, match=named) as raised:
-            StreamingCausalLM.from_pretrained(folder)
+            load(folder)
         assert str(folder / "streaming.json") in str(raised.value)
         assert "\n" not in str(raised.value)
 
     def test_without_settings_the_chat_template_is_the_prompt(self, tmp_path: Path) -> None:
-        model = StreamingCausalLM.from_pretrained(save_tiny("qwen3", tmp_path, chat=True))
+        model = load(save_tiny("qwen3", tmp_path, chat=True))
         expected = Prompt(
             source_head="<s>user\n", source_tail="<|end|>\n", target_head="<s>assistant\n"
         )
@@ -207,13 +208,13 @@ class TestFolders:
         assert model.tokenizer.decode(model.prompt.target_head) == "<s>assistant\n"
 
     def test_without_a_chat_template_there_is_no_prompt(self, tmp_path: Path) -> None:
-        model = StreamingCausalLM.from_pretrained(save_tiny("qwen3", tmp_path))
+        model = load(save_tiny("qwen3", tmp_path))
         assert model.settings == StreamSettings()
         assert model.prompt.target_head == (model.tokenizer.bos_token_id,)
 
     def test_weights_are_fp32_on_a_cpu_unless_asked_for(self, tmp_path: Path) -> None:
         folder = save_tiny("llama", tmp_path)
-        half = StreamingCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+        half = load(folder, dtype=torch.bfloat16)
         assert half.model.dtype == torch.bfloat16
         half.model.save_pretrained(folder)
-        assert StreamingCausalLM.from_pretrained(folder).model.dtype == torch.float32
+        assert load(folder).model.dtype == torch.float32

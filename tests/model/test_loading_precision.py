@@ -15,8 +15,8 @@ from torch._inductor import config as inductor
 from torchao.quantization import Int8Tensor
 from transformers import PreTrainedModel
 
+from proactivellm.modality.loading import load
 from proactivellm.model import precision
-from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.model.prompt import StreamSettings
 
 K = 2
@@ -53,9 +53,9 @@ def test_half_precision_passes_the_check_of_the_law(
     family: str, dtype: torch.dtype, tmp_path: Path
 ) -> None:
     folder = save_tiny(family, tmp_path)
-    half = StreamingCausalLM.from_pretrained(folder, dtype=dtype).model
+    half = load(folder, dtype=dtype).model
     assert half.dtype == dtype == next(half.parameters()).dtype
-    whole = StreamingCausalLM.from_pretrained(folder).model
+    whole = load(folder).model
     assert 0 < gap(logits(half), logits(whole)) < HALF_ERROR
 
 
@@ -90,8 +90,8 @@ class TestInt8:
         self, family: str, dtype: torch.dtype, tmp_path: Path
     ) -> None:
         folder = save_tiny(family, tmp_path)
-        before = StreamingCausalLM.from_pretrained(folder, dtype=dtype).model
-        model = StreamingCausalLM.from_pretrained(folder, dtype=dtype, quantization="int8").model
+        before = load(folder, dtype=dtype).model
+        model = load(folder, dtype=dtype, quantization="int8").model
         assert model.dtype == dtype
         weights = linear_weights(model)
         for weight, exact in zip(weights, linear_weights(before), strict=True):
@@ -114,25 +114,25 @@ class TestInt8:
         assert num_bytes(before) - num_bytes(model) == saved
 
     def test_a_trained_model_hardly_changes(self) -> None:
-        before = StreamingCausalLM.from_pretrained("tatoeba-de-en").model
-        model = StreamingCausalLM.from_pretrained("tatoeba-de-en", quantization="int8").model
+        before = load("tatoeba-de-en").model
+        model = load("tatoeba-de-en", quantization="int8").model
         assert num_bytes(model) < 0.5 * num_bytes(before)
         assert 0 < gap(logits(model), logits(before)) < INT8_ERROR
 
     def test_the_law_holds_as_it_does_in_fp32(self, tmp_path: Path) -> None:
         settings = StreamSettings(prompt=PROMPT, boundary="token")
         folder = save_tiny("qwen3", tmp_path)
-        model = Recorder.from_pretrained(folder, settings=settings, quantization="int8")
-        assert isinstance(model, Recorder)
+        loaded = load(folder, settings=settings, quantization="int8")
+        model = Recorder(loaded.model, loaded.tokenizer, settings)
         source = streams.random_units(6, VOCAB_SIZE, seed=1)
         target = [*streams.random_ids(6, VOCAB_SIZE, seed=2), END]
         assert streams.law_gap(model, source, target, K) <= TOLERANCE
 
     def test_a_saved_model_is_loaded_as_it_is(self, tmp_path: Path) -> None:
         folder = save_tiny("qwen3", tmp_path)
-        model = StreamingCausalLM.from_pretrained(folder, quantization="int8").model
+        model = load(folder, quantization="int8").model
         model.save_pretrained(folder)
-        again = StreamingCausalLM.from_pretrained(folder).model
+        again = load(folder).model
         assert type(linear_weights(again)[0].data) is Int8Tensor
         assert torch.equal(logits(again), logits(model))
 
@@ -140,14 +140,14 @@ class TestInt8:
         """Those for torch.compile, which torchao would change."""
         folder = save_tiny("llama", tmp_path)
         with inductor.patch(coordinate_descent_tuning=False):
-            StreamingCausalLM.from_pretrained(folder, quantization="int8")
+            load(folder, quantization="int8")
             assert not inductor.coordinate_descent_tuning
 
     @pytest.mark.parametrize("name", ["gpt2", "gpt_oss"])
     def test_weights_that_are_in_no_linear_layer(self, name: str, tmp_path: Path) -> None:
         folder = save_random(name, OBEYING[name], tmp_path)
         with pytest.raises(ValueError, match=f"'{name}' cannot be quantised: .* hold [0-9]+% of"):
-            StreamingCausalLM.from_pretrained(folder, quantization="int8")
+            load(folder, quantization="int8")
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ class TestInt8:
 )
 def test_what_cannot_be_had_is_told_first(asked: dict[str, Any], told: str) -> None:
     with pytest.raises(ValueError, match=told):
-        StreamingCausalLM.from_pretrained("no-such-model", **asked)
+        load("no-such-model", **asked)
 
 
 class TestWithoutTorchao:
@@ -168,14 +168,14 @@ class TestWithoutTorchao:
     def test_the_error_names_the_extra(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(precision, "is_torchao_available", lambda least: False)
         with pytest.raises(ValueError, match=f"need torchao >= 0.18, .*{self.REMEDY}"):
-            StreamingCausalLM.from_pretrained("no-such-model", quantization="int8")
+            load("no-such-model", quantization="int8")
 
     def test_weights_that_are_stored_so(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         folder = save_tiny("llama", tmp_path)
-        model = StreamingCausalLM.from_pretrained(folder, quantization="int8").model
+        model = load(folder, quantization="int8").model
         model.save_pretrained(folder)
         monkeypatch.setitem(sys.modules, "torchao.core.config", None)
         with pytest.raises(ValueError, match=f"cannot load a causal LM .*torchao.*{self.REMEDY}"):
-            StreamingCausalLM.from_pretrained(folder)
+            load(folder)

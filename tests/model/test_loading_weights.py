@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from tests.models import save_tiny
 
-from proactivellm.model.causal_lm import StreamingCausalLM
+from proactivellm.modality.loading import load
 
 
 def test_cut_off_weights_are_an_error_that_names_the_folder(tmp_path: Path) -> None:
@@ -13,4 +13,4 @@ def test_cut_off_weights_are_an_error_that_names_the_folder(tmp_path: Path) -> N
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(ValueError, match=f"cannot load a causal LM from '{tmp_path}'"):
-        StreamingCausalLM.from_pretrained(tmp_path)
+        load(tmp_path)

@@ -1,38 +1,65 @@
-"""decide(): truth tables over several lanes in mixed states, and the counters behind them."""
+"""settle() and decide(): truth tables over lanes in mixed states, and the counters behind them."""
+
+from typing import Any
 
 import pytest
 import torch
 
+from proactivellm.policy import evidence
 from proactivellm.policy.agreement import HoldN, LocalAgreement
 from proactivellm.policy.attention import AlignAtt, Attention, Combined, Concentration
-from proactivellm.policy.base import WHOLE_SOURCE, Observation, Policy
+from proactivellm.policy.base import DraftPolicy, Policy
 from proactivellm.policy.endogenous import Confidence, Entropy
+from proactivellm.policy.evidence import Evidence, Seen
 from proactivellm.policy.fixed import Fixed, Offline, WaitK
+from proactivellm.policy.reason import Reason
 
 NUM_SOURCE, NUM_TARGET = 5, 9
+MAX_LAG, MIN_LAG, RULE = Reason.WRITE_MAX_LAG, Reason.READ_MIN_LAG, None
 
 
-def observe(lanes: list[tuple[int, int, bool]], **statistics: list) -> Observation:
-    """Lanes are (units read, words written, source finished)."""
-    units, words, finished = zip(*lanes, strict=True)
-    return Observation(
+def observe(lanes: list[tuple[int, int]], values: dict[Evidence, list[Any]]) -> Seen:
+    """Lanes are (units read, words written)."""
+    units, words = zip(*lanes, strict=True)
+    return Seen(
         units_read_B=torch.tensor(units),
+        units_in_view_B=torch.tensor(units),
         words_written_B=torch.tensor(words),
-        source_finished_B=torch.tensor(finished),
-        **{name: torch.tensor(values) for name, values in statistics.items()},
+        evidence={key: torch.tensor(value) for key, value in values.items()},
     )
+
+
+def rule(policy: Policy, units: list[int], **values: list[Any]) -> list[bool]:
+    """What the rule says of lanes that have read so much; values by the name of an evidence."""
+    kinds = {"entropy": evidence.Entropy(), "max_prob": evidence.Confidence()}
+    kinds["attention"] = evidence.Attention()
+    seen = observe([(u, 0) for u in units], {kinds[key]: value for key, value in values.items()})
+    codes = policy.decide(seen)
+    assert codes.dtype == torch.int64
+    reasons = [Reason(code) for code in codes.tolist()]
+    assert set(reasons) <= {Reason.READ_RULE, Reason.WRITE_RULE}
+    return [reason.writes for reason in reasons]
 
 
 def simulate(policy: Policy) -> list[int]:
     """Run a source of NUM_SOURCE units: the units read before each of NUM_TARGET words."""
     units, delays = 0, []
     while len(delays) < NUM_TARGET:
-        lane = (units, len(delays), units == NUM_SOURCE)
-        if policy.decide(observe([lane], entropy_B=[9.0])).item():
+        reason = policy.settle(units, len(delays))
+        if reason is None:
+            codes = policy.decide(observe([(units, len(delays))], {evidence.Entropy(): [9.0]}))
+            reason = Reason(codes.item())
+        if reason.writes or units == NUM_SOURCE:
             delays.append(units)
         else:
             units += 1
     return delays
+
+
+def test_the_code_says_whether_it_is_a_write() -> None:
+    assert all(reason.writes == reason.name.startswith("WRITE") for reason in Reason)
+    assert Reason.READ_RULE.text == Reason.WRITE_RULE.text == "policy"
+    assert len({reason.text for reason in Reason}) == len(Reason) - 1
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 5, 8])
@@ -61,17 +88,10 @@ def test_wait_k_with_a_stride(k, stride, schedule):
 
 
 def test_a_stride_is_exact():
-    words_B = torch.arange(5001)
     for stride, units, words in [(1.1, 11, 10), (2.3, 23, 10), (0.1, 1, 10), (1 / 3, 1, 3)]:
         policy = WaitK(k=1, stride=stride)
         expected = [-(-number * units // words) for number in range(5001)]
-        assert policy.pace_B(words_B).tolist() == expected
         assert [policy.pace(number) for number in range(5001)] == expected
-
-
-def test_a_stride_of_one_changes_nothing():
-    words_B = torch.tensor([0, 3, 1])
-    assert WaitK(k=3).pace_B(words_B) is words_B
     assert WaitK(k=3, stride=1) == WaitK(k=3) and hash(WaitK(k=3, stride=1)) == hash(WaitK(k=3))
 
 
@@ -97,135 +117,111 @@ def test_min_lag_zero_and_below_still_needs_one_unit():
     assert simulate(policy) == [1, 1, 1, 1, 2, 3, 4, 5, 5]
 
 
-def test_wait_k_lanes():
-    lanes = [(2, 0, False), (3, 0, False), (3, 1, False), (4, 1, False), (1, 7, True)]
-    assert WaitK(k=3).decide(observe(lanes)).tolist() == [False, True, False, True, True]
+@pytest.mark.parametrize(
+    ("policy", "lanes", "written"),
+    [
+        (WaitK(k=3), [(2, 0), (3, 0), (3, 1), (4, 1)], [False, True, False, True]),
+        (Offline(), [(9, 0), (2, 8)], [False, False]),
+        (Fixed(trace=(1, 2, 4)), [(1, 0), (1, 1), (2, 1), (99, 3)], [True, False, True, False]),
+    ],
+)
+def test_a_schedule_leaves_nothing_open(policy, lanes, written):
+    reasons = [policy.settle(*lane) for lane in lanes]
+    assert reasons == [Reason.WRITE_RULE if write else Reason.READ_RULE for write in written]
+    assert policy.early == Reason.READ_RULE
 
 
-def test_offline_lanes():
-    lanes = [(9, 0, False), (1, 0, True), (2, 8, False)]
-    assert Offline().decide(observe(lanes)).tolist() == [False, True, False]
-
-
-def test_fixed_lanes():
-    lanes = [(1, 0, False), (1, 1, False), (2, 1, False), (99, 3, False), (2, 3, True)]
-    decided = Fixed(trace=(1, 2, 4)).decide(observe(lanes))
-    assert decided.tolist() == [True, False, True, False, True]
-
-
-BOUNDED_LANES = [
-    (1, 0, False),  # below min_lag = 2, however certain
-    (2, 0, False),  # inside the bounds, certain
-    (2, 0, False),  # inside the bounds, uncertain
-    (4, 0, False),  # at max_lag = 4, uncertain
-    (4, 1, False),  # one below max_lag, uncertain
-    (5, 1, False),  # at max_lag for the second word, uncertain
-    (1, 6, True),  # finished, uncertain and below min_lag
-    (0, 0, True),  # finished and empty
-]
-EXPECTED = [False, True, False, True, False, True, True, True]
+@pytest.mark.parametrize(
+    ("units", "words", "reason"),
+    [
+        (1, 0, MIN_LAG),
+        (2, 0, RULE),
+        (3, 0, RULE),
+        (4, 0, MAX_LAG),
+        (4, 1, RULE),
+        (5, 1, MAX_LAG),
+        (2, 1, MIN_LAG),
+    ],
+)
+def test_bounds_are_settled_before_the_rule_is_asked(units, words, reason):
+    assert Entropy(threshold=1.0, min_lag=2, max_lag=4).settle(units, words) == reason
+    free = Entropy(threshold=1.0, min_lag=2)
+    assert free.settle(units, words) == (None if reason == MAX_LAG else reason)
 
 
 def test_entropy_lanes():
-    entropy_B = [0.1, 0.9, 1.0, 5.0, 5.0, 5.0, 5.0, 5.0]
-    policy = Entropy(threshold=1.0, min_lag=2, max_lag=4)
-    assert policy.decide(observe(BOUNDED_LANES, entropy_B=entropy_B)).tolist() == EXPECTED
+    assert rule(Entropy(threshold=1.0), [2, 2, 4], entropy=[0.9, 1.0, 5.0]) == [True, False, False]
 
 
 def test_confidence_lanes():
-    max_prob_B = [0.99, 0.51, 0.5, 0.1, 0.1, 0.1, 0.1, 0.1]
-    policy = Confidence(threshold=0.5, min_lag=2, max_lag=4)
-    assert policy.decide(observe(BOUNDED_LANES, max_prob_B=max_prob_B)).tolist() == EXPECTED
+    assert rule(Confidence(threshold=0.5), [2, 2], max_prob=[0.51, 0.5]) == [True, False]
 
 
 def test_attention_lanes_of_different_lengths():
-    lanes = [(2, 0, False), (2, 0, False), (4, 0, False), (4, 0, False), (1, 0, False)]
-    attention_BU = [
+    units = [2, 2, 4, 4, 1]
+    attention = [
         [0.8, 0.2, 0.0, 0.0],  # newest unit has 0.2
         [0.2, 0.8, 0.0, 0.0],  # 0.8
         [0.1, 0.2, 0.4, 0.3],  # 0.3
         [0.1, 0.1, 0.1, 0.7],  # 0.7
         [1.0, 0.0, 0.0, 0.0],  # nothing but the newest
     ]
-    observation = observe(lanes, attention_BU=attention_BU)
-    decided = Attention(threshold=0.5).decide(observation)
-    assert decided.tolist() == [True, False, True, False, False]
+    decided = rule(Attention(threshold=0.5), units, attention=attention)
+    assert decided == [True, False, True, False, False]
     # Frontier 2: lanes of two units have nothing older; the others have 0.7 and 0.8.
-    decided = Attention(threshold=0.75, frontier=2).decide(observation)
-    assert decided.tolist() == [False, False, True, False, False]
-    decided = Attention(threshold=0.5, max_lag=1).decide(observation)
-    assert decided.tolist() == [True] * 5
+    decided = rule(Attention(threshold=0.75, frontier=2), units, attention=attention)
+    assert decided == [False, False, True, False, False]
 
 
 def test_attention_threshold_one_is_immune_to_rounding():
-    observation = observe([(1, 0, False)], attention_BU=[[0.9999999]])
-    assert Attention(threshold=1.0).decide(observation).tolist() == [False]
+    assert rule(Attention(threshold=1.0), [1], attention=[[0.9999999]]) == [False]
 
 
 def test_alignatt_looks_at_the_most_attended_unit():
-    lanes = [(3, 0, False), (3, 0, False), (3, 0, False), (1, 0, False), (3, 9, True)]
-    attention_BU = [[0.4, 0.3, 0.3], [0.3, 0.4, 0.3], [0.3, 0.3, 0.4], [1.0, 0.0, 0.0], [0, 0, 1]]
-    observation = observe(lanes, attention_BU=attention_BU)
-    assert AlignAtt(frontier=1).decide(observation).tolist() == [True, True, False, False, True]
-    assert AlignAtt(frontier=2).decide(observation).tolist() == [True, False, False, False, True]
+    attention = [[0.4, 0.3, 0.3], [0.3, 0.4, 0.3], [0.3, 0.3, 0.4], [1.0, 0.0, 0.0]]
+    units = [3, 3, 3, 1]
+    assert rule(AlignAtt(frontier=1), units, attention=attention) == [True, True, False, False]
+    assert rule(AlignAtt(frontier=2), units, attention=attention) == [True, False, False, False]
 
 
 def test_concentration_needs_one_unit_to_stand_out_among_several():
-    lanes = [(3, 0, False), (3, 0, False), (1, 0, False)]
-    attention_BU = [[0.1, 0.2, 0.7], [0.3, 0.4, 0.3], [1.0, 0.0, 0.0]]
-    observation = observe(lanes, attention_BU=attention_BU)
-    assert Concentration(threshold=0.6).decide(observation).tolist() == [True, False, False]
+    attention = [[0.1, 0.2, 0.7], [0.3, 0.4, 0.3], [1.0, 0.0, 0.0]]
+    decided = rule(Concentration(threshold=0.6), [3, 3, 1], attention=attention)
+    assert decided == [True, False, False]
 
 
 def test_combined_wants_certainty_and_evidence_that_is_not_the_newest():
-    lanes = [(2, 0, False), (2, 0, False), (2, 0, False), (1, 0, False)]
-    attention_BU = [[0.9, 0.1], [0.9, 0.1], [0.1, 0.9], [1.0, 0.0]]
-    observation = observe(lanes, attention_BU=attention_BU, max_prob_B=[0.9, 0.4, 0.9, 0.9])
-    assert Combined(threshold=0.5).decide(observation).tolist() == [True, False, False, False]
+    attention = [[0.9, 0.1], [0.9, 0.1], [0.1, 0.9], [1.0, 0.0]]
+    policy, probs = Combined(threshold=0.5), [0.9, 0.4, 0.9, 0.9]
+    decided = rule(policy, [2, 2, 2, 1], attention=attention, max_prob=probs)
+    assert decided == [True, False, False, False]
 
 
 def test_undefined_statistic_reads():
-    observation = observe([(3, 0, False), (3, 0, True)], entropy_B=[float("nan")] * 2)
-    assert Entropy(threshold=1.0).decide(observation).tolist() == [False, True]
-
-
-@pytest.mark.parametrize("policy", [LocalAgreement(n=2, min_lag=2), HoldN(n=2, min_lag=2)])
-def test_draft_policies_decide_by_bounds(policy):
-    lanes = [(1, 0, False), (2, 0, False), (2, 1, False), (1, 5, True)]
-    assert policy.decide(observe(lanes)).tolist() == [False, True, False, True]
+    assert rule(Entropy(threshold=1.0), [3], entropy=[float("nan")]) == [False]
 
 
 @pytest.mark.parametrize(
-    ("policy", "statistic"),
+    ("policy", "wanted"),
     [
-        (Entropy(threshold=1.0), "entropy"),
-        (Confidence(threshold=0.5), "confidence"),
-        (Attention(threshold=0.5), "attention"),
+        (Entropy(threshold=1.0), (evidence.Entropy(),)),
+        (Entropy(threshold=1.0, top=20), (evidence.Entropy(20),)),
+        (Confidence(threshold=0.5), (evidence.Confidence(),)),
+        (Attention(threshold=0.5, heads=((0, 1),)), (evidence.Attention(((0, 1),)),)),
+        (Combined(threshold=0.5), (evidence.Attention(), evidence.Confidence())),
     ],
 )
-def test_needs(policy, statistic):
-    assert policy.needs == {statistic}
-    with pytest.raises(ValueError, match=f"needs {statistic}"):
-        policy.decide(observe([(1, 0, False)]))
+def test_a_policy_names_its_evidence_and_gets_no_other(policy, wanted):
+    assert policy.evidence == wanted
+    with pytest.raises(ValueError, match="was not computed: the policy has to name it"):
+        policy.decide(observe([(1, 0)], {evidence.Candidate(): [5]}))
 
 
 def test_rule_policies_need_nothing():
     policies = [WaitK(k=1), Offline(), Fixed(trace=(1,)), LocalAgreement(n=2), HoldN(n=1)]
-    assert [policy.needs for policy in policies] == [frozenset()] * 5
-
-
-@pytest.mark.parametrize(
-    "policy",
-    [
-        *(WaitK(k=3), Offline(), Fixed(trace=(2, 2, 5)), Entropy(threshold=1, min_lag=0)),
-        *(HoldN(n=1), WaitK(k=3, stride=2.5), Entropy(threshold=1, min_lag=-2, stride=0.7)),
-    ],
-)
-def test_required_units_of_lanes_equal_those_of_one(policy):
-    words_B = torch.tensor([4, 0, 2, 3, 1])
-    expected = [policy.required_units(words) for words in words_B.tolist()]
-    expected = [WHOLE_SOURCE if units is None else units for units in expected]
-    assert policy.required_units_B(words_B).tolist() == expected
+    assert [policy.evidence for policy in policies] == [()] * 5
+    assert all(policy.early == Reason.READ_RULE for policy in policies)
+    assert isinstance(policies[-1], DraftPolicy)
 
 
 def test_overdue():

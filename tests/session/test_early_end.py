@@ -12,11 +12,13 @@ from tests.models import save_tiny
 from proactivellm.evaluation.calibrate import statistic_quantiles
 from proactivellm.metrics.latency import read_coverage
 from proactivellm.pipeline import Job, run_streams, stream_units
-from proactivellm.policy.base import Observation, Policy
+from proactivellm.policy.base import Policy
 from proactivellm.policy.endogenous import Entropy
+from proactivellm.policy.evidence import Seen
 from proactivellm.policy.fixed import Fixed, Offline, WaitK
 from proactivellm.policy.spec import parse_policy
 from proactivellm.session.engine import Engine
+from proactivellm.session.events import End, Ending
 from proactivellm.session.limits import Limits
 from proactivellm.session.session import Session
 from proactivellm.units.unit import Unit
@@ -119,7 +121,7 @@ def test_drafts_are_trusted_with_their_end(model: Recorder, spec: str, g: tuple[
 def test_what_is_pushed_after_the_end_is_dropped(model: Recorder) -> None:
     session = Session(model, WaitK(k=1))
     units = streams.as_units(source(model))
-    assert session.push(units[:4])[-1].final
+    assert list(session.advance(units[:4]))[-1] == End(lane=0, how=Ending.END_TOKEN)
     forwards = session.state.forwards
     assert session.push(units[4:7]) == [] and not session.state.pending
     assert session.close() == [] == session.close()
@@ -185,9 +187,9 @@ def test_thresholds_are_measured_over_all_reading(model: Recorder) -> None:
     seen: list[int] = []
 
     class Noting(Entropy):
-        def statistic(self, observation: Observation) -> torch.Tensor:
-            seen.extend(observation.units_read_B[~observation.source_finished_B].tolist())
-            return super().statistic(observation)
+        def statistic(self, shown: Seen) -> torch.Tensor:
+            seen.extend(shown.units_read_B.tolist())
+            return super().statistic(shown)
 
     job = Job(index=0, source=" ".join(["the"] * 8))
     statistic_quantiles(model, [job], Noting(threshold=1.0), (0.5,), num_lanes=1)

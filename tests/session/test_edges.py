@@ -17,17 +17,19 @@ from torch import Tensor
 from proactivellm.model.lanes import Piece
 from proactivellm.model.prompt import Prompt, encode_prompt
 from proactivellm.policy.agreement import LocalAgreement
-from proactivellm.policy.base import Observation, Policy
+from proactivellm.policy.endogenous import Entropy
+from proactivellm.policy.evidence import Confidence, Seen, entropy
+from proactivellm.policy.evidence import Entropy as EntropyOf
 from proactivellm.policy.fixed import WaitK
 from proactivellm.policy.spec import parse_policy
 from proactivellm.session import drafts
 from proactivellm.session.engine import Engine
+from proactivellm.session.events import End, Ending, Event, Probed, Write
 from proactivellm.session.history import SeenIds
 from proactivellm.session.limits import Limits
-from proactivellm.session.observing import entropy
 from proactivellm.session.sampling import Sampling
 from proactivellm.session.session import Session
-from proactivellm.session.state import SessionState, Write
+from proactivellm.session.state import SessionState
 from proactivellm.session.window import Window, trim
 from proactivellm.units.unit import Unit
 
@@ -51,12 +53,12 @@ def units(model: Recorder, count: int, seed: int = 1, final: bool = True) -> lis
     return streams.as_units(streams.random_units(count, len(model.tokenizer), seed), final)
 
 
-def drain(engine: Engine) -> list[Write]:
-    writes: list[Write] = []
+def drain(engine: Engine) -> list[Event]:
+    events: list[Event] = []
     while (new := engine.step()) is not None:
         engine.check_integrity()
-        writes += new
-    return writes
+        events += new
+    return events
 
 
 def bare_state(**values: Any) -> SessionState:
@@ -96,7 +98,7 @@ class TestIntake:
     def test_the_last_row_is_a_token(self, model: Recorder) -> None:
         rows = model.model.get_input_embeddings().weight.shape[0]
         session = Session(model, WaitK(k=1), Sampling())
-        assert session.push(Unit(token_ids=(0, rows - 1), final=True))[-1].final
+        assert session.push(Unit(token_ids=(0, rows - 1), final=True)) and session.state.finished
 
     @pytest.mark.parametrize("ids", [(1.5,), ("5",), "12", (None,)])
     def test_ids_are_whole_numbers(self, ids: Any) -> None:
@@ -115,17 +117,20 @@ class TestIntake:
 
 
 class TestEnds:
-    """Exactly one write of a stream is final, and it is the last."""
+    """A stream ends once, and nothing follows."""
 
-    def ends(self, writes: list[Write]) -> None:
-        assert [write.final for write in writes] == [False] * (len(writes) - 1) + [True]
+    def ends(self, events: list[Event], how: Ending) -> None:
+        assert [event for event in events if isinstance(event, End)] == [events[-1]]
+        assert events[-1] == End(lane=events[-1].lane, how=how)
 
     @pytest.mark.parametrize("spec", ["wait-k:2", "offline", "local-agreement:2", "entropy:4"])
     def test_however_it_ends(self, model: Recorder, spec: str) -> None:
         model.model.generation_config.eos_token_id = END
         for source in ([Unit.end()], units(model, 1), [*units(model, 3, final=False), Unit.end()]):
             session = Session(model, parse_policy(spec), Sampling())
-            self.ends([write for unit in source for write in session.push(unit)])
+            events = [event for unit in source for event in session.advance(unit)]
+            limited = Ending.LENGTH_LIMIT if session.state.truncated else Ending.END_TOKEN
+            self.ends(events, Ending.EMPTY_SOURCE if source[0].is_end else limited)
             assert session.state.source_finished and session.close() == session.cancel() == []
 
     def test_an_empty_source_among_others(self, model: Recorder) -> None:
@@ -134,10 +139,10 @@ class TestEnds:
         engine.push(empty, [Unit.end()])
         engine.push(other, units(model, 3))
         engine.restore(copy, engine.snapshot(empty))
-        writes = drain(engine)
+        events = drain(engine)
         for lane in (empty, copy):
-            (last,) = (write for write in writes if write.lane == lane)
-            assert (last.token_id, last.text, last.units_read, last.final) == (None, "", 0, True)
+            (last,) = (event for event in events if event.lane == lane)
+            assert last == End(lane=lane, how=Ending.EMPTY_SOURCE)
             assert engine.state(lane).forwards == 0
         engine.release(empty)
         again = engine.open()
@@ -149,27 +154,28 @@ class TestEnds:
         engine = Engine(model, WaitK(k=1), Limits(streams=2), Sampling())
         lane = engine.open()
         engine.push(lane, units(model, 5))
-        writes = [*(engine.step() or []), *(engine.step() or [])]
+        events = [*(engine.step() or []), *(engine.step() or [])]
         state = engine.state(lane)
-        last = engine.cancel(lane)
-        assert last is not None and last.token_id is None
-        self.ends([*writes, last])
-        assert "".join(write.text for write in [*writes, last]) == state.detokenizer.text
-        assert engine.cancel(lane) is None and engine.step() is None
+        events += engine.cancel(lane)
+        self.ends(events, Ending.CANCELLED)
+        written = [event.text for event in events if isinstance(event, Write)]
+        assert "".join(written) == state.detokenizer.text
+        assert engine.cancel(lane) == [] and engine.step() is None
 
     def test_before_its_source(self, folder: Path) -> None:
         model = streams.load(folder, early_end=True, boundary="token")
         model.forced = {0: [50, 51, END]}
-        self.ends(Session(model, WaitK(k=1), Sampling()).push(units(model, 6)))
+        events = list(Session(model, WaitK(k=1), Sampling()).advance(units(model, 6)))
+        self.ends(events, Ending.END_TOKEN)
 
 
-class Waits(WaitK):
+class Waits(Entropy):
     """Decides when it is told to."""
 
-    def decide(self, observation: Observation) -> Tensor:
+    def decide(self, seen: Seen) -> Tensor:
         self.asked.set()
         assert self.go.wait(20)
-        return super().decide(observation)
+        return super().decide(seen)
 
     asked = threading.Event()
     go = threading.Event()
@@ -177,8 +183,8 @@ class Waits(WaitK):
 
 def test_calls_from_two_threads_do_not_meet(model: Recorder) -> None:
     source = units(model, 3)
-    expected = Session(model, WaitK(k=1), Sampling()).push(source)
-    session = Session(model, Waits(k=1), Sampling())
+    expected = Session(model, Entropy(threshold=9.0), Sampling()).push(source)
+    session = Session(model, Waits(threshold=9.0), Sampling())
     writes: list[Write] = []
     thread = threading.Thread(target=lambda: writes.extend(session.push(source)))
     thread.start()
@@ -368,20 +374,6 @@ def test_statistics_are_of_what_may_be_written(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An open source cannot be ended: a policy sees the distribution of the other tokens."""
-
-    class Looks(Policy):
-        name = "looks"
-        needs = frozenset({"entropy", "confidence"})
-        seen: list[tuple[bool, float, float]] = []
-
-        def _write(self, observation: Observation) -> Tensor:
-            finished = bool(observation.source_finished_B)
-            assert observation.entropy_B is not None and observation.max_prob_B is not None
-            self.seen.append(
-                (finished, float(observation.entropy_B), float(observation.max_prob_B))
-            )
-            return torch.ones_like(observation.source_finished_B)
-
     model = streams.load(folder, boundary="token")
     model.model.generation_config.max_new_tokens = 5
     kept: list[Tensor] = []
@@ -395,18 +387,21 @@ def test_statistics_are_of_what_may_be_written(
         return output
 
     monkeypatch.setattr(model, "step", watched)
-    Session(model, Looks(), Sampling()).push(units(model, 4))
-    assert {finished for finished, _, _ in Looks.seen} == {False, True}
-    changed = 0
-    for logits_V, (finished, entropy_of, max_prob) in zip(kept, Looks.seen, strict=True):
+    engine = Engine(model, WaitK(k=1), sampling=Sampling())
+    engine.push(engine.open(watch=(EntropyOf(), Confidence())), units(model, 4))
+    probes = [event for event in drain(engine) if isinstance(event, Probed)]
+    changed, opened = 0, 0
+    for logits_V, probe in zip(kept, probes, strict=True):
+        entropy_of, max_prob = float(probe.seen[EntropyOf()]), float(probe.seen[Confidence()])
         probs_V = logits_V.softmax(-1)
-        changed += not finished and abs(float(entropy(probs_V[None])) - entropy_of) > 1e-3
-        if not finished:
+        if int(probe.seen.units_read_B) < 4:
+            changed += abs(float(entropy(probs_V[None])) - entropy_of) > 1e-3
+            opened += 1
             logits_V[END] = -torch.inf
             probs_V = logits_V.softmax(-1)
         assert entropy_of == pytest.approx(float(entropy(probs_V[None])), abs=1e-5)
         assert max_prob == pytest.approx(float(probs_V.max()), abs=1e-5)
-    assert changed > 0
+    assert changed > 0 and opened < len(probes)
 
 
 def test_the_whole_target_head_is_fed_and_stays(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -12,10 +13,11 @@ from tests.laws.streams import Recorder
 from proactivellm.policy.fixed import Offline, WaitK
 from proactivellm.policy.spec import parse_policy
 from proactivellm.session.engine import Engine
+from proactivellm.session.events import End, Ending, Event, Read, Write
 from proactivellm.session.limits import EngineFull, Limits, QueueFull
 from proactivellm.session.sampling import Sampling
 from proactivellm.session.session import Session
-from proactivellm.session.state import SessionState, Write
+from proactivellm.session.state import SessionState
 from proactivellm.units.unit import Unit
 
 Load = Callable[..., Recorder]
@@ -40,11 +42,11 @@ def alone(model: Recorder, units: list[Unit], spec: str = "wait-k:2") -> Session
     return streams.feed(Session(model, parse_policy(spec), Sampling()), units, None).state
 
 
-def drain(engine: Engine) -> list[Write]:
-    writes: list[Write] = []
+def drain(engine: Engine) -> list[Event]:
+    events: list[Event] = []
     while (new := engine.step()) is not None:
-        writes += new
-    return writes
+        events += new
+    return events
 
 
 def opened(engine: Engine, jobs: Iterable[list[Unit]]) -> list[int]:
@@ -62,27 +64,46 @@ class TestSteps:
         expected = [alone(model, units) for units in jobs]
         engine = Engine(model, WaitK(k=2), Limits(streams=3), Sampling())
         lanes = opened(engine, jobs)
-        writes = drain(engine)
+        events = drain(engine)
         assert engine.forwards == max(state.forwards for state in expected)
         assert engine.tokens == sum(state.tokens for state in expected)
         for lane, state in zip(lanes, expected, strict=True):
             assert engine.state(lane).forwards == state.forwards
-            mine = [write for write in writes if write.lane == lane]
-            assert [write.token_id for write in mine[:-1]] == state.target[state.num_head :]
-            assert [write.final for write in mine] == [False] * 12 + [True]
-            assert "".join(write.text for write in mine) == state.detokenizer.text
+            mine = [event for event in events if event.lane == lane]
+            writes = [event for event in mine if isinstance(event, Write)]
+            tokens = [write.token_id for write in writes if write.token_id is not None]
+            assert tokens == state.target[state.num_head :] and len(tokens) == 12
+            assert "".join(write.text for write in writes) == state.detokenizer.text
+            assert mine[-1] == End(lane=lane, how=Ending.LENGTH_LIMIT)
+            assert sum(isinstance(event, End) for event in mine) == 1
+
+    def test_every_unit_is_told_once_before_what_is_written_because_of_it(
+        self, model: Recorder
+    ) -> None:
+        units = source(model, 7)
+        engine = Engine(model, WaitK(k=2), Limits(streams=1), Sampling())
+        opened(engine, [[*units[:-1], replace(units[-1], final=False), Unit.end()]])
+        read = 0
+        for event in drain(engine):
+            if isinstance(event, Read):
+                read += 1
+                assert (event.units_read, event.unit.token_ids) == (read, units[read - 1].token_ids)
+            elif isinstance(event, Write) and event.token_id is not None:
+                assert event.units_read == read and event.reason is not None
+                assert event.source_finished == (event.reason.text == "source finished")
+        assert read == 7
 
     def test_a_lane_that_waits_is_left_out(self, model: Recorder) -> None:
         engine = Engine(model, WaitK(k=3), Limits(streams=3), Sampling())
         waits, reads, empty = opened(
             engine, [source(model, 3, final=False)[:2], source(model, 5), []]
         )
-        writes = drain(engine)
-        assert {write.lane for write in writes} == {reads}
+        events = drain(engine)
+        assert {event.lane for event in events if isinstance(event, Write)} == {reads}
         assert engine.state(waits).units_read == 2 and not engine.state(waits).delays
         assert engine.state(empty).forwards == 0 and engine.step() is None
         engine.push(waits, source(model, 3)[2:])
-        assert {write.lane for write in drain(engine)} == {waits}
+        assert {event.lane for event in drain(engine)} == {waits}
 
     def test_steps_are_bounded_and_take_turns(self, model: Recorder) -> None:
         jobs = [source(model, 6, seed=seed) for seed in range(4)]
@@ -319,12 +340,12 @@ def test_a_stream_beyond_the_positions_of_its_model_ends_alone(load: Load) -> No
     expected = [alone(model, jobs[0]), alone(model, jobs[2])]
     engine = Engine(model, WaitK(k=2), Limits(streams=3), Sampling())
     first, long, last = opened(engine, jobs)
-    writes = drain(engine)
+    events = drain(engine)
     state = engine.state(long)
     assert state.finished and state.error is not None
     assert "has reached position" in state.error and "'gpt2' has 64 of them" in state.error
-    final = [write for write in writes if write.lane == long][-1]
-    assert final.final and final.token_id is None
+    end = [event for event in events if event.lane == long][-1]
+    assert end == End(lane=long, how=Ending.ERROR, error=state.error)
     for lane, reference in zip((first, last), expected, strict=True):
         assert engine.state(lane).error is None
         assert engine.state(lane).target == reference.target

@@ -15,6 +15,7 @@ from proactivellm.model.cache import PAGE, ArrivalCache
 from proactivellm.policy.fixed import Offline, WaitK
 from proactivellm.policy.spec import parse_policy
 from proactivellm.session.engine import Engine
+from proactivellm.session.events import End, Ending, Event, Write
 from proactivellm.session.limits import Limits
 from proactivellm.session.residence import Residence
 from proactivellm.session.sampling import Sampling
@@ -188,16 +189,17 @@ def test_a_stream_too_large_for_the_cache_fails_alone(model: Recorder) -> None:
     engine = Engine(model, WaitK(k=2), Limits(streams=3, entries=6 * BLOCK), Sampling())
     for units in jobs:
         engine.push(engine.open(), units)
-    writes = []
+    events: list[Event] = []
     while (new := engine.step()) is not None:
-        writes += [write for write in new if write.lane == 1]
+        events += [event for event in new if event.lane == 1]
     failed = engine.state(1)
     assert failed.finished and failed.error is not None
     assert (
         "cache entries and the engine has 48: give it more, or the stream a window" in failed.error
     )
-    assert writes[-1].final and writes[-1].token_id is None
-    assert [write.token_id for write in writes[:-1]] == failed.target[failed.num_head :]
+    assert events[-1] == End(lane=1, how=Ending.ERROR, error=failed.error)
+    written = [event.token_id for event in events if isinstance(event, Write) and event.token_id]
+    assert written == failed.target[failed.num_head :]
     for number, state in zip((0, 2), expected, strict=True):
         assert engine.state(number).error is None
         assert engine.state(number).target == state.target

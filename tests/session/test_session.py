@@ -11,16 +11,17 @@ from tests.laws.streams import END, Recorder
 from tests.models import save_tiny
 from transformers import GenerationConfig
 
-from proactivellm.policy.base import Observation, Policy
+from proactivellm.policy.base import Policy
+from proactivellm.policy.evidence import Seen, entropy
 from proactivellm.policy.fixed import Fixed, Offline, WaitK
 from proactivellm.policy.spec import parse_policy
 from proactivellm.session import outcome
 from proactivellm.session.engine import Engine
+from proactivellm.session.events import End, Ending, Write
 from proactivellm.session.limits import Limits
-from proactivellm.session.observing import entropy
 from proactivellm.session.sampling import Sampling, sample
 from proactivellm.session.session import Session
-from proactivellm.session.state import SessionState, Write
+from proactivellm.session.state import SessionState
 from proactivellm.units.unit import Unit
 
 
@@ -75,8 +76,8 @@ class OncePerUnit(Policy):
     def __init__(self) -> None:
         self.seen: set[int] = set()
 
-    def _write(self, observation: Observation) -> torch.Tensor:
-        read = int(observation.units_read_B)
+    def writes(self, seen: Seen) -> torch.Tensor:
+        read = int(seen.units_read_B)
         first = read not in self.seen
         self.seen.add(read)
         return torch.tensor([first])
@@ -151,11 +152,10 @@ class TestEnds:
         for policy in (WaitK(k=1), parse_policy("entropy:5.5"), parse_policy("attention:0.4")):
             session = Session(model, policy)
             for unit in units(model, 6, final=False):
-                assert all(not write.final for write in session.push(unit))
+                assert session.push(unit) == []
             assert END not in written(session.state) and not session.state.finished
             assert not written(session.state)  # it READs, and nothing stands in for the end
-            last = session.close()
-            assert [write.token_id for write in last] == [END] and last[-1].final
+            assert [write.token_id for write in session.close()] == [END]
             assert session.state.finished and session.state.delays[-1] == 6
 
     def test_every_end_token_counts(self, model: Recorder) -> None:
@@ -173,13 +173,12 @@ class TestEnds:
         model.forced = {0: [50] * 99}
         for policy in (Offline(), WaitK(k=1), parse_policy("hold-n:0")):
             session = Session(model, policy)
-            writes: list[Write] = []
-            for unit in units(model, 12):
-                writes += session.push(unit)
+            events = [event for unit in units(model, 12) for event in session.advance(unit)]
+            writes = [event for event in events if isinstance(event, Write)]
             state = session.state
             assert state.truncated and state.finished and written(state) == [50] * limit
-            assert [write.final for write in writes] == [False] * limit + [True]
-            assert [write.token_id for write in writes] == [50] * limit + [None]
+            assert events[-1] == End(lane=0, how=Ending.LENGTH_LIMIT)
+            assert [write.token_id for write in writes if write.token_id] == [50] * limit
             assert len(state.delays) == limit
             assert "".join(write.text for write in writes) == session.text
 
@@ -206,9 +205,9 @@ class TestEnds:
     @pytest.mark.parametrize("spec", ["wait-k:1", "offline", "entropy:4", "local-agreement:2"])
     def test_an_empty_source_has_an_empty_target(self, model: Recorder, spec: str) -> None:
         session = Session(model, parse_policy(spec))
-        (last,) = session.close()
-        assert last.final and last.source_finished and last.token_id is None
-        assert (last.text, session.text) == ("", "") and session.close() == []
+        ends = list(session.advance(Unit.end()))
+        assert ends == [End(lane=0, how=Ending.EMPTY_SOURCE)] and session.state.source_finished
+        assert session.text == "" and session.close() == []
         assert session.state.finished and session.state.delays == []
         assert session.state.forwards == 0
         with pytest.raises(ValueError, match="source is closed"):
@@ -234,10 +233,13 @@ class TestEnds:
     def test_writes_come_one_forward_at_a_time(self, model: Recorder) -> None:
         force(model, words(model, "The window of"))
         session = Session(model, Offline())
-        for count, write in enumerate(session.advance(units(model, 4)), start=1):
-            assert session.state.num_written == count
-            assert (write.lane, write.units_read) == (0, 4)
-        assert write.final and session.text == "The window of"
+        events = session.advance(units(model, 4))
+        assert [next(events).units_read for _ in range(4)] == [1, 2, 3, 4]
+        for count, event in enumerate(events, start=1):
+            if isinstance(event, Write):
+                assert session.state.num_written == count
+                assert (event.lane, event.units_read) == (0, 4)
+        assert event == End(lane=0, how=Ending.END_TOKEN) and session.text == "The window of"
 
 
 class TestSampling:

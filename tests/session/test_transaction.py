@@ -19,14 +19,16 @@ from torch import Tensor
 from proactivellm.model.cache import ArrivalCache
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.model.lanes import LaneInput, StepOutput
-from proactivellm.policy.base import Observation, Policy
+from proactivellm.policy.base import Policy
+from proactivellm.policy.evidence import Seen
+from proactivellm.policy.reason import Reason
 from proactivellm.policy.spec import parse_policy
 from proactivellm.session import outcome
 from proactivellm.session.engine import Engine
+from proactivellm.session.events import End, Ending, Event, Write
 from proactivellm.session.integrity import IntegrityError
 from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling, sample
-from proactivellm.session.state import Write
 from proactivellm.units.unit import Unit
 
 POISON = 9  # a token whose embedding is NaN
@@ -93,25 +95,25 @@ def source(model: StreamingCausalLM, count: int, number: int) -> list[Unit]:
 
 @dataclass
 class Play:
-    """An engine, and what its streams wrote."""
+    """An engine, and what its streams wrote and how they ended."""
 
     engine: Engine
-    writes: dict[int, list[Write]] = field(default_factory=dict)
+    events: dict[int, list[Event]] = field(default_factory=dict)
 
     def open(self, units: Sequence[Unit], spec: str, sampling: Sampling) -> int:
         lane = self.engine.open(sampling, parse_policy(spec))
-        self.writes[lane] = []
+        self.events[lane] = []
         self.engine.push(lane, units)
         return lane
 
     def step(self) -> bool:
         try:
-            writes = self.engine.step()
+            events = self.engine.step()
         finally:
             self.engine.check_integrity()
-        for write in writes or ():
-            self.writes[write.lane].append(write)
-        return writes is not None
+        for event in events or ():
+            self.events[event.lane].append(event)
+        return events is not None
 
     def run(self) -> None:
         while self.step():
@@ -119,8 +121,11 @@ class Play:
 
     def written(self, lane: int) -> list[tuple[Any, ...]]:
         return [
-            (write.token_id, write.text, write.units_read, write.final)
-            for write in self.writes[lane]
+            (event.token_id, event.text, event.units_read)
+            if isinstance(event, Write)
+            else (event.how,)
+            for event in self.events[lane]
+            if isinstance(event, Write | End)
         ]
 
 
@@ -159,18 +164,20 @@ class Bomb(Policy):
         self.left -= self.way == "required"
         return super().required_units(words_written)
 
-    def decide(self, observation: Observation) -> Tensor:
+    def decide(self, seen: Seen) -> Tensor:
         self.left -= self.way != "required"
         if self.left >= 0 or self.way == "required":
-            return super().decide(observation)
+            return super().decide(seen)
         if self.way == "shape":
-            return torch.ones(5, dtype=torch.bool)
+            return torch.full((5,), int(Reason.WRITE_RULE))
         if self.way == "dtype":
-            return torch.ones(len(observation.units_read_B))
+            return torch.ones(len(seen.units_read_B))
+        if self.way == "code":
+            return torch.full_like(seen.units_read_B, 99)
         raise Fails("no")
 
-    def _write(self, observation: Observation) -> Tensor:
-        return torch.ones_like(observation.source_finished_B)
+    def writes(self, seen: Seen) -> Tensor:
+        return torch.ones_like(seen.units_read_B, dtype=torch.bool)
 
 
 @dataclass
@@ -184,7 +191,7 @@ class Injection:
         """Open the victim, and arrange for its end; None: nobody is to blame."""
         units = source(model, 6, 50)
         count = self.after
-        if self.place in ("raise", "shape", "dtype", "required"):
+        if self.place in ("raise", "shape", "dtype", "code", "required"):
             lane = play.open(units, "wait-k:1", VICTIM)
             play.engine.policies[lane] = Bomb(self.place, count)
             return lane
@@ -231,7 +238,7 @@ class Injection:
         return fault
 
 
-PLACES = ("raise", "shape", "dtype", "required", "poison", "sample", "detokenizer")
+PLACES = ("raise", "shape", "dtype", "code", "required", "poison", "sample", "detokenizer")
 PLACES += ("before", "after", "crowd")
 
 
@@ -279,9 +286,11 @@ def test_a_fault_ends_the_stream_whose_it_is_and_no_other_notices(
             return
         seen[place] += 1
         *before, last = play.written(victim)
+        before = [each for each in before if each[0] is not None]  # but for text held back
         assert before == own[: len(before)], (place, after)
-        assert last[0] is None and last[3] and not any(write[3] for write in before)
-        wanted = "not finite" if place == "poison" else "bomb" if "bool" in place else ""
+        assert last == (Ending.ERROR,)
+        asked = place in ("raise", "shape", "dtype", "code")
+        wanted = "not finite" if place == "poison" else "policy bomb" if asked else ""
         assert wanted in str(play.engine.state(victim).error)
         play.engine.release(victim)  # its pages go to the next one
         again = play.open(source(model, 4, 60), "wait-k:2", Sampling())
@@ -368,7 +377,7 @@ def test_writes_outlive_a_step_that_raises(model_of: Callable[[str], Faulty]) ->
         play.step()
     model.fault = None
     play.step()
-    assert [write.final for write in play.writes[empty]] == [True]
+    assert play.events[empty] == [End(lane=empty, how=Ending.EMPTY_SOURCE)]
 
 
 def test_a_single_stream_ends_by_its_own_fault_and_not_for_want_of_memory(
@@ -393,7 +402,7 @@ def test_a_single_stream_ends_by_its_own_fault_and_not_for_want_of_memory(
                 play.step()
             model.fault = None
             play.run()
-            assert play.engine.state(lane).error is None and play.writes[lane][-1].final
+            assert play.engine.state(lane).error is None and isinstance(play.events[lane][-1], End)
 
 
 @pytest.mark.parametrize("after", range(5))

@@ -23,10 +23,12 @@ from proactivellm.model.probe import unit_attention
 from proactivellm.model.prompt import Prompt
 from proactivellm.policy.agreement import HoldN
 from proactivellm.policy.attention import Attention
-from proactivellm.policy.base import DraftPolicy, Observation, Policy
+from proactivellm.policy.base import DraftPolicy, Policy
+from proactivellm.policy.evidence import Seen
 from proactivellm.policy.fixed import Offline, WaitK
 from proactivellm.policy.spec import parse_policy
 from proactivellm.session.engine import Engine
+from proactivellm.session.events import Write
 from proactivellm.session.sampling import Sampling
 from proactivellm.session.session import Session
 from proactivellm.session.state import SessionState
@@ -113,22 +115,23 @@ class Watched:
     def step(self) -> bool:
         before = self.state.dropped_units, self.state.dropped_tokens
         probed = self.model.num_probes
-        writes = self.engine.step()
+        events = self.engine.step()
+        writes = [event for event in events or [] if isinstance(event, Write)]
         state = self.state
-        new = [write.token_id for write in writes or [] if write.token_id is not None]
+        new = [write.token_id for write in writes if write.token_id is not None]
         if not self.spans or before != (state.dropped_units, state.dropped_tokens):
             self.spans.append(Span(kept=len(written(state)) - len(new)))
         span = self.spans[-1]
         if self.model.num_probes > probed and not span.first_probe:
             span.first_probe = state.units_read - state.dropped_units
         self.tokens += new
-        self.g += [write.units_read for write in writes or [] if write.token_id is not None]
-        self.text += "".join(write.text for write in writes or [])
+        self.g += [write.units_read for write in writes if write.token_id is not None]
+        self.text += "".join(write.text for write in writes)
         span.view, span.target = view_of(state), written(state)
         span.g = [g - state.dropped_units for g in state.delays]
         span.logits = [self.model.logits[0, t] for t in range(span.kept, len(span.target))]
         self.most_entries = max(self.most_entries, self.engine.cache.lengths[0])
-        return writes is not None
+        return events is not None
 
     def expected(self, span: Span) -> Tensor:
         """Logits of what a span wrote, in one masked forward over what it had in view."""
@@ -267,11 +270,11 @@ def test_what_is_dropped_does_not_depend_on_how_units_are_pushed(load: Load, spe
 class Spy(Attention):
     """An attention policy that keeps what it saw."""
 
-    seen: list[Observation] = []
+    seen: list[Seen] = []
 
-    def _write(self, observation: Observation) -> Tensor:
-        self.seen.append(observation)
-        return super()._write(observation)
+    def writes(self, seen: Seen) -> Tensor:
+        self.seen.append(seen)
+        return super().writes(seen)
 
 
 def test_attention_is_that_on_the_units_in_view(load: Load) -> None:
@@ -292,11 +295,11 @@ def test_attention_is_that_on_the_units_in_view(load: Load) -> None:
             for seen in Spy.seen:
                 in_view = state.units_read - state.dropped_units
                 assert int(seen.units_in_view_B) == in_view
-                assert seen.attention_BU is not None
-                shares = seen.attention_BU[0, :in_view]
+                attention_BU = seen[policy.evidence[0]]
+                shares = attention_BU[0, :in_view]
                 assert (shares > 0).all() and shares.sum() == pytest.approx(1.0)
                 newest = policy.statistic(seen)
-                assert newest.tolist() == seen.attention_BU[:, in_view - 1].tolist()
+                assert newest.tolist() == attention_BU[:, in_view - 1].tolist()
                 if len(watched.spans) > max(num_spans, 1):
                     target = watched.state.target
                     before = target[: len(target) - len(watched.tokens) + num_tokens]
@@ -308,7 +311,7 @@ def test_attention_is_that_on_the_units_in_view(load: Load) -> None:
                     assert fresh is not None and fresh.weights_LPHK is not None
                     assert fresh.unit_PK is not None
                     expected = unit_attention(fresh.weights_LPHK, fresh.unit_PK)
-                    torch.testing.assert_close(seen.attention_BU, expected)
+                    torch.testing.assert_close(attention_BU, expected)
                     num_compared += 1
     assert num_compared >= 3
 
@@ -421,8 +424,8 @@ def test_features_are_fed_again_as_ids_are(load: Load) -> None:
         watched = Watched(model, Engine(model, WaitK(k=2), sampling=Sampling(), window=SMALL))
         watched.engine.open()
         watched.engine.push(0, each)
-        while (writes := watched.engine.step()) is not None:
-            watched.tokens += [write.token_id for write in writes if write.token_id is not None]
+        while watched.step():
+            pass
         state = watched.state
         outcomes.append((watched.tokens, state.dropped_units, state.dropped_tokens, state.tokens))
     assert outcomes[0] == outcomes[1]

@@ -13,6 +13,7 @@ import torch
 from tests.tokenizers import build
 from torch import Tensor, nn
 from transformers import (
+    PreTrainedModel,
     Qwen2AudioConfig,
     Qwen2AudioEncoder,
     Qwen2AudioEncoderConfig,
@@ -20,11 +21,14 @@ from transformers import (
     Qwen2AudioProcessor,
     WhisperConfig,
     WhisperFeatureExtractor,
+    WhisperForConditionalGeneration,
 )
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from proactivellm.speech.encoder import AttentionSettings, CausalEncoder
-from proactivellm.speech.front_end import SpeechFrontEnd, SpeechSettings, new_front_end
+from proactivellm.modality.speech.encoder import AttentionSettings, CausalEncoder
+from proactivellm.modality.speech.front_end import SpeechFrontEnd
+from proactivellm.modality.speech.making import new_front_end
+from proactivellm.modality.speech.settings import SpeechSettings
 from tokenizers import AddedToken
 
 BANDS = 16
@@ -96,6 +100,18 @@ def save_qwen2_audio(folder: Path) -> Path:
     randomise(Qwen2AudioForConditionalGeneration(config)).save_pretrained(folder)
     extractor = WhisperFeatureExtractor(feature_size=BANDS)
     Qwen2AudioProcessor(extractor, tokenizer).save_pretrained(folder)
+    return folder
+
+
+def save_whisper(
+    folder: Path, kind: type[PreTrainedModel] = WhisperForConditionalGeneration
+) -> Path:
+    """Saves a tiny Whisper, and its feature extractor; returns the folder."""
+    decoder = {"decoder_layers": 1, "decoder_attention_heads": 2, "decoder_ffn_dim": 32}
+    tokens = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}
+    config = WhisperConfig(num_mel_bins=BANDS, vocab_size=50, **SHAPE, **decoder, **tokens)
+    randomise(kind(config)).save_pretrained(folder)
+    WhisperFeatureExtractor(feature_size=BANDS).save_pretrained(folder)
     return folder
 
 

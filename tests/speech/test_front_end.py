@@ -6,9 +6,11 @@ import pytest
 import torch
 from tests.speech.fronts import new_listener, noise
 
-from proactivellm.audio.features import log_mel
-from proactivellm.audio.gate import GateSettings
-from proactivellm.speech.front_end import SpeechSettings, has_speech, load_front_end
+from proactivellm.modality.kinds import kind_in
+from proactivellm.modality.speech.features import log_mel
+from proactivellm.modality.speech.front_end import SpeechFrontEnd
+from proactivellm.modality.speech.gate import GateSettings
+from proactivellm.modality.speech.settings import SpeechSettings
 
 WIDTH = 24
 
@@ -25,8 +27,8 @@ def test_it_is_saved_and_loaded(tmp_path, gate):
     front_end.gate = gate
     expected = forward(front_end)
     front_end.save(tmp_path, torch.float32)
-    assert has_speech(tmp_path)
-    loaded = load_front_end(tmp_path, WIDTH)
+    assert kind_in(tmp_path) == "speech"
+    loaded = SpeechFrontEnd.load(tmp_path, WIDTH)
     assert loaded.settings == front_end.settings and loaded.gate == gate
     assert loaded.encoder.attention == front_end.encoder.attention
     assert not loaded.training and torch.equal(forward(loaded), expected)
@@ -54,15 +56,15 @@ def test_settings_without_a_gate_are_those_of_older_models(tmp_path):
 def test_half_precision_on_disk_is_fp32_in_memory(tmp_path):
     front_end = new_listener(320)
     front_end.save(tmp_path)
-    loaded = load_front_end(tmp_path, WIDTH)
+    loaded = SpeechFrontEnd.load(tmp_path, WIDTH)
     assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
     assert (forward(loaded) - forward(front_end)).abs().max() < 0.05
 
 
 def test_a_folder_without_one_is_refused(tmp_path):
-    assert not has_speech(tmp_path)
+    assert kind_in(tmp_path) is None
     with pytest.raises(ValueError, match="has no front end for speech"):
-        load_front_end(tmp_path, WIDTH)
+        SpeechFrontEnd.load(tmp_path, WIDTH)
 
 
 @pytest.mark.parametrize("broken", ["speech.json", "config.json", "projector.safetensors"])
@@ -70,13 +72,13 @@ def test_a_broken_file_is_named_by_its_folder(tmp_path, broken):
     new_listener(320).save(tmp_path)
     (tmp_path / "speech" / broken).write_text("{}broken")
     with pytest.raises(ValueError, match=f"speech/{broken} is not JSON|speech holds no front end"):
-        load_front_end(tmp_path, WIDTH)
+        SpeechFrontEnd.load(tmp_path, WIDTH)
 
 
 def test_another_width_is_refused(tmp_path):
     new_listener(320).save(tmp_path)
     with pytest.raises(ValueError, match="holds no front end of this model: .*size mismatch"):
-        load_front_end(tmp_path, WIDTH + 1)
+        SpeechFrontEnd.load(tmp_path, WIDTH + 1)
 
 
 def test_units_are_whole_stacks():

@@ -9,14 +9,16 @@ from tests.models import save_tiny
 from tests.speech.fronts import SHAPE, gap, new_listener, noise, pieces, save_qwen2_audio
 from transformers import Qwen2AudioForConditionalGeneration
 
-from proactivellm.audio.features import RATE, log_mel
+from proactivellm.modality.kinds import kind_in
+from proactivellm.modality.loading import front_end_of, load
+from proactivellm.modality.speech import qwen2_audio
+from proactivellm.modality.speech.features import RATE, log_mel
+from proactivellm.modality.speech.front_end import SpeechFrontEnd
+from proactivellm.modality.speech.settings import SpeechSettings
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.model.prompt import StreamSettings
 from proactivellm.policy.fixed import WaitK
 from proactivellm.session.session import Session
-from proactivellm.speech import qwen2_audio
-from proactivellm.speech.front_end import SpeechSettings, load_front_end
-from proactivellm.speech.loading import listens, load_speech
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +36,9 @@ class TestAFolderWithEars:
         save_tiny("qwen3", tmp_path)
         front_end = new_listener(320, lm_width=32)
         front_end.save(tmp_path, torch.float32)
-        model, loaded = load_speech(tmp_path)
-        assert isinstance(model, StreamingCausalLM) and model.front_end is loaded
-        assert listens(tmp_path)
+        model = load(tmp_path)
+        loaded = front_end_of(model, "speech")
+        assert isinstance(model, StreamingCausalLM) and kind_in(tmp_path) == loaded.kind
         expected, units = chunked(front_end, noise(RATE)), chunked(loaded, noise(RATE))
         assert units == expected
         for unit, other in zip(units, expected, strict=True):
@@ -46,7 +48,7 @@ class TestAFolderWithEars:
         save_tiny("qwen3", tmp_path)
         new_listener(320, lm_width=20).save(tmp_path)
         with pytest.raises(ValueError, match="holds no front end of this model"):
-            load_speech(tmp_path)
+            load(tmp_path)
 
     @pytest.mark.parametrize(
         ("change", "told"),
@@ -72,25 +74,21 @@ class TestAFolderWithEars:
         new_listener(320, lm_width=32).save(tmp_path)
         change(tmp_path / "speech")
         with pytest.raises(ValueError, match=told) as raised:
-            load_front_end(tmp_path, 32)
+            SpeechFrontEnd.load(tmp_path, 32)
         assert str(tmp_path / "speech") in str(raised.value) and "\n" not in str(raised.value)
 
     def test_a_model_without_is_refused_with_a_remedy(self, tmp_path: Path) -> None:
         save_tiny("qwen3", tmp_path)
-        assert not listens(tmp_path)
-        with pytest.raises(ValueError, match="does not listen.*train one by a recipe"):
-            load_speech(tmp_path)
-        with pytest.raises(ValueError, match="'tatoeba-de-en' does not listen"):
-            load_speech("tatoeba-de-en")
-
-    def test_no_model_at_all(self) -> None:
-        with pytest.raises(ValueError, match="no model 'nowhere'"):
-            load_speech("nowhere")
+        assert kind_in(tmp_path) is None
+        with pytest.raises(
+            ValueError, match="does not take speech.*speech-en.*train one by a recipe"
+        ):
+            front_end_of(load(tmp_path), "speech")
 
 
 class TestQwen2Audio:
     def test_the_prompt_is_that_of_the_processor_around_the_audio(self, qwen_folder: Path) -> None:
-        model, _ = load_speech(qwen_folder)
+        model = load(qwen_folder)
         prompt = model.settings.prompt
         assert prompt.source_head.endswith("Transcribe the speech. Audio 1: <|audio_bos|>")
         assert prompt.source_tail == "<|audio_eos|>\n<|im_end|>\n"
@@ -104,10 +102,11 @@ class TestQwen2Audio:
             (tmp_path / path.name).symlink_to(path)
         settings = StreamSettings(phi=7)
         settings.save(tmp_path)
-        assert load_speech(tmp_path)[0].settings == settings
+        assert load(tmp_path).settings == settings
 
     def test_its_parameters_are_shared_not_copied(self, qwen_folder: Path) -> None:
-        model, front_end = load_speech(qwen_folder)
+        model = load(qwen_folder)
+        front_end = model.front_end
         whole = Qwen2AudioForConditionalGeneration.from_pretrained(qwen_folder)
         lm = model.model.get_decoder().state_dict()
         assert lm.keys() == whole.model.language_model.state_dict().keys()
@@ -121,7 +120,8 @@ class TestQwen2Audio:
     ) -> None:
         """Offline, in one block: the forward of transformers, audio tokens, masks and all."""
         everything = SpeechSettings(unit=10**6, stack=1, block=10**6)
-        model, front_end = qwen2_audio.load_qwen2_audio(qwen_folder, units=everything)
+        *parts, front_end = qwen2_audio.load_qwen2_audio(qwen_folder, units=everything)
+        model = StreamingCausalLM(*parts)
         whole = Qwen2AudioForConditionalGeneration.from_pretrained(qwen_folder).eval()
         tokenizer, num_frames = model.tokenizer, 2 * SHAPE["max_source_positions"]
         samples = noise(num_frames * 160)
@@ -145,7 +145,8 @@ class TestQwen2Audio:
         assert gap(actual, expected) < 1e-4
 
     def test_it_writes(self, qwen_folder: Path) -> None:
-        model, front_end = load_speech(qwen_folder)
+        model = load(qwen_folder)
+        front_end = model.front_end
         model.model.generation_config.max_new_tokens = 5
         session = Session(model, WaitK(k=2))
         session.push(chunked(front_end, noise(2 * RATE)))
@@ -160,10 +161,10 @@ class TestQwen2Audio:
             if path.suffix != ".safetensors":
                 (tmp_path / path.name).symlink_to(path)
         with pytest.raises(ValueError, match="cannot load Qwen2-Audio from"):
-            load_speech(tmp_path)
+            load(tmp_path)
         stored = broken.load_file(qwen_folder / broken.WEIGHTS)
         lost = next(name for name in stored if "projector" in name)
         stored.pop(lost)
         broken.save_file(stored, tmp_path / broken.WEIGHTS, metadata={"format": "pt"})
         with pytest.raises(ValueError, match="Qwen2-Audio from .*lack 1 weight .*projector"):
-            load_speech(tmp_path)
+            load(tmp_path)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from tests.speech.fronts import gap, new_listener, noise, pieces
 
-from proactivellm.audio.features import RATE, log_mel
+from proactivellm.modality.speech.features import RATE, log_mel
 
 TOLERANCE = 1e-4
 CHUNKS_MS = (80, 320, 640, 1000, None)  # None = ragged

@@ -6,11 +6,11 @@ import torch
 from tests.audio.signals import noise, silence, voice
 from tests.speech.fronts import gap, new_listener, pieces
 
-from proactivellm.audio.features import RATE
-from proactivellm.audio.gate import Gate, GateSettings, Piece
-from proactivellm.audio.level import FRAME
-from proactivellm.speech.state import EncoderStream
-from proactivellm.speech.turns import Listener
+from proactivellm.modality.speech.features import RATE
+from proactivellm.modality.speech.gate import Gate, GateSettings, Piece
+from proactivellm.modality.speech.level import FRAME
+from proactivellm.modality.speech.state import EncoderStream
+from proactivellm.modality.speech.turns import Listener
 
 GATE = GateSettings(pause_s=0.6)
 RECORDING = np.concatenate(

@@ -7,7 +7,7 @@ import pytest
 from tests.models import save_tiny
 
 from proactivellm.evaluation.evaluate import evaluate
-from proactivellm.model.causal_lm import StreamingCausalLM
+from proactivellm.modality.loading import load
 from proactivellm.model.prompt import StreamSettings
 from proactivellm.output.log import LOG_FILE, read_log
 from proactivellm.tasks.jobs import read_jobs
@@ -51,7 +51,7 @@ def test_an_evaluation_of_answers(tmp_path: Path, squad: str) -> None:
     """The log says what was asked; another task does not continue it."""
     settings = StreamSettings(early_end=True)
     folder = save_tiny("qwen3", tmp_path / "model")
-    model = StreamingCausalLM.from_pretrained(folder, settings=settings)
+    model = load(folder, settings=settings)
     assert model.model.generation_config is not None
     model.model.generation_config.max_new_tokens = 3
     (row,) = evaluate(model, read_jobs("qa", squad), ["wait-k:2"], tmp_path / "out")

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from tests.models import FAMILIES, tiny_model
+from tests.train.learners import make_learner
 from tests.train.samples import random_sample, random_schedules
 from tests.two_groups import views_of
 
@@ -11,8 +12,7 @@ from proactivellm.model.layout import grouped, interleaved
 from proactivellm.model.packing import pack
 from proactivellm.train import attention
 from proactivellm.train.attention import PACKED_ATTENTION, register, visible_blocks
-from proactivellm.train.losses import Objective
-from proactivellm.train.views import StreamingObjective, collate
+from proactivellm.train.views import collate
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_packed_views_skip_nearly_half_of_the_pairs(monkeypatch):
     model = tiny_model("qwen3")
     register()
     model.set_attn_implementation(PACKED_ATTENTION)
-    StreamingObjective(model, grouped(), Objective())(**batch)
+    make_learner(model, grouped())(**batch)
     assert sum(seen) < 0.6 * 2 * size**2  # two layers
 
 
@@ -77,7 +77,7 @@ def test_blocks_change_neither_loss_nor_gradients(small_blocks, family, layout):
     def run(implementation: str) -> list[torch.Tensor]:
         model = tiny_model(family)
         model.set_attn_implementation(implementation)
-        output = StreamingObjective(model, layout, Objective(kl_weight=1.0))(**batch)
+        output = make_learner(model, layout, kl_weight=1.0)(**batch)
         output["loss"].backward()
         return [output["parts"], *(parameter.grad for parameter in model.parameters())]
 

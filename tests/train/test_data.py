@@ -16,12 +16,10 @@ from proactivellm.train.data import (
     InstanceEncoder,
     PackedDataset,
     SampleEncoder,
-    ViewPlan,
     concatenation_plan,
-    sampled_schedule,
 )
+from proactivellm.train.schedules import ViewPlan, evaluation_schedules, sampled_schedule
 from proactivellm.train.tokenizer import END, train_tokenizer
-from proactivellm.train.trainer import evaluation_schedules
 from proactivellm.units.text import TextSegmenter
 
 PROMPT = PromptIds(source_head=(1,), source_tail=(2, 1), target_head=(1,))

@@ -13,19 +13,21 @@ from tests.tokenizers import build
 from tests.train.runs import SCRATCH, make_recipe
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from proactivellm.modality.speech.making import new_front_end
+from proactivellm.modality.speech.settings import SpeechSettings
 from proactivellm.model.layout import grouped, interleaved
 from proactivellm.model.packing import Sample, pack
 from proactivellm.model.prompt import PromptIds
 from proactivellm.model.watch import watch_attention
 from proactivellm.schedule import multinomial, offline
-from proactivellm.speech.front_end import SpeechSettings, new_front_end
 from proactivellm.tasks.data import read_items
 from proactivellm.tasks.item import Item
+from proactivellm.train.assembly import make_trainer
 from proactivellm.train.build import make_backbone, make_settings
 from proactivellm.train.data import InstanceEncoder, SampleEncoder
 from proactivellm.train.fit import Fit, positions_needed
 from proactivellm.train.recordings import Augmentation, Recordings
-from proactivellm.train.run import make_trainer, train
+from proactivellm.train.run import train
 from proactivellm.train.views import collate, packed_output
 
 LAYOUTS = [grouped(), grouped(9), interleaved(), interleaved(9)]
@@ -128,7 +130,7 @@ def test_a_model_without_a_limit_takes_everything():
 
 def test_a_recording_counts_as_long_as_augmentation_makes_it(tmp_path):
     soundfile.write(tmp_path / "a.wav", 0.1 * np.ones(16000), 16000)
-    item = Item("", "a", audio=(str(tmp_path / "a.wav"),), place="m.jsonl, line 1")
+    item = Item("", "a", media=(str(tmp_path / "a.wav"),), place="m.jsonl, line 1")
     encoder_config = {"d_model": 32, "encoder_layers": 1, "encoder_attention_heads": 2}
     features = {"feature_size": 20, "hop_length": 320, "n_fft": 512}
     units = SpeechSettings(unit=4, stack=2, hidden=32)

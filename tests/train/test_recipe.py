@@ -14,11 +14,12 @@ from proactivellm.config import load_toml
 from proactivellm.model.prompt import StreamSettings, encode_prompt
 from proactivellm.tasks.data import texts
 from proactivellm.tasks.item import Item
+from proactivellm.train.arguments import make_arguments
+from proactivellm.train.assembly import make_trainer
 from proactivellm.train.build import make_backbone, make_settings, new_model, new_tokenizer
 from proactivellm.train.recipe import Backbone, Recipe
-from proactivellm.train.run import make_trainer, train, trainer_arguments
+from proactivellm.train.run import train
 from proactivellm.train.tokenizer import train_tokenizer
-from proactivellm.train.trainer import make_arguments
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
 ITEMS = [Item("der Hund schläft", "the dog sleeps")] * 500
@@ -31,7 +32,7 @@ def test_there_are_recipes():
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_shipped_recipes_are_built(path, tmp_path):
     recipe = load_toml(path, Recipe)
-    make_arguments(trainer_arguments(recipe), str(tmp_path))
+    make_arguments(recipe, tmp_path)
     if recipe.backbone.pretrained:  # needs the hub: what can be built without it is built
         make_settings(recipe, build("byte_level")) if recipe.stream else None
         return

@@ -5,6 +5,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from tests.models import tiny_model
+from tests.train.learners import make_learner
 from tests.train.samples import random_sample, random_schedules
 from tests.two_groups import sample_of, views_of
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
@@ -13,8 +14,7 @@ from proactivellm.model.layout import grouped
 from proactivellm.model.masks import PADDING
 from proactivellm.model.packing import IGNORE, pack
 from proactivellm.train.attention import PACKED_ATTENTION, register
-from proactivellm.train.losses import Objective
-from proactivellm.train.views import PARTS, StreamingObjective, collate
+from proactivellm.train.views import collate
 
 SHAPE = {
     "vocab_size": 120,
@@ -33,7 +33,8 @@ FAMILIES = {
     "qwen3_moe": {"num_experts": 4, "moe_intermediate_size": 16, "decoder_sparse_step": 1},
     "olmoe": {"num_experts": 4},
 }
-ONLY_FULL = Objective(mslm_weight=0.0, kl_weight=0.0)
+ONLY_FULL = {"mslm_weight": 0.0, "kl_weight": 0.0}
+PARTS = ["loss_batch", "loss_mslm", "kl"]
 
 
 def mixture(family: str, **changes) -> PreTrainedModel:
@@ -66,8 +67,8 @@ def test_a_plain_causal_batch_has_the_loss_of_transformers(family):
         pack(sample_of([[], []], [1], t), views_of([[1] * len(t)]), grouped()) for t in targets
     ]
     batch = collate(packed)
-    objective = StreamingObjective(model, grouped(), ONLY_FULL)
-    assert objective.part_names == (*PARTS, "router")
+    objective = make_learner(model, grouped(), **ONLY_FULL)
+    assert objective.part_names == ["loss_batch", "loss_mslm", "router"]
     output = objective(**batch)
     output["loss"].backward()
     ours = {name: p.grad.clone() for name, p in model.named_parameters()}
@@ -86,7 +87,7 @@ def test_a_plain_causal_batch_has_the_loss_of_transformers(family):
 
 
 def test_padding_is_not_routed():
-    objective = StreamingObjective(mixture("mixtral"), grouped(), Objective())
+    objective = make_learner(mixture("mixtral"), grouped())
     both = samples()
     alone = [objective(**collate([one]))["parts"][-1] for one in both]
     real = [len(one.input_ids) for one in both]
@@ -107,25 +108,25 @@ def test_the_recipe_weighs_it(adapters):
     if adapters:
         model = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"]))
     batch = collate(samples())
-    without = StreamingObjective(model, grouped(), Objective())
+    without = make_learner(model, grouped())
     assert without.part_names == PARTS  # as transformers: the configuration does not ask for it
-    weighed = StreamingObjective(model, grouped(), Objective(router_weight=0.5))(**batch)
+    weighed = make_learner(model, grouped(), router_weight=0.5)(**batch)
     expected = without(**batch)["loss"] + 0.5 * weighed["parts"][-1]
     torch.testing.assert_close(weighed["loss"], expected)
-    off = StreamingObjective(mixture("mixtral"), grouped(), Objective(router_weight=0.0))
+    off = make_learner(mixture("mixtral"), grouped(), router_weight=0.0)
     assert off.part_names == PARTS
 
 
 def test_a_part_of_an_update_weighs_by_its_tokens():
-    objective = StreamingObjective(mixture("mixtral"), grouped(), Objective())
+    objective = make_learner(mixture("mixtral"), grouped())
     batch = collate(samples())
     whole = objective(**batch)
-    rows = ((batch["label"] != IGNORE) & (batch["view"] == 0)).sum()
-    half = objective(**batch, num_rows=2.0 * rows)
+    twice = {f"count_{name}": 2.0 * n for name, n in objective.count(batch).items()}
+    half = objective(**batch, **twice)
     torch.testing.assert_close(half["loss"], whole["loss"] / 2)
     torch.testing.assert_close(half["parts"], whole["parts"] / 2)
 
 
 def test_a_model_without_experts_has_no_such_weight():
     with pytest.raises(ValueError, match="'qwen3' has no router.*leave objective.router_weight"):
-        StreamingObjective(tiny_model("qwen3"), grouped(), Objective(router_weight=0.1))
+        make_learner(tiny_model("qwen3"), grouped(), router_weight=0.1)

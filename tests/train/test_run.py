@@ -11,19 +11,21 @@ from tests.train.runs import PRETRAINED, SCRATCH, logged, make_recipe
 from tests.two_groups import target_of, units_of
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from proactivellm.model.causal_lm import StreamingCausalLM
+from proactivellm.modality.loading import load
 from proactivellm.model.packing import IGNORE
 from proactivellm.model.prompt import Prompt, StreamSettings, load_settings
 from proactivellm.schedule import expand, offline, wait_k
 from proactivellm.tasks.data import read_items
 from proactivellm.tasks.lookup import draw
 from proactivellm.train import build
+from proactivellm.train.assembly import make_trainer
 from proactivellm.train.build import make_backbone, make_settings
+from proactivellm.train.learner import Learner
 from proactivellm.train.recipe import Recipe
-from proactivellm.train.run import make_trainer, train
+from proactivellm.train.run import train
 from proactivellm.train.tokenizer import END, SOURCE, TARGET
 from proactivellm.train.trainer import StreamingTrainer
-from proactivellm.train.views import PARTS, StreamingObjective, collate
+from proactivellm.train.views import collate
 
 SHORT = SCRATCH.replace("epochs = 2", "epochs = 1")
 LORA = "[lora]\nr = 4\nalpha = 64\n"
@@ -81,7 +83,7 @@ def test_from_scratch(tmp_path):
     assert model.config.vocab_size == len(tokenizer)
     assert model.generation_config.eos_token_id == tokenizer.eos_token_id
     assert json.loads((out / "config.json").read_text())["dtype"] == "float32"
-    StreamingCausalLM.from_pretrained(out)  # it obeys the law
+    load(out)  # it obeys the law
 
 
 @pytest.mark.parametrize("adapters", ["", LORA], ids=["full", "lora"])
@@ -107,7 +109,7 @@ def test_from_a_pretrained_chat_model(tmp_path, adapters):
     assert model(torch.tensor([[5, 6, 7]])).logits.isfinite().all()
     tokenizer = AutoTokenizer.from_pretrained(out)
     assert tokenizer.chat_template == AutoTokenizer.from_pretrained(backbone).chat_template
-    StreamingCausalLM.from_pretrained(out)
+    load(out)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -116,7 +118,7 @@ def test_every_family_trains(tmp_path, family):
     out = train(recipe, tmp_path / "out")
     losses = [entry["loss"] for entry in logged(out) if "loss" in entry]
     assert losses[-1] < losses[0]
-    StreamingCausalLM.from_pretrained(out)
+    load(out)
 
 
 def test_a_model_of_ours_is_trained_further_with_its_own_prompt(tmp_path):
@@ -137,7 +139,7 @@ def test_what_closes_the_target_ends_generation(tmp_path):
     path.write_text(json.dumps({**json.loads(path.read_text()), "eos_token_id": [7]}))
     out = train(make_recipe(tmp_path, PRETRAINED, backbone), tmp_path / "out")
     end = AutoTokenizer.from_pretrained(out).eos_token_id
-    assert StreamingCausalLM.from_pretrained(out).end_token_ids == {7, end}
+    assert load(out).end_token_ids == {7, end}
 
 
 def test_saved_weights_have_the_precision_asked_for(tmp_path):
@@ -157,9 +159,7 @@ def test_saved_weights_have_the_precision_asked_for(tmp_path):
 @pytest.mark.parametrize("rows_per_chunk", [4096, 7])
 def test_evaluation_is_the_nll_of_separate_forwards(tmp_path, monkeypatch, rows_per_chunk):
     trainer = trainer_of(make_recipe(tmp_path, SCRATCH), tmp_path / "out")
-    monkeypatch.setattr(
-        StreamingObjective, "rows_per_chunk", lambda self, num_views: rows_per_chunk
-    )
+    monkeypatch.setattr(Learner, "rows_per_chunk", lambda self, num_views: rows_per_chunk)
     metrics = trainer.evaluate()
     model, encoder = trainer.model.model.eval(), trainer.encoder
     nll, hits, rows = {}, {}, 0
@@ -207,7 +207,7 @@ def test_accumulated_batches_are_one_batch(tmp_path, monkeypatch, micro):
     assert max(float((seen[n] - expected[n]).abs().max()) for n in expected) <= 1e-6 * scale
     entry = trainer.state.log_history[0]
     assert entry["loss"] == pytest.approx(float(whole["loss"].detach()), rel=1e-5)
-    for name, value in zip(PARTS, whole["parts"].tolist(), strict=True):
+    for name, value in zip(trainer.learner.part_names, whole["parts"].tolist(), strict=True):
         assert entry[name] == pytest.approx(value, abs=1e-4)
 
 
@@ -227,7 +227,7 @@ def test_what_is_not_a_number_ends_the_run_before_it_is_learnt(tmp_path, monkeyp
 
     def spoil(self, *args, **kwargs):
         outputs = forward(self, *args, **kwargs)
-        if 16 in kwargs["index"].tolist():
+        if "index" in kwargs and 16 in kwargs["index"].tolist():  # in evaluation there is none
             broken.append(kwargs["index"].tolist())
             loss = outputs["loss"]
             # The root of 0 has a gradient that is infinite.
@@ -235,8 +235,8 @@ def test_what_is_not_a_number_ends_the_run_before_it_is_learnt(tmp_path, monkeyp
             outputs["loss"] = loss * torch.nan if what == "loss" else loss + zero.sqrt()
         return outputs
 
-    forward = StreamingObjective.forward
-    monkeypatch.setattr(StreamingObjective, "forward", spoil)
+    forward = Learner.forward
+    monkeypatch.setattr(Learner, "forward", spoil)
     with pytest.raises(ValueError, match=rf"the {what} of update 5 is nan .*line \d") as error:
         train(recipe, tmp_path / "out")
     message = str(error.value)
@@ -276,11 +276,11 @@ def test_scores_are_capped_in_training_as_in_sessions(tmp_path):
 def test_code_of_the_backbone_runs_only_if_the_recipe_says_so(tmp_path, monkeypatch):
     asked = []
 
-    def load(*_, trust_remote_code):
+    def find_folder(_, trust_remote_code):
         asked.append(trust_remote_code)
         raise ValueError("enough")
 
-    monkeypatch.setattr(build, "load", load)
+    monkeypatch.setattr(build, "find_folder", find_folder)
     for key in ("", "trust_remote_code = true\n"):
         text = PRETRAINED.replace("[backbone]\n", f"[backbone]\n{key}")
         with pytest.raises(ValueError, match="enough"):

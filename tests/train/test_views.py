@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from tests.models import FAMILIES, SLIDING, tiny_model
+from tests.train.learners import make_learner
 from tests.train.reference import grouped_logits, interleaved_logits, reference_losses
 from tests.train.samples import random_sample, random_schedules
 from tests.two_groups import head_of, target_of, units_of, views_of
@@ -16,15 +17,18 @@ from proactivellm.model.masks import PADDING
 from proactivellm.model.packing import IGNORE, Sample, pack
 from proactivellm.model.watch import watch_attention
 from proactivellm.schedule import Schedule
-from proactivellm.train.losses import Objective
-from proactivellm.train.views import StreamingObjective, collate, packed_output, view_rows
+from proactivellm.train.views import collate, packed_output, view_rows
 
 LAYOUTS = {"phi-0": grouped(), "phi-64": grouped(64), "interleaved": interleaved()}
 ALL_SLIDING = ("mistral", "phi3")  # families without any layer that sees the whole stream
 # Every part of the objective weighs enough for its gradient to show in the sum.
-OBJECTIVE = Objective(
-    batch_weight=1.0, mslm_weight=0.7, kl_weight=0.9, kl_top_k=9, label_smoothing=0.1
-)
+KEYS = {
+    "batch_weight": 1.0,
+    "mslm_weight": 0.7,
+    "kl_weight": 0.9,
+    "kl_top_k": 9,
+    "label_smoothing": 0.1,
+}
 
 
 def a_batch(seed: int, num_partial: int) -> tuple[list[Sample], list[list[Schedule]]]:
@@ -51,7 +55,7 @@ def test_packed_loss_and_gradients_are_those_of_separate_forwards(family, layout
     model = tiny_model(family)
     samples, schedules = a_batch(seed=1, num_partial=num_partial)
     packed = [pack(s, views_of(g), layout) for s, g in zip(samples, schedules, strict=True)]
-    output = StreamingObjective(model, layout, OBJECTIVE)(**collate(packed))
+    output = make_learner(model, layout, **KEYS)(**collate(packed))
     ours = gradients(model, output["loss"])
 
     def one_view(sample: Sample, g: Schedule) -> torch.Tensor:

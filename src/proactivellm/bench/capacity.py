@@ -15,9 +15,9 @@ from proactivellm.bench.options import Options
 from proactivellm.bench.workload import Bench, Endless, Work, count_tokens, drawn_work
 from proactivellm.policy.fixed import WaitK
 from proactivellm.session.engine import Engine
+from proactivellm.session.events import Event, Write
 from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling
-from proactivellm.session.state import Write
 
 SHARPNESS = 8  # the number of sessions is found to a part in so many
 
@@ -67,14 +67,14 @@ class Arrivals:
         heapq.heapify(self.due)
         while now_s < end_s:
             self._hear(now_s)
-            writes = self.engine.step()
+            events = self.engine.step()
             now_s = time.perf_counter()
-            if writes is None:
+            if events is None:
                 time.sleep(max(0.0, min(self.due[0][0], end_s) - now_s))
                 now_s = time.perf_counter()
             else:
                 self.steps += 1
-                self._note(writes, now_s)
+                self._note(events, now_s)
         deadline_s = self.options.deadline_ms / 1000
         owed = [now_s - at for talk in self.talks.values() for at in self._unanswered(talk)]
         self.latency_s += [wait_s for wait_s in owed if wait_s > deadline_s]
@@ -88,9 +88,9 @@ class Arrivals:
             work, heard = next(self.works), draw.randint(0, longest)
             self.talks[lane] = Talk(work, [None] * heard)
             self.engine.push(lane, work.units[:heard])
-        while (writes := self.engine.step()) is not None:
-            for write in writes:
-                self.talks[write.lane].written += 1
+        while (events := self.engine.step()) is not None:
+            for event in events:
+                self.talks[event.lane].written += isinstance(event, Write)
 
     def _hear(self, now_s: float) -> None:
         """Push the units that have arrived."""
@@ -103,10 +103,12 @@ class Arrivals:
                 self.engine.push(lane, [talk.work.units[heard]])
             heapq.heapreplace(self.due, (at_s + self.options.unit_ms / 1000, lane))
 
-    def _note(self, writes: list[Write], now_s: float) -> None:
+    def _note(self, events: list[Event], now_s: float) -> None:
         """Take the latency of units whose tokens were written; replace sessions that ended."""
-        self.tokens += count_tokens(writes)
-        for write in writes:
+        self.tokens += count_tokens(events)
+        for write in events:
+            if not isinstance(write, Write):
+                continue
             talk = self.talks[write.lane]
             talk.written += 1
             unit = talk.written + self.options.k - 2  # from 0: the one that allowed this token

@@ -13,7 +13,7 @@ import torch
 from proactivellm.bench.options import Options
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.session.engine import Engine
-from proactivellm.session.state import Write
+from proactivellm.session.events import Event, Write
 from proactivellm.units.lines import read_lines
 from proactivellm.units.text import TextSegmenter
 from proactivellm.units.unit import Unit
@@ -186,13 +186,12 @@ class Crowd:
         Raises:
             ValueError: if a stream cannot go on.
         """
-        writes = self.engine.step() or []
-        for lane, final in {write.lane: write.final for write in writes}.items():
-            wanted = self._running[lane].num_tokens
-            written = self.engine.state(lane).num_written
-            if final or (wanted is not None and written >= wanted):
+        events = self.engine.step() or []
+        for lane in {event.lane: None for event in events}:
+            wanted, state = self._running[lane].num_tokens, self.engine.state(lane)
+            if state.finished or (wanted is not None and state.num_written >= wanted):
                 self._replace(lane)
-        return count_tokens(writes)
+        return count_tokens(events)
 
     def total_fed(self) -> int:
         """Tokens sent through the model so far."""
@@ -214,6 +213,6 @@ class Crowd:
         self.engine.push(lane, work.units)
 
 
-def count_tokens(writes: Sequence[Write]) -> int:
-    """Tokens among writes, without the marks of targets that were cut."""
-    return sum(write.token_id is not None for write in writes)
+def count_tokens(events: Sequence[Event]) -> int:
+    """Tokens written."""
+    return sum(isinstance(event, Write) and event.token_id is not None for event in events)

@@ -107,7 +107,7 @@ def bench(
     from proactivellm.bench.report import save
     from proactivellm.bench.run import new_report, run_suites
     from proactivellm.files.lock import locked
-    from proactivellm.model.loading import DEFAULT_MODEL
+    from proactivellm.model.hub import DEFAULT_MODEL
 
     command = {**context.params, "out": str(out), "model": model or DEFAULT_MODEL}
     options = _options(command)
@@ -160,7 +160,8 @@ def _prepare(command: Mapping[str, Any], options: "Options", progress: Progress)
     trusts = command["trust_remote_code"]
     shape = find_shape(name, trusts)
     if shape is None:
-        model = text_model = load_model(name, device, dtype, quantization, trusts)
+        how = {"device": device, "dtype": dtype, "quantization": quantization}
+        model = text_model = load_model(name, **how, trust_remote_code=trusts)
     else:
         text_model, weights = None, parse_dtype(dtype)
         model = random_model(shape, device, weights, quantization, options.seed, trusts)

@@ -182,9 +182,9 @@ class Caption:
         if not word:
             return self
         if self.ends_word or not self.words:
-            self.words.append(Word(word, event.heard_s or 0.0))
+            self.words.append(Word(word, event.media_s or 0.0))
         else:
-            self.words[-1] = Word(self.words[-1].text + word, event.heard_s or 0.0)
+            self.words[-1] = Word(self.words[-1].text + word, event.media_s or 0.0)
         self.ends_word = False
         if len(self.words) == 1 or sum(self._cells()[0]) <= self.width:
             return self

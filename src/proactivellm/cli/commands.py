@@ -1,6 +1,6 @@
 """The commands and their flags. Everything heavy is imported inside, so that --help is quick."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from proactivellm import __version__
-from proactivellm.cli.models import load_listener, load_model, tell_settings_not_applied
+from proactivellm.cli.models import load_model, tell_settings_not_applied
 from proactivellm.cli.options import (
     BleuTokenize,
     Device,
@@ -165,8 +165,16 @@ def evaluate(
     outputs = [("--out", out / name) for name in RESULT_FILES]
     check_places(outputs, [("--source", source), ("--target", target)], model)
     jobs = read_jobs(task, source, target)[:limit]
-    check_rate(rate, any(job.audio for job in jobs))
-    streaming = _load_for(jobs, model, no_gate)(device, dtype, quantization, trust_remote_code)
+    check_rate(rate, any(job.media for job in jobs))
+    streaming = _load_for(
+        jobs,
+        model,
+        no_gate,
+        device=device,
+        dtype=dtype,
+        quantization=quantization,
+        trust_remote_code=trust_remote_code,
+    )
     same = Conditions(rate_wpm=rate or RATE, window=view, counting=counting)
     try:
         with show_progress() as told:
@@ -187,19 +195,16 @@ def _check_specs(texts: "Sequence[str]") -> None:
 
 
 def _load_for(
-    jobs: "Sequence[Job]", model: str | None, no_gate: bool
-) -> "Callable[..., StreamingCausalLM]":
-    """What loads a model for these sources, given where and how."""
-    listens = any(job.audio for job in jobs)
-    if no_gate and not listens:
+    jobs: "Sequence[Job]", model: str | None, no_gate: bool, **how: Any
+) -> "StreamingCausalLM":
+    """The model for these sources."""
+    from proactivellm.evaluation.evaluate import kind_of
+    from proactivellm.output.log import TEXT
+
+    kind = None if kind_of(jobs) == TEXT else kind_of(jobs)
+    if no_gate and kind is None:
         raise ValueError("--no-gate is for recordings: leave it out, or give audio")
-
-    def load(*how: Any, **more: Any) -> "StreamingCausalLM":
-        if listens:
-            return tell_settings_not_applied(load_listener(model, *how, gate=not no_gate, **more))
-        return tell_settings_not_applied(load_model(model, *how, **more))
-
-    return load
+    return tell_settings_not_applied(load_model(model, kind, gate=not no_gate, **how))
 
 
 @app.command(cls=PolicyCommand)
@@ -236,8 +241,7 @@ def calibrate(
     grid = Grid(counting=make_counting(bleu_tokenize, latency_unit))
     check_places([("--out", out)], [("--source", source), ("--target", target)])
     jobs = read_jobs(task, source, target)
-    load = _load_for(jobs, model, no_gate)
-    streaming = load(device, trust_remote_code=trust_remote_code)
+    streaming = _load_for(jobs, model, no_gate, device=device, trust_remote_code=trust_remote_code)
     file = table_file(out, streaming.folder)
     names = policy or CALIBRATED
     try:

@@ -117,7 +117,7 @@ class TimesDisplay(PipeDisplay):
                 self.turn()
             else:
                 self._word += piece
-                self._heard_s = event.heard_s or 0.0
+                self._heard_s = event.media_s or 0.0
 
     def turn(self) -> None:
         """Writes the last word."""

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from proactivellm.audio.files import is_audio, open_audio
-from proactivellm.audio.resample import RATE, check_rate
-from proactivellm.audio.sources import PCM_FORMATS, microphone_blocks, paced, piped_blocks
 from proactivellm.cli.stopping import Stops
+from proactivellm.modality.speech.files import is_audio, open_audio
+from proactivellm.modality.speech.joined import recorded_blocks
+from proactivellm.modality.speech.resample import RATE, check_rate
+from proactivellm.modality.speech.sources import PCM_FORMATS, microphone_blocks, paced, piped_blocks
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.output.log import Task
-from proactivellm.pipeline import Heard, recorded_blocks
+from proactivellm.pipeline import MediaUnits
 from proactivellm.units.lines import standard_input
 from proactivellm.units.unit import Unit
 
@@ -131,7 +132,7 @@ class LiveRecording:
         """What the log says it is."""
         return "qa" if self.question else "asr"
 
-    def heard(self, model: StreamingCausalLM, end_turn: Callable[[], None]) -> Heard:
+    def heard(self, model: StreamingCausalLM, end_turn: Callable[[], None]) -> MediaUnits:
         """What is heard of it.
 
         Args:
@@ -185,7 +186,7 @@ def _opened(name: str, options: AudioOptions, unit_s: float) -> tuple[int, Itera
 
 
 @dataclass
-class _Turns(Heard):
+class _Turns(MediaUnits):
     """What is heard, and a call when all is written of a turn."""
 
     end_turn: Callable[[], None] = field(kw_only=True)

@@ -7,7 +7,7 @@ from typing import Any
 from proactivellm.cli.display import choose_display
 from proactivellm.cli.listening import AudioOptions, check_inputs, live_recordings
 from proactivellm.cli.live import LiveLine, live_lines, live_lines_of_several
-from proactivellm.cli.models import load_listener, load_model
+from proactivellm.cli.models import load_model
 from proactivellm.cli.options import make_window
 from proactivellm.cli.places import check_places
 from proactivellm.cli.several import stream_inputs
@@ -15,7 +15,6 @@ from proactivellm.cli.shared import check_rate
 from proactivellm.cli.stopping import Stops
 from proactivellm.cli.stream import Settings, choose_policy, stream_lines, stream_recordings
 from proactivellm.model.causal_lm import StreamingCausalLM
-from proactivellm.policy.attention import check_attention
 from proactivellm.policy.spec import PolicySpec
 from proactivellm.session.sampling import Sampling
 
@@ -49,7 +48,7 @@ def run_stream(flags: Mapping[str, Any], stops: Stops | None = None) -> bool:
     opened = [] if listens else _open(names, stops)
     model = _load(flags, listens)
     policy = choose_policy(model, flags["policy"], listens)
-    check_attention(policy, model)  # before anything is read
+    policy.check(model)  # before anything is read
     settings = Settings(
         model=model,
         policy=policy,
@@ -84,6 +83,7 @@ def _open(names: Sequence[str], stops: Stops) -> list[Iterator[LiveLine]]:
 
 
 def _load(flags: Mapping[str, Any], listens: bool) -> StreamingCausalLM:
-    names = ("model", "device", "dtype", "quantization", "trust_remote_code")
-    how = [flags[name] for name in names]
-    return load_listener(*how, gate=not flags["no_gate"]) if listens else load_model(*how)
+    names = ("device", "dtype", "quantization", "trust_remote_code")
+    how = {name: flags[name] for name in names}
+    kind = "speech" if listens else None
+    return load_model(flags["model"], kind, gate=not flags["no_gate"], **how)

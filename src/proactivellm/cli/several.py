@@ -114,11 +114,11 @@ def _run(
 def _step(engine: Engine, feeds: Iterable["_Feed"]) -> bool:
     """One step, noted in the lines that wrote; whether there was nothing to do."""
     lines = {feed.line.lane: feed.line for feed in feeds if feed.line}
-    writes = engine.step()
-    for write in writes or ():
-        line = lines[write.lane]
-        line.transcript.add([write], 1000 * line.now_s)
-    return writes is None
+    events = engine.step()
+    for event in events or ():
+        line = lines[event.lane]
+        line.transcript.add([event], 1000 * line.now_s)
+    return events is None
 
 
 @dataclass

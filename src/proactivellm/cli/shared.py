@@ -117,7 +117,7 @@ def table_file(out: Path | None, folder: Path | None) -> Path:
 
     Args:
         out: file or folder asked for.
-        folder: that of the model; None for one of the hub.
+        folder: that of the model, in which it cannot go if it lies in the cache of the hub.
 
     Returns:
         The file.
@@ -125,9 +125,10 @@ def table_file(out: Path | None, folder: Path | None) -> Path:
     Raises:
         ValueError: there is no such place, or it cannot be written to.
     """
+    from proactivellm.model.hub import hub_id
     from proactivellm.policy.calibration import CALIBRATION_FILE
 
-    place = out or folder
+    place = out or (None if folder is None or hub_id(folder) else folder)
     if place is None:
         raise ValueError("a model of the hub has no folder to hold the table: give --out FILE")
     file = place / CALIBRATION_FILE if place.is_dir() else place

@@ -222,14 +222,19 @@ def _record(wish: _Wish, device: str, dtype: str, trust_remote_code: bool) -> "l
     """Runs what is wished for; warns where it is not what the log has."""
     from proactivellm.cli.stream import choose_policy
     from proactivellm.decisions.record import record
-    from proactivellm.model.loading import DEFAULT_MODEL
+    from proactivellm.model.hub import DEFAULT_MODEL
 
     name = wish.model or DEFAULT_MODEL
     if dtype == "auto":
         dtype = wish.run.get("dtype") or dtype
     try:
-        quantization = wish.run.get("quantization") or "none"
-        streaming = load_model(name, device, dtype, quantization, trust_remote_code)
+        streaming = load_model(
+            name,
+            device=device,
+            dtype=dtype,
+            quantization=wish.run.get("quantization") or "none",
+            trust_remote_code=trust_remote_code,
+        )
     except ValueError as error:
         where = f"the model of {wish.log}: " if wish.log else ""
         remedy = "; name it with --model" if wish.log else ""

@@ -15,6 +15,7 @@ _REASONS = {
     "max_lag": "max_lag: it was overdue",
     "inside a word": "inside a word",
     "source finished": "the source is finished",
+    "end held": "it would have ended here, and the source goes on",
     "length limit": "the length limit",
 }
 

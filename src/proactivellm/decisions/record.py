@@ -1,27 +1,23 @@
-"""Records a trace: the engine runs as always, and what it sees at every probe is kept.
+"""Records a trace: the engine runs as always, and what it reports of every probe is kept.
 
-Nothing is decided here. The policy is asked by the engine, on the same values as in any run; the
-one thing that is asked for in addition is the attention, which is captured beside the forward.
+Nothing is decided here: reasons, evidence and what was written are the engine's. The evidence that
+a picture shows besides that of the policy is watched, which changes nothing that is written.
 """
 
-from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
-import torch
-from torch import Tensor
-
-from proactivellm.decisions.trace import Probe, Reason, Trace
+from proactivellm.decisions.trace import Probe, Trace
 from proactivellm.model.causal_lm import StreamingCausalLM
-from proactivellm.model.lanes import StepOutput
+from proactivellm.output.detokenize import Detokenizer
 from proactivellm.pipeline import Job, Transcript
-from proactivellm.policy.base import BoundedPolicy, DraftPolicy, Observation, Policy
+from proactivellm.policy.base import Policy
 from proactivellm.policy.endogenous import ThresholdPolicy
+from proactivellm.policy.evidence import Attention, Confidence, Entropy, Evidence, Seen
+from proactivellm.policy.reason import Reason
 from proactivellm.session.engine import Engine
-from proactivellm.session.observing import entropy
-from proactivellm.session.outcome import Outcomes
+from proactivellm.session.events import Event, Probed, Write
 from proactivellm.session.sampling import Sampling
-from proactivellm.session.state import SessionState, Write
+from proactivellm.session.state import SessionState
 from proactivellm.session.window import Window
 from proactivellm.units.text import TextSegmenter
 from proactivellm.units.unit import Unit
@@ -53,15 +49,17 @@ def record(
         ValueError: the source cannot be streamed.
     """
     recorder = _Recorder(model, policy, window.sinks if window else 0)
-    engine = Engine(model, recorder.watched_policy(), sampling=Sampling(), window=window)
-    engine.outcomes = recorder
-    lane = engine.open()
+    engine = Engine(model, policy, sampling=Sampling(), window=window)
+    lane = engine.open(watch=recorder.watch)
     units = TextSegmenter(model.tokenizer).segment(job.source)
     engine.push(lane, units or [Unit.end()])
-    while engine.step() is not None:
-        pass
-    if error := engine.state(lane).error:
-        raise ValueError(f"source {job.index}: {error}")
+    state = engine.state(lane)
+    ahead = recorder.ahead(state)
+    while (events := engine.step()) is not None:
+        recorder.note(events, ahead)
+        ahead = recorder.ahead(state)
+    if state.error:
+        raise ValueError(f"source {job.index}: {state.error}")
     words, delays = recorder.words()
     return Trace(
         index=job.index,
@@ -71,72 +69,47 @@ def record(
         words=words,
         delays=delays,
         probes=recorder.probes,
-        prediction=engine.state(lane).detokenizer.text,
+        prediction=state.detokenizer.text,
         reference=job.reference,
         threshold=policy.threshold if isinstance(policy, ThresholdPolicy) else None,
     )
 
 
-class _Recorder(Outcomes):
-    """The outcomes of the only lane of an engine, and a record of them."""
+class _Recorder:
+    """Turns the events of one lane into probes."""
 
     def __init__(self, model: StreamingCausalLM, policy: Policy, sinks: int) -> None:
-        super().__init__(model)
-        self.policy = policy
-        self.sinks = sinks
+        self.policy, self.sinks = policy, sinks
+        self.by_token = model.settings.boundary == "token"
+        self.end_ids = model.end_token_ids
         self.probes: list[Probe] = []
         self.transcript = Transcript()
-        self._seen: tuple[Observation, bool] | None = None  # by the policy, in this step
+        own = [each for each in policy.evidence if isinstance(each, Attention)]
+        shown = (own or [Attention()])[:1] if model.shows_attention else []
+        self.attention: Evidence | None = shown[0] if shown else None
+        self.watch: tuple[Evidence, ...] = (Entropy(), Confidence(), *shown, *policy.evidence)
+        self._unwritten = 0  # index of the probe that the next Write belongs to
 
-    def watched_policy(self) -> Policy:
-        """The policy as it is, but that it asks for attention too and tells what it is shown."""
-        kind = type(self.policy)
-        extra = {"attention"} if self.model.shows_attention else set()
-
-        def decide(policy: Policy, observation: Observation) -> Tensor:
-            decision_B = kind.decide(policy, observation)
-            self._seen = observation, bool(decision_B)
-            return decision_B
-
-        changes: dict[str, Any] = {"needs": kind.needs | extra, "decide": decide}
-        make: Callable[..., Policy] = type(kind.__name__, (kind,), changes)
-        fields = self.policy.option_fields()
-        return make(**{field.name: getattr(self.policy, field.name) for field in fields})
-
-    @torch.inference_mode()
-    def resolve(
-        self,
-        probing: Sequence[int],
-        states: Sequence[SessionState],
-        policies: Sequence[Policy],
-        output: StepOutput,
-    ) -> list[Write]:
-        """As in any engine; then note what was seen and what came of it."""
-        (state,) = states
-        drafting = isinstance(self.policy, DraftPolicy) and not state.source_finished
-        draft, hypotheses = list(state.draft), list(state.hypotheses)
-        first, twin = not state.words, state.detokenizer.clone()
-        for drafted in draft:
+    def ahead(self, state: SessionState) -> tuple[Detokenizer, int]:
+        """What the next candidate is added to: the text with the draft, and the draft's length."""
+        twin = state.detokenizer.clone()
+        for drafted in state.draft:
             twin.push(drafted)
-        writes = super().resolve(probing, states, policies, output)
-        if state.error is not None:
-            return writes
-        token = int(output.logits_PV[0].argmax())  # ends are forbidden there by now
-        ends = token in self.end_ids
-        text = ("" if ends else twin.push(token)) + twin.finish()
-        row = len(self.words()[0]) + len(draft)
-        if not self.by_token:
-            row = max(0, len(twin.text.split()) - (not ends))
-        probe = self._probe(state, output.logits_PV[0], token, text, row)
-        if not drafting:
-            decision = bool(writes) and writes[0].token_id is not None
-            probe = replace(probe, decision="WRITE" if decision else "READ")
-            probe = replace(probe, reason=self._reason(probe, first))
-        self.probes.append(probe)
-        if drafting and not state.draft:
-            self._settle_draft(len(draft) + 1, writes, hypotheses)
-        self.transcript.add(writes, 0.0)
-        return writes
+        return twin, len(state.draft)
+
+    def note(self, events: list[Event], ahead: tuple[Detokenizer, int]) -> None:
+        """Add the probe of a step, and what came of it and of those of its draft before."""
+        for event in events:
+            if isinstance(event, Probed):
+                twin, drafted = ahead
+                self._unwritten = len(self.probes) - drafted
+                self.probes.append(self._probe(event, twin, drafted))
+            elif isinstance(event, Write) and event.reason is not None:
+                probe = self.probes[self._unwritten]
+                probe = replace(probe, decision="WRITE", reason=event.reason.text)
+                self.probes[self._unwritten] = probe
+                self._unwritten += 1
+        self.transcript.add(events, 0.0)
 
     def words(self) -> tuple[list[str], list[int]]:
         """What was written, by word (by token, where every one is decided on), and the delays."""
@@ -148,69 +121,34 @@ class _Recorder(Outcomes):
         prediction = "".join(text for text, _, _ in self.transcript.pieces)
         return prediction.split(), [int(units) for units in self.transcript.words()[0]]
 
-    def _probe(
-        self, state: SessionState, logits_V: Tensor, token: int, text: str, row: int
-    ) -> Probe:
-        """What was seen; of a decision, READ until more is known."""
-        assert self._seen is not None
-        observation, _ = self._seen
+    def _probe(self, event: Probed, twin: Detokenizer, drafted: int) -> Probe:
+        """What was seen; READ until something is written."""
+        ends = event.token_id in self.end_ids
+        text = ("" if ends else twin.push(event.token_id)) + twin.finish()
+        row = len(self.words()[0]) + drafted
+        if not self.by_token:
+            row = max(0, len(twin.text.split()) - (not ends))
         statistic = None
         if isinstance(self.policy, ThresholdPolicy):
-            statistic = round(float(self.policy.statistic(observation)), DIGITS)
-        probs_V = logits_V.float().softmax(-1)
+            statistic = round(float(self.policy.statistic(event.seen)), DIGITS)
         return Probe(
-            units_read=state.units_read,
+            units_read=int(event.seen.units_read_B),
             word=row,
-            token=token,
+            token=event.token_id,
             text=text,
             decision="READ",
-            reason="policy",
-            entropy=round(float(entropy(probs_V[None])), DIGITS),
-            max_prob=round(float(probs_V.max()), DIGITS),
-            attention=self._attention(observation),
+            reason=(Reason.READ_RULE if event.reason is None else event.reason).text,
+            entropy=round(float(event.seen[Entropy()]), DIGITS),
+            max_prob=round(float(event.seen[Confidence()]), DIGITS),
+            attention=self._attention(event.seen),
             statistic=statistic,
         )
 
-    def _attention(self, observation: Observation) -> list[float]:
+    def _attention(self, seen: Seen) -> list[float]:
         """By unit read; what left the window between the sinks and the rest gets 0."""
-        if observation.attention_BU is None:
+        if self.attention is None:
             return []
-        in_view = int(observation.units_in_view_B)
-        shares = [round(share, DIGITS) for share in observation.attention_BU[0].tolist()[:in_view]]
-        dropped = [0.0] * (int(observation.units_read_B) - in_view)
+        in_view = int(seen.units_in_view_B)
+        shares = [round(share, DIGITS) for share in seen[self.attention][0].tolist()[:in_view]]
+        dropped = [0.0] * (int(seen.units_read_B) - in_view)
         return [*shares[: self.sinks], *dropped, *shares[self.sinks :]]
-
-    def _reason(self, probe: Probe, first: bool) -> Reason:
-        """Why a token was written or not: the order is that of `Outcomes` and `Policy.decide`."""
-        assert self._seen is not None
-        observation, decision = self._seen
-        units, words = int(observation.units_read_B), int(observation.words_written_B)
-        if bool(observation.source_finished_B):
-            return "source finished" if probe.decision == "WRITE" else "length limit"
-        is_open = first or self.starts[probe.token] or self.decides[probe.token]
-        if probe.decision == "READ":
-            if decision or not is_open:
-                return "length limit"
-            bounded = isinstance(self.policy, BoundedPolicy)
-            required = self.policy.required_units(words)
-            return "min_lag" if bounded and required is not None and units < required else "policy"
-        if not is_open:
-            return "inside a word"
-        if isinstance(self.policy, BoundedPolicy) and self.policy.overdue(units, words):
-            rule = replace(self.policy, max_lag=None)
-            return "policy" if bool(rule.decide(observation)) else "max_lag"
-        return "policy"
-
-    def _settle_draft(
-        self, length: int, writes: Sequence[Write], hypotheses: Sequence[Sequence[int]]
-    ) -> None:
-        """A draft has ended: say of its probes which tokens were committed, and why."""
-        assert isinstance(self.policy, DraftPolicy)
-        drafted = [probe.token for probe in self.probes[-length:]]
-        if drafted[-1] in self.end_ids and not self.early_end:
-            drafted.pop()  # it is no part of the hypothesis
-        trusted = self.policy.commit([*hypotheses, drafted][-self.policy.history :])
-        for place in range(len(writes)):
-            reason: Reason = "policy" if place < trusted else "max_lag"
-            index = len(self.probes) - length + place
-            self.probes[index] = replace(self.probes[index], decision="WRITE", reason=reason)

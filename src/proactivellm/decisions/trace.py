@@ -12,17 +12,10 @@ from typing import Literal
 from pydantic import TypeAdapter, ValidationError
 
 from proactivellm.files.replace import write_text
+from proactivellm.policy.reason import Reason
 
 Decision = Literal["WRITE", "READ"]
-Reason = Literal[
-    "policy",  # its own rule: a statistic, a schedule, agreeing drafts
-    "min_lag",  # too little was read for the next word
-    "max_lag",  # the next word was overdue
-    "inside a word",  # a word that was begun is written to its end
-    "source finished",  # nothing is left to wait for
-    "length limit",  # as much was written as the source read so far allows
-]
-FORCED: frozenset[Reason] = frozenset({"max_lag", "source finished"})
+FORCED = (Reason.WRITE_MAX_LAG.text, Reason.WRITE_SOURCE_FINISHED.text)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +29,7 @@ class Probe:
         token: id of the candidate, the token that a WRITE writes.
         text: its text, the space before it included; empty for what ends the target.
         decision: WRITE or READ; of a draft, whether the token was committed.
-        reason: why.
+        reason: why; the text of a `Reason`.
         entropy: of the next-token distribution, nats.
         max_prob: probability of its most probable token.
         attention: share of the source attention on each unit read, by the policy's heads if it has
@@ -49,7 +42,7 @@ class Probe:
     token: int
     text: str
     decision: Decision
-    reason: Reason
+    reason: str
     entropy: float
     max_prob: float
     attention: list[float]

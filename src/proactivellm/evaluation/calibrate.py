@@ -19,11 +19,13 @@ from proactivellm.metrics.measures import check_references
 from proactivellm.metrics.report import score
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.pipeline import Job, run_streams
-from proactivellm.policy.attention import CALIBRATED, AttentionPolicy, Concentration, Heads
-from proactivellm.policy.base import Observation, Policy
+from proactivellm.policy.attention import CALIBRATED, AttentionPolicy, Concentration
+from proactivellm.policy.base import Policy
 from proactivellm.policy.calibration import Calibration, CalibrationMeta, CalibrationPoint
 from proactivellm.policy.endogenous import ThresholdPolicy
+from proactivellm.policy.evidence import Evidence, Heads, Seen
 from proactivellm.policy.fixed import WaitK
+from proactivellm.policy.reason import Reason
 from proactivellm.policy.spec import POLICIES, PolicySpec
 from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling
@@ -71,19 +73,9 @@ class Recorder(Policy):
     holds: bool = False
 
     @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]
-        """What the inner policy needs."""
-        return self.inner.needs
-
-    @property
-    def top(self) -> int:
-        """Option of the entropy policy."""
-        return getattr(self.inner, "top", 0)
-
-    @property
-    def heads(self) -> Any:
-        """Option of the attention policy."""
-        return getattr(self.inner, "heads", None)
+    def evidence(self) -> tuple[Evidence, ...]:
+        """What the inner policy looks at."""
+        return self.inner.evidence
 
     @property
     def spec(self) -> str:
@@ -100,14 +92,17 @@ class Recorder(Policy):
         """That of the path followed."""
         return self.path.stride
 
-    def _write(self, observation: Observation) -> Tensor:
-        open_B = ~observation.source_finished_B
-        ready_B = observation.units_read_B >= self.path.required_units_B(
-            observation.words_written_B
-        )
-        chosen_B = open_B & ready_B
-        self.values.extend(self.inner.statistic(observation)[chosen_B].tolist())
-        return torch.full_like(open_B, not self.holds)
+    def settle(self, units_read: int, words_written: int) -> Reason | None:
+        """Return None: whether it is noted depends on the word of the candidate."""
+        return None
+
+    def decide(self, seen: Seen) -> Tensor:
+        """Follow the path, and note the statistic where it would write."""
+        counters = zip(seen.units_read_B.tolist(), seen.words_written_B.tolist(), strict=True)
+        codes_B = torch.tensor([int(self.path.settle(*each)) for each in counters])
+        ready_B = codes_B == Reason.WRITE_RULE
+        self.values.extend(self.inner.statistic(seen).cpu()[ready_B].tolist())
+        return torch.full_like(codes_B, Reason.READ_RULE) if self.holds else codes_B
 
 
 def calibrate(

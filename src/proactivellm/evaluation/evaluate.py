@@ -17,11 +17,11 @@ from proactivellm.metrics.folders import folder_name
 from proactivellm.metrics.measures import check_references
 from proactivellm.metrics.report import Scores, score
 from proactivellm.model.causal_lm import StreamingCausalLM
-from proactivellm.output.log import LOG_FILE, Instance, recover_log, write_instance
+from proactivellm.output.log import LOG_FILE, TEXT, Instance, recover_log, write_instance
 from proactivellm.pipeline import Job, Replay, StreamsFailed, run_streams
-from proactivellm.policy.attention import check_heads_exist
 from proactivellm.policy.base import Policy
 from proactivellm.policy.calibration import CALIBRATION_FILE, Calibration
+from proactivellm.policy.evidence import check_heads_exist
 from proactivellm.policy.spec import parse_policy
 from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling
@@ -56,16 +56,21 @@ def make_jobs(sources: Sequence[str], targets: Sequence[str] | None) -> list[Job
     ]
 
 
+def kind_of(jobs: Sequence[Job]) -> str:
+    """What the sources are: text, unless there are media among them."""
+    return next((job.kind for job in jobs if job.media), TEXT)
+
+
 def with_replays(jobs: Sequence[Job]) -> list[Job]:
-    """The same jobs; their recordings are heard once, whatever number of policies.
+    """The same jobs; their media are taken in once, whatever number of policies.
 
     Args:
-        jobs: of text or speech. What a recording becomes stays in memory: its embeddings.
+        jobs: of text or media. What media become stays in memory: their embeddings.
 
     Returns:
         The jobs.
     """
-    return [replace(j, replay=Replay()) if j.audio and not j.replay else j for j in jobs]
+    return [replace(j, replay=Replay()) if j.media and not j.replay else j for j in jobs]
 
 
 def evaluate(
@@ -162,8 +167,11 @@ def find_calibration(model: StreamingCausalLM) -> Calibration | None:
     if model.folder is None or not (model.folder / CALIBRATION_FILE).is_file():
         return None
     table = Calibration.load(model.folder)
-    where = f"{model.folder / CALIBRATION_FILE} is of another model"
-    check_heads_exist(table.heads, *model.num_heads, where)
+    try:
+        check_heads_exist(table.heads, *model.num_heads)
+    except ValueError as error:
+        where = model.folder / CALIBRATION_FILE
+        raise ValueError(f"{where} is of another model: {error}") from None
     return table
 
 
@@ -175,8 +183,7 @@ def _split(
     done = recover_log(folder / LOG_FILE)
     check_instances(folder, done, jobs, spec)
     check_run(folder, inputs, bool(done))
-    kind = "speech" if any(job.audio for job in jobs) else "text"
-    write_text(folder / "config.yaml", SIMULEVAL_CONFIG.format(kind))
+    write_text(folder / "config.yaml", SIMULEVAL_CONFIG.format(kind_of(jobs)))
     finished = {instance.index for instance in done}
     return [job for job in jobs if job.index not in finished], done
 

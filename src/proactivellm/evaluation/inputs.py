@@ -15,12 +15,12 @@ import transformers
 from torch import Tensor, nn
 
 from proactivellm import __version__
-from proactivellm.audio.contents import digest_recordings
 from proactivellm.files.digest import digest_text
 from proactivellm.files.note import check_note, merge_note, read_note
 from proactivellm.metrics.counting import Counting
+from proactivellm.modality.contents import digest_media
 from proactivellm.model.causal_lm import StreamingCausalLM
-from proactivellm.model.loading import bundled_models
+from proactivellm.model.hub import name_of
 from proactivellm.pipeline import DEFAULT_RATE_WPM, Job
 from proactivellm.session.window import Window
 
@@ -67,7 +67,7 @@ def run_inputs(
         "dtype": str(model.model.dtype).removeprefix("torch."),
         "quantization": None if method is None else str(getattr(method, "value", method)),
         **{key: value for key, value in asdict(conditions).items() if key != "counting"},
-        **({} if model.front_end is None else {"gate": _gate(model)}),
+        **({} if model.front_end is None else model.front_end.conditions),
         **model_inputs(model),
         "recordings": _recordings(jobs),
         "schedules": {str(job.index): job.policy.spec for job in jobs if job.policy is not None},
@@ -90,7 +90,7 @@ def calibration_inputs(
         Inputs by name, as JSON holds them.
     """
     texts = ([job.name, str(job.reference), job.task, *(job.answers or ())] for job in jobs)
-    heard = digest_recordings(job.audio for job in jobs)
+    heard = digest_media(job.media for job in jobs)
     return {
         **model_inputs(model),
         "dev": digest_text([*heard, *(digest_text(each) for each in texts)]),
@@ -118,8 +118,8 @@ def model_inputs(model: StreamingCausalLM) -> dict[str, Any]:
         "streaming": model.settings.model_dump(mode="json"),
     }
     if model.front_end is not None:
-        settings = str(model.front_end.settings.model_dump(mode="json"))
-        found["front_end"] = digest_text([digest_weights(model.front_end), settings])
+        weights = digest_weights(model.front_end)
+        found["front_end"] = digest_text([weights, model.front_end.identity])
     return found
 
 
@@ -176,20 +176,12 @@ def compared(inputs: Mapping[str, Any], noted: Mapping[str, Any]) -> dict[str, A
 
 
 def _name(model: StreamingCausalLM) -> str:
-    names = {folder: name for name, folder in bundled_models().items()}
-    if model.folder is None:
-        return model.model.config.name_or_path
-    return names.get(model.folder, str(model.folder.resolve()))
-
-
-def _gate(model: StreamingCausalLM) -> dict[str, Any] | None:
-    gate = model.front_end.gate
-    return None if gate is None else gate.model_dump()
+    return model.model.config.name_or_path if model.folder is None else name_of(model.folder)
 
 
 def _recordings(jobs: Sequence[Job]) -> dict[str, str]:
-    heard = [job for job in jobs if job.audio]
-    digests = digest_recordings(job.audio for job in heard)
+    heard = [job for job in jobs if job.media]
+    digests = digest_media(job.media for job in heard)
     return {str(job.index): digest for job, digest in zip(heard, digests, strict=True)}
 
 

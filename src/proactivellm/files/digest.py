@@ -8,7 +8,7 @@ _CHUNK_BYTES = 1 << 22
 # Of a model folder; results may lie in it as well.
 _MODEL_FILES = (
     *("*.safetensors", "*.index.json", "pytorch_model*.bin", "*config*.json", "streaming.json"),
-    *("*token*", "vocab*", "merges.txt", "*.model", "*.jinja", "chat_template*", "speech/*"),
+    *("*token*", "vocab*", "merges.txt", "*.model", "*.jinja", "chat_template*"),
 )
 
 
@@ -56,6 +56,9 @@ def model_files(folder: str | Path) -> list[Path]:
         Files, sorted by name.
     """
     found = {file for pattern in _MODEL_FILES for file in Path(folder).glob(pattern)}
+    for place in Path(folder).iterdir():  # a front end: speech/speech.json and what lies beside it
+        if (place / f"{place.name}.json").is_file():
+            found.update(place.iterdir())
     return sorted(file for file in found if file.is_file())
 
 

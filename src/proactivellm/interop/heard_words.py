@@ -11,7 +11,7 @@ import numpy as np
 
 from proactivellm.interop.whole_words import WholeWords
 from proactivellm.model.causal_lm import StreamingCausalLM
-from proactivellm.pipeline import Heard
+from proactivellm.pipeline import MediaUnits
 from proactivellm.policy.base import Policy
 from proactivellm.session.sampling import Sampling
 from proactivellm.session.session import Session
@@ -36,7 +36,7 @@ class HeardWords:
         self.num_lengthened = 0
         self._model, self._policy = model, policy
         self._waiting: deque[np.ndarray] = deque()
-        self._heard = iter(Heard(model, _Blocks(self._waiting), rate))
+        self._heard = iter(MediaUnits(model, _Blocks(self._waiting), rate))
         self._session: Session | None = None
         self._words = WholeWords()
         self._is_open = False  # whether the last word might be lengthened

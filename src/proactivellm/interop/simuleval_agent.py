@@ -10,8 +10,8 @@ from simuleval.agents.actions import Action, ReadAction, WriteAction
 
 from proactivellm.evaluation.evaluate import find_calibration
 from proactivellm.interop.whole_words import WordStream
-from proactivellm.model.causal_lm import StreamingCausalLM
-from proactivellm.model.loading import DEFAULT_MODEL
+from proactivellm.modality.loading import load
+from proactivellm.model.hub import DEFAULT_MODEL
 from proactivellm.policy.spec import parse_policy
 from proactivellm.units.text import TextSegmenter
 
@@ -27,9 +27,7 @@ class StreamingAgent(TextToTextAgent):
     """
 
     def __init__(self, args: Namespace) -> None:
-        self._model = StreamingCausalLM.from_pretrained(
-            args.model, device=args.device, trust_remote_code=args.trust_remote_code
-        )
+        self._model = load(args.model, device=args.device, trust_remote_code=args.trust_remote_code)
         self._policy = parse_policy(args.policy, find_calibration(self._model))
         self._segmenter = TextSegmenter(self._model.tokenizer)
         super().__init__(args)  # calls reset

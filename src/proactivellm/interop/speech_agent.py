@@ -10,11 +10,12 @@ import numpy as np
 from simuleval.agents import SpeechToTextAgent
 from simuleval.agents.actions import Action, ReadAction, WriteAction
 
-from proactivellm.audio.files import to_mono
 from proactivellm.evaluation.evaluate import find_calibration
 from proactivellm.interop.heard_words import HeardWords
+from proactivellm.modality.kinds import KINDS
+from proactivellm.modality.loading import front_end_of, load
+from proactivellm.modality.speech.files import to_mono
 from proactivellm.policy.spec import parse_policy
-from proactivellm.speech.loading import DEFAULT_SPEECH_MODEL, load_speech
 
 
 class SpeechAgent(SpeechToTextAgent):
@@ -33,11 +34,10 @@ class SpeechAgent(SpeechToTextAgent):
     """
 
     def __init__(self, args: Namespace) -> None:
-        self._model, front_end = load_speech(
-            args.model, device=args.device, trust_remote_code=args.trust_remote_code
-        )
+        self._model = load(args.model, device=args.device, trust_remote_code=args.trust_remote_code)
+        front_end_of(self._model, "speech")
         if args.no_gate:
-            front_end.gate = None
+            self._model.front_end.gate = None
         self._policy = parse_policy(args.policy, find_calibration(self._model))
         super().__init__(args)  # calls reset
         self.device = args.device
@@ -50,7 +50,9 @@ class SpeechAgent(SpeechToTextAgent):
             parser: of SimulEval's command line.
         """
         parser.add_argument(
-            "--model", default=DEFAULT_SPEECH_MODEL, help="Bundled model, folder or hub id."
+            "--model",
+            default=KINDS["speech"].default_model,
+            help="Bundled model, folder or hub id.",
         )
         parser.add_argument("--policy", required=True, help="Such as wait-k:3 or entropy:laal=800.")
         parser.add_argument("--no-gate", action="store_true", help="Listen to silence too.")

@@ -215,7 +215,7 @@ def latency_unit(instances: Sequence[Instance]) -> Literal["ms", "source units"]
     Returns:
         The unit.
     """
-    return "ms" if instances[0].source_type == "speech" else "source units"
+    return "source units" if instances[0].source_type == "text" else "ms"
 
 
 def final_token_ms(instance: Instance) -> float | None:

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from proactivellm.model import loading
 from proactivellm.model.attention import ATTENTION, register
 from proactivellm.model.backbone import (
     hidden_states,
@@ -24,20 +23,19 @@ from proactivellm.model.backbone import (
     project,
 )
 from proactivellm.model.cache import ArrivalCache
+from proactivellm.model.families import check_family
 from proactivellm.model.lanes import LaneInput, NewTokens, Piece, StepOutput, pack_lanes, place
-from proactivellm.model.law import check_law
 from proactivellm.model.layout import TARGET
 from proactivellm.model.plan import StepPlan, make_plan
 from proactivellm.model.probe import AttentionProbe, probe_step
 from proactivellm.model.prompt import StreamSettings, encode_prompt
 from proactivellm.model.static import Mode, StaticSteps
-from proactivellm.model.vocabulary import check_tokens
 from proactivellm.model.watch import watch_attention
 from proactivellm.output import detokenize
 
 
 class StreamingCausalLM:
-    """A causal LM that reads and writes at the same time.
+    """A causal LM that reads and writes at the same time; `modality.loading.load` makes one.
 
     Args:
         model: any transformers causal LM whose layers keep keys and values per token.
@@ -54,7 +52,7 @@ class StreamingCausalLM:
         tokenizer: PreTrainedTokenizerBase,
         settings: StreamSettings | None = None,
     ) -> None:
-        loading.check_family(model)
+        check_family(model)
         register()
         self.model = model.eval()
         self.tokenizer = tokenizer
@@ -70,46 +68,8 @@ class StreamingCausalLM:
         self._unused_mask = mask if "all" in self.windows else dict.fromkeys(self.windows, mask)
         self.limit = position_limit(model.config)
         self.folder: Path | None = None
-        self.front_end: Any = None  # a `speech.front_end.SpeechFrontEnd`, of a model that listens
+        self.front_end: Any = None  # a `modality.base.FrontEnd`, if it takes more than text
         self.static: StaticSteps | None = None
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        name: str | Path,
-        *,
-        settings: StreamSettings | None = None,
-        device: str = "cpu",
-        dtype: torch.dtype | None = None,
-        quantization: str = "none",
-        trust_remote_code: bool = False,
-    ) -> "StreamingCausalLM":
-        """Load a bundled model, a folder or a hub id.
-
-        Args:
-            name: name of a bundled model, model folder, or hub id.
-            settings: override those of the folder; without any, the chat template is used.
-            device: where to put the model.
-            dtype: of the weights; fp32 on CPU and that of the file elsewhere if left out.
-            quantization: `int8` keeps the weights of linear layers in 8 bits (extra `quant`).
-            trust_remote_code: run code that the model brings, with all rights of this process.
-
-        Returns:
-            The model, checked against the streaming law.
-
-        Raises:
-            ValueError: if there is no such model or precision, its files are broken, lack weights
-                or do not fit each other, or it cannot stream.
-        """
-        model, tokenizer, stored, folder = loading.load(
-            name, device, dtype, quantization, trust_remote_code
-        )
-        settings = settings or stored or loading.default_settings(tokenizer)
-        streaming = cls(model, tokenizer, settings)
-        streaming.folder = folder
-        check_tokens(streaming)
-        check_law(streaming)
-        return streaming
 
     @property
     def device(self) -> torch.device:
@@ -244,12 +204,13 @@ class StreamingCausalLM:
         hidden_1TD = self.attend(cache, plan, self._embed(new, device), position_AT, probe)
         if not new.probing:
             return None
-        chosen = hidden_1TD[0, torch.tensor(new.rows, device=device)]
-        logits_PV = project(self.model, chosen).float()
+        hidden_PD = hidden_1TD[0, torch.tensor(new.rows, device=device)]
+        logits_PV = project(self.model, hidden_PD).float()
         if plan.joint is not None:
             logits_PV = plan.joint.reveal(logits_PV, new.probing)
         return StepOutput(
             logits_PV=logits_PV,
+            hidden_PD=hidden_PD,
             weights_LPHK=None if probe is None else probe.weights(),
             unit_PK=None if probe is None else probe.units(cache.kinds[2]),
             num_units=num_units,

@@ -129,17 +129,8 @@ def broken_json(file: Path) -> str | None:
     return None
 
 
-def broken_weights(folder: Path | None) -> str | None:
-    """Which file of weights cannot be read.
-
-    Args:
-        folder: of the model; None for one of the hub.
-
-    Returns:
-        The file and what is wrong with it; None if all can be read.
-    """
-    if folder is None:
-        return None
+def broken_weights(folder: Path) -> str | None:
+    """The file of weights that cannot be read, and what is wrong with it; None if all can be."""
     for file in sorted(folder.glob("*.safetensors")):
         try:
             with file.open("rb") as content:

@@ -75,12 +75,14 @@ class StepOutput:
 
     Attributes:
         logits_PV: next-token logits.
+        hidden_PD: what the output layer made them from: the last hidden states.
         weights_LPHK: attention of the probing tokens, if asked for.
         unit_PK: unit of the entries attended to; 0 = prompt or target, -1 = not in use.
         num_units: most units that a probing lane has in its cache.
     """
 
     logits_PV: Tensor
+    hidden_PD: Tensor
     weights_LPHK: Tensor | None
     unit_PK: Tensor | None
     num_units: int

@@ -110,19 +110,20 @@ class StaticSteps:
             steps.clear()  # the store has grown: what was captured writes into its old buffers
         if bucket not in steps:
             steps[bucket] = _StaticStep(self.model, cache.growths, bucket, self.mode)
-        logits_BV, weights_LBHK, unit_BK = steps[bucket].run(cache, new)
+        logits_BV, hidden_BD, weights_LBHK, unit_BK = steps[bucket].run(cache, new)
         if not new.probing:
             return None
         rows = torch.tensor(new.probing, device=logits_BV.device)
         return StepOutput(
             logits_PV=logits_BV[rows],
+            hidden_PD=hidden_BD[rows],
             weights_LPHK=None if weights_LBHK is None else weights_LBHK[:, rows],
             unit_PK=None if unit_BK is None else unit_BK[rows],
             num_units=num_units,
         )
 
 
-_Outputs = tuple[Tensor, Tensor | None, Tensor | None]
+_Outputs = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
 
 
 class _StaticStep:
@@ -160,8 +161,7 @@ class _StaticStep:
             self._capture(cache)
         assert self.graph is not None and self.outputs is not None
         self.graph.replay()
-        logits, weights, units = self.outputs
-        return logits.clone(), weights, units  # the caller changes logits
+        return self.outputs  # the next replay overwrites them
 
     def _fill(self, cache: ArrivalCache, new: NewTokens) -> None:
         bucket, store = self.bucket, cache.store()
@@ -220,10 +220,11 @@ class _StaticStep:
         probe = AttentionProbe(plan, [chosen], bucket.lanes) if bucket.attention else None
         embeddings = model.model.get_input_embeddings()(ids_T[None])
         hidden_1TD = model.attend(cache, plan, embeddings, kinds_3T[1:2], probe)
-        logits_BV = project(model.model, hidden_1TD[0, lane_B * bucket.new + within_B]).float()
+        hidden_BD = hidden_1TD[0, lane_B * bucket.new + within_B]
+        logits_BV = project(model.model, hidden_BD).float()
         if probe is None:
-            return logits_BV, None, None
-        return logits_BV, probe.weights(), probe.units(cache.kinds[2])
+            return logits_BV, hidden_BD, None, None
+        return logits_BV, hidden_BD, probe.weights(), probe.units(cache.kinds[2])
 
     def _capture(self, cache: ArrivalCache) -> None:
         stream = torch.cuda.Stream()

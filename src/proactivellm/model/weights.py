@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
-from transformers.utils import find_adapter_config_file, is_peft_available
+from transformers.utils import is_peft_available
 
 from proactivellm.model.folder import (
     ADAPTER_FILE,
@@ -22,45 +22,40 @@ from proactivellm.model.folder import (
     refusing,
     unknown_names,
 )
+from proactivellm.model.hub import find_folder
 from proactivellm.model.precision import NEEDS_TORCHAO
 
 _NAMED = 3  # weights in a message
 
 
-def find_base(source: str) -> str | None:
-    """The model that an adapter (PEFT) belongs to.
-
-    Args:
-        source: folder or hub id.
-
-    Returns:
-        Folder or hub id; None if the source is a model of its own.
+def find_base(folder: Path, trust_remote_code: bool = False) -> Path | None:
+    """The folder of the model that an adapter (PEFT) belongs to; None = it is no adapter.
 
     Raises:
-        ValueError: if the adapter does not say, or peft is not installed.
+        ValueError: if the adapter does not say, its model is not to be had, or peft is not
+            installed.
     """
-    what, folder = cannot_load(source), Path(source)
-    if folder.is_dir() and not (folder / ADAPTER_FILE).exists():
+    if not (folder / ADAPTER_FILE).exists():
         return None
+    what = cannot_load(folder)
     with refusing(what):
-        found = find_adapter_config_file(source)
-        base = None if found is None else read_object(Path(found)).get("base_model_name_or_path")
-    if found is None:
-        return None
+        name = read_object(folder / ADAPTER_FILE).get("base_model_name_or_path")
     if (folder / CONFIG_FILE).exists():
         raise ValueError(f"{what}: it holds a model and an adapter; give each its own folder")
-    if not isinstance(base, str) or not base:
+    if not isinstance(name, str) or not name:
         raise ValueError(f"{what}: {ADAPTER_FILE} does not name the model it belongs to")
     if not is_peft_available():
         needs = "which needs peft: pip install 'proactivellm[train]'"
-        raise ValueError(f"{what}: it is an adapter of {base!r}, {needs}")
-    if (Path(base) / ADAPTER_FILE).exists():
-        raise ValueError(f"{what}: it is an adapter of an adapter, {base!r}: merge that one first")
+        raise ValueError(f"{what}: it is an adapter of {name!r}, {needs}")
+    with refusing(f"{what}: it is an adapter of {name!r}"):
+        base = find_folder(name, trust_remote_code)
+    if (base / ADAPTER_FILE).exists():
+        raise ValueError(f"{what}: it is an adapter of an adapter, {name!r}: merge that one first")
     return base
 
 
 def load_lm(
-    source: str,
+    folder: Path,
     config: PreTrainedConfig,
     *,
     dtype: torch.dtype | None,
@@ -70,27 +65,26 @@ def load_lm(
     """Load a causal LM.
 
     Args:
-        source: folder or hub id.
+        folder: of the model.
         config: its configuration.
         dtype: of the weights; None = that of the file.
-        trust_remote_code: run code that the source brings.
+        trust_remote_code: run code that the folder brings.
         quantize: further keyword arguments of `from_pretrained`.
 
     Returns:
-        The model, all of whose weights come from the source.
+        The model, all of whose weights come from the folder.
 
     Raises:
         ValueError: naming what is broken, missing or does not fit.
     """
-    folder = Path(source) if Path(source).is_dir() else None
 
     def cause() -> str | None:
         return unknown_names(config) or broken_weights(folder)
 
-    with refusing(cannot_load(source), cause):
+    with refusing(cannot_load(folder), cause):
         try:
             model, info = AutoModelForCausalLM.from_pretrained(
-                source,
+                str(folder),
                 dtype=dtype or "auto",
                 trust_remote_code=trust_remote_code,
                 output_loading_info=True,
@@ -102,45 +96,33 @@ def load_lm(
             if "torchao" in str(error):  # its weights are stored so
                 raise ImportError(f"{reason(error)}; {NEEDS_TORCHAO}") from error
             raise
-    check_all_loaded(info, cannot_load(source))
+    check_all_loaded(info, cannot_load(folder))
     return model
 
 
-def add_adapter(model: PreTrainedModel, source: str) -> None:
-    """Load an adapter into the model that it belongs to.
-
-    Args:
-        model: gets it.
-        source: folder or hub id of the adapter.
+def add_adapter(model: PreTrainedModel, folder: Path) -> None:
+    """Load the adapter of a folder into the model that it belongs to.
 
     Raises:
         ValueError: naming what is broken, missing or does not fit.
     """
-    with refusing(cannot_load(source), lambda: broken_weights(Path(source))):
-        info = model.load_adapter(source)
-    check_all_loaded(info.to_dict(), cannot_load(source))
+    with refusing(cannot_load(folder), lambda: broken_weights(folder)):
+        info = model.load_adapter(str(folder))
+    check_all_loaded(info.to_dict(), cannot_load(folder))
 
 
-def load_config(source: str, trust_remote_code: bool = False) -> PreTrainedConfig:
-    """Load the configuration of a causal LM.
-
-    Args:
-        source: folder or hub id.
-        trust_remote_code: run code that the source brings.
-
-    Returns:
-        The configuration.
+def load_config(folder: Path, trust_remote_code: bool = False) -> PreTrainedConfig:
+    """The configuration of a causal LM.
 
     Raises:
         ValueError: if there is none, or it does not fit its model type.
     """
-    what = cannot_load(source)
-    if Path(source).is_dir():
-        if not (Path(source) / CONFIG_FILE).exists():
-            raise ValueError(f"{what}: there is no {CONFIG_FILE} in it")
-        check_json_files(Path(source))
+    what = cannot_load(folder)
+    if not (folder / CONFIG_FILE).exists():
+        raise ValueError(f"{what}: there is no {CONFIG_FILE} in it")
+    check_json_files(folder)
     with refusing(f"{what}: {CONFIG_FILE}"):
-        return AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+        return AutoConfig.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
 
 
 def check_all_loaded(info: dict[str, Any], what: str) -> None:
@@ -169,13 +151,9 @@ def check_all_loaded(info: dict[str, Any], what: str) -> None:
         raise ValueError(f"{what}: {'; '.join(faults)}")
 
 
-def cannot_load(source: str) -> str:
-    """How an error about a causal LM begins.
-
-    Args:
-        source: folder or hub id.
-    """
-    return f"cannot load a causal LM from {source!r}"
+def cannot_load(folder: Path) -> str:
+    """How an error about the causal LM of a folder begins."""
+    return f"cannot load a causal LM from {str(folder)!r}"
 
 
 def _named(weights: Iterable[str]) -> str:

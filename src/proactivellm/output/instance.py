@@ -15,13 +15,14 @@ from proactivellm.output.scripts import characters
 
 VERSION = 1
 Task = Literal["translation", "qa", "asr"]
-SourceType = Literal["text", "speech"]
+TEXT = "text"
+SourceType = Annotated[StrictStr, Field(pattern=r"^[a-z]+$")]  # "text", or a modality
 LatencyUnit = Literal["word", "char", "spm"]
 
 # What a log may hold: no text in place of a number, nothing negative, neither NaN nor Infinity.
 Count = Annotated[StrictInt, Field(ge=0)]
 Number = Annotated[StrictInt | StrictFloat, Field(ge=0, lt=float("inf"))]
-_ROUNDING_MS = 1.0  # by which a delay may lie beyond a recording, whose length is rounded, too
+_ROUNDING_MS = 1.0  # by which a delay may lie beyond media, whose length is rounded, too
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,19 +32,19 @@ class Instance:
     Attributes:
         version: format of the log; 1.
         index: place of the source in its file, from 0.
-        source: the source text; of speech, the recording.
-        source_length: source units in the stream; of speech, its duration in ms.
+        source: the source text; of media, their files.
+        source_length: source units in the stream; of media, their duration in ms.
         prediction: the whole target text; its words are what `str.split()` gives.
         prediction_length: words of the prediction, or whatever `latency_unit` counts.
         reference: the wanted target; None if there is none (SimulEval then scores latency against
             the length of the prediction, as is done here).
         delays: for each target word (or `latency_unit`), source units read when it was written; of
-            speech, ms of audio: the end of the last unit read, `source_length` once the end of the
+            media, ms of them: the end of the last unit read, `source_length` once the end of the
             source was read.
         elapsed: for each of them, ms from the start of the stream until it was written, on a
-            clock where listening (at a stated arrival rate) and computing overlap.
+            clock where arriving (at a stated rate) and computing overlap.
         token_delays: the schedule g: for each target token, the end-of-stream token included,
-            source units read when it was predicted; ms of audio, likewise, of speech.
+            source units read when it was predicted; ms, likewise, of media.
         policy: canonical spec of the policy.
         forwards: forward passes of the model; None if not recorded.
         tokens: tokens that went through the model; None if not recorded.
@@ -57,7 +58,8 @@ class Instance:
         task: "translation"; "qa": the prediction answers a question about the source; "asr": it is
             a transcript.
         answers: every accepted answer of a "qa" instance; None stands for the reference alone.
-        source_type: "text" or "speech"; the unit of `source_length`, `delays` and `token_delays`.
+        source_type: "text", or a modality such as "speech"; says what `source_length`, `delays` and
+            `token_delays` count.
         compute_ms: time spent in computing (encoder and model); None if not recorded.
         latency_unit: what `prediction_length`, `delays` and `elapsed` count, as SimulEval names it:
             "word"; "char": characters without white space, for scripts that have no spaces between
@@ -89,7 +91,7 @@ class Instance:
     revisions: list[StrictStr] | None = None
     task: Task = "translation"
     answers: list[StrictStr] | None = None
-    source_type: SourceType = "text"
+    source_type: SourceType = TEXT
     compute_ms: Number | None = None
     latency_unit: LatencyUnit = "word"
     prediction_spm: list[StrictStr] | None = None
@@ -135,7 +137,7 @@ def check_times(instance: Instance, runs_on: bool = True) -> None:
         ValueError: a delay lies beyond the source, or is less than the one before it; names the
             value.
     """
-    room = _ROUNDING_MS if instance.source_type == "speech" else 0.0
+    room = 0.0 if instance.source_type == TEXT else _ROUNDING_MS
     for name in ("delays", "token_delays"):
         delays = getattr(instance, name)
         _check_order(name, delays)

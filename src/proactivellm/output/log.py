@@ -19,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from proactivellm.files.replace import naming
 from proactivellm.output.foreign import from_simuleval, from_simulstream, tool_of
+from proactivellm.output.instance import TEXT as TEXT
 from proactivellm.output.instance import Instance as Instance
 from proactivellm.output.instance import LatencyUnit as LatencyUnit
 from proactivellm.output.instance import Task as Task

@@ -3,17 +3,18 @@
 import functools
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from proactivellm.model.causal_lm import StreamingCausalLM
-from proactivellm.output.log import Instance
-from proactivellm.pipeline.hearing import Heard
+from proactivellm.output.log import TEXT, Instance
+from proactivellm.pipeline.media import MediaUnits
 from proactivellm.pipeline.transcript import Job, Transcript
 from proactivellm.policy.base import Policy
+from proactivellm.policy.reason import Reason
+from proactivellm.session.events import Read, Write
 from proactivellm.session.sampling import Sampling
 from proactivellm.session.session import Session
-from proactivellm.session.state import Write
 from proactivellm.session.window import Window
 from proactivellm.units.text import TextSegmenter
 from proactivellm.units.unit import Unit
@@ -32,14 +33,16 @@ class StreamEvent:
         text: the unit's text or the new target text.
         units_read: source units read so far.
         elapsed_s: seconds since the stream began.
-        heard_s: seconds of the recording that had arrived; None for text.
+        media_s: seconds of the media that had arrived; None for text.
+        reason: why it was read or written; None of text that a cut let out.
     """
 
     kind: Literal["READ", "WRITE"]
     text: str
     units_read: int
     elapsed_s: float
-    heard_s: float | None = None
+    media_s: float | None = None
+    reason: Reason | None = None
 
 
 def stream_units(
@@ -56,7 +59,7 @@ def stream_units(
     Args:
         model: the streaming model.
         policy: READ or WRITE.
-        arrivals: units that arrive together (of a recording: a `Heard`); may block until they do.
+        arrivals: units that arrive together (of media: a `MediaUnits`); may block until they do.
             The source is closed when they are exhausted; no more are asked for when the target of
             a text has ended before.
         sampling: how tokens are chosen; the model's generation settings if left out.
@@ -84,8 +87,10 @@ class _Live:
     """The session of the turn that goes on, and what all of them wrote."""
 
     def __init__(self, open_session: Callable[[], Session], arrivals: object) -> None:
-        self.heard = arrivals if isinstance(arrivals, Heard) else None
-        self.transcript, self.words = Transcript(speech=self.heard is not None), _Words()
+        self.media = arrivals if isinstance(arrivals, MediaUnits) else None
+        self.transcript = Transcript(self.media.kind if self.media else TEXT)
+        self.words: list[str] = []  # text of the units that arrived
+        self._num_before = 0  # of them, in turns that are over
         self._open_session = open_session
         self._session: Session | None = None
         self._started_s = time.perf_counter()
@@ -99,7 +104,7 @@ class _Live:
     @property
     def ended_early(self) -> bool:
         """Whether the target of a text is complete before its source is."""
-        return self.is_open and self._session.state.finished and self.heard is None  # type: ignore
+        return self.is_open and self._session.state.finished and self.media is None  # type: ignore
 
     @property
     def _now_ms(self) -> float:
@@ -110,16 +115,17 @@ class _Live:
         self._arrived_ms = self._now_ms
         for turn in _turns(units):
             session = self._session = self._session or self._open_session()
-            self.words.arrived += [unit.text for unit in turn if not unit.is_end]
+            self.words += [unit.text for unit in turn if not unit.is_end]
             self.transcript.arrive(turn)
-            writes, started = session.advance(turn), time.perf_counter()
-            while (write := next(writes, None)) is not None:
+            events, started = session.advance(turn), time.perf_counter()
+            while (event := next(events, None)) is not None:
                 self._compute_s += time.perf_counter() - started
-                yield from self.words.read(write.units_read, self._now_ms)
-                yield from self._written(write)
+                if isinstance(event, Read):
+                    yield from self._read(event)
+                elif isinstance(event, Write):
+                    yield from self._written(event)
                 started = time.perf_counter()
             self._compute_s += time.perf_counter() - started
-            yield from self.words.read(session.state.units_read, self._now_ms)
             if session.state.closed:
                 self._end_turn(session)
 
@@ -127,23 +133,28 @@ class _Live:
         """The log entry."""
         if self._session is not None:
             self._end_turn(self._session)
-        words = self.words.arrived
-        job = Job(index=0, source=" ".join(word for word in words if word))
-        if self.heard is None:
-            return self.transcript.instance(job, policy.spec, self._arrived_ms, len(words))
-        compute_ms = 1000 * (self._compute_s + self.heard.compute_s)
-        duration_ms = 1000 * self.heard.received_s
+        job = Job(index=0, source=" ".join(word for word in self.words if word))
+        if self.media is None:
+            return self.transcript.instance(job, policy.spec, self._arrived_ms, len(self.words))
+        compute_ms = 1000 * (self._compute_s + self.media.compute_s)
+        duration_ms = 1000 * self.media.received_s
         return self.transcript.instance(job, policy.spec, duration_ms, compute_ms=compute_ms)
+
+    def _read(self, read: Read) -> Iterator[StreamEvent]:
+        if read.unit.text:
+            number, now_s = self._num_before + read.units_read, self._now_ms / 1000
+            yield StreamEvent("READ", read.unit.text, number, now_s, reason=read.reason)
 
     def _written(self, write: Write) -> Iterator[StreamEvent]:
         now_ms = self._now_ms
         if text := self.transcript.add([write], now_ms):
-            heard_s = None if self.heard is None else self.transcript.pieces[-1][1] / 1000
-            yield StreamEvent("WRITE", text, write.units_read, now_ms / 1000, heard_s)
+            media_s = None if self.media is None else self.transcript.pieces[-1][1] / 1000
+            why = write.reason
+            yield StreamEvent("WRITE", text, write.units_read, now_ms / 1000, media_s, why)
 
     def _end_turn(self, session: Session) -> None:
         self.transcript.end_turn(session.state)
-        self._session, self.words.num_before = None, len(self.words.arrived)
+        self._session, self._num_before = None, len(self.words)
 
 
 def _turns(units: Iterable[Unit]) -> Iterator[list[Unit]]:
@@ -156,22 +167,6 @@ def _turns(units: Iterable[Unit]) -> Iterator[list[Unit]]:
             turn = []
     if turn:
         yield turn
-
-
-@dataclass
-class _Words:
-    """The source words of a stream: how many arrived, and how many were told to be read."""
-
-    arrived: list[str] = field(default_factory=list)
-    num_read: int = 0
-    num_before: int = 0  # in turns that are over
-
-    def read(self, units_read: int, elapsed_ms: float) -> Iterator[StreamEvent]:
-        """READ events up to a unit of this turn."""
-        for index in range(self.num_read, self.num_before + units_read):
-            self.num_read = index + 1
-            if self.arrived[index]:
-                yield StreamEvent("READ", self.arrived[index], self.num_read, elapsed_ms / 1000)
 
 
 def stream_text(

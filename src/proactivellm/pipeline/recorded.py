@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.output.log import Instance
-from proactivellm.pipeline.hearing import Heard, hear
+from proactivellm.pipeline.media import MediaUnits, open_media
 from proactivellm.pipeline.transcript import Job, Transcript
 from proactivellm.policy.base import Policy
 from proactivellm.session.engine import Engine
@@ -29,16 +29,16 @@ class StreamsFailed(ValueError):
 
 @dataclass
 class _Running:
-    """A source inside `run_streams`: its clock overlaps listening and computing.
+    """A source inside `run_streams`: its clock overlaps arriving and computing.
 
-    Units of a text are all there at once; a recording is listened to as far as its stream wants to
-    read, so that it may be of any length.
+    Units of a text are all there at once; media are taken in as far as their stream wants to read,
+    so that they may be of any length.
     """
 
     job: Job
     arrivals: Iterator[list[Unit]]
     transcript: Transcript
-    heard: Heard | None = None
+    media: MediaUnits | None = None
     waiting: deque[Unit] = field(default_factory=deque)
     exhausted: bool = False
     num_units: int = 0
@@ -47,7 +47,7 @@ class _Running:
     clock_s: float = 0.0
     compute_s: float = 0.0
 
-    def listen(self) -> bool:
+    def take_in(self) -> bool:
         """Take what arrives next, if nothing waits; whether there is anything to push."""
         while not self.waiting and not self.exhausted:
             units = next(self.arrivals, None)
@@ -57,8 +57,8 @@ class _Running:
             self.waiting += units
             self.num_units += sum(not unit.is_end for unit in units)
             self.last_s = units[-1].end_s if units else self.last_s
-            if self.heard is not None:
-                self.clock_s = max(self.clock_s, self.heard.received_s) + self.heard.spent_s
+            if self.media is not None:
+                self.clock_s = max(self.clock_s, self.media.received_s) + self.media.spent_s
         return bool(self.waiting)
 
     def tick(self, state: SessionState, step_s: float, share_s: float) -> None:
@@ -72,7 +72,7 @@ class _Running:
     def push(self, engine: Engine, lane: int) -> None:
         """Push what arrives, up to the end of the turn, as far as the stream wants to read."""
         state = engine.state(lane)
-        while not state.closed and (not state.pending or self.heard is None) and self.listen():
+        while not state.closed and (not state.pending or self.media is None) and self.take_in():
             turn = self._turn(engine.limits.pending, len(state.pending))
             if not turn:
                 return
@@ -83,18 +83,18 @@ class _Running:
     def end_turn(self, state: SessionState) -> bool:
         """Sum up a turn, and drop what it left unread; whether there is another one."""
         closed = state.closed
-        while not closed and self.listen():
+        while not closed and self.take_in():
             closed = self.waiting.popleft().final
         self.transcript.end_turn(state)
         self.ends_s = []
-        return self.listen()
+        return self.take_in()
 
     def instance(self, policy: str) -> Instance:
         """The log entry of the finished source."""
-        total_s = self.last_s if self.heard is None else self.heard.received_s
+        total_s = self.last_s if self.media is None else self.media.received_s
         compute_ms = None
-        if self.heard is not None:
-            compute_ms = 1000 * (self.compute_s + self.heard.compute_s)
+        if self.media is not None:
+            compute_ms = 1000 * (self.compute_s + self.media.compute_s)
         return self.transcript.instance(
             self.job, policy, 1000 * total_s, self.num_units, compute_ms
         )
@@ -171,9 +171,9 @@ def run_streams(
 
 
 def _open(model: StreamingCausalLM, job: Job, rate_wpm: float) -> _Running:
-    if job.audio:
-        heard = hear(model, job.audio, job.source, job.replay)
-        return _Running(job, iter(heard), Transcript(speech=True), heard)
+    if job.media:
+        media = open_media(model, job.media, job.source, job.replay)
+        return _Running(job, iter(media), Transcript(media.kind), media)
     units = TextSegmenter(model.tokenizer).segment(job.source, rate_wpm) or [Unit.end()]
     return _Running(job, iter([units]), Transcript())
 
@@ -182,7 +182,7 @@ def source_turns(model: StreamingCausalLM, job: Job) -> list[list[Unit]]:
     """All units of a source at once, turn by turn; a text is one turn.
 
     Args:
-        model: tokenises or listens.
+        model: tokenises, or takes in media.
         job: the source.
 
     Returns:
@@ -203,14 +203,14 @@ def _timed_step(engine: Engine, running: dict[int, _Running]) -> None:
     """One step, charged to the clocks of the streams that took part."""
     before = {lane: engine.state(lane).forwards for lane in running}
     started = time.perf_counter()
-    writes = engine.step() or []
+    events = engine.step() or []
     step_s = time.perf_counter() - started
     took_part = [lane for lane in running if engine.state(lane).forwards > before[lane]]
     for lane in took_part:
         running[lane].tick(engine.state(lane), step_s, step_s / len(took_part))
-    for write in writes:
-        stream = running[write.lane]
-        stream.transcript.add([write], 1000 * stream.clock_s)
+    for event in events:
+        stream = running[event.lane]
+        stream.transcript.add([event], 1000 * stream.clock_s)
 
 
 def _finished(
@@ -218,14 +218,14 @@ def _finished(
 ) -> Iterator[Instance]:
     """Takes away the streams that have ended; yields the log entries of those that could.
 
-    A recording that goes on after a pause goes on in a fresh stream.
+    Media that go on after a turn go on in a fresh stream.
     """
     for lane, stream in list(running.items()):
         state = engine.state(lane)
         if state.error is not None:
             failed.append(f"source {stream.job.index}: {state.error}")
         elif not state.finished and not (stream.exhausted and not state.closed):
-            continue  # (a recording without speech is exhausted before it begins)
+            continue  # (media in which there is nothing are exhausted before they begin)
         del running[lane]
         goes_on = state.error is None and stream.end_turn(state)
         engine.release(lane)

@@ -1,16 +1,18 @@
 """What is streamed, and what was written with its times: the makings of a log entry.
 
-A source is one turn, or, of a recording, as many as there are pauses long enough; each turn is a
-session of its own. Delays count units of text, or milliseconds of a recording that had arrived.
+A source is one turn, or, of media, as many as their front end makes of it; each turn is a session
+of its own. Delays count units of text, or milliseconds of media that had arrived.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from proactivellm.output.log import Instance, Task, is_unspaced
-from proactivellm.pipeline.hearing import Replay
+from proactivellm.modality.kinds import kind_of_media
+from proactivellm.output.log import TEXT, Instance, Task, is_unspaced
+from proactivellm.pipeline.media import Replay
 from proactivellm.policy.base import Policy
-from proactivellm.session.state import SessionState, Write
+from proactivellm.session.events import Event, Write
+from proactivellm.session.state import SessionState
 from proactivellm.units.unit import Unit
 
 _COUNTED = ("units_read", "forwards", "tokens", "dropped_units", "dropped_tokens")
@@ -22,13 +24,13 @@ class Job:
 
     Attributes:
         index: place in its file.
-        source: source text; of a recording, the text that is read before it.
+        source: source text; of media, the text that is read before them.
         reference: wanted target, if known.
         task: what is scored: a translation, the answer to a question, or a transcript.
         answers: all answers that are accepted; None = the reference alone.
         policy: of this source alone; None = that of the run, whose name its log entry bears anyway.
-        audio: files of the recording that is the source, joined; empty = the source is text.
-        replay: of the recording, where several policies are to hear it.
+        media: files that are the source, joined; empty = the source is text.
+        replay: of the media, where several policies are to take them in.
     """
 
     index: int
@@ -37,13 +39,18 @@ class Job:
     task: Task = "translation"
     answers: tuple[str, ...] | None = None
     policy: Policy | None = None
-    audio: tuple[str, ...] = ()
+    media: tuple[str, ...] = ()
     replay: Replay | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def kind(self) -> str:
+        """Of the source: text, or the modality of its files."""
+        return kind_of_media(self.media) if self.media else TEXT
 
     @property
     def name(self) -> str:
         """The source as the log has it: its text, or the names of its files."""
-        return " ".join([*self.audio, self.source]).strip() if self.audio else self.source
+        return " ".join([*self.media, self.source]).strip() if self.media else self.source
 
 
 @dataclass
@@ -51,13 +58,14 @@ class Transcript:
     """Target text with, for every piece, what had been read and when it came.
 
     Attributes:
-        speech: whether delays are milliseconds of audio that had arrived, instead of units read.
+        kind: of source; of all but text, delays are milliseconds that had arrived, instead of units
+            read.
         pieces: (text, delay, ms) in order.
         token_delays: delay of each token.
         counted: what the turns that are over have read and cost.
     """
 
-    speech: bool = False
+    kind: str = TEXT
     pieces: list[tuple[str, float, float]] = field(default_factory=list)
     token_delays: list[float] = field(default_factory=list)
     counted: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_COUNTED, 0))
@@ -76,18 +84,20 @@ class Transcript:
             if not unit.is_end:
                 self._ends_ms.append(self._closed_ms)
 
-    def add(self, writes: Iterable[Write], elapsed_ms: float) -> str:
-        """Note what was written.
+    def add(self, events: Iterable[Event], elapsed_ms: float) -> str:
+        """Note what was written; other events are passed over.
 
         Args:
-            writes: events of one step.
+            events: of one step.
             elapsed_ms: when the step ended.
 
         Returns:
             The text, with a space before it where it begins another turn.
         """
         text = ""
-        for write in writes:
+        for write in events:
+            if not isinstance(write, Write):
+                continue
             delay = self._delay(write)
             if write.text:
                 gap = " " if self._breaks and self.pieces else ""
@@ -147,7 +157,7 @@ class Transcript:
         Args:
             job: what was streamed.
             policy: canonical spec.
-            source_ms: when the whole source had arrived; of a recording, its length.
+            source_ms: when the whole source had arrived; of media, their length.
             source_length: units of a text, read or not; None = those that were read.
             compute_ms: time that was spent on it.
 
@@ -162,8 +172,8 @@ class Transcript:
         return Instance(
             index=job.index,
             source=job.name,
-            source_type="speech" if self.speech else "text",
-            source_length=source_ms if self.speech else length,
+            source_type=self.kind,
+            source_length=length if self.kind == TEXT else source_ms,
             prediction=prediction,
             prediction_length=len(delays),
             reference=job.reference,
@@ -184,7 +194,7 @@ class Transcript:
         )
 
     def _delay(self, write: Write) -> float:
-        if not self.speech:
+        if self.kind == TEXT:
             return write.units_read
         if write.source_finished:
             return self._closed_ms

@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from functools import cached_property
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from proactivellm.model.probe import NO_ATTENTION
-from proactivellm.policy.base import BoundedPolicy, Observation, Policy
+from proactivellm.policy import evidence
+from proactivellm.policy.base import BoundedPolicy
 from proactivellm.policy.endogenous import ThresholdPolicy
+from proactivellm.policy.evidence import Evidence, Heads, Seen
 from proactivellm.policy.options import check_int, option, parse_int, shown
-
-if TYPE_CHECKING:
-    from proactivellm.model.causal_lm import StreamingCausalLM
-
-Heads = tuple[tuple[int, int], ...]
 
 CALIBRATED = "calibrated"
 
@@ -57,17 +54,7 @@ def format_heads(heads: Heads | None) -> str:
 
 
 def check_heads(heads: Heads | None) -> Heads | None:
-    """Check a choice of attention heads.
-
-    Args:
-        heads: (layer, head) pairs, or None for all.
-
-    Returns:
-        The same as tuples.
-
-    Raises:
-        ValueError: When it is something else.
-    """
+    """Return (layer, head) pairs as tuples, or None for all; ValueError for anything else."""
     if heads is None:
         return None
     pairs = tuple(tuple(pair) for pair in heads)
@@ -77,42 +64,6 @@ def check_heads(heads: Heads | None) -> Heads | None:
         check_int("layer of heads", layer, 0)
         check_int("head of heads", head, 0)
     return pairs  # type: ignore[return-value]
-
-
-def check_heads_exist(heads: Heads | None, layers: int, per_layer: int, where: str) -> None:
-    """Refuse attention heads that a model does not have.
-
-    Args:
-        heads: (layer, head) pairs, or None for all.
-        layers: of the model.
-        per_layer: heads in each of them.
-        where: what names the heads; begins the line.
-
-    Raises:
-        ValueError: naming the first of them.
-    """
-    for layer, head in heads or ():
-        if layer >= layers or head >= per_layer:
-            raise ValueError(
-                f"{where}: there is no head {layer}.{head}: the model has {layers} layers of "
-                f"{per_layer} heads (0.0 to {layers - 1}.{per_layer - 1})"
-            )
-
-
-def check_attention(policy: Policy, model: StreamingCausalLM) -> None:
-    """Refuse a policy that asks for attention which a model does not show.
-
-    Args:
-        policy: of a stream.
-        model: of the stream.
-
-    Raises:
-        ValueError: if the model shows none, or has not all heads that the policy names.
-    """
-    if "attention" in policy.needs and not model.shows_attention:
-        raise ValueError(NO_ATTENTION)
-    if heads := getattr(policy, "heads", None):  # a policy without options may have no spec either
-        check_heads_exist(heads, *model.num_heads, f"policy {policy.spec!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,17 +78,20 @@ class AttentionPolicy(BoundedPolicy):
         stride: See BoundedPolicy.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"attention"})
-
     heads: Heads | None = option(default=None, parse=parse_heads, write=format_heads)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "heads", check_heads(self.heads))
 
-    def attention_BU(self, observation: Observation) -> Tensor:
+    @cached_property
+    def evidence(self) -> tuple[Evidence, ...]:
+        """The attention of the heads."""
+        return (evidence.Attention(self.heads),)
+
+    def attention_BU(self, seen: Seen) -> Tensor:
         """Return the share of the source attention on each unit in view, [B, U]."""
-        return self._needed(observation.attention_BU, "attention")
+        return seen[self.evidence[0]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,16 +112,16 @@ class FrontierPolicy(AttentionPolicy):
         super().__post_init__()
         check_int("frontier", self.frontier, 1)
 
-    def newest_share_B(self, observation: Observation) -> Tensor:
+    def newest_share_B(self, seen: Seen) -> Tensor:
         """Return the share of the source attention on the newest units, [B]."""
-        attention_BU = self.attention_BU(observation)
+        attention_BU = self.attention_BU(seen)
         unit_U = torch.arange(attention_BU.shape[1], device=attention_BU.device)
-        newest_BU = unit_U >= (observation.units_in_view_B - self.frontier).unsqueeze(1)
+        newest_BU = unit_U >= (seen.units_in_view_B - self.frontier).unsqueeze(1)
         return (attention_BU * newest_BU).sum(dim=1)  # 0 beyond the units read
 
-    def has_older_B(self, observation: Observation) -> Tensor:
+    def has_older_B(self, seen: Seen) -> Tensor:
         """Return whether there are units older than the frontier, bool [B]."""
-        return observation.units_in_view_B > self.frontier
+        return seen.units_in_view_B > self.frontier
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,13 +147,14 @@ class Attention(FrontierPolicy, ThresholdPolicy):
         super().__post_init__()
         self._check_threshold(0 < self.threshold <= 1, "above 0 and at most 1")
 
-    def statistic(self, observation: Observation) -> Tensor:
+    def statistic(self, seen: Seen) -> Tensor:
         """Return the share of the source attention on the newest units, [B]."""
-        return self.newest_share_B(observation)
+        return self.newest_share_B(seen)
 
-    def _write(self, observation: Observation) -> Tensor:
+    def writes(self, seen: Seen) -> Tensor:
+        """Below the threshold, and there is an older unit."""
         # The second condition holds by definition; it keeps rounding out of a share that is 1.
-        return (self.statistic(observation) < self.threshold) & self.has_older_B(observation)
+        return (self.statistic(seen) < self.threshold) & self.has_older_B(seen)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,9 +174,10 @@ class AlignAtt(FrontierPolicy):
     name: ClassVar[str] = "alignatt"
     main_key: ClassVar[str | None] = "frontier"
 
-    def _write(self, observation: Observation) -> Tensor:
-        most_attended_B = self.attention_BU(observation).argmax(dim=1)
-        return most_attended_B < observation.units_in_view_B - self.frontier
+    def writes(self, seen: Seen) -> Tensor:
+        """The most attended unit is older than the frontier."""
+        most_attended_B = self.attention_BU(seen).argmax(dim=1)
+        return most_attended_B < seen.units_in_view_B - self.frontier
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,14 +198,15 @@ class Concentration(AttentionPolicy, ThresholdPolicy):
         super().__post_init__()
         self._check_threshold(0 < self.threshold < 1, "above 0 and below 1")
 
-    def statistic(self, observation: Observation) -> Tensor:
+    def statistic(self, seen: Seen) -> Tensor:
         """Return the largest share of the source attention on one unit, [B]."""
-        return self.attention_BU(observation).amax(dim=1)
+        return self.attention_BU(seen).amax(dim=1)
 
-    def _write(self, observation: Observation) -> Tensor:
+    def writes(self, seen: Seen) -> Tensor:
+        """Above the threshold, of several units."""
         # With a single unit in view the share is 1 and says nothing.
-        several_B = observation.units_in_view_B > 1
-        return (self.statistic(observation) > self.threshold) & several_B
+        several_B = seen.units_in_view_B > 1
+        return (self.statistic(seen) > self.threshold) & several_B
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,16 +224,21 @@ class Combined(FrontierPolicy, ThresholdPolicy):
     """
 
     name: ClassVar[str] = "combined"
-    needs: ClassVar[frozenset[str]] = frozenset({"attention", "confidence"})
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_threshold(0 < self.threshold < 1, "above 0 and below 1")
 
-    def statistic(self, observation: Observation) -> Tensor:
-        """Return probability times share on older units, [B]."""
-        max_prob_B = self._needed(observation.max_prob_B, "confidence")
-        return max_prob_B * (1.0 - self.newest_share_B(observation))
+    @cached_property
+    def evidence(self) -> tuple[Evidence, ...]:
+        """The attention of the heads, and the largest probability."""
+        return evidence.Attention(self.heads), evidence.Confidence()
 
-    def _write(self, observation: Observation) -> Tensor:
-        return (self.statistic(observation) > self.threshold) & self.has_older_B(observation)
+    def statistic(self, seen: Seen) -> Tensor:
+        """Return probability times share on older units, [B]."""
+        max_prob_B = seen[self.evidence[1]]
+        return max_prob_B * (1.0 - self.newest_share_B(seen))
+
+    def writes(self, seen: Seen) -> Tensor:
+        """Above the threshold, and there is an older unit."""
+        return (self.statistic(seen) > self.threshold) & self.has_older_B(seen)

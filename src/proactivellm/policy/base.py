@@ -1,6 +1,7 @@
-"""The two values of a decision: Observation (what a step shows) and Policy (READ or WRITE).
+"""What a policy is: bounds in whole numbers, the evidence it wants, and a rule over that.
 
-Shape suffixes: B = lanes that probe in this step, U = most source units read by any of them.
+The bounds of a lane are settled first, on the host; only what they leave open is asked of the rule,
+for many lanes at once. Shape suffix: B = lanes that are asked.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from proactivellm.policy.evidence import Evidence, Seen
 from proactivellm.policy.options import (
     Scalar,
     check_int,
@@ -25,61 +27,34 @@ from proactivellm.policy.options import (
     parse_optional_int,
     to_scalar,
 )
+from proactivellm.policy.reason import Reason
 
-WHOLE_SOURCE = torch.iinfo(torch.int64).max  # in required_units_B: wait for the end of the source
+if TYPE_CHECKING:
+    from proactivellm.model.causal_lm import StreamingCausalLM
+
 STRIDE_PARTS = 1000  # a stride is a fraction with this denominator at most
 _BOUNDS = ("min_lag", "max_lag", "stride")  # the last keys of a spec
 
 
-@dataclass(frozen=True, kw_only=True)
-class Observation:
-    """What the lanes that probe in this step show to a policy.
+class Policy(ABC):  # noqa: B024
+    """Decides READ or WRITE for the lanes of a step; a frozen value without state.
 
-    Args:
-        units_read_B: Source units read so far, int64.
-        words_written_B: Target words (tokens, when decisions fall at token boundaries) written
-            so far, int64.
-        source_finished_B: Whether the whole source has been read, bool.
-        entropy_B: Entropy of the next-token distribution in nats, or None when not asked for.
-        max_prob_B: Largest next-token probability, or None when not asked for.
-        attention_BU: Share of the source attention on each unit in view, in reading order; rows
-            sum to 1 (prompt and sinks removed) and are 0 beyond the units read. None when not
-            asked for.
-        units_dropped_B: Units read that are no longer in view, int64; None: none.
-    """
-
-    units_read_B: Tensor
-    words_written_B: Tensor
-    source_finished_B: Tensor
-    entropy_B: Tensor | None = None
-    max_prob_B: Tensor | None = None
-    attention_BU: Tensor | None = None
-    units_dropped_B: Tensor | None = None
-
-    @property
-    def units_in_view_B(self) -> Tensor:
-        """Units read that the model still sees, int64."""
-        if self.units_dropped_B is None:
-            return self.units_read_B
-        return self.units_read_B - self.units_dropped_B
-
-
-class Policy(ABC):
-    """Decides READ or WRITE for every lane of a step; a frozen value without state.
-
-    A subclass is a frozen, keyword-only dataclass. Its fields are the keys of its spec, so there
-    is no second list of them anywhere. The first line of its docstring is its help.
-
-    `name` is the name in a spec, `main_key` the key that may stand without its name
-    (``entropy:1.2``), and `needs` a subset of {"entropy", "confidence", "attention"}: the
-    statistics that must be computed for it.
+    A policy with options is a frozen, keyword-only dataclass whose fields are the keys of its spec.
+    The first line of its docstring is its help. `name` is the name in a spec, `main_key` the key
+    that may stand without its name (``entropy:1.2``). `writes` is the rule.
 
     The lag of a lane is the units read less `stride` units for each word written.
     """
 
-    name: ClassVar[str]
+    name: ClassVar[str] = ""
     main_key: ClassVar[str | None] = None
-    needs: ClassVar[frozenset[str]] = frozenset()
+    early: ClassVar[Reason] = Reason.READ_MIN_LAG
+    """Why a lane READs while fewer than `required_units` are read."""
+
+    @property
+    def evidence(self) -> tuple[Evidence, ...]:
+        """What the rule looks at; a class attribute will do where it depends on no option."""
+        return ()
 
     @property
     def min_lag(self) -> int:
@@ -101,6 +76,60 @@ class Policy(ABC):
         """Decisions fall only where a multiple of so many units, or the whole source, is read."""
         return 1
 
+    def required_units(self, words_written: int) -> int | None:
+        """Return the units to be read before the next word may be considered; None: all there are.
+
+        Below it, at least 1, a session READs unprobed.
+        """
+        return max(1, self.min_lag + self.pace(words_written))
+
+    def pace(self, words_written: int) -> int:
+        """Return the units that the words written stand for: `stride` each, rounded up."""
+        units, words = self._stride
+        return -(-words_written * units // words)
+
+    @cached_property
+    def _stride(self) -> tuple[int, int]:
+        """The stride as units and words: whole numbers, so that nothing depends on rounding."""
+        return Fraction(self.stride).limit_denominator(STRIDE_PARTS).as_integer_ratio()
+
+    def overdue(self, units_read: int, words_written: int) -> bool:
+        """Return whether `max_lag` forces the next word to be written."""
+        return self.max_lag is not None and units_read >= self.max_lag + self.pace(words_written)
+
+    def settle(self, units_read: int, words_written: int) -> Reason | None:
+        """Return what the bounds alone say while there is source to read; None: ask the rule."""
+        required = self.required_units(words_written)
+        if required is None or units_read < required:
+            return self.early
+        return Reason.WRITE_MAX_LAG if self.overdue(units_read, words_written) else None
+
+    def decide(self, seen: Seen) -> Tensor:
+        """Return a code of `Reason` for every lane that `settle` leaves open, int64 [B].
+
+        To be overridden by a policy that has more to tell than its rule's yes or no.
+        """
+        write, read = int(Reason.WRITE_RULE), int(Reason.READ_RULE)
+        return torch.where(self.writes(seen), write, read)
+
+    def writes(self, seen: Seen) -> Tensor:
+        """The rule: bool [B], True = WRITE. Bounds are none of its business."""
+        raise NotImplementedError("it has no rule: define `writes`")
+
+    def check(self, model: StreamingCausalLM) -> None:
+        """Refuse, before a stream is opened, what could not be decided or logged.
+
+        Raises:
+            ValueError: If the policy has no name, or the model cannot show its evidence.
+        """
+        if not self.name:
+            raise ValueError(f"{type(self).__name__} has no name: give the class one, as in a spec")
+        for evidence in self.evidence:
+            try:
+                evidence.check(model)
+            except ValueError as error:
+                raise ValueError(f"policy {self.spec!r}: {error}") from None
+
     @classmethod
     def option_fields(cls) -> tuple[dataclasses.Field[Any], ...]:
         """Return the fields, which are the keys of the spec: main key first, bounds last."""
@@ -108,7 +137,11 @@ class Policy(ABC):
         def rank(field: dataclasses.Field[Any]) -> tuple[bool, bool]:
             return field.name in _BOUNDS, field.name != cls.main_key
 
-        return tuple(sorted(dataclasses.fields(cls), key=rank))  # type: ignore[arg-type]
+        if not dataclasses.is_dataclass(cls):
+            return ()
+        return tuple(
+            sorted((f for f in dataclasses.fields(cls) if "write" in f.metadata), key=rank)
+        )
 
     @property
     def options(self) -> dict[str, Scalar]:
@@ -118,108 +151,20 @@ class Policy(ABC):
 
     @property
     def spec(self) -> str:
-        """Canonical text; ``parse_policy(policy.spec) == policy``.
+        """Canonical text; ``parse_policy(policy.spec) == policy``. Without options it is the name.
 
         Keys at their default are left out, except min_lag, which every table of scores needs.
         """
-        fields = self.option_fields()
-        if not fields:
-            return self.name
         texts = {
             field.name: field.metadata["write"](getattr(self, field.name))
-            for field in fields
+            for field in self.option_fields()
             if field.name == "min_lag" or getattr(self, field.name) != field.default
         }
+        if not texts:
+            return self.name
         if [*texts] == [self.main_key]:
             return f"{self.name}:{texts.popitem()[1]}"
         return f"{self.name}:" + ",".join(f"{key}={text}" for key, text in texts.items())
-
-    def required_units(self, words_written: int) -> int | None:
-        """Return how many units must be read before the next word may be considered.
-
-        Args:
-            words_written: Target words written so far.
-
-        Returns:
-            Units, at least 1; None for the whole source. Below it a session READs unprobed.
-        """
-        return max(1, self.min_lag + self.pace(words_written))
-
-    def required_units_B(self, words_written_B: Tensor) -> Tensor:
-        """Return `required_units` of every lane.
-
-        Args:
-            words_written_B: Target words written so far, int64.
-
-        Returns:
-            Units, int64; WHOLE_SOURCE where `required_units` is None.
-        """
-        return (self.pace_B(words_written_B) + self.min_lag).clamp(min=1)
-
-    def pace(self, words_written: int) -> int:
-        """Return the units that the words written stand for: `stride` each, rounded up.
-
-        Args:
-            words_written: Target words written so far.
-        """
-        units, words = self._stride
-        return -(-words_written * units // words)
-
-    def pace_B(self, words_written_B: Tensor) -> Tensor:
-        """Return `pace` of every lane.
-
-        Args:
-            words_written_B: Target words written so far, int64.
-        """
-        if self.stride == 1:
-            return words_written_B
-        units, words = self._stride
-        return -(-words_written_B * units).div(words, rounding_mode="floor")
-
-    @cached_property
-    def _stride(self) -> tuple[int, int]:
-        """The stride as units and words: whole numbers, so that nothing depends on rounding."""
-        return Fraction(self.stride).limit_denominator(STRIDE_PARTS).as_integer_ratio()
-
-    def overdue(self, units_read: int, words_written: int) -> bool:
-        """Return whether `max_lag` forces the next word to be written.
-
-        Args:
-            units_read: Source units read so far.
-            words_written: Target words written so far.
-        """
-        return self.max_lag is not None and units_read >= self.max_lag + self.pace(words_written)
-
-    def decide(self, observation: Observation) -> Tensor:
-        """Decide for every lane.
-
-        In this order: a finished source WRITEs; fewer units than required READ; `max_lag` units
-        ahead WRITE; otherwise the rule of the policy decides.
-
-        Args:
-            observation: The step, with all that `needs` names.
-
-        Returns:
-            bool [B], True = WRITE, False = READ.
-
-        Raises:
-            ValueError: When a needed statistic is missing.
-        """
-        units_B, words_B = observation.units_read_B, observation.words_written_B
-        write_B = self._write(observation)
-        if self.max_lag is not None:
-            write_B = write_B | (units_B >= self.pace_B(words_B) + self.max_lag)
-        ready_B = units_B >= self.required_units_B(words_B)
-        return observation.source_finished_B | (ready_B & write_B)
-
-    @abstractmethod
-    def _write(self, observation: Observation) -> Tensor:
-        """The rule itself, bounds aside: bool [B], True = WRITE."""
-
-    def _needed(self, value: Tensor | None, statistic: str) -> Tensor:
-        if value is None:
-            raise ValueError(f"policy {self.name} needs {statistic}, which was not computed")
-        return value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,7 +177,7 @@ class BoundedPolicy(Policy):
         max_lag: Word n is written at once when max_lag + stride * (n - 1) units (rounded up) are
             read. Default: no bound.
         stride: Source units for each target word, in thousandths: 1 (the default) where units are
-            words; of speech about the units that a spoken word lasts.
+            words; of media about the units that a word lasts.
     """
 
     min_lag: int = option(default=1)
@@ -255,9 +200,10 @@ class BoundedPolicy(Policy):
 class DraftPolicy(Policy):
     """A policy that drafts ahead after each READ and commits the part of the draft it trusts.
 
-    `decide` gives the bounds only (True = the lane may commit); `commit` is the rule. A session
-    forces one word where `overdue` holds and nothing is committed.
+    Its rule is `commit`; a session forces one word where `overdue` holds and nothing is committed.
     """
+
+    early: ClassVar[Reason] = Reason.READ_RULE
 
     @property
     @abstractmethod
@@ -277,6 +223,3 @@ class DraftPolicy(Policy):
             drafts: Hypotheses as token ids that follow the committed prefix, oldest first, newest
                 last. Fewer than `history` when the stream is young; more are ignored.
         """
-
-    def _write(self, observation: Observation) -> Tensor:
-        return torch.ones_like(observation.source_finished_B)

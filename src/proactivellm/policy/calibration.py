@@ -14,8 +14,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
 
 from proactivellm.files.replace import write_text
-from proactivellm.policy.attention import Heads
 from proactivellm.policy.endogenous import ThresholdPolicy
+from proactivellm.policy.evidence import Heads
 from proactivellm.policy.options import Scalar, format_scalar
 
 CALIBRATION_FILE = "calibration.json"
@@ -36,7 +36,7 @@ class CalibrationPoint(_Strict):
         options: All its keys but the threshold, defaults included.
         threshold: The threshold.
         quantile: Share of the dev statistic below the threshold, when that is how it was chosen.
-        LAAL: Length-adaptive average lagging, source units or, of speech, ms.
+        LAAL: Length-adaptive average lagging, source units or, of media, ms.
         RCO: Reading completeness, 0 to 1.
         AL: Average lagging, as LAAL.
         quality: What is best when highest: BLEU, or F1 of answers, or 100 - WER of transcripts;
@@ -185,7 +185,7 @@ class Calibration(_Strict):
             name: Name of the policy.
             options: The options the user fixed (scalars, as in CalibrationPoint.options); those not
                 named are free.
-            target: "laal" or "al" (source units or, of speech, ms), "rco" or "quantile" (0 to 1).
+            target: "laal" or "al" (source units or, of media, ms), "rco" or "quantile" (0 to 1).
             value: The target's value.
 
         Returns:

@@ -5,25 +5,23 @@ Each compares one statistic of a lane with a threshold, inside the bounds min_la
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 from torch import Tensor
 
-from proactivellm.policy.base import BoundedPolicy, Observation
+from proactivellm.policy import evidence
+from proactivellm.policy.base import BoundedPolicy
+from proactivellm.policy.evidence import Evidence, Seen
 from proactivellm.policy.options import check_int, check_number, option, parse_float
 
 
 @dataclass(frozen=True, kw_only=True)
 class ThresholdPolicy(BoundedPolicy):
-    """A bounded policy with a threshold, which calibration can set.
+    """A bounded policy with a threshold, where its statistic turns from READ to WRITE.
 
-    Args:
-        threshold: Where the statistic turns from READ to WRITE.
-        min_lag: See BoundedPolicy.
-        max_lag: See BoundedPolicy.
-        stride: See BoundedPolicy.
+    Calibration can set the threshold.
     """
 
     main_key: ClassVar[str | None] = "threshold"
@@ -34,9 +32,10 @@ class ThresholdPolicy(BoundedPolicy):
         super().__post_init__()
         check_number("threshold", self.threshold)
 
-    @abstractmethod
-    def statistic(self, observation: Observation) -> Tensor:
-        """Return what is compared with the threshold, [B]; calibration looks at it too."""
+    def statistic(self, seen: Seen) -> Tensor:
+        """Return what is compared with the threshold, [B]: the evidence, unless there is more."""
+        (only,) = self.evidence
+        return seen[only]
 
     def _check_threshold(self, valid: bool, valid_range: str) -> None:
         if not valid:
@@ -60,7 +59,6 @@ class Entropy(ThresholdPolicy):
     """
 
     name: ClassVar[str] = "entropy"
-    needs: ClassVar[frozenset[str]] = frozenset({"entropy"})
 
     top: int = option(default=0)
 
@@ -71,12 +69,14 @@ class Entropy(ThresholdPolicy):
         if self.top == 1:
             raise ValueError("top must be 0 (all tokens) or at least 2, got 1: always certain")
 
-    def statistic(self, observation: Observation) -> Tensor:
-        """Return the entropy, nats [B]."""
-        return self._needed(observation.entropy_B, "entropy")
+    @cached_property
+    def evidence(self) -> tuple[Evidence, ...]:
+        """The entropy."""
+        return (evidence.Entropy(self.top),)
 
-    def _write(self, observation: Observation) -> Tensor:
-        return self.statistic(observation) < self.threshold
+    def writes(self, seen: Seen) -> Tensor:
+        """Below the threshold."""
+        return self.statistic(seen) < self.threshold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,15 +91,12 @@ class Confidence(ThresholdPolicy):
     """
 
     name: ClassVar[str] = "confidence"
-    needs: ClassVar[frozenset[str]] = frozenset({"confidence"})
+    evidence = (evidence.Confidence(),)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_threshold(0 < self.threshold < 1, "above 0 and below 1")
 
-    def statistic(self, observation: Observation) -> Tensor:
-        """Return the probability of the most probable token, [B]."""
-        return self._needed(observation.max_prob_B, "confidence")
-
-    def _write(self, observation: Observation) -> Tensor:
-        return self.statistic(observation) > self.threshold
+    def writes(self, seen: Seen) -> Tensor:
+        """Above the threshold."""
+        return self.statistic(seen) > self.threshold

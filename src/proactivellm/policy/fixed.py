@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
-import torch
-from torch import Tensor
-
-from proactivellm.policy.base import WHOLE_SOURCE, Observation, Policy
+from proactivellm.policy.base import Policy
 from proactivellm.policy.options import check_int, check_stride, option, parse_float, parse_int
+from proactivellm.policy.reason import Reason
 
 
 def parse_trace(text: str) -> tuple[int, ...]:
@@ -52,17 +49,22 @@ def format_trace(trace: tuple[int, ...]) -> str:
 
 
 class _Scheduled(Policy):
-    """Writes as soon as the required units are read."""
+    """Writes as soon as the required units are read: that is its rule, and no lane is left open."""
 
-    def _write(self, observation: Observation) -> Tensor:
-        return torch.ones_like(observation.source_finished_B)
+    early: ClassVar[Reason] = Reason.READ_RULE
+
+    def settle(self, units_read: int, words_written: int) -> Reason:
+        """Return what the schedule says."""
+        required = self.required_units(words_written)
+        ready = required is not None and units_read >= required
+        return Reason.WRITE_RULE if ready else self.early
 
 
 @dataclass(frozen=True, kw_only=True)
 class WaitK(_Scheduled):
     """Read k units, then write one word for each unit read.
 
-    STACL, Ma et al. 2019 (arXiv 1810.08398). Where a word lasts several units, as in speech, give a
+    STACL, Ma et al. 2019 (arXiv 1810.08398). Where a word lasts several units, give a
     stride: word n (from 1) is then written when k + stride * (n - 1) units, rounded up, are read.
     So wait-3 with a fixed pre-decision of 2 units (Ma et al. 2020, arXiv 2011.02048) is
     `wait-k:6,stride=2`.
@@ -103,10 +105,6 @@ class Offline(_Scheduled):
         """Return None: the whole source, whatever `words_written`."""
         return None
 
-    def required_units_B(self, words_written_B: Tensor) -> Tensor:
-        """Return WHOLE_SOURCE for each lane of `words_written_B`."""
-        return torch.full_like(words_written_B, WHOLE_SOURCE)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Fixed(_Scheduled):
@@ -139,12 +137,3 @@ class Fixed(_Scheduled):
     def required_units(self, words_written: int) -> int | None:
         """Return the trace's entry for the word after `words_written`; None beyond its end."""
         return self.trace[words_written] if words_written < len(self.trace) else None
-
-    def required_units_B(self, words_written_B: Tensor) -> Tensor:
-        """Return `required_units` of each lane of `words_written_B`, int64."""
-        required_W = self._required_W.to(words_written_B.device)
-        return required_W[words_written_B.clamp(max=len(self.trace))]
-
-    @cached_property
-    def _required_W(self) -> Tensor:
-        return torch.tensor([*self.trace, WHOLE_SOURCE], dtype=torch.int64)

@@ -10,10 +10,12 @@ from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.model.layout import TARGET
 from proactivellm.policy.base import Policy
 from proactivellm.session import lane as lanes
+from proactivellm.session import writing
 from proactivellm.session.apart import out_of_memory, reason
+from proactivellm.session.events import Event
 from proactivellm.session.limits import Limits
 from proactivellm.session.residence import Residence
-from proactivellm.session.state import SessionState, Write
+from proactivellm.session.state import SessionState
 from proactivellm.session.window import Window, trim
 
 
@@ -50,7 +52,7 @@ class Admission:
         self,
         states: Sequence[SessionState | None],
         policies: Sequence[Policy],
-        ended: list[Write],
+        events: list[Event],
     ) -> list[lanes.Planned]:
         """Plan the next step of as many active lanes as the limits allow.
 
@@ -59,7 +61,8 @@ class Admission:
         Args:
             states: by lane.
             policies: by lane.
-            ended: the last writes of lanes that cannot go on are added to it.
+            events: what lanes read that needs no forward, and the ends of those that cannot go on,
+                are added to it.
 
         Returns:
             The plans; no lane has begun.
@@ -67,7 +70,7 @@ class Admission:
         Raises:
             Exception: if memory ran out for every lane; all are as they were.
         """
-        plans = self._plan_all(states, policies, ended)
+        plans = self._plan_all(states, policies, events)
         step: list[lanes.Planned] = []
         tokens = 0
         deferred: list[int] = []
@@ -87,7 +90,7 @@ class Admission:
                     no_memory = error
                     deferred.append(lane)
                 else:
-                    ended.append(lanes.fail(planned.state, lane, reason(error)))
+                    events += writing.fail(planned.state, lane, reason(error))
                 continue
             step.append(planned)
             tokens += num_new
@@ -100,24 +103,26 @@ class Admission:
         self,
         states: Sequence[SessionState | None],
         policies: Sequence[Policy],
-        ended: list[Write],
+        events: list[Event],
     ) -> dict[int, lanes.Planned]:
         plans: dict[int, lanes.Planned] = {}
         for lane in self.active:
             state = states[lane]
             assert state is not None
             try:
-                if lanes.is_empty(state):
-                    ended.append(lanes.end_empty(state, lane))
-                elif planned := self._plan(lane, state, policies[lane]):
+                if writing.is_empty(state):
+                    events += writing.end_empty(state, lane)
+                elif planned := self._plan(lane, state, policies[lane], events):
                     plans[lane] = planned
             except Exception as error:
                 fault = f"policy {policies[lane].name} could not be asked: {reason(error)}"
-                ended.append(lanes.fail(state, lane, fault))
+                events += writing.fail(state, lane, fault)
         self.active = dict.fromkeys(plans)
         return plans
 
-    def _plan(self, lane: int, state: SessionState, policy: Policy) -> lanes.Planned | None:
+    def _plan(
+        self, lane: int, state: SessionState, policy: Policy, events: list[Event]
+    ) -> lanes.Planned | None:
         """What a lane would do next, after it has forgotten what does not fit its window."""
         prompt = self.model.prompt
         while planned := lanes.plan_step(state, lane, policy, prompt, self._chunk(state)):
@@ -126,7 +131,8 @@ class Admission:
             elif planned.input.size:
                 return planned
             else:
-                lanes.begin_step(planned, keep_features=False)  # it read nothing
+                # Nothing of what it read is fed.
+                events += lanes.begin_step(planned, policy.early, keep_features=False)
         return None
 
     def _forgets(self, state: SessionState, planned: lanes.Planned) -> bool:

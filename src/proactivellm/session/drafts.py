@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from proactivellm.model.layout import TARGET
 from proactivellm.policy.base import DraftPolicy
-from proactivellm.session import lane as lanes
+from proactivellm.policy.reason import Reason
 from proactivellm.session.state import SessionState
+from proactivellm.session.writing import wish_read
 
 
 def draft_suffices(
@@ -41,10 +42,10 @@ def fills(state: SessionState, policy: DraftPolicy, size: int) -> bool:
     return len(state.target) + len(state.draft) >= size + policy.lookahead
 
 
-def draft_length_to_commit(
+def reasons_to_commit(
     state: SessionState, policy: DraftPolicy, starts: Sequence[bool], whole: bool
-) -> int:
-    """How many tokens of a finished draft are written: whole words, within the bounds.
+) -> list[Reason]:
+    """What of a finished draft is written, and why: whole words, within the bounds.
 
     Args:
         state: of the lane, with its draft.
@@ -53,19 +54,20 @@ def draft_length_to_commit(
         whole: whether the last word is known to be whole.
 
     Returns:
-        Leading tokens of the draft to commit.
+        A reason for each leading token of the draft to commit.
     """
     draft = state.draft
     edges = [i for i in range(len(draft)) if starts[i] or i == 0] + [len(draft)] * whole
     hypotheses = [*state.hypotheses, draft][-policy.history :]
     trusted = policy.commit(hypotheses)
-    committed = 0
+    committed: list[Reason] = []
     for word, edge in enumerate(edges[1:]):  # ends of the words known to be whole
         required = policy.required_units(state.words + word)
         due = edge <= trusted or policy.overdue(state.units_read, state.words + word)
         if not due or required is None or required > state.units_read:
             break
-        committed = edge
+        reason = Reason.WRITE_RULE if edge <= trusted else Reason.WRITE_MAX_LAG
+        committed += [reason] * (edge - len(committed))
     return committed
 
 
@@ -82,7 +84,7 @@ def end_draft(state: SessionState, policy: DraftPolicy, committed: int) -> None:
     known.append(state.draft[committed:])
     state.hypotheses = known[-policy.history :]
     drop_draft(state)
-    lanes.wish_read(state, at_boundary=True)
+    wish_read(state, at_boundary=True, reason=Reason.READ_RULE)
 
 
 def drop_draft(state: SessionState) -> None:

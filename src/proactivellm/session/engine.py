@@ -10,11 +10,12 @@ from typing import Any
 
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.output.detokenize import Detokenizer
-from proactivellm.policy.attention import check_attention
 from proactivellm.policy.base import Policy
-from proactivellm.session import lane as lanes
+from proactivellm.policy.evidence import Evidence
+from proactivellm.session import writing
 from proactivellm.session.admission import Admission
 from proactivellm.session.drafts import drop_draft
+from proactivellm.session.events import Event
 from proactivellm.session.guard import Exclusive
 from proactivellm.session.intake import Intake
 from proactivellm.session.integrity import check
@@ -22,7 +23,7 @@ from proactivellm.session.limits import EngineFull, Limits, QueueFull
 from proactivellm.session.outcome import Outcomes
 from proactivellm.session.residence import Residence
 from proactivellm.session.sampling import Sampling
-from proactivellm.session.state import SessionState, Write
+from proactivellm.session.state import SessionState
 from proactivellm.session.transaction import Steps
 from proactivellm.session.window import Window, check_kept
 from proactivellm.units.unit import Unit
@@ -35,8 +36,8 @@ class Engine:
     same writes again, but a neighbour changes how matrix products are rounded: a stream may write
     another token where two are almost equally likely.
 
-    Every stream ends with exactly one `Write` that is final: by an end token, cut at its limit,
-    with an error (see `SessionState.error`), or returned by `cancel`.
+    What happens is told by events: a `Read` for every unit, a `Write` for every token, and exactly
+    one `End` for every stream, after which nothing follows.
 
     Args:
         model: the streaming model.
@@ -71,10 +72,11 @@ class Engine:
         self.intake = Intake(*model.model.get_input_embeddings().weight.shape)
         self.states: list[SessionState | None] = [None] * self.limits.streams
         self.policies: list[Policy] = [policy] * self.limits.streams
+        self._watches: list[tuple[Evidence, ...]] = [()] * self.limits.streams
         # What may leave the cache is fed again, features too.
         self._feeds_again = window is not None or model.layout.reencoded
-        self._steps = Steps(model, self.cache, self._feeds_again)
-        self._unsent: list[Write] = []  # kept for the next step if this one raises
+        self._steps = Steps(model, self.cache, self.outcomes, self._feeds_again)
+        self._unsent: list[Event] = []  # kept for the next step if this one raises
         self._checked = 0  # forwards when the books were last compared
         self._exclusive = Exclusive()
 
@@ -93,23 +95,31 @@ class Engine:
         """Whether a stream can be opened now."""
         return None in self.states
 
-    def open(self, sampling: Sampling | None = None, policy: Policy | None = None) -> int:
+    def open(
+        self,
+        sampling: Sampling | None = None,
+        policy: Policy | None = None,
+        watch: Iterable[Evidence] = (),
+    ) -> int:
         """Start a stream.
 
         Args:
             sampling: of this stream, else that of the engine.
             policy: of this stream, else that of the engine.
+            watch: evidence to report of every probe (`Probed`), whoever decides; it changes nothing
+                that is written.
 
         Returns:
             Its lane, by which it is called until it is released.
 
         Raises:
             EngineFull: if as many streams are open as the limits allow.
-            ValueError: if the policy asks for attention and the model shows none, or for heads
-                that it does not have.
+            ValueError: if the model cannot show the evidence that is asked for.
         """
-        policy = policy or self.policy
-        check_attention(policy, self.model)
+        policy, watch = policy or self.policy, tuple(watch)
+        policy.check(self.model)
+        for evidence in watch:
+            evidence.check(self.model)
         with self._exclusive:
             if not self.has_room:
                 raise EngineFull(f"all {len(self.states)} lanes are in use; release one first")
@@ -122,7 +132,7 @@ class Engine:
                 detokenizer=Detokenizer(self.model.tokenizer),
                 at_boundary=True,
             )
-            self.policies[lane] = policy
+            self.policies[lane], self._watches[lane] = policy, watch
             return lane
 
     def state(self, lane: int) -> SessionState:
@@ -173,11 +183,7 @@ class Engine:
                     state.pending.append(unit)
 
     def release(self, lane: int) -> None:
-        """End a stream and free its lane.
-
-        Args:
-            lane: from `open`.
-        """
+        """End a stream and free its lane."""
         with self._exclusive:
             self.state(lane)
             self._forget(lane)
@@ -187,35 +193,32 @@ class Engine:
     def rollback(self, lane: int) -> list[Unit]:
         """Take a stream back to its last written token; it may go on from there.
 
-        Args:
-            lane: from `open`.
-
         Returns:
             The units that were pushed and not read, now gone from its queue.
         """
         with self._exclusive:
             return self._take_back(lane)
 
-    def cancel(self, lane: int) -> Write | None:
+    def cancel(self, lane: int) -> list[Event]:
         """End a stream after its last written token; its text stays until `release`.
 
         Args:
             lane: from `open`.
 
         Returns:
-            The end of its target, with the text that was held back; None if it had ended before.
+            The text that was held back, if there is any, and the end; nothing if it had ended.
         """
         with self._exclusive:
             self._take_back(lane)
             state = self.state(lane)
-            return None if state.finished else lanes.cancel(state, lane)
+            return [] if state.finished else writing.cancel(state, lane)
 
-    def step(self) -> list[Write] | None:
+    def step(self) -> list[Event] | None:
         """One forward for the lanes that have something to do.
 
         Returns:
-            The tokens written, or None if every lane waits for input or is finished. A lane that
-            cannot go on ends with a final write and its error; no other lane notices.
+            What happened, of each lane in order, or None if every lane waits for input or is
+            finished. A lane that cannot go on ends with its error; no other lane notices.
 
         Raises:
             RuntimeError: if another call is in progress.
@@ -225,10 +228,10 @@ class Engine:
         with self._exclusive:
             plans = self.admission.schedule(self.states, self.policies, self._unsent)
             if plans:
-                self._steps.run(plans, self.policies, self.outcomes, self._unsent)
-            writes, self._unsent = self._unsent, []
-            if plans or writes:
-                return writes
+                self._steps.run(plans, self.policies, self._watches, self._unsent)
+            events, self._unsent = self._unsent, []
+            if plans or events:
+                return events
             if self._checked != self.forwards:
                 self.check_integrity(thorough=False)
                 self._checked = self.forwards
@@ -249,9 +252,6 @@ class Engine:
 
     def snapshot(self, lane: int) -> dict[str, Any]:
         """A stream as plain values and tensors, for cloning and saving.
-
-        Args:
-            lane: from `open`.
 
         Returns:
             `state` and `cache`.
@@ -297,4 +297,4 @@ class Engine:
 
     def _forget(self, lane: int) -> None:
         self.admission.active.pop(lane, None)
-        self._unsent = [write for write in self._unsent if write.lane != lane]
+        self._unsent = [event for event in self._unsent if event.lane != lane]

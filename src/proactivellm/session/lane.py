@@ -1,4 +1,4 @@
-"""What one lane does next, and what a step's outcome changes: functions of its state alone.
+"""What one lane does next, and what a step that succeeded has read: functions of its state alone.
 
 A lane READs unprobed up to what its policy requires, then probes; a probe ends in a WRITE or in a
 wish to READ, whose open entries the next step feeds again.
@@ -12,7 +12,9 @@ from proactivellm.model.lanes import LaneInput, Piece
 from proactivellm.model.layout import SOURCE, TARGET
 from proactivellm.model.prompt import PromptIds
 from proactivellm.policy.base import Policy
-from proactivellm.session.state import SessionState, Write
+from proactivellm.policy.reason import Reason
+from proactivellm.session.events import Read
+from proactivellm.session.state import SessionState
 from proactivellm.units.unit import Unit
 
 
@@ -70,18 +72,28 @@ def plan_step(
     return Planned(state=state, input=step, units=units, pieces=pieces, num_read=num_read)
 
 
-def begin_step(planned: Planned, keep_features: bool) -> None:
+def begin_step(planned: Planned, early: Reason, keep_features: bool) -> list[Read]:
     """Count what a step takes and feeds as read and fed: its forward has succeeded.
 
     Args:
         planned: from `plan_step`; its state is changed.
+        early: why units are read that no probe has asked for.
         keep_features: whether pieces that are no ids may be wanted again.
+
+    Returns:
+        The events.
     """
     state, step = planned.state, planned.input
+    reads: list[Read] = []
+    reason = Reason(state.read_reason) if state.wants_read else early
     for unit in planned.units:
         state.pending.popleft()
-        state.units_read += not unit.is_end
         state.source_finished = unit.final
+        if not unit.is_end:
+            state.units_read += 1
+            lane, number = step.lane, state.units_read
+            reads.append(Read(lane=lane, unit=unit, units_read=number, reason=reason))
+            reason = early
     if planned.units:
         state.wants_read = False
     state.source_tokens += planned.num_read
@@ -92,71 +104,7 @@ def begin_step(planned: Planned, keep_features: bool) -> None:
     if step.size:  # not so: a bare end marker without closing text, before anything was probed
         state.forwards += 1
         state.tokens += step.size
-
-
-def is_empty(state: SessionState) -> bool:
-    """Whether a source is complete without having held anything.
-
-    Args:
-        state: of the lane.
-    """
-    waits = not state.finished and not state.units_read and not state.source_finished
-    return waits and bool(state.pending) and state.pending[0].is_end
-
-
-def end_empty(state: SessionState, lane: int) -> Write:
-    """End a stream whose source is empty: so is its target.
-
-    Args:
-        state: of the lane.
-        lane: index of the lane.
-
-    Returns:
-        The event.
-    """
-    state.pending.clear()
-    state.finished = state.source_finished = True
-    return _last_write(state, lane, state.detokenizer.finish())
-
-
-def cut(state: SessionState, lane: int) -> Write:
-    """End a stream that has written all it may.
-
-    Args:
-        state: of the lane.
-        lane: index of the lane.
-
-    Returns:
-        The event.
-    """
-    state.truncated = state.finished = True
-    return _last_write(state, lane, state.detokenizer.finish())
-
-
-def cancel(state: SessionState, lane: int) -> Write:
-    """End a stream after its last written token.
-
-    Args:
-        state: of the lane.
-        lane: index of the lane.
-
-    Returns:
-        The event.
-    """
-    state.finished = state.cancelled = state.closed = True
-    return _last_write(state, lane, state.detokenizer.finish())
-
-
-def _last_write(state: SessionState, lane: int, text: str) -> Write:
-    """The end of a target that no token closes."""
-    return Write(
-        lane=lane,
-        token_id=None,
-        text=text,
-        units_read=state.units_read,
-        final=True,
-        source_finished=state.source_finished,
-    )
+    return reads
 
 
 def _needed_units(state: SessionState, policy: Policy) -> int | None:
@@ -200,66 +148,3 @@ def _pieces(state: SessionState, units: Sequence[Unit], prompt: PromptIds) -> li
         if unit.final:
             pieces.append(Piece(SOURCE, index, prompt.source_tail))
     return [piece for piece in pieces if len(piece.tokens)]
-
-
-def wish_read(state: SessionState, at_boundary: bool) -> None:
-    """A probe ended in READ: its open entries will be fed again after the next unit.
-
-    Args:
-        state: of the lane.
-        at_boundary: whether the token not written would have begun a word.
-    """
-    state.wants_read = True
-    state.at_boundary = at_boundary
-
-
-def write_token(state: SessionState, lane: int, token: int, starts_word: bool, ends: bool) -> Write:
-    """Append a token to the target.
-
-    Args:
-        state: of the lane.
-        lane: index of the lane.
-        token: the token.
-        starts_word: whether it begins a word.
-        ends: whether it closes the target.
-
-    Returns:
-        The event.
-    """
-    # The detokenizer first: if it fails, nothing was written.
-    text = state.detokenizer.finish() if ends else state.detokenizer.push(token)
-    state.counts[TARGET] = len(state.target)
-    state.target.append(token)
-    state.delays.append(state.units_read)
-    state.at_boundary = False
-    if ends:
-        state.finished = True
-        state.pending.clear()  # where the target may end first, the rest of its source is not read
-    else:
-        state.words += starts_word
-    return Write(
-        lane=lane,
-        token_id=token,
-        text=text,
-        units_read=state.units_read,
-        final=state.finished,
-        source_finished=state.source_finished,
-    )
-
-
-def fail(state: SessionState, lane: int, reason: str) -> Write:
-    """End a stream that cannot go on.
-
-    Args:
-        state: of the lane.
-        lane: index of the lane.
-        reason: for the user.
-
-    Returns:
-        The event.
-    """
-    state.error, state.finished = reason, True
-    try:
-        return _last_write(state, lane, state.detokenizer.finish())
-    except Exception:  # the detokenizer may be what failed
-        return _last_write(state, lane, "")

@@ -1,11 +1,10 @@
 """What a step's distributions turn into: tokens, and of them WRITEs or wishes to READ.
 
 All lanes are judged at once on the device; one small copy brings tokens and decisions to the host.
-Legend: P = lanes that probe in this step, V = vocabulary, U = units in view.
+Legend: P = lanes that probe in this step, V = vocabulary.
 """
 
 from collections.abc import Sequence
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -14,13 +13,14 @@ from torch import Tensor
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.model.lanes import StepOutput
 from proactivellm.model.layout import TARGET
-from proactivellm.policy.base import DraftPolicy, Policy
-from proactivellm.session import drafts
-from proactivellm.session import lane as lanes
+from proactivellm.policy.base import DraftPolicy
+from proactivellm.policy.reason import Reason
+from proactivellm.session import drafts, writing
 from proactivellm.session.apart import gather, out_of_memory, reason
-from proactivellm.session.observing import ask, observe
+from proactivellm.session.deciding import Evident, Question, ask_rules, undecided
+from proactivellm.session.events import Event, Probed
 from proactivellm.session.sampling import sample
-from proactivellm.session.state import SessionState, Write
+from proactivellm.session.state import SessionState
 from proactivellm.session.window import Window
 
 TARGET_ALLOWANCE = (32, 4)  # target tokens allowed: 32 + 4 per source token read
@@ -35,17 +35,10 @@ class NotFinite(ValueError):
 
 
 class Verdict(NamedTuple):
-    """What a probe came to.
-
-    Attributes:
-        token: the token that would be written.
-        decision: whether the policy says WRITE.
-        held: whether it would end a target whose source is open.
-    """
+    """What a probe came to: the candidate, and the code of what the rule says if it was asked."""
 
     token: int
-    decision: bool
-    held: bool
+    code: int
 
 
 class Outcomes:
@@ -68,105 +61,127 @@ class Outcomes:
         self._ends_E = torch.tensor(self.end_ids, dtype=torch.long, device=model.device)
 
     @torch.inference_mode()
-    def resolve(
-        self,
-        probing: Sequence[int],
-        states: Sequence[SessionState],
-        policies: Sequence[Policy],
-        output: StepOutput,
-    ) -> list[Write]:
+    def resolve(self, questions: Sequence[Question], output: StepOutput) -> list[Event]:
         """Turn distributions into tokens, and tokens into WRITEs or wishes to READ.
 
         A lane whose logits are not finite, or whose sampling, policy or detokenizer fails, ends
         with its error; the others get their outcome of the same forward.
 
         Args:
-            probing: lanes that probed.
-            states: theirs; changed.
-            policies: theirs.
+            questions: of the lanes that probed; their states are changed.
             output: of the step; its logits are changed.
 
         Returns:
-            The tokens written.
+            What came of it, lane by lane.
 
         Raises:
             Exception: if memory ran out for every lane; each will probe again.
         """
-        writes: list[Write] = []
-        verdicts = self._judge(states, policies, output)
-        for lane, state, policy, verdict in zip(probing, states, policies, verdicts, strict=True):
-            try:
-                if isinstance(verdict, Exception):
-                    raise verdict
-                self._settle(lane, state, policy, verdict, writes)
-            except Exception as error:
-                writes.append(lanes.fail(state, lane, reason(error)))
-        return writes
-
-    def _judge(
-        self, states: Sequence[SessionState], policies: Sequence[Policy], output: StepOutput
-    ) -> list[Verdict | Exception]:
-        """What each lane would write and whether it may; nothing of a lane has changed yet."""
+        errors = {p: asked.error for p, asked in enumerate(questions) if asked.error}
         logits_PV = output.logits_PV
-        errors: dict[int, Exception] = {}
-        counters = [[s.units_read, s.words, s.source_finished, s.dropped_units] for s in states]
-        counters_4P = torch.tensor(counters, device=logits_PV.device).T
         finite_P = logits_PV.amax(-1).isfinite()  # NaN comes out of it, -inf forbids a token
-        tokens_P = self._sample(logits_PV, states, errors)
-        held_P = self._hold_ends(states, policies, tokens_P, logits_PV)
-        continues_P = ~self._starts_V[tokens_P] & (counters_4P[1] > 0)
-        counters_4P[1] -= continues_P.long()  # words before that of the token
-        decisions_P = self._decide(policies, counters_4P, output, errors)
-        if len(errors) == len(states) and all(map(out_of_memory, errors.values())):
+        tokens_P = self._sample(logits_PV, [asked.state for asked in questions], errors)
+        if any(asked.evidence for asked in questions):
+            self._forbid_ends(questions, logits_PV)
+        evident = Evident(questions, output, tokens_P, self._starts_V, errors)
+        codes_P = ask_rules(questions, evident, errors)
+        if len(errors) == len(questions) and all(map(out_of_memory, errors.values())):
             raise errors[0]
-        outcomes_4P = torch.stack([tokens_P, decisions_P.long(), held_P.long(), finite_P.long()])
-        verdicts: list[Verdict | Exception] = []
-        for p, (token, decision, held, finite) in enumerate(outcomes_4P.T.tolist()):
-            if not finite:
-                verdicts.append(NotFinite(NOT_FINITE))
-            else:
-                verdicts.append(errors.get(p) or Verdict(token, bool(decision), bool(held)))
-        return verdicts
+        codes_P = torch.zeros_like(tokens_P) if codes_P is None else codes_P
+        verdicts = torch.stack([tokens_P, codes_P, finite_P.long()]).T.tolist()
+        events: list[Event] = []
+        for p, (asked, (token, code, finite)) in enumerate(zip(questions, verdicts, strict=True)):
+            try:
+                if not finite:
+                    raise NotFinite(NOT_FINITE)
+                if p in errors:
+                    raise errors[p]
+                why = None if asked.drafts else self._reason(asked, token, code)
+                if asked.watch:
+                    seen = evident.seen([p], asked.evidence)
+                    probed = Probed(lane=asked.lane, token_id=token, reason=why, seen=seen)
+                    events.append(probed)
+                if why is None:
+                    self._extend_draft(asked, token, events)
+                else:
+                    events += self._settle(asked, token, why)
+            except Exception as error:
+                events += writing.fail(asked.state, asked.lane, reason(error))
+        return events
 
-    def _settle(
-        self,
-        lane: int,
-        state: SessionState,
-        policy: Policy,
-        verdict: Verdict,
-        writes: list[Write],
-    ) -> None:
-        if verdict.held:
-            lanes.wish_read(state, at_boundary=True)
-        elif isinstance(policy, DraftPolicy) and not state.source_finished:
-            self._extend_draft(policy, lane, state, verdict.token, writes)
-        else:
-            writes += self._write_or_read(lane, state, verdict.token, verdict.decision)
+    def _forbid_ends(self, questions: Sequence[Question], logits_PV: Tensor) -> None:
+        """What is looked at holds no ends where a lane may not end: it would READ (`_reason`).
 
-    def _hold_ends(
-        self,
-        states: Sequence[SessionState],
-        policies: Sequence[Policy],
-        tokens_P: Tensor,
-        logits_PV: Tensor,
-    ) -> Tensor:
-        """Lanes that would end a target whose source is not finished READ, come what may: bool [P].
-
-        The next best token instead would be one that the model does not mean, and often the first
-        of many. A draft may end, as it is no target. What policies look at holds no ends.
+        A draft may end, as it is no target.
         """
-        open_rows = [
-            p
-            for p, (state, policy) in enumerate(zip(states, policies, strict=True))
-            if not state.source_finished and not isinstance(policy, DraftPolicy)
-        ]
-        held_P = torch.zeros_like(tokens_P, dtype=torch.bool)
-        if self.early_end or not (open_rows and self.end_ids):
-            return held_P
-        rows_R = torch.tensor(open_rows, device=logits_PV.device)
-        logits_PV[rows_R[:, None], self._ends_E] = float("-inf")
-        held_P[rows_R] = torch.isin(tokens_P[rows_R], self._ends_E)
-        return held_P
+        rows = [p for p, asked in enumerate(questions) if self._holds_ends(asked)]
+        if rows and self.end_ids:
+            rows_R = torch.tensor(rows, device=logits_PV.device)
+            logits_PV[rows_R[:, None], self._ends_E] = float("-inf")
+
+    def _holds_ends(self, asked: Question) -> bool:
+        """Whether the target may not end before its source; a draft is no target."""
+        return not (self.early_end or asked.state.source_finished or asked.drafts)
+
+    def _reason(self, asked: Question, token: int, code: int) -> Reason:
+        """Why the candidate is written or not; the only place where the order is laid down."""
+        state = asked.state
+        if token in self.end_ids and self._holds_ends(asked):
+            # The next best token would be one that the model does not mean, often one of many.
+            return Reason.READ_END_HELD
+        if state.num_written >= self._allowance(state):
+            return Reason.READ_LENGTH_LIMIT
+        if state.source_finished:
+            return Reason.WRITE_SOURCE_FINISHED
+        starts = self._starts_word(state, token)
+        if not (starts or self.decides[token]):
+            return Reason.WRITE_INSIDE_WORD
+        by_bounds = asked.by_bounds[0 if starts else 1]
+        if by_bounds is not None:
+            return by_bounds
+        try:
+            return Reason(code)
+        except ValueError:
+            raise undecided(asked.policy, f"{code} is no code of `Reason`") from None
+
+    def _settle(self, asked: Question, token: int, why: Reason) -> list[Event]:
+        state, lane = asked.state, asked.lane
+        starts = self._starts_word(state, token)
+        if why == Reason.READ_LENGTH_LIMIT and state.source_finished:
+            return writing.cut(state, lane)
+        if not why.writes:
+            writing.wish_read(state, starts or why == Reason.READ_END_HELD, why)
+            return []
+        events = self._write(state, lane, token, why)
+        state.at_boundary = self.by_token
+        return events
+
+    def _write(self, state: SessionState, lane: int, token: int, why: Reason) -> list[Event]:
+        if token in self.end_ids:
+            return writing.write_end(state, lane, token, why)
+        starts = self._starts_word(state, token)
+        return [writing.write_token(state, lane, token, starts, why)]
+
+    def _extend_draft(self, asked: Question, token: int, events: list[Event]) -> None:
+        """Lengthen a draft by one token; at its end, write what the policy trusts."""
+        state, policy = asked.state, asked.policy
+        assert isinstance(policy, DraftPolicy)
+        complete = token in self.end_ids
+        if self.early_end or not complete:
+            state.counts[TARGET] = len(state.target) + len(state.draft)
+            state.draft.append(token)
+        starts = [self.starts[t] for t in state.draft]
+        # A draft is never trimmed: a word that does not end is taken as it is before it outgrows
+        # the window, as policies that do not draft write it.
+        longest = self.window is not None and drafts.fills(state, policy, self.window.target)
+        whole = complete or self.by_token or longest
+        full = state.num_written + len(state.draft) >= self._allowance(state)
+        if not (complete or full or longest or drafts.draft_suffices(state, policy, starts, whole)):
+            return
+        reasons = drafts.reasons_to_commit(state, policy, starts, whole)
+        for drafted, why in zip(state.draft, reasons, strict=False):
+            events += self._write(state, asked.lane, drafted, why)
+        drafts.end_draft(state, policy, len(reasons))
 
     def _sample(
         self, logits_PV: Tensor, states: Sequence[SessionState], errors: dict[int, Exception]
@@ -188,73 +203,6 @@ class Outcomes:
             )
 
         return gather(draw, range(len(states)), torch.zeros_like(logits_PV[:, 0]).long(), errors)
-
-    def _decide(
-        self,
-        policies: Sequence[Policy],
-        counters_4P: Tensor,
-        output: StepOutput,
-        errors: dict[int, Exception],
-    ) -> Tensor:
-        """WRITE or READ, bool [P]; one question per policy; lanes without an answer are noted."""
-        logits_PV = output.logits_PV
-        num_lanes = len(policies)
-        decisions_P = torch.zeros(num_lanes, dtype=torch.bool, device=logits_PV.device)
-
-        def ask_rows(policy: Policy, rows: Sequence[int]) -> Tensor:
-            if len(rows) == num_lanes:
-                return ask(policy, observe(policy, counters_4P, logits_PV, output, None))
-            rows_R = torch.tensor(rows, device=logits_PV.device)
-            seen = observe(policy, counters_4P[:, rows_R], logits_PV[rows_R], output, rows_R)
-            return ask(policy, seen)
-
-        for policy in {id(policy): policy for policy in policies}.values():
-            rows = [p for p, other in enumerate(policies) if other is policy]
-            decisions_P = gather(partial(ask_rows, policy), rows, decisions_P, errors)
-        return decisions_P
-
-    def _write_or_read(
-        self, lane: int, state: SessionState, token: int, decision: bool
-    ) -> list[Write]:
-        starts = self._starts_word(state, token)
-        full = state.num_written >= self._allowance(state)
-        if full and state.source_finished:
-            return [lanes.cut(state, lane)]
-        open_to_decision = starts or self.decides[token]
-        if not state.source_finished and (full or (open_to_decision and not decision)):
-            lanes.wish_read(state, at_boundary=starts)
-            return []
-        ends = token in self.end_ids
-        write = lanes.write_token(state, lane, token, starts, ends)
-        state.at_boundary = self.by_token
-        return [write]
-
-    def _extend_draft(
-        self,
-        policy: DraftPolicy,
-        lane: int,
-        state: SessionState,
-        token: int,
-        writes: list[Write],
-    ) -> None:
-        """Lengthen a draft by one token; at its end, write what the policy trusts."""
-        complete = token in self.end_ids
-        if self.early_end or not complete:
-            state.counts[TARGET] = len(state.target) + len(state.draft)
-            state.draft.append(token)
-        starts = [self.starts[t] for t in state.draft]
-        # A draft is never trimmed: a word that does not end is taken as it is before it outgrows
-        # the window, as policies that do not draft write it.
-        longest = self.window is not None and drafts.fills(state, policy, self.window.target)
-        whole = complete or self.by_token or longest
-        full = state.num_written + len(state.draft) >= self._allowance(state)
-        if not (complete or full or longest or drafts.draft_suffices(state, policy, starts, whole)):
-            return
-        committed = drafts.draft_length_to_commit(state, policy, starts, whole)
-        for drafted in state.draft[:committed]:
-            begins, ends = self._starts_word(state, drafted), drafted in self.end_ids
-            writes.append(lanes.write_token(state, lane, drafted, begins, ends))
-        drafts.end_draft(state, policy, committed)
 
     def _per_token(self, flags: list[bool]) -> list[bool]:
         """Flags by token id for every row of the output layer; all True at token boundaries.

@@ -10,9 +10,10 @@ from proactivellm.files.replace import replacing
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.policy.base import Policy
 from proactivellm.session.engine import Engine
+from proactivellm.session.events import Event, Write
 from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling
-from proactivellm.session.state import SessionState, Write
+from proactivellm.session.state import SessionState
 from proactivellm.session.window import NotKept, Window
 from proactivellm.units.unit import Unit
 
@@ -65,23 +66,20 @@ class Session:
             ValueError: if a unit cannot be read, or the source is already closed (none of the units
                 was taken then), or if the stream cannot go on.
         """
-        return list(self.advance(units))
+        return _writes(self.advance(units))
 
-    def advance(self, units: Unit | Iterable[Unit]) -> Iterator[Write]:
-        """As `push`, one write at a time, each as soon as its forward is done.
-
-        Args:
-            units: one or several, in order; the last of the stream may have `final` set.
+    def advance(self, units: Unit | Iterable[Unit]) -> Iterator[Event]:
+        """As `push`, but all that happens (Read, Write, End), each as soon as its forward is done.
 
         Yields:
-            The tokens written because of them; exhaust it before the next units.
+            The events; exhaust it before the next units.
 
         Raises:
             ValueError: as `push`.
         """
         self._engine.push(self._lane, [units] if isinstance(units, Unit) else units)
-        while (writes := self._engine.step()) is not None:
-            yield from writes
+        while (events := self._engine.step()) is not None:
+            yield from events
         if self.state.error is not None:
             raise ValueError(self.state.error)
 
@@ -97,10 +95,9 @@ class Session:
         """End the stream after its last written token.
 
         Returns:
-            The end of its target, if it had not ended before.
+            The text that was held back, if there is any.
         """
-        last = self._engine.cancel(self._lane)
-        return [] if last is None else [last]
+        return _writes(self._engine.cancel(self._lane))
 
     def rollback(self) -> list[Unit]:
         """Take the stream back to its last written token; it may go on from there.
@@ -161,3 +158,7 @@ class Session:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             raise ValueError(f"{path} holds no session of this model ({reason})") from error
         return session
+
+
+def _writes(events: Iterable[Event]) -> list[Write]:
+    return [event for event in events if isinstance(event, Write)]

@@ -17,27 +17,6 @@ from proactivellm.session.sampling import Sampling
 from proactivellm.units.unit import Unit
 
 
-@dataclass(frozen=True, kw_only=True)
-class Write:
-    """One token written, or the end of a target that was cut.
-
-    Attributes:
-        lane: the lane that wrote it.
-        token_id: the token; an end-of-stream token closes the target. None: it was cut.
-        text: text that became certain with it, possibly empty.
-        units_read: g, source units read when it was predicted.
-        final: whether the target is complete.
-        source_finished: whether the whole source had been read.
-    """
-
-    lane: int
-    token_id: int | None
-    text: str
-    units_read: int
-    final: bool = False
-    source_finished: bool = False
-
-
 @dataclass(kw_only=True)
 class SessionState:
     """Counters, ids and flags of one stream.
@@ -64,6 +43,7 @@ class SessionState:
         hypotheses: earlier drafts, oldest first, without what was committed since.
         at_boundary: whether the next token is known to begin a word.
         wants_read: whether the last decision was READ.
+        read_reason: code of why it was (`policy.reason`).
         finished: whether the target is complete.
         truncated: whether it was cut at the length limit.
         cancelled: whether it was ended from outside.
@@ -93,6 +73,7 @@ class SessionState:
     hypotheses: list[list[int]] = field(default_factory=list)
     at_boundary: bool = True
     wants_read: bool = False
+    read_reason: int = 0
     finished: bool = False
     truncated: bool = False
     cancelled: bool = False

@@ -10,10 +10,14 @@ from proactivellm.model.cache import ArrivalCache
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.model.lanes import StepOutput
 from proactivellm.policy.base import Policy
+from proactivellm.policy.evidence import Evidence
+from proactivellm.policy.reason import Reason
 from proactivellm.session import lane as lanes
+from proactivellm.session import writing
 from proactivellm.session.apart import attempt, common_fault, reason
+from proactivellm.session.deciding import Question, question
+from proactivellm.session.events import Event
 from proactivellm.session.outcome import Outcomes
-from proactivellm.session.state import Write
 
 
 class Steps:
@@ -22,6 +26,7 @@ class Steps:
     Args:
         model: runs the forwards.
         cache: holds the lanes.
+        outcomes: turns distributions into events.
         keep_features: whether pieces that are no ids may be wanted again.
 
     Attributes:
@@ -29,9 +34,16 @@ class Steps:
         tokens: tokens sent through them.
     """
 
-    def __init__(self, model: StreamingCausalLM, cache: ArrivalCache, keep_features: bool) -> None:
+    def __init__(
+        self,
+        model: StreamingCausalLM,
+        cache: ArrivalCache,
+        outcomes: Outcomes,
+        keep_features: bool,
+    ) -> None:
         self.model = model
         self.cache = cache
+        self.outcomes = outcomes
         self.keep_features = keep_features
         self.forwards = self.tokens = 0
 
@@ -39,16 +51,16 @@ class Steps:
         self,
         plans: Sequence[lanes.Planned],
         policies: Sequence[Policy],
-        outcomes: Outcomes,
-        writes: list[Write],
+        watches: Sequence[tuple[Evidence, ...]],
+        events: list[Event],
     ) -> None:
         """One forward for all lanes; if it fails, one for each, and whose fails again ends.
 
         Args:
             plans: of the lanes.
             policies: of all lanes of the engine.
-            outcomes: turns distributions into writes.
-            writes: what was written is added to it, the ends of lanes that failed included.
+            watches: evidence to report, of all lanes.
+            events: what happens is added to it, the ends of lanes that failed included.
 
         Raises:
             Exception: if it is the fault of no one lane (see `apart.common_fault`); none has begun.
@@ -56,10 +68,15 @@ class Steps:
 
         def forward(some: Sequence[lanes.Planned]) -> StepOutput | None:
             inputs = [planned.input for planned in some]
-            asked = [policies[i.lane].needs for i in inputs if i.probe is not None]
-            needs = set().union(*asked)
-            return self.model.step(self.cache, inputs, attention="attention" in needs)
+            asked = [questions[i.lane].evidence for i in inputs if i.probe is not None]
+            attention = any(evidence.attention for each in asked for evidence in each)
+            return self.model.step(self.cache, inputs, attention=attention)
 
+        questions = {
+            lane: question(planned, policies[lane], watches[lane])
+            for lane, planned in ((planned.input.lane, planned) for planned in plans)
+            if planned.input.probe is not None
+        }
         results = attempt(forward, plans)
         errors = [result for _, result in results if isinstance(result, Exception)]
         if fault := common_fault(errors, len(plans)):
@@ -67,30 +84,28 @@ class Steps:
         for group, result in results:
             if isinstance(result, Exception):
                 (failed,) = group
-                writes.append(lanes.fail(failed.state, failed.input.lane, reason(result)))
-            else:
-                self._settle(group, result, policies, outcomes, writes)
+                events += writing.fail(failed.state, failed.input.lane, reason(result))
+                continue
+            early = [policies[planned.input.lane].early for planned in group]
+            asked = [questions[p.input.lane] for p in group if p.input.probe is not None]
+            self._settle(group, early, asked, result, events)
 
     def _settle(
         self,
         plans: Sequence[lanes.Planned],
+        early: Sequence[Reason],
+        questions: Sequence[Question],
         output: StepOutput | None,
-        policies: Sequence[Policy],
-        outcomes: Outcomes,
-        writes: list[Write],
+        events: list[Event],
     ) -> None:
         """Count what was read, then write; entries and counters agree whatever is raised."""
         self.forwards += 1
         self.tokens += sum(planned.input.size for planned in plans)
         try:
-            for planned in plans:
-                lanes.begin_step(planned, self.keep_features)
+            for planned, why in zip(plans, early, strict=True):
+                events += lanes.begin_step(planned, why, self.keep_features)
             if output is not None:
-                probing = [planned for planned in plans if planned.input.probe is not None]
-                numbers = [planned.input.lane for planned in probing]
-                states = [planned.state for planned in probing]
-                asked = [policies[lane] for lane in numbers]
-                writes += outcomes.resolve(numbers, states, asked, output)
+                events += self.outcomes.resolve(questions, output)
         finally:
             for planned in plans:
                 self.cache.lengths[planned.input.lane] = planned.state.num_entries

@@ -13,6 +13,7 @@ from proactivellm.files.lock import locked
 from proactivellm.files.note import check_note
 from proactivellm.metrics.folders import folder_name
 from proactivellm.metrics.measures import check_references
+from proactivellm.modality.loading import load
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.output.log import LOG_FILE, read_log
 from proactivellm.pipeline import Job
@@ -74,9 +75,7 @@ def run_arm(
     make_jobs(study, study.dev)  # what cannot be scored is told before anything is trained
     _train(study, owner, place)
     recipe = arm_recipe(study, owner, place.recipes)
-    model = StreamingCausalLM.from_pretrained(
-        place.model(owner), trust_remote_code=recipe.backbone.trust_remote_code
-    )
+    model = load(place.model(owner), trust_remote_code=recipe.backbone.trust_remote_code)
     if arm.shuffle:
         run_arm(study, arm.shuffle, place, num_lanes, progress)
         _replay_shuffled(study, name, place, model, jobs, num_lanes)

@@ -8,18 +8,18 @@ class Item(NamedTuple):
     """One instance of a task.
 
     Attributes:
-        source: text of the stream, on one line; of a recording, what is read before it.
+        source: text of the stream, on one line; of media, what is read before them.
         target: what is to be written, on one line.
         answers: all that is accepted instead; empty = only the target.
-        audio: files of the recording that is the source, joined; empty = the source is text.
-        duration_s: of the recording, where it is known.
+        media: files that are the source, joined; empty = the source is text.
+        duration_s: of the media, where it is known.
         place: file and line it was read from, for messages; empty = it was generated.
     """
 
     source: str
     target: str
     answers: tuple[str, ...] = ()
-    audio: tuple[str, ...] = ()
+    media: tuple[str, ...] = ()
     duration_s: float | None = None
     place: str = ""
 

@@ -3,8 +3,8 @@
 from dataclasses import replace
 from typing import get_args
 
-from proactivellm.audio.files import is_audio
 from proactivellm.evaluation.evaluate import make_jobs
+from proactivellm.modality.kinds import kind_of_file
 from proactivellm.output.log import Task
 from proactivellm.pipeline import Job
 from proactivellm.tasks.item import Item
@@ -42,14 +42,14 @@ def read_jobs(task: str | None, source: str, target: str | None = None) -> list[
         return _jobs(read_squad(source), "qa", source, target)
     if source.endswith(_MANIFEST):
         items = read_manifest(source)
-        default: Task = "asr" if any(item.audio for item in items) else "translation"
+        default: Task = "asr" if any(item.media for item in items) else "translation"
         return _jobs(items, known or default, source, target)
     targets = list(read_lines(target)) if target else None
-    sources = [source] if is_audio(source) else list(read_lines(source))
+    sources = [source] if kind_of_file(source) else list(read_lines(source))
     jobs = make_jobs(sources, targets)
-    if not all(is_audio(line) for line in sources):
+    if not all(map(kind_of_file, sources)):
         return [replace(job, task=known or "translation") for job in jobs]
-    return [replace(j, source="", audio=(j.source,), task=known or "asr") for j in jobs]
+    return [replace(j, source="", media=(j.source,), task=known or "asr") for j in jobs]
 
 
 def _jobs(items: list[Item], task: Task, source: str, target: str | None) -> list[Job]:
@@ -76,7 +76,7 @@ def item_job(index: int, item: Item, task: Task) -> Job:
         reference=item.target,
         task=task,
         answers=item.answers or None,
-        audio=item.audio,
+        media=item.media,
     )
 
 

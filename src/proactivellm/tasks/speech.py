@@ -58,7 +58,7 @@ class ManifestLine(Strict):
             source=self.source or self.question,
             target=self.text,
             answers=self.answers,
-            audio=tuple(str(path.parent / file) for file in files),
+            media=tuple(str(path.parent / file) for file in files),
             duration_s=self.duration_s,
             place=f"{path}, line {number}",
         )

@@ -16,14 +16,16 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from proactivellm.audio.gate import GateSettings
+from proactivellm.modality.speech.front_end import SpeechFrontEnd
+from proactivellm.modality.speech.gate import GateSettings
+from proactivellm.modality.speech.making import new_front_end, pretrained_front_end
 from proactivellm.model.backbone import recompute_activations
 from proactivellm.model.causal_lm import StreamingCausalLM
+from proactivellm.model.hub import find_folder
 from proactivellm.model.law import check_law
-from proactivellm.model.loading import bundled_models, load, load_tokenizer
+from proactivellm.model.pretrained import load_pretrained, load_tokenizer
 from proactivellm.model.prompt import Prompt, StreamSettings, chat_prompt, load_settings
 from proactivellm.model.vocabulary import check_tokens
-from proactivellm.speech.front_end import SpeechFrontEnd, load_front_end, new_front_end
 from proactivellm.tasks.data import texts
 from proactivellm.tasks.item import Item
 from proactivellm.train.attention import PACKED_ATTENTION, register
@@ -53,12 +55,9 @@ def make_backbone(
     """
     backbone = recipe.backbone
     if backbone.pretrained:
-        model, tokenizer, _, _ = load(
-            backbone.pretrained,
-            "cpu",
-            torch.float32,
-            trust_remote_code=backbone.trust_remote_code,
-        )
+        trust = backbone.trust_remote_code
+        folder = find_folder(backbone.pretrained, trust)
+        model, tokenizer = load_pretrained(folder, dtype=torch.float32, trust_remote_code=trust)
         if tokenizer.eos_token_id is None:
             raise ValueError(
                 f"the tokenizer of {backbone.pretrained!r} has no EOS token, which closes the "
@@ -195,8 +194,8 @@ def make_front_end(recipe: Recipe, model: PreTrainedModel) -> SpeechFrontEnd:
     speech, width = recipe.speech, model.config.get_text_config().hidden_size
     assert speech is not None
     if speech.pretrained:
-        folder = bundled_models().get(speech.pretrained, speech.pretrained)
-        front_end = load_front_end(folder, width)
+        units = speech.units if "units" in speech.model_fields_set else None
+        front_end = pretrained_front_end(find_folder(speech.pretrained), units, width)
     else:
         try:
             front_end = new_front_end(speech.encoder, speech.features, speech.units, width)
@@ -250,7 +249,7 @@ def make_settings(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> StreamS
         prompt = Prompt(source_head=SOURCE, source_tail=END, target_head=TARGET)
         return settings.model_copy(update={"prompt": prompt})
     name = recipe.backbone.pretrained
-    stored = load_settings(bundled_models().get(name, name))
+    stored = load_settings(find_folder(name))
     if stored and not recipe.instruction:
         return settings.model_copy(update={"prompt": stored.prompt}) if recipe.stream else stored
     if not tokenizer.chat_template:

@@ -1,4 +1,4 @@
-"""Checkpoints of a training: the one to go on from, and its weights, all of them."""
+"""Checkpoints of a training: the one to go on from, and all that it holds of a learner."""
 
 import json
 from pathlib import Path
@@ -7,8 +7,11 @@ from typing import Any
 from transformers import PreTrainedModel
 from transformers.trainer_callback import TrainerState
 
+from proactivellm.modality.speech.front_end import SpeechFrontEnd
 from proactivellm.model.folder import NO_KERNEL, broken_weights, refusing
 from proactivellm.model.weights import check_all_loaded
+from proactivellm.train.learner import Learner
+from proactivellm.train.saving import load_objectives
 
 
 def last_checkpoint(folder: Path) -> str | None:
@@ -30,6 +33,24 @@ def last_checkpoint(folder: Path) -> str | None:
         except (json.JSONDecodeError, TypeError):
             continue
     return steps[max(steps)] if steps else None
+
+
+def load_checkpoint(learner: Learner, folder: str) -> None:
+    """Load what `saving.save_checkpoint` wrote.
+
+    Args:
+        learner: of the same shape; filled in place.
+        folder: of the checkpoint.
+
+    Raises:
+        ValueError: if something is missing, broken or of another shape.
+    """
+    load_weights(learner.model, folder)
+    if learner.front_end is not None:
+        stored = SpeechFrontEnd.load(folder, learner.model.config.get_text_config().hidden_size)
+        with refusing(f"cannot continue from {folder}"):
+            learner.front_end.load_state_dict(stored.state_dict())
+    load_objectives(learner, folder, required=True)
 
 
 def load_weights(model: PreTrainedModel, folder: str) -> None:

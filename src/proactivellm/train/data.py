@@ -4,7 +4,6 @@ Everything random is a function of (seed, index), so that a resumed run sees wha
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -15,52 +14,10 @@ from proactivellm.model.layout import SOURCE, TARGET, Layout
 from proactivellm.model.packing import Packed, Sample, Written, pack
 from proactivellm.model.prompt import PromptIds
 from proactivellm.output.detokenize import word_starts
-from proactivellm.schedule import Schedule
 from proactivellm.tasks.item import Item, place_of
 from proactivellm.train.recordings import Recordings
+from proactivellm.train.schedules import ViewPlan, sampled_schedule
 from proactivellm.units.text import TextSegmenter
-
-
-@dataclass(frozen=True, kw_only=True)
-class ViewPlan:
-    """Which schedules a sample is trained under, beside the full view.
-
-    Attributes:
-        full: whether the full view is packed too.
-        num_partial: partial views per sample.
-        profile: "multinomial", "uniform" or "wait-k".
-        first_share: multinomial: range of the share of the source read before the first write.
-        wait_k: wait-k: least and most k, drawn evenly (multi-path wait-k, Elbayad et al. 2020).
-        boundary: schedule steps are target words or target tokens.
-        early_end: a random share of the source is never read, and the end of stream belongs to the
-            last step instead of seeing the whole source.
-    """
-
-    full: bool = True
-    num_partial: int = 1
-    profile: str = "multinomial"
-    first_share: tuple[float, float] = (0.0, 1.0)
-    wait_k: tuple[int, int] = (1, 9)
-    boundary: str = "word"
-    early_end: bool = False
-
-    def draw(self, num_source: int, num_target: int, rng: np.random.Generator) -> Schedule:
-        """A schedule of the profile.
-
-        Args:
-            num_source: M, source units in the stream.
-            num_target: N, target steps.
-            rng: source of randomness.
-
-        Returns:
-            A non-decreasing schedule of N entries in 1..M.
-        """
-        if self.profile == "uniform":
-            return schedule.uniform(num_source, num_target, rng)
-        if self.profile == "wait-k":
-            k = int(rng.integers(self.wait_k[0], self.wait_k[1] + 1))
-            return schedule.wait_k(k, num_source, num_target)
-        return schedule.multinomial(num_source, num_target, rng, self.first_share)
 
 
 class SampleEncoder:
@@ -148,14 +105,14 @@ class InstanceEncoder:
         Raises:
             ValueError: if there is audio, and the model has no front end for it.
         """
-        if not items[0].audio:
-            chosen = [item for item in items if not item.audio]
+        if not items[0].media:
+            chosen = [item for item in items if not item.media]
             return self.text.encode(
                 " ".join(item.source for item in chosen), " ".join(item.target for item in chosen)
             )
         if self.recordings is None:
             raise ValueError("there are recordings among the instances: give the recipe [speech]")
-        return self.recordings.encode([item for item in items if item.audio], self.text, rng)
+        return self.recordings.encode([item for item in items if item.media], self.text, rng)
 
     def longest(self, items: Sequence[Item]) -> Sample:
         """The sample of several instances at its longest, whatever augmentation draws.
@@ -166,32 +123,9 @@ class InstanceEncoder:
         Returns:
             The sample, without features.
         """
-        if not items[0].audio or self.recordings is None:
+        if not items[0].media or self.recordings is None:
             return self.join(items)
-        return self.recordings.longest([item for item in items if item.audio], self.text)
-
-
-def sampled_schedule(
-    sample: Sample, encoder: SampleEncoder, plan: ViewPlan, rng: np.random.Generator
-) -> Schedule:
-    """A schedule drawn for a sample; the end of stream sees the whole source, or the last step's.
-
-    Args:
-        sample: the instance.
-        encoder: knows where target words begin.
-        plan: latency profile and boundary.
-        rng: source of randomness.
-
-    Returns:
-        One entry per target token.
-    """
-    target = sample.written[TARGET].tokens
-    words = encoder.word_index(target) if plan.boundary == "word" else list(range(len(target) - 1))
-    steps = words[-1] + 1 if words else 0
-    # What ends early may leave some of the source unread, a target of one step too.
-    visible = int(rng.integers(1, sample.num_units + 1)) if plan.early_end else sample.num_units
-    g = schedule.expand(plan.draw(visible, steps, rng), words)
-    return [*g, g[-1] if g and plan.early_end else sample.num_units]
+        return self.recordings.longest([item for item in items if item.media], self.text)
 
 
 def concatenation_plan(

@@ -12,11 +12,11 @@ import torch
 import transformers
 
 from proactivellm import __version__
-from proactivellm.audio.contents import digest_recordings
 from proactivellm.files.digest import digest_model, digest_text
 from proactivellm.files.lock import locked
 from proactivellm.files.note import check_note
-from proactivellm.model.loading import bundled_models
+from proactivellm.modality.contents import digest_media
+from proactivellm.model.hub import find_folder
 from proactivellm.tasks.item import Item
 from proactivellm.train.recipe import Recipe
 
@@ -51,7 +51,7 @@ def check_out(recipe: Recipe, out: Path) -> None:
         ValueError: it is the folder of the backbone or of the front end.
     """
     for name in (recipe.backbone.pretrained, recipe.speech and recipe.speech.pretrained):
-        if name and os.path.realpath(bundled_models().get(name, name)) == os.path.realpath(out):
+        if name and find_folder(name).resolve() == out.resolve():
             raise ValueError(f"--out {out} would overwrite {name}, which the recipe reads")
 
 
@@ -87,14 +87,11 @@ def check_run(
 
 def _digest(items: Sequence[Item]) -> str:
     """The content of instances: texts, and what the files of recordings hold."""
-    heard = digest_recordings(item.audio for item in items)
-    texts = ([i.source, i.target, *i.answers, audio] for i, audio in zip(items, heard, strict=True))
+    heard = digest_media(item.media for item in items)
+    texts = ([i.source, i.target, *i.answers, media] for i, media in zip(items, heard, strict=True))
     return digest_text(digest_text(each) for each in texts)
 
 
 def _folder(name: str | None) -> str | None:
-    """The content of a pretrained model's folder; of one of the hub, the recipe has the name."""
-    if name is None:
-        return None
-    folder = bundled_models().get(name, Path(name))
-    return digest_model(folder) if folder.is_dir() else None
+    """The content of a pretrained model's folder."""
+    return None if name is None else digest_model(find_folder(name))

@@ -1,20 +1,18 @@
 """What a training recipe (TOML) may say; contradictions are refused before anything runs."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from proactivellm.audio.gate import GateSettings
 from proactivellm.config import Strict
+from proactivellm.modality.speech.gate import GateSettings
+from proactivellm.modality.speech.settings import SpeechSettings
 from proactivellm.model.prompt import Prompt, StreamSettings
-from proactivellm.speech.front_end import SpeechSettings
 from proactivellm.tasks.data import DataSource
-from proactivellm.train.recordings import Augmentation, ordered
-
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Weight = Annotated[float, Field(ge=0.0)]
-Count = Annotated[int, Field(ge=1)]
-Natural = Annotated[int, Field(ge=0)]
+from proactivellm.train.objectives.table import keys_of, teaches
+from proactivellm.train.recordings import Augmentation
+from proactivellm.train.schedules import ViewSettings
+from proactivellm.train.values import Count, Counts, Natural, Share, Weight
 
 
 class Data(Strict):
@@ -30,7 +28,7 @@ class Data(Strict):
 
     train: DataSource | list[DataSource]
     valid: DataSource | None = None
-    concat: Annotated[tuple[Count, Count], AfterValidator(ordered)] = (1, 1)
+    concat: Counts = (1, 1)
     skip_too_long: bool = False
 
 
@@ -60,18 +58,18 @@ class Backbone(Strict):
         return self
 
 
-class Speech(Strict):
-    """The front end of a model that listens; see `speech.front_end`.
+class Speech(*keys_of("speech"), Strict):  # type: ignore[misc]
+    """The front end of a model that listens (`modality.speech`); with keys of objectives.
 
     Attributes:
-        pretrained: model folder or hub id whose encoder is taken; its `speech/` if it has one.
+        pretrained: bundled model, folder or hub id: the front end of a model that listens, or the
+            encoder of a Whisper, such as openai/whisper-base, to which a new projector comes.
         encoder: configuration of an encoder from scratch (keyword arguments of WhisperConfig).
         features: of the extractor (keyword arguments of WhisperFeatureExtractor).
         units: how encoder outputs become source units.
         gate: leaves out of recordings what it will hold back while streaming; without it they are
             heard whole in training, and the usual gate is saved for streaming.
         augment: what is done to recordings.
-        ctc_weight: weight of a CTC loss on the encoder, whose head is not kept.
     """
 
     pretrained: str | None = None
@@ -80,7 +78,12 @@ class Speech(Strict):
     units: SpeechSettings = SpeechSettings()
     gate: GateSettings | None = None
     augment: Augmentation = Augmentation()
-    ctc_weight: Weight = 0.0
+
+    @model_validator(mode="after")
+    def _is_one_of_two(self) -> Self:
+        if self.pretrained is not None and self.model_fields_set & {"encoder", "features"}:
+            raise ValueError("`encoder` and `features` are those of `pretrained`: leave them out")
+        return self
 
 
 class Lora(Strict):
@@ -99,47 +102,15 @@ class Lora(Strict):
     target_modules: str | list[str] = "all-linear"
 
 
-class ObjectiveRecipe(Strict):
-    """Loss weights and schedules; see `losses.Objective` and `data.ViewPlan`.
+class Objectives(*keys_of("objective"), ViewSettings):  # type: ignore[misc]
+    """What is learnt: the keys of each objective, of the views, and one of all.
 
     Attributes:
-        batch_weight: weight of L_batch.
-        mslm_weight: weight of L_MSLM.
-        kl_weight: lambda.
-        kl_top_k: teacher tokens in the KL.
-        kl_direction: KL(full || partial), or the reverse.
-        label_smoothing: in both cross-entropies.
         logits_mib: memory in MiB that logits and what is made of them may take at once; target
             rows are taken in chunks that fit.
-        router_weight: of the loss that keeps the experts of a mixture in use. Without it, as its
-            configuration says (`output_router_logits`, `router_aux_loss_coef`).
-        num_partial: partial views per sample.
-        profile: how schedules are drawn.
-        first_share: multinomial: range of the share of the source read before the first write.
-        wait_k: wait-k: least and most k.
     """
 
-    batch_weight: Weight = 1.0
-    mslm_weight: Weight = 1.0
-    kl_weight: Weight = 0.1
-    kl_top_k: Count = 100
-    kl_direction: Literal["forward", "reverse"] = "forward"
-    label_smoothing: Share = 0.0
     logits_mib: Count = 1024
-    router_weight: Weight | None = None
-    num_partial: Natural = 1
-    profile: Literal["multinomial", "uniform", "wait-k"] = "multinomial"
-    first_share: Annotated[tuple[Share, Share], AfterValidator(ordered)] = (0.0, 1.0)
-    wait_k: Annotated[tuple[Count, Count], AfterValidator(ordered)] = (1, 9)
-
-    @model_validator(mode="after")
-    def _has_what_it_weighs(self) -> Self:
-        if (self.mslm_weight or self.kl_weight) and not self.num_partial:
-            raise ValueError(
-                "num_partial = 0 leaves no view for L_MSLM and KL: set mslm_weight and kl_weight "
-                "to 0, or num_partial to 1"
-            )
-        return self
 
 
 class Optimisation(Strict):
@@ -212,7 +183,7 @@ class Recipe(Strict):
     backbone: Backbone
     stream: StreamSettings | None = None
     instruction: str = ""
-    objective: ObjectiveRecipe = ObjectiveRecipe()
+    objective: Objectives = Objectives()
     optimisation: Optimisation = Optimisation()
     speech: Speech | None = None
     lora: Lora | None = None
@@ -220,8 +191,7 @@ class Recipe(Strict):
 
     @model_validator(mode="after")
     def _learns_something(self) -> Self:
-        weights, ctc_weight = self.objective, self.speech.ctc_weight if self.speech else 0.0
-        if not (weights.batch_weight or weights.mslm_weight or ctc_weight):
+        if not teaches(dict(self)):
             raise ValueError("batch_weight and mslm_weight are both 0: nothing would be learnt")
         return self
 

@@ -5,47 +5,27 @@ first would. Legend: N = audio samples, T = mel frames, F = mel bands.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
-from proactivellm.audio.extra import needed
-from proactivellm.audio.features import log_mel
-from proactivellm.audio.files import read_audio
-from proactivellm.audio.gate import Gate, GateSettings
-from proactivellm.audio.resample import RATE
 from proactivellm.config import Strict
+from proactivellm.modality.speech.extra import needed
+from proactivellm.modality.speech.features import log_mel
+from proactivellm.modality.speech.files import read_audio
+from proactivellm.modality.speech.front_end import SpeechFrontEnd
+from proactivellm.modality.speech.gate import Gate, GateSettings
+from proactivellm.modality.speech.joined import GAP_S
+from proactivellm.modality.speech.resample import RATE
 from proactivellm.model.packing import AUDIO_ID, Sample
-from proactivellm.speech.front_end import SpeechFrontEnd
 from proactivellm.tasks.item import Item
+from proactivellm.train.values import Natural, Range, Share
 
 if TYPE_CHECKING:
     from proactivellm.train.data import SampleEncoder
 
-GAP_S = 0.1  # of silence between the files of one recording
 _PCM16 = 32767.0
-
-
-def ordered(bounds: tuple[float, float]) -> tuple[float, float]:
-    """Refuses an empty range.
-
-    Args:
-        bounds: lower and upper bound.
-
-    Returns:
-        The same.
-
-    Raises:
-        ValueError: if the lower bound is above the upper one.
-    """
-    if bounds[0] > bounds[1]:
-        raise ValueError(f"the lower bound {bounds[0]} is above the upper bound {bounds[1]}")
-    return bounds
-
-
-Range = Annotated[tuple[float, float], AfterValidator(ordered)]
-Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class Augmentation(Strict):
@@ -71,14 +51,14 @@ class Augmentation(Strict):
     speed: Range = (1.0, 1.0)
     edges_s: Range | None = None
     gain_db: Range = (0.0, 0.0)
-    noise_share: Probability = 0.0
+    noise_share: Share = 0.0
     noise_db: Range = (5.0, 30.0)
-    narrow_share: Probability = 0.0
-    time_masks: int = Field(default=0, ge=0)
+    narrow_share: Share = 0.0
+    time_masks: Natural = 0
     time_mask_s: float = Field(default=0.4, gt=0.0)
-    band_masks: int = Field(default=0, ge=0)
+    band_masks: Natural = 0
     band_mask: int = Field(default=10, ge=1)
-    nothing_share: Probability = 0.0
+    nothing_share: Share = 0.0
 
 
 class Recordings:
@@ -119,7 +99,7 @@ class Recordings:
         question = items[0].source
         nothing = rng is not None and rng.random() < self.augmentation.nothing_share
         gap = np.zeros(int(GAP_S * RATE), np.float32)
-        parts = [part for item in items for part in (gap, self._waveform(item.audio))][1:]
+        parts = [part for item in items for part in (gap, self._waveform(item.media))][1:]
         samples_N = np.concatenate(parts)
         if nothing:
             assert rng is not None
@@ -144,7 +124,7 @@ class Recordings:
             The sample, without features.
         """
         gaps = (len(items) - 1) * int(GAP_S * RATE)
-        count = gaps + sum(len(self._waveform(item.audio)) for item in items)
+        count = gaps + sum(len(self._waveform(item.media)) for item in items)
         count = 1 + int(count / min(self.augmentation.speed[0], 1.0))
         if self.augmentation.edges_s is not None:
             count += 2 * int(self.augmentation.edges_s[1] * RATE)

@@ -1,18 +1,25 @@
-"""What goes wrong when weights are saved, in one line: libraries word a full disk differently."""
+"""The folder of a learner: an ordinary model folder, with front end and what objectives keep."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors import SafetensorError
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from proactivellm.model.folder import refusing
+from proactivellm.model.prompt import StreamSettings
+from proactivellm.train.learner import Learner
+
+Side = tuple[PreTrainedTokenizerBase, StreamSettings]  # what a model folder holds beside weights
 
 
 @contextmanager
 def saving(folder: str | Path) -> Iterator[None]:
-    """Names the folder that could not be saved.
-
-    Args:
-        folder: of the weights.
+    """Names the folder that could not be saved: libraries word a full disk differently.
 
     Raises:
         ValueError: it could not be saved; what was saved before is as it was.
@@ -25,3 +32,79 @@ def saving(folder: str | Path) -> Iterator[None]:
             f"{folder} cannot be saved ({reason}); what was saved before is still there: make room "
             "and give the same command again"
         ) from error
+
+
+def save_checkpoint(
+    learner: Learner, side: Side, folder: str | Path, weights: Mapping[str, Tensor] | None = None
+) -> None:
+    """Writes what a run goes on from: all weights as they are, adapters by themselves.
+
+    Args:
+        learner: its models and objectives.
+        side: tokenizer and stream settings.
+        folder: of the checkpoint.
+        weights: of the learner, where its own are parts of them.
+    """
+    learner.model.save_pretrained(folder, state_dict=_under("model.", weights))
+    _save_rest(learner, side, Path(folder), torch.float32, weights)
+
+
+def save_final(learner: Learner, side: Side, folder: str | Path, dtype: torch.dtype) -> None:
+    """Writes the model of a run: adapters are merged, weights rounded; the learner is used up.
+
+    Args:
+        learner: its models and objectives.
+        side: tokenizer and stream settings.
+        folder: of the model.
+        dtype: of its weights.
+    """
+    _save_rest(learner, side, Path(folder), dtype)
+    model: Any = learner.model
+    if hasattr(model, "merge_and_unload"):
+        model = model.merge_and_unload()
+    model.to(dtype).save_pretrained(folder)
+
+
+def _save_rest(
+    learner: Learner,
+    side: Side,
+    folder: Path,
+    dtype: torch.dtype,
+    weights: Mapping[str, Tensor] | None = None,
+) -> None:
+    tokenizer, settings = side
+    tokenizer.save_pretrained(folder)
+    settings.save(folder)
+    if learner.front_end is not None:
+        learner.front_end.save(folder, dtype)
+    for name, objective in learner.objectives.items():
+        kept = _under(f"objectives.{name}.", weights) or objective.state_dict()
+        if kept:
+            torch.save(kept, folder / f"{name}.pt")
+
+
+def load_objectives(learner: Learner, folder: str | Path, required: bool) -> None:
+    """Reads what objectives keep, each from the file of its name.
+
+    Args:
+        learner: has the objectives.
+        folder: of a checkpoint or a model.
+        required: whether every file must be there.
+
+    Raises:
+        ValueError: if one is not, or is broken or of another model.
+    """
+    for name, objective in learner.objectives.items():
+        file = Path(folder) / f"{name}.pt"
+        if not objective.state_dict() or not (required or file.is_file()):
+            continue
+        if not file.is_file():
+            raise ValueError(f"cannot continue from {folder}: there is no {file.name} in it")
+        with refusing(f"{file} does not fit the objective '{name}' of this model"):
+            objective.load_state_dict(torch.load(file, weights_only=True))
+
+
+def _under(prefix: str, weights: Mapping[str, Tensor] | None) -> dict[str, Tensor] | None:
+    if weights is None:
+        return None
+    return {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}

@@ -1,49 +1,29 @@
 """transformers.Trainer over packed views: losses by part, evaluation by schedule, exact resume."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
+from transformers import PreTrainedTokenizerBase, Trainer
 
-from proactivellm.model.backbone import project
 from proactivellm.model.layout import TARGET
 from proactivellm.model.packing import Sample, pack
 from proactivellm.model.prompt import StreamSettings
-from proactivellm.schedule import Schedule, expand, offline, wait_k
-from proactivellm.train.checkpoints import load_weights
+from proactivellm.train.checkpoints import load_checkpoint
 from proactivellm.train.data import SampleEncoder
-from proactivellm.train.listening import ListeningObjective
-from proactivellm.train.saving import saving
-from proactivellm.train.views import StreamingObjective, collate, view_rows
+from proactivellm.train.learner import Learner
+from proactivellm.train.saving import save_checkpoint, saving
+from proactivellm.train.schedules import evaluation_schedules
+from proactivellm.train.views import collate
 from proactivellm.train.window import share_counts
 
 MOST_PLACES = 4  # samples that a message names
 
 
-def evaluation_schedules(sample: Sample, encoder: SampleEncoder) -> dict[str, Schedule]:
-    """The schedules a model is watched under while it trains.
-
-    Args:
-        sample: the instance.
-        encoder: knows where target words begin.
-
-    Returns:
-        Schedules over target tokens, by name; the end of stream sees everything.
-    """
-    words = encoder.word_index(sample.written[TARGET].tokens)
-    steps = words[-1] + 1 if words else 0
-    units = sample.num_units
-    g = {"offline": offline(units, steps)}
-    g |= {f"wait-{k}": wait_k(k, units, steps) for k in (1, 3, 5)}
-    return {name: [*expand(word_g, words), units] for name, word_g in g.items()}
-
-
 class StreamingTrainer(Trainer):
-    """Trains a `StreamingObjective`; its checkpoints are ordinary model folders.
+    """Trains a `Learner` of any objectives; its checkpoints are ordinary model folders.
 
     Args:
         settings: written as `streaming.json` beside every checkpoint.
@@ -74,6 +54,12 @@ class StreamingTrainer(Trainer):
         self.window: list[dict[str, Any]] = []  # micro-batches of the update under way
         self.model_accepts_loss_kwargs = True
 
+    @property
+    def learner(self) -> Learner:
+        """What is trained, without what it is wrapped in."""
+        learner: Learner = self.accelerator.unwrap_model(self.model)
+        return learner
+
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Any]:
@@ -83,10 +69,13 @@ class StreamingTrainer(Trainer):
             return [], None
         accelerator = self.accelerator
         self.window = share_counts(
-            batches, lambda n: accelerator.reduce(n.to(device), "sum"), accelerator.num_processes
+            batches,
+            self.learner.count,
+            lambda n: accelerator.reduce(n.to(device), "sum"),
+            accelerator.num_processes,
         )
         self.parts.append(torch.zeros((), device=device))
-        return self.window, self.window[0]["num_rows"]
+        return self.window, len(self.window)  # any number: losses are whole as they are
 
     def compute_loss(
         self,
@@ -129,8 +118,8 @@ class StreamingTrainer(Trainer):
         if "loss" in logs and self.parts:
             mean = torch.stack(self.parts).mean(0)
             means = self.accelerator.reduce(mean, "mean").tolist()
-            names = self.accelerator.unwrap_model(self.model).part_names
-            logs |= {name: round(value, 4) for name, value in zip(names, means, strict=True)}
+            names = zip(self.learner.part_names, means, strict=True)
+            logs |= {name: round(value, 4) for name, value in names}
             self.parts.clear()
         super().log(logs, start_time)
 
@@ -142,8 +131,7 @@ class StreamingTrainer(Trainer):
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
         """Loss and next-token accuracy of the validation samples, offline and streaming."""
-        objective: StreamingObjective = self.accelerator.unwrap_model(self.model)
-        objective.eval()
+        model = self.model_wrapped.eval()
         totals: Tensor | float = 0.0
         names: list[str] = []
         loader: DataLoader = DataLoader(
@@ -156,35 +144,22 @@ class StreamingTrainer(Trainer):
             names = list(by_name[0])
             pairs = zip(samples, by_name, strict=True)
             packed = [
-                pack(s, [{TARGET: each} for each in g.values()], objective.layout) for s, g in pairs
+                pack(s, [{TARGET: each} for each in g.values()], self.learner.layout)
+                for s, g in pairs
             ]
             batch = {k: v.to(self.args.device) for k, v in collate(packed).items()}
-            totals = totals + self._view_scores(objective, batch)
+            with self.compute_loss_context_manager():
+                totals = totals + model(scored=True, **batch)["scores"]
         metrics = {}
         for name, (nll, hits, rows) in zip(names, torch.as_tensor(totals).tolist(), strict=True):
             metrics[f"{metric_key_prefix}_nll_{name}"] = round(nll / rows, 4)
             metrics[f"{metric_key_prefix}_accuracy_{name}"] = round(hits / rows, 4)
-        objective.train()
+        model.train()
         self.log(metrics)
         self.control: Any = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
         )
         return metrics
-
-    def _view_scores(self, objective: StreamingObjective, batch: dict[str, Tensor]) -> Tensor:
-        """Sums of [negative log-likelihood, hits, rows] per view: [W, 3]."""
-        size = objective.rows_per_chunk(num_views=1)
-        with self.compute_loss_context_manager():
-            hidden = objective.hidden(batch)
-            hidden_WRD, label_R = view_rows(hidden, batch)
-            scores = hidden.new_zeros(len(hidden_WRD), 3, dtype=torch.float32)
-            for view, hidden_RD in enumerate(hidden_WRD):
-                for rows, label in zip(hidden_RD.split(size), label_R.split(size), strict=True):
-                    log_p_RV = project(objective.model, rows).float().log_softmax(-1)
-                    scores[view, 0] -= log_p_RV.gather(-1, label[:, None]).sum()
-                    scores[view, 1] += (log_p_RV.argmax(-1) == label).sum()
-                    scores[view, 2] += len(label)
-        return scores
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         with saving(f"{self.args.output_dir}/checkpoint-{self.state.global_step}"):
@@ -195,54 +170,11 @@ class StreamingTrainer(Trainer):
             return
         folder = output_dir or self.args.output_dir
         assert folder is not None
-        prefix = "model."
-        weights = None
-        if state_dict is not None:
-            weights = {key.removeprefix(prefix): value for key, value in state_dict.items()}
-        model = self.accelerator.unwrap_model(self.model).model
-        model.save_pretrained(folder, state_dict=weights)
-        self.tokenizer.save_pretrained(folder)
-        self.settings.save(folder)
-        objective = self.accelerator.unwrap_model(self.model)
-        if isinstance(objective, ListeningObjective):
-            objective.save(folder, torch.float32)
-        torch.save(self.args, Path(folder) / "training_args.bin")
+        save_checkpoint(self.learner, (self.tokenizer, self.settings), folder, state_dict)
+        torch.save(self.args, f"{folder}/training_args.bin")
 
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: nn.Module | None = None
     ) -> None:
-        objective = self.accelerator.unwrap_model(model or self.model)
-        load_weights(objective.model, resume_from_checkpoint)
-        if isinstance(objective, ListeningObjective):
-            objective.load(resume_from_checkpoint)
-
-
-def make_arguments(recipe_arguments: dict[str, Any], folder: str) -> TrainingArguments:
-    """TrainingArguments with what streaming training fixes.
-
-    Args:
-        recipe_arguments: named as TrainingArguments names them.
-        folder: of the checkpoints.
-
-    Returns:
-        The arguments: samples in their planned order, nothing reported to outside services.
-    """
-    arguments = TrainingArguments(
-        output_dir=folder,
-        train_sampling_strategy="sequential",
-        num_train_epochs=1,
-        report_to=[],
-        remove_unused_columns=False,
-        label_names=["label"],
-        save_strategy="steps",
-        **recipe_arguments,
-    )
-    # With more devices the Trainer would cut each batch among threads, which these batches, with
-    # tensors of different first dimensions, do not survive: there, start a process for each.
-    if arguments.n_gpu > 1:
-        arguments._n_gpu = 1
-    # transformers 5.17 sends the second of several CPU processes to "cpu:0", where torch can load
-    # no optimiser state: such a run could not be continued.
-    if arguments.device.type == "cpu":
-        arguments.__dict__["_setup_devices"] = torch.device("cpu")
-    return arguments
+        learner: Learner = self.accelerator.unwrap_model(model or self.model)
+        load_checkpoint(learner, resume_from_checkpoint)

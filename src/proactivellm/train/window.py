@@ -8,38 +8,30 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from proactivellm.model.packing import IGNORE
-
-
-def count_items(batch: dict[str, Tensor]) -> Tensor:
-    """What the losses of a batch are means over.
-
-    Args:
-        batch: from `collate`.
-
-    Returns:
-        int64 [2]: target rows of one view, bytes of the transcripts.
-    """
-    rows = ((batch["label"] != IGNORE) & (batch["view"] == 0)).sum()
-    spoken = batch.get("transcript")
-    return torch.stack([rows, rows.new_zeros(()) if spoken is None else (spoken != IGNORE).sum()])
+Batch = dict[str, Tensor]
 
 
 def share_counts(
-    batches: Sequence[dict[str, Tensor]], add_up: Callable[[Tensor], Tensor], num_processes: int
-) -> list[dict[str, Tensor]]:
+    batches: Sequence[Batch],
+    count: Callable[[Batch], dict[str, Tensor]],
+    add_up: Callable[[Tensor], Tensor],
+    num_processes: int,
+) -> list[Batch]:
     """Give every micro-batch of an update the counts of the whole update.
 
     Gradients and recorded losses are averaged over processes, so a process divides by its share.
 
     Args:
-        batches: of this process, from `collate`.
+        batches: of this process, from `views.collate`.
+        count: what the losses of a batch are means over, by objective.
         add_up: sums a tensor over processes.
         num_processes: how many those are.
 
     Returns:
-        The batches with `num_rows` and `num_bytes`, scalars.
+        The batches with `count_NAME` of every objective, scalars.
     """
-    counts = add_up(torch.stack([count_items(batch) for batch in batches]).sum(0))
-    rows, spoken = (counts.clamp(min=1).float() / num_processes).unbind()
-    return [{**batch, "num_rows": rows, "num_bytes": spoken} for batch in batches]
+    counts = [count(batch) for batch in batches]
+    total = add_up(torch.stack([torch.stack(list(each.values())) for each in counts]).sum(0))
+    shares = (total.clamp(min=1).float() / num_processes).unbind()
+    named = {f"count_{name}": share for name, share in zip(counts[0], shares, strict=True)}
+    return [{**batch, **named} for batch in batches]

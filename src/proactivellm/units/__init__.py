@@ -1,1 +1,1 @@
-"""Source units: a payload (text, speech) cut into the pieces that a session reads one by one."""
+"""Source units: a payload cut into the pieces that a session reads one by one."""

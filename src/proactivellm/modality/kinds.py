@@ -1,0 +1,47 @@
+"""Which modalities there are besides text: a new one is a line in this table."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from proactivellm.modality.base import FrontEnd
+from proactivellm.modality.speech.files import is_audio
+
+
+class Kind(NamedTuple):
+    """A modality.
+
+    Attributes:
+        front_end: gives its class; what that needs is imported when it is called.
+        takes: whether a name is that of a file of this kind; nothing is opened.
+        default_model: bundled; None = there is none.
+    """
+
+    front_end: Callable[[], type[FrontEnd]]
+    takes: Callable[[str], bool]
+    default_model: str | None = None
+
+
+def _speech() -> type[FrontEnd]:
+    from proactivellm.modality.speech.front_end import SpeechFrontEnd
+
+    return SpeechFrontEnd
+
+
+KINDS = {"speech": Kind(_speech, is_audio, "speech-en")}
+
+
+def kind_in(model_folder: Path) -> str | None:
+    """The kind of front end that a model folder holds; None = it reads text alone."""
+    kinds = (kind for kind in KINDS if (model_folder / kind / f"{kind}.json").is_file())
+    return next(kinds, None)
+
+
+def kind_of_media(files: Sequence[str]) -> str:
+    """The kind of a source of one or more files; names that tell nothing are taken for speech."""
+    return next(filter(None, map(kind_of_file, files)), "speech")
+
+
+def kind_of_file(name: str) -> str | None:
+    """The kind of payload that a file holds, by its name; None = text."""
+    return next((kind for kind, known in KINDS.items() if known.takes(name)), None)

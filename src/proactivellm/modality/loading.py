@@ -1,0 +1,119 @@
+"""The one loader: a causal LM by name, with all that lies in its folder."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from transformers.utils import logging
+
+from proactivellm.modality.base import FrontEnd
+from proactivellm.modality.kinds import KINDS, kind_in
+from proactivellm.modality.speech.qwen2_audio import MODEL_TYPE, load_qwen2_audio
+from proactivellm.model.causal_lm import StreamingCausalLM
+from proactivellm.model.folder import CONFIG_FILE, read_object
+from proactivellm.model.hub import DEFAULT_MODEL, bundled_models, find_folder
+from proactivellm.model.law import check_law
+from proactivellm.model.precision import choose_dtype, parse_dtype, quantization_config
+from proactivellm.model.pretrained import default_settings, load_pretrained
+from proactivellm.model.prompt import StreamSettings, load_settings
+from proactivellm.model.vocabulary import check_tokens
+
+
+def load(
+    name: str | Path = DEFAULT_MODEL,
+    *,
+    settings: StreamSettings | None = None,
+    device: str = "cpu",
+    dtype: torch.dtype | str | None = None,
+    quantization: str = "none",
+    trust_remote_code: bool = False,
+) -> StreamingCausalLM:
+    """Load a model, and what it hears with if it does.
+
+    Args:
+        name: bundled model, folder, or hub id (`owner/name`, `owner/name@revision`).
+        settings: override those of the folder; without any, the chat template is used.
+        device: where to put the model.
+        dtype: of the LM's weights, also by name; fp32 on CPU and that of the file elsewhere if left
+            out.
+        quantization: `int8` keeps the weights of the LM's linear layers in 8 bits (extra `quant`).
+        trust_remote_code: run code that the model brings, with all rights of this process.
+
+    Returns:
+        The model, checked against the streaming law.
+
+    Raises:
+        ValueError: if there is no such model, device or precision, its files are broken, lack
+            weights or do not fit each other, or it cannot stream.
+    """
+    dtype = parse_dtype(dtype) if isinstance(dtype, str) else dtype
+    _check_device(device)
+    dtype, quantize = choose_dtype(dtype, device, quantization), quantization_config(quantization)
+    with _quiet_transformers():
+        folder = find_folder(name, trust_remote_code)
+        front_end: FrontEnd | None = None
+        if _model_type(folder) == MODEL_TYPE:
+            if quantize is not None:
+                raise ValueError(f"quantization={quantization!r}: Qwen2-Audio is loaded as it is")
+            lm, tokenizer, stored, front_end = load_qwen2_audio(folder, device=device, dtype=dtype)
+        else:
+            lm, tokenizer = load_pretrained(folder, device, dtype, quantize, trust_remote_code)
+            stored = load_settings(folder) or default_settings(tokenizer)
+        model = StreamingCausalLM(lm, tokenizer, settings or stored)
+        model.folder = folder
+        check_tokens(model)
+        check_law(model)
+        if front_end is None and (kind := kind_in(folder)):
+            width = lm.config.get_text_config().hidden_size
+            front_end = KINDS[kind].front_end().load(folder, width, device)
+        model.front_end = front_end
+    return model
+
+
+def front_end_of(model: StreamingCausalLM, kind: str) -> FrontEnd:
+    """The front end of a model.
+
+    Args:
+        model: from `load`.
+        kind: of payload that it is to take.
+
+    Raises:
+        ValueError: if it has none for this kind.
+    """
+    if model.front_end is not None and model.front_end.kind == kind:
+        return model.front_end
+    able = [name for name, folder in bundled_models().items() if kind_in(folder) == kind]
+    raise ValueError(
+        f"the model {str(model.folder)!r} does not take {kind}: it has no folder {kind}/; give "
+        f"one that does (bundled: {', '.join(able) or 'none'}), or train one by a recipe"
+    )
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"cannot use device {device}: {str(error).splitlines()[0]}") from None
+
+
+def _model_type(folder: Path) -> str | None:
+    """What `config.json` says; what is wrong with it is told on loading."""
+    try:
+        return read_object(folder / CONFIG_FILE).get("model_type")
+    except ValueError:
+        return None
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """No progress bars and hints while a model is loaded; errors are raised, not logged."""
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

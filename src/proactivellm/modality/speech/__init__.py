@@ -1,0 +1,1 @@
+"""Speech: where samples come from, what is speech in them, their features, encoder, units."""

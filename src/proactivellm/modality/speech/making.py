@@ -1,0 +1,100 @@
+"""Front ends to be trained: from scratch, of another model of ours, around a Whisper encoder."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperModel
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+from proactivellm.modality.kinds import kind_in
+from proactivellm.modality.speech.features import RATE
+from proactivellm.modality.speech.front_end import KIND, SpeechFrontEnd
+from proactivellm.modality.speech.projector import StackProjector
+from proactivellm.modality.speech.settings import SpeechSettings
+from proactivellm.model.folder import (
+    CONFIG_FILE,
+    broken_weights,
+    check_json_files,
+    read_object,
+    refusing,
+)
+from proactivellm.model.weights import check_all_loaded
+
+_WHISPER = "whisper"
+
+
+def new_front_end(
+    encoder: dict[str, Any], features: dict[str, Any], settings: SpeechSettings, lm_width: int
+) -> SpeechFrontEnd:
+    """A front end with random weights, to be trained.
+
+    Args:
+        encoder: keyword arguments of `WhisperConfig`.
+        features: keyword arguments of `WhisperFeatureExtractor`.
+        settings: how outputs become units.
+        lm_width: H.
+
+    Returns:
+        The front end.
+    """
+    extractor = WhisperFeatureExtractor(**features)
+    tower = WhisperEncoder(WhisperConfig(num_mel_bins=extractor.feature_size, **encoder))
+    projector = StackProjector(tower.config.d_model, settings.stack, settings.hidden, lm_width)
+    return SpeechFrontEnd(extractor, tower, projector, settings)
+
+
+def pretrained_front_end(
+    folder: Path, settings: SpeechSettings | None, lm_width: int
+) -> SpeechFrontEnd:
+    """The front end of a model folder, or a new one around the encoder of a Whisper.
+
+    Args:
+        folder: with `speech/`, or of a WhisperModel or WhisperForConditionalGeneration.
+        settings: how outputs become units; None = those of `speech/`, else the usual ones.
+        lm_width: H.
+
+    Raises:
+        ValueError: if it is neither, is broken, or the settings are not those of `speech/`, whose
+            projector is made for its own.
+    """
+    if kind_in(folder) == KIND:
+        front_end = SpeechFrontEnd.load(folder, lm_width)
+        if settings not in (None, front_end.settings):
+            raise ValueError(
+                f"{folder} has units of its own ({front_end.settings}): leave them out"
+            )
+        return front_end
+    file = folder / CONFIG_FILE
+    kind = read_object(file).get("model_type") if file.is_file() else None
+    if kind != _WHISPER:
+        raise ValueError(
+            f"{folder} holds no encoder of speech: it has no {KIND}/{KIND}.json, and its model "
+            f"type is {kind!r}, not {_WHISPER!r}"
+        )
+    return _around_whisper(folder, settings or SpeechSettings(), lm_width)
+
+
+def _around_whisper(folder: Path, settings: SpeechSettings, lm_width: int) -> SpeechFrontEnd:
+    """Takes the encoder with all its weights; the projector is new."""
+    what = f"cannot load a Whisper encoder from {str(folder)!r}"
+    check_json_files(folder)
+    with refusing(what, lambda: broken_weights(folder)):
+        extractor = WhisperFeatureExtractor.from_pretrained(folder)
+        # The decoder is read and dropped: a part that is missing anywhere is told as for any model.
+        whole, info = WhisperModel.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            attn_implementation="sdpa",  # not what its config.json names, see NO_KERNEL
+        )
+    check_all_loaded(info, what)
+    config, rate, bands = whole.config, extractor.sampling_rate, extractor.feature_size
+    if (rate, bands) != (RATE, config.num_mel_bins):
+        raise ValueError(
+            f"{what}: its features have {bands} bands at {rate} Hz, and the encoder takes "
+            f"{config.num_mel_bins} bands at {RATE} Hz"
+        )
+    projector = StackProjector(config.d_model, settings.stack, settings.hidden, lm_width)
+    return SpeechFrontEnd(extractor, whole.encoder, projector, settings)

@@ -1,0 +1,168 @@
+"""Listening to a recording turn by turn: a gate cuts it, and each turn is a stream of its own.
+
+In: 16 kHz mono samples in pushes of any length. Out: the units of turns; the last unit of a turn,
+or the bare end marker after it, is final. Silence between turns reaches no encoder. A unit that is
+silent, in a pause within a turn, comes with the next one that is not, or with the end of the turn:
+nobody said anything in it, so there is nothing to be written after it. (A model asked all the same
+finds little attention on the newest unit, and writes words nobody said.)
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from proactivellm.modality.speech.gate import Gate, GateSettings, Piece
+from proactivellm.modality.speech.level import FRAME
+from proactivellm.modality.speech.resample import RATE, Resampler
+from proactivellm.modality.speech.stream import SpeechStream
+from proactivellm.units.unit import Unit
+
+if TYPE_CHECKING:
+    from proactivellm.modality.speech.front_end import SpeechFrontEnd
+
+_VOICED = 0.3  # of its frames are speech, or a unit is silent: the detector lags by 2 or 3 frames
+
+
+class SpeechEar:
+    """An `Ear` for one recording at its own rate.
+
+    Args:
+        front_end: in eval mode.
+        rate: in samples per second.
+
+    Raises:
+        ValueError: as `Listener`, or the rate cannot be resampled.
+    """
+
+    def __init__(self, front_end: SpeechFrontEnd, rate: int) -> None:
+        self._listener = Listener(front_end, front_end.gate)
+        self._resampler = Resampler(rate)
+        self._told_of_cuts = False
+
+    def push(self, block: np.ndarray, now_s: float) -> list[Unit]:
+        """Takes float32 mono samples [n]; returns the units that are complete now."""
+        units = self._listener.push(self._resampler.push(block))
+        self._tell_of_cuts()
+        return _stamped(units, now_s)
+
+    def finish(self, now_s: float) -> list[Unit]:
+        """Ends the recording; returns its last units."""
+        units = [*self._listener.push(self._resampler.finish()), *self._listener.finish()]
+        self._tell_of_cuts()
+        return _stamped(units, now_s)
+
+    def _tell_of_cuts(self) -> None:
+        if self._listener.num_cuts and not self._told_of_cuts:
+            self._told_of_cuts = True
+            assert (gate := self._listener.front_end.gate) is not None
+            warnings.warn(
+                f"speech without a pause was cut after {gate.longest_s:g} s at most: "
+                "words at the cuts may be lost (longest_s of the gate in speech/speech.json)",
+                stacklevel=2,
+            )
+
+
+class Listener:
+    """Turns of one recording.
+
+    Args:
+        front_end: in eval mode.
+        gate: when a turn begins and ends; None = all of the recording is one turn.
+
+    Attributes:
+        num_cuts: turns that grew too long, and whose ends may go through a word.
+
+    Raises:
+        ValueError: if the front end cannot be streamed, or the gate's detector is not installed.
+    """
+
+    def __init__(self, front_end: SpeechFrontEnd, gate: GateSettings | None) -> None:
+        self.front_end = front_end
+        self._gate = None if gate is None else Gate(gate)
+        self._turn: SpeechStream | None = front_end.stream() if gate is None else None
+        self._speech: list[bool] = []  # of the frames of the turn
+        self._silent: list[Unit] = []  # units that are held back
+        self.num_cuts = 0
+
+    def push(self, samples: np.ndarray) -> list[Unit]:
+        """Takes the next samples.
+
+        Args:
+            samples: [N], 16 kHz, in [-1, 1].
+
+        Returns:
+            The units that are complete now; times are those of the recording. A final unit ends a
+            turn, and the next one begins another.
+        """
+        if self._gate is not None:
+            return self._pass(self._gate.push(samples))
+        assert self._turn is not None
+        return self._turn.push(samples)
+
+    def finish(self) -> list[Unit]:
+        """Ends the recording; nothing may be pushed after it.
+
+        Returns:
+            The last units; none if no turn is open.
+        """
+        if self._gate is not None:
+            return self._pass(self._gate.finish())
+        assert self._turn is not None
+        return self._turn.finish()
+
+    def _pass(self, pieces: list[Piece]) -> list[Unit]:
+        units = []
+        for piece in pieces:
+            if len(piece.samples):
+                turn = self._turn = self._turn or self.front_end.stream()
+                self._speech += piece.speech
+                arrived = turn.push(piece.samples, piece.start_s)
+                units += self._voiced(arrived, turn.num_units - len(arrived))
+            if piece.ends_turn and self._turn is not None:
+                units += self._end(self._turn)
+                self._turn = None
+                self.num_cuts += piece.is_cut
+        return units
+
+    def _voiced(self, units: list[Unit], first: int) -> list[Unit]:
+        """Units with speech in them, silent ones before them included; `first` is their number."""
+        voiced = []
+        for index, unit in enumerate(units, start=first):
+            self._silent.append(unit)
+            if self._is_voiced(index):
+                voiced.append(_joined(self._silent))
+                self._silent = []
+        return voiced
+
+    def _is_voiced(self, index: int) -> bool:
+        """Whether a unit has speech in it, or lies before the first speech of its turn."""
+        size = self.front_end.unit_s * RATE / FRAME  # in frames
+        begin, end = round(index * size), round((index + 1) * size)
+        heard = self._speech[begin:end]
+        return sum(heard) >= _VOICED * len(heard) or not any(self._speech[:begin])
+
+    def _end(self, turn: SpeechStream) -> list[Unit]:
+        """The last units of a turn; what was held back is read with the very last."""
+        *units, last = turn.finish()
+        voiced = self._voiced(units, turn.num_units - len(units) - (not last.is_end))
+        held, self._silent, self._speech = self._silent, [], []
+        return [*voiced, _joined([*held, last])]
+
+
+def _stamped(units: Iterable[Unit], now_s: float) -> list[Unit]:
+    """Units that could be read at this time, however much earlier their audio was over."""
+    return [replace(unit, start_s=min(unit.start_s, now_s), end_s=now_s) for unit in units]
+
+
+def _joined(units: list[Unit]) -> Unit:
+    """One unit of several."""
+    if len(units) == 1:
+        return units[0]
+    features_EH = torch.cat([unit.features for unit in units if unit.features is not None])
+    return replace(units[-1], features=features_EH, start_s=units[0].start_s)

@@ -1,0 +1,124 @@
+"""Where a model lies: bundled, in a folder, or on the hub, of which a folder is made as well.
+
+From here on there are only folders, so that a model of the hub has all that lies beside its
+weights: stream settings, a calibration table, a front end.
+"""
+
+import re
+from collections.abc import Iterable
+from importlib.resources import files
+from pathlib import Path
+
+from huggingface_hub import HfApi, constants, snapshot_download
+from huggingface_hub.errors import (
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+DEFAULT_MODEL = "tatoeba-de-en"
+_PARTS = r"(-\d+-of-\d+)?"
+_WEIGHTS = re.compile(rf"(adapter_)?model{_PARTS}\.safetensors")
+_OLDER_WEIGHTS = re.compile(rf"(pytorch_model{_PARTS}|adapter_model)\.bin")
+_SMALL = re.compile(r".*\.(json|txt|model|tiktoken|jinja)")  # settings, tokenizer, tables
+_IN_CACHE = re.compile(r"models--(?P<owner>[^/]+?)--(?P<name>[^/]+)/snapshots/(?P<commit>[^/]+)")
+
+
+def bundled_models() -> dict[str, Path]:
+    """Folders of the models that come with the package, by name."""
+    root = Path(str(files("proactivellm"))) / "assets"
+    return {path.parent.name: path.parent for path in sorted(root.glob("*/config.json"))}
+
+
+def find_folder(name: str | Path, trust_remote_code: bool = False) -> Path:
+    """The folder of a model; what is missing of one of the hub is fetched into its cache.
+
+    Args:
+        name: bundled name, folder, or hub id (`owner/name`, `owner/name@revision`).
+        trust_remote_code: fetch the code that a model of the hub brings, too.
+
+    Raises:
+        ValueError: there is no such model, or the hub cannot be reached and does not have to be
+            asked for one that is in its cache.
+    """
+    bundled = bundled_models()
+    folder = bundled.get(str(name), Path(name))
+    if folder.is_dir():
+        return folder
+    repo, _, revision = str(name).partition("@")
+    if not is_hub_id(name):
+        raise ValueError(
+            f"no model {str(name)!r}: not a folder here, not a hub id (owner/name), and not "
+            f"bundled ({', '.join(bundled) or 'none'})"
+        )
+    return _fetched(repo, revision or None, trust_remote_code)
+
+
+def is_hub_id(name: str | Path) -> bool:
+    """Whether it may name a model of the hub: not a path, and exactly one slash."""
+    return isinstance(name, str) and name.count("/") == 1 and not name.startswith((".", "/", "~"))
+
+
+def name_of(folder: Path) -> str:
+    """What a model folder is called: its bundled name, its hub id with the commit, its path."""
+    names = {place: name for name, place in bundled_models().items()}
+    return names.get(folder) or hub_id(folder) or str(folder.resolve())
+
+
+def hub_id(folder: Path) -> str | None:
+    """`owner/name@commit` of a folder inside the cache of the hub; None of any other."""
+    found = _IN_CACHE.fullmatch("/".join(folder.absolute().parts[-3:]))
+    return None if found is None else "{owner}/{name}@{commit}".format(**found.groupdict())
+
+
+def needed(names: Iterable[str], trust_remote_code: bool = False) -> list[str]:
+    """Which files of a repository make a model; the same weights often lie there several times.
+
+    Args:
+        names: of all its files.
+        trust_remote_code: its code is among them.
+    """
+    names = list(names)
+    weights = [name for name in names if _WEIGHTS.fullmatch(name)]
+    weights = weights or [name for name in names if _OLDER_WEIGHTS.fullmatch(name)]
+    # A front end lies in a folder of its kind: speech/ is one by speech/speech.json.
+    beside = {name.split("/")[0] for name in names if re.fullmatch(r"(\w+)/\1\.json", name)}
+    return [
+        name
+        for name in names
+        if name in weights
+        or ("/" not in name and _SMALL.fullmatch(name))
+        or name.split("/")[0] in beside
+        or (trust_remote_code and name.endswith(".py"))
+    ]
+
+
+def _fetched(repo: str, revision: str | None, trust_remote_code: bool) -> Path:
+    wanted = f"{repo}@{revision}" if revision else repo
+    patterns = None
+    try:
+        if not constants.is_offline_mode():
+            listed = HfApi().model_info(repo, revision=revision).siblings or []
+            patterns = needed((file.rfilename for file in listed), trust_remote_code)
+    except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
+        raise ValueError(f"no model {wanted!r} on the hub: {_first_line(error)}") from error
+    except Exception:  # no answer, for which every transport has exceptions of its own
+        patterns = None
+    try:
+        place = snapshot_download(
+            repo, revision=revision, allow_patterns=patterns, local_files_only=patterns is None
+        )
+    except LocalEntryNotFoundError as error:
+        asked = "HF_HUB_OFFLINE is set" if constants.is_offline_mode() else "the hub gave no answer"
+        raise ValueError(
+            f"no model {wanted!r}: it is not in the cache of the hub ({constants.HF_HUB_CACHE}), "
+            f"and {asked}; is it a folder of yours? Then there is none of that name here"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cannot fetch {wanted!r} from the hub: {_first_line(error)}") from error
+    return Path(place)
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), repr(error))

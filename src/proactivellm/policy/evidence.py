@@ -1,0 +1,203 @@
+"""Evidence: what a policy may look at when a lane probes. Values; equal ones are computed once.
+
+A policy names its evidence, the engine computes just that, and `Seen` hands it over.
+Legend: P = lanes that want an evidence, B = lanes shown to a policy, V = vocabulary, U = most units
+in view of any of them, L = layers, H = heads, K = entries of a lane, D = model width.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+
+from proactivellm.model.lanes import StepOutput
+from proactivellm.model.probe import NO_ATTENTION, unit_attention
+
+if TYPE_CHECKING:
+    from proactivellm.model.causal_lm import StreamingCausalLM
+
+Heads = tuple[tuple[int, int], ...]
+
+
+class Rows:
+    """What a step computed for the lanes that want an evidence; each part is cut out on demand.
+
+    Args:
+        output: of the step.
+        tokens_P: the token that each probing lane would write.
+        chosen: the lanes that look, among those of the output; None = all.
+    """
+
+    def __init__(self, output: StepOutput, tokens_P: Tensor, chosen: Tensor | None = None) -> None:
+        self._output, self._tokens_P, self._chosen = output, tokens_P, chosen
+
+    @cached_property
+    def logits_PV(self) -> Tensor:
+        """Logits; -inf for what ends a target whose source is open."""
+        return self._take(self._output.logits_PV)
+
+    @cached_property
+    def probs_PV(self) -> Tensor:
+        """The next-token distribution."""
+        return self.logits_PV.softmax(-1)
+
+    @property
+    def tokens_P(self) -> Tensor:
+        """The token that would be written, int64."""
+        return self._take(self._tokens_P)
+
+    @property
+    def hidden_PD(self) -> Tensor:
+        """Last hidden state of the last token, after the final norm."""
+        return self._take(self._output.hidden_PD)
+
+    def unit_attention(self, heads: Heads | None) -> Tensor:
+        """Share of the source attention on each unit in view, [P, U]."""
+        output, chosen = self._output, self._chosen
+        assert output.weights_LPHK is not None and output.unit_PK is not None
+        weights = output.weights_LPHK if chosen is None else output.weights_LPHK[:, chosen]
+        return unit_attention(weights, self._take(output.unit_PK), heads, output.num_units)
+
+    def _take(self, values_P: Tensor) -> Tensor:
+        return values_P if self._chosen is None else values_P[self._chosen]
+
+
+@dataclass(frozen=True)
+class Evidence(ABC):
+    """One thing to look at; a frozen value, so that two policies that want the same share it."""
+
+    attention: ClassVar[bool] = False
+    """Whether the forward has to keep the attention of the tokens that probe."""
+
+    @abstractmethod
+    def of(self, rows: Rows) -> Tensor:
+        """Compute it: [P, ...], a row for each lane."""
+
+    def check(self, model: StreamingCausalLM) -> None:  # noqa: B027
+        """Raise ValueError where `model` cannot show it; asked before a stream is opened."""
+
+
+@dataclass(frozen=True)
+class Entropy(Evidence):
+    """Entropy of the next-token distribution, nats [P]; `top` > 0: of its `top` tokens only."""
+
+    top: int = 0
+
+    def of(self, rows: Rows) -> Tensor:
+        """Compute it: [P]."""
+        return entropy(rows.probs_PV, self.top)
+
+
+@dataclass(frozen=True)
+class Confidence(Evidence):
+    """Probability of the most probable next token, [P]."""
+
+    def of(self, rows: Rows) -> Tensor:
+        """Compute it: [P]."""
+        return rows.probs_PV.max(-1).values
+
+
+@dataclass(frozen=True)
+class Attention(Evidence):
+    """Share of the source attention on each unit in view, in reading order, [P, U].
+
+    Rows sum to 1 (prompt and sinks removed) and are 0 beyond the units read.
+
+    Args:
+        heads: (layer, head) pairs to average over; None = all.
+    """
+
+    attention: ClassVar[bool] = True
+
+    heads: Heads | None = None
+
+    def of(self, rows: Rows) -> Tensor:
+        """Compute it: [P, U]."""
+        return rows.unit_attention(self.heads)
+
+    def check(self, model: StreamingCausalLM) -> None:
+        """Raise ValueError if `model` shows no attention, or lacks one of the heads."""
+        if not model.shows_attention:
+            raise ValueError(NO_ATTENTION)
+        check_heads_exist(self.heads, *model.num_heads)
+
+
+@dataclass(frozen=True)
+class Hidden(Evidence):
+    """Hidden state of the last token, [P, D]: what the output layer is given (layer -1)."""
+
+    layer: int = -1
+
+    def of(self, rows: Rows) -> Tensor:
+        """Compute it: [P, D]."""
+        return rows.hidden_PD
+
+    def check(self, model: StreamingCausalLM) -> None:
+        """Raise ValueError for an inner layer."""
+        if self.layer != -1:
+            raise ValueError(
+                f"there are no hidden states of layer {self.layer}: a step keeps those of the last "
+                "layer only, layer=-1"
+            )
+
+
+@dataclass(frozen=True)
+class Candidate(Evidence):
+    """The token that a WRITE would write, int64 [P]."""
+
+    def of(self, rows: Rows) -> Tensor:
+        """Compute it: [P]."""
+        return rows.tokens_P
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What a policy is shown of the lanes that its bounds leave open.
+
+    Args:
+        units_read_B: Source units read so far, int64.
+        units_in_view_B: Those that the model still sees, int64.
+        words_written_B: Target words (tokens, when decisions fall at token boundaries) before the
+            one that the candidate belongs to, int64.
+        evidence: By what was asked for; `seen[evidence]` is the way to it.
+    """
+
+    units_read_B: Tensor
+    units_in_view_B: Tensor
+    words_written_B: Tensor
+    evidence: Mapping[Evidence, Tensor]
+
+    def __getitem__(self, wanted: Evidence) -> Tensor:
+        """Return an evidence, a row for each lane; ValueError where it was not declared."""
+        if wanted not in self.evidence:
+            raise ValueError(f"{wanted} was not computed: the policy has to name it in `evidence`")
+        return self.evidence[wanted]
+
+
+def entropy(probs_PV: Tensor, top: int = 0) -> Tensor:
+    """Entropy of distributions, nats [P]; of the `top` most probable tokens, renormalised, if any.
+
+    Args:
+        probs_PV: rows sum to 1.
+        top: 0 = all tokens.
+    """
+    if top and top < probs_PV.shape[-1]:
+        probs_PV = probs_PV.topk(top, dim=-1).values
+        probs_PV = probs_PV / probs_PV.sum(-1, keepdim=True)
+    return -torch.special.xlogy(probs_PV, probs_PV).sum(-1)
+
+
+def check_heads_exist(heads: Heads | None, layers: int, per_layer: int) -> None:
+    """Raise ValueError naming the first of `heads` that a model of that size does not have."""
+    for layer, head in heads or ():
+        if layer >= layers or head >= per_layer:
+            raise ValueError(
+                f"there is no head {layer}.{head}: the model has {layers} layers of "
+                f"{per_layer} heads (0.0 to {layers - 1}.{per_layer - 1})"
+            )

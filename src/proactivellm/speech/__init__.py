@@ -1,1 +1,0 @@
-"""Listening: log-mel frames -> causal encoder -> projector -> source units of a causal LM."""

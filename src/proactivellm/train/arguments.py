@@ -1,0 +1,54 @@
+"""A recipe in the words of transformers' TrainingArguments."""
+
+from pathlib import Path
+
+import torch
+from transformers import TrainingArguments
+
+from proactivellm.train.recipe import Recipe
+
+
+def make_arguments(recipe: Recipe, folder: str | Path) -> TrainingArguments:
+    """The arguments of a run: samples in their planned order, nothing reported to outside services.
+
+    Args:
+        recipe: what to train on what.
+        folder: of the checkpoints.
+    """
+    optimisation, output = recipe.optimisation, recipe.output
+    evaluates = bool(output.eval_steps and recipe.data.valid)
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        train_sampling_strategy="sequential",
+        num_train_epochs=1,
+        report_to=[],
+        remove_unused_columns=False,
+        label_names=["label"],
+        save_strategy="steps",
+        per_device_train_batch_size=optimisation.batch_size,
+        gradient_accumulation_steps=optimisation.gradient_accumulation,
+        learning_rate=optimisation.learning_rate,
+        lr_scheduler_type=optimisation.schedule,
+        warmup_steps=optimisation.warmup_steps,
+        weight_decay=optimisation.weight_decay,
+        adam_beta1=optimisation.betas[0],
+        adam_beta2=optimisation.betas[1],
+        max_grad_norm=optimisation.max_grad_norm,
+        bf16=optimisation.precision == "bf16",
+        seed=optimisation.seed,
+        save_steps=output.save_steps,
+        save_total_limit=output.keep,
+        logging_steps=output.log_steps,
+        eval_strategy="steps" if evaluates else "no",
+        eval_steps=output.eval_steps or None,
+        use_cpu=not torch.cuda.is_available(),
+    )
+    # With more devices the Trainer would cut each batch among threads, which these batches, with
+    # tensors of different first dimensions, do not survive: there, start a process for each.
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1
+    # transformers 5.17 sends the second of several CPU processes to "cpu:0", where torch can load
+    # no optimiser state: such a run could not be continued.
+    if arguments.device.type == "cpu":
+        arguments.__dict__["_setup_devices"] = torch.device("cpu")
+    return arguments

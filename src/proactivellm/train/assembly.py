@@ -1,0 +1,129 @@
+"""From a recipe to a trainer that is ready to run: learner, samples, their plan."""
+
+import logging
+from pathlib import Path
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from proactivellm.model.hub import find_folder
+from proactivellm.model.prompt import StreamSettings, encode_prompt
+from proactivellm.tasks.item import Item
+from proactivellm.train.arguments import make_arguments
+from proactivellm.train.build import make_front_end
+from proactivellm.train.data import (
+    InstanceEncoder,
+    PackedDataset,
+    SampleEncoder,
+    concatenation_plan,
+)
+from proactivellm.train.fit import Fit
+from proactivellm.train.learner import Learner
+from proactivellm.train.objectives.table import make_objectives
+from proactivellm.train.recipe import Recipe
+from proactivellm.train.recordings import Recordings
+from proactivellm.train.saving import load_objectives
+from proactivellm.train.schedules import ViewPlan, ViewSettings
+from proactivellm.train.trainer import StreamingTrainer
+
+log = logging.getLogger(__name__)
+
+
+def make_trainer(
+    recipe: Recipe,
+    out: Path,
+    data: tuple[list[Item], list[Item]],
+    parts: tuple[PreTrainedModel, PreTrainedTokenizerBase, StreamSettings],
+) -> StreamingTrainer:
+    """The trainer of a recipe, ready to run.
+
+    Args:
+        recipe: what to train on what.
+        out: folder for checkpoints.
+        data: training and validation instances.
+        parts: model, tokenizer, stream settings.
+    """
+    items, valid = data
+    model, tokenizer, settings = parts
+    learner = make_learner(recipe, model, settings)
+    text = SampleEncoder(
+        tokenizer, encode_prompt(tokenizer, settings.prompt), tokenizer.eos_token_id
+    )
+    recordings = None
+    if recipe.speech:
+        recordings = Recordings(learner.front_end, recipe.speech.augment, recipe.speech.gate)
+    encoder = InstanceEncoder(text, recordings)
+    views = ViewPlan(
+        full=learner.needs_full,
+        boundary=settings.boundary,
+        early_end=settings.early_end,
+        **recipe.objective.model_dump(include=set(ViewSettings.model_fields)),
+    )
+    args = make_arguments(recipe, out)
+    fit = Fit(model, encoder, learner.layout, recipe.data.skip_too_long)
+    plan = _plan(recipe, items, args.world_size, fit)
+    valid = [item for item in valid if fit([item])]
+    _report(fit.left_out)
+    seed = recipe.optimisation.seed
+    return StreamingTrainer(
+        settings=settings,
+        tokenizer=tokenizer,
+        valid=[encoder.join([item]) for item in valid],
+        encoder=text,
+        model=learner,
+        args=args,
+        train_dataset=PackedDataset(items, plan, encoder, views, learner.layout, seed),
+        eval_dataset=valid or None,
+    )
+
+
+def make_learner(recipe: Recipe, model: PreTrainedModel, settings: StreamSettings) -> Learner:
+    """The models of a recipe with its objectives, which go on from what a pretrained folder keeps.
+
+    Args:
+        recipe: what to train on what.
+        model: the causal LM.
+        settings: name the layout.
+    """
+    front_end = make_front_end(recipe, model) if recipe.speech else None
+    objectives = make_objectives(dict(recipe), model, front_end)
+    layout, logits_mib = settings.make_layout(), recipe.objective.logits_mib
+    learner = Learner(model, layout, objectives, front_end, logits_mib)
+    if recipe.speech and recipe.speech.pretrained:
+        load_objectives(learner, find_folder(recipe.speech.pretrained), required=False)
+    return learner
+
+
+def _report(left_out: list[str]) -> None:
+    if left_out:
+        log.warning(
+            "%d samples that need more positions than the model has are left out, first %s",
+            len(left_out),
+            left_out[0],
+        )
+
+
+def _plan(recipe: Recipe, items: list[Item], num_processes: int, fit: Fit) -> list[tuple[int, ...]]:
+    """Which instances make up each sample."""
+    optimisation = recipe.optimisation
+    size = optimisation.batch_size * optimisation.gradient_accumulation * num_processes
+    plan = concatenation_plan(
+        [_length(item) for item in items],
+        recipe.data.concat,
+        optimisation.epochs,
+        size,
+        optimisation.seed,
+        lambda sample: fit([items[i] for i in sample]),
+    )
+    if not plan:
+        raise ValueError(
+            f"{len(items)} instances, {recipe.data.concat[0]} to {recipe.data.concat[1]} in a "
+            f"sample, do not fill one update of {size} samples (optimisation.batch_size x "
+            "gradient_accumulation x processes): give more, or lower these"
+        )
+    return plan
+
+
+def _length(item: Item) -> float:
+    """How long an instance is, in any unit, so that those of a batch are alike."""
+    heard = 25.0 * (item.duration_s or 0.0)
+    return heard + len(item.source) + 2 * len(item.target)

@@ -1,0 +1,1 @@
+"""What can be learnt: each term of the loss is a module in a file of its own."""

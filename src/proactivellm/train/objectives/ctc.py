@@ -1,0 +1,85 @@
+"""CTC on the encoder of a model that listens (Graves et al. 2006).
+
+A front end that is trained from scratch finds no alignment from the words of the LM alone: a linear
+head over the bytes of the transcript, used in training only, shows it one. Legend: A = samples with
+a recording, L = bytes, P = encoder outputs, D = encoder width, V = classes.
+"""
+
+from typing import TYPE_CHECKING, Any, Self
+
+import torch.nn.functional as nn_f
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from proactivellm.config import Strict
+from proactivellm.model.packing import IGNORE
+from proactivellm.train.objectives.objective import Objective
+from proactivellm.train.values import Weight
+
+if TYPE_CHECKING:
+    from proactivellm.train.outputs import Outputs
+
+_BLANK = 0  # byte b of a transcript is class b + 1, whatever the tokenizer of the LM
+
+
+class CtcSettings(Strict):
+    """The keys of CTC.
+
+    Attributes:
+        ctc_weight: weight of the CTC loss on the encoder, whose head is not part of the model.
+    """
+
+    ctc_weight: Weight = 0.0
+
+
+class Ctc(Objective):
+    """CTC of the transcripts, with a head of its own."""
+
+    name = "ctc"
+    Settings = CtcSettings
+    section = "speech"
+    part_names = ("ctc",)
+
+    def __init__(self, weight: float, width: int) -> None:
+        super().__init__()
+        self.loss_weight = weight
+        head = nn.Linear(width, 1 + 256)
+        self.weight, self.bias = head.weight, head.bias
+
+    @classmethod
+    def make(cls, settings: CtcSettings, model: PreTrainedModel, front_end: Any) -> Self | None:
+        return cls(settings.ctc_weight, front_end.encoder.width) if cls.teaches(settings) else None
+
+    @classmethod
+    def teaches(cls, settings: CtcSettings) -> bool:
+        return bool(settings.ctc_weight)
+
+    def count(self, batch: dict[str, Tensor]) -> Tensor:
+        """Bytes of the transcripts."""
+        spoken = batch.get("transcript")
+        return batch["label"].new_zeros(()) if spoken is None else (spoken != IGNORE).sum()
+
+    def forward(self, outputs: "Outputs") -> dict[str, Tensor]:
+        if outputs.heard_APD is None:
+            ctc = outputs.batch["label"].new_zeros((), dtype=self.weight.dtype)
+        else:
+            ctc = self._loss(outputs.heard_APD, outputs)
+        return {"loss": self.loss_weight * ctc, "parts": ctc.detach()[None]}
+
+    def _loss(self, heard_APD: Tensor, outputs: "Outputs") -> Tensor:
+        batch = outputs.batch
+        kept_AL = batch["transcript"] != IGNORE
+        spoken_A = kept_AL.any(1)
+        if not spoken_A.any():  # nothing to learn, but still something to call backward on
+            return 0.0 * heard_APD.float().sum()
+        logits_APV = nn_f.linear(heard_APD[spoken_A], self.weight, self.bias)
+        summed = nn_f.ctc_loss(
+            logits_APV.float().log_softmax(-1).transpose(0, 1),
+            batch["transcript"][kept_AL] + 1,
+            outputs.learner.front_end.encoder.num_outputs_of(batch["num_frames"][spoken_A]),
+            kept_AL.sum(1)[spoken_A],
+            blank=_BLANK,
+            reduction="sum",
+            zero_infinity=True,
+        )
+        return summed / outputs.count(self)

@@ -1,0 +1,93 @@
+"""SPSD, synchronised privileged self-distillation: a partial view learns from the full one.
+
+Where the KL is cut to the teacher's most probable tokens, the others are one more outcome together:
+without it the sums are no divergence, and least for a student that differs from the teacher.
+Legend: R = target rows, K = tokens of the KL, V = vocabulary. Row r of every view predicts the same
+token, so that rows of teacher (full source) and student (partial source) correspond one to one.
+"""
+
+from typing import Literal, Self
+
+import torch
+from pydantic import model_validator
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from proactivellm.train.objectives.objective import RowObjective, View
+from proactivellm.train.schedules import ViewSettings
+from proactivellm.train.values import Count, Weight
+
+
+def top_k_kl(teacher_RV: Tensor, student_RV: Tensor, top_k: int, direction: str) -> Tensor:
+    """The divergence of partial view and full view, summed over rows, nats.
+
+    Over the teacher's most probable tokens, and all others as one outcome: never above the
+    divergence over the whole vocabulary, and 0 where the student is the teacher.
+
+    Args:
+        teacher_RV: log-probabilities with the full source visible; no gradient flows into them.
+        student_RV: log-probabilities under a partial schedule.
+        top_k: number of the teacher's most probable tokens that enter.
+        direction: "forward" is `KL(P_full || P_partial)` (ProactiveLLM), which wants the student to
+            cover the teacher; "reverse" is `KL(P_partial || P_full)`.
+    """
+    log_p_RK, index_RK = teacher_RV.detach().topk(min(top_k, teacher_RV.shape[-1]), dim=-1)
+    log_q_RK = student_RV.gather(-1, index_RK)
+    if index_RK.shape[-1] < teacher_RV.shape[-1]:
+        log_p_RK, log_q_RK = _with_rest(log_p_RK), _with_rest(log_q_RK)
+    if direction == "reverse":
+        return (log_q_RK.exp() * (log_q_RK - log_p_RK)).sum()
+    return (log_p_RK.exp() * (log_p_RK - log_q_RK)).sum()
+
+
+def _with_rest(log_p_RK: Tensor) -> Tensor:
+    """Adds the probability that is left, as one more outcome: [R, K + 1]."""
+    # From 1e-6 on, what is left is rounding: there it has no gradient.
+    rest_R = torch.log1p(-log_p_RK.exp().sum(-1).clamp(max=1.0 - 1e-6))
+    return torch.cat([log_p_RK, rest_R[:, None]], dim=-1)
+
+
+class DistillationSettings(ViewSettings):
+    """The keys of SPSD.
+
+    Attributes:
+        kl_weight: lambda.
+        kl_top_k: teacher tokens in the KL.
+        kl_direction: KL(full || partial), or the reverse.
+    """
+
+    kl_weight: Weight = 0.1
+    kl_top_k: Count = 100
+    kl_direction: Literal["forward", "reverse"] = "forward"
+
+    @model_validator(mode="after")
+    def _kl_has_views(self) -> Self:
+        if self.kl_weight and not self.num_partial:
+            raise ValueError(
+                "num_partial = 0 leaves no view for the KL: set kl_weight to 0, or num_partial to 1"
+            )
+        return self
+
+
+class Distillation(RowObjective):
+    """The mean over partial views of their divergence from the full one."""
+
+    name = "distillation"
+    Settings = DistillationSettings
+    part_names = ("kl",)
+    needs_full = True
+
+    def __init__(self, settings: DistillationSettings) -> None:
+        super().__init__()
+        self.weights = (settings.kl_weight,)
+        self.top_k, self.direction = settings.kl_top_k, settings.kl_direction
+
+    @classmethod
+    def make(
+        cls, settings: DistillationSettings, model: PreTrainedModel, front_end: object
+    ) -> Self | None:
+        return cls(settings) if settings.kl_weight else None
+
+    def of_partial(self, view: View) -> Tensor:
+        assert view.full_RV is not None
+        return top_k_kl(view.full_RV, view.log_p_RV, self.top_k, self.direction)[None]

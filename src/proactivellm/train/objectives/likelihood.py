@@ -1,0 +1,81 @@
+"""L_batch and L_MSLM: cross-entropy with the whole source visible, and under sampled schedules."""
+
+from typing import Self
+
+import torch
+from pydantic import model_validator
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from proactivellm.train.objectives.objective import RowObjective, View
+from proactivellm.train.schedules import ViewSettings
+from proactivellm.train.values import Share, Weight
+
+
+def cross_entropy(log_p_RV: Tensor, label_R: Tensor, smoothing: float) -> Tensor:
+    """Cross-entropy from log-probabilities, summed over rows, nats.
+
+    Args:
+        log_p_RV: log-probabilities.
+        label_R: the token each row predicts.
+        smoothing: mass spread evenly over the vocabulary.
+    """
+    expected_R = log_p_RV.gather(-1, label_R[:, None])[:, 0]
+    if smoothing:
+        expected_R = (1.0 - smoothing) * expected_R + smoothing * log_p_RV.mean(-1)
+    return -expected_R.sum()
+
+
+class LikelihoodSettings(ViewSettings):
+    """The keys of L_batch and L_MSLM.
+
+    Attributes:
+        batch_weight: weight of L_batch.
+        mslm_weight: weight of L_MSLM.
+        label_smoothing: mass spread over the vocabulary in both cross-entropies.
+    """
+
+    batch_weight: Weight = 1.0
+    mslm_weight: Weight = 1.0
+    label_smoothing: Share = 0.0
+
+    @model_validator(mode="after")
+    def _mslm_has_views(self) -> Self:
+        if self.mslm_weight and not self.num_partial:
+            raise ValueError(
+                "num_partial = 0 leaves no view for L_MSLM: set mslm_weight to 0, or num_partial "
+                "to 1"
+            )
+        return self
+
+
+class Likelihood(RowObjective):
+    """Cross-entropy of the full view, and its mean over the partial views."""
+
+    name = "likelihood"
+    Settings = LikelihoodSettings
+    part_names = ("loss_batch", "loss_mslm")
+
+    def __init__(self, settings: LikelihoodSettings) -> None:
+        super().__init__()
+        self.weights = (settings.batch_weight, settings.mslm_weight)
+        self.smoothing = settings.label_smoothing
+        self.needs_full = bool(settings.batch_weight)
+
+    @classmethod
+    def make(
+        cls, settings: LikelihoodSettings, model: PreTrainedModel, front_end: object
+    ) -> Self | None:
+        return cls(settings) if cls.teaches(settings) else None
+
+    @classmethod
+    def teaches(cls, settings: LikelihoodSettings) -> bool:
+        return bool(settings.batch_weight or settings.mslm_weight)
+
+    def of_full(self, view: View) -> Tensor:
+        entropy = cross_entropy(view.log_p_RV, view.label_R, self.smoothing)
+        return torch.stack([entropy, torch.zeros_like(entropy)])
+
+    def of_partial(self, view: View) -> Tensor:
+        entropy = cross_entropy(view.log_p_RV, view.label_R, self.smoothing)
+        return torch.stack([torch.zeros_like(entropy), entropy])

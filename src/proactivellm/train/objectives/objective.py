@@ -1,0 +1,110 @@
+"""One term of the loss: the interface, and the kind that looks at distributions of target rows.
+
+A run learns the sum of its objectives over one forward, whose outputs they share. An objective
+names its keys in the recipe (`Settings`), says what it is when a run begins (`make`), and turns
+outputs into a loss; what it has of weights is saved in checkpoints under its name. Legend:
+R = target rows, V = vocabulary, P = parts of a loss.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from proactivellm.config import Strict
+from proactivellm.model.packing import IGNORE
+
+if TYPE_CHECKING:
+    from proactivellm.train.outputs import Outputs
+
+
+class Objective(nn.Module):
+    """One term of the loss.
+
+    Attributes:
+        name: of the objective, and of its file in a checkpoint.
+        Settings: its keys in the recipe.
+        section: the table of the recipe that they stand in.
+        part_names: what its parts are called in the log.
+        decoder_arguments: what it asks of the decoder beside hidden states.
+        needs_full: whether it looks at the view that sees the whole source.
+    """
+
+    name: ClassVar[str]
+    Settings: ClassVar[type[Strict]]
+    section: ClassVar[str] = "objective"
+    part_names: ClassVar[tuple[str, ...]]
+    decoder_arguments: ClassVar[dict[str, Any]] = {}
+    needs_full: bool = False
+
+    @classmethod
+    def make(cls, settings: Any, model: PreTrainedModel, front_end: Any) -> Self | None:
+        """The objective of a run; None where its weight is 0.
+
+        Args:
+            settings: the table of the recipe, with the keys of `Settings` among others.
+            model: the causal LM.
+            front_end: of a model that listens, else None.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def teaches(cls, settings: Any) -> bool:
+        """Whether a model learns something by this objective alone; by a penalty it does not."""
+        return False
+
+    def count(self, batch: dict[str, Tensor]) -> Tensor:
+        """What its sums over a batch become means over: target rows of one view."""
+        return ((batch["label"] != IGNORE) & (batch["view"] == 0)).sum()
+
+    def forward(self, outputs: "Outputs") -> dict[str, Tensor]:
+        """The loss of a batch.
+
+        Args:
+            outputs: of the models.
+
+        Returns:
+            `loss`, weighted, and `parts` [P], detached, in the order of `part_names`.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class View:
+    """Some target rows as one view sees them.
+
+    Attributes:
+        log_p_RV: log-probabilities.
+        label_R: the token each row predicts.
+        full_RV: log-probabilities of the same rows with the whole source visible; None if no
+            objective needs them.
+    """
+
+    log_p_RV: Tensor
+    label_R: Tensor
+    full_RV: Tensor | None = None
+
+
+class RowObjective(Objective):
+    """A sum over target rows, which is shown their distributions some rows at a time.
+
+    Attributes:
+        weights: of its parts in the loss.
+    """
+
+    weights: tuple[float, ...]
+
+    def of_full(self, view: View) -> Tensor:
+        """The parts of the full view, summed over rows: [P]."""
+        return view.log_p_RV.new_zeros(len(self.part_names))
+
+    def of_partial(self, view: View) -> Tensor:
+        """The parts of a partial view, summed over rows: [P]; of several the mean is learnt."""
+        return view.log_p_RV.new_zeros(len(self.part_names))
+
+    def forward(self, outputs: "Outputs") -> dict[str, Tensor]:
+        """The weighted sum of the means over rows, nats per token."""
+        parts = outputs.row_means(self)
+        weighted = [w * part for w, part in zip(self.weights, parts.unbind(), strict=True)]
+        return {"loss": sum(weighted[1:], weighted[0]), "parts": parts.detach()}

@@ -1,0 +1,100 @@
+"""Which schedules a sample is trained under, and which ones it is watched under."""
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from proactivellm import schedule
+from proactivellm.config import Strict
+from proactivellm.model.layout import TARGET
+from proactivellm.model.packing import Sample
+from proactivellm.schedule import Schedule
+from proactivellm.train.values import Counts, Natural, Shares
+
+if TYPE_CHECKING:
+    from proactivellm.train.data import SampleEncoder
+
+
+class ViewSettings(Strict):
+    """How partial views of a sample are drawn.
+
+    Attributes:
+        num_partial: partial views per sample.
+        profile: how schedules are drawn.
+        first_share: multinomial: range of the share of the source read before the first write.
+        wait_k: wait-k: least and most k, drawn evenly (multi-path wait-k, Elbayad et al. 2020).
+    """
+
+    num_partial: Natural = 1
+    profile: Literal["multinomial", "uniform", "wait-k"] = "multinomial"
+    first_share: Shares = (0.0, 1.0)
+    wait_k: Counts = (1, 9)
+
+
+class ViewPlan(ViewSettings):
+    """All views of a sample.
+
+    Attributes:
+        full: whether the full view is packed too.
+        boundary: schedule steps are target words or target tokens.
+        early_end: a random share of the source is never read, and the end of stream belongs to the
+            last step instead of seeing the whole source.
+    """
+
+    full: bool = True
+    boundary: str = "word"
+    early_end: bool = False
+
+    def draw(self, num_source: int, num_target: int, rng: np.random.Generator) -> Schedule:
+        """A schedule of the profile.
+
+        Args:
+            num_source: M, source units in the stream.
+            num_target: N, target steps.
+            rng: source of randomness.
+
+        Returns:
+            A non-decreasing schedule of N entries in 1..M.
+        """
+        if self.profile == "uniform":
+            return schedule.uniform(num_source, num_target, rng)
+        if self.profile == "wait-k":
+            k = int(rng.integers(self.wait_k[0], self.wait_k[1] + 1))
+            return schedule.wait_k(k, num_source, num_target)
+        return schedule.multinomial(num_source, num_target, rng, self.first_share)
+
+
+def sampled_schedule(
+    sample: Sample, encoder: "SampleEncoder", plan: ViewPlan, rng: np.random.Generator
+) -> Schedule:
+    """A schedule drawn for a sample; the end of stream sees the whole source, or the last step's.
+
+    Args:
+        sample: of M units and N target tokens.
+        encoder: knows where target words begin.
+        plan: latency profile and boundary.
+        rng: source of randomness.
+
+    Returns:
+        N entries.
+    """
+    target = sample.written[TARGET].tokens
+    words = encoder.word_index(target) if plan.boundary == "word" else list(range(len(target) - 1))
+    steps = words[-1] + 1 if words else 0
+    # What ends early may leave some of the source unread, a target of one step too.
+    visible = int(rng.integers(1, sample.num_units + 1)) if plan.early_end else sample.num_units
+    g = schedule.expand(plan.draw(visible, steps, rng), words)
+    return [*g, g[-1] if g and plan.early_end else sample.num_units]
+
+
+def evaluation_schedules(sample: Sample, encoder: "SampleEncoder") -> dict[str, Schedule]:
+    """The schedules a model is watched under while it trains, by name.
+
+    The end of stream sees everything.
+    """
+    words = encoder.word_index(sample.written[TARGET].tokens)
+    steps = words[-1] + 1 if words else 0
+    units = sample.num_units
+    g = {"offline": schedule.offline(units, steps)}
+    g |= {f"wait-{k}": schedule.wait_k(k, units, steps) for k in (1, 3, 5)}
+    return {name: [*schedule.expand(word_g, words), units] for name, word_g in g.items()}
