@@ -1,9 +1,9 @@
 """The arrival-order KV store: one preallocated, paged buffer per layer for all lanes.
 
 Rotary positions are applied before keys enter a cache, so the order of entries is free: a lane
-appends source and target entries as they arrive. Nothing is re-encoded or merged; taking back a
-probe is a change of length. Implements the Cache protocol of transformers, so that unmodified
-models write into it.
+appends entries of all groups as they arrive. Nothing is re-encoded or merged; taking back the last
+entries (an open probe) is a change of length. Implements the Cache protocol of transformers, so
+that unmodified models write into it.
 Legend: N = entries of the store, H = key/value heads, D = head dimension, T = new tokens of a step
 (all lanes, packed), K = entries of a lane.
 """

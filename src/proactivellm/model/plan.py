@@ -238,8 +238,7 @@ def _masks(
     device = slots_BK.device
     stamps = torch.from_numpy(stamp_BQ).to(device)
     window_free = all(window is None for window in windows.values())
-    sees_all = all(all(layout.attends[int(group)]) for group in np.unique(query_3BQ[0]))
-    if window_free and sees_all and stamp_BQ.shape[1] == 1:
+    if window_free and stamp_BQ.shape[1] == 1 and layout.sees_all[query_3BQ[0]].all():
         if len(stamp_BQ) == 1:
             return dict.fromkeys(windows)
         entry_K = torch.arange(slots_BK.shape[1], device=device)

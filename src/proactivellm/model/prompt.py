@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from transformers import PreTrainedTokenizerBase
 
 from proactivellm.config import Strict, validated
@@ -52,19 +52,24 @@ class StreamSettings(Strict):
     """Everything a model folder says about streaming (file `streaming.json`).
 
     Attributes:
-        layout: name of the layout.
-        phi: first target position (grouped) or target offset (interleaved).
+        layout: name of a layout (`model/layout.py`).
+        phi: added to the positions of what is written: its first one, if it has its own counter.
         boundary: where decisions are taken.
         early_end: whether the target may end before the source does, as an answer may; otherwise a
             source not finished never ends the target.
         prompt: the fixed texts.
     """
 
-    layout: Literal["grouped", "interleaved"] = "grouped"
+    layout: str = "grouped"
     phi: int = Field(default=0, ge=0, lt=2**31)
     boundary: Literal["word", "token"] = "word"
     early_end: bool = False
     prompt: Prompt = Prompt()
+
+    @field_validator("layout")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        return make_layout(name).name
 
     def make_layout(self) -> Layout:
         """The layout these settings name."""
