@@ -165,7 +165,7 @@ def test_outputs_do_not_outlive_the_forward(monkeypatch):
 
     monkeypatch.setattr(Outputs, "__init__", noted)
     samples, schedules = a_batch(seed=5, num_partial=1)
-    packed = [pack(s, g, grouped()) for s, g in zip(samples, schedules, strict=True)]
+    packed = [pack(s, views_of(g), grouped()) for s, g in zip(samples, schedules, strict=True)]
     gc.disable()
     try:
         loss = learner(**collate(packed))["loss"]
