@@ -58,7 +58,7 @@ def show(
     dtype: Dtype = "auto",
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Show what the model saw when it decided: units read, entropy, attention, by target word.
+    """Show why each word came when it did: units read, what was held back, attention, entropy.
 
     An instance of a log is run again, under the model and the policy that its log names (or those
     given here).

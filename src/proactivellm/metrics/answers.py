@@ -30,10 +30,7 @@ def normalise(text: str) -> str:
 
 
 def exact_match(prediction: str, answers: Sequence[str]) -> float:
-    """Whether a prediction is one of the answers, after normalisation.
-
-    Returns:
-        100 or 0.
+    """Whether a prediction is one of the answers, after normalisation: 100 or 0.
 
     Raises:
         ValueError: if there are no answers.
@@ -43,13 +40,10 @@ def exact_match(prediction: str, answers: Sequence[str]) -> float:
 
 
 def token_f1(prediction: str, answers: Sequence[str]) -> float:
-    """Harmonic mean of the precision and recall of a prediction's words, for the best answer.
+    """Harmonic mean of the precision and recall of the words, 0..100, of the best answer.
 
     Words count as often as they occur in both. Two texts of which normalisation leaves nothing
     agree, and one such text agrees with no other (the rule of SQuAD v2.0, which v1.1 never needs).
-
-    Returns:
-        0..100.
 
     Raises:
         ValueError: if there are no answers.

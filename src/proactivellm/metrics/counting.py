@@ -71,9 +71,6 @@ def resolve(instances: Sequence[Instance], counting: Counting | None = None) -> 
     Args:
         instances: of one log, or of several that are compared.
 
-    Returns:
-        The decision.
-
     Raises:
         ValueError: there is no such unit or tokenizer, or what it needs is not there.
     """

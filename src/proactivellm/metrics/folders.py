@@ -51,9 +51,6 @@ def find_logs(path: str | Path) -> Folder:
     Args:
         path: a folder that `evaluate` wrote, or an instance log.
 
-    Returns:
-        The folder.
-
     Raises:
         ValueError: no such file, or there are no logs in it.
     """
@@ -149,11 +146,7 @@ def write_scores(path: Path, scores: Sequence[Mapping[str, Any]]) -> None:
 
 
 def folder_name(request: str) -> str:
-    """The name of a policy's folder.
-
-    Returns:
-        The request, without what a file name may not hold.
-    """
+    """The name of a policy's folder: its request, without what a file name may not hold."""
     name = re.sub(r"[^A-Za-z0-9.=,-]+", "_", request)
     return name if name.strip(".") else f"_{name}"  # not the folder itself, nor the one above
 

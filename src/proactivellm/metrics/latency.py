@@ -158,11 +158,7 @@ def average_information_lag(schedule: Sequence[float], source_length: float) -> 
 
 
 def first_token_delay(delays: Sequence[float]) -> float | None:
-    """Start offset: the delay d_1 of the first target word.
-
-    Returns:
-        d_1 in the unit of the delays; None if nothing was written.
-    """
+    """Start offset: the delay d_1 of the first target word; None if nothing was written."""
     return float(delays[0]) if delays else None
 
 

@@ -185,9 +185,6 @@ def common_policy(instances: Sequence[Instance]) -> str:
     Args:
         instances: all of the log.
 
-    Returns:
-        Its canonical spec.
-
     Raises:
         ValueError: there are no instances, or they are of several policies.
     """
@@ -202,11 +199,7 @@ def common_policy(instances: Sequence[Instance]) -> str:
 
 
 def latency_unit(instances: Sequence[Instance]) -> Literal["ms", "source units"]:
-    """What delays are counted in.
-
-    Returns:
-        The unit.
-    """
+    """What delays are counted in."""
     return "source units" if instances[0].source_type == "text" else "ms"
 
 

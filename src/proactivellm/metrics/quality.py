@@ -72,11 +72,7 @@ def chrf(predictions: Sequence[str], references: Sequence[str]) -> Statistics:
 
 
 def signature(metric: Literal["BLEU", "chrF"], tokenize: str = "13a") -> str:
-    """What sacrebleu calls this way of scoring, to be quoted with the score.
-
-    Returns:
-        The signature, with the version of sacrebleu.
-    """
+    """What sacrebleu calls this way of scoring, to be quoted with the score."""
     scorer = BLEU(tokenize=tokenize) if metric == "BLEU" else CHRF()
     scorer.corpus_score(["a"], [["a"]])  # it counts the references before it signs
     return str(scorer.get_signature())

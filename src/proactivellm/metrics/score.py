@@ -82,9 +82,6 @@ def score_log(path: str | Path, num_bootstrap: int = 0, counting: Counting | Non
         num_bootstrap: resamples for the intervals; 0 leaves the intervals out.
         counting: as in `score`.
 
-    Returns:
-        See `score`.
-
     Raises:
         ValueError: the log cannot be read or scored; names the file.
     """

@@ -36,11 +36,7 @@ class TargetUnit:
         return _NAMES[self.name] + (f" of {Path(self.model).name}" if self.model else "")
 
     def split(self, text: str) -> list[str]:
-        """Cuts a text.
-
-        Returns:
-            Its words, its characters without white space, or its pieces.
-        """
+        """The words of a text, its characters without white space, or its pieces."""
         if self.name == "word":
             return text.split()
         if self.name == "char":
@@ -48,11 +44,7 @@ class TargetUnit:
         return [str(piece) for piece in self._processor.encode(text, out_type=str)]
 
     def length(self, text: str | None) -> int | None:
-        """How many units a text has.
-
-        Returns:
-            Their number; None if there is no text.
-        """
+        """How many units a text has; None if there is no text."""
         if text is None:
             return None
         if text not in self._cache:

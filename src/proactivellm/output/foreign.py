@@ -65,9 +65,6 @@ def from_simuleval(record: Mapping[str, Any], where: str = "") -> Record:
     source had arrived, `source_length`, and so has computation-aware latency, on SimulEval's clock:
     it counts computing and listening one after the other.
 
-    Returns:
-        Our record, not validated.
-
     Raises:
         ValueError: the prediction is speech.
     """

@@ -67,11 +67,7 @@ def has_unspaced(text: str) -> bool:
 
 
 def characters(text: str) -> list[str]:
-    """The characters of a text, white space left out.
-
-    Returns:
-        Unicode code points in order.
-    """
+    """The characters of a text, white space left out."""
     return [character for word in text.split() for character in word]
 
 
