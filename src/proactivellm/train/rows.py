@@ -83,7 +83,6 @@ def view_scores(
     Args:
         project: hidden states -> logits.
         hidden_WRD: hidden states of any views.
-        label_R: the token each row predicts.
         chunk: rows whose logits exist at once.
 
     Returns:

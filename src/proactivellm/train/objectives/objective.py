@@ -59,7 +59,6 @@ class Objective(nn.Module):
 
         Args:
             settings: the table of the recipe, with the keys of `Settings` among others.
-            model: the causal LM.
             front_end: of a model that listens, else None.
 
         Raises:
