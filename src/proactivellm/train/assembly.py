@@ -75,7 +75,7 @@ def make_trainer(
 
 
 def make_learner(recipe: Recipe, model: PreTrainedModel, settings: StreamSettings) -> Learner:
-    """The models of a recipe and its objectives, which go on from what a pretrained folder keeps."""
+    """The models and objectives of a recipe; these go on from what a pretrained folder keeps."""
     front_end = make_front_end(recipe, model) if recipe.speech else None
     objectives = make_objectives(dict(recipe), model, front_end)
     layout, logits_mib = settings.make_layout(), recipe.objective.logits_mib
