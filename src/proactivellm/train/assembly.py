@@ -37,8 +37,6 @@ def make_trainer(
     """The trainer of a recipe, ready to run.
 
     Args:
-        recipe: what to train on what.
-        out: folder for checkpoints.
         data: training and validation items.
         parts: model, tokenizer, stream settings.
     """
@@ -77,13 +75,7 @@ def make_trainer(
 
 
 def make_learner(recipe: Recipe, model: PreTrainedModel, settings: StreamSettings) -> Learner:
-    """The models of a recipe with its objectives, which go on from what a pretrained folder keeps.
-
-    Args:
-        recipe: what to train on what.
-        model: the causal LM.
-        settings: name the layout.
-    """
+    """The models and objectives of a recipe; these go on from what a pretrained folder keeps."""
     front_end = make_front_end(recipe, model) if recipe.speech else None
     objectives = make_objectives(dict(recipe), model, front_end)
     layout, logits_mib = settings.make_layout(), recipe.objective.logits_mib

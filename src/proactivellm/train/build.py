@@ -27,8 +27,6 @@ def make_backbone(
     """The pretrained backbone, or a new model of the configured shape with its own tokenizer.
 
     Args:
-        recipe: names the backbone.
-        items: training text, for a new tokenizer.
         checkpoint: of an interrupted run, whose tokenizer is taken.
 
     Returns:

@@ -35,10 +35,6 @@ def last_checkpoint(folder: Path) -> str | None:
 def load_checkpoint(learner: Learner, folder: str) -> None:
     """Load what `saving.save_checkpoint` wrote.
 
-    Args:
-        learner: of the same shape; filled in place.
-        folder: of the checkpoint.
-
     Raises:
         ValueError: if something is missing, broken or of another shape.
     """

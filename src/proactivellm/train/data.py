@@ -172,7 +172,6 @@ class PackedDataset(Dataset[Packed]):
     """Concatenated, packed samples; item i is a function of (seed, i).
 
     Args:
-        items: of the task.
         plan: item indices per sample.
         encoder: items -> samples.
         views: schedules to draw.

@@ -33,8 +33,6 @@ class Fit:
 
     Args:
         model: its limit is that of sessions.
-        encoder: items -> samples.
-        layout: of the packed sequences.
         skip: leave out what does not fit, in place of refusing it.
     """
 

@@ -30,7 +30,6 @@ class StreamingTrainer(Trainer):
         tokenizer: saved beside every checkpoint.
         valid: samples for evaluation, already encoded.
         encoder: knows where target words begin.
-        **kwargs: of transformers.Trainer.
     """
 
     # Read by newer releases of transformers; older ones ask whether `get_batch_samples` counted.

@@ -12,7 +12,7 @@ import torch
 from pydantic import model_validator
 from torch import Tensor
 
-from proactivellm.train.objectives.objective import RowObjective, View
+from proactivellm.train.objectives.objective import RowObjective, ViewRows
 from proactivellm.train.schedules import ViewSettings
 from proactivellm.train.values import Count, Weight
 
@@ -76,7 +76,7 @@ class Distillation(RowObjective):
     weight_keys = full_keys = ("kl_weight",)
     part_names = ("kl",)
 
-    def of_partial(self, view: View) -> Tensor:
-        assert view.full_RV is not None
+    def of_partial(self, rows: ViewRows) -> Tensor:
+        assert rows.full_RV is not None
         top_k, direction = self.settings.kl_top_k, self.settings.kl_direction
-        return top_k_kl(view.full_RV, view.log_p_RV, top_k, direction)[None]
+        return top_k_kl(rows.full_RV, rows.log_p_RV, top_k, direction)[None]

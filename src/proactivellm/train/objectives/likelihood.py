@@ -6,7 +6,7 @@ import torch
 from pydantic import model_validator
 from torch import Tensor
 
-from proactivellm.train.objectives.objective import RowObjective, View
+from proactivellm.train.objectives.objective import RowObjective, ViewRows
 from proactivellm.train.schedules import ViewSettings
 from proactivellm.train.values import Share, Weight
 
@@ -58,10 +58,10 @@ class Likelihood(RowObjective):
     part_names = ("loss_batch", "loss_mslm")
     teaches = True
 
-    def of_full(self, view: View) -> Tensor:
-        entropy = cross_entropy(view.log_p_RV, view.label_R, self.settings.label_smoothing)
+    def of_full(self, rows: ViewRows) -> Tensor:
+        entropy = cross_entropy(rows.log_p_RV, rows.label_R, self.settings.label_smoothing)
         return torch.stack([entropy, torch.zeros_like(entropy)])
 
-    def of_partial(self, view: View) -> Tensor:
-        entropy = cross_entropy(view.log_p_RV, view.label_R, self.settings.label_smoothing)
+    def of_partial(self, rows: ViewRows) -> Tensor:
+        entropy = cross_entropy(rows.log_p_RV, rows.label_R, self.settings.label_smoothing)
         return torch.stack([torch.zeros_like(entropy), entropy])

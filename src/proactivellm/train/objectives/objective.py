@@ -59,7 +59,6 @@ class Objective(nn.Module):
 
         Args:
             settings: the table of the recipe, with the keys of `Settings` among others.
-            model: the causal LM.
             front_end: of a model that listens, else None.
 
         Raises:
@@ -84,7 +83,7 @@ class Objective(nn.Module):
 
 
 @dataclass(frozen=True)
-class View:
+class ViewRows:
     """Some target rows as one view sees them.
 
     Attributes:
@@ -102,13 +101,13 @@ class View:
 class RowObjective(Objective):
     """A sum over target rows, which is shown their distributions some rows at a time."""
 
-    def of_full(self, view: View) -> Tensor:
+    def of_full(self, rows: ViewRows) -> Tensor:
         """The parts of the full view, summed over rows: [P]."""
-        return view.log_p_RV.new_zeros(len(self.part_names))
+        return rows.log_p_RV.new_zeros(len(self.part_names))
 
-    def of_partial(self, view: View) -> Tensor:
+    def of_partial(self, rows: ViewRows) -> Tensor:
         """The parts of a partial view, summed over rows: [P]; of several the mean is learnt."""
-        return view.log_p_RV.new_zeros(len(self.part_names))
+        return rows.log_p_RV.new_zeros(len(self.part_names))
 
     def forward(self, outputs: "Outputs") -> dict[str, Tensor]:
         """The weighted sum of the means over rows, nats per token."""

@@ -37,7 +37,6 @@ def make_objectives(
 
     Args:
         tables: of the recipe, by their name; None = not there.
-        model: the causal LM.
         front_end: of a model that listens.
 
     Raises:
