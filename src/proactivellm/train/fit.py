@@ -18,10 +18,6 @@ from proactivellm.train.data import InstanceEncoder
 def positions_needed(sample: Sample, layout: Layout) -> int:
     """Positions that a sample may come to, whatever schedule is drawn for it.
 
-    Args:
-        sample: the instance.
-        layout: its position rule.
-
     Returns:
         The largest position id, and one.
     """
