@@ -35,7 +35,6 @@ class StreamingCausalLM:
 
     Args:
         model: any transformers causal LM whose layers keep keys and values per token.
-        tokenizer: of the model.
         settings: layout, prompt, boundary; the default is `grouped` with an empty prompt.
 
     Raises:
@@ -113,9 +112,6 @@ class StreamingCausalLM:
         Args:
             num_lanes: sessions it holds.
             capacity: entries it holds at most, preallocated; None = as many as it takes.
-
-        Returns:
-            The cache.
         """
         layers = self.model.config.get_text_config().num_hidden_layers
         return ArrivalCache(layers, num_lanes, self.device, capacity)
@@ -161,7 +157,6 @@ class StreamingCausalLM:
         step that raises has changed nothing: lanes only keep the pages that it reserved.
 
         Args:
-            cache: holds the lanes.
             inputs: at least one token each, distinct lanes.
             attention: capture the attention of probing tokens.
 
@@ -223,8 +218,6 @@ class StreamingCausalLM:
         """Run the decoder along a plan.
 
         Args:
-            cache: new entries are written into it.
-            plan: of the step.
             embeddings_1TD: of the new tokens.
             position_AT: theirs; of one axis, the decoder takes them as [1, T].
             probe: collects attention weights.

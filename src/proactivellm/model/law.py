@@ -33,9 +33,6 @@ def check_law(streaming: "StreamingCausalLM") -> None:
     text is longer than any window that the model has or its configuration names, up to
     LONGEST_TEXT. Then, a short stream must have the logits of one masked forward.
 
-    Args:
-        streaming: the model to try.
-
     Raises:
         ValueError: saying by how much it fails.
     """

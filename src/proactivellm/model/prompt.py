@@ -76,20 +76,13 @@ class StreamSettings(Strict):
         return make_layout(self.layout, self.phi)
 
     def save(self, folder: str | Path) -> None:
-        """Write `streaming.json`.
-
-        Args:
-            folder: the model folder.
-        """
+        """Write `streaming.json`."""
         text = json.dumps(self.model_dump(), indent=2, ensure_ascii=False)
         write_text(Path(folder) / SETTINGS_FILE, text + "\n")
 
 
 def load_settings(folder: str | Path) -> StreamSettings | None:
     """Read `streaming.json`.
-
-    Args:
-        folder: the model folder.
 
     Returns:
         The settings, or None where the folder has none (a model not trained by this library).
@@ -139,10 +132,6 @@ def render_chat(template: Any, messages: list[dict[str, Any]]) -> tuple[str, str
 
     Args:
         template: a tokenizer or processor with a chat template.
-        messages: of the chat.
-
-    Returns:
-        Both texts.
 
     Raises:
         ValueError: if the template cannot be rendered.
@@ -158,10 +147,6 @@ def render_chat(template: Any, messages: list[dict[str, Any]]) -> tuple[str, str
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> PromptIds:
     """Token ids of a prompt.
-
-    Args:
-        tokenizer: of the model.
-        prompt: the texts.
 
     Returns:
         The ids; the target head falls back to BOS, then EOS.

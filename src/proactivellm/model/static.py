@@ -54,7 +54,6 @@ class StaticSteps:
     """Runs steps in buckets, each captured or compiled when it is first met.
 
     Args:
-        model: the streaming model; of a family whose attention follows a plan.
         mode: `graph` captures CUDA graphs (elsewhere the same steps run uncaptured), `compile`
             compiles the step first.
 
@@ -74,11 +73,7 @@ class StaticSteps:
         self._steps = WeakKeyDictionary()
 
     def takes(self, new: NewTokens) -> bool:
-        """Whether a step fits a bucket: few new tokens per lane, all of them ids.
-
-        Args:
-            new: the step's tokens.
-        """
+        """Whether a step fits a bucket: few new tokens per lane, all of them ids."""
         return int(new.counts.max()) <= MAX_NEW and not new.features
 
     def run(
@@ -91,8 +86,6 @@ class StaticSteps:
         """One forward.
 
         Args:
-            cache: has pages for the new tokens.
-            new: the step's tokens.
             num_units: most units that one of them has in its cache.
             attention: capture the attention of probing tokens.
 

@@ -40,17 +40,15 @@ class Planned:
 def plan_step(
     state: SessionState, lane: int, policy: Policy, prompt: PromptIds, chunk: int
 ) -> Planned | None:
-    """Say what the lane needs from its pending units and what it feeds; changes nothing.
+    """Say what the lane takes of its pending units and what it feeds; changes nothing.
 
     Args:
-        state: of the lane.
-        lane: index of the lane.
         policy: says how much must be read before the next word.
         prompt: fixed ids around source and target.
         chunk: source tokens taken at most, except that one unit always may.
 
     Returns:
-        The lane's next step, or None if it waits for input or is finished.
+        None if the lane waits for input or is finished.
     """
     if state.finished:
         return None

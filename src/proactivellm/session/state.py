@@ -122,9 +122,6 @@ class SessionState:
         Args:
             values: plain values.
             detokenizer: a fresh one of the same tokenizer; filled in place.
-
-        Returns:
-            The state.
         """
         values = copy.deepcopy(values)  # it may be restored again
         detokenizer.load_state_dict(values["detokenizer"])

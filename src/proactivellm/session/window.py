@@ -65,9 +65,6 @@ class Window:
 def check_kept(state: SessionState) -> None:
     """Refuse to give a window to a stream that did not keep all that one would feed again.
 
-    Args:
-        state: of the stream.
-
     Raises:
         ValueError: if it read features while it had no window.
     """
@@ -86,8 +83,6 @@ def trim(state: SessionState, window: Window, incoming: int, starts: Sequence[bo
     stays had been read. A draft is never cut.
 
     Args:
-        state: of the lane; changed.
-        window: how much may stay.
         incoming: source tokens about to be read.
         starts: by token id, whether it begins a word; the target is cut before one.
 
