@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from proactivellm.modality.speech.making import new_front_end
 from proactivellm.modality.speech.settings import SpeechSettings
 from proactivellm.model.layout import Layout, grouped
-from proactivellm.model.packing import AUDIO_ID, Packed, pack
+from proactivellm.model.packing import MEDIA_ID, Packed, pack
 from proactivellm.train.learner import Learner
 from proactivellm.train.objectives.table import make_objectives
 from proactivellm.train.recipe import Objectives, Speech
@@ -48,7 +48,7 @@ def heard_and_read(learner: Learner, seed: int) -> list[Packed]:
     """A sample with a recording, and one of text."""
     rng = np.random.default_rng(seed)
     mel_TF = rng.standard_normal((40, 20), np.float32)
-    units = [[AUDIO_ID] * size for size in learner.front_end.unit_sizes(len(mel_TF))]
+    units = [[MEDIA_ID] * size for size in learner.front_end.unit_sizes(len(mel_TF))]
     spoken = sample_of([[1], *units], [1], [5, 6, 2])
     samples = [spoken.with_features(mel_TF, "ab"), random_sample(rng, 4, 6)]
     return [pack(each, views_of(random_schedules(rng, each, 1)), grouped()) for each in samples]

@@ -17,7 +17,7 @@ from proactivellm.modality.speech.front_end import SpeechFrontEnd
 from proactivellm.modality.speech.making import new_front_end
 from proactivellm.modality.speech.settings import SpeechSettings
 from proactivellm.model.layout import grouped
-from proactivellm.model.packing import AUDIO_ID, IGNORE
+from proactivellm.model.packing import IGNORE, MEDIA_ID
 from proactivellm.model.prompt import PromptIds
 from proactivellm.pipeline import Job, run_streams
 from proactivellm.policy.spec import parse_policy
@@ -122,7 +122,7 @@ def test_a_recording_becomes_units_of_placeholders(spoken, encoder):
     items = read_manifest(spoken / "train.jsonl")
     sample = ItemEncoder(encoder, recordings()).join([items[3]])
     assert sample.features.shape == (-(-(2 * 6400 + 1600) // 320), 20)  # with the gap between
-    sizes = [unit.count(AUDIO_ID) for unit in units_of(sample)]
+    sizes = [unit.count(MEDIA_ID) for unit in units_of(sample)]
     assert sizes == [0, 2, 2, 2, 2, 2, 2]  # prompt; 23 outputs and 1 before them, in pairs
     assert units_of(sample)[0] == (1,) and units_of(sample)[-1][-1] == 3
     assert encoder.tokenizer.decode(target_of(sample)[:-1]).strip() == "low high"
@@ -132,7 +132,7 @@ def test_a_recording_becomes_units_of_placeholders(spoken, encoder):
 def test_a_question_is_read_first_and_is_no_transcript(spoken, encoder):
     items = read_manifest(spoken / "train.jsonl")
     sample = ItemEncoder(encoder, recordings()).join([items[-1]])
-    texts = [unit for unit in units_of(sample)[1:] if AUDIO_ID not in unit]
+    texts = [unit for unit in units_of(sample)[1:] if MEDIA_ID not in unit]
     assert encoder.tokenizer.decode([t for unit in texts for t in unit]).strip() == "which ?"
     assert units_of(sample).index(texts[-1]) == 2  # then come the units of audio
     assert not sample.transcript and items[-1].answers == ("mid",)

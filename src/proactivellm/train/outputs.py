@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from proactivellm.model.backbone import project
-from proactivellm.model.packing import AUDIO_ID
+from proactivellm.model.packing import MEDIA_ID
 from proactivellm.train.objectives.objective import Objective, RowObjective
 from proactivellm.train.rows import row_sums, view_scores
 from proactivellm.train.views import packed_output, view_rows
@@ -42,9 +42,9 @@ class Outputs:
 
     @cached_property
     def embeddings_BSH(self) -> Tensor:
-        """Input embeddings, with what is heard in place of the ids AUDIO_ID."""
+        """Input embeddings, with what is heard in place of the ids MEDIA_ID."""
         ids_BS = self.batch["input_ids"]
-        audio_BS = ids_BS == AUDIO_ID
+        audio_BS = ids_BS == MEDIA_ID
         text_BSH = self.learner.model.get_input_embeddings()(ids_BS.masked_fill(audio_BS, 0))
         if self.heard_APD is None:
             return text_BSH

@@ -14,7 +14,7 @@ from proactivellm.modality.speech.front_end import SpeechFrontEnd
 from proactivellm.modality.speech.gate import Gate, GateSettings
 from proactivellm.modality.speech.joined import GAP_S
 from proactivellm.modality.speech.resample import RATE
-from proactivellm.model.packing import AUDIO_ID, Sample
+from proactivellm.model.packing import MEDIA_ID, Sample
 from proactivellm.tasks.item import Item
 from proactivellm.train.augmentation import Augmentation, mask, nothing, perturb
 
@@ -70,7 +70,7 @@ class Recordings:
         mel_TF = log_mel(samples_N, self.extractor)
         if rng is not None:
             mel_TF = mask(mel_TF, self.augmentation, self.extractor.hop_length, rng)
-        units = [[AUDIO_ID] * size for size in self.unit_sizes(len(mel_TF))]
+        units = [[MEDIA_ID] * size for size in self.unit_sizes(len(mel_TF))]
         text = encoder.encode(question, target, units)
         return text.with_features(mel_TF, transcript="" if question else target)
 
@@ -90,7 +90,7 @@ class Recordings:
             count += 2 * int(self.augmentation.edges_s[1] * RATE)
         units = self.unit_sizes(-(-count // self.extractor.hop_length))
         target = " ".join(item.target for item in items if item.target)
-        return encoder.encode(items[0].source, target, [[AUDIO_ID] * size for size in units])
+        return encoder.encode(items[0].source, target, [[MEDIA_ID] * size for size in units])
 
     def _waveform(self, files: tuple[str, ...]) -> np.ndarray:
         """The joined files, without what the gate holds back."""
