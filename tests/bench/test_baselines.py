@@ -50,8 +50,8 @@ def make(family: str, phi: int = 0, tail: bool = True) -> Endless:
 def write_with_session(model: Endless, units: Sequence[Unit], num_tokens: int, k: int) -> list[int]:
     session = Session(model, WaitK(k=k))
     events = itertools.chain.from_iterable(session.advance(unit) for unit in units)
-    writes = (event for event in events if isinstance(event, Write))
-    return [write.token_id for write in itertools.islice(writes, num_tokens)]
+    tokens = (event.token_id for event in events if isinstance(event, Write))
+    return list(itertools.islice(tokens, num_tokens))
 
 
 def words(model: Endless, count: int, seed: int = 3) -> list[list[int]]:

@@ -9,26 +9,23 @@ from collections.abc import Sequence
 from transformers import PreTrainedModel
 
 from proactivellm.model.backbone import position_limit
-from proactivellm.model.layout import Group, Layout
+from proactivellm.model.layout import Layout
 from proactivellm.model.packing import Sample
 from proactivellm.tasks.item import Item, place_of
-from proactivellm.train.data import InstanceEncoder
+from proactivellm.train.data import ItemEncoder
 
 
 def positions_needed(sample: Sample, layout: Layout) -> int:
     """Positions that a sample may come to, whatever schedule is drawn for it.
 
-    Args:
-        sample: the instance.
-        layout: its position rule.
-
     Returns:
         The largest position id, and one.
     """
-    source = sum(map(len, sample.source_units))
-    target = len(sample.target_head) + len(sample.target) - 1  # the last token is only predicted
-    last_source = layout.position(Group.SOURCE, source - 1, target)
-    return 1 + max(last_source, layout.position(Group.TARGET, source, target - 1))
+    numbers = layout.numbers(sample.sizes)
+    return max(
+        numbers[counter] + offset
+        for counter, offset in zip(layout.counter, layout.offset, strict=True)
+    )
 
 
 class Fit:
@@ -36,13 +33,11 @@ class Fit:
 
     Args:
         model: its limit is that of sessions.
-        encoder: instances -> samples.
-        layout: of the packed sequences.
         skip: leave out what does not fit, in place of refusing it.
     """
 
     def __init__(
-        self, model: PreTrainedModel, encoder: InstanceEncoder, layout: Layout, skip: bool
+        self, model: PreTrainedModel, encoder: ItemEncoder, layout: Layout, skip: bool
     ) -> None:
         self.limit = position_limit(model.config)
         self.model_type = model.config.get_text_config().model_type
@@ -53,9 +48,6 @@ class Fit:
 
     def __call__(self, items: Sequence[Item]) -> bool:
         """Whether a sample fits.
-
-        Args:
-            items: of the sample.
 
         Returns:
             False if it is to be left out; it is noted.

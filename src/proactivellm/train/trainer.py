@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase, Trainer
 
+from proactivellm.model.layout import TARGET
 from proactivellm.model.packing import Sample, pack
 from proactivellm.model.prompt import StreamSettings
 from proactivellm.train.checkpoints import load_checkpoint
@@ -29,7 +30,6 @@ class StreamingTrainer(Trainer):
         tokenizer: saved beside every checkpoint.
         valid: samples for evaluation, already encoded.
         encoder: knows where target words begin.
-        **kwargs: of transformers.Trainer.
     """
 
     # Read by newer releases of transformers; older ones ask whether `get_batch_samples` counted.
@@ -142,10 +142,12 @@ class StreamingTrainer(Trainer):
             by_name = [evaluation_schedules(sample, self.encoder) for sample in samples]
             names = list(by_name[0])
             pairs = zip(samples, by_name, strict=True)
-            packed = [pack(s, list(g.values()), self.learner.layout) for s, g in pairs]
+            packed = [
+                pack(s, [{TARGET: each} for each in g.values()], self.learner.layout)
+                for s, g in pairs
+            ]
             batch = {k: v.to(self.args.device) for k, v in collate(packed).items()}
-            with self.compute_loss_context_manager():
-                totals = totals + model(scored=True, **batch)["scores"]
+            totals = totals + model(scored=True, **batch)["scores"]
         metrics = {}
         for name, (nll, hits, rows) in zip(names, torch.as_tensor(totals).tolist(), strict=True):
             metrics[f"{metric_key_prefix}_nll_{name}"] = round(nll / rows, 4)
