@@ -19,7 +19,7 @@ ROOMS = (
     *("schedule", "config", "files", "units", "output", "model", "modality", "policy"),
     *(
         "session",
-        "pipeline",
+        "stream",
         "metrics",
         "evaluation",
         "decisions",

@@ -15,10 +15,10 @@ from proactivellm import schedule
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.model.lanes import LaneInput, SourcePiece
 from proactivellm.model.probe import unit_attention_by_head
-from proactivellm.pipeline import Job, run_streams, source_turns
 from proactivellm.policy.fixed import Offline
 from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling
+from proactivellm.stream import Job, run_streams, source_turns
 from proactivellm.units.unit import Unit
 
 NUM_HEADS = 4

@@ -7,8 +7,8 @@ from proactivellm.evaluation.calibrate import Progress, calibrate, prototype
 from proactivellm.evaluation.evaluate import with_replays
 from proactivellm.files.lock import locked
 from proactivellm.model.causal_lm import StreamingCausalLM
-from proactivellm.pipeline import Job
 from proactivellm.policy.calibration import Calibration
+from proactivellm.stream import Job
 
 
 def calibrate_into(
