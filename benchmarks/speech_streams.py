@@ -24,7 +24,7 @@ import soundfile
 import soxr
 import torch
 
-from proactivellm.metrics.report import score
+from proactivellm.metrics.score import score
 from proactivellm.modality.loading import load
 from proactivellm.modality.speech.files import read_audio
 from proactivellm.modality.speech.resample import RATE

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from proactivellm import read_log
-from proactivellm.metrics.plots import read_write_path
+from proactivellm.report.path import Heading, read_write_path
 
 
 def main(log: str, index: str, out: str) -> Path:
@@ -21,7 +21,8 @@ def main(log: str, index: str, out: str) -> Path:
     instance = next(i for i in read_log(log) if i.index == int(index))
     path = Path(out)
     words = instance.prediction.split()
-    read_write_path(instance.source.split(), words, instance.delays, path, instance.policy)
+    heading = Heading(title=instance.policy)
+    read_write_path(instance.source.split(), words, instance.delays, path, heading)
     return path
 
 

@@ -15,8 +15,9 @@ CLEAN_PACKAGE = {
     "policy/base.py": "from ..units import text\nfrom ..units.text import torch\n",
     "session/session.py": "import demo.policy.base\n",
     "output/log.py": "import json\n",
-    "metrics/report.py": "from demo.metrics import latency\nfrom demo.output.log import json\n",
+    "metrics/score.py": "from demo.metrics import latency\nfrom demo.output.log import json\n",
     "metrics/latency.py": "",
+    "report/curve.py": "",
     "train/trainer.py": "import accelerate\nfrom demo.policy import base\n",
     "cli.py": "from demo import __version__, session\n",
 }
@@ -67,13 +68,16 @@ def test_imports_accepts_a_clean_package(package):
         ),
         ("train/trainer.py", "from demo.session import session", "must not depend on session"),
         ("train/trainer.py", "import demo.serve", "must not depend on serve"),
-        ("metrics/plots.py", "import demo.schedule", "only output.log"),
-        ("metrics/plots.py", "from demo.output import log, other", "imports output.other"),
+        ("metrics/words.py", "import demo.schedule", "only output.log"),
+        ("metrics/words.py", "from demo.output import log, other", "imports output.other"),
         ("metrics/latency.py", "def f():\n    import torch.nn", "imports torch: too heavy"),
+        ("report/curve.py", "from demo.decisions import record", "only output, files, metrics"),
+        ("report/curve.py", "from demo.policy import base", "only output, files, metrics"),
+        ("report/curve.py", "def f():\n    import torch", "imports torch: too heavy"),
+        ("report/curve.py", "import matplotlib.pyplot", "imports matplotlib: only inside"),
         ("output/log.py", "def f():\n    import torch", "imports torch: too heavy"),
         ("output/detokenize.py", "from torch import Tensor", "imports torch: only inside"),
         ("session/session.py", "import peft", "imports peft: only inside"),
-        ("metrics/plots.py", "import matplotlib.pyplot", "imports matplotlib: only inside"),
         ("cli.py", "from demo import Session", "from the facade"),
         ("cli.py", "import demo", "from the facade"),
         ("helpers.py", "", "is no room"),
@@ -99,7 +103,8 @@ def test_imports_finds(package, name, line, expected):
             "output/detokenize.py",
             "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch\n",
         ),
-        ("metrics/plots.py", "def curve():\n    import matplotlib\n"),
+        ("report/curve.py", "def curve():\n    import matplotlib\n"),
+        ("report/curve.py", "from demo.decisions import trace\nfrom demo.metrics import latency\n"),
         ("metrics/latency.py", "from demo.output import log\n"),
     ],
 )
@@ -121,13 +126,13 @@ def test_imports_finds_torch_that_is_loaded_by_way_of_the_facade(package):
     status, found = run("check_imports", package)
     assert status == 1
     assert found == [
-        "metrics/report.py:1 importing demo.metrics.report loads torch",
+        "metrics/score.py:1 importing demo.metrics.score loads torch",
         "output/log.py:1 importing demo.output.log loads torch",
     ]
 
 
 def test_imports_finds_a_package_that_cannot_be_imported(package):
-    write(package, {"metrics/report.py": "raise RuntimeError('broken')\n"})
+    write(package, {"metrics/score.py": "raise RuntimeError('broken')\n"})
     status, found = run("check_imports", package)
     assert status == 1
     assert found == ["__init__.py:1 cannot be imported: RuntimeError: broken"]

@@ -181,7 +181,7 @@ def _verdicts(
     model: "StreamingCausalLM", spec: str, folder: Path, scores: Scores, target: Path
 ) -> Iterator[bool]:
     """Whether our log, the agent's scores and the agent's words agree under a policy."""
-    from proactivellm.metrics.report import score, score_log
+    from proactivellm.metrics.score import score, score_log
     from proactivellm.output.log import read_log
     from simuleval_runs import omnisteval_score
 

@@ -136,7 +136,7 @@ def lags(instance: "Instance") -> Scores:
     Args:
         instance: of a log.
     """
-    from proactivellm.metrics.report import score
+    from proactivellm.metrics.score import score
 
     scores = score([instance])
     return {metric: scores[metric] for metric in TOLERANCES}
@@ -209,7 +209,7 @@ def _unit_ms(name: str) -> int:
 
 def _report(log: Path, agent: Path, omnisteval: Scores) -> bool:
     """Prints how recordings and means compare; whether they agree."""
-    from proactivellm.metrics.report import score
+    from proactivellm.metrics.score import score
     from proactivellm.output.log import read_log
     from simuleval_runs import read_tsv
 

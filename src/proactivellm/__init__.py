@@ -17,13 +17,13 @@ _EXPORTS = {
     "parse_policy": "proactivellm.policy.spec",
     "stream_text": "proactivellm.stream",
     "read_log": "proactivellm.output.log",
-    "score": "proactivellm.metrics.report",
+    "score": "proactivellm.metrics.score",
     "train": "proactivellm.train.run",
 }
 __all__ = sorted(_EXPORTS)
 
 if TYPE_CHECKING:
-    from proactivellm.metrics.report import score as score
+    from proactivellm.metrics.score import score as score
     from proactivellm.modality.loading import load as load
     from proactivellm.model.causal_lm import StreamingCausalLM as StreamingCausalLM
     from proactivellm.model.prompt import StreamSettings as StreamSettings

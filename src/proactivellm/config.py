@@ -139,9 +139,14 @@ def _dotted(location: tuple[int | str, ...]) -> str:
     return ".".join(str(part) for part in location if not re.search(r"[\[(]", str(part)))
 
 
+def did_you_mean(name: str, valid: Iterable[str]) -> str:
+    """A question about a name that is mistyped; empty where no valid one is near."""
+    near = difflib.get_close_matches(name, list(valid), n=1)
+    return f"did you mean {near[0]!r}?" if near else ""
+
+
 def _nearest(key: str, valid: list[str]) -> str:
-    near = difflib.get_close_matches(key, valid, n=1)
-    return f"did you mean '{near[0]}'?" if near else f"valid keys: {', '.join(sorted(valid))}"
+    return did_you_mean(key, valid) or f"valid keys: {', '.join(sorted(valid))}"
 
 
 def _keys_at(model_class: type[BaseModel], table: tuple[int | str, ...]) -> list[str]:

@@ -28,7 +28,7 @@ def test_shapes_have_the_parameters_of_the_models_they_are_of(name: str) -> None
 
 
 def test_names_that_are_none() -> None:
-    with pytest.raises(ValueError, match="did you mean shape:qwen3-8b"):
+    with pytest.raises(ValueError, match="did you mean 'qwen3-8b'"):
         find_shape("shape:qwen3-8")
     assert find_shape("tatoeba-de-en") is None
 

@@ -11,6 +11,7 @@ from proactivellm.cli import shared
 from proactivellm.cli.columns import Block
 from proactivellm.cli.display import NamedTargets, PipeDisplay, TerminalDisplay
 from proactivellm.output.log import Instance
+from proactivellm.report.console import print_scores
 from proactivellm.stream import StreamEvent
 
 EVENTS = [
@@ -144,7 +145,7 @@ def test_a_target_does_not_rule_the_terminal(
 
 
 def test_policies_of_others_in_tables_and_warnings(capsys: pytest.CaptureFixture[str]) -> None:
-    shared.print_table([{"policy": f"{NAME}\x1b[2J", "BLEU": 1.0}])
+    print_scores([{"policy": f"{NAME}\x1b[2J", "BLEU": 1.0}])
     shared.warn("warning: \x1b[2J\rof a\nfile")
     told = capsys.readouterr()
     assert f"{NAME}\ufffd[2J" in told.out

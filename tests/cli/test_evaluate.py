@@ -52,8 +52,11 @@ def test_scores_table_and_curve(
     assert (offline["policy"], wait_k["policy"]) == ("offline", "wait-k:2")
     assert {"BLEU", "chrF", "AL", "LAAL", "AP", "DAL", "YAAL", "RCO", "AIL"} <= wait_k.keys()
     assert offline["RCO"] == 1 > wait_k["RCO"]
-    for number in (f"{wait_k['LAAL']:.2f}", f"{wait_k['BLEU']:.1f}", f"{wait_k['forwards']:.1f}"):
-        assert number in done.out  # nothing is cut off for want of a terminal
+    for number in (f"{wait_k['LAAL']:.2f}", f"{wait_k['BLEU']:.1f}"):
+        assert number in done.out
+    table, _, left_out = done.out.partition("no room for: ")
+    assert max(map(len, table.splitlines())) <= 100
+    assert f"forwards ({out} has all)" in " ".join(left_out.split())
 
     log = out / "wait-k_2" / "instances.log"
     scored = json.loads(run("score", log, "--json").out)

@@ -8,7 +8,7 @@ import pytest
 from tests.cli.commands import Run, write_lines
 from tests.metrics.instances import make_log, write_log
 
-from proactivellm.metrics.report import score
+from proactivellm.metrics.score import score
 
 LOG = make_log(20)
 SIMULSTREAM = [

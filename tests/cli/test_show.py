@@ -31,9 +31,11 @@ def test_a_text(run: Run, model: str, tmp_path: Path) -> None:
     json_file, page = tmp_path / "t.json", tmp_path / "t.html"
     files = ("--json", json_file, "--out", page)
     done = run("show", "--model", model, *TINY, "--source", LINES[0], *files)
-    assert done.code == 0 and done.err == ""
+    assert done.code == 0 and done.err == f"written: {page}, {json_file}\n"
     lines = done.out.splitlines()
-    assert lines[0] == "0: wait-k:2" and max(map(len, lines)) <= 80 and "\x1b" not in done.out
+    assert (
+        lines[0].rstrip() == "0: wait-k 2" and max(map(len, lines)) <= 80 and "\x1b" not in done.out
+    )
     (trace,) = read_traces(json_file)
     assert trace.source == LINES[0].split() and trace.model == model and trace.words
     assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
@@ -46,7 +48,7 @@ def test_lines_of_a_file(run: Run, model: str, source: Path, tmp_path: Path) -> 
     command = ("show", "--model", model, *TINY, "--source-file", source)
     done = run(*command, "--index", 2, "--index", 0, "--json", tmp_path / "t.json")
     assert [trace.index for trace in read_traces(tmp_path / "t.json")] == [2, 0]
-    assert "2: wait-k:2" in done.out and "0: wait-k:2" in done.out
+    assert "2: wait-k 2" in done.out and "0: wait-k 2" in done.out
     assert "has no index 3: it has 0 to 2" in run(*command, "--index", 3).error
     several = run(*command, "--index", 0, "--index", 1, "--out", tmp_path / "t.png")
     assert "holds one instance, not 2; give .html" in several.error
@@ -55,14 +57,16 @@ def test_lines_of_a_file(run: Run, model: str, source: Path, tmp_path: Path) -> 
 
 def test_an_instance_of_a_log(run: Run, folder: Path, tmp_path: Path) -> None:
     log = folder / "entropy_3.0" / "instances.log"
+    told = f"written: {tmp_path / 't.json'}\n"
     for place in ((folder, "--policy", "entropy:3.0"), (log.parent,), (log,)):
         done = run("show", *place, "--index", 1, "--json", tmp_path / "t.json")
-        assert done.code == 0 and done.err == ""
+        assert done.code == 0 and done.err == told
         (trace,), instance = read_traces(tmp_path / "t.json"), read_log(log)[1]
         assert (trace.prediction, trace.delays) == (instance.prediction, instance.delays)
         assert trace.policy == instance.policy and trace.threshold == 3.0
+        assert trace.request == "entropy:3.0"
     other = run("show", log, "--policy", "offline", "--json", tmp_path / "t.json")
-    assert other.err == "" and read_traces(tmp_path / "t.json")[0].policy == "offline"
+    assert other.err == told and read_traces(tmp_path / "t.json")[0].policy == "offline"
 
 
 def test_a_log_that_is_not_reproduced(run: Run, folder: Path) -> None:

@@ -9,15 +9,11 @@ import pytest
 from rich.console import Console
 from tests.metrics.instances import make_log, write_log
 
-from proactivellm.metrics.comparison import (
-    HEADINGS,
-    compare_logs,
-    comparison_markdown,
-    comparison_table,
-)
+from proactivellm.metrics.comparison import compare_logs
 from proactivellm.metrics.folders import find_logs, folder_name, match
-from proactivellm.metrics.report import score
+from proactivellm.metrics.score import score
 from proactivellm.output.log import Instance
+from proactivellm.report.comparison_table import comparison_markdown, comparison_tables
 
 WORSE, BETTER = make_log(80, right=0.4, seed=1), make_log(80, "wait-k:3", right=0.8, seed=2)
 
@@ -97,14 +93,17 @@ def test_what_is_no_pair_is_told(
 def test_tables() -> None:
     found = compare_logs(WORSE, BETTER)
     lines = comparison_markdown([found, found]).splitlines()
-    assert [cell.strip() for cell in lines[0].strip("|").split("|")] == list(HEADINGS)
+    assert [cell.strip() for cell in lines[0].strip("|").split("|")] == [
+        *("A", "B", "metric", "of A", "of B", "B - A", "95% interval", "p", "instances")
+    ]
     assert len(lines) == 2 + 2 * len(found["metrics"]) + 2
     bleu = found["metrics"]["BLEU"]
     row = f"| {bleu['first']:.1f} | {bleu['second']:.1f} | +{bleu['difference']:.1f} | +"
     assert lines[2].startswith("| wait-k:2 | wait-k:3 | BLEU " + row)
     assert lines[-1].startswith("Paired bootstrap, 1000 resamples")
     console = Console(width=200, record=True, file=io.StringIO())
-    console.print(comparison_table([found]))
+    for table in comparison_tables([found | {"A_request": "wait-k:2"}]):
+        console.print(table)
     text = console.export_text()
     assert text.count("wait-k:2") == 1 and f"+{bleu['difference']:.1f}" in text
 

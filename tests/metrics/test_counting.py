@@ -10,15 +10,17 @@ import sentencepiece
 from sacrebleu.metrics.bleu import BLEU
 
 from proactivellm.metrics import tokenizers
-from proactivellm.metrics.comparison import compare_logs, comparison_markdown
+from proactivellm.metrics.comparison import compare_logs
 from proactivellm.metrics.counting import Counting
 from proactivellm.metrics.longform import score_longform
 from proactivellm.metrics.quality import bleu
-from proactivellm.metrics.report import markdown_table, score
+from proactivellm.metrics.score import score
 from proactivellm.metrics.segments import Segment
 from proactivellm.metrics.tokenizers import choose_tokenizer
 from proactivellm.metrics.units import TargetUnit, choose_unit
 from proactivellm.output.log import Instance
+from proactivellm.report.comparison_table import comparison_markdown
+from proactivellm.report.score_table import scores_markdown
 
 PAIRS = (
     ("我昨天见了一个老朋友。", "我昨天遇见了一个老朋友。", [2, 2, 3, 3, 4, 5, 6, 6, 7, 8, 8]),
@@ -59,7 +61,7 @@ def test_chinese_has_the_scores_of_the_other_tools() -> None:
     assert scores["BLEU"] == pytest.approx(65.9762, abs=5e-5)
     assert "|tok:zh|" in scores["bleu_signature"] and scores["target_unit"] == "characters"
     note = "BLEU: Chinese references, tokenizer zh; latency by characters of the target"
-    assert scores["counting_note"] == note and f"\n{note}\n" in markdown_table([scores])
+    assert scores["counting_note"] == note and f"\n{note}\n" in scores_markdown([scores])
 
 
 def test_words_of_a_log_are_told_to_stand_for_their_characters() -> None:
@@ -223,6 +225,6 @@ def test_silent_systems_are_noted() -> None:
     scores = score(log)
     assert scores["num_empty"] == 1
     assert "many predictions are empty, and no lag counts them (wait-k:3: 1 of 10)" in (
-        markdown_table([scores])
+        scores_markdown([scores])
     )
-    assert "are empty" not in markdown_table([score(log[:9])])
+    assert "are empty" not in scores_markdown([score(log[:9])])

@@ -82,7 +82,7 @@ def test_without_jiwer_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_only_scoring_transcripts_needs_jiwer() -> None:
     code = (
-        "import sys, proactivellm.metrics.report\n"
+        "import sys, proactivellm.metrics.score\n"
         "assert 'jiwer' not in sys.modules\n"
         "from proactivellm.metrics.transcripts import error_rates\n"
         "error_rates(['a'], ['a'])\n"

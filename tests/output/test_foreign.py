@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from proactivellm.metrics.report import score
+from proactivellm.metrics.score import score
 from proactivellm.output.log import Instance, read_log
 
 # A line of SimulEval 1.1.4 (text to text), as it writes it.

@@ -5,9 +5,8 @@ from pathlib import Path
 
 from tests.metrics.instances import make_log, write_log
 
-from proactivellm.evaluation.results import SCORES_FILE
-from proactivellm.metrics.folders import folder_name
-from proactivellm.metrics.report import score, write_scores
+from proactivellm.metrics.folders import folder_name, write_scores
+from proactivellm.metrics.score import score
 from proactivellm.output.log import LOG_FILE
 from proactivellm.study.plan import Study
 from proactivellm.study.run import Place
@@ -43,7 +42,7 @@ def write_arm(place: Place, arm: str, right: float) -> None:
         ]
         write_log(place.results(arm) / folder_name(request) / LOG_FILE, log)
         rows.append(score(log, 20) | {"request": request})
-    write_scores(place.results(arm) / SCORES_FILE, rows)
+    write_scores(place.results(arm), rows)
 
 
 def test_less_is_more_in_word_error_rates(tmp_path: Path) -> None:

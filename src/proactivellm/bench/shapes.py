@@ -4,7 +4,6 @@ In: a name such as `shape:qwen3-8b`, or a configuration without weights. Out: a 
 made directly on its device, whose vocabulary is the words w0, w1, ...
 """
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from proactivellm.config import did_you_mean
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.model.folder import NO_KERNEL, broken_json, refusing, unknown_names
 from proactivellm.model.precision import choose_dtype, quantization_config
@@ -98,9 +98,9 @@ def find_shape(name: str, trust_remote_code: bool = False) -> PreTrainedConfig |
     if name.startswith(PREFIX):
         shape = name.removeprefix(PREFIX)
         if shape not in SHAPES:
-            nearest = difflib.get_close_matches(shape, SHAPES, n=1)
-            hint = f"; did you mean {PREFIX}{nearest[0]}?" if nearest else ""
-            raise ValueError(f"no shape {shape!r}{hint} There are {', '.join(SHAPES)}")
+            hint = did_you_mean(shape, SHAPES)
+            remedy = " ".join(filter(None, [hint, f"There are {', '.join(SHAPES)}"]))
+            raise ValueError(f"no shape {shape!r}; {remedy}")
         return AutoConfig.for_model(**SHAPES[shape])
     path = Path(name)
     file = path / "config.json" if path.is_dir() else path

@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
@@ -12,6 +12,7 @@ import torch
 
 from proactivellm.bench.options import Options
 from proactivellm.model.causal_lm import StreamingCausalLM
+from proactivellm.report.progress import Progress
 from proactivellm.session.events import Event, Write
 from proactivellm.stream import Stream, Streams
 from proactivellm.units.lines import read_lines
@@ -19,7 +20,6 @@ from proactivellm.units.text import TextSegmenter
 from proactivellm.units.unit import Unit
 
 TEXT = "assets/tatoeba-sample/test.de"
-Progress = Callable[[str, int, int], None]  # what, how many are done, how many in all
 
 
 class Endless(StreamingCausalLM):

@@ -12,7 +12,8 @@ from proactivellm.cli.commands import app
 from proactivellm.cli.models import load_model
 from proactivellm.cli.options import MOST, Device, Dtype, Quantization, TrustRemoteCode
 from proactivellm.cli.places import check_places
-from proactivellm.cli.shared import Progress, print_wide, show_progress, warn
+from proactivellm.cli.shared import warn
+from proactivellm.report.progress import Progress, show_progress
 
 if TYPE_CHECKING:
     from proactivellm.bench.options import Options
@@ -104,9 +105,9 @@ def bench(
 
     Every number is measured in this process, by turns with what it is compared with.
     """
-    from proactivellm.bench.report import save
     from proactivellm.bench.run import new_report, run_suites
     from proactivellm.files.lock import locked
+    from proactivellm.files.replace import write_json
     from proactivellm.model.hub import DEFAULT_MODEL
 
     command = {**context.params, "out": str(out), "model": model or DEFAULT_MODEL}
@@ -115,11 +116,11 @@ def bench(
         job = _prepare(command, options, progress)
         report = new_report(job, command)
         try:
-            run_suites(job, report, lambda: save(report, out / "bench.json"))
+            run_suites(job, report, lambda: write_json(out / "bench.json", report))
         except KeyboardInterrupt:
             warn(f"interrupted: what was measured is in {out / 'bench.json'}")
         finally:
-            save(report, out / "bench.json")
+            write_json(out / "bench.json", report)
     _show(report, out / "bench.png")
     if not report["complete"]:
         raise typer.Exit(130)
@@ -187,11 +188,12 @@ def _threads(number: int | None) -> Iterator[None]:
 
 def _show(report: Mapping[str, Any], path: Path) -> None:
     """Draws the picture, if that can be had, and prints the tables."""
-    from proactivellm.bench.report import draw, tables
+    from proactivellm.report.bench_picture import draw_bench
+    from proactivellm.report.bench_tables import bench_tables
+    from proactivellm.report.console import print_tables
 
     try:
-        draw(report, path)
+        draw_bench(report, path)
     except (ImportError, ValueError) as error:
         warn(f"warning: no picture was drawn: {error}")
-    for table in tables(report):
-        print_wide(table)
+    print_tables(bench_tables(report), "bench.json has all")

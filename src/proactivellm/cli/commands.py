@@ -44,12 +44,12 @@ from proactivellm.cli.places import check_places
 from proactivellm.cli.shared import (
     PolicyCommand,
     check_rate,
-    print_table,
     quiet_imports,
-    show_progress,
     table_file,
     warn,
 )
+from proactivellm.report.console import print_scores
+from proactivellm.report.progress import show_progress
 
 if TYPE_CHECKING:
     from proactivellm.model.causal_lm import StreamingCausalLM
@@ -175,7 +175,8 @@ def evaluate(
         quantization=quantization,
         trust_remote_code=trust_remote_code,
     )
-    same = Conditions(rate_wpm=rate or RATE, window=view, counting=counting)
+    data = Path(source).name
+    same = Conditions(rate_wpm=rate or RATE, window=view, counting=counting, data=data)
     try:
         with show_progress() as told:
             rows = run_policies(
@@ -183,7 +184,7 @@ def evaluate(
             )
     except KeyboardInterrupt:
         _stop(f"finished instances stay in {out}; the same command continues with the rest")
-    print_table(rows)
+    print_scores(rows, f"{out} has all")
     warn(f"logs, scores, table and curves are in {out}")
 
 

@@ -12,7 +12,8 @@ import typer
 
 from proactivellm.cli.commands import app
 from proactivellm.cli.options import BleuTokenize, LatencyUnit, make_counting
-from proactivellm.cli.shared import draw_curve, print_table, print_wide, warn
+from proactivellm.cli.shared import warn
+from proactivellm.report.console import print_scores, print_tables
 
 if TYPE_CHECKING:
     from proactivellm.metrics.comparison import Comparison
@@ -87,7 +88,7 @@ def score(
 ) -> None:
     """Score an instance log: quality, latency, cost, with 95% intervals."""
     from proactivellm.metrics.longform import score_longform
-    from proactivellm.metrics.report import score as score_all
+    from proactivellm.metrics.score import score as score_all
     from proactivellm.metrics.segments import read_segments
     from proactivellm.output.log import read_log
 
@@ -103,7 +104,7 @@ def score(
     if as_json:
         _print_json(scores)
     else:
-        print_table([scores])
+        print_scores([scores])
 
 
 @app.command()
@@ -132,8 +133,8 @@ def compare(
     """
     from proactivellm.files.apart import check_apart
     from proactivellm.files.replace import write_text
-    from proactivellm.metrics.comparison import comparison_markdown, comparison_table
     from proactivellm.metrics.folders import find_logs, match
+    from proactivellm.report.comparison_table import comparison_markdown, comparison_tables
 
     if second is None and not pair:
         raise ValueError("compare: give a second folder or log, or two policies of one with --pair")
@@ -147,7 +148,7 @@ def compare(
     if as_json:
         _print_json({"pairs": comparisons, **only})
     else:
-        print_wide(comparison_table(comparisons))
+        print_tables(comparison_tables(comparisons), "--json has all")
     for which, folder in zip("AB", folders, strict=True):
         if names := only[f"only_{which}"]:
             warn(f"only in {which} ({folder.path}): {', '.join(names)}")
@@ -155,7 +156,7 @@ def compare(
         write_text(out, comparison_markdown(comparisons))
     if curve is not None:
         shown = folders[:1] if second is None else folders
-        draw_curve(list(_points(shown, counting)), curve)
+        _draw_curve(shown, counting, curve)
 
 
 def _compare(
@@ -171,14 +172,25 @@ def _compare(
     return {**found, "A_request": names[0], "B_request": names[1]}
 
 
+def _draw_curve(folders: Sequence["Folder"], counting: "Counting", path: Path) -> None:
+    """Draws quality against latency; warns where it cannot, as the rest is done."""
+    from proactivellm.report.curve import quality_latency_curve
+
+    about = ", ".join(f"{which}: {f.path}" for which, f in zip("AB", folders, strict=False))
+    try:
+        quality_latency_curve(list(_points(folders, counting)), path, about=about)
+    except (ImportError, ValueError) as error:
+        warn(f"warning: no curve was drawn: {error}")
+
+
 def _points(folders: Sequence["Folder"], counting: "Counting") -> Iterator[Mapping[str, Any]]:
     """Scores of every log of both, named so that each folder has its own families of policies."""
-    from proactivellm.metrics.report import score_log
+    from proactivellm.metrics.score import score_log
 
     for which, folder in zip("AB", folders, strict=False):
-        for file in folder.logs.values():
+        for request, file in folder.logs.items():
             scores = score_log(file, counting=counting)
-            yield {**scores, "policy": f"{which}/{scores['policy']}"}
+            yield {**scores, "request": request, "policy": f"{which}/{scores['policy']}"}
 
 
 def _complete(

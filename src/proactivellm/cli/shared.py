@@ -5,8 +5,7 @@ import logging
 import math
 import os
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,12 +15,9 @@ from typer.core import TyperCommand
 from proactivellm.output.printable import printable
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    pass
 
-NARROW_POLICY = 20  # cells of the first column of a table that is too wide for its terminal
 LOWEST_RATE = 0.01  # words per minute
-SILENCE_S = 20.0  # between lines of progress, where there is no terminal
-Progress = Callable[[str, int, int], None]  # what, how many are done, how many in all
 
 
 class PolicyCommand(TyperCommand):
@@ -136,100 +132,3 @@ def table_file(out: Path | None, folder: Path | None) -> Path:
     if not all(os.access(place, os.W_OK) for place in places):
         raise ValueError(f"cannot write {file}: give a writable file or folder with --out")
     return file
-
-
-@contextmanager
-def show_progress() -> Iterator[Progress]:
-    """Progress on standard error: bars on a terminal, otherwise a line now and then.
-
-    Yields:
-        What to call with a name, how many are done, how many there are.
-    """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
-
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Bars(*columns, console=console, disable=not console.is_terminal) as bars:
-        tasks: dict[str, Any] = {}
-        began: dict[str, tuple[float, int]] = {}  # when, and what was done before
-        told_s = time.monotonic()
-
-        def show(name: str, done: int, total: int) -> None:
-            nonlocal told_s
-            now_s = time.monotonic()
-            if name not in tasks:
-                tasks[name] = bars.add_task(name, total=total)
-                began[name] = now_s, done
-            bars.update(tasks[name], completed=done)
-            if (done == total or now_s - told_s > SILENCE_S) and not console.is_terminal:
-                began_s, before = began[name]
-                pace_s = (now_s - began_s) / max(done - before, 1)
-                left = f", about {pace_s * (total - done):.0f} s left" if done < total else ""
-                warn(f"{name}: {done}/{total}{left}")
-                told_s = now_s
-
-        yield show
-
-
-def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Prints scores: all columns into a pipe, as many as fit on a terminal.
-
-    Args:
-        rows: scores, one object per policy.
-    """
-    from rich.console import Console
-
-    from proactivellm.metrics.report import table
-
-    safe = [{**row, "policy": printable(str(row["policy"]))} for row in rows]
-    result, console = table(safe), Console(markup=False, emoji=False)
-    unbounded = console.options.update(max_width=10_000)
-    if not console.is_terminal:
-        width = console.measure(result, options=unbounded).maximum
-        console = Console(width=width, markup=False, emoji=False)
-    while console.measure(result, options=unbounded).maximum > console.width:
-        if result.columns[0].max_width is None:
-            result.columns[0].max_width = NARROW_POLICY
-        elif len(result.columns) > 1:
-            result.columns.pop()
-        else:
-            break
-    console.print(result)
-
-
-def print_wide(table: "Table") -> None:
-    """Prints a table; into a pipe as wide as it is.
-
-    Args:
-        table: of rich.
-    """
-    from rich.console import Console
-
-    console = Console(markup=False, emoji=False)
-    if not console.is_terminal:
-        unbounded = console.options.update(max_width=10_000)
-        width = console.measure(table, options=unbounded).maximum
-        console = Console(width=width, markup=False, emoji=False)
-    console.print(table)
-
-
-def draw_curve(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Draws quality against latency; warns where it cannot, as the rest is done.
-
-    Args:
-        rows: scores, one object per policy.
-        path: picture to write.
-    """
-    from proactivellm.metrics.plots import quality_latency_curve
-
-    try:
-        quality_latency_curve(rows, path)
-    except (ImportError, ValueError) as error:
-        warn(f"warning: no curve was drawn: {error}")

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -96,6 +96,8 @@ def show(
     _print(traces)
     if out is not None:
         _draw(traces, out)
+    if written := [str(file) for file in (out, as_json) if file is not None]:
+        warn(f"written: {', '.join(written)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +108,7 @@ class _Wish:
         jobs: the sources.
         model: name; None = the bundled default.
         policy: spec; None = a sensible one.
+        request: the policy as it was asked for.
         run: facts of the run that made the log, if it was of this model.
         window: of that run.
         logged: what should come out.
@@ -115,6 +118,7 @@ class _Wish:
     jobs: "Sequence[Job]"
     model: str | None
     policy: str | None
+    request: str | None = None
     run: Mapping[str, Any] = field(default_factory=dict)
     window: "Window | None" = None
     logged: "Sequence[Instance]" = ()
@@ -159,7 +163,7 @@ def _wish_from_text(
     where = "--source" if source is not None else str(source_file)
     chosen = _chosen(index, range(len(lines)), where)
     jobs = [Job(index=i, source=str(lines[i])) for i in chosen]
-    return _Wish(jobs=jobs, model=model, policy=policy)
+    return _Wish(jobs=jobs, model=model, policy=policy, request=policy)
 
 
 def _wish_from_log(
@@ -187,6 +191,7 @@ def _wish_from_log(
         jobs=[Job(index=i.index, source=i.source, reference=i.reference) for i in chosen],
         model=model or run["model"],
         policy=spec,
+        request=policy if policy and not is_named else run.get("request"),
         run=run if same_model else {},
         window=Window(**run["window"]) if run.get("window") else None,
         logged=chosen if same_model and spec == chosen[0].policy else (),
@@ -244,6 +249,7 @@ def _record(wish: _Wish, device: str, dtype: str, trust_remote_code: bool) -> "l
     traces = [
         record(streaming, policy, job, window=wish.window, model_name=name) for job in wish.jobs
     ]
+    traces = [replace(trace, request=wish.request) for trace in traces]
     for trace, logged in zip(traces, wish.logged, strict=False):
         if not _came_out(trace, logged):
             warn(
@@ -263,7 +269,7 @@ def _came_out(trace: "Trace", logged: "Instance") -> bool:
 def _print(traces: "Sequence[Trace]") -> None:
     from rich.console import Console
 
-    from proactivellm.decisions.terminal import terminal_view
+    from proactivellm.report.decision_lines import terminal_view
 
     console = Console(highlight=False)
     for number, trace in enumerate(traces):
@@ -271,8 +277,8 @@ def _print(traces: "Sequence[Trace]") -> None:
 
 
 def _draw(traces: "Sequence[Trace]", out: Path) -> None:
-    from proactivellm.decisions.page import decision_page
-    from proactivellm.decisions.picture import draw_trace
+    from proactivellm.report.decision_page import decision_page
+    from proactivellm.report.decision_picture import draw_trace
 
     if out.suffix == ".html":
         decision_page(traces, out)

@@ -12,7 +12,7 @@ from proactivellm.cli.live import LiveLine
 from proactivellm.cli.stopping import Stops
 from proactivellm.evaluation.evaluate import find_calibration
 from proactivellm.files.lines import open_lines
-from proactivellm.metrics.report import score
+from proactivellm.metrics.score import score
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.output.log import Instance, Task, write_instance
 from proactivellm.policy.base import Policy

@@ -8,7 +8,8 @@ import typer
 from proactivellm.cli.commands import app
 from proactivellm.cli.options import Lanes
 from proactivellm.cli.places import check_places
-from proactivellm.cli.shared import check_train_extra, show_progress, warn
+from proactivellm.cli.shared import check_train_extra, warn
+from proactivellm.report.progress import show_progress
 
 File = Annotated[Path, typer.Argument(metavar="STUDY", help="What to compare on what (TOML).")]
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder of the arms and the report.")]

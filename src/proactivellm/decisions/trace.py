@@ -63,6 +63,7 @@ class Trace:
         probes: in the order in which they were taken.
         prediction: the whole target.
         reference: the wanted target, if known.
+        request: the policy as it was asked for, if known.
         threshold: of the policy's statistic, if it has one.
     """
 
@@ -75,6 +76,7 @@ class Trace:
     probes: list[Probe]
     prediction: str
     reference: str | None = None
+    request: str | None = None
     threshold: float | None = None
 
     @property

@@ -5,7 +5,7 @@ each and note quality and latency. For attention, the heads come first: those wh
 the newest units best tells whether the model would still change its mind.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -16,7 +16,7 @@ from proactivellm.evaluation.evaluate import with_replays
 from proactivellm.evaluation.heads import choose_heads
 from proactivellm.metrics.counting import Counting
 from proactivellm.metrics.measures import check_references
-from proactivellm.metrics.report import score
+from proactivellm.metrics.score import score
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.policy.attention import CALIBRATED, AttentionPolicy, Concentration
 from proactivellm.policy.base import Policy
@@ -26,6 +26,7 @@ from proactivellm.policy.evidence import Evidence, Heads, Seen
 from proactivellm.policy.fixed import WaitK
 from proactivellm.policy.reason import Reason
 from proactivellm.policy.spec import POLICIES, PolicySpec
+from proactivellm.report.progress import Progress
 from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling
 from proactivellm.stream import Job, run_streams
@@ -34,7 +35,6 @@ QUANTILES = (0.3, 0.45, 0.6, 0.8)
 MIN_LAGS = (0, 1, 2)
 MAX_LAGS = (3, 4, 6, None)
 RECORDED_LAG = 3  # the statistic is recorded along wait-3
-Progress = Callable[[str, int, int], None]  # policy, points done, points in all
 
 
 @dataclass(frozen=True, kw_only=True)

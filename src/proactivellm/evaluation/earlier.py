@@ -10,7 +10,7 @@ from proactivellm.files.note import ANOTHER, differences, read_note
 from proactivellm.metrics.bootstrap import NUM_RESAMPLES
 from proactivellm.metrics.counting import Counting
 from proactivellm.metrics.folders import folder_name, requests_of
-from proactivellm.metrics.report import Scores, score
+from proactivellm.metrics.score import Scores, score
 from proactivellm.output.log import LOG_FILE, Instance, read_log
 from proactivellm.stream import Job
 

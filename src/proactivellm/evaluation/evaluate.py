@@ -15,19 +15,19 @@ from proactivellm.files.replace import replacing, write_text
 from proactivellm.metrics.bootstrap import NUM_RESAMPLES
 from proactivellm.metrics.folders import folder_name
 from proactivellm.metrics.measures import check_references
-from proactivellm.metrics.report import Scores, score
+from proactivellm.metrics.score import Scores, score
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.output.log import LOG_FILE, TEXT, Instance, recover_log, write_instance
 from proactivellm.policy.base import Policy
 from proactivellm.policy.calibration import CALIBRATION_FILE, Calibration
 from proactivellm.policy.evidence import check_heads_exist
 from proactivellm.policy.spec import parse_policy
+from proactivellm.report.progress import Progress
 from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling
 from proactivellm.stream import Job, Replay, StreamsFailed, run_streams
 
 SIMULEVAL_CONFIG = "source_type: {}\ntarget_type: text\n"  # what `simuleval --score-only` asks
-Progress = Callable[[str, int, int], None]  # policy, instances done, instances in all
 
 
 def make_jobs(sources: Sequence[str], targets: Sequence[str] | None) -> list[Job]:
@@ -121,8 +121,14 @@ def evaluate(
             write_tables([*others, *rows], out)
         if failed:
             raise ValueError("\n".join(failed))
-        write_results([*others, *rows], out)
+        write_results([*others, *rows], out, _about(inputs))
     return rows
+
+
+def _about(inputs: Mapping[str, Any]) -> str:
+    """Model and data, for headings."""
+    names = [Path(inputs["model"]).name, inputs["data"]]
+    return " on ".join(filter(None, names))
 
 
 def _parsed(

@@ -26,7 +26,7 @@ from proactivellm.stream import DEFAULT_RATE_WPM, Job
 
 RUN_FILE = "run.json"
 # Told, but not compared: a model may move, and a request is compared by the policy it came to.
-_TOLD = ("model", "request", "made_with")
+_TOLD = ("model", "data", "request", "made_with")
 _OF_EACH = ("recordings", "schedules")  # by instance: a longer test set adds to them
 _PASSING = ("transformers_version", "_name_or_path", "_commit_hash", "dtype", "torch_dtype")
 
@@ -40,11 +40,13 @@ class Conditions:
         window: what a stream keeps in view; everything if None.
         counting: tokens of BLEU and unit of latency. A log may be scored in any way, so that it is
             no condition of continuing one.
+        data: what the test set is called, for headings.
     """
 
     rate_wpm: float = DEFAULT_RATE_WPM
     window: Window | None = None
     counting: Counting = Counting()
+    data: str | None = None
 
 
 def run_inputs(

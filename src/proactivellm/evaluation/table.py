@@ -3,11 +3,12 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from proactivellm.evaluation.calibrate import Progress, calibrate, prototype
+from proactivellm.evaluation.calibrate import calibrate, prototype
 from proactivellm.evaluation.evaluate import with_replays
 from proactivellm.files.lock import locked
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.policy.calibration import Calibration
+from proactivellm.report.progress import Progress
 from proactivellm.stream import Job
 
 

@@ -3,6 +3,7 @@
 In: where the file is to be, and its text or what writes it. Out: the file.
 """
 
+import json
 import os
 import secrets
 import shutil
@@ -10,6 +11,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 _MARK = ".tmp-"  # of what is not whole yet
 
@@ -26,6 +28,20 @@ def write_text(path: str | Path, text: str) -> None:
     """
     with replacing(path) as new:
         new.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Replaces a JSON file.
+
+    Args:
+        path: the file.
+        value: plain values.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    write_text(path, text + "\n")
 
 
 @contextmanager

@@ -4,24 +4,19 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from rich.table import Table
-
 from proactivellm.metrics.bootstrap import NUM_RESAMPLES, differences
 from proactivellm.metrics.counting import Counting, resolve
 from proactivellm.metrics.measures import latency_unit, measure
-from proactivellm.metrics.page import markdown_row
-from proactivellm.metrics.points import LOWER_IS_BETTER, decimals_of
 from proactivellm.output.log import Instance
 
 Comparison = dict[str, Any]
 
-# What is compared, in this order, with the decimals of the tables.
+# What is compared, in this order, with the decimals that make sense.
 COMPARED = {
     **{"BLEU": 1, "chrF": 1, "F1": 1, "EM": 1, "WER": 2, "CER": 2, "insertions_per_min": 1},
     **{"AL": 2, "LAAL": 2, "YAAL": 2, "DAL": 2, "RCO": 3, "AIL": 2, "NE": 2},
     **{"LAAL_CA_ms": 0, "final_token_ms": 0, "RTF": 3},
 }
-HEADINGS = ("A", "B", "metric", "of A", "of B", "B - A", "95% interval", "p", "instances")
 
 
 def compare_logs(
@@ -67,47 +62,6 @@ def compare_logs(
     }
 
 
-def comparison_table(comparisons: Sequence[Comparison]) -> Table:
-    """A table for the terminal, a row per metric, a section per pair.
-
-    Args:
-        comparisons: what `compare_logs` returned.
-
-    Returns:
-        A rich table.
-    """
-    result = Table(caption=_footnote(comparisons), caption_justify="left")
-    for heading in HEADINGS:
-        is_name = heading in ("A", "B", "metric")
-        result.add_column(
-            heading,
-            justify="left" if is_name else "right",
-            no_wrap=heading not in ("A", "B"),
-            overflow="fold",
-        )
-    for comparison in comparisons:
-        for number, cells in enumerate(_rows(comparison)):
-            result.add_row(*([*cells[:2]] if number == 0 else ["", ""]), *cells[2:])
-        result.add_section()
-    return result
-
-
-def comparison_markdown(comparisons: Sequence[Comparison]) -> str:
-    """The same table in Markdown.
-
-    Args:
-        comparisons: what `compare_logs` returned.
-
-    Returns:
-        Lines that end in a newline each.
-    """
-    rows = [list(HEADINGS), ["---", "---", "---", *("---:" for _ in HEADINGS[3:])]]
-    for comparison in comparisons:
-        rows += _rows(comparison)
-    lines = [markdown_row(cells) for cells in rows]
-    return "\n".join([*lines, "", _footnote(comparisons)]) + "\n"
-
-
 def _paired(
     first: Sequence[Instance], second: Sequence[Instance]
 ) -> tuple[list[Instance], list[Instance]]:
@@ -143,32 +97,3 @@ def _check_same(first: Instance, second: Instance) -> None:
                 f"instance {first.index} has another {what} in A than in B ({shown}): a comparison "
                 "needs runs on the same sources and references"
             )
-
-
-def _rows(comparison: Comparison) -> list[list[str]]:
-    rows = []
-    for name, found in comparison["metrics"].items():
-        decimals = decimals_of(name, COMPARED[name], comparison)
-        values = [f"{found[key]:.{decimals}f}" for key in ("first", "second")]
-        rows.append(
-            [
-                *(str(comparison["A"]), str(comparison["B"]), name, *values),
-                f"{found['difference']:+.{decimals}f}",
-                f"{found['low']:+.{decimals}f} to {found['high']:+.{decimals}f}",
-                f"{found['p']:.3f}",
-                str(found["num_instances"]),
-            ]
-        )
-    return rows
-
-
-def _footnote(comparisons: Sequence[Comparison]) -> str:
-    resamples = " or ".join(str(n) for n in sorted({c["num_bootstrap"] for c in comparisons}))
-    note = f"Paired bootstrap, {resamples} resamples; p is two-sided, not corrected for many tests."
-    if any(c["latency_unit"] == "ms" for c in comparisons):
-        note += " Lags in ms."
-    for counted in dict.fromkeys(c["counting_note"] for c in comparisons if "counting_note" in c):
-        note += f" {counted[0].upper()}{counted[1:]}."
-    if any(name in c["metrics"] for c in comparisons for name in LOWER_IS_BETTER):
-        note += f" {' and '.join(LOWER_IS_BETTER)}: lower is better."
-    return note

@@ -5,9 +5,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from proactivellm.files.replace import write_json
 from proactivellm.output.log import LOG_FILE
 
+SCORES_FILE = "scores.json"
 Pair = tuple[str, str]
 
 
@@ -137,12 +140,17 @@ def requests_of(path: Path) -> dict[str, str]:
     Raises:
         ValueError: scores.json is no list of scores.
     """
-    file = path / "scores.json"
+    file = path / SCORES_FILE
     try:
         rows = list(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else []
         return {folder_name(row["request"]): row["request"] for row in rows}
     except (ValueError, TypeError, KeyError):
         raise ValueError(f"{file}: not a list of scores; delete it, the logs hold all") from None
+
+
+def write_scores(path: Path, scores: Sequence[Mapping[str, Any]]) -> None:
+    """Writes scores.json, a list of objects, one per policy, into an evaluation folder."""
+    write_json(path / SCORES_FILE, [dict(row) for row in scores])
 
 
 def folder_name(request: str) -> str:

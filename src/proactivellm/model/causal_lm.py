@@ -16,11 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from proactivellm.model.attention import ATTENTION, register
-from proactivellm.model.backbone import (
-    hidden_states,
-    position_limit,
-    project,
-)
+from proactivellm.model.backbone import hidden_states, position_limit, project
 from proactivellm.model.cache import ArrivalCache
 from proactivellm.model.families import check_family
 from proactivellm.model.lanes import LaneInput, NewTokens, StepOutput, pack_lanes

@@ -36,7 +36,7 @@ STRIDE_PARTS = 1000  # a stride is a fraction with this denominator at most
 _BOUNDS = ("min_lag", "max_lag", "stride")  # the last keys of a spec
 
 
-class Policy(ABC):  # noqa: B024
+class Policy:
     """Decides READ or WRITE for the lanes of a step; a frozen value without state.
 
     A policy with options is a frozen, keyword-only dataclass whose fields are the keys of its spec.
@@ -125,6 +125,8 @@ class Policy(ABC):  # noqa: B024
         if not self.name:
             raise ValueError(f"{type(self).__name__} has no name: give the class one, as in a spec")
         for evidence in self.evidence:
+            if not isinstance(evidence, Evidence):
+                raise ValueError(f"policy {self.spec!r}: {evidence!r} is no `Evidence`")
             try:
                 evidence.check(model)
             except ValueError as error:
@@ -197,7 +199,7 @@ class BoundedPolicy(Policy):
             )
 
 
-class DraftPolicy(Policy):
+class DraftPolicy(Policy, ABC):
     """A policy that drafts ahead after each READ and commits the part of the draft it trusts.
 
     Its rule is `commit`; a session forces one word where `overdue` holds and nothing is committed.

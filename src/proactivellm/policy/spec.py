@@ -6,13 +6,13 @@ fields of its class. Instead of a threshold: laal, rco, al or quantile, looked u
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass
 from typing import Any, NamedTuple
 
+from proactivellm.config import did_you_mean
 from proactivellm.policy.agreement import HoldN, LocalAgreement
 from proactivellm.policy.attention import (
     CALIBRATED,
@@ -226,6 +226,5 @@ def _usage(policy: type[Policy]) -> str:
 
 def _unknown(what: str, name: str, valid: Iterable[str]) -> str:
     valid = list(valid)
-    nearest = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
-    hint = f"; did you mean {nearest[0]!r}?" if nearest else ";"
-    return f"unknown {what}: {name!r}{hint} Valid: {', '.join(valid) or 'none'}"
+    remedy = [did_you_mean(name, valid), f"Valid: {', '.join(valid) or 'none'}"]
+    return f"unknown {what}: {name!r}; {' '.join(filter(None, remedy))}"

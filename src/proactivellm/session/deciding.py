@@ -103,14 +103,18 @@ class Evident:
             if tuple(rows) not in views:
                 chosen = None if len(rows) == len(questions) else self._index(rows)
                 views[tuple(rows)] = Rows(output, tokens_P, chosen)
-            return evidence.of(views[tuple(rows)])
+            values = evidence.of(views[tuple(rows)])
+            if len(values) != len(rows):
+                raise ValueError(f"it is {list(values.shape)}, and {len(rows)} lanes asked for it")
+            return values
 
         for evidence, rows in _wanted(questions).items():
             known: list[int] = []
             parts: list[Tensor] = []
             for group, result in attempt(partial(compute, evidence), rows):
                 if isinstance(result, Exception):
-                    errors.setdefault(group[0], result)
+                    fault = ValueError(f"{evidence} could not be computed: {reason(result)}")
+                    errors.setdefault(group[0], result if out_of_memory(result) else fault)
                 else:
                     known += group
                     parts.append(result)

@@ -134,17 +134,7 @@ class Engine:
             return lane
 
     def state(self, lane: int) -> SessionState:
-        """State of a stream.
-
-        Args:
-            lane: from `open`.
-
-        Returns:
-            The state, live.
-
-        Raises:
-            RuntimeError: if no stream is open there.
-        """
+        """State of the stream of a lane, live; RuntimeError if none is open there."""
         state = self.states[lane]
         if state is None:
             raise RuntimeError(f"no stream is open in lane {lane}")
@@ -200,9 +190,6 @@ class Engine:
     def cancel(self, lane: int) -> list[Event]:
         """End a stream after its last written token; its text stays until `release`.
 
-        Args:
-            lane: from `open`.
-
         Returns:
             The text that was held back, if there is any, and the end; nothing if it had ended.
         """
@@ -249,11 +236,7 @@ class Engine:
         check(self.cache, self.residence, self.states, self.admission.active, thorough)
 
     def snapshot(self, lane: int) -> dict[str, Any]:
-        """A stream as plain values and tensors, for cloning and saving.
-
-        Returns:
-            `state` and `cache`.
-        """
+        """A stream as plain values and tensors, `state` and `cache`, for cloning and saving."""
         with self._exclusive:
             state = self.state(lane).state_dict()
             return {"state": state, "cache": self.residence.snapshot(lane)}

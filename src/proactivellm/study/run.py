@@ -1,7 +1,7 @@
 """A study carried out, arm by arm: train, calibrate, evaluate. What is done is not done again."""
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from proactivellm.output.log import LOG_FILE, read_log
 from proactivellm.policy.base import Policy
 from proactivellm.policy.calibration import CALIBRATION_FILE, Calibration
 from proactivellm.policy.spec import PolicySpec, parse_policy
+from proactivellm.report.progress import Progress
 from proactivellm.stream import Job
 from proactivellm.study.plan import Arm, CalibrationPlan, Study, arm_recipe
 from proactivellm.tasks.data import DataSource, read_items
@@ -27,7 +28,6 @@ from proactivellm.tasks.jobs import item_job
 MODEL_FOLDER = "model"
 RESULTS_FOLDER = "results"
 CALIBRATION_NOTE = "calibration-inputs.json"
-Progress = Callable[[str, int, int], None]  # what, how much is done, how much there is
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,14 +4,14 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from proactivellm.evaluation.results import SCORES_FILE, TABLE_FILE, write_results
+from proactivellm.evaluation.results import TABLE_FILE, write_results
 from proactivellm.files.replace import write_text
 from proactivellm.metrics.curves import Curve, Gap, gaps, make_curve, point_gaps
-from proactivellm.metrics.folders import find_logs
+from proactivellm.metrics.folders import SCORES_FILE, find_logs
 from proactivellm.metrics.measures import QUALITIES_OF
-from proactivellm.metrics.page import markdown_row
-from proactivellm.metrics.points import LOWER_IS_BETTER, decimals_of, with_direction
 from proactivellm.output.log import Instance, read_log
+from proactivellm.report.markdown import markdown_table
+from proactivellm.report.points import LOWER_IS_BETTER, decimals_of, with_direction
 from proactivellm.study.plan import Study
 from proactivellm.study.run import Place
 
@@ -36,7 +36,7 @@ def write_report(study: Study, place: Place) -> list[str]:
     missing = [f"arm {arm}: no results yet" for arm in study.arms if not has_results(place, arm)]
     if not rows:
         raise ValueError(f"{place.out}: no arm of the study has results yet")
-    write_results(rows, place.out)
+    write_results(rows, place.out, study.title)
     logs = _read_logs(study, place)
     parts = [f"# {study.title}", "## Arms", _arms_table(study)]
     parts += ["## All points", (place.out / TABLE_FILE).read_text(encoding="utf-8")]
@@ -85,23 +85,21 @@ def equal_latency_table(study: Study, curves: "_Curves") -> str:
         A Markdown table.
     """
     heads = [f"{study.latency} {value:g}" for value in study.at]
-    lines = [
-        markdown_row(["arm", "policies", *heads]),
-        markdown_row(["---", "---", *("---:" for _ in heads)]),
-    ]
+    rows = []
     for arm in curves.logs:
         for family in study.curves:
             curve, other = curves.get(arm, family), curves.against(family)
             if curve is None or other is None:
                 continue
             cells = [_cell(gap, curve is other) for gap in gaps(curve, other, study.at)]
-            lines.append(markdown_row([arm, family, *cells]))
+            rows.append([arm, family, *cells])
     note = (
         f"{with_direction(curves.quality)}, linear between points; in brackets the gap to "
         f"`{study.against}` with its 95 % interval (paired bootstrap over instances; one training "
         "run an arm); bold: the interval leaves out 0; -: out of reach of one of the two curves"
     )
-    return "\n".join([*lines, "", note])
+    table = markdown_table(["arm", "policies", *heads], rows, num_texts=2)
+    return f"{table}\n\n{note}"
 
 
 def points_table(study: Study, curves: "_Curves", rows: Sequence[Mapping[str, Any]]) -> str:
@@ -117,7 +115,7 @@ def points_table(study: Study, curves: "_Curves", rows: Sequence[Mapping[str, An
     """
     beside = "AIL" if study.latency == "RCO" else "RCO"
     heads = ["arm", "policy", study.latency, beside, curves.quality, "% of offline", "gap"]
-    lines = [markdown_row(heads), markdown_row(["---", "---", *("---:" for _ in heads[2:])])]
+    lines = []
     for arm in curves.logs:
         own = [row for row in rows if row["arm"] == arm]
         offline = next((r[curves.quality] for r in own if r["request"] == "offline"), None)
@@ -125,17 +123,15 @@ def points_table(study: Study, curves: "_Curves", rows: Sequence[Mapping[str, An
             share = f"{100 * row[curves.quality] / offline:.1f}" if offline else "-"
             gap = _own_gap(study, curves, arm, row["request"])
             lines.append(
-                markdown_row(
-                    [
-                        arm,
-                        f"`{row['request']}`",
-                        _number(row.get(study.latency), decimals_of(study.latency, 3, row)),
-                        _number(row.get(beside), decimals_of(beside, 3, row)),
-                        f"{row[curves.quality]:.2f} ± {row.get(f'{curves.quality}_ci', 0):.2f}",
-                        share,
-                        "-" if gap is None else f"{gap.gap:+.1f} [{gap.low:+.1f}, {gap.high:+.1f}]",
-                    ]
-                )
+                [
+                    arm,
+                    f"`{row['request']}`",
+                    _number(row.get(study.latency), decimals_of(study.latency, 3, row)),
+                    _number(row.get(beside), decimals_of(beside, 3, row)),
+                    f"{row[curves.quality]:.2f} ± {row.get(f'{curves.quality}_ci', 0):.2f}",
+                    share,
+                    "-" if gap is None else f"{gap.gap:+.1f} [{gap.low:+.1f}, {gap.high:+.1f}]",
+                ]
             )
     note = (
         f"gap: {curves.quality} above `{study.against}` at equal {study.latency}, with its 95 % "
@@ -143,7 +139,7 @@ def points_table(study: Study, curves: "_Curves", rows: Sequence[Mapping[str, An
     )
     if curves.quality in LOWER_IS_BETTER:
         note += "; the lower the better, so that a gap below 0 is a gain"
-    return "\n".join([*lines, "", note])
+    return f"{markdown_table(heads, lines, num_texts=2)}\n\n{note}"
 
 
 def quality_of(study: Study) -> str:
@@ -193,8 +189,8 @@ def _read_logs(study: Study, place: Place) -> Logs:
 
 
 def _arms_table(study: Study) -> str:
-    lines = [markdown_row(["arm", "what differs"]), markdown_row(["---", "---"])]
-    return "\n".join(lines + [markdown_row([name, arm.about]) for name, arm in study.arms.items()])
+    rows = [[name, arm.about] for name, arm in study.arms.items()]
+    return markdown_table(["arm", "what differs"], rows, num_texts=2)
 
 
 def _cell(gap: Gap | None, is_reference: bool) -> str:

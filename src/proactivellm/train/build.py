@@ -1,6 +1,5 @@
 """The backbone of a recipe: tokenizer, model and stream settings, loaded or made from scratch."""
 
-import difflib
 import inspect
 import tempfile
 
@@ -16,6 +15,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from proactivellm.config import did_you_mean
 from proactivellm.modality.speech.front_end import SpeechFrontEnd
 from proactivellm.modality.speech.gate import GateSettings
 from proactivellm.modality.speech.making import new_front_end, pretrained_front_end
@@ -261,5 +261,5 @@ def make_settings(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> StreamS
 
 
 def _nearest(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean '{near[0]}'?" if near else ""
+    hint = did_you_mean(name, known)
+    return f"; {hint}" if hint else ""

@@ -9,8 +9,10 @@ import pytest
 from rich.console import Console
 from tests.metrics.instances import write_log
 
-from proactivellm.metrics.report import markdown_table, score, score_log, table, write_scores
+from proactivellm.metrics.folders import write_scores
+from proactivellm.metrics.score import score, score_log
 from proactivellm.output.log import Instance
+from proactivellm.report.score_table import score_table, scores_markdown
 
 # wait-2, 4 source words, 4 target words, and the end-of-stream token.
 # AL = LAAL = YAAL = DAL = 2, AP = 13/16, RCO = 17/20,
@@ -199,7 +201,7 @@ def test_answers_have_f1_and_exact_match() -> None:
     assert scores["F1"] == pytest.approx((100 * 2 / 3 + 100) / 2)
     assert scores["EM"] == pytest.approx(50.0) and scores["EM_ci"] > 0
     assert not {"BLEU", "chrF", "bleu_signature"} & set(scores)
-    assert "83.3 ± " in markdown_table([scores])
+    assert "83.3 ± " in scores_markdown([scores])
     bare = score([replace(first, reference=None, answers=None)])
     assert bare["F1"] is None and "BLEU" not in bare
 
@@ -226,7 +228,7 @@ def test_speech_has_error_rates_and_lags_in_ms() -> None:
 
 
 def test_the_table_of_speech() -> None:
-    text = markdown_table([score(SPEECH), score(LOG)])
+    text = scores_markdown([score(SPEECH), score(LOG)])
     header, _, speech, written = (
         [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()[:4]
     )
@@ -236,7 +238,7 @@ def test_the_table_of_speech() -> None:
     assert speech_row["RTF"] == "0.192" and text_row["RTF"] == "-"
     assert (text_row["LAAL"], text_row["WER"], speech_row["BLEU"]) == ("2.00", "-", "-")
     assert "AIL of speech: ms of audio" in text
-    assert "ms of audio" not in markdown_table([score(LOG)])
+    assert "ms of audio" not in scores_markdown([score(LOG)])
 
 
 def test_the_real_time_factor_is_of_all_the_audio() -> None:
@@ -251,7 +253,7 @@ def test_all_predictions_empty() -> None:
     assert scores["num_undefined"]["AL"] == 1
     assert scores["SWF"] is None and scores["degenerate"] is None
     assert scores["LAAL_CA_ms"] is None and scores["NE_corpus"] is None
-    assert "wait-k:2" in markdown_table([scores])
+    assert "wait-k:2" in scores_markdown([scores])
     several = score([NOTHING, replace(NOTHING, index=3)], num_bootstrap=20)
     assert (several["BLEU"], several["BLEU_ci"]) == (0.0, 0.0)
     assert several["chrF"] == 0.0 and "AL_ci" not in several and "NE_corpus_ci" not in several
@@ -273,9 +275,9 @@ def test_degenerate_policies_are_marked() -> None:
     honest = score([FIRST])
     # SWF = 2/4, EFSW = (4-2)/4
     assert (honest["SWF"], honest["EFSW"], honest["degenerate"]) == (50.0, 50.0, False)
-    assert "wait-k:2 †" in markdown_table([scores])
-    assert "(wait-k:2: SWF 20%, EFSW 90%)" in markdown_table([scores])
-    assert "†" not in markdown_table([honest])
+    assert "wait-k:2 †" in scores_markdown([scores])
+    assert "(wait-k:2: SWF 20%, EFSW 90%)" in scores_markdown([scores])
+    assert "†" not in scores_markdown([honest])
 
 
 def test_erasure_comes_from_the_revisions() -> None:
@@ -312,7 +314,7 @@ def test_a_log_alone_gives_the_same_numbers(tmp_path: Path) -> None:
 def test_tables() -> None:
     offline = score([replace(SECOND, policy="offline")])
     rows = [score(LOG, num_bootstrap=50), offline]
-    lines = markdown_table(rows).splitlines()
+    lines = scores_markdown(rows).splitlines()
     # SWF = 2/7, EFSW = (4-2)/4: one of the two sources was read to its end before the first word.
     assert lines[4:] == ["", lines[5], "", lines[7], "", lines[9]]
     assert lines[5].startswith("† degenerate") and "(wait-k:2: 1 of 3)" in lines[7]
@@ -330,7 +332,7 @@ def test_tables() -> None:
     assert "±" not in second["BLEU"]
     assert second["YAAL"] == "-"
     console = Console(width=200, record=True, file=io.StringIO())
-    console.print(table(rows))
+    console.print(score_table(rows))
     text = console.export_text()
     for cell in [*header, *first.values(), *second.values()]:
         assert cell in text
@@ -338,7 +340,7 @@ def test_tables() -> None:
 
 def test_scores_json_is_a_list_of_objects(tmp_path: Path) -> None:
     rows = [score(LOG), score([replace(SECOND, policy="offline")])]
-    write_scores(tmp_path / "scores.json", rows)
+    write_scores(tmp_path, rows)
     assert json.loads((tmp_path / "scores.json").read_text(encoding="utf-8")) == rows
 
 
@@ -352,7 +354,7 @@ def test_silence_has_insertions_per_minute() -> None:
     scores = score([*silent, replace(SPEECH[0], index=2, reference="a b c d")], num_bootstrap=50)
     assert scores["insertions_per_min"] == pytest.approx(4 / 1.5)
     assert scores["WER"] == 100.0 and scores["num_empty"] == 0
-    assert "insertions/min" in markdown_table([scores])
+    assert "insertions/min" in scores_markdown([scores])
     alone = score(silent, num_bootstrap=50)
     assert alone["WER"] is None and alone["insertions_per_min"] == pytest.approx(4 / 1.5)
     assert "insertions_per_min" not in score(SPEECH)
@@ -360,4 +362,4 @@ def test_silence_has_insertions_per_minute() -> None:
 
 def test_a_policy_stays_in_its_cell() -> None:
     row = {"policy": "x|y <img src=z>\n| w", "BLEU": 1.0}
-    assert markdown_table([row]).splitlines()[2:] == ["| x\\|y &lt;img src=z> \\| w | 1.0 |"]
+    assert scores_markdown([row]).splitlines()[2:] == ["| x\\|y &lt;img src=z> \\| w | 1.0 |"]

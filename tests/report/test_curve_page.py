@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.decisions.test_shown import Page
 from tests.decisions.traces import EVIL
+from tests.report.pages import Page
 
-from proactivellm.metrics.curve_page import curve_page
-from proactivellm.metrics.page import embedded_json
+from proactivellm.report.curve_page import curve_page
+from proactivellm.report.page import embedded_json
 
 SCORES: list[dict[str, Any]] = [
     {"policy": "wait-k:3", "BLEU": 28.0, "chrF": 50.0, "LAAL": 2.5, "BLEU_ci": 0.75, "AL": None},
@@ -19,11 +19,12 @@ SCORES: list[dict[str, Any]] = [
 
 
 def test_the_data_are_the_scores(tmp_path: Path) -> None:
-    curve_page(SCORES, tmp_path / "curve.html", title="A & B")
+    curve_page(SCORES, tmp_path / "curve.html", about="A & B")
     page = Page(tmp_path / "curve.html")
     assert not page.open and not page.loads and page.scripts == 2
     data = json.loads(page.data)
-    assert data["scores"] == SCORES
+    assert data["scores"] == SCORES and data["caption"] == "A & B"
+    assert data["offline"] == [False, False, True]  # a line, and no point
     assert (data["qualities"], data["latencies"]) == (["BLEU", "chrF"], ["LAAL", "LAAL_CA_ms"])
     assert (data["quality"], data["latency"]) == ("BLEU", "LAAL")
 
@@ -39,9 +40,9 @@ def test_speech(tmp_path: Path) -> None:
 
 
 def test_the_table_needs_no_script(tmp_path: Path) -> None:
-    curve_page(SCORES, tmp_path / "curve.html", title="A & B")
+    curve_page(SCORES, tmp_path / "curve.html", about="A & B")
     text = (tmp_path / "curve.html").read_text(encoding="utf-8")
-    assert "<title>A &amp; B</title>" in text and EVIL not in text
+    assert "<title>Quality and latency</title>" in text and EVIL not in text
     cells = "<td>wait-k:3</td><td>28.00 ± 0.75</td><td>50.00</td><td>2.50</td><td>-</td>"
     assert cells in text
     assert "<td>entropy:&lt;/script&gt;" in text and "<td>812</td>" in text
@@ -70,3 +71,12 @@ def test_embedded_json_ends_no_script() -> None:
     assert json.loads(text) == data and not set("<>&") & set(text)
     with pytest.raises(ValueError, match="Out of range"):
         embedded_json([float("nan")])
+
+
+def test_names_are_those_that_were_asked_for(tmp_path: Path) -> None:
+    row = {"policy": "a/entropy:threshold=1.67,top=20", "request": "entropy:laal=3"}
+    curve_page([{**row, "BLEU": 20.0, "LAAL": 3.1}], tmp_path / "curve.html")
+    page = (tmp_path / "curve.html").read_text(encoding="utf-8")
+    assert "<td>a/entropy:laal=3</td>" in page
+    data = json.loads(Page(tmp_path / "curve.html").data)
+    assert (data["names"], data["settings"]) == (["a/entropy:laal=3"], ["laal=3"])

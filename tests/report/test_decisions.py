@@ -3,43 +3,19 @@
 import io
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 from tests.decisions.traces import EVIL, empty_trace, probe, small_trace
-from tests.metrics.test_plots import svg_comments
+from tests.report.pages import Page
+from tests.report.pictures import svg_comments
 
-from proactivellm.decisions.page import decision_page
-from proactivellm.decisions.picture import draw_trace
-from proactivellm.decisions.terminal import terminal_view
 from proactivellm.decisions.trace import Trace
-
-
-class Page(HTMLParser):
-    """The elements of a page, its embedded data, and what it would load."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.data, self.inside, self.scripts, self.loads = "", False, 0, []
-        self.open: list[str] = []
-        self.feed(path.read_text(encoding="utf-8"))
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.scripts += tag == "script"
-        self.inside = ("id", "data") in attrs
-        self.loads += [value for name, value in attrs if name in ("src", "href")]
-        if tag not in ("meta", "input", "link", "br"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-        self.inside = False
-
-    def handle_data(self, data: str) -> None:
-        self.data += data if self.inside else ""
+from proactivellm.report.decision_lines import terminal_view
+from proactivellm.report.decision_page import decision_page
+from proactivellm.report.decision_picture import draw_trace
+from proactivellm.report.decisions import explained, readable, title, why
 
 
 def shown(trace: Trace, width: int = 80) -> list[str]:
@@ -82,7 +58,9 @@ def test_picture(tmp_path: Path) -> None:
     draw_trace(small_trace(), path)
     texts = svg_comments(path)
     assert {"Ich", "get", "attended to", "WRITE, no choice left", "threshold"} <= texts
-    assert {"attention", "entropy, nats", "0.60", "0.50"} <= texts
+    assert {"attention", "entropy, nats", "why then", "attention, threshold 0.3"} <= texts
+    assert {"0.25 < 0.30", "held back 1×, overdue, 0.90 → 0.60 ≥ 0.30"} <= texts
+    assert "attention:threshold=0.3,min_lag=1 | tiny" in texts
     draw_trace(small_trace(threshold=None, policy="wait-k:1"), path)
     assert "threshold" not in svg_comments(path)
 
@@ -96,21 +74,22 @@ def test_picture_of_one_word_and_of_none(tmp_path: Path) -> None:
 
 
 def test_terminal_has_a_line_per_word() -> None:
-    header, _, _, *rows = shown(small_trace())
-    assert header.startswith("3: attention:threshold=0.3")
-    assert len(rows) == 3 and max(len(row) for row in rows) <= 80
+    header, spec, _, _, *rows = shown(small_trace(request="attention:laal=4"))
+    assert header.rstrip() == "3: attention, LAAL 4"
+    assert spec.rstrip() == "attention:threshold=0.3,min_lag=1"
+    assert len(rows) == 4 and max(len(row) for row in rows) <= 80
     assert rows[0].split()[:2] == ["Ich", "I"] and rows[1].split()[:4] == [
         "stehe",
         "um",
         "auf.",
         "get",
     ]
-    assert "0.60 stehe" in rows[1] and rows[1].rstrip().endswith("max_lag")
-    assert rows[2].rstrip().endswith("end") and "\x1b" not in "".join(rows)
+    assert "0.90 → 0.60" in rows[1] and "0.60 stehe" in rows[1] and "held back 1×" in rows[1]
+    assert rows[3].rstrip().endswith("source ended") and "\x1b" not in "".join(rows)
 
 
 def test_terminal_without_words_or_with_control_characters() -> None:
-    assert shown(empty_trace())[1] == "2 units were read and nothing was written"
+    assert shown(empty_trace())[2] == "2 units were read and nothing was written"
     nasty = small_trace(words=["I", "\x1b[2Jget", "up."], source=["Ich", "[red]", "um", "auf."])
     text = "\n".join(shown(nasty))
     assert "\x1b" not in text and "[red]" in text
@@ -121,3 +100,25 @@ def test_terminal_of_long_words() -> None:
     assert max(len(row) for row in shown(trace)) <= 80
     unread = small_trace(words=["I"], delays=[1])
     assert any("stehe um auf." in row and "(end)" in row for row in shown(unread))
+
+
+def test_reasons_tell_what_was_held_back() -> None:
+    """The word's own statistic is below its threshold in every row, so that it tells nothing."""
+    trace = small_trace()
+    assert [explained(trace, row) for row in range(3)] == [
+        "0.25 < 0.30",
+        "held back 1×, overdue, 0.90 → 0.60 ≥ 0.30",
+        "source ended, 0.25 < 0.30",
+    ]
+    early = probe(2, 1, "", decision="READ", reason="end held", statistic=0.1)
+    longer = small_trace(probes=[*trace.probes[:2], early, *trace.probes[2:]])
+    assert why(longer, 1) == "held back 1×, end held 1×, overdue"
+    assert why(small_trace(threshold=None), 0) == ""
+
+
+def test_titles_are_readable() -> None:
+    assert readable("attention:laal=4") == "attention, LAAL 4"
+    assert readable("wait-k:3") == "wait-k 3"
+    assert readable("entropy:1.2,max_lag=6") == "entropy 1.2, max_lag 6"
+    assert readable("offline") == "offline"
+    assert title(small_trace()) == "attention, threshold 0.3"

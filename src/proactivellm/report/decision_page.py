@@ -7,17 +7,8 @@ from typing import Any
 
 from proactivellm.decisions.trace import Trace
 from proactivellm.files.replace import write_text
-from proactivellm.metrics.page import fill_page, html_table
-
-_REASONS = {
-    "policy": "the policy's rule",
-    "min_lag": "min_lag: too little was read",
-    "max_lag": "max_lag: it was overdue",
-    "inside a word": "inside a word",
-    "source finished": "the source is finished",
-    "end held": "it would have ended here, and the source goes on",
-    "length limit": "the length limit",
-}
+from proactivellm.report.decisions import SENTENCES, explained, held, title
+from proactivellm.report.page import fill_page, html_table
 
 
 def decision_page(traces: Sequence[Trace], path: str | Path) -> None:
@@ -32,20 +23,24 @@ def decision_page(traces: Sequence[Trace], path: str | Path) -> None:
     """
     if not traces:
         raise ValueError("there are no traces to show: record one at least")
-    data = {"traces": [_with_words(trace) for trace in traces], "reasons": _REASONS}
+    data = {"traces": [_with_words(trace) for trace in traces], "reasons": SENTENCES}
     rows = [[str(t.index), t.policy, " ".join(t.source), t.prediction] for t in traces]
     static = html_table(["index", "policy", "source", "target"], rows)
-    title = "READ and WRITE decisions"
-    write_text(path, fill_page("decisions.html", title, data, static))
+    heading = "READ and WRITE decisions"
+    write_text(path, fill_page("decisions.html", heading, data, static))
 
 
 def _with_words(trace: Trace) -> dict[str, Any]:
     """A trace with what its words sum up, so that the script adds up nothing."""
     rows = range(len(trace.words))
+    place = {id(probe): number for number, probe in enumerate(trace.probes)}
     sums = {
+        "title": title(trace),
         "statistic": trace.statistic,
         "attention": [trace.attention(row) for row in rows],
         "forced": [trace.is_forced(row) for row in rows],
-        "deciding": [trace.probes.index(trace.deciding(row)) for row in rows],
+        "deciding": [place[id(trace.deciding(row))] for row in rows],
+        "held": [[place[id(probe)] for probe in held(trace, row)] for row in rows],
+        "why": [explained(trace, row) for row in rows],
     }
     return {**asdict(trace), **sums}

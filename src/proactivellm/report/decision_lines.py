@@ -7,12 +7,12 @@ from rich.text import Text
 
 from proactivellm.decisions.trace import Probe, Trace
 from proactivellm.output.printable import printable
+from proactivellm.report.decisions import numbers, readable, title, why
 
 _BLOCKS = " ▏▎▍▌▋▊▉█"
 _BAR = 6  # cells of the bar of the entropy
 _FULL = 5.0  # nats that fill it
 _WIDTH = 80
-_FORCED = {"max_lag": "max_lag", "source finished": "end"}
 
 
 def terminal_view(trace: Trace) -> RenderableType:
@@ -22,29 +22,33 @@ def terminal_view(trace: Trace) -> RenderableType:
         trace: from `record` or `read_traces`.
 
     Returns:
-        What `rich.print` shows: the spec, then for each word what was READ before it, the word,
-        the entropy with which it was begun, the source word most attended to, and why it was
-        written if there was no choice.
+        What `rich.print` shows: the policy and its spec, then for each word what was READ before
+        it, the word, the policy's statistic, where the word was held back and then where it was
+        written (of policies without one the entropy), the source word most attended to, and what
+        made the word wait, or come.
     """
+    header = [_plain(f"{trace.index}: {title(trace)}", style="bold")]
+    if title(trace) != readable(trace.policy):
+        header.append(_plain(trace.policy, style="dim"))
+    if not trace.words:
+        nothing = f"{len(trace.source)} units were read and nothing was written"
+        return Group(*header, Text(nothing))
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), width=_WIDTH, show_edge=False)
-    table.add_column("READ", justify="right", style="cyan", ratio=10, overflow="fold")
+    table.add_column("READ", justify="right", style="cyan", ratio=9, overflow="fold")
     table.add_column("WRITE", style="bold green", ratio=6, overflow="fold")
-    table.add_column("entropy", no_wrap=True, width=_BAR + 5)
+    table.add_column(trace.statistic or "entropy", no_wrap=True, width=max(_BAR + 5, 11))
     table.add_column("attends to", style="dim", ratio=7, no_wrap=True, overflow="ellipsis")
-    table.add_column("forced", style="yellow", no_wrap=True, width=7)
+    table.add_column("why then", style="yellow", ratio=8, overflow="fold")
     read = 0
     for row, word in enumerate(trace.words):
-        first, delay = trace.deciding(row), trace.delays[row]
-        cells = [_units(trace, read, delay), _plain(word), _entropy(first)]
-        table.add_row(*cells, _most_attended(trace, row), _FORCED.get(first.reason, ""))
+        delay = trace.delays[row]
+        number = Text(numbers(trace, row)) if trace.statistic else _entropy(trace.deciding(row))
+        cells = [_units(trace, read, delay), _plain(word), number]
+        table.add_row(*cells, _most_attended(trace, row), Text(why(trace, row)))
         read = delay
     if rest := trace.source[read : _last_read(trace)]:
         table.add_row(_plain(" ".join(rest)), Text("(end)", style="dim"), "", "", "")
-    header = _plain(f"{trace.index}: {trace.policy}", style="bold")
-    if not trace.words:
-        nothing = f"{len(trace.source)} units were read and nothing was written"
-        return Group(header, Text(nothing))
-    return Group(header, table)
+    return Group(*header, table)
 
 
 def _last_read(trace: Trace) -> int:

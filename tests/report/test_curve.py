@@ -1,17 +1,21 @@
-"""The pictures are written, show what they are given, and touch no global state."""
+"""The curve shows what it is given, the same policy in the same look, labels clear of all else."""
 
-import html
-import re
-import subprocess
+import json
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.report.pages import Page
+from tests.report.pictures import overlapping, png_size, svg_comments
 
-from proactivellm.metrics.figure import new_figure
-from proactivellm.metrics.labels import put_labels
-from proactivellm.metrics.plots import Bars, Evidence, quality_latency_curve, read_write_path
+from proactivellm.report.curve import draw_curve, quality_latency_curve
+from proactivellm.report.curve_page import curve_page
+from proactivellm.report.figure import new_figure
+from proactivellm.report.labels import put_labels
+from proactivellm.report.looks import COLOURS, looks
+from proactivellm.report.points import points_by_family
 
 SCORES: list[dict[str, Any]] = [
     {"policy": "wait-k:3", "BLEU": 28.0, "LAAL": 2.5, "BLEU_ci": 0.7},
@@ -19,20 +23,6 @@ SCORES: list[dict[str, Any]] = [
     {"policy": "entropy:threshold=1.2", "BLEU": 27.0, "LAAL": 2.0},
     {"policy": "offline", "BLEU": None, "LAAL": 8.0},
 ]
-SOURCE = ["Das", "kostet", "$5", "oder", "$x^{", "."]
-TARGET = ["It", "costs", "$5", "."]
-
-
-def svg_comments(path: Path) -> set[str]:
-    """The texts of an SVG: matplotlib keeps each in a comment before its outlines."""
-    found = re.findall(r"<!-- (.*?) -->", path.read_text(encoding="utf-8"))
-    return {html.unescape(text) for text in found}
-
-
-def png_size(path: Path) -> tuple[int, int]:
-    header = path.read_bytes()[:24]
-    assert header[:8] == b"\x89PNG\r\n\x1a\n"
-    return int.from_bytes(header[16:20], "big"), int.from_bytes(header[20:24], "big")
 
 
 def test_curve(tmp_path: Path) -> None:
@@ -117,70 +107,89 @@ def test_curve_without_points(tmp_path: Path) -> None:
     assert not (tmp_path / "curve.png").exists()
 
 
-def test_path(tmp_path: Path) -> None:
-    read_write_path(SOURCE, TARGET, [1, 3, 3, 6], tmp_path / "path.svg", "wait for $x^{")
-    texts = svg_comments(tmp_path / "path.svg")
-    assert {*SOURCE, *TARGET, "READ", "WRITE", "wait for $x^{"} <= texts
-    read_write_path(SOURCE, TARGET, [1, 3, 3, 6], tmp_path / "path.png")
-    width, height = png_size(tmp_path / "path.png")
-    assert width > height > 200
-
-
-def test_path_with_evidence(tmp_path: Path) -> None:
-    evidence = Evidence(
-        attention=[[1.0], [0.2, 0.8, 0.0], [], [0.1] * 6],
-        forced=[False, True, False, True],
-        bars=[Bars("entropy", [0.5, 1.25, 0.0, 3.0], threshold=1.0)],
-    )
-    delays = [1, 3, 3, 6]
-    read_write_path(SOURCE, TARGET, delays, tmp_path / "path.svg", evidence=evidence)
-    texts = svg_comments(tmp_path / "path.svg")
-    assert {*SOURCE, *TARGET, "1.25", "entropy", "threshold", "attended to"} <= texts
-    assert "WRITE, no choice left" in texts and "READ" not in texts
-
-
-@pytest.mark.parametrize("size", [1, 40])
-def test_path_of_any_size(tmp_path: Path, size: int) -> None:
-    words = [f"{'word' * (i % 9)}{i}" for i in range(size)]
-    delays = [i + 1 for i in range(size)]
-    read_write_path(words, words, delays, tmp_path / "path.svg", "a title " * 40)
-    texts = svg_comments(tmp_path / "path.svg")
-    assert words[0] in texts
-    if size > 8:
-        assert words[8] not in texts and f"{words[8][:21]}…" in texts
-
-
-def test_characters_of_no_font_give_one_warning(tmp_path: Path) -> None:
-    with pytest.warns(UserWarning) as caught:  # cuneiform
-        read_write_path(["\U00012000", "\U00012001"], ["a"], [1], tmp_path / "path.png")
-    assert [str(warning.message).count("no installed font") for warning in caught] == [1]
-
-
-@pytest.mark.parametrize(
-    ("delays", "message"),
-    [
-        ([1, 2, 3], "4 target words, 3 delays"),
-        ([1, 3, 2, 6], r"\[1, 3, 2, 6\] are no path"),
-        ([1, 2, 3, 7], "lie in 0..6"),
-    ],
-)
-def test_delays_that_are_no_path(tmp_path: Path, delays: list[int], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        read_write_path(SOURCE, TARGET, delays, tmp_path / "path.png")
-
-
 def test_no_matplotlib_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r"pip install proactivellm\[plot\]"):
         quality_latency_curve(SCORES, tmp_path / "curve.png")
 
 
-def test_no_pyplot(tmp_path: Path) -> None:
-    code = (
-        "import sys; from proactivellm.metrics.plots import read_write_path; "
-        "early = 'matplotlib' in sys.modules; "
-        f"read_write_path(['a'], ['b'], [1], {str(tmp_path / 'path.png')!r}); "
-        "print(early, 'matplotlib.pyplot' in sys.modules, 'torch' in sys.modules)"
+def figure_of(rows: list[dict[str, Any]], about: str = "") -> Any:
+    families = points_by_family(rows, "BLEU", "LAAL")
+    figure = draw_curve(families, rows, ("LAAL", "BLEU"), about)
+    figure.draw_without_rendering()
+    return figure
+
+
+def test_the_heading_says_what_was_measured() -> None:
+    rows = [{**row, "num_instances": 400, "num_bootstrap": 1000} for row in SCORES[:3]]
+    heading = figure_of(rows, "tatoeba-de-en on test.de")._suptitle.get_text()
+    assert heading == (
+        "tatoeba-de-en on test.de; n = 400; bars: 95 % intervals, bootstrap over instances "
+        "(1000 resamples)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False"] * 3
+
+
+def test_offline_is_no_point_even_of_several_arms() -> None:
+    rows = [
+        {"policy": f"{arm}/{name}", "BLEU": bleu, "LAAL": lag}
+        for arm in ("a", "b")
+        for name, bleu, lag in (
+            ("wait-k:1", 20.0, 1.0),
+            ("wait-k:3", 25.0, 3.0),
+            ("offline", 30, 9),
+        )
+    ]
+    (axes,) = figure_of(rows).axes
+    assert axes.get_xlim()[1] < 9
+    levels = [line for line in axes.lines if str(line.get_label()).startswith(("a/off", "b/off"))]
+    assert len(levels) == 2 and all(len(set(line.get_ydata())) == 1 for line in levels)
+
+
+def test_labels_keep_clear_of_lines() -> None:
+    rows = [{"policy": f"wait-k:{k}", "BLEU": 20.0 + k, "LAAL": 1.0 * k} for k in range(1, 9)]
+    (axes,) = figure_of(rows).axes
+    boxes = [text.get_window_extent() for text in axes.texts]
+    (line,) = (line for line in axes.lines if line.get_label() == "wait-k")
+    places = line.get_transform().transform(list(zip(*line.get_data(), strict=True)))
+    between = [a + (b - a) * t / 50 for a, b in pairwise(places) for t in range(51)]
+    assert len(boxes) == 8 and not overlapping(boxes)
+    assert not any(box.contains(*place) for box in boxes for place in between)
+
+
+def test_many_arms_get_a_panel_a_policy() -> None:
+    rows = [
+        {"policy": f"arm{n}/{name}:{k}", "BLEU": 20.0 + n + k, "LAAL": 1.0 * k}
+        for n in range(9)
+        for name in ("wait-k", "confidence")
+        for k in (1, 3)
+    ]
+    figure = figure_of(rows)
+    assert [axes.get_title() for axes in figure.axes] == ["wait-k", "confidence"]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [f"arm{n}" for n in range(9)]
+    box, page = legend.get_window_extent(), figure.bbox
+    assert page.x0 <= box.x0 and box.x1 <= page.x1 and not box.overlaps(figure.axes[0].bbox)
+
+
+def test_picture_and_page_draw_a_policy_alike(tmp_path: Path) -> None:
+    (axes,) = figure_of(SCORES[:3]).axes
+    curve_page(SCORES, tmp_path / "curve.html")
+    data = json.loads(Page(tmp_path / "curve.html").data)
+    for line in axes.lines:
+        if (name := line.get_label()) in data["looks"]:
+            look = data["looks"][name]
+            assert (line.get_color(), line.get_marker()) == (look["colour"], look["marker"])
+            assert look["marker"] in data["markers"]
+    assert set(data["looks"]) == {"wait-k", "entropy"}
+
+
+def test_a_policy_looks_the_same_in_any_company() -> None:
+    alone, together = looks(["entropy"]), looks(["x", "wait-k", "entropy", "y", "offline"])
+    assert alone["entropy"] == together["entropy"] and "offline" not in together
+    assert len({look[:2] for look in together.values()}) == 4
+    arms = looks([f"{arm}/entropy" for arm in "abc"])
+    assert {look.colour for look in arms.values()} == {alone["entropy"].colour}
+    assert len({look.dash for look in arms.values()}) == 3
+    many = looks([f"{n}/entropy" for n in range(14)])
+    assert len({(look.colour, look.dash) for look in many.values()}) == 14
+    assert {look.colour for look in many.values()} == set(COLOURS)

@@ -1,8 +1,9 @@
-"""What the pictures share: colours, fonts for any script, figures without pyplot.
+"""What the pictures share: fonts for any script, figures without pyplot.
 
 Needs the extra `plot` (matplotlib). Nothing global is touched, and no display is needed.
 """
 
+import textwrap
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,10 +13,7 @@ from proactivellm.files.replace import replacing
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Okabe and Ito: told apart by colour-blind readers too.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = "osD^vPX"
-INK, FAINT, GRID = "#333333", "#767B84", "#D9DDE3"
+_DPI = 150  # of figure and file: the size of a text is not quite proportional to it
 _FONT = "DejaVu Sans"  # comes with matplotlib
 _FALLBACKS = (  # where they are installed: for scripts that it lacks
     *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Noto Sans JP", "Noto Sans KR"),
@@ -27,14 +25,11 @@ _FALLBACKS = (  # where they are installed: for scripts that it lacks
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    """A figure that draws itself (Agg for PNG), independent of pyplot.
+    """A figure in constrained layout that draws itself (Agg for PNG), independent of pyplot.
 
     Args:
         width: inches.
         height: inches.
-
-    Returns:
-        The figure, in constrained layout.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -45,7 +40,7 @@ def new_figure(width: float, height: float) -> "Figure":
         raise ImportError(
             "plots need matplotlib, which is not installed: pip install proactivellm[plot]"
         ) from error
-    return Figure(figsize=(width, height), layout="constrained")
+    return Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
 
 
 def plain_text() -> dict[str, Any]:
@@ -70,7 +65,7 @@ def save_figure(figure: "Figure", path: str | Path) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with replacing(path) as new:
-            figure.savefig(new, dpi=150)
+            figure.savefig(new)
     missing = 0
     for warning in caught:
         if str(warning.message).startswith("Glyph "):
@@ -88,11 +83,13 @@ def save_figure(figure: "Figure", path: str | Path) -> None:
 
 
 def shorten(text: str, length: int) -> str:
-    """A text of at most so many characters, with a sign where it was cut.
-
-    Args:
-        text: a label.
-        length: characters at most.
-    """
+    """A text of at most so many characters, with a sign where it was cut."""
     text = "".join(c if c.isprintable() else "\ufffd" for c in text)
     return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def in_lines(text: str, figure: "Figure", fontsize: float = 9.0) -> str:
+    """A text in lines that fit the width of a figure, broken between words where it can be."""
+    per_line = int(figure.get_figwidth() * 72 / (0.56 * fontsize))
+    parts = [textwrap.wrap(line, per_line, break_on_hyphens=False) for line in text.splitlines()]
+    return "\n".join(line for part in parts for line in part)

@@ -1,7 +1,5 @@
 """Self-contained HTML pages: a template of the package, data for its script, a part without script.
 
-And rows of Markdown tables. Texts in them are those of sources, models and policies.
-
 A page loads nothing, from here or elsewhere, so that it can be mailed and kept.
 """
 
@@ -74,17 +72,3 @@ def html_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def _table_row(tag: str, cells: Sequence[str]) -> str:
     inside = "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells)
     return f"<tr>{inside}</tr>"
-
-
-def markdown_row(cells: Sequence[str]) -> str:
-    """A row of a Markdown table; nothing in a cell can end it, or be taken for HTML.
-
-    Args:
-        cells: of the row; what begins with a backtick is code.
-
-    Returns:
-        A line without its end.
-    """
-    plain = (" ".join(cell.split()).replace("|", "\\|") for cell in cells)
-    safe = (cell if cell.startswith("`") else cell.replace("<", "&lt;") for cell in plain)
-    return "| " + " | ".join(safe) + " |"

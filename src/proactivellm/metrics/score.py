@@ -1,0 +1,115 @@
+"""From instance logs to scores: one flat dictionary per policy."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from proactivellm.metrics.bootstrap import summarise
+from proactivellm.metrics.counting import Counting, resolve
+from proactivellm.metrics.measures import (
+    QUALITIES_OF,
+    common_policy,
+    degeneracy,
+    final_token_ms,
+    latency_unit,
+    measure,
+)
+from proactivellm.metrics.quality import signature
+from proactivellm.metrics.transcripts import NORMALISER
+from proactivellm.output.log import Instance, read_log
+
+Scores = dict[str, Any]
+
+
+def score(
+    instances: Sequence[Instance], num_bootstrap: int = 0, counting: Counting | None = None
+) -> Scores:
+    """Scores the instances of one policy.
+
+    Args:
+        instances: the log of one policy.
+        num_bootstrap: resamples for the intervals; 0 leaves the intervals out.
+        counting: tokens of BLEU and unit of latency; by the script of the references if left out.
+
+    Returns:
+        A flat dictionary, ready for JSON, with None where a metric is undefined everywhere:
+        `policy`, `num_instances`, `num_empty`: predictions without a word where one is wanted;
+        `target_unit`: what lags count ("words", "characters" or "subwords of FILE"), and
+        `counting_note` where the script decided for something else than words;
+        `BLEU`, `chrF`, `bleu_signature`, `chrf_signature` where there are references, or, of
+        answers to questions, `F1`, `EM`, or, of transcripts, `WER`, `CER` (both in %, the lower
+        the better), `substitutions`, `deletions`, `insertions`, `wer_normaliser`,
+        `insertions_per_min` where nothing is said;
+        `AL`, `LAAL`, `YAAL`, `DAL`, `AIL`, `first_token_delay` in `latency_unit` ("source units",
+        or "ms" of speech), `AP`, `RCO`, `NE`, each the mean over the instances where it is defined;
+        `NE_corpus`: words taken back per word of all final texts;
+        `forwards`, `tokens` (means), and in ms on the clock of `elapsed` `AL_CA_ms`, `LAAL_CA_ms`,
+        `YAAL_CA_ms` (against the duration of the source), `first_token_ms` (since its begin) and
+        `final_token_ms` (since its end), means, `..._p50` and `..._p90` the percentiles, where the
+        log holds what they need;
+        `RTF`, the real-time factor: time of computing per time of audio, of the corpus, of speech;
+        `X_ci` of each of these X: half the width of its 95% bootstrap interval, and
+        `num_bootstrap`; none of a single instance;
+        `num_undefined`: how many instances each mean leaves out (an empty prediction has no lag;
+        YAAL needs a word before the end of the source), metrics that leave out none omitted;
+        `SWF`, `EFSW`, `degenerate`: see `latency.degeneracy`; None if nothing was written.
+
+    Raises:
+        ValueError: there are no instances, they are of several policies or tasks, only some have a
+            reference, the reference of a translation is empty, or what is to be counted is not to
+            be had.
+    """
+    scores: Scores = {"policy": common_policy(instances), "num_instances": len(instances)}
+    counted = resolve(instances, counting)
+    measured = measure(instances, counted)
+    scores["num_empty"] = sum(map(_is_empty, instances))
+    scores |= {"latency_unit": latency_unit(instances)} | counted.facts(instances[0].task)
+    scores |= dict.fromkeys(QUALITIES_OF[instances[0].task]) | summarise(measured, num_bootstrap)
+    if "BLEU" in measured:
+        scores["bleu_signature"] = signature("BLEU", counted.tokenizer.name)
+        scores["chrf_signature"] = signature("chrF")
+    if "WER" in measured:
+        scores["wer_normaliser"] = NORMALISER
+    return scores | degeneracy(instances, counted.unit) | _percentiles(instances)
+
+
+def score_log(path: str | Path, num_bootstrap: int = 0, counting: Counting | None = None) -> Scores:
+    """Scores an instance log: the same numbers as `score` gave when it was written.
+
+    Args:
+        path: the log, ours, SimulEval's or simulstream's.
+        num_bootstrap: resamples for the intervals; 0 leaves the intervals out.
+        counting: as in `score`.
+
+    Returns:
+        See `score`.
+
+    Raises:
+        ValueError: the log cannot be read or scored; names the file.
+    """
+    instances = read_log(path)
+    try:
+        return score(instances, num_bootstrap, counting)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _is_empty(instance: Instance) -> bool:
+    wanted = instance.reference is None or any(map(str.isalnum, instance.reference))
+    return wanted and not instance.prediction.strip()
+
+
+def _percentiles(instances: Sequence[Instance]) -> Scores:
+    """P50 and P90 of the times that somebody waits for; left out where the log tells none."""
+    scores: Scores = {}
+    waits = {
+        "first_token_ms": [instance.first_token_ms for instance in instances],
+        "final_token_ms": [final_token_ms(instance) for instance in instances],
+    }
+    for name, values in waits.items():
+        known = [value for value in values if value is not None]
+        for percent in (50, 90) if known else ():
+            scores[f"{name}_p{percent}"] = float(np.percentile(known, percent))
+    return scores

@@ -1,0 +1,1 @@
+"""Everything that draws: tables, curves, decisions, benchmarks; pictures, pages, terminal."""

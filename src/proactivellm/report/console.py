@@ -1,0 +1,79 @@
+"""Tables on a terminal: as wide as it is, 100 columns elsewhere; what does not fit is named."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from proactivellm.output.printable import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+WIDTH = 100  # columns, where there is no terminal
+_NARROW = 24  # cells of a first column that can be folded
+
+
+def plain_table(
+    title: str | None,
+    headings: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    caption: str | None = None,
+) -> Table:
+    """A table with texts on the left and numbers on the right; what cannot be printed is replaced.
+
+    Args:
+        title: above it.
+        headings: of the columns; the first one holds texts.
+        rows: cells.
+        caption: below it.
+    """
+    title = title and "\n".join(map(printable, title.splitlines()))
+    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
+    for number, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if number else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*map(printable, row))
+    return table
+
+
+def print_tables(tables: Iterable[Table], hint: str = "") -> None:
+    """Prints tables; columns that find no room are left out from the right, and named.
+
+    Args:
+        tables: of `plain_table`.
+        hint: where the reader finds everything.
+    """
+    from rich.console import Console
+
+    console = Console(markup=False, emoji=False)
+    if not console.is_terminal:
+        console = Console(markup=False, emoji=False, width=WIDTH)
+    for table in tables:
+        left_out = _fit(table, console)
+        console.print(table)
+        if left_out:
+            names = ", ".join(left_out)
+            console.print(f"no room for: {names}{f' ({hint})' if hint else ''}")
+
+
+def _fit(table: Table, console: "Console") -> list[str]:
+    """Narrows a table to the console; the headings of the columns that it took out."""
+    unbounded = console.options.update(max_width=10_000)
+    left_out: list[str] = []
+    while console.measure(table, options=unbounded).maximum > console.width:
+        first = table.columns[0]
+        if not first.no_wrap and first.max_width is None:
+            first.max_width = _NARROW
+        elif len(table.columns) > 1:
+            left_out.insert(0, str(table.columns.pop().header))
+        else:
+            break
+    return left_out
+
+
+def print_scores(rows: Sequence[Mapping[str, Any]], hint: str = "--json has all") -> None:
+    """Prints scores, one row per policy; `hint` tells where the reader finds everything."""
+    from proactivellm.report.score_table import score_table
+
+    print_tables([score_table(rows)], hint)

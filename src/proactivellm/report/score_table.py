@@ -1,0 +1,113 @@
+"""Tables of scores, one row per policy: for the terminal and in Markdown."""
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from proactivellm.report.console import plain_table
+from proactivellm.report.markdown import markdown_table
+from proactivellm.report.points import Row, asked_for, decimals_of
+
+_Column = tuple[str, str, int]
+# Columns of the tables: key, heading, decimals. Columns that no score fills are left out.
+_COLUMNS = (
+    ("BLEU", "BLEU", 1),
+    ("chrF", "chrF", 1),
+    ("F1", "F1", 1),
+    ("EM", "EM", 1),
+    ("WER", "WER", 2),
+    ("CER", "CER", 2),
+    ("insertions_per_min", "insertions/min", 1),
+    ("AL", "AL", 2),
+    ("LAAL", "LAAL", 2),
+    ("YAAL", "YAAL", 2),
+    ("LongYAAL", "LongYAAL", 0),
+    ("LongLAAL", "LongLAAL", 0),
+    ("StreamLAAL", "StreamLAAL", 0),
+    ("DAL", "DAL", 2),
+    ("AP", "AP", 2),
+    ("RCO", "RCO", 2),
+    ("AIL", "AIL", 2),
+    ("NE", "NE", 2),
+    ("first_token_ms_p50", "first ms", 0),
+    ("final_token_ms_p50", "final ms", 0),
+    ("LAAL_CA_ms", "LAAL ms", 0),
+    ("RTF", "RTF", 3),
+    ("forwards", "forwards", 1),
+)
+_MARK = "†"
+_MANY = 0.1  # share of empty predictions that is worth a note
+# Columns whose interval the tables show; scores.json has all.
+_WITH_INTERVAL = (
+    *("BLEU", "chrF", "F1", "EM", "WER", "CER"),
+    *("LAAL", "LongYAAL", "LongLAAL", "StreamLAAL"),
+)
+
+
+def score_table(scores: Sequence[Row]) -> Table:
+    """A table for the terminal, one row per policy, under the names that were asked for."""
+    columns = _filled_columns(scores)
+    result = plain_table(
+        None,
+        ["policy", *(column[1] for column in columns)],
+        [_cells(asked_for(row), row, columns) for row in scores],
+    )
+    result.columns[0].no_wrap, result.columns[0].overflow = False, "fold"
+    result.columns[0].min_width = 12
+    result.caption = "\n".join(_footnotes(scores)) or None
+    return result
+
+
+def scores_markdown(scores: Sequence[Row]) -> str:
+    """The same table in Markdown, under canonical specs; ends in a newline."""
+    columns = _filled_columns(scores)
+    rows = [_cells(str(row["policy"]), row, columns) for row in scores]
+    table = markdown_table(["policy", *(column[1] for column in columns)], rows)
+    return "\n\n".join([table, *_footnotes(scores)]) + "\n"
+
+
+def _is_hollow(row: Row) -> bool:
+    return row.get("num_empty", 0) >= _MANY * row.get("num_instances", 1)
+
+
+def _footnotes(scores: Sequence[Row]) -> list[str]:
+    """What marks and intervals mean, as far as they occur."""
+    notes = []
+    if found := [row for row in scores if row.get("degenerate")]:
+        numbers = "; ".join(
+            f"{asked_for(row)}: SWF {row['SWF']:.0f}%, EFSW {row['EFSW']:.0f}%" for row in found
+        )
+        notes.append(
+            f"{_MARK} degenerate: of the words, SWF came before the end of the source, where the "
+            f"mean lag lets expect EFSW ({numbers})"
+        )
+    notes += dict.fromkeys(row["counting_note"] for row in scores if row.get("counting_note"))
+    if found := [row for row in scores if _is_hollow(row)]:
+        numbers = "; ".join(
+            f"{asked_for(row)}: {row['num_empty']} of {row['num_instances']}" for row in found
+        )
+        notes.append(f"many predictions are empty, and no lag counts them ({numbers})")
+    resamples = sorted({row["num_bootstrap"] for row in scores if "num_bootstrap" in row})
+    if any(row.get("latency_unit") == "ms" and "LAAL" in row for row in scores):
+        notes.append(
+            "AL, LAAL, YAAL, DAL, AIL of speech: ms of audio; LAAL ms: with the time of computing"
+        )
+    if resamples:
+        numbers = " or ".join(map(str, resamples))
+        notes.append(f"± half the width of the 95% bootstrap interval ({numbers} resamples)")
+    return notes
+
+
+def _filled_columns(scores: Sequence[Row]) -> list[_Column]:
+    return [column for column in _COLUMNS if any(row.get(column[0]) is not None for row in scores)]
+
+
+def _cells(name: str, row: Row, columns: Sequence[_Column]) -> list[str]:
+    cells = [f"{name} {_MARK}" if row.get("degenerate") else name]
+    for key, _, decimals in columns:
+        value = row.get(key)
+        decimals = decimals_of(key, decimals, row)
+        cell = "-" if value is None else f"{value:.{decimals}f}"
+        interval = row.get(f"{key}_ci") if key in _WITH_INTERVAL else None
+        cells.append(cell if interval is None else f"{cell} ± {interval:.{decimals}f}")
+    return cells
