@@ -18,6 +18,7 @@ from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.model.prompt import PromptIds, StreamSettings
 from proactivellm.policy.fixed import WaitK
 from proactivellm.schedule import wait_k
+from proactivellm.session.events import Write
 from proactivellm.session.session import Session
 from proactivellm.units.unit import Unit
 
@@ -48,8 +49,9 @@ def make(family: str, phi: int = 0, tail: bool = True) -> Endless:
 
 def write_with_session(model: Endless, units: Sequence[Unit], num_tokens: int, k: int) -> list[int]:
     session = Session(model, WaitK(k=k))
-    writes = itertools.chain.from_iterable(session.advance(unit) for unit in units)
-    return [write.token_id for write in itertools.islice(writes, num_tokens)]
+    events = itertools.chain.from_iterable(session.advance(unit) for unit in units)
+    tokens = (event.token_id for event in events if isinstance(event, Write))
+    return list(itertools.islice(tokens, num_tokens))
 
 
 def words(model: Endless, count: int, seed: int = 3) -> list[list[int]]:

@@ -18,7 +18,7 @@ from proactivellm.session.sampling import Sampling
 from proactivellm.stream import Job, MediaUnits, run_streams, stream_units
 
 SAMPLE = Path(proactivellm.__file__).parent / "assets/speech-sample"
-PAUSES = Path(__file__).parent / "data/listening/pauses.flac"
+PAUSES = Path(__file__).parents[1] / "data/listening/pauses.flac"
 
 
 @pytest.fixture(scope="module")
