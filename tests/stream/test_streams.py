@@ -43,8 +43,7 @@ def test_characters_count_where_there_are_no_spaces() -> None:
     transcript.add(write("我昨", 1), 10.0)
     transcript.add(write("天 A", 2), 20.0)
     transcript.add(write("B。", 3), 20.0)
-    transcript.counted["units_read"] = 3
-    chinese = transcript.instance(Job(index=0, source="a b c"), "p", 30.0)
+    chinese = transcript.instance(Job(index=0, source="a b c"), "p", 30.0, 3)
     assert chinese.latency_unit == "char" and chinese.prediction == "我昨天 AB。"
     assert chinese.delays == [1, 1, 2, 2, 3, 3] and chinese.prediction_length == 6
     assert chinese.elapsed == [10.0, 10.0, 20.0, 20.0, 20.0, 20.0]

@@ -163,6 +163,28 @@ def test_closing_ends_what_is_open(model: StreamingCausalLM, tmp_path: Path) -> 
     assert not any(thread.name == "streams" for thread in threading.enumerate())
 
 
+def test_whoever_is_cancelled_leaves_nothing_behind(model: StreamingCausalLM) -> None:
+    async def run() -> None:
+        async with Worker(streams(model, streams=1, pending=1)) as worker:
+            opening = asyncio.create_task(worker.open())
+            await asyncio.sleep(0)
+            opening.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await opening
+            async with await worker.open() as stream:  # its lane is free
+                work = asyncio.create_task(push(stream, SOURCES[3], 4))
+                await asyncio.sleep(0.01)
+                work.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await work
+            assert [event.kind async for event in stream][-1:] in ([], ["END"])
+            last = await worker.open()
+            await push(last, SOURCES[1], 99)
+            assert await text_of(last) == alone(model, SOURCES[1])
+
+    asyncio.run(run())
+
+
 def test_a_loop_that_is_gone_frees_its_streams(model: StreamingCausalLM) -> None:
     worker = Worker(streams(model, streams=1))
 

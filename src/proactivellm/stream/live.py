@@ -32,16 +32,10 @@ def stream_units(
     A final unit ends a turn; what follows it is streamed afresh.
 
     Args:
-        model: the streaming model.
-        policy: READ or WRITE.
         arrivals: units that arrive together (of media: a `MediaUnits`); may block until they do.
             The source is closed when they are exhausted; no more are asked for when the target of
             a text has ended before.
-        sampling: how tokens are chosen; the model's generation settings if left out.
-        window: what the stream keeps in view; everything if left out.
-
-    Yields:
-        Events as they happen.
+        sampling: the model's generation settings if left out.
 
     Returns:
         The log entry (value of the generator).
@@ -80,15 +74,8 @@ def stream_text(
     """Stream one line of text, word by word, at a rate.
 
     Args:
-        model: the streaming model.
-        policy: READ or WRITE.
-        source: the text.
         rate_wpm: words per minute at which they arrive; None = at once.
-        sampling: how tokens are chosen; the model's generation settings if left out.
-        window: what the stream keeps in view; everything if left out.
-
-    Yields:
-        Events as they happen.
+        sampling: the model's generation settings if left out.
 
     Returns:
         The log entry (value of the generator).
@@ -98,14 +85,7 @@ def stream_text(
 
 
 def paced(arrivals: Iterable[Sequence[Unit]]) -> Iterator[list[Unit]]:
-    """Hold units back until they are due.
-
-    Args:
-        arrivals: units with `end_s` set, in order.
-
-    Yields:
-        Units that are due, none of them before `end_s` seconds after the first was asked for.
-    """
+    """Hold units back until they are due: `end_s` seconds after the first was asked for."""
     started = time.perf_counter()
     for units in arrivals:
         rest = list(units)

@@ -25,7 +25,6 @@ class Hearing:
     """A front end at work on one source, with a question before each turn.
 
     Args:
-        model: has a front end.
         rate: of the blocks, in samples or frames per second.
         question: text that is read before each turn.
     """
@@ -77,7 +76,6 @@ class MediaUnits:
     """Units of a source as it is taken in; iterate once.
 
     Args:
-        model: has a front end.
         blocks: what arrives together, as the front end takes it.
         rate: of the blocks, in samples or frames per second.
         question: text that is read before each turn.
@@ -126,16 +124,11 @@ def open_media(
     question: str = "",
     replay: Replay | None = None,
 ) -> MediaUnits:
-    """Takes files in as if they were live, a unit at a time.
+    """Takes files, joined to one source, in as if they were live, a unit at a time.
 
     Args:
-        model: has a front end.
-        files: of one source, joined.
         question: text that is read before each turn.
         replay: of an earlier time, or to be filled.
-
-    Returns:
-        Its units as they arrive.
 
     Raises:
         ValueError: if a file cannot be read, or the model has no front end.

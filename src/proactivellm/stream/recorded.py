@@ -69,13 +69,9 @@ def run_streams(
     `rate_wpm` enter the clock behind `elapsed`, together with the measured time of every step.
 
     Args:
-        model: the streaming model.
-        policy: READ or WRITE.
-        jobs: what to stream.
         limits: of the engine; 16 streams at once if left out.
         rate_wpm: words per minute on the clock of `elapsed`.
-        sampling: how tokens are chosen; the model's generation settings if left out.
-        window: what a stream keeps in view; everything if left out.
+        sampling: the model's generation settings if left out.
 
     Yields:
         Log entries in order of completion.

@@ -25,12 +25,7 @@ class Streams:
     A call that meets another one is refused; to drive streams from several threads or from
     coroutines, there is `Worker`.
 
-    Args:
-        model: the streaming model.
-        policy: decides READ or WRITE for streams that bring none of their own.
-        limits: what is held and done at most; one stream if left out.
-        sampling: how tokens are chosen; the model's generation settings if left out.
-        window: what a stream keeps in view; everything if left out.
+    Args: as those of `Engine`.
     """
 
     def __init__(
@@ -62,9 +57,7 @@ class Streams:
             kind: of a source that comes in units: text, or a modality.
             hearing: of a source that comes in blocks.
             clock: tells when something was written; that of the wall if left out.
-            sampling: of this source, else that of all.
-            policy: of this source, else that of all.
-            watch: evidence to report of every probe (see `Engine.open`).
+            sampling, policy, watch: as for `Engine.open`.
 
         Raises:
             EngineFull: if as many are open as the limits allow.

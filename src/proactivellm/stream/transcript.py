@@ -37,11 +37,7 @@ class Transcript:
     _breaks: bool = False  # whether the next piece begins a turn
 
     def arrive(self, units: Iterable[Unit]) -> None:
-        """Note when units could be read, before anything is written because of them.
-
-        Args:
-            units: of the turn, in order; `end_s` is when they were there.
-        """
+        """Note when units of this turn were there (`end_s`), before anything is written of them."""
         for unit in units:
             self._closed_s = unit.end_s
             if not unit.is_end:
@@ -54,15 +50,7 @@ class Transcript:
         return self._ends_s[units_read - 1] if units_read else 0.0
 
     def add(self, write: Write, elapsed_ms: float) -> str:
-        """Note what was written.
-
-        Args:
-            write: of a step.
-            elapsed_ms: when the step ended.
-
-        Returns:
-            The text, with a space before it where it begins another turn.
-        """
+        """Note what was written; gives its text, after a space where it begins another turn."""
         delay: float = write.units_read
         if self.kind != TEXT:
             delay = round(1000 * self.arrived_s(write.units_read, write.source_finished), 3)
@@ -76,11 +64,7 @@ class Transcript:
         return text
 
     def end_turn(self, state: SessionState) -> None:
-        """Sum up a turn; the next one, if there is any, begins a word.
-
-        Args:
-            state: of its finished stream.
-        """
+        """Sum up a turn; the next one, if there is any, begins a word."""
         for name in _COUNTED:
             self.counted[name] += getattr(state, name)
         self._ends_s, self._breaks = [], True
@@ -116,31 +100,25 @@ class Transcript:
         job: Job,
         policy: str,
         source_ms: float,
-        source_length: int | None = None,
+        source_length: int,
         compute_ms: float | None = None,
     ) -> Instance:
         """The log entry, by words or characters, of a source all of whose turns are over.
 
         Args:
-            job: what was streamed.
             policy: canonical spec.
             source_ms: when the whole source had arrived; of media, their length.
-            source_length: units of a text, read or not; None = those that were read.
-            compute_ms: time that was spent on it.
-
-        Returns:
-            The entry.
+            source_length: units of a text, read or not.
         """
         prediction = "".join(text for text, _, _ in self.pieces)
         unspaced = is_unspaced([prediction, job.reference or ""])
         delays, elapsed = self.characters() if unspaced else self.words()
-        length = self.counted["units_read"] if source_length is None else source_length
         source_ms = round(source_ms, 3)
         return Instance(
             index=job.index,
             source=job.name,
             source_type=self.kind,
-            source_length=length if self.kind == TEXT else source_ms,
+            source_length=source_length if self.kind == TEXT else source_ms,
             prediction=prediction,
             prediction_length=len(delays),
             reference=job.reference,

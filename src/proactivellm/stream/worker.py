@@ -8,16 +8,16 @@ import asyncio
 import queue
 import threading
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, Self, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 from proactivellm.output.log import Instance
 from proactivellm.stream.job import Job
 from proactivellm.stream.source import Payload, Stream, StreamEvent
 from proactivellm.stream.streams import Streams
 
-T = TypeVar("T")
 _CLOSED = "the worker is closed"
 
 
@@ -27,16 +27,17 @@ class _Call:
 
     work: Callable[[], Any]
     when: Callable[[], bool]
-    answer: Callable[[Any, Exception | None], None]
+    done: Future[Any] = field(default_factory=Future)
 
     def attempt(self) -> bool:
-        """Does it, if it is time; whether it is done."""
-        try:
-            if not self.when():
-                return False
-            self.answer(self.work(), None)
-        except Exception as error:
-            self.answer(None, error)
+        """Does it, if it is time; whether nothing is left to do."""
+        if not self.done.cancelled() and not self.when():
+            return False
+        if self.done.set_running_or_notify_cancel():
+            try:
+                self.done.set_result(self.work())
+            except Exception as error:
+                self.done.set_exception(error)
         return True
 
 
@@ -57,56 +58,39 @@ class Worker:
         self._thread.start()
 
     async def open(self, **options: Any) -> "AsyncStream":
-        """Begin a source.
-
-        Args:
-            options: as `Streams.open`.
+        """Begin a source, with the options of `Streams.open`.
 
         Raises:
             EngineFull: if as many are open as the limits allow.
-            ValueError: as `Streams.open`.
             RuntimeError: if the worker is closed.
         """
-        loop = asyncio.get_running_loop()
+        loop, opened = asyncio.get_running_loop(), list[AsyncStream]()
 
         def begin() -> AsyncStream:
             self._tell_all()  # those whose event loop is closed make room
-            self._served.append(AsyncStream(self, self._streams.open(**options), loop))
-            return self._served[-1]
+            opened.append(AsyncStream(self, self._streams.open(**options), loop))
+            self._served += opened
+            return opened[0]
 
-        return await self.ask(begin)
+        def drop() -> None:
+            for each in opened:
+                each.stream.cancel()
 
-    async def ask(self, work: Callable[[], T], when: Callable[[], bool] = lambda: True) -> T:
-        """Do something in the thread, between two steps.
+        try:
+            return await self.ask(begin)
+        except asyncio.CancelledError:  # nobody has the stream
+            with suppress(RuntimeError):
+                self._put(drop)
+            raise
 
-        Args:
-            work: what to do.
-            when: asked between all steps until it holds.
+    async def ask(self, work: Callable[[], Any], when: Callable[[], bool] = lambda: True) -> Any:
+        """Do something in the thread, between two steps, as soon as `when` holds there.
 
         Raises:
             RuntimeError: if the worker is closed.
             Exception: what the work raises.
         """
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-
-        def settle(result: Any, error: Exception | None) -> None:
-            if future.done():  # whoever asked was cancelled
-                return
-            if error is None:
-                future.set_result(result)
-            else:
-                future.set_exception(error)
-
-        def answer(result: Any, error: Exception | None) -> None:
-            with suppress(RuntimeError):  # the loop of whoever asked is closed
-                loop.call_soon_threadsafe(settle, result, error)
-
-        with self._lock:
-            if self._closed:
-                raise RuntimeError(_CLOSED)
-            self._calls.put(_Call(work, when, answer))
-        return await future
+        return await asyncio.wrap_future(self._put(work, when))
 
     async def close(self) -> None:
         """Cancel the streams that have not ended, and end the thread; idempotent."""
@@ -122,6 +106,14 @@ class Worker:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
+    def _put(self, work: Callable[[], Any], when: Callable[[], bool] = lambda: True) -> Future[Any]:
+        call = _Call(work, when)
+        with self._lock:
+            if self._closed:
+                raise RuntimeError(_CLOSED)
+            self._calls.put(call)
+        return call.done
+
     def _run(self) -> None:
         """What the thread does."""
         calls: list[_Call] = []
@@ -131,7 +123,8 @@ class Worker:
                 if call is None:
                     self._end_all(None)
                     for left in calls:
-                        left.answer(None, RuntimeError(_CLOSED))
+                        if left.done.set_running_or_notify_cancel():
+                            left.done.set_exception(RuntimeError(_CLOSED))
                     return
                 calls.append(call)
             calls = [call for call in calls if not call.attempt()]
@@ -189,7 +182,7 @@ class AsyncStream:
         """The log entry, once the stream has ended (see `Stream.instance`)."""
         return self.stream.instance(job)
 
-    async def events(self) -> AsyncIterator[StreamEvent]:
+    async def __aiter__(self) -> AsyncIterator[StreamEvent]:
         """What happens, as it happens, until the stream has ended; for one reader.
 
         Raises:
@@ -201,9 +194,6 @@ class AsyncStream:
         self._news.put_nowait(news)  # for whoever asks again
         if news is not None:
             raise news
-
-    def __aiter__(self) -> AsyncIterator[StreamEvent]:
-        return self.events()
 
     async def __aenter__(self) -> Self:
         return self
