@@ -30,8 +30,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from proactivellm.model.backbone import project
-from proactivellm.model.layout import grouped
-from proactivellm.model.packing import Packed, Sample, pack
+from proactivellm.model.layout import SOURCE, TARGET, grouped
+from proactivellm.model.packing import Packed, Sample, Written, pack
 from proactivellm.model.watch import watch_attention
 from proactivellm.schedule import multinomial, offline
 from proactivellm.train.attention import PACKED_ATTENTION, register
@@ -96,11 +96,14 @@ def make_batches(case: Case) -> tuple[dict[str, torch.Tensor], list[dict[str, to
     for _ in range(case.samples):
         tokens = rng.integers(0, case.vocabulary, (2, case.tokens)).tolist()
         units = [[token] for token in tokens[0]]
-        sample = Sample(source_units=[[], *units], target_head=tokens[1][:1], target=tokens[1])
+        sample = Sample(
+            read={SOURCE: [[], *units]},
+            written={TARGET: Written(head=tokens[1][:1], tokens=tokens[1])},
+        )
         g = [offline(len(units), case.tokens), multinomial(len(units), case.tokens, rng)]
-        packed.append(pack(sample, g, LAYOUT))
+        packed.append(pack(sample, [{TARGET: schedule} for schedule in g], LAYOUT))
         for view, schedule in zip(views, g, strict=True):
-            view.append(pack(sample, [schedule], LAYOUT))
+            view.append(pack(sample, [{TARGET: schedule}], LAYOUT))
     return collate(packed), [collate(view) for view in views]
 
 

@@ -17,8 +17,6 @@ def wait_k(k: int, num_source: int, num_target: int) -> Schedule:
 
     Args:
         k: units read before the first target step, at least 1.
-        num_source: M, source units in the stream.
-        num_target: N, target steps.
 
     Returns:
         `g[t] = min(k + t, M)` for t = 0..N-1.
@@ -34,10 +32,6 @@ def wait_k(k: int, num_source: int, num_target: int) -> Schedule:
 
 def offline(num_source: int, num_target: int) -> Schedule:
     """Read everything before the first write: `g[t] = M`.
-
-    Args:
-        num_source: M, source units in the stream.
-        num_target: N, target steps.
 
     Returns:
         N times M.
@@ -62,9 +56,6 @@ def multinomial(
     one model meets every latency from the diagonal (s = 0) to offline (s = 1).
 
     Args:
-        num_source: M, source units in the stream.
-        num_target: N, target steps.
-        rng: source of randomness.
         first_share: lowest and highest share of the budget read before the first step.
 
     Returns:
@@ -91,11 +82,6 @@ def uniform(num_source: int, num_target: int, rng: np.random.Generator) -> Sched
 
     Most draws open with few units and cross the whole source, whatever the latency wanted.
 
-    Args:
-        num_source: M, source units in the stream.
-        num_target: N, target steps.
-        rng: source of randomness.
-
     Returns:
         A non-decreasing schedule of N entries in 1..M.
 
@@ -111,8 +97,6 @@ def from_trace(trace: Sequence[int], num_source: int, num_target: int) -> Schedu
 
     Args:
         trace: units read before each target step.
-        num_source: M, source units in the stream.
-        num_target: N, target steps.
 
     Returns:
         A valid schedule of N entries.
@@ -132,7 +116,6 @@ def validate(g: Sequence[int], num_source: int) -> None:
 
     Args:
         g: the candidate schedule.
-        num_source: M, source units in the stream.
 
     Raises:
         ValueError: naming the first offending step.

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tests import two_groups
 from torch import Tensor
 
 from proactivellm import schedule
@@ -23,6 +24,7 @@ from proactivellm.model.attention import ATTENTION
 from proactivellm.model.backbone import project
 from proactivellm.model.cache import ArrivalCache
 from proactivellm.model.causal_lm import LaneInput, StepOutput, StreamingCausalLM
+from proactivellm.model.layout import TARGET, Layout
 from proactivellm.model.packing import Sample, pack
 from proactivellm.model.prompt import Prompt, PromptIds, StreamSettings
 from proactivellm.policy.fixed import WaitK
@@ -60,8 +62,8 @@ class Recorder(StreamingCausalLM):
         if output is None:
             return None
         logits_PV = output.logits_PV.clone()
-        for row, lane in enumerate([lane for lane in inputs if lane.probes]):
-            t = lane.num_target + len(lane.target) - len(self.prompt.target_head)
+        for row, lane in enumerate([lane for lane in inputs if lane.probe is not None]):
+            t = lane.counts[TARGET] + lane.added[TARGET] - len(self.prompt.target_head)
             self.logits[lane.lane, t] = output.logits_PV[row]
             self.num_probes += 1
             if lane.lane in self.forced:
@@ -154,25 +156,39 @@ def sample_of(
     if own_tail:
         units.append([])
     units[-1] += prompt.source_tail
-    return Sample(source_units=units, target_head=prompt.target_head, target=target)
+    return two_groups.sample_of(units, prompt.target_head, target)
 
 
 def masked_logits(
     model: StreamingCausalLM, sample: Sample, schedules: Sequence[Schedule]
 ) -> Tensor:
     """Logits [W, N, V] of one masked forward over all views, with the attention of training."""
-    batch = collate([pack(sample, schedules, model.layout)])
+    batch = collate([pack(sample, two_groups.views_of(schedules), model.layout)])
+    return masked_logits_of(model, batch, model.layout)
+
+
+def masked_logits_of(model: StreamingCausalLM, batch: dict[str, Tensor], layout: Layout) -> Tensor:
+    """Logits [W, N, V] of the rows of a packed batch that predict, group after group."""
     batch = {name: column.to(model.device) for name, column in batch.items()}
     register()
     model.model.set_attn_implementation(PACKED_ATTENTION)
     try:
         with torch.inference_mode():
-            hidden_BSD = packed_output(
-                model.model, batch, model.layout, model.windows
-            ).last_hidden_state
+            hidden_BSD = packed_output(model.model, batch, layout, model.windows).last_hidden_state
             return project(model.model, view_rows(hidden_BSD, batch)[0])
     finally:
         model.model.set_attn_implementation(ATTENTION)
+
+
+def law_logits(model: StreamingCausalLM, sample: Sample, g: Schedule) -> Tensor:
+    """Logits [N, V] that a stream under g has to have: of one masked forward.
+
+    Under a layout that encodes anew at each READ, a token is predicted by a forward of its own.
+    """
+    if not model.layout.reencoded:
+        return masked_logits(model, sample, [g])[0]
+    by_units = {units: masked_logits(model, sample, [[units] * len(g)])[0] for units in set(g)}
+    return torch.stack([by_units[units][t] for t, units in enumerate(g)])
 
 
 def gap(actual: Tensor, expected: Tensor) -> float:

@@ -88,6 +88,7 @@ def alone(
         ("qwen3", {}),
         ("gemma3_text", {"layout": "interleaved", "phi": 3}),
         ("mistral", {"phi": 6, "boundary": "token"}),
+        ("qwen2", {"layout": "reencoded"}),
     ],
     ids=str,
 )

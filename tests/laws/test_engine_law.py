@@ -129,7 +129,7 @@ class Bounded(Recorder):
         self, cache: ArrivalCache, inputs: Sequence[LaneInput], attention: bool = False
     ) -> StepOutput | None:
         self.num_inputs = len(inputs)
-        assert len(inputs) == 1 or sum(lane.num_new for lane in inputs) <= self.step_tokens
+        assert len(inputs) == 1 or sum(lane.size for lane in inputs) <= self.step_tokens
         return super().step(cache, inputs, attention)
 
 

@@ -15,6 +15,7 @@ from tests.laws import streams
 from tests.laws.streams import END, PROMPT, TOLERANCE, Recorder, gap
 from tests.speech.fronts import new_listener, noise, pieces, save_qwen2_audio
 from tests.tokenizers import build
+from tests.two_groups import sample_of, views_of
 from torch import Tensor
 
 from proactivellm import schedule
@@ -23,7 +24,7 @@ from proactivellm.modality.speech.features import RATE, log_mel
 from proactivellm.modality.speech.front_end import SpeechFrontEnd
 from proactivellm.model.attention import ATTENTION
 from proactivellm.model.backbone import project
-from proactivellm.model.packing import Sample, pack
+from proactivellm.model.packing import pack
 from proactivellm.policy.base import Policy
 from proactivellm.policy.fixed import Fixed, Offline, WaitK
 from proactivellm.schedule import Schedule
@@ -70,8 +71,8 @@ def masked_logits(
     sizes, prompt = front_end.unit_sizes(len(mel_TF)), model.prompt
     units = [list(prompt.source_head), *([HEARD] * size for size in sizes)]
     units[-1] = [*units[-1], *prompt.source_tail]
-    sample = Sample(source_units=units, target_head=prompt.target_head, target=target)
-    batch = collate([pack(sample, [g], model.layout)])
+    sample = sample_of(units, prompt.target_head, target)
+    batch = collate([pack(sample, views_of([g]), model.layout)])
     start = len(prompt.source_head)  # the source comes first in a packed sequence
     register()
     model.model.set_attn_implementation(PACKED_ATTENTION)

@@ -9,6 +9,7 @@ import torch
 from tests.laws import streams
 from tests.laws.streams import TOLERANCE, Recorder, gap
 from tests.model.families import OBEYING, save_random
+from tests.two_groups import lane_input
 
 from proactivellm.model.static import MAX_NEW
 from proactivellm.policy.spec import parse_policy
@@ -74,11 +75,11 @@ def test_long_steps_and_features_run_as_they_are(folder_of: Callable[..., Path])
     model = streams.load(folder_of("qwen3", "word_piece"))
     model.accelerate("graph")
     assert model.static is not None
-    from proactivellm.model.lanes import LaneInput, pack_lanes
+    from proactivellm.model.lanes import pack_lanes
 
-    few = LaneInput(lane=0, source=[(1, [5] * (MAX_NEW - 1))], target=[1], probes=True)
-    many = LaneInput(lane=0, source=[(1, [5] * MAX_NEW)], target=[1], probes=True)
-    features = LaneInput(lane=0, source=[(1, torch.zeros(2, 32))], target=[1], probes=True)
+    few = lane_input(0, [(1, [5] * (MAX_NEW - 1))], [1], probes=True)
+    many = lane_input(0, [(1, [5] * MAX_NEW)], [1], probes=True)
+    features = lane_input(0, [(1, torch.zeros(2, 32))], [1], probes=True)
     taken = [
         model.static.takes(pack_lanes([lane], [0], model.layout)) for lane in (few, many, features)
     ]

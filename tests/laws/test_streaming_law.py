@@ -3,7 +3,8 @@
 Every family x {wait-k, multinomial, offline} x {grouped, interleaved} x {with prompt, without} x
 {phi 0, 64} x {views packed in one sequence, separate forwards}, in fp32, with models saved to disk,
 units of 1 to 3 tokens and windows shorter than the stream. Each of the chunkings {1, 3, 7, all}
-meets every family, policy and layout once, with one of the combinations of prompt and phi.
+meets every family, policy and layout once, with one of the combinations of prompt and phi. All
+layouts meet every family; groups beside source and target are in test_groups.py.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,10 +18,11 @@ from tests.laws import streams
 from tests.laws.streams import END, NO_PROMPT, PROMPT, TOLERANCE, Recorder, gap
 from tests.models import FAMILIES, SLIDING, WINDOW
 from tests.tokenizers import build
+from tests.two_groups import views_of
 from torch import Tensor
 
 from proactivellm import schedule
-from proactivellm.model.layout import grouped, interleaved
+from proactivellm.model.layout import LAYOUTS, grouped, interleaved
 from proactivellm.model.packing import pack
 from proactivellm.policy.base import Policy
 from proactivellm.policy.fixed import Fixed, Offline, WaitK
@@ -99,7 +101,7 @@ def test_unit_by_unit_equals_one_masked_forward(
 
 
 @pytest.mark.parametrize("lengths", [(4, 15), (15, 4), (1, 3), (3, 1)], ids=str)
-@pytest.mark.parametrize("layout", ["grouped", "interleaved"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_source_and_target_of_other_lengths(
     folder_of: Folder, family: str, layout: str, lengths: tuple[int, int]
@@ -109,7 +111,7 @@ def test_source_and_target_of_other_lengths(
     source, target = make_stream(num_source, num_target)
     diagonal = [min(1 + t * num_source // num_target, num_source) for t in range(num_target)]
     g = schedule.from_trace(diagonal, num_source, num_target + 1)
-    expected = streams.masked_logits(model, streams.sample_of(model.prompt, source, target), [g])[0]
+    expected = streams.law_logits(model, streams.sample_of(model.prompt, source, target), g)
     for size in (1, None):
         units = streams.as_units(source)
         logits = streamed(model, Fixed(trace=tuple(diagonal)), units, target, size)
@@ -117,7 +119,7 @@ def test_source_and_target_of_other_lengths(
 
 
 @pytest.mark.parametrize("prompt", [True, False], ids=["prompt", "no-prompt"])
-@pytest.mark.parametrize("layout", ["grouped", "interleaved"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_bare_end_marker_brings_the_closing_text_as_a_unit_of_its_own(
     folder_of: Folder, family: str, layout: str, prompt: bool
@@ -128,7 +130,7 @@ def test_a_bare_end_marker_brings_the_closing_text_as_a_unit_of_its_own(
     source, target = make_stream()
     sample = streams.sample_of(model.prompt, source, target, own_tail=True)
     g = schedule.wait_k(K, NUM_SOURCE + 1, NUM_TARGET + 1)
-    expected = streams.masked_logits(model, sample, [g])[0]
+    expected = streams.law_logits(model, sample, g)
     units = [*streams.as_units(source, final=False), Unit.end()]
     for size in CHUNKS:
         logits = streamed(model, WaitK(k=K), units, target, size)
@@ -145,7 +147,7 @@ ADAPTIVE = (
 
 
 @pytest.mark.parametrize("spec", ADAPTIVE)
-@pytest.mark.parametrize("layout", ["grouped", "interleaved"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_a_policy_decides_by_itself_is_a_schedule_under_which_the_law_holds(
     folder_of: Folder, family: str, layout: str, spec: str
@@ -156,7 +158,7 @@ def test_what_a_policy_decides_by_itself_is_a_schedule_under_which_the_law_holds
     session = streams.feed(Session(model, parse_policy(spec)), streams.as_units(source), 3)
     g, target = session.state.delays, session.state.target[session.state.num_head :]
     schedule.validate(g, NUM_SOURCE)
-    expected = streams.masked_logits(model, streams.sample_of(model.prompt, source, target), [g])[0]
+    expected = streams.law_logits(model, streams.sample_of(model.prompt, source, target), g)
     assert gap(model.recorded(len(target)), expected) <= TOLERANCE
 
 
@@ -216,7 +218,7 @@ class TestTheLawCanFail:
     def test_without_the_windows(self, folder_of: Folder, family: str) -> None:
         model = by_token(folder_of(family), phi=self.PHI)
         logits, (sample, g) = self.expected_and_sample(model)
-        positions = pack(sample, [g], model.layout).position
+        positions = pack(sample, views_of([g]), model.layout).position
         assert max(positions) > 2 * WINDOW, "the stream should be longer than the windows"
         model.windows = dict.fromkeys(model.windows)
         unlimited = gap(streams.masked_logits(model, sample, [g])[0], logits)

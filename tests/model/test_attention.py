@@ -9,6 +9,7 @@ from tests.laws import streams
 from tests.laws.streams import TOLERANCE, Recorder, gap
 from tests.model.families import OBEYING, VOCAB_SIZE, save_random
 from tests.models import save_tiny
+from tests.two_groups import lane_input
 from torch import Tensor
 
 from proactivellm.model.attention import streaming_attention
@@ -59,7 +60,7 @@ class Steps:
         with torch.inference_mode():
             for number, step in enumerate(inputs):
                 for lane in step:
-                    self.cache.reserve(lane.lane, self.cache.lengths[lane.lane] + lane.num_new)
+                    self.cache.reserve(lane.lane, self.cache.lengths[lane.lane] + lane.size)
                 self.run(number, step)
 
     def run(self, number: int, step: list[LaneInput]) -> None:
@@ -73,14 +74,12 @@ class Steps:
                 key = drawn(100 * number + layer, self.groups, len(new.ids))
                 self.stores[layer][joint] = self.cache.update(key, key.flip(-1), layer)
         for lane in step:
-            self.cache.lengths[lane.lane] += lane.num_new
+            self.cache.lengths[lane.lane] += lane.size
 
 
 def lane(number: int, *source: int, target: int = 0, before: tuple[int, int] = (0, 0)) -> LaneInput:
-    pieces = [(unit, [5] * count) for unit, count in enumerate(source, start=1)]
-    return LaneInput(
-        lane=number, source=pieces, target=[6] * target, num_source=before[0], num_target=before[1]
-    )
+    units = [(unit, [5] * count) for unit, count in enumerate(source, start=1)]
+    return lane_input(number, units, [6] * target, before)
 
 
 SCHEDULES = {

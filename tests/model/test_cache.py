@@ -7,11 +7,12 @@ import torch
 from tests.laws import streams
 from tests.laws.streams import TOLERANCE, gap
 from tests.models import save_tiny
+from tests.two_groups import lane_input
 from torch import Tensor
 
 from proactivellm.model import cache as cache_module
 from proactivellm.model.cache import PAGE, ArrivalCache
-from proactivellm.model.lanes import LaneInput, pack_lanes
+from proactivellm.model.lanes import pack_lanes
 from proactivellm.model.layout import grouped
 from proactivellm.model.pages import StoreFull
 from proactivellm.model.plan import make_plan
@@ -40,7 +41,7 @@ def write(cache: ArrivalCache, tokens: dict[int, list[int]]) -> tuple[Tensor, Te
         read = [(unit, [unit]) for unit in units if unit]
         target = [0] * (len(units) - len(read))
         cache.reserve(lane, cache.lengths[lane] + len(units))
-        inputs.append(LaneInput(lane=lane, source=read, target=target))
+        inputs.append(lane_input(lane, read, target))
     new = pack_lanes(inputs, cache.lengths, grouped())
     cache.begin(make_plan(cache.store(), new, grouped(), FULL, ("all",) * LAYERS))
     keys = torch.tensor(new.ids, dtype=torch.float32)[None, None, :, None]

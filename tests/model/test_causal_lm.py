@@ -7,11 +7,12 @@ import torch
 from tests.laws.streams import PROMPT, TOLERANCE, gap
 from tests.models import save_tiny, tiny_model
 from tests.tokenizers import build
+from tests.two_groups import lane_input
 from transformers import GenerationConfig
 
 from proactivellm.modality.loading import load
 from proactivellm.model.causal_lm import StreamingCausalLM
-from proactivellm.model.lanes import LaneInput
+from proactivellm.model.lanes import LaneInput, Piece
 from proactivellm.model.prompt import Prompt, StreamSettings
 from proactivellm.model.static import StepOutput
 from proactivellm.output import detokenize
@@ -31,9 +32,22 @@ def step(model: StreamingCausalLM, *lanes: LaneInput) -> StepOutput:
 
 
 def test_a_lane_counts_its_tokens() -> None:
-    lane = LaneInput(lane=0, source=[(1, (7, 8)), (2, torch.zeros(3, 4))], target=(1, 2))
-    assert (lane.num_new_source, lane.num_new) == (5, 7)
-    assert LaneInput(lane=0).num_new == 0
+    lane = lane_input(0, [(1, (7, 8)), (2, torch.zeros(3, 4))], (1, 2), probes=True)
+    assert (lane.added, lane.size, lane.last_unit) == ({"source": 5, "target": 2}, 7, 2)
+    assert lane.probe == 6 and LaneInput(lane=0).size == 0
+
+
+@pytest.mark.parametrize("row", [2, -3])
+def test_a_row_that_is_none_cannot_probe(row: int) -> None:
+    with pytest.raises(ValueError, match=f"lane 4: row {row} of 2 cannot probe"):
+        LaneInput(lane=4, pieces=[Piece("source", 1, [7, 8])], probe=row)
+
+
+def test_a_group_that_the_layout_does_not_have_is_named(model: StreamingCausalLM) -> None:
+    lane = LaneInput(lane=0, pieces=[Piece("frames", 1, [7])])
+    message = "layout 'grouped' has no group 'frames', but source, target"
+    with pytest.raises(ValueError, match=message):
+        model.step(model.new_cache(), [lane])
 
 
 @pytest.mark.parametrize(
@@ -42,13 +56,11 @@ def test_a_lane_counts_its_tokens() -> None:
 )
 def test_what_enters_the_cache(layout: str, source: list[int], target: list[int]) -> None:
     """Four source and three target tokens before; units 2 and 3, two target tokens now."""
-    settings = StreamSettings(layout=layout, phi=5)  # type: ignore[arg-type]
+    settings = StreamSettings(layout=layout, phi=5)
     model = StreamingCausalLM(tiny_model("llama"), build("metaspace"), settings)
     cache = model.new_cache()
     cache.lengths[0] = 7
-    lane = LaneInput(
-        lane=0, source=[(2, [3, 4]), (3, [5])], target=[6, 7], num_source=4, num_target=3
-    )
+    lane = lane_input(0, [(2, [3, 4]), (3, [5])], [6, 7], before=(4, 3))
     assert model.step(cache, [lane]) is None, "nobody probes"
     group, position, unit = cache.kinds[:, 7:12].tolist()
     assert position == [*source, *target]
@@ -59,9 +71,9 @@ def test_what_enters_the_cache(layout: str, source: list[int], target: list[int]
 
 def test_only_probing_lanes_come_back_in_the_order_of_the_step(model: StreamingCausalLM) -> None:
     inputs = [
-        LaneInput(lane=2, source=[(1, [10, 11, 12])], target=[1], probes=True),
-        LaneInput(lane=0, source=[(1, [13])]),
-        LaneInput(lane=1, source=[(1, [14, 15])], target=[1, 16], probes=True),
+        lane_input(2, [(1, [10, 11, 12])], [1], probes=True),
+        lane_input(0, [(1, [13])]),
+        lane_input(1, [(1, [14, 15])], [1, 16], probes=True),
     ]
     output = step(model, *inputs)
     assert output.logits_PV.shape == (2, len(model.tokenizer) + 11)
@@ -76,9 +88,9 @@ def test_only_probing_lanes_come_back_in_the_order_of_the_step(model: StreamingC
 def test_features_take_the_place_of_embeddings(model: StreamingCausalLM) -> None:
     ids = [20, 21, 22]
     features = model.model.get_input_embeddings()(torch.tensor(ids)).detach()
-    as_ids = step(model, LaneInput(lane=0, source=[(1, ids)], target=[1], probes=True))
+    as_ids = step(model, lane_input(0, [(1, ids)], [1], probes=True))
     mixed = [(1, [20]), (1, features[1:].double())]
-    as_features = step(model, LaneInput(lane=0, source=mixed, target=[1], probes=True))
+    as_features = step(model, lane_input(0, mixed, [1], probes=True))
     assert gap(as_features.logits_PV, as_ids.logits_PV) <= TOLERANCE
 
 

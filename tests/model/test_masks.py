@@ -2,13 +2,14 @@
 
 import pytest
 import torch
+from tests.two_groups import sample_of, views_of
 
 from proactivellm.model.layout import grouped, interleaved
 from proactivellm.model.masks import PADDING, SHARED, layer_masks, visibility, within_window
-from proactivellm.model.packing import Packed, Sample, pack
+from proactivellm.model.packing import Packed, pack
 
 # One prompt token, units of two tokens and one; a target of head, two tokens and the end.
-SAMPLE = Sample(source_units=[[5], [10, 11], [20]], target_head=[3], target=[40, 41, 2])
+SAMPLE = sample_of([[5], [10, 11], [20]], [3], [40, 41, 2])
 
 
 def tokens_of(packed: Packed) -> dict[str, torch.Tensor]:
@@ -20,7 +21,7 @@ def drawn(mask: torch.Tensor) -> list[str]:
 
 
 def test_grouped_source_is_causal_and_blind_to_the_target():
-    tokens = tokens_of(pack(SAMPLE, [[1, 2, 2]], grouped()))
+    tokens = tokens_of(pack(SAMPLE, views_of([[1, 2, 2]]), grouped()))
     assert drawn(visibility(grouped(), tokens, tokens)) == [
         "x......",  # prompt
         "xx.....",  # unit 1
@@ -33,7 +34,7 @@ def test_grouped_source_is_causal_and_blind_to_the_target():
 
 
 def test_interleaved_source_sees_the_target_written_before_it():
-    tokens = tokens_of(pack(SAMPLE, [[1, 2, 2]], interleaved()))
+    tokens = tokens_of(pack(SAMPLE, views_of([[1, 2, 2]]), interleaved()))
     assert drawn(visibility(interleaved(), tokens, tokens)) == [
         "x......",
         "xx.....",
@@ -46,7 +47,7 @@ def test_interleaved_source_sees_the_target_written_before_it():
 
 
 def test_views_share_the_source_and_nothing_else():
-    tokens = tokens_of(pack(SAMPLE, [[2, 2, 2], [1, 1, 2]], grouped()))
+    tokens = tokens_of(pack(SAMPLE, views_of([[2, 2, 2], [1, 1, 2]]), grouped()))
     assert tokens["view"].tolist() == [[SHARED] * 4 + [0] * 3 + [1] * 3]
     assert drawn(visibility(grouped(), tokens, tokens))[4:] == [
         "xxxxx.....",
@@ -59,7 +60,7 @@ def test_views_share_the_source_and_nothing_else():
 
 
 def test_packed_views_of_the_interleaved_layout_have_a_source_each():
-    tokens = tokens_of(pack(SAMPLE, [[2, 2, 2], [1, 1, 2]], interleaved()))
+    tokens = tokens_of(pack(SAMPLE, views_of([[2, 2, 2], [1, 1, 2]]), interleaved()))
     mask = visibility(interleaved(), tokens, tokens)[0, 0]
     assert tokens["view"].tolist() == [[0] * 7 + [1] * 7]
     assert not mask[:7, 7:].any() and not mask[7:, :7].any()
@@ -76,7 +77,7 @@ def test_padding_sees_itself_and_is_seen_by_nothing_else():
 
 
 def test_queries_and_keys_may_differ():
-    tokens = tokens_of(pack(SAMPLE, [[1, 2, 2]], grouped()))
+    tokens = tokens_of(pack(SAMPLE, views_of([[1, 2, 2]]), grouped()))
     last = {name: value[:, -2:] for name, value in tokens.items()}
     whole = visibility(grouped(), tokens, tokens)
     assert torch.equal(visibility(grouped(), last, tokens), whole[:, :, -2:])
@@ -88,7 +89,7 @@ def test_window_is_a_distance_of_positions_in_either_direction():
 
 
 def test_layer_masks_follow_the_layer_types():
-    tokens = tokens_of(pack(SAMPLE, [[1, 2, 2]], grouped()))
+    tokens = tokens_of(pack(SAMPLE, views_of([[1, 2, 2]]), grouped()))
     mask = visibility(grouped(), tokens, tokens)
     position = torch.tensor([[0, 1, 2, 3, 0, 1, 2]])
     assert torch.equal(layer_masks(mask, position, position, {"all": None}), mask)
@@ -103,7 +104,7 @@ def test_layer_masks_follow_the_layer_types():
 @pytest.mark.parametrize("layout", [grouped(), interleaved(), grouped(64)])
 @pytest.mark.parametrize("window", [1, 3, None])
 def test_no_row_is_empty(layout, window):
-    packed = pack(SAMPLE, [[2, 2, 2], [1, 1, 2]], layout)
+    packed = pack(SAMPLE, views_of([[2, 2, 2], [1, 1, 2]]), layout)
     tokens, position = tokens_of(packed), torch.tensor([packed.position])
     mask = visibility(layout, tokens, tokens)
     assert layer_masks(mask, position, position, {"all": window}).any(-1).all()

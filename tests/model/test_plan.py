@@ -6,11 +6,12 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
+from tests.two_groups import lane_input
 from torch import Tensor
 
 from proactivellm.model.cache import PAGE, ArrivalCache
 from proactivellm.model.lanes import LaneInput, NewTokens, pack_lanes
-from proactivellm.model.layout import Group, Layout, grouped, interleaved
+from proactivellm.model.layout import Layout, grouped, interleaved
 from proactivellm.model.plan import FEW_ENTRIES, FEW_NEW, Scratch, StepPlan, make_plan
 
 CPU = torch.device("cpu")
@@ -30,7 +31,7 @@ def plan_of(
     """Plan a step, and settle all of it."""
     layout, windows = layout or grouped(), windows or FULL
     for lane in inputs:
-        cache.reserve(lane.lane, cache.lengths[lane.lane] + lane.num_new)
+        cache.reserve(lane.lane, cache.lengths[lane.lane] + lane.size)
     new = pack_lanes(inputs, cache.lengths, layout)
     plan = make_plan(cache.store(), new, layout, windows, tuple(windows), joint)
     return plan, new
@@ -38,17 +39,15 @@ def plan_of(
 
 def settle(cache: ArrivalCache, inputs: Sequence[LaneInput]) -> None:
     for lane in inputs:
-        cache.lengths[lane.lane] += lane.num_new
+        cache.lengths[lane.lane] += lane.size
 
 
 def source(lane: int, count: int, before: int = 0) -> LaneInput:
-    return LaneInput(lane=lane, source=[(1, [7] * count)] if count else [], num_source=before)
+    return lane_input(lane, [(1, [7] * count)] if count else [], before=(before, 0))
 
 
 def target(lane: int, count: int = 1, num_source: int = 0, num_target: int = 0) -> LaneInput:
-    return LaneInput(
-        lane=lane, target=[8] * count, num_source=num_source, num_target=num_target, probes=True
-    )
+    return lane_input(lane, (), [8] * count, (num_source, num_target), probes=True)
 
 
 def filled(lengths: Sequence[int], capacity: int | None = None) -> ArrivalCache:
@@ -80,10 +79,10 @@ class TestParts:
         ):
             plan, _ = plan_of(filled([20]), inputs, windows=windows)
             (part,) = plan.parts
-            assert part.extent == (0, 20 + inputs[0].num_new)
+            assert part.extent == (0, 20 + inputs[0].size)
             for mask in part.masks.values():
                 assert mask is not None
-                assert mask.shape == (1, 1, inputs[0].num_new, 20 + inputs[0].num_new)
+                assert mask.shape == (1, 1, inputs[0].size, 20 + inputs[0].size)
         plan, _ = plan_of(filled([20]), [source(0, 1, before=20)], layout=interleaved())
         assert plan.parts[0].masks == {"all": None}, "there, source sees all that arrived"
 
@@ -134,8 +133,8 @@ class TestParts:
     def test_what_new_tokens_are_is_noted_in_the_store(self) -> None:
         cache = filled([3, 0])
         inputs = [
-            LaneInput(lane=1, source=[(0, [4]), (1, [5, 6])], target=[8]),
-            LaneInput(lane=0, source=[(2, [7])], target=[9, 9], num_source=3, num_target=0),
+            lane_input(1, [(0, [4]), (1, [5, 6])], [8]),
+            lane_input(0, [(2, [7])], [9, 9], before=(3, 0)),
         ]
         plan, _ = plan_of(cache, inputs, layout=grouped(phi=50))
         places = [(1, 0), (1, 1), (1, 2), (1, 3), (0, 3), (0, 4), (0, 5)]
@@ -158,17 +157,9 @@ def random_steps(rng: random.Random, num_lanes: int) -> list[list[LaneInput]]:
             sizes = [rng.choice((1, 2, 9)) for _ in range(rng.randrange(3))]
             read = [(units + i + 1, [7] * size) for i, size in enumerate(sizes)]
             write = [8] * rng.choice((0, 1, 1, 3) if sizes else (1, 1, 3))
-            inputs.append(
-                LaneInput(
-                    lane=lane,
-                    source=read,
-                    target=write,
-                    num_source=num_source,
-                    num_target=num_target,
-                )
-            )
+            inputs.append(lane_input(lane, read, write, (num_source, num_target)))
             counts[lane] = [num_source + sum(sizes), num_target + len(write), units + len(sizes)]
-        steps.append([lane for lane in inputs if lane.num_new])
+        steps.append([lane for lane in inputs if lane.size])
     return [step for step in steps if step]
 
 
@@ -223,7 +214,7 @@ def pairs_by_hand(
             token = int(new.first[i]) + q
             group, position = kinds[0][slots[token]], kinds[1][slots[token]]
             for entry in entries[: int(new.lengths[i]) + q + 1]:
-                if layout.attends[Group(group)][Group(kinds[0][entry])]:
+                if layout.attends[group][kinds[0][entry]]:
                     for kind, window in windows.items():
                         if window is None or abs(position - kinds[1][entry]) < window:
                             found[kind].add((token, entry))
@@ -272,7 +263,7 @@ def test_scratch_buffers_are_used_again_and_grow() -> None:
 
 def test_packed_indices() -> None:
     new = pack_lanes([source(1, 3), target(0, 2, num_source=4)], [4, 0], grouped())
-    assert new.first.tolist() == [0, 3] and new.last.tolist() == [2, 4]
+    assert new.first.tolist() == [0, 3] and new.rows == [4] and new.probing == [1]
     assert new.places.tolist() == [0, 1, 2, 4, 5]
     assert new.ids.tolist() == [7, 7, 7, 8, 8] and new.features == []
     assert isinstance(new.kinds_3T, np.ndarray) and new.kinds_3T.shape == (3, 5)

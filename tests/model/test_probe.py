@@ -8,9 +8,9 @@ from tests.laws import streams
 from tests.laws.streams import TOLERANCE, Recorder, gap
 from tests.model.families import OBEYING, VOCAB_SIZE, additive, save_random
 from tests.models import FAMILIES, save_tiny
+from tests.two_groups import lane_input, views_of
 
 from proactivellm.model.attention import ATTENTION
-from proactivellm.model.lanes import LaneInput
 from proactivellm.model.masks import layer_masks, visibility
 from proactivellm.model.packing import pack
 from proactivellm.model.probe import unit_attention, unit_attention_by_head
@@ -44,12 +44,12 @@ def test_weights_are_those_of_eager_attention(name: str, layout: str, tmp_path: 
     source = streams.random_units(6, VOCAB_SIZE, seed=1)
     target = streams.random_ids(3, VOCAB_SIZE, seed=2)
     sequence = [*model.prompt.target_head, *target]
-    lane = LaneInput(lane=0, source=pieces(model, source), target=sequence, probes=True)
+    lane = lane_input(0, pieces(model, source), sequence, probes=True)
     output = model.step(model.new_cache(), [lane], attention=True)
     assert output is not None and output.weights_LPHK is not None
 
     sample = streams.sample_of(model.prompt, source, [*target, 0])
-    packed = pack(sample, [[len(source)] * 4], model.layout).columns()
+    packed = pack(sample, views_of([[len(source)] * 4]), model.layout).columns()
     batch = {key: torch.tensor([row]) for key, row in packed.items()}
     masks = layer_masks(
         visibility(model.layout, batch, batch), batch["position"], batch["position"], model.windows
@@ -82,14 +82,14 @@ def test_each_lane_has_the_weights_it_has_alone(name: str, tmp_path: Path) -> No
     head = model.prompt.target_head
     sources = [streams.random_units(n, VOCAB_SIZE, seed=n) for n in (2, 6, 4)]
     lanes = [
-        LaneInput(lane=i, source=pieces(model, source), target=head, probes=i != 1)
+        lane_input(i, pieces(model, source), head, probes=i != 1)
         for i, source in enumerate(sources)
     ]
     together = model.step(model.new_cache(3), lanes, attention=True)
     assert together is not None and together.weights_LPHK is not None
     assert together.unit_PK.shape[0] == 2, "only lanes that probe"
     for row, source in enumerate((sources[0], sources[2])):
-        lane = LaneInput(lane=0, source=pieces(model, source), target=head, probes=True)
+        lane = lane_input(0, pieces(model, source), head, probes=True)
         alone = model.step(model.new_cache(), [lane], attention=True)
         assert alone is not None and alone.weights_LPHK is not None
         size = alone.unit_PK.shape[1]
@@ -104,9 +104,7 @@ def test_each_lane_has_the_weights_it_has_alone(name: str, tmp_path: Path) -> No
 def test_a_probe_changes_no_logits_and_is_not_taken_unasked(name: str, tmp_path: Path) -> None:
     model = load(name, tmp_path)
     source = streams.random_units(5, VOCAB_SIZE, seed=3)
-    lane = LaneInput(
-        lane=0, source=pieces(model, source), target=model.prompt.target_head, probes=True
-    )
+    lane = lane_input(0, pieces(model, source), model.prompt.target_head, probes=True)
     probed = model.step(model.new_cache(), [lane], attention=True)
     plain = model.step(model.new_cache(), [lane])
     assert probed is not None and plain is not None and plain.weights_LPHK is None

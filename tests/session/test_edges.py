@@ -14,6 +14,7 @@ from tests.laws.streams import END, Recorder
 from tests.models import save_tiny
 from torch import Tensor
 
+from proactivellm.model.lanes import Piece
 from proactivellm.model.prompt import Prompt, encode_prompt
 from proactivellm.policy.agreement import LocalAgreement
 from proactivellm.policy.endogenous import Entropy
@@ -271,7 +272,7 @@ class TestSavedWithoutAWindow:
         engine.push(engine.open(), units(model, 3))
         engine.step()
         snapshot = engine.snapshot(0)
-        snapshot["state"]["settled"] += 1
+        snapshot["state"]["counts"]["target"] += 1
         with pytest.raises(ValueError, match="the snapshot has .* entries and counts"):
             engine.restore(engine.open(), snapshot)
         engine.check_integrity()
@@ -297,7 +298,7 @@ class TestPenalisedIds:
         def checked(self: SeenIds, state: SessionState, device: torch.device) -> Tensor:
             nonlocal compared
             ids = of(self, state, device).tolist()
-            read = [token for _, piece in state.source for token in piece]
+            read = [token for piece in state.source for token in piece.tokens]
             assert sorted(ids) == sorted({*read, *state.target, *state.draft})
             compared += 1
             return torch.tensor(ids, device=device)
@@ -351,7 +352,7 @@ def test_a_hypothesis_is_kept_without_what_was_written_since() -> None:
     state.draft = [10, 11, 13, 14]
     drafts.end_draft(state, policy, committed=2)
     assert state.hypotheses == [[12], [13, 14]][-policy.history :]
-    assert state.draft == [] and state.settled == 2 and state.wants_read
+    assert state.draft == [] and state.counts["target"] == 2 and state.wants_read
     state.draft = [12, 15]
     drafts.end_draft(state, policy, committed=0)
     assert state.hypotheses == [[12], [13, 14], [12, 15]][-policy.history :]
@@ -361,7 +362,8 @@ def test_a_hypothesis_is_kept_without_what_was_written_since() -> None:
 def test_a_window_cuts_the_target_before_a_word(inside: int, kept: int) -> None:
     """9 tokens, of which 5 are to go, and with them the rest of the word that they end in."""
     starts = [True] * 6 + [False] * inside + [True] * (14 - inside)
-    state = bare_state(target=[19, *range(1, 10)], num_head=1, source=[(0, [5])], num_source=1)
+    state = bare_state(target=[19, *range(1, 10)], num_head=1, source=[Piece("source", 0, [5])])
+    state.counts["source"] = 1
     state.delays = [1] * 9
     assert trim(state, Window(source=50, target=9), 0, starts)
     assert state.target[1:] == list(range(10 - kept, 10)) and starts[state.target[1]]
@@ -414,7 +416,8 @@ def test_the_whole_target_head_is_fed_and_stays(
     step = model.step
 
     def watched(cache: Any, inputs: Any, attention: bool = False) -> Any:
-        fed.extend(list(each.target) for each in inputs if each.probes and not each.num_target)
+        probed = [each for each in inputs if each.probe is not None and not each.counts["target"]]
+        fed.extend(list(each.pieces[-1].tokens) for each in probed)
         return step(cache, inputs, attention)
 
     monkeypatch.setattr(model, "step", watched)

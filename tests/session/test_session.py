@@ -193,12 +193,12 @@ class TestEnds:
         session = Session(model, WaitK(k=1))
         for unit in source:
             session.push(unit)
-            assert session.state.num_written == 3 + 2 * session.state.num_source
+            assert session.state.num_written == 3 + 2 * session.state.counts["source"]
         session.close()
         state = session.state
-        assert state.truncated and state.num_written == 3 + 2 * state.num_source
+        assert state.truncated and state.num_written == 3 + 2 * state.counts["source"]
         assert all(
-            3 + 2 * state.num_source >= g for g in state.delays
+            3 + 2 * state.counts["source"] >= g for g in state.delays
         )  # and READ went on to the end
         assert state.units_read == 5
 

@@ -15,11 +15,10 @@ import pytest
 import torch
 from tests.laws import streams
 from tests.laws.streams import PROMPT, TOLERANCE, Recorder, gap
+from tests.two_groups import lane_input, sample_of
 from torch import Tensor
 
 from proactivellm.model.cache import PAGE
-from proactivellm.model.lanes import LaneInput
-from proactivellm.model.packing import Sample
 from proactivellm.model.probe import unit_attention
 from proactivellm.model.prompt import Prompt
 from proactivellm.policy.agreement import HoldN
@@ -67,7 +66,7 @@ def written(state: SessionState) -> list[int]:
 def view_of(state: SessionState) -> list[list[int]]:
     """Tokens of the units in view, the prompt first."""
     view: list[list[int]] = [[] for _ in range(state.units_read - state.dropped_units + 1)]
-    for unit, tokens in state.source if state.num_source else []:
+    for _, unit, tokens in state.source if state.counts["source"] else []:
         view[unit] += tokens
     return view
 
@@ -139,7 +138,7 @@ class Watched:
         policy, head = self.engine.policy, list(self.model.prompt.target_head)
         kept = span.first_probe if isinstance(policy, DraftPolicy) else span.g[span.kept]
         g = [*[kept] * span.kept, *span.g[span.kept :]]
-        sample = Sample(source_units=span.view, target_head=head, target=span.target)
+        sample = sample_of(span.view, head, span.target)
         return streams.masked_logits(self.model, sample, [g])[0][span.kept :]
 
 
@@ -213,13 +212,13 @@ def test_a_window_that_is_not_outgrown_changes_nothing(load: Load, spec: str) ->
     source = units(model, 9)
     plain = streams.feed(Session(model, policy, Sampling()), source, 1).state
     logits = model.recorded(len(plain.delays))
-    window = Window(source=plain.num_source, target=len(plain.target))
+    window = Window(source=plain.counts["source"], target=len(plain.target))
     state = streams.feed(Session(model, policy, Sampling(), window), source, 1).state
     assert (state.target, state.delays) == (plain.target, plain.delays)
     assert (state.forwards, state.tokens) == (plain.forwards, plain.tokens)
     assert (state.dropped_units, state.dropped_tokens) == (0, 0)
     assert torch.equal(model.recorded(len(plain.delays)), logits)
-    window = Window(source=plain.num_source - 1, target=len(plain.target))
+    window = Window(source=plain.counts["source"] - 1, target=len(plain.target))
     state = streams.feed(Session(model, policy, Sampling(), window), source, 1).state
     assert state.finished and state.dropped_units > 0
 
@@ -306,7 +305,7 @@ def test_attention_is_that_on_the_units_in_view(load: Load) -> None:
                     before = target[: len(target) - len(watched.tokens) + num_tokens]
                     fresh = model.step(
                         model.new_cache(),
-                        [LaneInput(lane=0, source=state.source, target=before, probes=True)],
+                        [lane_input(0, [piece[1:] for piece in state.source], before, probes=True)],
                         attention=True,
                     )
                     assert fresh is not None and fresh.weights_LPHK is not None
@@ -394,7 +393,7 @@ class TestWhatIsTooLarge:
         session = Session(model, policy, Sampling(), WITH_SINKS)
         session.push(streams.as_units(source)[:3])
         state = session.state
-        assert state.num_source > WITH_SINKS.source
+        assert state.counts["source"] > WITH_SINKS.source
         assert (state.dropped_units, state.dropped_tokens) == (0, 0)
         assert state.delays == [1, 1, 1, 2, 2, 2, 3, 3, 3]
 
@@ -406,7 +405,7 @@ class TestWhatIsTooLarge:
         kept = source[state.dropped_units :]
         assert 0 < len(kept) < 14 and set(state.delays) == {40}
         fresh = streams.feed(Session(model, Offline(), Sampling()), kept, None).state
-        assert state.target == fresh.target and state.num_source == fresh.num_source
+        assert state.target == fresh.target and state.counts["source"] == fresh.counts["source"]
 
 
 def test_features_are_fed_again_as_ids_are(load: Load) -> None:

@@ -7,6 +7,7 @@ over the tokens in the order of their arrival.
 
 import torch
 import torch.nn.functional as F
+from tests.two_groups import head_of, target_of, units_of
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -16,14 +17,14 @@ from proactivellm.schedule import Schedule
 
 def flat_source(sample: Sample) -> tuple[list[int], list[int]]:
     """Source tokens and the unit of each."""
-    pairs = [(token, u) for u, unit in enumerate(sample.source_units) for token in unit]
+    pairs = [(token, u) for u, unit in enumerate(units_of(sample)) for token in unit]
     return [token for token, _ in pairs], [u for _, u in pairs]
 
 
 def target_rows(sample: Sample, g: Schedule) -> tuple[list[int], list[int]]:
     """Target inputs and the number of units each may see; the prefix sees as much as row 0."""
-    tokens = [*sample.target_head, *sample.target[:-1]]
-    units = [g[0]] * (len(sample.target_head) - 1) + list(g)
+    tokens = [*head_of(sample), *target_of(sample)[:-1]]
+    units = [g[0]] * (len(head_of(sample)) - 1) + list(g)
     return tokens, units
 
 
@@ -56,7 +57,7 @@ def grouped_logits(model: PreTrainedModel, sample: Sample, g: Schedule, phi: int
         attention_mask=mask,
         use_cache=False,
     )
-    return output.logits[0, -len(sample.target) :]
+    return output.logits[0, -len(target_of(sample)) :]
 
 
 def interleaved_logits(model: PreTrainedModel, sample: Sample, g: Schedule) -> Tensor:
@@ -72,7 +73,7 @@ def interleaved_logits(model: PreTrainedModel, sample: Sample, g: Schedule) -> T
         where.append(len(stream))
         stream.append(token)
     logits = model(input_ids=torch.tensor([stream]), use_cache=False).logits[0]
-    return logits[torch.tensor(where[-len(sample.target) :])]
+    return logits[torch.tensor(where[-len(target_of(sample)) :])]
 
 
 def reference_losses(

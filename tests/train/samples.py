@@ -1,6 +1,7 @@
 """Random samples and schedules for the tests of this room."""
 
 import numpy as np
+from tests.two_groups import sample_of, target_of
 
 from proactivellm.model.packing import Sample
 from proactivellm.schedule import Schedule, multinomial, offline
@@ -12,16 +13,16 @@ def random_sample(rng: np.random.Generator, units: int, tokens: int, prompt: int
     def ids(count: int) -> list[int]:
         return [int(token) for token in rng.integers(3, 120, count)]
 
-    return Sample(
-        source_units=[ids(prompt), *(ids(int(rng.integers(1, 4))) for _ in range(units))],
-        target_head=ids(int(rng.integers(1, 3))),
-        target=[*ids(tokens - 1), 2],
+    return sample_of(
+        [ids(prompt), *(ids(int(rng.integers(1, 4))) for _ in range(units))],
+        ids(int(rng.integers(1, 3))),
+        [*ids(tokens - 1), 2],
     )
 
 
 def random_schedules(rng: np.random.Generator, sample: Sample, num_partial: int) -> list[Schedule]:
     """The full view and `num_partial` random ones."""
-    length = len(sample.target)
+    length = len(target_of(sample))
     full = offline(sample.num_units, length)
     drawn = [multinomial(sample.num_units, length, rng) for _ in range(num_partial)]
     # The row that predicts the end of stream sees a unit that none before it does.

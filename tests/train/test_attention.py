@@ -6,6 +6,7 @@ import torch
 from tests.models import FAMILIES, tiny_model
 from tests.train.learners import make_learner
 from tests.train.samples import random_sample, random_schedules
+from tests.two_groups import views_of
 
 from proactivellm.model.layout import grouped, interleaved
 from proactivellm.model.packing import pack
@@ -47,7 +48,7 @@ def test_packed_views_skip_nearly_half_of_the_pairs(monkeypatch):
     monkeypatch.setattr(attention, "MIN_ROWS", 12)
     sample = random_sample(np.random.default_rng(0), units=20, tokens=36)
     views = random_schedules(np.random.default_rng(0), sample, 1)
-    batch = collate([pack(sample, views, grouped())])
+    batch = collate([pack(sample, views_of(views), grouped())])
     size = batch["view"].shape[1]
     seen = []
 
@@ -69,7 +70,7 @@ def test_packed_views_skip_nearly_half_of_the_pairs(monkeypatch):
 def test_blocks_change_neither_loss_nor_gradients(small_blocks, family, layout):
     rng = np.random.default_rng(1)
     samples = [random_sample(rng, 9, 8), random_sample(rng, 3, 11, prompt=0)]
-    packed = [pack(one, random_schedules(rng, one, 2), layout) for one in samples]
+    packed = [pack(one, views_of(random_schedules(rng, one, 2)), layout) for one in samples]
     batch = collate(packed)
     register()
 

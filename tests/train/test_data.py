@@ -5,9 +5,10 @@ from collections import Counter
 import numpy as np
 import pytest
 from tests.tokenizers import LOSSLESS, build
+from tests.two_groups import head_of, sample_of, target_of, units_of
 
 from proactivellm.model.layout import grouped
-from proactivellm.model.packing import IGNORE, Sample
+from proactivellm.model.packing import IGNORE
 from proactivellm.model.prompt import PromptIds
 from proactivellm.schedule import validate
 from proactivellm.tasks.item import Item
@@ -35,17 +36,17 @@ def test_units_are_those_of_a_session(name):
     sample = encoder(name).encode(SOURCE, TARGET)
     units = [unit.token_ids for unit in TextSegmenter(build(name)).segment(SOURCE)]
     assert sample.num_units == 7
-    assert [tuple(unit) for unit in sample.source_units[:-1]] == [(1,), *units[:-1]]
-    assert tuple(sample.source_units[-1]) == (*units[-1], 2, 1)  # what closes the source, with it
-    assert sample.target_head == (1,)
-    assert sample.target[-1] == 2
-    assert build(name).decode(sample.target[:-1]).strip() == TARGET
+    assert [tuple(unit) for unit in units_of(sample)[:-1]] == [(1,), *units[:-1]]
+    assert tuple(units_of(sample)[-1]) == (*units[-1], 2, 1)  # what closes the source, with it
+    assert head_of(sample) == (1,)
+    assert target_of(sample)[-1] == 2
+    assert build(name).decode(target_of(sample)[:-1]).strip() == TARGET
 
 
 @pytest.mark.parametrize("name", LOSSLESS)
 def test_words_of_the_target(name):
     one = encoder(name)
-    target = one.encode(SOURCE, TARGET).target
+    target = target_of(one.encode(SOURCE, TARGET))
     words = one.word_index(target)
     assert len(words) == len(target) - 1
     texts = [
@@ -57,15 +58,15 @@ def test_words_of_the_target(name):
 
 def test_control_tokens_in_the_text_are_text():
     sample = encoder().encode("ein <s> Wort", "a <|end|> word")
-    assert 1 not in sample.source_units[2]
-    assert sample.target.count(2) == 1
+    assert 1 not in units_of(sample)[2]
+    assert target_of(sample).count(2) == 1
 
 
 def test_a_source_without_tokens_is_one_empty_unit():
     blind = encoder()
     blind.segmenter.word_token_ids = lambda words: []
     sample = blind.encode("\u200b", TARGET)
-    assert list(map(list, sample.source_units)) == [[1], [2, 1]]
+    assert list(map(list, units_of(sample))) == [[1], [2, 1]]
     assert sample.num_units == 1
 
 
@@ -73,14 +74,14 @@ def test_a_source_without_tokens_is_one_empty_unit():
 def test_sampled_schedules(boundary):
     one = encoder()
     sample = one.encode(SOURCE, TARGET)
-    words = one.word_index(sample.target)
+    words = one.word_index(target_of(sample))
     assert len(set(words)) < len(words)  # some words have several tokens
     rng = np.random.default_rng(0)
     plan = ViewPlan(boundary=boundary, first_share=(0.0, 0.5))
     drawn = [sampled_schedule(sample, one, plan, rng) for _ in range(50)]
     within_words = 0
     for g in drawn:
-        assert len(g) == len(sample.target)
+        assert len(g) == len(target_of(sample))
         validate(g, sample.num_units)
         assert g[-1] == sample.num_units  # the end is never predicted before the source has ended
         steps = zip(words, words[1:], g, g[1:], strict=False)
@@ -117,7 +118,7 @@ def test_a_full_view_that_nothing_needs_is_not_packed():
 
 
 def test_schedule_of_an_empty_target():
-    sample = Sample(source_units=[[], [5], [6]], target_head=[1], target=[2])
+    sample = sample_of([[], [5], [6]], [1], [2])
     assert sampled_schedule(sample, encoder(), ViewPlan(), np.random.default_rng(0)) == [2]
 
 
@@ -175,7 +176,7 @@ def test_items_are_functions_of_seed_and_index():
     packed = dataset(0)[1]
     assert max(packed.view) == 2
     both = encoder().encode(f"{pairs[1].source} {SOURCE}", f"{pairs[1].target} {TARGET}")
-    source = [token for unit in both.source_units for token in unit]
+    source = [token for unit in units_of(both) for token in unit]
     assert packed.input_ids[: len(source)] == source
     assert max(packed.arrival[: len(source)]) >> 33 == both.num_units == 12
 
@@ -205,7 +206,7 @@ def test_every_view_holds_the_whole_head_and_predicts_the_whole_target():
     dataset = PackedDataset(
         [Item(SOURCE, TARGET)], [(0,)], InstanceEncoder(one), views, grouped(), 0
     )
-    packed, target = dataset[0], one.encode(SOURCE, TARGET).target
+    packed, target = dataset[0], target_of(one.encode(SOURCE, TARGET))
     for view in range(3):
         rows = [i for i, v in enumerate(packed.view) if v == view]
         assert [packed.input_ids[i] for i in rows] == [7, 8, 9, *target[:-1]]

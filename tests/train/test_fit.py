@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from tests import two_groups
 from tests.model.families import LONGROPE
 from tests.models import tiny_model
 from tests.tokenizers import build
@@ -35,7 +36,7 @@ LENGTHS = [(9, 3), (3, 9), (1, 1)]
 
 def sample_of(source: int, target: int) -> Sample:
     units = [[1], *([3 + unit % 50] for unit in range(source))]
-    return Sample(source_units=units, target_head=[4, 5], target=[*range(6, 5 + target), 2])
+    return two_groups.sample_of(units, [4, 5], [*range(6, 5 + target), 2])
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=["phi-0", "phi-9", "interleaved", "interleaved-9"])
@@ -44,7 +45,7 @@ def test_no_schedule_needs_more_positions_than_are_asked_for(layout):
     for source, target in LENGTHS:
         sample = sample_of(source, target)
         schedules = [multinomial(source, target, rng) for _ in range(20)]
-        packed = pack(sample, [offline(source, target), *schedules], layout)
+        packed = pack(sample, two_groups.views_of([offline(source, target), *schedules]), layout)
         assert 1 + max(packed.position) == positions_needed(sample, layout)
 
 
@@ -63,11 +64,11 @@ def longrope() -> torch.nn.Module:
 def test_the_longest_sample_that_fits_changes_no_neighbour():
     model, layout = longrope(), grouped()
     windows = watch_attention(model).windows
-    short = pack(sample_of(3, 3), [[3, 3, 3]], layout)
+    short = pack(sample_of(3, 3), two_groups.views_of([[3, 3, 3]]), layout)
 
     def beside(units: int) -> torch.Tensor:
         other = sample_of(units, 3)
-        packed = pack(other, [offline(units, 3)], layout)
+        packed = pack(other, two_groups.views_of([offline(units, 3)]), layout)
         with torch.no_grad():
             hidden = packed_output(
                 model, collate([short, packed]), layout, windows
@@ -141,7 +142,7 @@ def test_a_recording_counts_as_long_as_augmentation_makes_it(tmp_path):
     encoder = InstanceEncoder(text, Recordings(front_end, wish, None))
 
     def size(sample: Sample) -> int:
-        return sum(map(len, sample.source_units))
+        return sum(map(len, two_groups.units_of(sample)))
 
     drawn = [size(encoder.join([item], np.random.default_rng(i))) for i in range(30)]
     assert max(drawn) <= size(encoder.longest([item])) <= max(drawn) + 8

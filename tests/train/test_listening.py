@@ -8,6 +8,7 @@ import soundfile
 import torch
 from tests.speech.fronts import save_whisper
 from tests.train.runs import logged
+from tests.two_groups import target_of, units_of
 
 from proactivellm.config import load_toml
 from proactivellm.modality.loading import load
@@ -127,19 +128,19 @@ def test_a_recording_becomes_units_of_placeholders(spoken, encoder):
     items = read_manifest(spoken / "train.jsonl")
     sample = InstanceEncoder(encoder, recordings()).join([items[3]])
     assert sample.features.shape == (-(-(2 * 6400 + 1600) // 320), 20)  # with the gap between
-    sizes = [unit.count(AUDIO_ID) for unit in sample.source_units]
+    sizes = [unit.count(AUDIO_ID) for unit in units_of(sample)]
     assert sizes == [0, 2, 2, 2, 2, 2, 2]  # prompt; 23 outputs and 1 before them, in pairs
-    assert sample.source_units[0] == (1,) and sample.source_units[-1][-1] == 3
-    assert encoder.tokenizer.decode(sample.target[:-1]).strip() == "low high"
+    assert units_of(sample)[0] == (1,) and units_of(sample)[-1][-1] == 3
+    assert encoder.tokenizer.decode(target_of(sample)[:-1]).strip() == "low high"
     assert sample.transcript == "low high"
 
 
 def test_a_question_is_read_first_and_is_no_transcript(spoken, encoder):
     items = read_manifest(spoken / "train.jsonl")
     sample = InstanceEncoder(encoder, recordings()).join([items[-1]])
-    texts = [unit for unit in sample.source_units[1:] if AUDIO_ID not in unit]
+    texts = [unit for unit in units_of(sample)[1:] if AUDIO_ID not in unit]
     assert encoder.tokenizer.decode([t for unit in texts for t in unit]).strip() == "which ?"
-    assert sample.source_units.index(texts[-1]) == 2  # then come the units of audio
+    assert units_of(sample).index(texts[-1]) == 2  # then come the units of audio
     assert not sample.transcript and items[-1].answers == ("mid",)
 
 
@@ -161,7 +162,7 @@ def test_augmentation_is_a_function_of_the_generator(spoken, encoder):
     assert np.array_equal(one.features, same.features)
     assert one.features.shape != other.features.shape  # another speed
     assert not np.array_equal(plain.features[:5], one.features[:5])
-    assert one.target == plain.target
+    assert target_of(one) == target_of(plain)
 
 
 def test_masks_cover_what_they_may(spoken, encoder):
@@ -197,7 +198,7 @@ def test_edges_are_cut_and_padded(tmp_path, encoder):
 def test_in_silence_and_noise_there_is_nothing_to_write(spoken, encoder):
     (item, *_) = read_manifest(spoken / "train.jsonl")
     sample = recordings(nothing_share=1.0).encode([item], encoder, np.random.default_rng(0))
-    assert sample.target == [encoder.end_token_id] and not sample.transcript
+    assert target_of(sample) == [encoder.end_token_id] and not sample.transcript
     assert recordings(nothing_share=1.0).encode([item], encoder).transcript == "low"
 
 

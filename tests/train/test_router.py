@@ -7,11 +7,12 @@ from peft import LoraConfig, get_peft_model
 from tests.models import tiny_model
 from tests.train.learners import make_learner
 from tests.train.samples import random_sample, random_schedules
+from tests.two_groups import sample_of, views_of
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from proactivellm.model.layout import grouped
 from proactivellm.model.masks import PADDING
-from proactivellm.model.packing import IGNORE, Sample, pack
+from proactivellm.model.packing import IGNORE, pack
 from proactivellm.train.attention import PACKED_ATTENTION, register
 from proactivellm.train.views import collate
 
@@ -54,7 +55,7 @@ def mixture(family: str, **changes) -> PreTrainedModel:
 def samples(num_partial: int = 1) -> list:
     rng = np.random.default_rng(0)
     made = [random_sample(rng, 7, 6), random_sample(rng, 2, 3)]
-    return [pack(one, random_schedules(rng, one, num_partial), grouped()) for one in made]
+    return [pack(one, views_of(random_schedules(rng, one, num_partial)), grouped()) for one in made]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -63,8 +64,7 @@ def test_a_plain_causal_batch_has_the_loss_of_transformers(family):
     # A source of nothing: the packed sequence is the target, and the mask causal.
     targets = [[9, 4, 33, 80, 2], [17, 61, 2]]
     packed = [
-        pack(Sample(source_units=[[], []], target_head=[1], target=t), [[1] * len(t)], grouped())
-        for t in targets
+        pack(sample_of([[], []], [1], t), views_of([[1] * len(t)]), grouped()) for t in targets
     ]
     batch = collate(packed)
     objective = make_learner(model, grouped(), **ONLY_FULL)

@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 from tests.models import FAMILIES, save_tiny
 from tests.train.reference import grouped_logits
 from tests.train.runs import PRETRAINED, SCRATCH, logged, make_recipe
+from tests.two_groups import target_of, units_of
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from proactivellm.modality.loading import load
@@ -50,8 +51,8 @@ def test_generated_questions_whose_answers_may_end_early(tmp_path):
     recipe = make_recipe(tmp_path, text + "[stream]\nearly_end = true\n")
     trainer = trainer_of(recipe, tmp_path / "trainer")
     (valid, *_), expected = trainer.valid, draw(["easy"], 4, split="valid")[0]
-    assert trainer.tokenizer.decode(valid.target[:-1]).strip() == expected.target
-    assert len(valid.source_units) - 1 == len(expected.source.split())
+    assert trainer.tokenizer.decode(target_of(valid)[:-1]).strip() == expected.target
+    assert len(units_of(valid)) - 1 == len(expected.source.split())
     settings = load_settings(train(recipe, tmp_path / "out"))
     prompt = Prompt(source_head=SOURCE, source_tail=END, target_head=TARGET)
     assert settings == StreamSettings(early_end=True, prompt=prompt)
@@ -163,8 +164,8 @@ def test_evaluation_is_the_nll_of_separate_forwards(tmp_path, monkeypatch, rows_
     model, encoder = trainer.model.model.eval(), trainer.encoder
     nll, hits, rows = {}, {}, 0
     for sample in trainer.valid:
-        label = torch.tensor(sample.target)
-        words = encoder.word_index(sample.target)
+        label = torch.tensor(target_of(sample))
+        words = encoder.word_index(target_of(sample))
         rows += len(label)
         schedules = {"offline": offline(sample.num_units, words[-1] + 1)}
         schedules |= {f"wait-{k}": wait_k(k, sample.num_units, words[-1] + 1) for k in (1, 3, 5)}

@@ -10,8 +10,9 @@ from tests.models import FAMILIES, SLIDING, tiny_model
 from tests.train.learners import make_learner
 from tests.train.reference import grouped_logits, interleaved_logits, reference_losses
 from tests.train.samples import random_sample, random_schedules
+from tests.two_groups import head_of, target_of, units_of, views_of
 
-from proactivellm.model.layout import Group, Layout, grouped, interleaved
+from proactivellm.model.layout import Layout, grouped, interleaved
 from proactivellm.model.masks import PADDING
 from proactivellm.model.packing import IGNORE, Sample, pack
 from proactivellm.model.watch import watch_attention
@@ -53,25 +54,25 @@ def gradients(model: torch.nn.Module, loss: torch.Tensor) -> dict[str, torch.Ten
 def test_packed_loss_and_gradients_are_those_of_separate_forwards(family, layout, num_partial):
     model = tiny_model(family)
     samples, schedules = a_batch(seed=1, num_partial=num_partial)
-    packed = [pack(s, g, layout) for s, g in zip(samples, schedules, strict=True)]
+    packed = [pack(s, views_of(g), layout) for s, g in zip(samples, schedules, strict=True)]
     output = make_learner(model, layout, **KEYS)(**collate(packed))
     ours = gradients(model, output["loss"])
 
     def one_view(sample: Sample, g: Schedule) -> torch.Tensor:
         if layout.name == "interleaved":
             return interleaved_logits(model, sample, g)
-        return grouped_logits(model, sample, g, layout.phi)
+        return grouped_logits(model, sample, g, layout.offset[-1])
 
     logits = [
         [one_view(sample, g[view]) for sample, g in zip(samples, schedules, strict=True)]
         for view in range(num_partial + 1)
     ]
-    parts = reference_losses(logits, [list(s.target) for s in samples], 9, smoothing=0.1)
+    parts = reference_losses(logits, [list(target_of(s)) for s in samples], 9, smoothing=0.1)
     theirs = gradients(model, parts[0] + 0.7 * parts[1] + 0.9 * parts[2])
 
     torch.testing.assert_close(output["parts"], parts.detach(), rtol=1e-5, atol=1e-6)
     # Nothing compared here is a zero, unless no layer sees from a position 64 back to the source.
-    blind = family in ALL_SLIDING and layout.phi == 64
+    blind = family in ALL_SLIDING and layout.offset[-1] == 64
     assert (parts[2] > 1e-3) != blind
     scale = max(float(gradient.abs().max()) for gradient in theirs.values())
     gaps = {name: float((ours[name] - theirs[name]).abs().max()) / scale for name in theirs}
@@ -84,15 +85,15 @@ def test_packed_loss_and_gradients_are_those_of_separate_forwards(family, layout
 def test_offline_with_phi_after_the_source_is_the_stock_model(family):
     model = tiny_model(family)
     sample = random_sample(np.random.default_rng(2), 9, 8)
-    source = [token for unit in sample.source_units for token in unit]
+    source = [token for unit in units_of(sample) for token in unit]
     layout = grouped(phi=len(source))
-    batch = collate([pack(sample, [[sample.num_units] * len(sample.target)], layout)])
+    batch = collate([pack(sample, views_of([[sample.num_units] * len(target_of(sample))]), layout)])
     rows, _ = view_rows(
         packed_output(model, batch, layout, watch_attention(model).windows).last_hidden_state, batch
     )
-    stock = model(torch.tensor([[*source, *sample.target_head, *sample.target[:-1]]])).logits
+    stock = model(torch.tensor([[*source, *head_of(sample), *target_of(sample)[:-1]]])).logits
     ours = model.get_output_embeddings()(rows[0])
-    gap = (ours - stock[0, -len(sample.target) :]).abs().max() / stock.abs().max()
+    gap = (ours - stock[0, -len(target_of(sample)) :]).abs().max() / stock.abs().max()
     assert gap <= 1e-5
 
 
@@ -114,10 +115,10 @@ def changed_rows(model: torch.nn.Module, layout: Layout, batch: dict, at: list[i
 def test_a_source_unit_changes_exactly_the_rows_that_have_read_it(family, layout):
     model = tiny_model(family)
     sample = random_sample(np.random.default_rng(3), units=4, tokens=6)
-    head = len(sample.target_head)
+    head = len(head_of(sample))
     schedules = [[4] * 6, [1, 1, 2, 2, 4, 4], [1, 3, 3, 3, 3, 4]]
-    batch = collate([pack(sample, schedules, layout)])
-    unit_of = [u for u, unit in enumerate(sample.source_units) for _ in unit]
+    batch = collate([pack(sample, views_of(schedules), layout)])
+    unit_of = [u for u, unit in enumerate(units_of(sample)) for _ in unit]
     for unit in range(1, 5):
         at = [i for i, u in enumerate(unit_of) if u == unit]
         expected = [i for i in range(len(unit_of)) if i >= at[0]]
@@ -130,7 +131,7 @@ def test_a_source_unit_changes_exactly_the_rows_that_have_read_it(family, layout
         assert set(changed) <= set(expected)
         if family not in SLIDING:  # there a window may hide what the schedule shows
             assert changed == expected
-        blind = family in ALL_SLIDING and layout.phi == 64
+        blind = family in ALL_SLIDING and layout.offset[-1] == 64
         assert any(row >= len(unit_of) for row in changed) != blind  # more than source rows
 
 
@@ -140,9 +141,9 @@ def test_views_do_not_see_each_other(family, layout):
     model = tiny_model(family)
     rng = np.random.default_rng(4)
     sample = random_sample(rng, units=5, tokens=7)
-    batch = collate([pack(sample, random_schedules(rng, sample, 2), layout)])
+    batch = collate([pack(sample, views_of(random_schedules(rng, sample, 2)), layout)])
     for view in range(3):
-        own = (batch["view"][0] == view) & (batch["group"][0] == Group.TARGET)
+        own = (batch["view"][0] == view) & (batch["group"][0] == layout.index["target"])
         at = own.nonzero()[:, 0].tolist()
         changed = changed_rows(model, layout, batch, at)
         assert set(at) <= set(changed)
@@ -152,7 +153,7 @@ def test_views_do_not_see_each_other(family, layout):
 def test_padding_and_neighbours_change_nothing():
     model = tiny_model("qwen3")
     samples, schedules = a_batch(seed=5, num_partial=1)
-    packed = [pack(s, g, grouped()) for s, g in zip(samples, schedules, strict=True)]
+    packed = [pack(s, views_of(g), grouped()) for s, g in zip(samples, schedules, strict=True)]
     together = hidden_of(model, grouped(), collate(packed))
     assert len({len(one.input_ids) for one in packed}) > 1
     for row, one in enumerate(packed):
@@ -163,7 +164,7 @@ def test_padding_and_neighbours_change_nothing():
 
 def test_collate_pads_on_the_right():
     samples, schedules = a_batch(seed=6, num_partial=1)
-    packed = [pack(s, g, grouped()) for s, g in zip(samples, schedules, strict=True)]
+    packed = [pack(s, views_of(g), grouped()) for s, g in zip(samples, schedules, strict=True)]
     batch = collate(packed)
     length = max(len(one.input_ids) for one in packed)
     assert {value.shape for value in batch.values()} == {(3, length)}
@@ -175,10 +176,10 @@ def test_collate_pads_on_the_right():
 
 def test_view_rows_line_up_across_views_and_samples():
     samples, schedules = a_batch(seed=7, num_partial=2)
-    packed = [pack(s, g, grouped()) for s, g in zip(samples, schedules, strict=True)]
+    packed = [pack(s, views_of(g), grouped()) for s, g in zip(samples, schedules, strict=True)]
     batch = collate(packed)
     # The "hidden state" of a row is its own label, so that what is gathered can be read off.
     rows, label = view_rows(batch["label"][..., None].float(), batch)
     assert rows.shape == (3, len(label), 1)
     assert (rows[..., 0] == label).all()
-    assert label.tolist() == [token for sample in samples for token in sample.target]
+    assert label.tolist() == [token for sample in samples for token in target_of(sample)]

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from proactivellm import schedule
 from proactivellm.model.causal_lm import StreamingCausalLM
-from proactivellm.model.lanes import LaneInput, SourcePiece
+from proactivellm.model.lanes import LaneInput, Piece
+from proactivellm.model.layout import SOURCE, TARGET
 from proactivellm.model.probe import unit_attention_by_head
 from proactivellm.policy.fixed import Offline
 from proactivellm.session.limits import Limits
@@ -105,27 +106,22 @@ def _probe_along(
     cache = model.new_cache()
     sequence = [*model.prompt.target_head, *ids]
     head = len(model.prompt.target_head)
-    read = num_source = 0
+    read, counts = 0, {SOURCE: 0, TARGET: 0}
     for t, token in enumerate(ids):
-        pieces: list[SourcePiece] = [] if num_source else [(0, model.prompt.source_head)]
-        pieces += [(u + 1, units[u].tokens) for u in range(read, g[t])]
+        pieces = [] if read else [Piece(SOURCE, 0, model.prompt.source_head)]
+        pieces += [Piece(SOURCE, u + 1, units[u].tokens) for u in range(read, g[t])]
         read = g[t]
         if read == len(units):
             break
-        settled = head + t - 1 if t else 0
-        step = LaneInput(
-            lane=0,
-            source=[piece for piece in pieces if len(piece[1])],
-            target=sequence[settled : head + t],
-            num_source=num_source,
-            num_target=settled,
-            probes=True,
-        )
+        counts[TARGET] = head + t - 1 if t else 0
+        pieces.append(Piece(TARGET, 0, sequence[counts[TARGET] : head + t]))
+        pieces = [piece for piece in pieces if len(piece.tokens)]
+        step = LaneInput(lane=0, pieces=pieces, counts=counts, probe=-1)
         output = model.step(cache, [step], attention=True)
         assert output is not None
         assert output.weights_LPHK is not None and output.unit_PK is not None
-        num_source += step.num_new_source
-        cache.lengths[0] = num_source + head + t - 1
+        counts[SOURCE] += step.added.get(SOURCE, 0)
+        cache.lengths[0] = counts[SOURCE] + head + t - 1
         share = unit_attention_by_head(output.weights_LPHK, output.unit_PK)
         yield share[:, :, 0, :read], int(output.logits_PV.argmax()) != token
 

@@ -1,9 +1,9 @@
 """The arrival-order KV store: one preallocated, paged buffer per layer for all lanes.
 
 Rotary positions are applied before keys enter a cache, so the order of entries is free: a lane
-appends source and target entries as they arrive. Nothing is re-encoded or merged; taking back a
-probe is a change of length. Implements the Cache protocol of transformers, so that unmodified
-models write into it.
+appends entries of all groups as they arrive. Nothing is re-encoded or merged; taking back the last
+entries (an open probe) is a change of length. Implements the Cache protocol of transformers, so
+that unmodified models write into it.
 Legend: N = entries of the store, H = key/value heads, D = head dimension, T = new tokens of a step
 (all lanes, packed), K = entries of a lane.
 """
@@ -122,11 +122,7 @@ class ArrivalCache(Cache):
         return self.pool.num_pages * PAGE
 
     def begin(self, plan: StepPlan) -> None:
-        """Announce what the next forward writes and attends to.
-
-        Args:
-            plan: of that step.
-        """
+        """Announce what the next forward writes and attends to."""
         for layer in self._layers():
             layer.plan = plan
 
@@ -150,20 +146,11 @@ class ArrivalCache(Cache):
         )
 
     def missing_pages(self, lane: int, length: int) -> int:
-        """Pages a lane has to take before it can hold that many entries.
-
-        Args:
-            lane: which one.
-            length: entries.
-        """
+        """Pages a lane has to take before it can hold that many entries."""
         return max(0, -(-length // PAGE) - len(self.pages[lane]))
 
     def reserve(self, lane: int, length: int) -> None:
         """Give a lane pages for that many entries.
-
-        Args:
-            lane: which one.
-            length: entries.
 
         Raises:
             StoreFull: if the store is full and may not grow.
@@ -188,19 +175,11 @@ class ArrivalCache(Cache):
             mine.append(page)
 
     def entry_kinds(self, lane: int) -> Tensor:
-        """Group, position and unit of a lane's entries, in their order: int64 [3, K].
-
-        Args:
-            lane: which one.
-        """
+        """Group, position and unit of a lane's entries, in their order: int64 [3, K]."""
         return self.kinds[:, self._slots(lane)]
 
     def clear(self, lane: int) -> None:
-        """Forget a lane's entries and give its pages back.
-
-        Args:
-            lane: which one.
-        """
+        """Forget a lane's entries and give its pages back."""
         self.pool.give(self.pages[lane])
         self.pages[lane] = []
         self.contiguous[lane] = True
@@ -208,9 +187,6 @@ class ArrivalCache(Cache):
 
     def snapshot(self, lane: int) -> dict[str, Any]:
         """A lane's entries as plain tensors, for cloning and saving.
-
-        Args:
-            lane: which one.
 
         Returns:
             `keys` and `values` (lists of [K, H, D], one per layer), `kinds` ([3, K]), `units`.
@@ -226,10 +202,9 @@ class ArrivalCache(Cache):
 
     @torch.inference_mode()  # the buffers were made in it
     def restore(self, lane: int, state: dict[str, Any]) -> None:
-        """Put a snapshot into a lane.
+        """Put a snapshot into a lane; what it held is lost.
 
         Args:
-            lane: which one; what it held is lost.
             state: from `snapshot`, of the same model.
 
         Raises:

@@ -1,7 +1,7 @@
 """`StreamingCausalLM`: an unmodified transformers causal LM behind one fused streaming step.
 
-One step carries, for every lane that takes part, the tokens of newly read units and the target
-tokens whose entries are still open; it is read, probe and write in one forward.
+One step carries, for every lane that takes part, new tokens of any groups (those of newly read
+units, those written whose entries are still open); it is read, probe and write in one forward.
 Legend: T = new tokens of all lanes, K = entries of a lane, P = probing lanes, L = layers,
 H = heads, V = vocabulary, D = model width.
 """
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -19,9 +20,10 @@ from proactivellm.model.attention import ATTENTION, register
 from proactivellm.model.backbone import hidden_states, position_limit, project
 from proactivellm.model.cache import ArrivalCache
 from proactivellm.model.families import check_family
-from proactivellm.model.lanes import LaneInput, NewTokens, StepOutput, pack_lanes
+from proactivellm.model.lanes import LaneInput, NewTokens, Piece, StepOutput, pack_lanes, place
+from proactivellm.model.layout import TARGET
 from proactivellm.model.plan import StepPlan, make_plan
-from proactivellm.model.probe import AttentionProbe
+from proactivellm.model.probe import AttentionProbe, probe_step
 from proactivellm.model.prompt import StreamSettings, encode_prompt
 from proactivellm.model.static import Mode, StaticSteps
 from proactivellm.model.watch import watch_attention
@@ -33,7 +35,6 @@ class StreamingCausalLM:
 
     Args:
         model: any transformers causal LM whose layers keep keys and values per token.
-        tokenizer: of the model.
         settings: layout, prompt, boundary; the default is `grouped` with an empty prompt.
 
     Raises:
@@ -111,9 +112,6 @@ class StreamingCausalLM:
         Args:
             num_lanes: sessions it holds.
             capacity: entries it holds at most, preallocated; None = as many as it takes.
-
-        Returns:
-            The cache.
         """
         layers = self.model.config.get_text_config().num_hidden_layers
         return ArrivalCache(layers, num_lanes, self.device, capacity)
@@ -121,19 +119,18 @@ class StreamingCausalLM:
     def check_position(self, lane: LaneInput) -> None:
         """Refuse positions that the model does not have.
 
-        Args:
-            lane: its part of a step.
-
         Raises:
-            ValueError: if its last position is one of them.
+            ValueError: if the last position of a lane is one of them.
         """
-        if self.limit is None:
-            return
-        last = lane.last_position(self.layout)
-        if last >= self.limit:
+        if self.limit is not None and lane.pieces:
+            self._check_positions(np.concatenate(place(lane, self.layout), axis=1), self.limit)
+
+    def _check_positions(self, position_AT: np.ndarray, limit: int) -> None:
+        last = int(position_AT.max())
+        if last >= limit:
             raise ValueError(
                 f"the stream has reached position {last}, and model type "
-                f"{self.model.config.model_type!r} has {self.limit} of them: use shorter sources, "
+                f"{self.model.config.model_type!r} has {limit} of them: use shorter sources, "
                 "or a window"
             )
 
@@ -142,7 +139,7 @@ class StreamingCausalLM:
         """Whether an attention probe sees anything: not where a family attends by itself."""
         if not self.joint:
             return True
-        step = LaneInput(lane=0, target=self.prompt.target_head, probes=True)
+        step = LaneInput(lane=0, pieces=[Piece(TARGET, 0, self.prompt.target_head)], probe=-1)
         try:
             self.step(self.new_cache(), [step], attention=True)
         except ValueError:
@@ -160,7 +157,6 @@ class StreamingCausalLM:
         step that raises has changed nothing: lanes only keep the pages that it reserved.
 
         Args:
-            cache: holds the lanes.
             inputs: at least one token each, distinct lanes.
             attention: capture the attention of probing tokens.
 
@@ -171,46 +167,38 @@ class StreamingCausalLM:
             ValueError: if a lane would use positions that the model does not have.
             StoreFull: if the cache has no room for the new tokens and may not grow.
         """
-        for lane in inputs:
-            self.check_position(lane)
-            cache.reserve(lane.lane, cache.lengths[lane.lane] + lane.num_new)
         new = pack_lanes(inputs, cache.lengths, self.layout)
-        probing = [i for i, lane in enumerate(inputs) if lane.probes]
-        units = {
-            lane.lane: max([cache.units[lane.lane], *(piece[0] for piece in lane.source[-1:])])
-            for lane in inputs
-        }
-        num_units = max((units[inputs[i].lane] for i in probing), default=0)
+        if self.limit is not None:
+            self._check_positions(new.position_AT, self.limit)
+        for lane in inputs:
+            cache.reserve(lane.lane, cache.lengths[lane.lane] + lane.size)
+        units = {lane.lane: max(cache.units[lane.lane], lane.last_unit) for lane in inputs}
+        num_units = max([units[inputs[i].lane] for i in new.probing], default=0)
         if self.static is not None and self.static.takes(new):
-            output = self.static.run(cache, new, probing, num_units, attention)
+            output = self.static.run(cache, new, num_units, attention)
         else:
-            output = self._run(cache, new, probing, num_units, attention)
+            output = self._run(cache, new, num_units, attention)
         for number, read in units.items():
             cache.units[number] = read
         return output
 
     def _run(
-        self,
-        cache: ArrivalCache,
-        new: NewTokens,
-        probing: Sequence[int],
-        num_units: int,
-        attention: bool,
+        self, cache: ArrivalCache, new: NewTokens, num_units: int, attention: bool
     ) -> StepOutput | None:
         """One forward of any shape."""
         plan = make_plan(
             cache.store(), new, self.layout, self.windows, self.layer_types, joint=self.joint
         )
-        rows = new.last[probing].tolist()
-        probe = AttentionProbe(plan, probing, rows) if attention and probing else None
-        position_1T = torch.from_numpy(new.kinds_3T[1:2]).to(self.device)
-        hidden_1TD = self.attend(cache, plan, self._embed(new), position_1T, probe)
-        if not probing:
+        probe = probe_step(plan, new) if attention and new.probing else None
+        device = cache.kinds.device  # asking the model walks through its modules each time
+        position_AT = torch.from_numpy(new.position_AT).to(device)
+        hidden_1TD = self.attend(cache, plan, self._embed(new, device), position_AT, probe)
+        if not new.probing:
             return None
-        hidden_PD = hidden_1TD[0, torch.tensor(rows, device=self.device)]
+        hidden_PD = hidden_1TD[0, torch.tensor(new.rows, device=device)]
         logits_PV = project(self.model, hidden_PD).float()
         if plan.joint is not None:
-            logits_PV = plan.joint.reveal(logits_PV, probing)
+            logits_PV = plan.joint.reveal(logits_PV, new.probing)
         return StepOutput(
             logits_PV=logits_PV,
             hidden_PD=hidden_PD,
@@ -224,16 +212,14 @@ class StreamingCausalLM:
         cache: ArrivalCache,
         plan: StepPlan,
         embeddings_1TD: Tensor,
-        position_1T: Tensor,
+        position_AT: Tensor,
         probe: AttentionProbe | None,
     ) -> Tensor:
         """Run the decoder along a plan.
 
         Args:
-            cache: new entries are written into it.
-            plan: of the step.
             embeddings_1TD: of the new tokens.
-            position_1T: theirs.
+            position_AT: theirs; of one axis, the decoder takes them as [1, T].
             probe: collects attention weights.
 
         Returns:
@@ -246,11 +232,11 @@ class StreamingCausalLM:
         if probe is not None:
             kwargs["probe"] = probe
         masks = plan.joint.mask if plan.joint is not None else self._unused_mask
-        return hidden_states(self.model, embeddings_1TD, position_1T, masks, cache, **kwargs)
+        return hidden_states(self.model, embeddings_1TD, position_AT, masks, cache, **kwargs)
 
-    def _embed(self, new: NewTokens) -> Tensor:
+    def _embed(self, new: NewTokens, device: torch.device) -> Tensor:
         """Input embeddings [1, T, D]: token ids and features alike."""
-        ids_1T = torch.from_numpy(new.ids[None]).to(self.device)
+        ids_1T = torch.from_numpy(new.ids[None]).to(device)
         embeddings_1TD = self.model.get_input_embeddings()(ids_1T)
         for at, values in new.features:
             embeddings_1TD[0, at : at + len(values)] = values.to(embeddings_1TD)

@@ -38,10 +38,6 @@ class Joint:
     def screen(self, keys_KHD: Tensor, values_KHD: Tensor) -> tuple[Tensor, Tensor]:
         """Take entries that are not finite out of a layer, and note whose they are.
 
-        Args:
-            keys_KHD: of all lanes.
-            values_KHD: of all lanes.
-
         Returns:
             Both, with 0 in place of such entries; a lane alone keeps its own.
         """
@@ -56,7 +52,6 @@ class Joint:
         """Logits with NaN for the lanes that have entries which are not finite.
 
         Args:
-            logits_PV: of the lanes that probe.
             probing: their indices among the step's inputs.
         """
         if len(self.num_bad_B) == 1:
@@ -77,12 +72,7 @@ def make_joint(
     Args:
         kinds_3N: group, position and unit of every entry of the store.
         slots_K: entries of all lanes, one after the other.
-        new: the step's tokens.
-        layout: which group may attend to which.
         windows: sliding window per layer type; None = full attention.
-
-    Returns:
-        The mask, and what screens the entries.
     """
     device = slots_K.device
     ends = new.lengths + new.counts

@@ -1,18 +1,31 @@
 """What lanes bring to a step and get back, and their tokens packed in one row.
 
 Legend: T = new tokens of all lanes, B = lanes of the step, P = lanes that probe, L = layers,
-H = heads, K = entries of a lane, V = vocabulary, D = model width.
+H = heads, K = entries of a lane, V = vocabulary, D = model width, A = axes of a position.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
 
-from proactivellm.model.layout import Group, Layout
+from proactivellm.model.layout import Layout
 
-SourcePiece = tuple[int, Sequence[int] | Tensor]  # unit index, token ids or features [n, D]
+
+class Piece(NamedTuple):
+    """A run of tokens of one group.
+
+    Attributes:
+        group: name of the group.
+        unit: source unit that it belongs to, from 1; 0 = none (prompt, target).
+        tokens: ids, or embeddings [n, D].
+    """
+
+    group: str
+    unit: int
+    tokens: Sequence[int] | Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,41 +34,39 @@ class LaneInput:
 
     Attributes:
         lane: which lane of the cache.
-        source: newly read pieces, in order.
-        target: target ids whose entries are not settled yet, in order.
-        num_source: source tokens of the lane before this step.
-        num_target: settled target tokens of the lane before this step.
-        probes: whether the last target token asks for a distribution.
+        pieces: new tokens of any groups, in the order in which they arrive.
+        counts: tokens of each group that the lane holds before this step.
+        probe: row among the new tokens that asks for a distribution, -1 = the last one; None = the
+            lane does not probe.
+        added: new tokens of each group.
+        size: new tokens in all.
+        last_unit: largest unit among the pieces.
     """
 
     lane: int
-    source: Sequence[SourcePiece] = ()
-    target: Sequence[int] = ()
-    num_source: int = 0
-    num_target: int = 0
-    probes: bool = False
+    pieces: Sequence[Piece] = ()
+    counts: Mapping[str, int] = field(default_factory=dict)
+    probe: int | None = None
+    added: dict[str, int] = field(init=False)
+    size: int = field(init=False)
+    last_unit: int = field(init=False)
 
-    @property
-    def num_new_source(self) -> int:
-        """Source tokens in this step."""
-        return sum(len(tokens) for _, tokens in self.source)
-
-    @property
-    def num_new(self) -> int:
-        """Tokens in this step."""
-        return self.num_new_source + len(self.target)
-
-    def last_position(self, layout: Layout) -> int:
-        """The largest position that the lane has used after this step.
-
-        Args:
-            layout: gives positions.
-        """
-        source = self.num_source + self.num_new_source
-        return max(
-            layout.position(Group.SOURCE, source - 1, self.num_target),
-            layout.position(Group.TARGET, source, self.num_target + len(self.target) - 1),
-        )
+    def __post_init__(self) -> None:
+        # Counted once: schedulers, cache and forward ask for these many times in a step.
+        added: dict[str, int] = {}
+        last_unit = 0
+        for group, unit, tokens in self.pieces:
+            added[group] = added.get(group, 0) + len(tokens)
+            if unit > last_unit:
+                last_unit = unit
+        size, set_field = sum(added.values()), object.__setattr__
+        set_field(self, "added", added)
+        set_field(self, "size", size)
+        set_field(self, "last_unit", last_unit)
+        if self.probe is not None:
+            if not -size <= self.probe < size:
+                raise ValueError(f"lane {self.lane}: row {self.probe} of {size} cannot probe")
+            set_field(self, "probe", self.probe % size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,32 +96,48 @@ class NewTokens:
         lanes: lane of each of the step's inputs, [B].
         counts: new tokens of each, [B].
         lengths: entries each had before, [B].
+        first: packed index of the first new token of each, [B].
+        places: place of every new token among the entries of its lane, its stamp of arrival, [T].
         ids: token ids, 0 in place of features, [T].
         features: packed index of the first token, and embeddings [n, D].
-        kinds_3T: group, position and unit of every new token.
+        kinds_3T: group, position (on the first axis) and unit of every new token.
+        position_AT: positions, as the decoder takes them.
+        probing: indices of the inputs that probe, [P].
+        within: row of the probe among the new tokens of its lane, [P].
     """
 
     lanes: np.ndarray
     counts: np.ndarray
     lengths: np.ndarray
+    first: np.ndarray
+    places: np.ndarray
     ids: np.ndarray
     features: Sequence[tuple[int, Tensor]]
     kinds_3T: np.ndarray
+    position_AT: np.ndarray
+    probing: list[int]
+    within: list[int]
 
     @property
-    def first(self) -> np.ndarray:
-        """Packed index of the first new token of each input, [B]."""
-        return np.cumsum(self.counts) - self.counts
+    def rows(self) -> list[int]:
+        """Packed index of the tokens that probe, [P]."""
+        rows: list[int] = (self.first[self.probing] + self.within).tolist()
+        return rows
 
-    @property
-    def last(self) -> np.ndarray:
-        """Packed index of the last new token of each input, [B]."""
-        return np.cumsum(self.counts) - 1
 
-    @property
-    def places(self) -> np.ndarray:
-        """Place of every new token among the entries of its lane, its stamp of arrival, [T]."""
-        return np.arange(len(self.ids)) + np.repeat(self.lengths - self.first, self.counts)
+def place(lane: LaneInput, layout: Layout) -> list[np.ndarray]:
+    """Positions of the new tokens of a lane, [A, n] for each of its pieces.
+
+    Raises:
+        ValueError: if one of its groups is none of the layout's.
+    """
+    try:
+        numbers, index = layout.numbers(lane.counts), layout.index
+        return [layout.positions(index[p.group], len(p.tokens), numbers) for p in lane.pieces]
+    except KeyError as error:
+        raise ValueError(
+            f"layout {layout.name!r} has no group {error}, but {', '.join(layout.groups)}"
+        ) from None
 
 
 def pack_lanes(inputs: Sequence[LaneInput], lengths: Sequence[int], layout: Layout) -> NewTokens:
@@ -121,41 +148,39 @@ def pack_lanes(inputs: Sequence[LaneInput], lengths: Sequence[int], layout: Layo
         lengths: entries of every lane of the cache.
         layout: gives positions.
 
-    Returns:
-        The tokens.
+    Raises:
+        ValueError: if a group is none of the layout's.
     """
     ids: list[int] = []
     features: list[tuple[int, Tensor]] = []
-    kinds: tuple[list[int], list[int], list[int]] = ([], [], [])
+    groups: list[int] = []
+    units: list[int] = []
+    positions: list[np.ndarray] = []
     for lane in inputs:
-        num_source = lane.num_source
-        for unit, tokens in lane.source:
-            position = layout.position(Group.SOURCE, num_source, lane.num_target)
-            _append(kinds, Group.SOURCE, position, unit, len(tokens))
-            num_source += len(tokens)
+        positions += place(lane, layout)
+        for group, unit, tokens in lane.pieces:
+            n = len(tokens)
+            groups += [layout.index[group]] * n
+            units += [unit] * n
             if isinstance(tokens, Tensor):
                 features.append((len(ids), tokens))
-                ids += [0] * len(tokens)
+                ids += [0] * n
             else:
                 ids += tokens
-        position = layout.position(Group.TARGET, num_source, lane.num_target)
-        _append(kinds, Group.TARGET, position, 0, len(lane.target))
-        ids += lane.target
-    lanes = [lane.lane for lane in inputs]
+    counts = np.array([lane.size for lane in inputs])
+    before = np.array([lengths[lane.lane] for lane in inputs])
+    first = counts.cumsum() - counts
+    position_AT = np.concatenate(positions, axis=1)
     return NewTokens(
-        lanes=np.array(lanes),
-        counts=np.array([lane.num_new for lane in inputs]),
-        lengths=np.array([lengths[lane] for lane in lanes]),
+        lanes=np.array([lane.lane for lane in inputs]),
+        counts=counts,
+        lengths=before,
+        first=first,
+        places=np.arange(len(ids)) + np.repeat(before - first, counts),
         ids=np.array(ids, dtype=np.int64),
         features=features,
-        kinds_3T=np.array(kinds, dtype=np.int64),
+        kinds_3T=np.array((groups, position_AT[0], units), dtype=np.int64),
+        position_AT=position_AT,
+        probing=[i for i, lane in enumerate(inputs) if lane.probe is not None],
+        within=[lane.probe for lane in inputs if lane.probe is not None],
     )
-
-
-def _append(
-    kinds: tuple[list[int], list[int], list[int]], group: Group, position: int, unit: int, n: int
-) -> None:
-    groups, positions, units = kinds
-    groups += [int(group)] * n
-    positions += range(position, position + n)
-    units += [unit] * n

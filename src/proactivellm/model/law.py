@@ -7,9 +7,10 @@ from torch import Tensor
 
 from proactivellm.model.attention import ATTENTION
 from proactivellm.model.backbone import hidden_states, project
-from proactivellm.model.lanes import LaneInput
+from proactivellm.model.lanes import LaneInput, Piece
+from proactivellm.model.layout import SOURCE, TARGET
 from proactivellm.model.masks import layer_masks, visibility
-from proactivellm.model.packing import Sample, pack
+from proactivellm.model.packing import IGNORE, Sample, Written, pack
 
 if TYPE_CHECKING:
     from proactivellm.model.causal_lm import StreamingCausalLM
@@ -31,9 +32,6 @@ def check_law(streaming: "StreamingCausalLM") -> None:
     what a family does besides (a head of its own, attention of another kind) would be lost. The
     text is longer than any window that the model has or its configuration names, up to
     LONGEST_TEXT. Then, a short stream must have the logits of one masked forward.
-
-    Args:
-        streaming: the model to try.
 
     Raises:
         ValueError: saying by how much it fails.
@@ -78,8 +76,9 @@ def _plain_logits(streaming: "StreamingCausalLM", ids: list[int]) -> tuple[Tenso
     position_BS = torch.arange(len(ids), device=model.device)[None]
     causal = position_BS[:, None, :, None] >= position_BS[:, None, None, :]
     masks = layer_masks(causal, position_BS, position_BS, streaming.windows)
-    last = NUM_SOURCE + 2
-    return expected[:, -last:].float(), _masked_logits(streaming, ids_BS, position_BS, masks, last)
+    rows = torch.arange(len(ids), device=model.device)[-NUM_SOURCE - 2 :]
+    actual = _masked_logits(streaming, ids_BS, position_BS, masks, rows)
+    return expected[:, rows].float(), actual
 
 
 def _streamed_logits(streaming: "StreamingCausalLM", ids: list[int]) -> tuple[Tensor, Tensor]:
@@ -88,35 +87,40 @@ def _streamed_logits(streaming: "StreamingCausalLM", ids: list[int]) -> tuple[Te
     A probe is taken back after each source token, and what is written stands between the halves
     of the source in the cache.
     """
-    source, (first, second) = ids[:NUM_SOURCE], ids[NUM_SOURCE : NUM_SOURCE + 2]
-    g = [NUM_SOURCE // 2, NUM_SOURCE]
-    head = streaming.prompt.target_head
-    units = [[], *([token] for token in source)]
-    sample = Sample(source_units=units, target_head=head, target=[first, second])
-    packed = pack(sample, [g], streaming.layout).columns()
-    batch = {key: torch.tensor([row], device=streaming.device) for key, row in packed.items()}
-    mask = visibility(streaming.layout, batch, batch)
+    source, written = ids[:NUM_SOURCE], ids[NUM_SOURCE : NUM_SOURCE + 2]
+    g, layout, head = [NUM_SOURCE // 2, NUM_SOURCE], streaming.layout, streaming.prompt.target_head
+    sample = Sample(
+        read={SOURCE: [[], *([token] for token in source)]},
+        written={TARGET: Written(head=head, tokens=written)},
+    )
+    # What is encoded anew at each READ is a forward of its own for each of the two tokens.
+    views = [[units, units] for units in g] if layout.reencoded else [g]
+    packed = pack(sample, [{TARGET: view} for view in views], layout)
+    batch = {k: torch.tensor([row], device=streaming.device) for k, row in packed.columns().items()}
+    mask = visibility(layout, batch, batch)
     masks = layer_masks(mask, batch["position"], batch["position"], streaming.windows)
-    expected = _masked_logits(streaming, batch["input_ids"], batch["position"], masks, last=2)
+    rows = (batch["label"][0] != IGNORE).nonzero()[:, 0]
+    logits = _masked_logits(streaming, batch["input_ids"], batch["position"], masks, rows)[0]
+    expected = logits[:: len(written) + 1] if layout.reencoded else logits
 
-    cache, sequence, settled, actual = streaming.new_cache(), [*head], 0, []
-    for read, token in enumerate(source, start=1):
-        step = LaneInput(
-            lane=0,
-            source=[(read, [token])],
-            target=sequence[settled:],
-            num_source=read - 1,
-            num_target=settled,
-            probes=True,
+    cache, sequence, actual = streaming.new_cache(), [*head], []
+    counts = {SOURCE: 0, TARGET: 0}
+    for read in range(1, NUM_SOURCE + 1):
+        if layout.reencoded:
+            counts = {SOURCE: 0, TARGET: 0}
+        units = [Piece(SOURCE, u + 1, [source[u]]) for u in range(counts[SOURCE], read)]
+        target = Piece(TARGET, 0, sequence[counts[TARGET] :])
+        cache.lengths[0] = sum(counts.values())
+        output = streaming.step(
+            cache, [LaneInput(lane=0, pieces=[*units, target], counts=counts, probe=-1)]
         )
-        output = streaming.step(cache, [step])
         assert output is not None
+        counts[SOURCE] = read
         if read in g:
             actual.append(output.logits_PV)
-            settled = len(sequence)
-            sequence.append(first)
-        cache.lengths[0] = read + settled
-    return expected[0], torch.cat(actual)
+            counts[TARGET] = len(sequence)
+            sequence.append(written[0])
+    return expected, torch.cat(actual)
 
 
 def _text_length(streaming: "StreamingCausalLM") -> int:
@@ -143,10 +147,10 @@ def _masked_logits(
     ids_BS: Tensor,
     position_BS: Tensor,
     masks: Tensor | dict[str, Tensor],
-    last: int,
+    rows: Tensor,
 ) -> Tensor:
-    """Logits of the last tokens of one forward, [B, last, V]."""
+    """Logits of some rows of one forward, [B, R, V]."""
     model = streaming.model
     embeddings_BSD = model.get_input_embeddings()(ids_BS)
     hidden = hidden_states(model, embeddings_BSD, position_BS, masks)
-    return project(model, hidden[:, -last:]).float()
+    return project(model, hidden[:, rows]).float()

@@ -1,56 +1,108 @@
-"""Layouts as values: where each group's tokens sit, and which group may attend to which.
+"""Layouts as values: which groups a stream has, who may attend to whom, where their tokens sit.
 
 The mask of training (masks.py) and the cache of inference (cache.py) are both made from a layout;
 a new arrangement of the stream is a further value, not a further code path.
+Legend: G = groups, C = position counters, A = axes of a position (text has one), n = tokens.
 """
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from enum import IntEnum
+from functools import cached_property
 
+import numpy as np
 
-class Group(IntEnum):
-    """The part of the stream a token belongs to."""
-
-    SOURCE = 0
-    TARGET = 1
+SOURCE, TARGET = "source", "target"  # the groups that every session drives
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """A position rule per group and a table of visibility between groups.
+    """Named groups, a table of visibility between them, and the counter that each one uses.
 
     Attributes:
         name: how recipes and the command line call it.
+        groups: in the order in which their tokens arrive while no further unit is read.
         attends: `attends[query][key]`: may a query of one group see earlier keys of another?
-        shared_counter: one position counter in arrival order for both groups, or one per group.
-        phi: added to every target position (GPE, arXiv 2505.16983, section 4).
+        counter: position counter of each group, from 0; groups that name the same one share it, in
+            arrival order.
+        offset: added to every position of a group (the phi of GPE, arXiv 2505.16983, section 4).
+        reencoded: a READ forgets what was written, and feeds it again after the whole source.
     """
 
     name: str
-    attends: tuple[tuple[bool, bool], tuple[bool, bool]]
-    shared_counter: bool
-    phi: int = 0
+    groups: tuple[str, ...]
+    attends: tuple[tuple[bool, ...], ...]
+    counter: tuple[int, ...]
+    offset: tuple[int, ...]
+    reencoded: bool = False
 
-    @property
-    def shares_source(self) -> bool:
-        """Whether the source encoding is independent of the target, so that views can share it."""
-        return not self.attends[Group.SOURCE][Group.TARGET]
+    def __post_init__(self) -> None:
+        sizes = {len(self.groups), len(self.attends), len(self.counter), len(self.offset)}
+        sizes |= {len(row) for row in self.attends}
+        if len(sizes) > 1 or len(set(self.groups)) < len(self.groups):
+            raise ValueError(
+                f"layout {self.name!r}: give each of its groups {self.groups} a name of its own, a "
+                "row and a column of `attends`, a counter and an offset"
+            )
+        if min(self.offset) < 0:
+            raise ValueError(f"phi must be 0 or more, got {min(self.offset)}")
 
-    def position(self, group: Group, num_source: int, num_target: int) -> int:
-        """Position of the next token of a group.
+    @cached_property
+    def index(self) -> dict[str, int]:
+        """Number of each group."""
+        return {name: number for number, name in enumerate(self.groups)}
+
+    @cached_property
+    def sees_all(self) -> np.ndarray:
+        """Whether a group may attend to every other: bool [G]."""
+        return np.array([all(row) for row in self.attends])
+
+    def numbers(self, counts: Mapping[str, int]) -> list[int]:
+        """What each counter has come to, [C].
 
         Args:
-            group: the token's group.
-            num_source: source tokens that arrived before it.
-            num_target: target tokens that arrived before it.
+            counts: tokens of each group that have arrived.
+        """
+        numbers = [0] * len(self.groups)
+        for name, count in counts.items():
+            numbers[self.counter[self.index[name]]] += count
+        return numbers
+
+    def positions(self, group: int, n: int, numbers: list[int]) -> np.ndarray:
+        """Positions of the next tokens of a group: the one rule of training and inference.
+
+        Args:
+            group: number of the group.
+            n: how many tokens arrive.
+            numbers: what each counter has come to, [C]; moved on by these tokens.
 
         Returns:
-            The position id, from 0.
+            int64 [A, n].
         """
-        offset = self.phi if group is Group.TARGET else 0
-        if self.shared_counter:
-            return offset + num_source + num_target
-        return offset + (num_target if group is Group.TARGET else num_source)
+        counter = self.counter[group]
+        first = numbers[counter]
+        numbers[counter] = first + n
+        first += self.offset[group]
+        return np.arange(first, first + n)[None]
+
+    def independent(self, read: Iterable[str]) -> set[str]:
+        """Groups whose encoding and positions do not depend on what is written.
+
+        Args:
+            read: names of the groups that are only read.
+        """
+        free = set(read)
+        while bound := {name for name in free if self._needs(name) - free}:
+            free -= bound
+        return free
+
+    def _needs(self, name: str) -> set[str]:
+        """Groups that a group sees, or shares its counter with."""
+        mine = self.index[name]
+        return {
+            other
+            for other, index in self.index.items()
+            if self.attends[mine][index] or self.counter[mine] == self.counter[index]
+        }
 
 
 def grouped(phi: int = 0) -> Layout:
@@ -58,14 +110,14 @@ def grouped(phi: int = 0) -> Layout:
 
     Args:
         phi: first target position, 0 or more.
-
-    Returns:
-        The layout.
-
-    Raises:
-        ValueError: if phi is negative.
     """
-    return _layout("grouped", ((True, False), (True, True)), False, phi)
+    return Layout(
+        name="grouped",
+        groups=(SOURCE, TARGET),
+        attends=((True, False), (True, True)),
+        counter=(0, 1),
+        offset=(0, phi),
+    )
 
 
 def interleaved(phi: int = 0) -> Layout:
@@ -73,17 +125,55 @@ def interleaved(phi: int = 0) -> Layout:
 
     Args:
         phi: added to target positions, 0 or more.
-
-    Returns:
-        The layout.
-
-    Raises:
-        ValueError: if phi is negative.
     """
-    return _layout("interleaved", ((True, True), (True, True)), True, phi)
+    return Layout(
+        name="interleaved",
+        groups=(SOURCE, TARGET),
+        attends=((True, True), (True, True)),
+        counter=(0, 0),
+        offset=(0, phi),
+    )
 
 
-LAYOUTS = {"grouped": grouped, "interleaved": interleaved}
+def reencoded(phi: int = 0) -> Layout:
+    """Batch order, as models are trained offline: after each READ the target is fed again.
+
+    Args:
+        phi: added to target positions, 0 or more.
+    """
+    return Layout(
+        name="reencoded",
+        groups=(SOURCE, TARGET),
+        attends=((True, True), (True, True)),
+        counter=(0, 0),
+        offset=(0, phi),
+        reencoded=True,
+    )
+
+
+def thoughts(phi: int = 0) -> Layout:
+    """A model that thinks while it reads (StreamingThinker, arXiv 2510.17238).
+
+    What it thinks and what it writes are one text with one counter; the source sees neither.
+
+    Args:
+        phi: first position of that text, 0 or more.
+    """
+    return Layout(
+        name="thoughts",
+        groups=(SOURCE, "thought", TARGET),
+        attends=((True, False, False), (True, True, True), (True, True, True)),
+        counter=(0, 1, 1),
+        offset=(0, phi, phi),
+    )
+
+
+LAYOUTS = {
+    "grouped": grouped,
+    "interleaved": interleaved,
+    "reencoded": reencoded,
+    "thoughts": thoughts,
+}
 
 
 def make_layout(name: str, phi: int = 0) -> Layout:
@@ -91,10 +181,7 @@ def make_layout(name: str, phi: int = 0) -> Layout:
 
     Args:
         name: a key of LAYOUTS.
-        phi: added to target positions.
-
-    Returns:
-        The layout.
+        phi: added to the positions of what is written.
 
     Raises:
         ValueError: if the name is unknown or phi negative.
@@ -102,14 +189,3 @@ def make_layout(name: str, phi: int = 0) -> Layout:
     if name not in LAYOUTS:
         raise ValueError(f"unknown layout {name!r}; known: {', '.join(LAYOUTS)}")
     return LAYOUTS[name](phi)
-
-
-def _layout(
-    name: str,
-    attends: tuple[tuple[bool, bool], tuple[bool, bool]],
-    shared_counter: bool,
-    phi: int,
-) -> Layout:
-    if phi < 0:
-        raise ValueError(f"phi must be 0 or more, got {phi}")
-    return Layout(name=name, attends=attends, shared_counter=shared_counter, phi=phi)

@@ -25,7 +25,6 @@ def visibility(
     """Which keys each query may attend to.
 
     Args:
-        layout: supplies the table of visibility between groups.
         query: `group`, `arrival` and, where tokens of several views are packed, `view`, each
             int64 [B, Q].
         key: the same, each [B, K].

@@ -1,17 +1,18 @@
 """One sequence holding several views of a sample: `[source | target, view 0 | target, view 1 ...]`.
 
-A view is the target under one schedule. Where the layout keeps the source independent of the
-target (grouped), all views share one source encoding; otherwise each view carries its own copy.
-Legend: S = tokens of the packed sequence, N = target tokens to predict (end of stream included).
+A view is what is written under one schedule for each written group. Groups that depend on nothing
+written (the source, if grouped) are encoded once for all views; otherwise each view has its own.
+Legend: S = tokens of the packed sequence, N = tokens that one group predicts, M = source units.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import TYPE_CHECKING
 
-from proactivellm.model.layout import Group, Layout
+from proactivellm.model.layout import Layout
 from proactivellm.model.masks import SHARED
-from proactivellm.schedule import Schedule
+from proactivellm.schedule import Schedule, validate
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,38 +20,54 @@ if TYPE_CHECKING:
 IGNORE = -100  # label of rows that predict nothing
 AUDIO_ID = -1  # in place of a token id: an embedding that is made from `features`
 
+View = Mapping[str, Schedule]  # of each written group
+Row = tuple[int, int, int]  # token, units read before it, label
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """What a model writes into one group.
+
+    Attributes:
+        head: given ids before it, at least one (assistant prefix or BOS).
+        tokens: to predict, at least one (end of stream included).
+    """
+
+    head: Sequence[int]
+    tokens: Sequence[int]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """Token ids of one instance.
+    """Token ids of one instance, by the name of their group.
 
     Attributes:
-        source_units: token ids per unit; entry 0 is the prompt (may be empty), the last unit
-            includes the text that closes the source.
-        target_head: assistant prefix, at least one token.
-        target: tokens to predict, end of stream included.
+        read: ids per unit of each group that is only read; unit u of any of them arrives at time u,
+            entry 0 is the prompt (may be empty), and the last unit of the source includes the text
+            that closes it.
+        written: head and tokens of each group that the model writes.
         features: mel frames [T, F] that become the embeddings of the ids AUDIO_ID, if there are.
         transcript: what `features` sound like; empty where that is not known.
     """
 
-    source_units: Sequence[Sequence[int]]
-    target_head: Sequence[int]
-    target: Sequence[int]
+    read: Mapping[str, Sequence[Sequence[int]]]
+    written: Mapping[str, Written]
     features: "np.ndarray | None" = None
     transcript: str = ""
 
     @property
     def num_units(self) -> int:
         """M, the prompt not counted."""
-        return len(self.source_units) - 1
+        return max(map(len, self.read.values())) - 1
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Rows of each group in a view: the last token written is only predicted."""
+        read = {name: sum(map(len, units)) for name, units in self.read.items()}
+        return read | {n: len(w.head) + len(w.tokens) - 1 for n, w in self.written.items()}
 
     def with_features(self, mel_TF: "np.ndarray", transcript: str) -> "Sample":
-        """The same sample, with the frames that its ids AUDIO_ID stand for.
-
-        Args:
-            mel_TF: mel frames.
-            transcript: what they sound like; empty if it is not known.
-        """
+        """The same sample, with the frames that its ids AUDIO_ID stand for."""
         return replace(self, features=mel_TF, transcript=transcript)
 
 
@@ -77,89 +94,102 @@ class Packed:
         return {name: values for name, values in vars(self).items() if isinstance(values, list)}
 
 
-def arrival_stamp(group: Group, units: int, order: int) -> int:
-    """When a token arrives: source tokens with their unit, target tokens after `units` units.
+def pack(sample: Sample, views: Sequence[View], layout: Layout) -> Packed:
+    """Pack a sample with one copy of what is written per view.
+
+    The row that *predicts* token t of a group sees units 1..g[t]; rows inside the head have the
+    visibility of the first token (the one-row shift of GPE, part of the definition). What is
+    written after as many units arrives in the order of the layout's groups.
+
+    Raises:
+        ValueError: if the layout lacks a group, a schedule is none of M units and N tokens, a head
+            is empty, or a view under a layout that encodes anew reads between its tokens.
+    """
+    for view in views:
+        _check(sample, view, layout)
+    packed = Packed(features=sample.features, transcript=sample.transcript)
+    shared = layout.independent(sample.read)
+    for name in sample.read:
+        if name in shared:
+            _append(packed, layout, name, SHARED, _read_rows(sample.read[name]))
+    for number, view in enumerate(views):
+        for name in sample.read:
+            if name not in shared:
+                _append(packed, layout, name, number, _read_rows(sample.read[name]))
+        for name, written in sample.written.items():
+            _append(packed, layout, name, number, _written_rows(written, view[name]))
+    _place(packed, layout)
+    return packed
+
+
+def _check(sample: Sample, view: View, layout: Layout) -> None:
+    for name in (*sample.read, *sample.written):
+        if name not in layout.index:
+            raise ValueError(f"layout {layout.name!r} has no group {name!r}: {layout.groups}")
+    if view.keys() != sample.written.keys():
+        raise ValueError(f"a view has schedules of {[*view]}, and written are {[*sample.written]}")
+    for name, written in sample.written.items():
+        if not written.head:
+            raise ValueError(
+                f"the {name} group needs at least one head token (assistant prefix or BOS)"
+            )
+        if len(view[name]) != len(written.tokens):
+            raise ValueError(f"schedule has {len(view[name])} entries for {len(written.tokens)}")
+        validate(view[name], sample.num_units)
+    if layout.reencoded and len({units for g in view.values() for units in g}) > 1:
+        raise ValueError(
+            f"layout {layout.name!r} encodes what is written anew at each READ, which is no one "
+            "sequence: give a view for each number of units read, and train on the full view alone"
+        )
+
+
+def _read_rows(units: Sequence[Sequence[int]]) -> Iterator[Row]:
+    for unit, tokens in enumerate(units):
+        for token in tokens:
+            yield token, unit, IGNORE
+
+
+def _written_rows(written: Written, g: Schedule) -> Iterator[Row]:
+    tokens = [*written.head, *written.tokens]
+    first = len(written.head) - 1  # the row that predicts token 0
+    for row, token in enumerate(tokens[:-1]):
+        yield token, g[max(row - first, 0)], tokens[row + 1] if row >= first else IGNORE
+
+
+def _append(packed: Packed, layout: Layout, name: str, view: int, rows: Iterable[Row]) -> None:
+    group = layout.index[name]
+    for order, (token, units, label) in enumerate(rows):
+        packed.input_ids.append(token)
+        packed.group.append(group)
+        packed.arrival.append(arrival_stamp(layout, group, units, order))
+        packed.view.append(view)
+        packed.label.append(label)
+
+
+def arrival_stamp(layout: Layout, group: int, units: int, order: int) -> int:
+    """When a token arrives: what is read with its unit, what is written after `units` units.
 
     Args:
-        group: the token's group.
-        units: index of the token's unit (source) or number of units read before it (target).
+        layout: its groups arrive in their order while no further unit is read.
+        group: number of the token's group.
+        units: index of the token's unit, or number of units read before it was predicted.
         order: index within the group, below 2**32.
 
     Returns:
         A stamp that sorts by arrival.
     """
-    return ((2 * units + int(group)) << 32) + order
+    return ((len(layout.groups) * units + group) << 32) + order
 
 
-def pack(sample: Sample, schedules: Sequence[Schedule], layout: Layout) -> Packed:
-    """Pack a sample with one target copy per schedule.
-
-    The row that *predicts* target token t sees units 1..g[t]; rows inside the target head have the
-    visibility of the first target token (the one-row shift of GPE, part of the definition).
-
-    Args:
-        sample: the instance.
-        schedules: one schedule over target tokens per view, each of length N.
-        layout: position rule and visibility.
-
-    Returns:
-        The packed sequence.
-
-    Raises:
-        ValueError: if a schedule's length is not N or the target head is empty.
-    """
-    if not sample.target_head:
-        raise ValueError("the target group needs at least one head token (assistant prefix or BOS)")
-    packed = Packed(features=sample.features, transcript=sample.transcript)
-    if layout.shares_source:
-        _append_source(packed, sample, layout, SHARED)
-    for view, g in enumerate(schedules):
-        if len(g) != len(sample.target):
-            raise ValueError(f"schedule has {len(g)} entries for {len(sample.target)} tokens")
-        if not layout.shares_source:
-            _append_source(packed, sample, layout, view)
-        _append_target(packed, sample, layout, view, g)
-    if layout.shared_counter:
-        _rank_positions(packed, layout)
-    return packed
-
-
-def _append_source(packed: Packed, sample: Sample, layout: Layout, view: int) -> None:
-    order = 0
-    for unit, tokens in enumerate(sample.source_units):
-        for token in tokens:
-            stamp = arrival_stamp(Group.SOURCE, unit, order)
-            position = layout.position(Group.SOURCE, order, 0)
-            _append(packed, token, Group.SOURCE, stamp, view, position, IGNORE)
-            order += 1
-
-
-def _append_target(packed: Packed, sample: Sample, layout: Layout, view: int, g: Schedule) -> None:
-    tokens = [*sample.target_head, *sample.target]
-    first = len(sample.target_head) - 1  # the row that predicts target token 0
-    for row, token in enumerate(tokens[:-1]):
-        step = max(row - first, 0)
-        stamp = arrival_stamp(Group.TARGET, g[step], row)
-        position = layout.position(Group.TARGET, 0, row)
-        label = tokens[row + 1] if row >= first else IGNORE
-        _append(packed, token, Group.TARGET, stamp, view, position, label)
-
-
-def _append(
-    packed: Packed, token: int, group: Group, stamp: int, view: int, position: int, label: int
-) -> None:
-    packed.input_ids.append(token)
-    packed.group.append(int(group))
-    packed.arrival.append(stamp)
-    packed.view.append(view)
-    packed.position.append(position)
-    packed.label.append(label)
-
-
-def _rank_positions(packed: Packed, layout: Layout) -> None:
-    """One counter in arrival order, per view."""
+def _place(packed: Packed, layout: Layout) -> None:
+    """Positions in the order of arrival, view by view; shared groups have counters of their own."""
+    packed.position = [0] * len(packed.view)
     for view in set(packed.view):
         members = [i for i, v in enumerate(packed.view) if v == view]
-        members.sort(key=lambda i: packed.arrival[i])
-        for rank, i in enumerate(members):
-            packed.position[i] = layout.position(Group(packed.group[i]), rank, 0)
+        members.sort(key=packed.arrival.__getitem__)
+        numbers = layout.numbers({})
+        for group, run in groupby(members, key=packed.group.__getitem__):
+            rows = list(run)
+            (positions,) = layout.positions(group, len(rows), numbers).tolist()
+            for i, position in zip(rows, positions, strict=True):
+                packed.position[i] = position

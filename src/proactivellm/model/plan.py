@@ -54,11 +54,6 @@ class Scratch:
     def select(self, name: str, rows_NW: Tensor, index_I: Tensor) -> Tensor:
         """Rows of a matrix, valid until the next call with this name.
 
-        Args:
-            name: of the buffer.
-            rows_NW: the matrix.
-            index_I: rows wanted.
-
         Returns:
             [I, W].
         """
@@ -119,15 +114,8 @@ def make_plan(
     """Plan a step; the kinds of its new tokens are written into the store.
 
     Args:
-        store: has pages for the new tokens.
-        new: the step's tokens.
-        layout: which group may attend to which.
         windows: sliding window per layer type; None = full attention.
-        layer_types: of every layer.
         joint: attend in one call with one mask.
-
-    Returns:
-        The plan.
     """
     device = store.kinds.device
     slots_T = torch.from_numpy(new_slots(store, new)).to(device)
@@ -144,12 +132,7 @@ def make_plan(
 
 
 def new_slots(store: Store, new: NewTokens) -> np.ndarray:
-    """Entry of the store that each new token becomes, [T].
-
-    Args:
-        store: has pages for them.
-        new: the step's tokens.
-    """
+    """Entry of the store that each new token becomes, [T]."""
     lane_T = np.repeat(new.lanes, new.counts)
     place_T = new.places
     return store.page_table[lane_T, place_T // store.page] * store.page + place_T % store.page
@@ -238,8 +221,7 @@ def _masks(
     device = slots_BK.device
     stamps = torch.from_numpy(stamp_BQ).to(device)
     window_free = all(window is None for window in windows.values())
-    sees_all = all(all(layout.attends[int(group)]) for group in np.unique(query_3BQ[0]))
-    if window_free and sees_all and stamp_BQ.shape[1] == 1:
+    if window_free and stamp_BQ.shape[1] == 1 and layout.sees_all[query_3BQ[0]].all():
         if len(stamp_BQ) == 1:
             return dict.fromkeys(windows)
         entry_K = torch.arange(slots_BK.shape[1], device=device)
@@ -263,7 +245,6 @@ def entry_masks(
         slots_BK: entries of each lane, in their order.
         query_3BQ: kinds of its new tokens.
         stamp_BQ: their places among the entries.
-        layout: which group may attend to which.
         windows: sliding window per layer type; None = full attention.
 
     Returns:

@@ -5,12 +5,13 @@ tokens of all lanes, K = entries, U = units, D = head dimension.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from proactivellm.model.lanes import NewTokens
 from proactivellm.model.plan import StepPlan
 
 NO_ATTENTION = (
@@ -19,32 +20,42 @@ NO_ATTENTION = (
 )
 
 
+class Chosen(NamedTuple):
+    """What probes in a part of a plan.
+
+    Attributes:
+        lanes: lanes of the part; a slice = all.
+        rows: row of each among the new tokens of the part; None = the last one of all.
+    """
+
+    lanes: Tensor | slice
+    rows: Tensor | None
+
+
 class AttentionProbe:
-    """Collects attention weights of the last token of chosen lanes, from every layer of a forward.
+    """Collects the attention weights of one token in each of some lanes, from every layer.
 
     Args:
         plan: of the forward.
-        probing: indices of the inputs that probe.
-        rows: packed index of the last token of each of them; only a joint plan asks for it.
+        chosen: what probes, by part; None where nothing does.
+        num_probing: P.
+        rows_P: packed index of the tokens; only a joint plan asks for it.
+        order_P: puts what the parts give in the order of the step's inputs; None = it is so.
     """
 
-    def __init__(self, plan: StepPlan, probing: Sequence[int], rows: Sequence[int]) -> None:
-        device = plan.slots_T.device
+    def __init__(
+        self,
+        plan: StepPlan,
+        chosen: Sequence[Chosen | None],
+        num_probing: int,
+        rows_P: Tensor | None = None,
+        order_P: Tensor | None = None,
+    ) -> None:
         self.plan = plan
-        self.num_probing = len(probing)
-        self.rows_P = None if plan.joint is None else torch.tensor(rows, device=device)
-        self.lanes: list[Tensor | slice | None] = []  # of each part: all, some, none
-        order: list[int] = []
-        for part in plan.parts:
-            inputs = part.inputs.tolist()
-            found = [b for b, i in enumerate(inputs) if i in probing]
-            order += [probing.index(inputs[b]) for b in found]
-            if len(found) == len(inputs):
-                self.lanes.append(slice(None))
-            else:
-                self.lanes.append(torch.tensor(found, device=device) if found else None)
-        in_order = order == sorted(order)
-        self.order_P = None if in_order else torch.tensor(order, device=device).argsort()
+        self.chosen = chosen
+        self.num_probing = num_probing
+        self.rows_P = rows_P
+        self.order_P = order_P
         self.captured: list[Tensor] = []
 
     def capture(
@@ -56,22 +67,28 @@ class AttentionProbe:
         scaling: float,
         **extras: Any,
     ) -> None:
-        """Keep the weights of the probing lanes of a part.
+        """Keep the weights of the probing tokens of a part.
 
         Args:
             part: index in the plan.
-            query: [B, H, Q, D]; a lane's last token is in the last row.
+            query: [B, H, Q, D].
             key: [B, H_kv, K, D].
             mask: bool [B, 1, Q, K].
             scaling: of the scores.
             **extras: `cap` and `sinks`, of families that have them.
         """
-        lanes = self.lanes[part]
-        if lanes is None:
+        chosen = self.chosen[part]
+        if chosen is None:
             return
-        query, key = query[lanes], key[lanes]
-        mask = None if mask is None else mask[lanes][:, :, -1:]
-        weights = attention_weights(query[:, :, -1:], key, mask, scaling, **extras)
+        lanes, rows = chosen
+        key = key[lanes]
+        if rows is None:
+            query = query[lanes][:, :, -1:]
+            mask = None if mask is None else mask[lanes][:, :, -1:]
+        else:
+            query = query[lanes, :, rows][:, :, None]
+            mask = None if mask is None else mask[lanes, :, rows][:, :, None]
+        weights = attention_weights(query, key, mask, scaling, **extras)
         self.captured.append(weights[:, :, 0])
 
     def capture_joint(
@@ -99,7 +116,7 @@ class AttentionProbe:
         """
         if not self.captured:
             raise ValueError(NO_ATTENTION)
-        parts = sum(lanes is not None for lanes in self.lanes) or 1
+        parts = sum(chosen is not None for chosen in self.chosen) or 1
         layers = [
             self._join(self.captured[first : first + parts], 0.0)
             for first in range(0, len(self.captured), parts)
@@ -115,8 +132,9 @@ class AttentionProbe:
         if self.plan.joint is not None:
             return unit_N[self.plan.joint.slots].expand(self.num_probing, -1)
         found = []
-        for part, lanes in zip(self.plan.parts, self.lanes, strict=True):
-            if lanes is not None:
+        for part, chosen in zip(self.plan.parts, self.chosen, strict=True):
+            if chosen is not None:
+                lanes = chosen.lanes
                 place_K = torch.arange(part.slots.shape[1], device=unit_N.device)
                 in_use = place_K < part.ends[lanes][:, None]
                 found.append(torch.where(in_use, unit_N[part.slots[lanes]], -1))
@@ -128,6 +146,34 @@ class AttentionProbe:
         rows = [F.pad(part, (0, longest - part.shape[-1]), value=fill) for part in parts]
         joined = torch.cat(rows) if len(rows) > 1 else rows[0]
         return joined if self.order_P is None else joined[self.order_P]
+
+
+def probe_step(plan: StepPlan, new: NewTokens) -> AttentionProbe:
+    """A probe of the tokens of a step that ask for a distribution."""
+    device = plan.slots_T.device
+    within = dict(zip(new.probing, new.within, strict=True))
+    order: list[int] = []
+    chosen: list[Chosen | None] = []
+    for part in plan.parts:
+        inputs = part.inputs.tolist()
+        found = [b for b, i in enumerate(inputs) if i in within]
+        order += [inputs[b] for b in found]
+        rows = [within[inputs[b]] for b in found]
+        lanes: Tensor | slice = slice(None)
+        # A lane's last token is repeated to the end of the part.
+        at_end = all(r == new.counts[inputs[b]] - 1 for b, r in zip(found, rows, strict=True))
+        if not at_end or len(found) < len(inputs):
+            lanes = torch.tensor(found, device=device)
+        rows_B = None if at_end else torch.tensor(rows, device=device)
+        chosen.append(Chosen(lanes, rows_B) if found else None)
+    in_order = order == sorted(order)
+    return AttentionProbe(
+        plan,
+        chosen,
+        len(within),
+        rows_P=None if plan.joint is None else torch.tensor(new.rows, device=device),
+        order_P=None if in_order else torch.tensor(order, device=device).argsort(),
+    )
 
 
 def unit_attention(

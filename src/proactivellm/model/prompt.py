@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from transformers import PreTrainedTokenizerBase
 
 from proactivellm.config import Strict, validated
@@ -52,39 +52,37 @@ class StreamSettings(Strict):
     """Everything a model folder says about streaming (file `streaming.json`).
 
     Attributes:
-        layout: name of the layout.
-        phi: first target position (grouped) or target offset (interleaved).
+        layout: name of a layout (`model/layout.py`).
+        phi: added to the positions of what is written: its first one, if it has its own counter.
         boundary: where decisions are taken.
         early_end: whether the target may end before the source does, as an answer may; otherwise a
             source not finished never ends the target.
         prompt: the fixed texts.
     """
 
-    layout: Literal["grouped", "interleaved"] = "grouped"
+    layout: str = "grouped"
     phi: int = Field(default=0, ge=0, lt=2**31)
     boundary: Literal["word", "token"] = "word"
     early_end: bool = False
     prompt: Prompt = Prompt()
+
+    @field_validator("layout")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        return make_layout(name).name
 
     def make_layout(self) -> Layout:
         """The layout these settings name."""
         return make_layout(self.layout, self.phi)
 
     def save(self, folder: str | Path) -> None:
-        """Write `streaming.json`.
-
-        Args:
-            folder: the model folder.
-        """
+        """Write `streaming.json`."""
         text = json.dumps(self.model_dump(), indent=2, ensure_ascii=False)
         write_text(Path(folder) / SETTINGS_FILE, text + "\n")
 
 
 def load_settings(folder: str | Path) -> StreamSettings | None:
     """Read `streaming.json`.
-
-    Args:
-        folder: the model folder.
 
     Returns:
         The settings, or None where the folder has none (a model not trained by this library).
@@ -134,10 +132,6 @@ def render_chat(template: Any, messages: list[dict[str, Any]]) -> tuple[str, str
 
     Args:
         template: a tokenizer or processor with a chat template.
-        messages: of the chat.
-
-    Returns:
-        Both texts.
 
     Raises:
         ValueError: if the template cannot be rendered.
@@ -153,10 +147,6 @@ def render_chat(template: Any, messages: list[dict[str, Any]]) -> tuple[str, str
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> PromptIds:
     """Token ids of a prompt.
-
-    Args:
-        tokenizer: of the model.
-        prompt: the texts.
 
     Returns:
         The ids; the target head falls back to BOS, then EOS.

@@ -8,7 +8,7 @@ Legend: B = lanes of the bucket, Q = new tokens per lane, T = B * Q, K = entries
 P = lanes that probe, V = vocabulary.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 from weakref import WeakKeyDictionary
@@ -21,7 +21,7 @@ from proactivellm.model.backbone import project
 from proactivellm.model.cache import PAGE, ArrivalCache
 from proactivellm.model.lanes import NewTokens, StepOutput
 from proactivellm.model.plan import Part, StepPlan, entry_masks, new_slots, own_slots
-from proactivellm.model.probe import AttentionProbe
+from proactivellm.model.probe import AttentionProbe, Chosen
 
 if TYPE_CHECKING:
     from proactivellm.model.causal_lm import StreamingCausalLM
@@ -54,7 +54,6 @@ class StaticSteps:
     """Runs steps in buckets, each captured or compiled when it is first met.
 
     Args:
-        model: the streaming model; of a family whose attention follows a plan.
         mode: `graph` captures CUDA graphs (elsewhere the same steps run uncaptured), `compile`
             compiles the step first.
 
@@ -74,27 +73,19 @@ class StaticSteps:
         self._steps = WeakKeyDictionary()
 
     def takes(self, new: NewTokens) -> bool:
-        """Whether a step fits a bucket: few new tokens per lane, all of them ids.
-
-        Args:
-            new: the step's tokens.
-        """
+        """Whether a step fits a bucket: few new tokens per lane, all of them ids."""
         return int(new.counts.max()) <= MAX_NEW and not new.features
 
     def run(
         self,
         cache: ArrivalCache,
         new: NewTokens,
-        probing: Sequence[int],
         num_units: int,
         attention: bool,
     ) -> StepOutput | None:
         """One forward.
 
         Args:
-            cache: has pages for the new tokens.
-            new: the step's tokens.
-            probing: indices of the inputs that probe.
             num_units: most units that one of them has in its cache.
             attention: capture the attention of probing tokens.
 
@@ -105,7 +96,7 @@ class StaticSteps:
             lanes=_power_of_two(len(new.lanes)),
             new=_power_of_two(int(new.counts.max())),
             entries=max(MIN_ENTRIES, _power_of_two(int((new.lengths + new.counts).max()))),
-            attention=attention and bool(probing),
+            attention=attention and bool(new.probing),
         )
         steps = self._steps.setdefault(cache, {})
         if any(step.growths != cache.growths for step in steps.values()):
@@ -113,9 +104,9 @@ class StaticSteps:
         if bucket not in steps:
             steps[bucket] = _StaticStep(self.model, cache.growths, bucket, self.mode)
         logits_BV, hidden_BD, weights_LBHK, unit_BK = steps[bucket].run(cache, new)
-        if not probing:
+        if not new.probing:
             return None
-        rows = torch.tensor(probing, device=logits_BV.device)
+        rows = torch.tensor(new.probing, device=logits_BV.device)
         return StepOutput(
             logits_PV=logits_BV[rows],
             hidden_PD=hidden_BD[rows],
@@ -136,8 +127,9 @@ class _StaticStep:
     ) -> None:
         self.model, self.growths, self.bucket = model, growths, bucket
         tokens, pages = bucket.lanes * bucket.new, bucket.entries // PAGE
-        # Of every token: id, group, position, unit, slot and stamp; of every lane: its pages.
-        self.size = 6 * tokens + bucket.lanes * pages
+        # Of every token: id, group, position, unit, slot and stamp; of every lane: the row that
+        # probes, and its pages.
+        self.size = 6 * tokens + bucket.lanes * (1 + pages)
         cuda = model.device.type == "cuda"
         self.host = torch.zeros(self.size, dtype=torch.long, pin_memory=cuda)
         self.inputs = torch.zeros(self.size, dtype=torch.long, device=model.device)
@@ -176,7 +168,9 @@ class _StaticStep:
         rows = (new.ids[index_T], *new.kinds_3T[:, index_T], slots_T[index_T], places_T[index_T])
         if self.copied is not None:
             self.copied.synchronize()  # the previous step, if nobody waited for it, may still read
-        self.host.numpy()[:] = np.concatenate([*rows, pages.ravel()])
+        probe_B = new.counts - 1  # where none is asked for, any row will do
+        probe_B[new.probing] = new.within
+        self.host.numpy()[:] = np.concatenate([*rows, probe_B[lane_B], pages.ravel()])
         self.inputs.copy_(self.host, non_blocking=True)
         if self.host.is_pinned():
             self.copied = torch.cuda.Event()
@@ -188,7 +182,11 @@ class _StaticStep:
         tokens = bucket.lanes * bucket.new
         token_6T = self.inputs[: 6 * tokens].view(6, tokens)
         ids_T, kinds_3T, slots_T, stamps_T = token_6T[0], token_6T[1:4], token_6T[4], token_6T[5]
-        pages_BP = self.inputs[6 * tokens :].view(bucket.lanes, -1)
+        within_B, pages_BP = self.inputs[6 * tokens :].split(
+            [bucket.lanes, self.size - 6 * tokens - bucket.lanes]
+        )
+        pages_BP = pages_BP.view(bucket.lanes, -1)
+        lane_B = torch.arange(bucket.lanes, device=ids_T.device)
         cache.kinds.index_copy_(1, slots_T, kinds_3T)
         within = torch.arange(PAGE, device=ids_T.device)
         slots_BK = (pages_BP[:, :, None] * PAGE + within).view(bucket.lanes, -1)
@@ -211,10 +209,11 @@ class _StaticStep:
             ),
         )
         plan = StepPlan(slots_T=slots_T, parts=(part,), layer_types=model.layer_types, scratch=None)
-        probe = AttentionProbe(plan, range(bucket.lanes), ()) if bucket.attention else None
+        chosen = Chosen(lane_B, within_B)
+        probe = AttentionProbe(plan, [chosen], bucket.lanes) if bucket.attention else None
         embeddings = model.model.get_input_embeddings()(ids_T[None])
         hidden_1TD = model.attend(cache, plan, embeddings, kinds_3T[1:2], probe)
-        hidden_BD = hidden_1TD[0, bucket.new - 1 :: bucket.new]
+        hidden_BD = hidden_1TD[0, lane_B * bucket.new + within_B]
         logits_BV = project(model.model, hidden_BD).float()
         if probe is None:
             return logits_BV, hidden_BD, None, None

@@ -7,7 +7,7 @@ step, and the cache who of them has room. Nothing is counted as read before its 
 from collections.abc import Sequence
 
 from proactivellm.model.causal_lm import StreamingCausalLM
-from proactivellm.model.lanes import LaneInput
+from proactivellm.model.layout import TARGET
 from proactivellm.policy.base import Policy
 from proactivellm.session import lane as lanes
 from proactivellm.session import writing
@@ -77,7 +77,7 @@ class Admission:
         waiting = False  # for pages: lanes that have none do not overtake the one that waits
         no_memory: Exception | None = None
         for lane, planned in plans.items():
-            num_new, resident = planned.input.num_new, self.residence.holds(lane)
+            num_new, resident = planned.input.size, self.residence.holds(lane)
             try:
                 too_much = step and tokens + num_new > self.limits.step_tokens
                 overtakes = waiting and not resident
@@ -126,15 +126,23 @@ class Admission:
         """What a lane would do next, after it has forgotten what does not fit its window."""
         prompt = self.model.prompt
         while planned := lanes.plan_step(state, lane, policy, prompt, self._chunk(state)):
-            incoming = sum(len(tokens) for _, tokens in planned.pieces)
-            if self.window is not None and trim(state, self.window, incoming, self.starts):
+            if self._forgets(state, planned):
                 self.residence.forget(lane)
-            elif planned.input.num_new:
+            elif planned.input.size:
                 return planned
             else:
                 # Nothing of what it read is fed.
-                events += lanes.begin_step(planned, policy.early, self.window is not None)
+                events += lanes.begin_step(planned, policy.early, keep_features=False)
         return None
+
+    def _forgets(self, state: SessionState, planned: lanes.Planned) -> bool:
+        """Void a lane's cache where its window is outgrown, or its layout encodes anew."""
+        if self.window is not None and trim(state, self.window, planned.num_read, self.starts):
+            return True
+        if not (self.model.layout.reencoded and planned.num_read and state.counts[TARGET]):
+            return False
+        state.forget()
+        return True
 
     def _chunk(self, state: SessionState) -> int:
         """Source tokens of a step: with a window, several units never outgrow it together."""
@@ -151,9 +159,9 @@ class Admission:
         states: Sequence[SessionState | None],
     ) -> bool:
         """Find pages for a lane's new tokens; idle lanes, then the youngest, make way."""
-        mine: LaneInput = planned.input
+        mine = planned.input
         self.model.check_position(mine)
-        length = planned.state.num_entries + mine.num_new
+        length = planned.state.num_entries + mine.size
         if self.residence.fits(mine.lane, length):
             return True
         taken = {mine.lane, *(other.input.lane for other in step)}

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from proactivellm.model.layout import TARGET
 from proactivellm.policy.base import DraftPolicy
 from proactivellm.policy.reason import Reason
 from proactivellm.session.state import SessionState
@@ -94,4 +95,4 @@ def drop_draft(state: SessionState) -> None:
     """
     state.draft = []
     # The head sees what the first target token sees: without one in view, all of it is fed again.
-    state.settled = len(state.target) - 1 if len(state.target) > state.num_head else 0
+    state.counts[TARGET] = len(state.target) - 1 if len(state.target) > state.num_head else 0

@@ -73,7 +73,9 @@ class Engine:
         self.states: list[SessionState | None] = [None] * self.limits.streams
         self.policies: list[Policy] = [policy] * self.limits.streams
         self._watches: list[tuple[Evidence, ...]] = [()] * self.limits.streams
-        self._steps = Steps(model, self.cache, self.outcomes, window is not None)
+        # What may leave the cache is fed again, features too.
+        self._feeds_again = window is not None or model.layout.reencoded
+        self._steps = Steps(model, self.cache, self.outcomes, self._feeds_again)
         self._unsent: list[Event] = []  # kept for the next step if this one raises
         self._checked = 0  # forwards when the books were last compared
         self._exclusive = Exclusive()
@@ -257,7 +259,7 @@ class Engine:
         length = snapshot["cache"]["kinds"].shape[1]
         if length != state.num_entries:
             raise ValueError(f"the snapshot has {length} entries and counts {state.num_entries}")
-        if self.window is not None:
+        if self._feeds_again:
             check_kept(state)
         with self._exclusive:
             self.state(lane)

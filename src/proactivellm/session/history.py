@@ -31,9 +31,9 @@ class SeenIds:
             state: of the stream that this belongs to; unchanged.
             device: where the ids are wanted.
         """
-        for _, piece in state.source[self._num_pieces :]:
-            if not isinstance(piece, Tensor):
-                self._add(piece)
+        for piece in state.source[self._num_pieces :]:
+            if not isinstance(piece.tokens, Tensor):
+                self._add(piece.tokens)
         self._add(state.target[self._num_target :])
         self._num_pieces, self._num_target = len(state.source), len(state.target)
         ids = self._on(device)

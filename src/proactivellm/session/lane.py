@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from proactivellm.model.lanes import LaneInput, SourcePiece
+from proactivellm.model.lanes import LaneInput, Piece
+from proactivellm.model.layout import SOURCE, TARGET
 from proactivellm.model.prompt import PromptIds
 from proactivellm.policy.base import Policy
 from proactivellm.policy.reason import Reason
@@ -26,28 +27,28 @@ class Planned:
         input: what the lane feeds.
         units: pending units that it takes.
         pieces: the source pieces they make.
+        num_read: tokens of these.
     """
 
     state: SessionState
     input: LaneInput
     units: Sequence[Unit]
-    pieces: Sequence[SourcePiece]
+    pieces: Sequence[Piece]
+    num_read: int
 
 
 def plan_step(
     state: SessionState, lane: int, policy: Policy, prompt: PromptIds, chunk: int
 ) -> Planned | None:
-    """Say what the lane needs from its pending units and what it feeds; changes nothing.
+    """Say what the lane takes of its pending units and what it feeds; changes nothing.
 
     Args:
-        state: of the lane.
-        lane: index of the lane.
         policy: says how much must be read before the next word.
         prompt: fixed ids around source and target.
         chunk: source tokens taken at most, except that one unit always may.
 
     Returns:
-        The lane's next step, or None if it waits for input or is finished.
+        None if the lane waits for input or is finished.
     """
     if state.finished:
         return None
@@ -60,18 +61,13 @@ def plan_step(
         return None
     pieces = _pieces(state, units, prompt)
     fed = [*state.unfed, *pieces]
-    sequence = (
-        state.target[state.settled :] + state.draft[max(0, state.settled - len(state.target)) :]
-    )
-    step = LaneInput(
-        lane=lane,
-        source=fed,
-        target=sequence if ready else (),
-        num_source=state.num_source,
-        num_target=state.settled,
-        probes=ready,
-    )
-    return Planned(state=state, input=step, units=units, pieces=pieces)
+    if ready:
+        held = state.counts[TARGET]
+        drafted = state.draft[max(0, held - len(state.target)) :]
+        fed.append(Piece(TARGET, 0, state.target[held:] + drafted))
+    step = LaneInput(lane=lane, pieces=fed, counts={**state.counts}, probe=-1 if ready else None)
+    num_read = sum(len(piece.tokens) for piece in pieces)
+    return Planned(state=state, input=step, units=units, pieces=pieces, num_read=num_read)
 
 
 def begin_step(planned: Planned, early: Reason, keep_features: bool) -> list[Read]:
@@ -98,14 +94,14 @@ def begin_step(planned: Planned, early: Reason, keep_features: bool) -> list[Rea
             reason = early
     if planned.units:
         state.wants_read = False
-    state.source_tokens += sum(len(tokens) for _, tokens in planned.pieces)
+    state.source_tokens += planned.num_read
     state.source += [
-        piece for piece in planned.pieces if keep_features or not hasattr(piece[1], "dim")
+        piece for piece in planned.pieces if keep_features or not hasattr(piece.tokens, "dim")
     ]
-    state.num_source += step.num_new_source
-    if step.num_new:  # not so: a bare end marker without closing text, before anything was probed
+    state.counts[SOURCE] += step.added.get(SOURCE, 0)
+    if step.size:  # not so: a bare end marker without closing text, before anything was probed
         state.forwards += 1
-        state.tokens += step.num_new
+        state.tokens += step.size
     return reads
 
 
@@ -138,15 +134,15 @@ def _units_to_take(state: SessionState, needed: int | None, chunk: int) -> list[
     return units
 
 
-def _pieces(state: SessionState, units: Sequence[Unit], prompt: PromptIds) -> list[SourcePiece]:
+def _pieces(state: SessionState, units: Sequence[Unit], prompt: PromptIds) -> list[Piece]:
     """Source pieces of new units: prompt first, the closing text with the final unit."""
     if not units:
         return []
-    pieces: list[SourcePiece] = [] if state.source_tokens else [(0, prompt.source_head)]
+    pieces = [] if state.source_tokens else [Piece(SOURCE, 0, prompt.source_head)]
     index = state.units_read - state.dropped_units
     for unit in units:
         index += not unit.is_end
-        pieces.append((index, unit.tokens))
+        pieces.append(Piece(SOURCE, index, unit.tokens))
         if unit.final:
-            pieces.append((index, prompt.source_tail))
-    return [(index, tokens) for index, tokens in pieces if len(tokens)]
+            pieces.append(Piece(SOURCE, index, prompt.source_tail))
+    return [piece for piece in pieces if len(piece.tokens)]

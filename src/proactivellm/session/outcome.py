@@ -12,6 +12,7 @@ from torch import Tensor
 
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.model.lanes import StepOutput
+from proactivellm.model.layout import TARGET
 from proactivellm.policy.base import DraftPolicy
 from proactivellm.policy.reason import Reason
 from proactivellm.session import drafts, writing
@@ -167,7 +168,7 @@ class Outcomes:
         assert isinstance(policy, DraftPolicy)
         complete = token in self.end_ids
         if self.early_end or not complete:
-            state.settled = len(state.target) + len(state.draft)
+            state.counts[TARGET] = len(state.target) + len(state.draft)
             state.draft.append(token)
         starts = [self.starts[t] for t in state.draft]
         # A draft is never trimmed: a word that does not end is taken as it is before it outgrows

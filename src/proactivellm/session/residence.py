@@ -25,28 +25,19 @@ class Residence:
         self._admitted: dict[int, None] = {}  # lanes in the cache, oldest first
 
     def forget(self, lane: int) -> None:
-        """Drop a lane's entries.
-
-        Args:
-            lane: which one.
-        """
+        """Drop a lane's entries."""
         self.parked.pop(lane, None)
         self._admitted.pop(lane, None)
         self.cache.clear(lane)
 
     def holds(self, lane: int) -> bool:
-        """Whether a lane is in the cache.
-
-        Args:
-            lane: which one.
-        """
+        """Whether a lane is in the cache."""
         return lane in self._admitted
 
     def cut(self, lane: int, length: int) -> None:
         """Forget a lane's last entries, wherever they are.
 
         Args:
-            lane: which one.
             length: entries that stay.
         """
         if lane not in self.parked:
@@ -61,18 +52,13 @@ class Residence:
         }
 
     def snapshot(self, lane: int) -> Entries:
-        """A lane's entries, wherever they are.
-
-        Args:
-            lane: which one.
-        """
+        """A lane's entries, wherever they are."""
         return self.parked[lane] if lane in self.parked else self.cache.snapshot(lane)
 
     def restore(self, lane: int, entries: Entries) -> None:
-        """Put entries into a lane; they are parked if the cache has no room now.
+        """Put entries into a lane, whose own are lost; they are parked if there is no room now.
 
         Args:
-            lane: which one; what it held is lost.
             entries: from `snapshot`.
 
         Raises:
@@ -91,10 +77,6 @@ class Residence:
     def fits(self, lane: int, length: int) -> bool:
         """Give a lane pages for so many entries, if that takes nothing from others.
 
-        Args:
-            lane: which one.
-            length: entries.
-
         Returns:
             Whether the lane is in the cache and has them.
         """
@@ -111,8 +93,6 @@ class Residence:
         """Bring a lane into the cache, with pages for so many entries, at the cost of others.
 
         Args:
-            lane: which one.
-            length: entries.
             idle: lanes that have nothing to do now.
             others: all lanes that may be parked, `idle` included.
 

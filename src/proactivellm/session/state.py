@@ -1,7 +1,7 @@
 """What one stream remembers between steps, beside its cache entries: a plain value.
 
-The cache holds `num_source + settled` entries of a lane. The target tokens after the settled ones
-are fed again by the next step (after a READ they see more source: the one-row shift of GPE).
+The cache holds `counts` of each group. The target tokens after those are open: they are fed again
+by the next step (after a READ they see more source: the one-row shift of GPE).
 """
 
 import copy
@@ -9,7 +9,8 @@ from collections import deque
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from proactivellm.model.lanes import SourcePiece
+from proactivellm.model.lanes import Piece
+from proactivellm.model.layout import SOURCE, TARGET
 from proactivellm.output.detokenize import Detokenizer
 from proactivellm.session.history import SeenIds
 from proactivellm.session.sampling import Sampling
@@ -29,11 +30,10 @@ class SessionState:
         closed: whether the final unit was pushed.
         source_finished: whether it was read.
         units_read: source units read, a bare end marker not counted.
-        source: pieces read and still in view, prompt included; features only where a window may
-            feed them again.
-        num_source: source tokens that the cache holds.
+        source: pieces read and still in view, prompt included; features only where they may be fed
+            again (windows, layouts that encode anew).
+        counts: tokens of each group whose entries in the cache stay as they are.
         source_tokens: source tokens read, prompt included.
-        settled: target tokens whose entries stay as they are.
         words: target words begun (tokens, where decisions fall at token boundaries).
         delays: g of every token of the target, head excluded, end of stream included.
         dropped_units: source units that left the window.
@@ -61,10 +61,9 @@ class SessionState:
     closed: bool = False
     source_finished: bool = False
     units_read: int = 0
-    source: list[SourcePiece] = field(default_factory=list)
-    num_source: int = 0
+    source: list[Piece] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=lambda: {SOURCE: 0, TARGET: 0})
     source_tokens: int = 0
-    settled: int = 0
     words: int = 0
     delays: list[int] = field(default_factory=list)
     dropped_units: int = 0
@@ -91,17 +90,21 @@ class SessionState:
     @property
     def num_entries(self) -> int:
         """Entries of the cache that count."""
-        return self.num_source + self.settled
+        return sum(self.counts.values())
 
     @property
-    def unfed(self) -> list[SourcePiece]:
-        """Pieces read that the cache does not hold: all of them after a window has dropped some."""
-        return [] if self.num_source else self.source
+    def unfed(self) -> list[Piece]:
+        """Pieces read that the cache does not hold: all of them after it was forgotten."""
+        return [] if self.counts[SOURCE] else self.source
 
     @property
     def num_in_view(self) -> int:
         """Source tokens in view, in the cache or to be fed again."""
-        return self.num_source + sum(len(tokens) for _, tokens in self.unfed)
+        return self.counts[SOURCE] + sum(len(piece.tokens) for piece in self.unfed)
+
+    def forget(self) -> None:
+        """Count nothing as held by the cache: all in view is fed again."""
+        self.counts = dict.fromkeys(self.counts, 0)
 
     def state_dict(self) -> dict[str, Any]:
         """The state as plain values, for saving."""
@@ -109,6 +112,7 @@ class SessionState:
         values["detokenizer"] = self.detokenizer.state_dict()
         values["sampling"] = vars(self.sampling)
         values["pending"] = [vars(unit) for unit in self.pending]
+        values["source"] = [tuple(piece) for piece in self.source]
         return copy.deepcopy(values)
 
     @classmethod
@@ -118,14 +122,10 @@ class SessionState:
         Args:
             values: plain values.
             detokenizer: a fresh one of the same tokenizer; filled in place.
-
-        Returns:
-            The state.
         """
         values = copy.deepcopy(values)  # it may be restored again
         detokenizer.load_state_dict(values["detokenizer"])
         pending = deque(Unit(**unit) for unit in values["pending"])
-        sampling = Sampling(**values["sampling"])
-        return cls(
-            **{**values, "detokenizer": detokenizer, "sampling": sampling, "pending": pending}
-        )
+        values |= {"detokenizer": detokenizer, "sampling": Sampling(**values["sampling"])}
+        values |= {"pending": pending, "source": [Piece(*piece) for piece in values["source"]]}
+        return cls(**values)

@@ -68,14 +68,14 @@ class Steps:
 
         def forward(some: Sequence[lanes.Planned]) -> StepOutput | None:
             inputs = [planned.input for planned in some]
-            asked = [questions[i.lane].evidence for i in inputs if i.probes]
+            asked = [questions[i.lane].evidence for i in inputs if i.probe is not None]
             attention = any(evidence.attention for each in asked for evidence in each)
             return self.model.step(self.cache, inputs, attention=attention)
 
         questions = {
             lane: question(planned, policies[lane], watches[lane])
             for lane, planned in ((planned.input.lane, planned) for planned in plans)
-            if planned.input.probes
+            if planned.input.probe is not None
         }
         results = attempt(forward, plans)
         errors = [result for _, result in results if isinstance(result, Exception)]
@@ -87,7 +87,7 @@ class Steps:
                 events += writing.fail(failed.state, failed.input.lane, reason(result))
                 continue
             early = [policies[planned.input.lane].early for planned in group]
-            asked = [questions[p.input.lane] for p in group if p.input.probes]
+            asked = [questions[p.input.lane] for p in group if p.input.probe is not None]
             self._settle(group, early, asked, result, events)
 
     def _settle(
@@ -100,7 +100,7 @@ class Steps:
     ) -> None:
         """Count what was read, then write; entries and counters agree whatever is raised."""
         self.forwards += 1
-        self.tokens += sum(planned.input.num_new for planned in plans)
+        self.tokens += sum(planned.input.size for planned in plans)
         try:
             for planned, why in zip(plans, early, strict=True):
                 events += lanes.begin_step(planned, why, self.keep_features)

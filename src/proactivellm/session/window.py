@@ -65,13 +65,10 @@ class Window:
 def check_kept(state: SessionState) -> None:
     """Refuse to give a window to a stream that did not keep all that one would feed again.
 
-    Args:
-        state: of the stream.
-
     Raises:
         ValueError: if it read features while it had no window.
     """
-    kept = sum(len(tokens) for _, tokens in state.source)
+    kept = sum(len(piece.tokens) for piece in state.source)
     if kept != state.num_in_view:
         raise NotKept(
             f"the stream has {state.num_in_view} source tokens in view and kept {kept} of them: "
@@ -86,8 +83,6 @@ def trim(state: SessionState, window: Window, incoming: int, starts: Sequence[bo
     stays had been read. A draft is never cut.
 
     Args:
-        state: of the lane; changed.
-        window: how much may stay.
         incoming: source tokens about to be read.
         starts: by token id, whether it begins a word; the target is cut before one.
 
@@ -109,26 +104,26 @@ def trim(state: SessionState, window: Window, incoming: int, starts: Sequence[bo
     tokens = _drop_tokens(state, target_cut, window.sinks, starts)
     if not units and not tokens:
         return False
-    state.num_source = state.settled = 0
+    state.forget()
     state.seen = SeenIds()
     return True
 
 
 def _drop_units(state: SessionState, room: int, sinks: int) -> int:
     """Drop the oldest units until the rest fits; prompt, sinks and the newest unit stay."""
-    room -= sum(len(tokens) for unit, tokens in state.source if unit <= sinks)
+    room -= sum(len(piece.tokens) for piece in state.source if piece.unit <= sinks)
     newest = state.units_read - state.dropped_units
     first = newest + 1
-    for unit, tokens in reversed(state.source):
+    for _, unit, tokens in reversed(state.source):
         room -= len(tokens)
         if unit <= sinks or (room < 0 and unit < first <= newest):
             break
         first = unit
     dropped = max(0, first - sinks - 1)
     state.source = [
-        (unit if unit <= sinks else unit - dropped, tokens)
-        for unit, tokens in state.source
-        if unit <= sinks or unit >= first
+        piece if piece.unit <= sinks else piece._replace(unit=piece.unit - dropped)
+        for piece in state.source
+        if piece.unit <= sinks or piece.unit >= first
     ]
     state.dropped_units += dropped
     return dropped

@@ -1,5 +1,6 @@
 """What the outcome of a probe changes in a stream: a wish to READ, a token written, an end."""
 
+from proactivellm.model.layout import TARGET
 from proactivellm.policy.reason import Reason
 from proactivellm.session.events import End, Ending, Event, Write
 from proactivellm.session.state import SessionState
@@ -37,7 +38,7 @@ def write_end(state: SessionState, lane: int, token: int, reason: Reason) -> lis
 
 
 def _append(state: SessionState, lane: int, token: int, text: str, reason: Reason) -> Write:
-    state.settled = len(state.target)
+    state.counts[TARGET] = len(state.target)
     state.target.append(token)
     state.delays.append(state.units_read)
     state.at_boundary = False

@@ -10,8 +10,8 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from proactivellm import schedule
-from proactivellm.model.layout import Layout
-from proactivellm.model.packing import Packed, Sample, pack
+from proactivellm.model.layout import SOURCE, TARGET, Layout
+from proactivellm.model.packing import Packed, Sample, Written, pack
 from proactivellm.model.prompt import PromptIds
 from proactivellm.output.detokenize import word_starts
 from proactivellm.tasks.item import Item, place_of
@@ -57,9 +57,10 @@ class SampleEncoder:
         units[-1] += self.prompt.source_tail
         ids = self.tokenizer.encode(target, add_special_tokens=False, split_special_tokens=True)
         return Sample(
-            source_units=[self.prompt.source_head, *units],
-            target_head=self.prompt.target_head,
-            target=[*ids, self.end_token_id],
+            read={SOURCE: [self.prompt.source_head, *units]},
+            written={
+                TARGET: Written(head=self.prompt.target_head, tokens=[*ids, self.end_token_id])
+            },
         )
 
     def word_index(self, target: Sequence[int]) -> list[int]:
@@ -208,10 +209,11 @@ class PackedDataset(Dataset[Packed]):
     def __getitem__(self, index: int) -> Packed:
         rng = np.random.default_rng([self.seed, index])
         sample = self.encoder.join([self.items[i] for i in self.plan[index]], rng)
-        g = [schedule.offline(sample.num_units, len(sample.target))] if self.views.full else []
+        length = len(sample.written[TARGET].tokens)
+        g = [schedule.offline(sample.num_units, length)] if self.views.full else []
         for _ in range(self.views.num_partial):
             g.append(sampled_schedule(sample, self.encoder.text, self.views, rng))
-        packed = pack(sample, g, self.layout)
+        packed = pack(sample, [{TARGET: each} for each in g], self.layout)
         packed.index = index
         return packed
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from transformers import PreTrainedModel
 
 from proactivellm.model.backbone import position_limit
-from proactivellm.model.layout import Group, Layout
+from proactivellm.model.layout import Layout
 from proactivellm.model.packing import Sample
 from proactivellm.tasks.item import Item, place_of
 from proactivellm.train.data import InstanceEncoder
@@ -18,17 +18,14 @@ from proactivellm.train.data import InstanceEncoder
 def positions_needed(sample: Sample, layout: Layout) -> int:
     """Positions that a sample may come to, whatever schedule is drawn for it.
 
-    Args:
-        sample: the instance.
-        layout: its position rule.
-
     Returns:
         The largest position id, and one.
     """
-    source = sum(map(len, sample.source_units))
-    target = len(sample.target_head) + len(sample.target) - 1  # the last token is only predicted
-    last_source = layout.position(Group.SOURCE, source - 1, target)
-    return 1 + max(last_source, layout.position(Group.TARGET, source, target - 1))
+    numbers = layout.numbers(sample.sizes)
+    return max(
+        numbers[counter] + offset
+        for counter, offset in zip(layout.counter, layout.offset, strict=True)
+    )
 
 
 class Fit:

@@ -6,6 +6,7 @@ import numpy as np
 
 from proactivellm import schedule
 from proactivellm.config import Strict
+from proactivellm.model.layout import TARGET
 from proactivellm.model.packing import Sample
 from proactivellm.schedule import Schedule
 from proactivellm.train.values import Counts, Natural, Shares
@@ -77,11 +78,8 @@ def sampled_schedule(
     Returns:
         N entries.
     """
-    words = (
-        encoder.word_index(sample.target)
-        if plan.boundary == "word"
-        else list(range(len(sample.target) - 1))
-    )
+    target = sample.written[TARGET].tokens
+    words = encoder.word_index(target) if plan.boundary == "word" else list(range(len(target) - 1))
     steps = words[-1] + 1 if words else 0
     # What ends early may leave some of the source unread, a target of one step too.
     visible = int(rng.integers(1, sample.num_units + 1)) if plan.early_end else sample.num_units
@@ -94,7 +92,7 @@ def evaluation_schedules(sample: Sample, encoder: "SampleEncoder") -> dict[str, 
 
     The end of stream sees everything.
     """
-    words = encoder.word_index(sample.target)
+    words = encoder.word_index(sample.written[TARGET].tokens)
     steps = words[-1] + 1 if words else 0
     units = sample.num_units
     g = {"offline": schedule.offline(units, steps)}

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase, Trainer
 
+from proactivellm.model.layout import TARGET
 from proactivellm.model.packing import Sample, pack
 from proactivellm.model.prompt import StreamSettings
 from proactivellm.train.checkpoints import load_checkpoint
@@ -142,7 +143,10 @@ class StreamingTrainer(Trainer):
             by_name = [evaluation_schedules(sample, self.encoder) for sample in samples]
             names = list(by_name[0])
             pairs = zip(samples, by_name, strict=True)
-            packed = [pack(s, list(g.values()), self.learner.layout) for s, g in pairs]
+            packed = [
+                pack(s, [{TARGET: each} for each in g.values()], self.learner.layout)
+                for s, g in pairs
+            ]
             batch = {k: v.to(self.args.device) for k, v in collate(packed).items()}
             with self.compute_loss_context_manager():
                 totals = totals + model(scored=True, **batch)["scores"]
