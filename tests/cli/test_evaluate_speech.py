@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import soundfile
-from tests.audio.signals import voice
 from tests.cli.commands import Run, write_lines
+from tests.modality.speech.signals import voice
 from tests.speech_models import save_tiny_listener
 
 from proactivellm.modality.speech.gate import GateSettings

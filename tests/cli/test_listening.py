@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from tests.audio.signals import silence, voice
 from tests.cli.commands import Run, write_lines
+from tests.modality.speech.signals import silence, voice
 from tests.speech_models import UNIT_S, save_tiny_listener
 
 from proactivellm.cli import listening

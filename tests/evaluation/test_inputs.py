@@ -32,7 +32,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No intervals and no pictures, which take long and are tested elsewhere."""
     for module in (evaluate_module, earlier):
         monkeypatch.setattr(module, "NUM_RESAMPLES", 0)
-    monkeypatch.setattr(results, "quality_latency_curve", lambda rows, path: None)
+    monkeypatch.setattr(results, "quality_latency_curve", lambda rows, path, about: None)
 
 
 @pytest.fixture(scope="module")

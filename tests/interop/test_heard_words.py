@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from tests.audio.signals import silence, voice
+from tests.modality.speech.signals import silence, voice
 from tests.speech_models import save_tiny_listener
 from tools.simuleval_speech import agree, compare, join_pieces, lags
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from tests.audio.signals import voice
+from tests.modality.speech.signals import voice
 from tests.speech_models import save_tiny_listener
 from tools.simuleval_agreement import differing_words, largest_difference, print_table
 

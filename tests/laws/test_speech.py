@@ -13,7 +13,7 @@ import pytest
 import torch
 from tests.laws import streams
 from tests.laws.streams import END, PROMPT, TOLERANCE, Recorder, gap
-from tests.speech.fronts import new_listener, noise, pieces, save_qwen2_audio
+from tests.modality.speech.fronts import new_listener, noise, pieces, save_qwen2_audio
 from tests.tokenizers import build
 from tests.two_groups import sample_of, views_of
 from torch import Tensor

@@ -15,7 +15,7 @@ from proactivellm.decisions.trace import Trace
 from proactivellm.report.decision_lines import terminal_view
 from proactivellm.report.decision_page import decision_page
 from proactivellm.report.decision_picture import draw_trace
-from proactivellm.report.decisions import explained, readable, title, why
+from proactivellm.report.decisions import explained, held, readable, title, why
 
 
 def shown(trace: Trace, width: int = 80) -> list[str]:
@@ -32,9 +32,12 @@ def test_page_holds_the_traces_and_loads_nothing(tmp_path: Path) -> None:
     first, second = json.loads(page.data)["traces"]
     assert first["words"] == ["I", "get", "up."] and first["forced"] == [False, True, True]
     assert first["deciding"] == [0, 2, 4] and first["probes"][1]["decision"] == "READ"
+    assert first["held"] == [[], [1], []] and first["title"] == "attention, threshold 0.3"
+    assert first["why"][1] == "held back 1×, overdue, 0.90 → 0.60 ≥ 0.30"
     assert second["words"] == [] and second["source"] == ["Ja", "so"]
     text = path.read_text(encoding="utf-8")
     assert "prefers-color-scheme: dark" in text and "<td>I get up.</td>" in text
+    assert 'content="width=device-width' in text and "@media (max-width: 640px)" in text
     assert not re.search(r"https?://(?!www\.w3\.org)", text)
 
 
@@ -122,3 +125,11 @@ def test_titles_are_readable() -> None:
     assert readable("entropy:1.2,max_lag=6") == "entropy 1.2, max_lag 6"
     assert readable("offline") == "offline"
     assert title(small_trace()) == "attention, threshold 0.3"
+
+
+def test_what_is_held_back_inside_a_word_keeps_the_next_one_waiting() -> None:
+    trace = small_trace()
+    going_on = probe(1, 0, "'m", decision="READ", statistic=0.7)  # after "I" was written
+    longer = small_trace(probes=[trace.probes[0], going_on, *trace.probes[1:]])
+    assert held(longer, 0) == []
+    assert [seen.text for seen in held(longer, 1)] == ["'m", " stand"]

@@ -277,6 +277,20 @@ class TestSavedWithoutAWindow:
             engine.restore(engine.open(), snapshot)
         engine.check_integrity()
 
+    def test_a_stream_saved_with_other_counters_is_named(
+        self, model: Recorder, tmp_path: Path
+    ) -> None:
+        """As earlier releases counted: by two numbers in place of groups."""
+        session = Session(model, WaitK(k=1), Sampling())
+        session.push(units(model, 3)[:2])
+        session.save(tmp_path / "s.pt")
+        snapshot = torch.load(tmp_path / "s.pt", weights_only=True)
+        counts = snapshot["state"].pop("counts")
+        snapshot["state"] |= {"num_source": counts["source"], "settled": counts["target"]}
+        torch.save(snapshot, tmp_path / "s.pt")
+        with pytest.raises(ValueError, match=r"s\.pt holds no session of this model \(TypeError"):
+            Session.load(tmp_path / "s.pt", model, WaitK(k=1))
+
 
 class TestPenalisedIds:
     @pytest.mark.parametrize(

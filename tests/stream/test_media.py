@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from tests.audio.signals import noise, silence, voice
+from tests.modality.speech.signals import noise, silence, voice
 from tests.speech_models import save_tiny_listener
 
 from proactivellm.modality.loading import load

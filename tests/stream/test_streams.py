@@ -8,6 +8,7 @@ from proactivellm.modality.loading import load
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.model.prompt import StreamSettings
 from proactivellm.output.log import Instance
+from proactivellm.policy.reason import Reason
 from proactivellm.policy.spec import parse_policy
 from proactivellm.session.events import Write
 from proactivellm.session.limits import Limits
@@ -66,6 +67,9 @@ def test_live_stream_and_batch_agree(model: StreamingCausalLM) -> None:
     assert "".join(e.text for e in events if e.kind == "WRITE") == live.prediction
     assert [e.text for e in events if e.kind == "READ"] == SOURCE.split()
     assert events[0].kind == "READ" and events[2].kind == "WRITE"  # R R W: wait-2
+    why = [event.reason.text for event in events if event.reason is not None]
+    assert len(why) == len(events) and set(why) == {"policy", "source finished"}
+    assert events[-1].reason == Reason.WRITE_SOURCE_FINISHED
 
 
 def test_wait_k_delays_are_those_of_the_schedule(model: StreamingCausalLM) -> None:

@@ -13,7 +13,7 @@ from proactivellm.model.prompt import PromptIds
 from proactivellm.schedule import validate
 from proactivellm.tasks.item import Item
 from proactivellm.train.data import (
-    InstanceEncoder,
+    ItemEncoder,
     PackedDataset,
     SampleEncoder,
     concatenation_plan,
@@ -112,7 +112,7 @@ def test_an_early_end_takes_the_last_step_and_may_leave_some_source_unread():
 def test_a_full_view_that_nothing_needs_is_not_packed():
     views = ViewPlan(full=False, num_partial=2)
     dataset = PackedDataset(
-        [Item(SOURCE, TARGET)], [(0,)], InstanceEncoder(encoder()), views, grouped(), 0
+        [Item(SOURCE, TARGET)], [(0,)], ItemEncoder(encoder()), views, grouped(), 0
     )
     assert max(dataset[0].view) == 1
 
@@ -167,7 +167,7 @@ def test_items_are_functions_of_seed_and_index():
     def dataset(seed: int) -> PackedDataset:
         plan = [(0,), (1, 0), (1,)]
         views = ViewPlan(num_partial=2)
-        return PackedDataset(pairs, plan, InstanceEncoder(encoder()), views, grouped(), seed)
+        return PackedDataset(pairs, plan, ItemEncoder(encoder()), views, grouped(), seed)
 
     assert len(dataset(0)) == 3
     backwards = [dataset(0)[i] for i in (2, 1, 0)]
@@ -184,7 +184,7 @@ def test_items_are_functions_of_seed_and_index():
 def test_the_same_instance_meets_another_schedule_each_time():
     views = ViewPlan(num_partial=1)
     items, plan = [Item(SOURCE, TARGET)], [(0,)] * 8
-    dataset = PackedDataset(items, plan, InstanceEncoder(encoder()), views, grouped(), 0)
+    dataset = PackedDataset(items, plan, ItemEncoder(encoder()), views, grouped(), 0)
     assert len({tuple(dataset[i].arrival) for i in range(8)}) >= 6
 
 
@@ -203,9 +203,7 @@ def test_every_view_holds_the_whole_head_and_predicts_the_whole_target():
     prompt = PromptIds(source_head=(1,), source_tail=(2,), target_head=(7, 8, 9))
     one = SampleEncoder(build("byte_level"), prompt, end_token_id=2)
     views = ViewPlan(num_partial=2)
-    dataset = PackedDataset(
-        [Item(SOURCE, TARGET)], [(0,)], InstanceEncoder(one), views, grouped(), 0
-    )
+    dataset = PackedDataset([Item(SOURCE, TARGET)], [(0,)], ItemEncoder(one), views, grouped(), 0)
     packed, target = dataset[0], target_of(one.encode(SOURCE, TARGET))
     for view in range(3):
         rows = [i for i, v in enumerate(packed.view) if v == view]

@@ -24,7 +24,7 @@ from proactivellm.tasks.data import read_items
 from proactivellm.tasks.item import Item
 from proactivellm.train.assembly import make_trainer
 from proactivellm.train.build import make_backbone, make_settings
-from proactivellm.train.data import InstanceEncoder, SampleEncoder
+from proactivellm.train.data import ItemEncoder, SampleEncoder
 from proactivellm.train.fit import Fit, positions_needed
 from proactivellm.train.recordings import Augmentation, Recordings
 from proactivellm.train.run import train
@@ -124,7 +124,7 @@ def test_a_model_without_a_limit_takes_everything():
     encoder = SampleEncoder(
         build("byte_level"), PromptIds(source_head=(), source_tail=(), target_head=(1,)), 2
     )
-    fit = Fit(tiny_model("qwen3"), InstanceEncoder(encoder), grouped(), skip=False)
+    fit = Fit(tiny_model("qwen3"), ItemEncoder(encoder), grouped(), skip=False)
     assert fit([Item("a " * 5000, "b")])
 
 
@@ -139,7 +139,7 @@ def test_a_recording_counts_as_long_as_augmentation_makes_it(tmp_path):
     text = SampleEncoder(
         build("byte_level"), PromptIds(source_head=(), source_tail=(), target_head=(1,)), 2
     )
-    encoder = InstanceEncoder(text, Recordings(front_end, wish, None))
+    encoder = ItemEncoder(text, Recordings(front_end, wish, None))
 
     def size(sample: Sample) -> int:
         return sum(map(len, two_groups.units_of(sample)))

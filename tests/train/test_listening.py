@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from tests.speech.fronts import save_whisper
+from tests.modality.speech.fronts import save_whisper
+from tests.train.learners import ENCODER, FEATURES, heard_and_read, make_listener
 from tests.train.runs import logged
 from tests.two_groups import target_of, units_of
 
@@ -16,30 +17,23 @@ from proactivellm.modality.speech.front_end import SpeechFrontEnd
 from proactivellm.modality.speech.making import new_front_end
 from proactivellm.modality.speech.settings import SpeechSettings
 from proactivellm.model.layout import grouped
-from proactivellm.model.packing import AUDIO_ID, IGNORE
+from proactivellm.model.packing import IGNORE, MEDIA_ID
 from proactivellm.model.prompt import PromptIds
 from proactivellm.policy.spec import parse_policy
 from proactivellm.stream import Job, run_streams
 from proactivellm.tasks.data import DataSource, read_items
 from proactivellm.tasks.item import Item
 from proactivellm.tasks.speech import read_manifest
-from proactivellm.train.data import InstanceEncoder, PackedDataset, SampleEncoder
+from proactivellm.train.augmentation import Augmentation
+from proactivellm.train.data import ItemEncoder, PackedDataset, SampleEncoder
 from proactivellm.train.recipe import Recipe
-from proactivellm.train.recordings import Augmentation, Recordings
+from proactivellm.train.recordings import Recordings
 from proactivellm.train.run import train
 from proactivellm.train.schedules import ViewPlan
 from proactivellm.train.tokenizer import train_tokenizer
 from proactivellm.train.views import collate
 
 WORDS = {"low": 300.0, "mid": 900.0, "high": 2400.0}  # spoken as tones, in Hz
-ENCODER = {
-    "d_model": 32,
-    "encoder_layers": 1,
-    "encoder_attention_heads": 2,
-    "encoder_ffn_dim": 64,
-    "max_source_positions": 100,
-}
-FEATURES = {"feature_size": 20, "hop_length": 320, "n_fft": 512}
 RECIPE = """
 [[data.train]]
 manifest = "FOLDER/train.jsonl"
@@ -126,9 +120,9 @@ def recordings(**augmentation) -> Recordings:
 
 def test_a_recording_becomes_units_of_placeholders(spoken, encoder):
     items = read_manifest(spoken / "train.jsonl")
-    sample = InstanceEncoder(encoder, recordings()).join([items[3]])
+    sample = ItemEncoder(encoder, recordings()).join([items[3]])
     assert sample.features.shape == (-(-(2 * 6400 + 1600) // 320), 20)  # with the gap between
-    sizes = [unit.count(AUDIO_ID) for unit in units_of(sample)]
+    sizes = [unit.count(MEDIA_ID) for unit in units_of(sample)]
     assert sizes == [0, 2, 2, 2, 2, 2, 2]  # prompt; 23 outputs and 1 before them, in pairs
     assert units_of(sample)[0] == (1,) and units_of(sample)[-1][-1] == 3
     assert encoder.tokenizer.decode(target_of(sample)[:-1]).strip() == "low high"
@@ -137,8 +131,8 @@ def test_a_recording_becomes_units_of_placeholders(spoken, encoder):
 
 def test_a_question_is_read_first_and_is_no_transcript(spoken, encoder):
     items = read_manifest(spoken / "train.jsonl")
-    sample = InstanceEncoder(encoder, recordings()).join([items[-1]])
-    texts = [unit for unit in units_of(sample)[1:] if AUDIO_ID not in unit]
+    sample = ItemEncoder(encoder, recordings()).join([items[-1]])
+    texts = [unit for unit in units_of(sample)[1:] if MEDIA_ID not in unit]
     assert encoder.tokenizer.decode([t for unit in texts for t in unit]).strip() == "which ?"
     assert units_of(sample).index(texts[-1]) == 2  # then come the units of audio
     assert not sample.transcript and items[-1].answers == ("mid",)
@@ -204,7 +198,7 @@ def test_in_silence_and_noise_there_is_nothing_to_write(spoken, encoder):
 
 def test_texts_and_recordings_share_a_batch(spoken, encoder):
     items = [*read_manifest(spoken / "train.jsonl")[:2], Item("low high", "low high")]
-    heard = InstanceEncoder(encoder, recordings())
+    heard = ItemEncoder(encoder, recordings())
     views = ViewPlan()
     dataset = PackedDataset(items, [(0,), (2,), (1,)], heard, views, grouped(), 0)
     batch = collate([dataset[i] for i in range(3)])
@@ -216,7 +210,7 @@ def test_texts_and_recordings_share_a_batch(spoken, encoder):
 
 def test_audio_without_a_front_end_is_refused(spoken, encoder):
     with pytest.raises(ValueError, match=r"give the recipe \[speech\]"):
-        InstanceEncoder(encoder).join(read_manifest(spoken / "train.jsonl")[:1])
+        ItemEncoder(encoder).join(read_manifest(spoken / "train.jsonl")[:1])
 
 
 def make_recipe(spoken, folder, epochs: int, edit=lambda text: text) -> Recipe:
@@ -338,9 +332,17 @@ def test_what_is_taken_over_is_not_configured_again(spoken, tmp_path):
     with pytest.raises(ValueError, match="`encoder` and `features` are those of `pretrained`"):
         edit = around("speech-en", "[speech.encoder]\nd_model = 8")
         make_recipe(spoken, tmp_path, 1, edit)
-    recipe = make_recipe(spoken, tmp_path, 1, around("speech-en", "[speech.units]\nunit = 4"))
-    with pytest.raises(ValueError, match="speech-en has units of its own .*leave them out"):
-        train(recipe, tmp_path / "out")
+
+
+def test_what_hears_only_runs_no_language_model(monkeypatch):
+    learner = make_listener(batch_weight=0.0, mslm_weight=0.0, kl_weight=0.0)
+    monkeypatch.setattr(learner.model, "get_decoder", None)  # it is not asked for
+    heard, read = heard_and_read(learner, 0)
+    learnt = learner(**collate([heard, read]))
+    learnt["loss"].backward()
+    assert learner.part_names == ["ctc"] and learnt["loss"] == 0.5 * learnt["parts"][0] > 0
+    with pytest.raises(ValueError, match="nothing can be learnt from a batch of texts .* ctc"):
+        learner(**collate([read]))
 
 
 def test_a_recipe_that_learns_nothing_is_refused(spoken, tmp_path):

@@ -231,7 +231,7 @@ def test_a_row_objective_weighs_the_means_of_its_parts():
 def test_an_objective_of_weight_0_is_not_there():
     nothing = Objectives(batch_weight=0.0, mslm_weight=0.0, kl_weight=0.0)
     assert Likelihood.make(nothing, None, None) is Distillation.make(nothing, None, None) is None
-    assert not Likelihood.teaches(nothing) and Likelihood.teaches(Objectives())
+    assert not Likelihood.wanted(nothing) and Likelihood.wanted(Objectives())
 
 
 @pytest.mark.parametrize("key", ["mslm_weight", "kl_weight"])

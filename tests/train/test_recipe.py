@@ -16,9 +16,10 @@ from proactivellm.tasks.data import texts
 from proactivellm.tasks.item import Item
 from proactivellm.train.arguments import make_arguments
 from proactivellm.train.assembly import make_trainer
-from proactivellm.train.build import make_backbone, make_settings, new_model, new_tokenizer
+from proactivellm.train.build import make_backbone, make_settings
 from proactivellm.train.recipe import Backbone, Recipe
 from proactivellm.train.run import train
+from proactivellm.train.scratch import new_model, new_tokenizer
 from proactivellm.train.tokenizer import train_tokenizer
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))

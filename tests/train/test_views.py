@@ -3,6 +3,9 @@
 With random weights of this width a wrong mask entry or position moves losses in the second digit.
 """
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -17,6 +20,7 @@ from proactivellm.model.masks import PADDING
 from proactivellm.model.packing import IGNORE, Sample, pack
 from proactivellm.model.watch import watch_attention
 from proactivellm.schedule import Schedule
+from proactivellm.train.outputs import Outputs
 from proactivellm.train.views import collate, packed_output, view_rows
 
 LAYOUTS = {"phi-0": grouped(), "phi-64": grouped(64), "interleaved": interleaved()}
@@ -148,6 +152,27 @@ def test_views_do_not_see_each_other(family, layout):
         changed = changed_rows(model, layout, batch, at)
         assert set(at) <= set(changed)
         assert (batch["view"][0, changed] == view).all()
+
+
+def test_outputs_do_not_outlive_the_forward(monkeypatch):
+    learner, made = make_learner(tiny_model("qwen3")), []
+    learner.rows_per_chunk = lambda num_views: 4  # so that rows are computed again for the gradient
+    init = Outputs.__init__
+
+    def noted(self, *args):
+        init(self, *args)
+        made.append(weakref.ref(self))
+
+    monkeypatch.setattr(Outputs, "__init__", noted)
+    samples, schedules = a_batch(seed=5, num_partial=1)
+    packed = [pack(s, views_of(g), grouped()) for s, g in zip(samples, schedules, strict=True)]
+    gc.disable()
+    try:
+        loss = learner(**collate(packed))["loss"]
+        assert made and made[0]() is None
+    finally:
+        gc.enable()
+    loss.backward()
 
 
 def test_padding_and_neighbours_change_nothing():

@@ -58,7 +58,7 @@ def show(
     dtype: Dtype = "auto",
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Show what the model saw when it decided: units read, entropy, attention, by target word.
+    """Show why each word came when it did: units read, what was held back, attention, entropy.
 
     An instance of a log is run again, under the model and the policy that its log names (or those
     given here).
@@ -225,7 +225,7 @@ def _read_run(file: Path) -> dict[str, Any]:
 
 def _record(wish: _Wish, device: str, dtype: str, trust_remote_code: bool) -> "list[Trace]":
     """Runs what is wished for; warns where it is not what the log has."""
-    from proactivellm.cli.stream import choose_policy
+    from proactivellm.cli.stream import choose_policy, default_spec
     from proactivellm.decisions.record import record
     from proactivellm.model.hub import DEFAULT_MODEL
 
@@ -249,7 +249,8 @@ def _record(wish: _Wish, device: str, dtype: str, trust_remote_code: bool) -> "l
     traces = [
         record(streaming, policy, job, window=wish.window, model_name=name) for job in wish.jobs
     ]
-    traces = [replace(trace, request=wish.request) for trace in traces]
+    request = default_spec(streaming) if wish.policy is None else wish.request
+    traces = [replace(trace, request=request) for trace in traces]
     for trace, logged in zip(traces, wish.logged, strict=False):
         if not _came_out(trace, logged):
             warn(

@@ -74,14 +74,20 @@ def choose_policy(model: StreamingCausalLM, text: str | None, listens: bool = Fa
     calibration = find_calibration(model)
     if text is not None:
         return parse_policy(text, calibration)
+    try:
+        return parse_policy(default_spec(model, listens), calibration)
+    except ValueError as error:
+        raise ValueError(f"no default policy: {error}; or name one with --policy") from None
+
+
+def default_spec(model: StreamingCausalLM, listens: bool = False) -> str:
+    """The policy of a model where nobody names one; `listens` if the sources are recordings."""
+    calibration = find_calibration(model)
     usual, otherwise = SPEECH_POLICIES if listens else DEFAULT_POLICIES
     table_is_of_recordings = model.front_end is not None
     if calibration is None or table_is_of_recordings != listens:
-        return parse_policy(otherwise)
-    try:
-        return parse_policy(calibration.default or usual, calibration)
-    except ValueError as error:
-        raise ValueError(f"no default policy: {error}; or name one with --policy") from None
+        return otherwise
+    return calibration.default or usual
 
 
 class _Source(Protocol):

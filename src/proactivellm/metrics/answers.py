@@ -20,9 +20,6 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 def normalise(text: str) -> str:
     """Bring a text into the form in which answers are compared.
 
-    Args:
-        text: a prediction or an answer.
-
     Returns:
         Its words in lower case, without punctuation and articles, separated by single spaces.
     """
@@ -33,14 +30,7 @@ def normalise(text: str) -> str:
 
 
 def exact_match(prediction: str, answers: Sequence[str]) -> float:
-    """Whether a prediction is one of the answers, after normalisation.
-
-    Args:
-        prediction: the text written.
-        answers: those accepted, at least one.
-
-    Returns:
-        100 or 0.
+    """Whether a prediction is one of the answers, after normalisation: 100 or 0.
 
     Raises:
         ValueError: if there are no answers.
@@ -50,17 +40,10 @@ def exact_match(prediction: str, answers: Sequence[str]) -> float:
 
 
 def token_f1(prediction: str, answers: Sequence[str]) -> float:
-    """Harmonic mean of the precision and recall of a prediction's words, for the best answer.
+    """Harmonic mean of the precision and recall of the words, 0..100, of the best answer.
 
     Words count as often as they occur in both. Two texts of which normalisation leaves nothing
     agree, and one such text agrees with no other (the rule of SQuAD v2.0, which v1.1 never needs).
-
-    Args:
-        prediction: the text written.
-        answers: those accepted, at least one.
-
-    Returns:
-        0..100.
 
     Raises:
         ValueError: if there are no answers.

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 NUM_RESAMPLES = 1000
 SEED = 12345  # that of sacrebleu
 _CELLS_AT_ONCE = 4_000_000  # of the matrix of drawings: 32 MB
-_TAILS = (2.5, 97.5)  # percentiles around 95% of the resamples
+TAILS = (2.5, 97.5)  # percentiles around 95% of the resamples
 
 Floats = NDArray[np.float64]
 Key = TypeVar("Key")
@@ -105,7 +105,6 @@ def intervals(
     Args:
         statistics: of each metric, over the same instances.
         num_resamples: how many; 0 gives no intervals.
-        seed: of the drawing.
 
     Returns:
         Of each metric that two instances at least make up. One instance has no interval: every
@@ -118,7 +117,7 @@ def intervals(
     for name, samples in resample(several, num_resamples, seed).items():
         samples = samples[~np.isnan(samples)]
         if len(samples):
-            low, high = np.percentile(samples, _TAILS)
+            low, high = np.percentile(samples, TAILS)
             result[name] = float(high - low) / 2
     return result
 
@@ -131,7 +130,6 @@ def summarise(
     Args:
         statistics: of each metric, over the same instances.
         num_resamples: how many; 0 leaves the intervals out.
-        seed: of the drawing.
 
     Returns:
         Each score under its name, None if undefined, `X_ci` beside X where it has an interval,
@@ -170,8 +168,6 @@ def differences(
     Args:
         first: statistics of the first system.
         second: of the second, over the same instances in the same order.
-        num_resamples: how many.
-        seed: of the drawing.
 
     Returns:
         Of each metric in the order of `first`. Metrics without an instance where both have a value
@@ -206,8 +202,6 @@ def resample(
 
     Args:
         statistics: over the same instances.
-        num_resamples: how many.
-        seed: of the drawing.
 
     Returns:
         For each, [num_resamples], nan where undefined.
@@ -252,7 +246,7 @@ def _difference(pair: tuple[Statistics, Statistics], samples: Floats) -> Differe
     first, second = (float(each.score(each.values.sum(axis=0))) for each in pair)
     samples = samples[~np.isnan(samples)]
     difference = second - first
-    low, high = np.percentile(samples, _TAILS)
+    low, high = np.percentile(samples, TAILS)
     # A resample that gives the same difference but for rounding does not lie nearer.
     far = np.abs(samples - difference) >= abs(difference) - 1e-9
     return Difference(

@@ -28,14 +28,12 @@ def compare_logs(
     """Compares two systems on the same sources by the paired bootstrap.
 
     Args:
-        first: log of the first system, A.
         second: log of the second, B: the same indices, with the same sources and references.
-        num_bootstrap: resamples.
         counting: tokens of BLEU and unit of latency; by the script of the references if left out.
 
     Returns:
         `A`, `B` (policies), `num_instances`, `num_bootstrap`, `latency_unit`, `target_unit` and
-        maybe `counting_note` (see `report.score`), and `metrics`: for
+        maybe `counting_note` (see `score.score`), and `metrics`: for
         each metric that both have, `first`, `second`, `difference` (B minus A; of `WER` and `CER`,
         less than 0 is better), `low` and `high` (its 95% interval), `p` (two-sided, see
         `bootstrap.differences`) and `num_instances`: a mean is taken over the instances where both

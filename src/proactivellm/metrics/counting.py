@@ -48,9 +48,6 @@ class Counted:
     def facts(self, task: Task) -> dict[str, Any]:
         """What scores tell about it.
 
-        Args:
-            task: what is scored.
-
         Returns:
             `target_unit`, and `counting_note` where something else than usual is counted.
         """
@@ -73,10 +70,6 @@ def resolve(instances: Sequence[Instance], counting: Counting | None = None) -> 
 
     Args:
         instances: of one log, or of several that are compared.
-        counting: what is asked for; nothing if left out.
-
-    Returns:
-        The decision.
 
     Raises:
         ValueError: there is no such unit or tokenizer, or what it needs is not there.

@@ -9,12 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from proactivellm.metrics.bootstrap import NUM_RESAMPLES, SEED, Floats, Statistics, resample
+from proactivellm.metrics.bootstrap import NUM_RESAMPLES, SEED, TAILS, Floats, Statistics, resample
 from proactivellm.metrics.counting import Counting, resolve
 from proactivellm.metrics.measures import measure
 from proactivellm.output.log import Instance
-
-_TAILS = (2.5, 97.5)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,8 +78,6 @@ def make_curve(
 
     Args:
         logs: of each policy, over the same sources in the same order.
-        quality: name of a score of `measure`.
-        latency: likewise.
         num_resamples: how many; curves compared must have the same.
         seed: of the drawing; likewise.
         counting: tokens of BLEU and unit of latency; by the script of the references if left out.
@@ -114,11 +110,6 @@ def make_curve(
 def gaps(first: Curve, second: Curve, at: Sequence[float]) -> list[Gap | None]:
     """One curve against another at chosen latencies.
 
-    Args:
-        first: the curve.
-        second: what it is compared with.
-        at: latencies.
-
     Returns:
         For each, None where one of the curves does not reach.
     """
@@ -134,10 +125,6 @@ def gaps(first: Curve, second: Curve, at: Sequence[float]) -> list[Gap | None]:
 def point_gaps(first: Curve, second: Curve) -> list[Gap | None]:
     """Each policy of a curve against another curve, at the policy's own latency.
 
-    Args:
-        first: the policies.
-        second: what they are compared with.
-
     Returns:
         In the order of `first`, None where the second curve does not reach.
     """
@@ -150,8 +137,8 @@ def point_gaps(first: Curve, second: Curve) -> list[Gap | None]:
 
 def _gap(latency: float, quality: Floats, other: Floats) -> Gap:
     difference = quality - other
-    low, high = np.nanpercentile(difference[1:], _TAILS)
-    ends = np.nanpercentile(quality[1:], _TAILS)
+    low, high = np.nanpercentile(difference[1:], TAILS)
+    ends = np.nanpercentile(quality[1:], TAILS)
     return Gap(
         latency=latency,
         quality=float(quality[0]),

@@ -51,9 +51,6 @@ def find_logs(path: str | Path) -> Folder:
     Args:
         path: a folder that `evaluate` wrote, or an instance log.
 
-    Returns:
-        The folder.
-
     Raises:
         ValueError: no such file, or there are no logs in it.
     """
@@ -76,8 +73,6 @@ def match(first: Folder, second: Folder, wanted: Sequence[str] = ()) -> Matches:
     """Which logs are compared.
 
     Args:
-        first: of the first system.
-        second: of the second.
         wanted: pairs `A_POLICY=B_POLICY`; if there are none, policies whose folders have the same
             name are pairs.
 
@@ -131,9 +126,6 @@ def _find(name: str, folder: Folder) -> str | None:
 def requests_of(path: Path) -> dict[str, str]:
     """The requests of an evaluation folder, by the names of their folders, as scores.json has them.
 
-    Args:
-        path: the folder.
-
     Returns:
         Folder name -> request, in the order of the tables; empty where there is no such file.
 
@@ -154,14 +146,7 @@ def write_scores(path: Path, scores: Sequence[Mapping[str, Any]]) -> None:
 
 
 def folder_name(request: str) -> str:
-    """The name of a policy's folder.
-
-    Args:
-        request: the policy as it was asked for.
-
-    Returns:
-        The request, without what a file name may not hold.
-    """
+    """The name of a policy's folder: its request, without what a file name may not hold."""
     name = re.sub(r"[^A-Za-z0-9.=,-]+", "_", request)
     return name if name.strip(".") else f"_{name}"  # not the folder itself, nor the one above
 

@@ -1,7 +1,9 @@
 """Latency metrics of one instance: lists of numbers in, one number out, None where undefined.
 
-Legend: d_i = delay of target word i (from 1), |X| = source length, |Y| = words written, |Y*| =
-reference words. Delays are source units, or ms if the source length is in ms (computation-aware).
+Legend: d_i = delay, source read when target word i (from 1) was written; |X| = source length;
+|Y| = words written; |Y*| = reference words, |Y| where the reference length is None. Delays are
+source units, or ms if the source length is in ms (computation-aware). Of tokens: g[t] = source
+units visible when token t was predicted, M = source units in the stream, N = tokens.
 """
 
 from collections.abc import Iterable, Sequence
@@ -31,11 +33,6 @@ def average_proportion(
 ) -> float | None:
     """AP (Cho and Esipova 2016): `sum_i d_i / (|X| |Y*|)`; over 1 if more is written than wanted.
 
-    Args:
-        delays: d_i, source read when word i was written.
-        source_length: |X|, in the unit of the delays.
-        reference_length: |Y*|; None takes |Y|.
-
     Returns:
         The mean share of the source read; None if nothing was written or a length is 0.
     """
@@ -53,11 +50,6 @@ def average_lagging(
     tau is the first word with d_i >= |X|, or else the last word. If that is the first word (the
     policy is offline, or the clock counts computing) the value is d_1, as in SimulEval.
 
-    Args:
-        delays: d_i, source read when word i was written.
-        source_length: |X|, in the unit of the delays.
-        reference_length: |Y*|; None takes |Y|.
-
     Returns:
         The lag behind a writer that keeps pace, in the unit of the delays; None if nothing was
         written or a length is 0.
@@ -70,11 +62,6 @@ def length_adaptive_average_lagging(
     delays: Sequence[float], source_length: float, reference_length: int | None = None
 ) -> float | None:
     """LAAL (Papi et al. 2022): AL with max(|Y|, |Y*|), so that writing too much gains nothing.
-
-    Args:
-        delays: d_i, source read when word i was written.
-        source_length: |X|, in the unit of the delays.
-        reference_length: |Y*|; None takes |Y|.
 
     Returns:
         The lag in the unit of the delays; None if nothing was written or |X| is 0.
@@ -100,10 +87,6 @@ def differentiable_average_lagging(delays: Sequence[float], source_length: float
 
     `d'_1 = d_1`, `d'_i = max(d_i, d'_{i-1} + |X|/|Y|)`, `1/|Y| sum_i [d'_i - (i-1) |X|/|Y|]`, over
     all words.
-
-    Args:
-        delays: d_i, source read when word i was written.
-        source_length: |X|, in the unit of the delays.
 
     Returns:
         The lag in the unit of the delays; None if nothing was written or |X| is 0.
@@ -131,9 +114,6 @@ def yaal(
     with d_i >= the end.
 
     Args:
-        delays: d_i, source read when word i was written.
-        source_length: |X|, in the unit of the delays.
-        reference_length: |Y*|; None takes |Y|.
         end: None takes |X|, the short form; in the long form, LongYAAL, X is a segment of a
             recording, and the end is that of the recording, counted from the start of X.
 
@@ -156,10 +136,6 @@ def yaal(
 def read_coverage(schedule: Sequence[float], source_length: float) -> float | None:
     """RCO (ProactiveLLM, arXiv 2606.00523): the mean of g[t]/M over all target tokens.
 
-    Args:
-        schedule: g, source units visible when token t was predicted.
-        source_length: M, source units in the stream.
-
     Returns:
         A share in 0..1 (1 = offline); None if there are no tokens or M is 0.
     """
@@ -170,10 +146,6 @@ def read_coverage(schedule: Sequence[float], source_length: float) -> float | No
 
 def average_information_lag(schedule: Sequence[float], source_length: float) -> float | None:
     """AIL (ProactiveLLM, arXiv 2606.00523): mean of g[t] - t M/N, t = 1..N, over all tokens.
-
-    Args:
-        schedule: g, source units visible when token t was predicted.
-        source_length: M, source units in the stream.
 
     Returns:
         Source units read beyond an even spread, negative if fewer; None if there are no tokens or
@@ -186,14 +158,7 @@ def average_information_lag(schedule: Sequence[float], source_length: float) -> 
 
 
 def first_token_delay(delays: Sequence[float]) -> float | None:
-    """Start offset: the delay d_1 of the first target word.
-
-    Args:
-        delays: d_i, source read when word i was written.
-
-    Returns:
-        d_1 in the unit of the delays; None if nothing was written.
-    """
+    """Start offset: the delay d_1 of the first target word; None if nothing was written."""
     return float(delays[0]) if delays else None
 
 

@@ -105,20 +105,19 @@ def score_longform(
 
     Args:
         instances: the log of one policy, an instance per recording, of speech.
-        segments: of all these recordings.
         num_bootstrap: resamples of the segments for the intervals; 0 leaves the intervals out.
         counting: tokens of BLEU and unit of latency; by the script of the segments if left out.
 
     Returns:
         A flat dictionary, ready for JSON: `policy`, `num_recordings`, `num_instances` (segments),
-        `latency_unit`, `target_unit`, `resegmenter`; the scores of the task, see `report.score`;
+        `latency_unit`, `target_unit`, `resegmenter`; the scores of the task, see `score.score`;
         `LongYAAL` (Polak et al. 2025): YAAL of a segment, where words after its end count as long
         as the last segment of the recording has not ended;
         `LongLAAL`: LAAL of a segment, as OmniSTEval has it; `StreamLAAL` (Papi et al. 2024, arXiv
         2406.06097): the same with the borders of mwerSegmenter, if the extra `mwer` is installed.
         All are means over segments with words, ms; `LongYAAL_CA_ms`, `LongLAAL_CA_ms`,
         `StreamLAAL_CA_ms`: the same of `elapsed`, if the log has a clock;
-        `RTF`, where the log tells it; `X_ci`, `num_bootstrap`, `num_undefined`: `report.score`.
+        `RTF`, where the log tells it; `X_ci`, `num_bootstrap`, `num_undefined`: `score.score`.
 
     Raises:
         ValueError: as `resegment`, or several policies or tasks are there, or subwords asked for.

@@ -48,7 +48,6 @@ def measure(instances: Sequence[Instance], counted: Counted | None = None) -> di
     """Statistics of every metric that a log gives.
 
     Args:
-        instances: the log of one policy.
         counted: what is counted in targets; `counting.resolve` decides if left out.
 
     Returns:
@@ -95,7 +94,6 @@ def measure_quality(
     """Statistics of the scores of the task, against the references.
 
     Args:
-        instances: the log of one policy.
         counted: what is counted in targets; `counting.resolve` decides if left out.
 
     Returns:
@@ -172,9 +170,6 @@ def check_references(asked: Sequence[Asked]) -> None:
 def measure_real_time(instances: Sequence[Instance]) -> Statistics | None:
     """The real-time factor of a corpus: time of computing over duration of the audio.
 
-    Args:
-        instances: the log of one policy.
-
     Returns:
         Columns: both, in ms; None if an instance is of text, or does not tell its time.
     """
@@ -190,9 +185,6 @@ def common_policy(instances: Sequence[Instance]) -> str:
     Args:
         instances: all of the log.
 
-    Returns:
-        Its canonical spec.
-
     Raises:
         ValueError: there are no instances, or they are of several policies.
     """
@@ -207,22 +199,12 @@ def common_policy(instances: Sequence[Instance]) -> str:
 
 
 def latency_unit(instances: Sequence[Instance]) -> Literal["ms", "source units"]:
-    """What delays are counted in.
-
-    Args:
-        instances: the log of one policy.
-
-    Returns:
-        The unit.
-    """
+    """What delays are counted in."""
     return "source units" if instances[0].source_type == "text" else "ms"
 
 
 def final_token_ms(instance: Instance) -> float | None:
     """How long after the end of the source the target was complete.
-
-    Args:
-        instance: of a log.
 
     Returns:
         ms, negative if the last word came before the end; None if nothing was written, or the log
@@ -235,10 +217,6 @@ def final_token_ms(instance: Instance) -> float | None:
 
 def degeneracy(instances: Sequence[Instance], unit: TargetUnit) -> dict[str, Any]:
     """Whether late output hides behind a few early words.
-
-    Args:
-        instances: the log of one policy.
-        unit: of its target.
 
     Returns:
         `SWF`, `EFSW`, `degenerate`, see `latency.degeneracy`; None each if nothing was written.

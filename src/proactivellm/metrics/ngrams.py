@@ -37,10 +37,6 @@ def count_ngrams(
     Args:
         predictions: one-dimensional arrays of symbols, numbers of 0 or more.
         references: one for each prediction, in the same symbols.
-        max_order: longest n-gram.
-
-    Returns:
-        The counts, a row for each pair.
     """
     pairs = zip(predictions, references, strict=True)
     parts = [_count_chunk(chunk, max_order) for chunk in _chunks(pairs)]

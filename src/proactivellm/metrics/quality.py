@@ -26,7 +26,6 @@ def bleu(
 
     Args:
         predictions: detokenised outputs; empty ones count.
-        references: one for each prediction.
         tokenize: another tokenizer of sacrebleu, see `tokenizers.choose_tokenizer`.
 
     Returns:
@@ -56,7 +55,6 @@ def chrf(predictions: Sequence[str], references: Sequence[str]) -> Statistics:
 
     Args:
         predictions: detokenised outputs; empty ones count.
-        references: one for each prediction.
 
     Returns:
         Columns: n-grams of the prediction, n-grams of the reference, matches; orders 1 to 6 each.
@@ -74,15 +72,7 @@ def chrf(predictions: Sequence[str], references: Sequence[str]) -> Statistics:
 
 
 def signature(metric: Literal["BLEU", "chrF"], tokenize: str = "13a") -> str:
-    """What sacrebleu calls this way of scoring, to be quoted with the score.
-
-    Args:
-        metric: which.
-        tokenize: of BLEU.
-
-    Returns:
-        The signature, with the version of sacrebleu.
-    """
+    """What sacrebleu calls this way of scoring, to be quoted with the score."""
     scorer = BLEU(tokenize=tokenize) if metric == "BLEU" else CHRF()
     scorer.corpus_score(["a"], [["a"]])  # it counts the references before it signs
     return str(scorer.get_signature())

@@ -29,7 +29,6 @@ def score(
     """Scores the instances of one policy.
 
     Args:
-        instances: the log of one policy.
         num_bootstrap: resamples for the intervals; 0 leaves the intervals out.
         counting: tokens of BLEU and unit of latency; by the script of the references if left out.
 
@@ -82,9 +81,6 @@ def score_log(path: str | Path, num_bootstrap: int = 0, counting: Counting | Non
         path: the log, ours, SimulEval's or simulstream's.
         num_bootstrap: resamples for the intervals; 0 leaves the intervals out.
         counting: as in `score`.
-
-    Returns:
-        See `score`.
 
     Raises:
         ValueError: the log cannot be read or scored; names the file.

@@ -49,9 +49,6 @@ def read_segments(path: str | Path) -> list[Segment]:
     Args:
         path: JSON lines `{"audio", "start_s", "end_s", "text"}`; other keys are passed over.
 
-    Returns:
-        The segments in the order of the file.
-
     Raises:
         ValueError: no such file, or a line is no segment; names the file and the line.
     """

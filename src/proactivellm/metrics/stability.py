@@ -35,9 +35,6 @@ def erased_words(history: Sequence[str], split: Split = str.split) -> int:
     Args:
         history: every text that was shown for one instance, oldest first.
         split: as in `normalized_erasure`.
-
-    Returns:
-        How many.
     """
     return sum(_erased_between(old, new, split) for old, new in pairwise(history))
 

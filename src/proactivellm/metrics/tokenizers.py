@@ -51,9 +51,6 @@ def choose_tokenizer(references: Sequence[str], wanted: str = AUTO) -> Choice:
             `ko-mecab` for Korean, `flores200` for the scripts of South-East Asia, each of them only
             if all that it needs is there, else `char`; for all others `13a`.
 
-    Returns:
-        The tokenizer, with a note.
-
     Raises:
         ValueError: it is unknown, or what it needs is not there.
     """

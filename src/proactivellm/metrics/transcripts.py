@@ -30,12 +30,6 @@ def normalise(text: str) -> str:
     every other character of punctuation and every symbol (Unicode categories P and S) is a space,
     the hyphen, too; white space is single spaces. Numbers, abbreviations and spellings stay as
     they are.
-
-    Args:
-        text: a prediction or a reference.
-
-    Returns:
-        Its words, separated by single spaces.
     """
     text = unicodedata.normalize("NFC", text).lower().translate(_APOSTROPHES)
     text = "".join(c if c == "'" or unicodedata.category(c)[0] not in "PS" else " " for c in text)

@@ -36,14 +36,7 @@ class TargetUnit:
         return _NAMES[self.name] + (f" of {Path(self.model).name}" if self.model else "")
 
     def split(self, text: str) -> list[str]:
-        """Cuts a text.
-
-        Args:
-            text: a target.
-
-        Returns:
-            Its words, its characters without white space, or its pieces.
-        """
+        """The words of a text, its characters without white space, or its pieces."""
         if self.name == "word":
             return text.split()
         if self.name == "char":
@@ -51,14 +44,7 @@ class TargetUnit:
         return [str(piece) for piece in self._processor.encode(text, out_type=str)]
 
     def length(self, text: str | None) -> int | None:
-        """How many units a text has.
-
-        Args:
-            text: a reference.
-
-        Returns:
-            Their number; None if there is no text.
-        """
+        """How many units a text has; None if there is no text."""
         if text is None:
             return None
         if text not in self._cache:
@@ -70,9 +56,6 @@ class TargetUnit:
 
         A unit has the times of its last character. A log of words tells only when the whole word
         was there: then all of its characters have these times.
-
-        Args:
-            instance: of any unit.
 
         Returns:
             The instance, itself if it counts this unit already.
@@ -138,11 +121,7 @@ def choose_unit(instances: Sequence[Instance], wanted: str = AUTO) -> TargetUnit
 
 
 def target_texts(instances: Iterable[Instance]) -> list[str]:
-    """Texts in the language of the target: the references, or the predictions if there are none.
-
-    Args:
-        instances: of a log.
-    """
+    """Texts in the language of the target: the references, or the predictions if there are none."""
     instances = list(instances)
     references = [i.reference for i in instances if i.reference]
     return references or [i.prediction for i in instances]

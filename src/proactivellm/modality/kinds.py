@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from proactivellm.modality.base import FrontEnd
 from proactivellm.modality.speech.files import is_audio
@@ -28,7 +28,15 @@ def _speech() -> type[FrontEnd]:
     return SpeechFrontEnd
 
 
+def _qwen2_audio() -> Callable[..., Any]:
+    from proactivellm.modality.speech.qwen2_audio import load_qwen2_audio
+
+    return load_qwen2_audio
+
+
 KINDS = {"speech": Kind(_speech, is_audio, "speech-en")}
+# Checkpoints that hold LM and front end in one, by model type, and what gives their loader.
+WHOLE_MODELS = {"qwen2_audio": _qwen2_audio}
 
 
 def kind_in(model_folder: Path) -> str | None:

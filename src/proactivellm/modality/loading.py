@@ -8,8 +8,7 @@ import torch
 from transformers.utils import logging
 
 from proactivellm.modality.base import FrontEnd
-from proactivellm.modality.kinds import KINDS, kind_in
-from proactivellm.modality.speech.qwen2_audio import MODEL_TYPE, load_qwen2_audio
+from proactivellm.modality.kinds import KINDS, WHOLE_MODELS, kind_in
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.model.folder import CONFIG_FILE, read_object
 from proactivellm.model.hub import DEFAULT_MODEL, bundled_models, find_folder
@@ -53,10 +52,11 @@ def load(
     with _quiet_transformers():
         folder = find_folder(name, trust_remote_code)
         front_end: FrontEnd | None = None
-        if _model_type(folder) == MODEL_TYPE:
+        if (model_type := _model_type(folder)) in WHOLE_MODELS:
             if quantize is not None:
-                raise ValueError(f"quantization={quantization!r}: Qwen2-Audio is loaded as it is")
-            lm, tokenizer, stored, front_end = load_qwen2_audio(folder, device=device, dtype=dtype)
+                raise ValueError(f"quantization={quantization!r}: {model_type} is loaded as it is")
+            load_whole = WHOLE_MODELS[model_type]()
+            lm, tokenizer, stored, front_end = load_whole(folder, device=device, dtype=dtype)
         else:
             lm, tokenizer = load_pretrained(folder, device, dtype, quantize, trust_remote_code)
             stored = load_settings(folder) or default_settings(tokenizer)
@@ -97,12 +97,12 @@ def _check_device(device: str) -> None:
         raise ValueError(f"cannot use device {device}: {str(error).splitlines()[0]}") from None
 
 
-def _model_type(folder: Path) -> str | None:
+def _model_type(folder: Path) -> str:
     """What `config.json` says; what is wrong with it is told on loading."""
     try:
-        return read_object(folder / CONFIG_FILE).get("model_type")
+        return str(read_object(folder / CONFIG_FILE).get("model_type"))
     except ValueError:
-        return None
+        return ""
 
 
 @contextmanager

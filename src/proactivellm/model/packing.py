@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 IGNORE = -100  # label of rows that predict nothing
-AUDIO_ID = -1  # in place of a token id: an embedding that is made from `features`
+MEDIA_ID = -1  # in place of a token id: an embedding that is made from `features`
 
 View = Mapping[str, Schedule]  # of each written group
 Row = tuple[int, int, int]  # token, units read before it, label
@@ -46,7 +46,7 @@ class Sample:
             entry 0 is the prompt (may be empty), and the last unit of the source includes the text
             that closes it.
         written: head and tokens of each group that the model writes.
-        features: mel frames [T, F] that become the embeddings of the ids AUDIO_ID, if there are.
+        features: mel frames [T, F] that become the embeddings of the ids MEDIA_ID, if there are.
         transcript: what `features` sound like; empty where that is not known.
     """
 
@@ -67,7 +67,7 @@ class Sample:
         return read | {n: len(w.head) + len(w.tokens) - 1 for n, w in self.written.items()}
 
     def with_features(self, mel_TF: "np.ndarray", transcript: str) -> "Sample":
-        """The same sample, with the frames that its ids AUDIO_ID stand for."""
+        """The same sample, with the frames that its ids MEDIA_ID stand for."""
         return replace(self, features=mel_TF, transcript=transcript)
 
 

@@ -44,11 +44,7 @@ class Detokenizer:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Starts an empty target.
-
-        Args:
-            tokenizer: the tokenizer of the model that writes.
-        """
+        """Starts an empty target."""
         self.tokenizer = tokenizer
         self._skipped = {
             token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special
@@ -156,9 +152,6 @@ def word_starts(tokenizer: PreTrainedTokenizerBase) -> list[bool]:
     end of words instead ("</w>"), for characters or bytes, and for the pieces of languages written
     without spaces, in any tokenizer. White space in two pieces in a row counts as two starts.
 
-    Args:
-        tokenizer: the tokenizer of the model that writes.
-
     Returns:
         A list of `len(tokenizer)` values, indexed by token id. A model may have more rows than
         that in its output layer; such ids write nothing.
@@ -181,9 +174,6 @@ def decision_points(tokenizer: PreTrainedTokenizerBase) -> list[bool]:
 
     A sentence's end and a contraction ("I" + "'m") are worth a decision of their own, though no
     space stands before them; the inside of a word is not.
-
-    Args:
-        tokenizer: the tokenizer of the model that writes.
 
     Returns:
         A list of `len(tokenizer)` values, indexed by token id; True wherever `word_starts` is.

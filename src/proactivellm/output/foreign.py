@@ -44,9 +44,6 @@ _Split = Callable[[str], list[str]]
 def tool_of(record: Mapping[str, Any]) -> Tool | None:
     """The tool that writes such lines.
 
-    Args:
-        record: a line of a log.
-
     Returns:
         Its name; None if it is none of those known.
     """
@@ -67,13 +64,6 @@ def from_simuleval(record: Mapping[str, Any], where: str = "") -> Record:
     facts about a recording, of which the name is kept. Of speech alone the log tells when the
     source had arrived, `source_length`, and so has computation-aware latency, on SimulEval's clock:
     it counts computing and listening one after the other.
-
-    Args:
-        record: the line.
-        where: place of the line.
-
-    Returns:
-        Our record, not validated.
 
     Raises:
         ValueError: the prediction is speech.

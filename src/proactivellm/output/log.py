@@ -69,9 +69,6 @@ def read_log(path: str | Path) -> list[Instance]:
 
     What is taken from the logs of others, see `from_simuleval` and `from_simulstream`.
 
-    Args:
-        path: the log.
-
     Returns:
         The instances in the order of the file; blank lines are passed over.
 

@@ -2,9 +2,5 @@
 
 
 def printable(text: str) -> str:
-    """Text without what would move the cursor or colour the terminal.
-
-    Args:
-        text: of whoever wrote it.
-    """
+    """Text without what would move the cursor or colour the terminal."""
     return "".join(c if c.isprintable() else " " if c.isspace() else "\ufffd" for c in text)

@@ -36,9 +36,6 @@ _KANA_SHARE = 0.1
 def script_of(texts: Iterable[str]) -> Script:
     """The script of most letters.
 
-    Args:
-        texts: of one language.
-
     Returns:
         "Chinese", "Japanese" (Chinese characters and at least a tenth of kana), "Korean",
         "South-East Asian" (Thai, Lao, Khmer, Burmese and others without spaces, Tibetan too), or
@@ -60,32 +57,17 @@ def script_of(texts: Iterable[str]) -> Script:
 
 
 def is_unspaced(texts: Iterable[str]) -> bool:
-    """Whether white space does not tell the words of texts.
-
-    Args:
-        texts: of one language.
-    """
+    """Whether white space does not tell the words of texts."""
     return script_of(texts) not in ("spaced", "Korean")
 
 
 def has_unspaced(text: str) -> bool:
-    """Whether any character is of a script without spaces.
-
-    Args:
-        text: any.
-    """
+    """Whether any character is of a script without spaces."""
     return not text.isascii() and _UNSPACED.search(text) is not None
 
 
 def characters(text: str) -> list[str]:
-    """The characters of a text, white space left out.
-
-    Args:
-        text: any.
-
-    Returns:
-        Unicode code points in order.
-    """
+    """The characters of a text, white space left out."""
     return [character for word in text.split() for character in word]
 
 

@@ -44,9 +44,6 @@ class LocalAgreement(_Drafting):
         n: Hypotheses that must agree, at least 2. Until there are n of them nothing is committed.
         draft: Tokens drafted at most at a time, at least 1.
         every: Source units from one draft to the next, at least 1.
-        min_lag: See BoundedPolicy.
-        max_lag: See BoundedPolicy.
-        stride: See BoundedPolicy.
     """
 
     name: ClassVar[str] = "local-agreement"
@@ -84,9 +81,6 @@ class HoldN(_Drafting):
         n: Tokens held back, at least 0.
         draft: Tokens drafted at most at a time, more than n.
         every: Source units from one draft to the next, at least 1: the chunk of fixed chunking.
-        min_lag: See BoundedPolicy.
-        max_lag: See BoundedPolicy.
-        stride: See BoundedPolicy.
     """
 
     name: ClassVar[str] = "hold-n"

@@ -73,9 +73,6 @@ class AttentionPolicy(BoundedPolicy):
     Args:
         heads: (layer, head) pairs to average over; None takes all heads. In a spec ``all``,
             ``calibrated`` (from the calibration table) or ``3.1-4.0``.
-        min_lag: See BoundedPolicy.
-        max_lag: See BoundedPolicy.
-        stride: See BoundedPolicy.
     """
 
     heads: Heads | None = option(default=None, parse=parse_heads, write=format_heads)
@@ -100,10 +97,6 @@ class FrontierPolicy(AttentionPolicy):
 
     Args:
         frontier: How many of the newest units count as new, at least 1.
-        heads: See AttentionPolicy.
-        min_lag: See BoundedPolicy.
-        max_lag: See BoundedPolicy.
-        stride: See BoundedPolicy.
     """
 
     frontier: int = option(default=1)
@@ -136,9 +129,6 @@ class Attention(FrontierPolicy, ThresholdPolicy):
         frontier: How many of the newest units count as new, at least 1.
         heads: (layer, head) pairs to average over; None takes all heads. In a spec ``all``,
             ``calibrated`` (from the calibration table) or ``3.1-4.0``.
-        min_lag: See BoundedPolicy.
-        max_lag: See BoundedPolicy.
-        stride: See BoundedPolicy.
     """
 
     name: ClassVar[str] = "attention"
@@ -165,10 +155,6 @@ class AlignAtt(FrontierPolicy):
 
     Args:
         frontier: How many of the newest units count as new, at least 1.
-        heads: See AttentionPolicy.
-        min_lag: See BoundedPolicy.
-        max_lag: See BoundedPolicy.
-        stride: See BoundedPolicy.
     """
 
     name: ClassVar[str] = "alignatt"
@@ -186,10 +172,6 @@ class Concentration(AttentionPolicy, ThresholdPolicy):
 
     Args:
         threshold: Share of the source attention, above 0 and below 1.
-        heads: See AttentionPolicy.
-        min_lag: See BoundedPolicy.
-        max_lag: See BoundedPolicy.
-        stride: See BoundedPolicy.
     """
 
     name: ClassVar[str] = "concentration"
@@ -217,10 +199,6 @@ class Combined(FrontierPolicy, ThresholdPolicy):
         threshold: Probability of the most probable token times the share of the source attention
             that is not on the newest units, above 0 and below 1.
         frontier: How many of the newest units count as new, at least 1.
-        heads: See AttentionPolicy.
-        min_lag: See BoundedPolicy.
-        max_lag: See BoundedPolicy.
-        stride: See BoundedPolicy.
     """
 
     name: ClassVar[str] = "combined"

@@ -53,9 +53,6 @@ class Entropy(ThresholdPolicy):
     Args:
         threshold: Nats, above 0.
         top: Entropy of the renormalised `top` most probable tokens; 0 takes the whole vocabulary.
-        min_lag: See BoundedPolicy.
-        max_lag: See BoundedPolicy.
-        stride: See BoundedPolicy.
     """
 
     name: ClassVar[str] = "entropy"
@@ -85,9 +82,6 @@ class Confidence(ThresholdPolicy):
 
     Args:
         threshold: Probability, between 0 and 1.
-        min_lag: See BoundedPolicy.
-        max_lag: See BoundedPolicy.
-        stride: See BoundedPolicy.
     """
 
     name: ClassVar[str] = "confidence"

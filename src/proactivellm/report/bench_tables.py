@@ -35,7 +35,7 @@ def _alone_table(result: Result) -> Table:
         for name, run in result["runs"].items()
         if "skipped" not in run
     ]
-    headings = ("", "forwards", "fed", "tok/s", "tok/CPU-s", "step p50/p95/p99 ms", "times slower")
+    headings = ("", "forwards", "fed", "tok/s", "tok/CPU-s", "step p50/p95/p99 ms", "slower")
     caption = None if same is None else f"tokens of this library and of (b) are equal: {same}"
     return plain_table(title, headings, rows, caption)
 

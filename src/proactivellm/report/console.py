@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 WIDTH = 100  # columns, where there is no terminal
-_NARROW = 24  # cells of a first column that can be folded
+_NARROW = 24  # cells of a first column that is folded
 
 
 def plain_table(
@@ -31,7 +31,8 @@ def plain_table(
     title = title and "\n".join(map(printable, title.splitlines()))
     table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
     for number, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if number else "left", no_wrap=True)
+        table.add_column(heading, justify="right" if number else "left", no_wrap=number > 0)
+    table.columns[0].overflow = "fold"
     for row in rows:
         table.add_row(*map(printable, row))
     return table
@@ -63,7 +64,7 @@ def _fit(table: Table, console: "Console") -> list[str]:
     left_out: list[str] = []
     while console.measure(table, options=unbounded).maximum > console.width:
         first = table.columns[0]
-        if not first.no_wrap and first.max_width is None:
+        if first.max_width is None:
             first.max_width = _NARROW
         elif len(table.columns) > 1:
             left_out.insert(0, str(table.columns.pop().header))

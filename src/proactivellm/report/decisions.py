@@ -10,7 +10,7 @@ from proactivellm.decisions.trace import Probe, Trace
 _SHORT = {"max_lag": "overdue", "source finished": "source ended"}
 _WAITED = {"policy": "held back"}
 SENTENCES = {
-    "policy": "the policy's rule",
+    "policy": "its rule",
     "min_lag": "min_lag: too little was read",
     "max_lag": "max_lag: the word was overdue",
     "inside a word": "a word that was begun is finished",
@@ -38,8 +38,18 @@ def title(trace: Trace) -> str:
 
 
 def held(trace: Trace, row: int) -> list[Probe]:
-    """The probes whose candidate, for this word or for the end before it, was held back."""
-    return [probe for probe in trace.probes if probe.decision == "READ" and probe.word == row]
+    """The probes that kept a word waiting: what was held back was for it, or an end before it.
+
+    A token that would have gone on with the word before, once that was begun, counts as well.
+    """
+    begun = trace.probes.index(trace.deciding(row))
+    before = trace.probes.index(trace.deciding(row - 1)) if row else len(trace.probes)
+    return [
+        probe
+        for place, probe in enumerate(trace.probes[:begun])
+        if probe.decision == "READ"
+        and (probe.word == row or (probe.word == row - 1 and place > before))
+    ]
 
 
 def why(trace: Trace, row: int) -> str:

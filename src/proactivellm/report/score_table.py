@@ -52,8 +52,6 @@ def score_table(scores: Sequence[Row]) -> Table:
         ["policy", *(column[1] for column in columns)],
         [_cells(asked_for(row), row, columns) for row in scores],
     )
-    result.columns[0].no_wrap, result.columns[0].overflow = False, "fold"
-    result.columns[0].min_width = 12
     result.caption = "\n".join(_footnotes(scores)) or None
     return result
 

@@ -18,7 +18,10 @@ from proactivellm.session.window import NotKept, Window
 from proactivellm.units.unit import Unit
 
 # What torch and this library raise on a file that is not theirs.
-LOAD_ERRORS = (pickle.UnpicklingError, OSError, EOFError, LookupError, RuntimeError, ValueError)
+LOAD_ERRORS = (
+    *(pickle.UnpicklingError, OSError, EOFError),
+    *(LookupError, RuntimeError, TypeError, ValueError),
+)
 
 
 class Session:

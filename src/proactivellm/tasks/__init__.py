@@ -1,1 +1,1 @@
-"""One file per task: data -> examples, prompt, quality metric."""
+"""One file per task: data -> items, prompt, quality metric."""

@@ -1,4 +1,4 @@
-"""Where the instances of a task come from, as a recipe or a command names it: one place decides."""
+"""Where the items of a task come from, as a recipe or a command names it: one place decides."""
 
 from collections.abc import Iterator
 from typing import Self
@@ -34,8 +34,8 @@ class DataSource(Strict):
         manifest: file of recordings with their texts, see `tasks.speech`.
         unanswerable: whether the questions of `squad` without an answer are kept ("unknown").
         source_characters: a source unit is a character, for languages without spaces.
-        skip: leave out the first instances of the files.
-        limit: keep only the first instances (after those skipped); 0 = all.
+        skip: leave out the first items of the files.
+        limit: keep only the first items (after those skipped); 0 = all.
         lookup: generated questions: one level of `lookup.LEVELS` ("easy", "medium", "hard", or
             "recital" to learn from), or several in turns.
         count: how many questions are generated.
@@ -89,14 +89,14 @@ def _either(kinds: list[str]) -> str:
 
 
 def read_items(data: DataSource, split: str = "train") -> list[Item]:
-    """Read or generate the instances.
+    """Read or generate the items.
 
     Args:
         data: where they come from.
-        split: "train", "valid" or "test", of generated instances; a file is one split.
+        split: "train", "valid" or "test", of generated items; a file is one split.
 
     Returns:
-        The instances in order.
+        The items in order.
 
     Raises:
         ValueError: if a file is missing or does not fit.
@@ -119,7 +119,7 @@ def read_items(data: DataSource, split: str = "train") -> list[Item]:
 
 
 def texts(items: list[Item]) -> Iterator[str]:
-    """All text that a tokenizer of these instances should know.
+    """All text that a tokenizer of these items should know.
 
     Args:
         items: of training.

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 
 class Item(NamedTuple):
-    """One instance of a task.
+    """One item of a task.
 
     Attributes:
         source: text of the stream, on one line; of media, what is read before them.
@@ -25,10 +25,10 @@ class Item(NamedTuple):
 
 
 def place_of(items: Sequence[Item], otherwise: str) -> str:
-    """Where the instances of a sample were read.
+    """Where the items of a sample were read.
 
     Args:
         items: of the sample.
-        otherwise: what instances that come from no file are called.
+        otherwise: what items that come from no file are called.
     """
     return " joined with ".join(item.place for item in items if item.place) or otherwise

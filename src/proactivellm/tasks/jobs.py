@@ -18,7 +18,7 @@ _MANIFEST = (".jsonl", ".jsonl.gz")
 
 
 def read_jobs(task: str | None, source: str, target: str | None = None) -> list[Job]:
-    """The instances of a test set.
+    """The items of a test set.
 
     Args:
         task: "translation"; "asr", the transcript of recordings; "qa": a question, then what may
@@ -53,18 +53,18 @@ def read_jobs(task: str | None, source: str, target: str | None = None) -> list[
 
 
 def _jobs(items: list[Item], task: Task, source: str, target: str | None) -> list[Job]:
-    """Instances of a file that holds the answers as well."""
+    """Items of a file that holds the answers as well."""
     if target is not None:
         raise ValueError(f"{source} holds the answers as well: leave --target out")
     return [item_job(index, item, task) for index, item in enumerate(items)]
 
 
 def item_job(index: int, item: Item, task: Task) -> Job:
-    """An instance of a task as something to stream.
+    """An item of a task as something to stream.
 
     Args:
         index: its place.
-        item: the instance.
+        item: the item.
         task: what is scored.
 
     Returns:

@@ -149,7 +149,7 @@ class Lookup(NamedTuple):
 
     @property
     def item(self) -> Item:
-        """As an instance of a task."""
+        """As an item of a task."""
         return Item(self.source, self.target, (self.target,))
 
 

@@ -47,7 +47,7 @@ class ManifestLine(Strict):
         return self
 
     def item(self, path: Path, number: int) -> Item:
-        """The instance; its files are found from the folder of the manifest.
+        """The item; its files are found from the folder of the manifest.
 
         Args:
             path: of the manifest.
@@ -71,7 +71,7 @@ def read_manifest(path: str | Path) -> list[Item]:
         path: JSON lines.
 
     Returns:
-        One instance a line, blank lines left out.
+        One item a line, blank lines left out.
 
     Raises:
         ValueError: if it cannot be read, or a line does not fit; names the line.

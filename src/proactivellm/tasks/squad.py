@@ -21,7 +21,7 @@ def read_squad(path: str | Path, unanswerable: bool = True) -> list[Item]:
         unanswerable: whether impossible questions (v2.0) are kept, with the answer "unknown".
 
     Returns:
-        One instance a question, in file order. Its source is the question, then the passage, inner
+        One item a question, in file order. Its source is the question, then the passage, inner
         white space collapsed; its target is the first answer; all different ones are accepted.
 
     Raises:

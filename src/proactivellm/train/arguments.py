@@ -9,12 +9,7 @@ from proactivellm.train.recipe import Recipe
 
 
 def make_arguments(recipe: Recipe, folder: str | Path) -> TrainingArguments:
-    """The arguments of a run: samples in their planned order, nothing reported to outside services.
-
-    Args:
-        recipe: what to train on what.
-        folder: of the checkpoints.
-    """
+    """The arguments of a run: samples in their planned order, no reports to outside services."""
     optimisation, output = recipe.optimisation, recipe.output
     evaluates = bool(output.eval_steps and recipe.data.valid)
     arguments = TrainingArguments(

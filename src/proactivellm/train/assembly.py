@@ -11,7 +11,7 @@ from proactivellm.tasks.item import Item
 from proactivellm.train.arguments import make_arguments
 from proactivellm.train.build import make_front_end
 from proactivellm.train.data import (
-    InstanceEncoder,
+    ItemEncoder,
     PackedDataset,
     SampleEncoder,
     concatenation_plan,
@@ -37,9 +37,7 @@ def make_trainer(
     """The trainer of a recipe, ready to run.
 
     Args:
-        recipe: what to train on what.
-        out: folder for checkpoints.
-        data: training and validation instances.
+        data: training and validation items.
         parts: model, tokenizer, stream settings.
     """
     items, valid = data
@@ -51,7 +49,7 @@ def make_trainer(
     recordings = None
     if recipe.speech:
         recordings = Recordings(learner.front_end, recipe.speech.augment, recipe.speech.gate)
-    encoder = InstanceEncoder(text, recordings)
+    encoder = ItemEncoder(text, recordings)
     views = ViewPlan(
         full=learner.needs_full,
         boundary=settings.boundary,
@@ -77,13 +75,7 @@ def make_trainer(
 
 
 def make_learner(recipe: Recipe, model: PreTrainedModel, settings: StreamSettings) -> Learner:
-    """The models of a recipe with its objectives, which go on from what a pretrained folder keeps.
-
-    Args:
-        recipe: what to train on what.
-        model: the causal LM.
-        settings: name the layout.
-    """
+    """The models and objectives of a recipe; these go on from what a pretrained folder keeps."""
     front_end = make_front_end(recipe, model) if recipe.speech else None
     objectives = make_objectives(dict(recipe), model, front_end)
     layout, logits_mib = settings.make_layout(), recipe.objective.logits_mib
@@ -103,7 +95,7 @@ def _report(left_out: list[str]) -> None:
 
 
 def _plan(recipe: Recipe, items: list[Item], num_processes: int, fit: Fit) -> list[tuple[int, ...]]:
-    """Which instances make up each sample."""
+    """Which items make up each sample."""
     optimisation = recipe.optimisation
     size = optimisation.batch_size * optimisation.gradient_accumulation * num_processes
     plan = concatenation_plan(
@@ -116,7 +108,7 @@ def _plan(recipe: Recipe, items: list[Item], num_processes: int, fit: Fit) -> li
     )
     if not plan:
         raise ValueError(
-            f"{len(items)} instances, {recipe.data.concat[0]} to {recipe.data.concat[1]} in a "
+            f"{len(items)} items, {recipe.data.concat[0]} to {recipe.data.concat[1]} in a "
             f"sample, do not fill one update of {size} samples (optimisation.batch_size x "
             "gradient_accumulation x processes): give more, or lower these"
         )
@@ -124,6 +116,6 @@ def _plan(recipe: Recipe, items: list[Item], num_processes: int, fit: Fit) -> li
 
 
 def _length(item: Item) -> float:
-    """How long an instance is, in any unit, so that those of a batch are alike."""
+    """How long an item is, in any unit, so that those of a batch are alike."""
     heard = 25.0 * (item.duration_s or 0.0)
     return heard + len(item.source) + 2 * len(item.target)

@@ -49,7 +49,6 @@ def packed_attention(
     """The attention of sessions, block by block if the forward was given `blocks`.
 
     Args:
-        module: the attention layer.
         query: [B, H, Q, D].
         key: [B, H_kv, K, D].
         value: [B, H_kv, K, D].

@@ -1,21 +1,9 @@
 """The backbone of a recipe: tokenizer, model and stream settings, loaded or made from scratch."""
 
-import inspect
-import tempfile
-
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import (
-    CONFIG_MAPPING,
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from proactivellm.config import did_you_mean
 from proactivellm.modality.speech.front_end import SpeechFrontEnd
 from proactivellm.modality.speech.gate import GateSettings
 from proactivellm.modality.speech.making import new_front_end, pretrained_front_end
@@ -26,14 +14,11 @@ from proactivellm.model.law import check_law
 from proactivellm.model.pretrained import load_pretrained, load_tokenizer
 from proactivellm.model.prompt import Prompt, StreamSettings, chat_prompt, load_settings
 from proactivellm.model.vocabulary import check_tokens
-from proactivellm.tasks.data import texts
 from proactivellm.tasks.item import Item
 from proactivellm.train.attention import PACKED_ATTENTION, register
-from proactivellm.train.recipe import Backbone, Lora, Recipe
-from proactivellm.train.tokenizer import END, SOURCE, TARGET, train_tokenizer
-
-# Names that older configuration files use for what is now `rope_parameters`.
-_ROPE_KEYS = ("rope_theta", "rope_scaling", "partial_rotary_factor")
+from proactivellm.train.recipe import Lora, Recipe
+from proactivellm.train.scratch import new_model, new_tokenizer
+from proactivellm.train.tokenizer import END, SOURCE, TARGET
 
 
 def make_backbone(
@@ -42,8 +27,6 @@ def make_backbone(
     """The pretrained backbone, or a new model of the configured shape with its own tokenizer.
 
     Args:
-        recipe: names the backbone.
-        items: training text, for a new tokenizer.
         checkpoint: of an interrupted run, whose tokenizer is taken.
 
     Returns:
@@ -80,9 +63,7 @@ def make_backbone(
 def end_generation_with(model: PreTrainedModel, token_id: int) -> None:
     """Make a token one of those that end generation, as training closes every target with it.
 
-    Args:
-        model: its generation settings are extended, and saved with it.
-        token_id: the tokenizer's EOS token, which is not always among them.
+    The tokenizer's EOS token is not always among them.
     """
     ends = model.generation_config.eos_token_id
     ends = [] if ends is None else ends if isinstance(ends, list) else [ends]
@@ -90,100 +71,8 @@ def end_generation_with(model: PreTrainedModel, token_id: int) -> None:
         model.generation_config.eos_token_id = [*ends, token_id]
 
 
-def new_tokenizer(backbone: Backbone, items: list[Item]) -> PreTrainedTokenizerBase:
-    """A tokenizer trained on the instances, which loads again as it is.
-
-    Args:
-        backbone: its model type and vocabulary size.
-        items: training text.
-
-    Returns:
-        The tokenizer.
-
-    Raises:
-        ValueError: if the vocabulary is too small, or transformers has a tokenizer class of its own
-            for the model type and would load another tokenizer than the one saved.
-    """
-    tokenizer = train_tokenizer(texts(items), backbone.vocab_size)
-    with tempfile.TemporaryDirectory() as folder:
-        tokenizer.save_pretrained(folder)
-        new_config(backbone, tokenizer).save_pretrained(folder)
-        loaded = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    if loaded.backend_tokenizer.to_str() != tokenizer.backend_tokenizer.to_str():
-        raise ValueError(
-            f"backbone.model_type: transformers loads any tokenizer of {backbone.model_type!r} as "
-            f"{type(loaded).__name__}, which changes one trained here; take another type, such as "
-            "'qwen3' or 'llama'"
-        )
-    return tokenizer
-
-
-def new_config(backbone: Backbone, tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
-    """The configuration of a model trained from scratch.
-
-    Args:
-        backbone: its model type and the keyword arguments of its configuration.
-        tokenizer: gives the vocabulary and the control tokens.
-
-    Returns:
-        The configuration.
-
-    Raises:
-        ValueError: if transformers does not know the type or a key, or a value does not fit.
-    """
-    if backbone.model_type not in CONFIG_MAPPING:
-        hint = _nearest(str(backbone.model_type), list(CONFIG_MAPPING.keys()))
-        raise ValueError(f"backbone.model_type: unknown {backbone.model_type!r}{hint}")
-    kind = CONFIG_MAPPING[backbone.model_type]
-    given = {
-        "vocab_size": len(tokenizer),
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
-    known = [*inspect.signature(kind).parameters, *kind.attribute_map, *_ROPE_KEYS]
-    for key in backbone.config:
-        if key in given:
-            raise ValueError(f"backbone.config.{key} follows from the tokenizer: leave it out")
-        if key not in known:
-            hint = _nearest(key, known)
-            raise ValueError(f"backbone.config: {backbone.model_type} has no key '{key}'{hint}")
-    try:
-        return AutoConfig.for_model(backbone.model_type, **given, **backbone.config)
-    except (StrictDataclassError, ValueError, TypeError) as error:
-        raise ValueError(f"backbone.config does not fit: {' '.join(str(error).split())}") from None
-
-
-def new_model(backbone: Backbone, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-    """A model of the configured shape with random weights.
-
-    Args:
-        backbone: its type and shape.
-        tokenizer: gives the vocabulary and the control tokens.
-
-    Returns:
-        The model in fp32.
-
-    Raises:
-        ValueError: if there is no causal LM of that type, or none of that shape.
-    """
-    config = new_config(backbone, tokenizer)
-    if type(config) not in AutoModelForCausalLM._model_mapping:
-        raise ValueError(f"backbone.model_type: {backbone.model_type!r} is not a causal LM")
-    try:
-        return AutoModelForCausalLM.from_config(
-            config, dtype=torch.float32, trust_remote_code=False
-        )
-    except (ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:
-        raise ValueError(f"backbone.config does not fit: {' '.join(str(error).split())}") from None
-
-
 def make_front_end(recipe: Recipe, model: PreTrainedModel) -> SpeechFrontEnd:
     """The front end for speech: that of a model folder, or a new one.
-
-    Args:
-        recipe: has `[speech]`.
-        model: the causal LM it is made for.
 
     Returns:
         The front end in fp32, with the attention that training uses.
@@ -208,15 +97,7 @@ def make_front_end(recipe: Recipe, model: PreTrainedModel) -> SpeechFrontEnd:
 
 
 def add_adapters(model: PreTrainedModel, lora: Lora) -> PreTrainedModel:
-    """Freeze a model and add low-rank adapters (Hu et al. 2021).
-
-    Args:
-        model: the backbone.
-        lora: rank, scaling, places.
-
-    Returns:
-        The wrapped model.
-    """
+    """Freeze a model and add low-rank adapters (Hu et al. 2021)."""
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(
@@ -231,10 +112,6 @@ def add_adapters(model: PreTrainedModel, lora: Lora) -> PreTrainedModel:
 
 def make_settings(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> StreamSettings:
     """Layout and prompt: the recipe's, else those beside the backbone, else the chat template's.
-
-    Args:
-        recipe: may hold `[stream]`.
-        tokenizer: may hold a chat template.
 
     Returns:
         The settings saved beside the model; for a model from scratch, with control tokens.
@@ -258,8 +135,3 @@ def make_settings(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> StreamS
             "[stream.prompt]"
         )
     return settings.model_copy(update={"prompt": chat_prompt(tokenizer, recipe.instruction)})
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    hint = did_you_mean(name, known)
-    return f"; {hint}" if hint else ""

@@ -20,9 +20,6 @@ def last_checkpoint(folder: Path) -> str | None:
     A run killed while it saves leaves a folder without `trainer_state.json`, which the Trainer
     writes last, or with a part of it.
 
-    Args:
-        folder: where the checkpoints are.
-
     Returns:
         Its path, or None.
     """
@@ -38,10 +35,6 @@ def last_checkpoint(folder: Path) -> str | None:
 def load_checkpoint(learner: Learner, folder: str) -> None:
     """Load what `saving.save_checkpoint` wrote.
 
-    Args:
-        learner: of the same shape; filled in place.
-        folder: of the checkpoint.
-
     Raises:
         ValueError: if something is missing, broken or of another shape.
     """
@@ -55,10 +48,6 @@ def load_checkpoint(learner: Learner, folder: str) -> None:
 
 def load_weights(model: PreTrainedModel, folder: str) -> None:
     """Load a checkpoint's weights (or adapters) into a model of the same shape.
-
-    Args:
-        model: filled in place.
-        folder: written by `save_pretrained`.
 
     Raises:
         ValueError: if weights are missing, broken or of another shape.

@@ -1,4 +1,4 @@
-"""Training samples: instances -> token ids -> random concatenations -> packed views.
+"""Training samples: items -> token ids -> random concatenations -> packed views.
 
 Everything random is a function of (seed, index), so that a resumed run sees what the first would.
 """
@@ -24,7 +24,6 @@ class SampleEncoder:
     """Text -> `Sample`, with the segmentation that sessions use.
 
     Args:
-        tokenizer: of the model.
         prompt: fixed ids around source and target.
         end_token_id: closes the target.
     """
@@ -41,11 +40,10 @@ class SampleEncoder:
     def encode(
         self, source: str, target: str, further_units: Sequence[Sequence[int]] = ()
     ) -> Sample:
-        """Token ids of one instance.
+        """Token ids of one item.
 
         Args:
-            source: source text, at least one word.
-            target: target text.
+            source: at least one word.
             further_units: ids of source units that follow those of the text.
 
         Returns:
@@ -80,12 +78,12 @@ class SampleEncoder:
         return words
 
 
-class InstanceEncoder:
-    """Instances of any kind -> `Sample`.
+class ItemEncoder:
+    """Items of any kind -> `Sample`.
 
     Args:
         text: tokenises.
-        recordings: for instances with audio; None = there are none.
+        recordings: for items with audio; None = there are none.
     """
 
     def __init__(self, text: SampleEncoder, recordings: Recordings | None = None) -> None:
@@ -93,7 +91,7 @@ class InstanceEncoder:
         self.recordings = recordings
 
     def join(self, items: Sequence[Item], rng: np.random.Generator | None = None) -> Sample:
-        """One sample of several instances, one after the other; texts and recordings do not mix.
+        """One sample of several items, one after the other; texts and recordings do not mix.
 
         Args:
             items: at least one; those that are of another kind than the first are left out.
@@ -111,14 +109,11 @@ class InstanceEncoder:
                 " ".join(item.source for item in chosen), " ".join(item.target for item in chosen)
             )
         if self.recordings is None:
-            raise ValueError("there are recordings among the instances: give the recipe [speech]")
+            raise ValueError("there are recordings among the items: give the recipe [speech]")
         return self.recordings.encode([item for item in items if item.media], self.text, rng)
 
     def longest(self, items: Sequence[Item]) -> Sample:
-        """The sample of several instances at its longest, whatever augmentation draws.
-
-        Args:
-            items: as for `join`.
+        """The sample of several items at its longest, whatever augmentation draws.
 
         Returns:
             The sample, without features.
@@ -136,22 +131,20 @@ def concatenation_plan(
     seed: int,
     fits: Callable[[tuple[int, ...]], bool] = lambda sample: True,
 ) -> list[tuple[int, ...]]:
-    """Which instances make up each sample, in training order.
+    """Which items make up each sample, in training order.
 
-    Every instance occurs once an epoch, in a run of random neighbours; samples of similar length
+    Every item occurs once an epoch, in a run of random neighbours; samples of similar length
     stand together so that batches need little padding, and batches are shuffled. The samples of an
     epoch that do not fill a batch are left out of it.
 
     Args:
-        lengths: length of each instance, in any unit.
-        concat: least and most instances in a sample.
-        epochs: passes over the instances.
+        lengths: length of each item, in any unit.
+        concat: least and most items in a sample.
         batch_size: samples per batch.
-        seed: of the whole plan.
         fits: whether a sample is to be taken.
 
     Returns:
-        One tuple of instance indices per sample.
+        One tuple of item indices per sample.
     """
     rng = np.random.default_rng(seed)
     size = np.asarray(lengths)
@@ -179,9 +172,8 @@ class PackedDataset(Dataset[Packed]):
     """Concatenated, packed samples; item i is a function of (seed, i).
 
     Args:
-        items: of the task.
-        plan: instance indices per sample.
-        encoder: instances -> samples.
+        plan: item indices per sample.
+        encoder: items -> samples.
         views: schedules to draw.
         layout: layout of the packed sequence.
         seed: of the schedules.
@@ -191,7 +183,7 @@ class PackedDataset(Dataset[Packed]):
         self,
         items: Sequence[Item],
         plan: Sequence[tuple[int, ...]],
-        encoder: InstanceEncoder,
+        encoder: ItemEncoder,
         views: ViewPlan,
         layout: Layout,
         seed: int,
@@ -218,10 +210,7 @@ class PackedDataset(Dataset[Packed]):
         return packed
 
     def place(self, index: int) -> str:
-        """Where the instances of a sample were read.
-
-        Args:
-            index: of the sample.
+        """Where the items of a sample were read.
 
         Returns:
             Files and lines, for a message.

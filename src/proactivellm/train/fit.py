@@ -12,7 +12,7 @@ from proactivellm.model.backbone import position_limit
 from proactivellm.model.layout import Layout
 from proactivellm.model.packing import Sample
 from proactivellm.tasks.item import Item, place_of
-from proactivellm.train.data import InstanceEncoder
+from proactivellm.train.data import ItemEncoder
 
 
 def positions_needed(sample: Sample, layout: Layout) -> int:
@@ -33,13 +33,11 @@ class Fit:
 
     Args:
         model: its limit is that of sessions.
-        encoder: instances -> samples.
-        layout: of the packed sequences.
         skip: leave out what does not fit, in place of refusing it.
     """
 
     def __init__(
-        self, model: PreTrainedModel, encoder: InstanceEncoder, layout: Layout, skip: bool
+        self, model: PreTrainedModel, encoder: ItemEncoder, layout: Layout, skip: bool
     ) -> None:
         self.limit = position_limit(model.config)
         self.model_type = model.config.get_text_config().model_type
@@ -50,9 +48,6 @@ class Fit:
 
     def __call__(self, items: Sequence[Item]) -> bool:
         """Whether a sample fits.
-
-        Args:
-            items: of the sample.
 
         Returns:
             False if it is to be left out; it is noted.

@@ -27,10 +27,7 @@ _FREE = {"output": {"save_steps", "keep", "log_steps"}, "data": {"train", "valid
 
 @contextmanager
 def claimed(out: Path) -> Iterator[None]:
-    """Keeps other runs out of a folder.
-
-    Args:
-        out: of the run. Of several processes that train together, the first holds it.
+    """Keeps other runs out of a folder; of several processes of one run, the first holds it.
 
     Raises:
         ValueError: another run writes to it.
@@ -42,10 +39,6 @@ def claimed(out: Path) -> Iterator[None]:
 
 def check_out(recipe: Recipe, out: Path) -> None:
     """Refuses to save a model over the one that it is made from.
-
-    Args:
-        recipe: what to train on what.
-        out: folder of the run.
 
     Raises:
         ValueError: it is the folder of the backbone or of the front end.
@@ -61,9 +54,7 @@ def check_run(
     """Notes what a run is made of, or compares with what was noted when it was begun.
 
     Args:
-        recipe: what to train on what.
         items: of training and of validation; the files of recordings are read.
-        out: folder of the run.
         continues: whether it has checkpoints or a model already.
 
     Raises:
@@ -86,7 +77,7 @@ def check_run(
 
 
 def _digest(items: Sequence[Item]) -> str:
-    """The content of instances: texts, and what the files of recordings hold."""
+    """The content of items: texts, and what the files of recordings hold."""
     heard = digest_media(item.media for item in items)
     texts = ([i.source, i.target, *i.answers, media] for i, media in zip(items, heard, strict=True))
     return digest_text(digest_text(each) for each in texts)

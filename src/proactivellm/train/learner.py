@@ -22,8 +22,6 @@ class Learner(nn.Module):
     """A causal LM, its front end if it listens, and what they learn.
 
     Args:
-        model: the causal LM; trained in place.
-        layout: of the packed sequences.
         objectives: their losses are added.
         front_end: trained in place.
         logits_mib: memory that logits and what is made of them may take at once.

@@ -4,14 +4,15 @@ So CTC alone runs no language model. Legend: B = batch, S = tokens of the packed
 width, A = samples with a recording, P = encoder outputs, D = encoder width, E = embeddings.
 """
 
-from functools import cached_property
+from collections.abc import Callable
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from proactivellm.model.backbone import project
-from proactivellm.model.packing import AUDIO_ID
+from proactivellm.model.packing import MEDIA_ID
 from proactivellm.train.objectives.objective import Objective, RowObjective
 from proactivellm.train.rows import row_sums, view_scores
 from proactivellm.train.views import packed_output, view_rows
@@ -41,9 +42,9 @@ class Outputs:
 
     @cached_property
     def embeddings_BSH(self) -> Tensor:
-        """Input embeddings, with what is heard in place of the ids AUDIO_ID."""
+        """Input embeddings, with what is heard in place of the ids MEDIA_ID."""
         ids_BS = self.batch["input_ids"]
-        audio_BS = ids_BS == AUDIO_ID
+        audio_BS = ids_BS == MEDIA_ID
         text_BSH = self.learner.model.get_input_embeddings()(ids_BS.masked_fill(audio_BS, 0))
         if self.heard_APD is None:
             return text_BSH
@@ -94,5 +95,7 @@ class Outputs:
         views = view_rows(self.decoded.last_hidden_state, self.batch)
         return view_scores(self._project, *views, self.learner.rows_per_chunk(num_views=1))
 
-    def _project(self, hidden_RH: Tensor) -> Tensor:
-        return project(self.learner.model, hidden_RH)
+    @property
+    def _project(self) -> Callable[[Tensor], Tensor]:
+        # Not bound to this object, which keeps all activations: what recomputes rows keeps this.
+        return partial(project, self.learner.model)

@@ -9,19 +9,19 @@ from proactivellm.modality.speech.gate import GateSettings
 from proactivellm.modality.speech.settings import SpeechSettings
 from proactivellm.model.prompt import Prompt, StreamSettings
 from proactivellm.tasks.data import DataSource
+from proactivellm.train.augmentation import Augmentation
 from proactivellm.train.objectives.table import keys_of, teaches
-from proactivellm.train.recordings import Augmentation
 from proactivellm.train.schedules import ViewSettings
 from proactivellm.train.values import Count, Counts, Natural, Share, Weight
 
 
 class Data(Strict):
-    """Training and validation instances: pairs, questions with their answers, recordings.
+    """Training and validation items: pairs, questions with their answers, recordings.
 
     Attributes:
-        train: instances to learn from; several sources are mixed.
-        valid: instances to watch; never learnt from.
-        concat: least and most instances joined into one sample.
+        train: items to learn from; several sources are mixed.
+        valid: items to watch; never learnt from.
+        concat: least and most items joined into one sample.
         skip_too_long: leave out samples that need more positions than the model has, and say how
             many; without it they are refused.
     """

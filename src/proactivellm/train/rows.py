@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from proactivellm.train.objectives.objective import RowObjective, View
+from proactivellm.train.objectives.objective import RowObjective, ViewRows
 
 
 def rows_within(logits_mib: int, vocabulary: int, num_views: int) -> int:
@@ -65,12 +65,12 @@ def _chunk_sums(
     sums_P, full_RV = torch.zeros((), device=hidden_WRD.device), None
     if has_full:
         full_RV = project(hidden_WRD[0]).float().log_softmax(-1)
-        full = View(full_RV, label_R, full_RV)
+        full = ViewRows(full_RV, label_R, full_RV)
         sums_P = torch.cat([objective.of_full(full) for objective in objectives])
         hidden_WRD = hidden_WRD[1:]
     for hidden_RD in hidden_WRD:
-        view = View(project(hidden_RD).float().log_softmax(-1), label_R, full_RV)
-        parts_P = torch.cat([objective.of_partial(view) for objective in objectives])
+        rows = ViewRows(project(hidden_RD).float().log_softmax(-1), label_R, full_RV)
+        parts_P = torch.cat([objective.of_partial(rows) for objective in objectives])
         sums_P = sums_P + parts_P / len(hidden_WRD)
     return sums_P
 
@@ -83,7 +83,6 @@ def view_scores(
     Args:
         project: hidden states -> logits.
         hidden_WRD: hidden states of any views.
-        label_R: the token each row predicts.
         chunk: rows whose logits exist at once.
 
     Returns:

@@ -25,10 +25,6 @@ log = logging.getLogger(__name__)
 def train(recipe: Recipe, out: str | Path) -> Path:
     """Train by a recipe, continuing from the last checkpoint in `out` if there is one.
 
-    Args:
-        recipe: what to train on what.
-        out: folder for checkpoints and the final model.
-
     Returns:
         `out`, now a transformers model folder with `streaming.json`.
 
@@ -65,13 +61,7 @@ def _train(recipe: Recipe, out: Path) -> None:
 
 
 def save_model(trainer: StreamingTrainer, out: Path, dtype: str) -> None:
-    """Write the final model folder and the log of the run.
-
-    Args:
-        trainer: after training.
-        out: the folder.
-        dtype: of the saved weights.
-    """
+    """Write the final model folder and the log of the run."""
     side = (trainer.tokenizer, trainer.settings)
     with saving(out), replacing_in(out) as new:
         save_final(trainer.learner, side, new, getattr(torch, dtype))

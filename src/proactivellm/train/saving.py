@@ -40,9 +40,6 @@ def save_checkpoint(
     """Writes what a run goes on from: all weights as they are, adapters by themselves.
 
     Args:
-        learner: its models and objectives.
-        side: tokenizer and stream settings.
-        folder: of the checkpoint.
         weights: of the learner, where its own are parts of them.
     """
     learner.model.save_pretrained(folder, state_dict=_under("model.", weights))
@@ -50,14 +47,7 @@ def save_checkpoint(
 
 
 def save_final(learner: Learner, side: Side, folder: str | Path, dtype: torch.dtype) -> None:
-    """Writes the model of a run: adapters are merged, weights rounded; the learner is used up.
-
-    Args:
-        learner: its models and objectives.
-        side: tokenizer and stream settings.
-        folder: of the model.
-        dtype: of its weights.
-    """
+    """Writes the model of a run: adapters are merged, weights rounded; the learner is used up."""
     _save_rest(learner, side, Path(folder), dtype)
     model: Any = learner.model
     if hasattr(model, "merge_and_unload"):
@@ -76,7 +66,7 @@ def _save_rest(
     tokenizer.save_pretrained(folder)
     settings.save(folder)
     if learner.front_end is not None:
-        learner.front_end.save(folder, dtype)
+        learner.front_end.save(folder, dtype, _under("front_end.", weights))
     for name, objective in learner.objectives.items():
         kept = _under(f"objectives.{name}.", weights) or objective.state_dict()
         if kept:
@@ -87,8 +77,6 @@ def load_objectives(learner: Learner, folder: str | Path, required: bool) -> Non
     """Reads what objectives keep, each from the file of its name.
 
     Args:
-        learner: has the objectives.
-        folder: of a checkpoint or a model.
         required: whether every file must be there.
 
     Raises:

@@ -48,11 +48,6 @@ class ViewPlan(ViewSettings):
     def draw(self, num_source: int, num_target: int, rng: np.random.Generator) -> Schedule:
         """A schedule of the profile.
 
-        Args:
-            num_source: M, source units in the stream.
-            num_target: N, target steps.
-            rng: source of randomness.
-
         Returns:
             A non-decreasing schedule of N entries in 1..M.
         """
@@ -72,8 +67,6 @@ def sampled_schedule(
     Args:
         sample: of M units and N target tokens.
         encoder: knows where target words begin.
-        plan: latency profile and boundary.
-        rng: source of randomness.
 
     Returns:
         N entries.

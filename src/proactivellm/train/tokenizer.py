@@ -12,10 +12,6 @@ SOURCE, TARGET, END, PAD = "<|source|>", "<|target|>", "<|end|>", "<|pad|>"
 def train_tokenizer(lines: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
     """Byte-level BPE over both languages; every word begins with a space marker.
 
-    Args:
-        lines: training text.
-        vocab_size: entries, control tokens included.
-
     Returns:
         A tokenizer whose end-of-stream token is `<|end|>`.
 

@@ -30,7 +30,6 @@ class StreamingTrainer(Trainer):
         tokenizer: saved beside every checkpoint.
         valid: samples for evaluation, already encoded.
         encoder: knows where target words begin.
-        **kwargs: of transformers.Trainer.
     """
 
     # Read by newer releases of transformers; older ones ask whether `get_batch_samples` counted.
@@ -148,8 +147,7 @@ class StreamingTrainer(Trainer):
                 for s, g in pairs
             ]
             batch = {k: v.to(self.args.device) for k, v in collate(packed).items()}
-            with self.compute_loss_context_manager():
-                totals = totals + model(scored=True, **batch)["scores"]
+            totals = totals + model(scored=True, **batch)["scores"]
         metrics = {}
         for name, (nll, hits, rows) in zip(names, torch.as_tensor(totals).tolist(), strict=True):
             metrics[f"{metric_key_prefix}_nll_{name}"] = round(nll / rows, 4)

@@ -23,9 +23,6 @@ PAD = {"input_ids": 0, "group": 0, "arrival": 0, "view": PADDING, "position": 0,
 def collate(batch: Sequence[Packed]) -> dict[str, Tensor]:
     """Right-pad packed sequences to one length.
 
-    Args:
-        batch: B packed samples.
-
     Returns:
         int64 tensors [B, S] named as the fields of `Packed`; where there are recordings, also
         `mel` [A, T, F], `num_frames` and `mel_rows` (place in the batch) [A] of the A samples that
@@ -74,12 +71,8 @@ def packed_output(
     """One forward over packed sequences under the layout's block mask.
 
     Args:
-        model: a causal LM.
-        batch: from `collate`.
-        layout: decides who sees whom.
         windows: attention window per layer type, of `watch.watch_attention`.
         embeddings_BSD: input embeddings, where they are not those of the ids.
-        **kwargs: passed to the decoder.
 
     Returns:
         What the decoder returns; its `last_hidden_state` is [B, S, D].
@@ -96,10 +89,6 @@ def packed_output(
 
 def view_rows(hidden_BSD: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """The rows that predict something, view by view in the same order.
-
-    Args:
-        hidden_BSD: hidden states of the packed sequences.
-        batch: from `collate`.
 
     Returns:
         hidden [W, R, D] and labels [R].

@@ -7,7 +7,7 @@ D = encoder width, H = LM width.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -192,21 +192,30 @@ class SpeechFrontEnd(nn.Module):
         """
         return SpeechStream(self)
 
-    def save(self, model_folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
+    def save(
+        self,
+        model_folder: str | Path,
+        dtype: torch.dtype = torch.float16,
+        weights: Mapping[str, Tensor] | None = None,
+    ) -> None:
         """Writes the folder `speech/`.
 
         Args:
             model_folder: that of the causal LM.
             dtype: of the saved weights.
+            weights: the state dict, where this module's own tensors are parts of it (FSDP).
         """
-        weights = {k: v.detach().to(dtype) for k, v in self.encoder.tower.state_dict().items()}
-        projector = {k: v.detach().to(dtype) for k, v in self.projector.state_dict().items()}
+        whole = {k: v.detach().to(dtype) for k, v in (weights or self.state_dict()).items()}
+        tower, projector = (
+            {k.removeprefix(prefix): v for k, v in whole.items() if k.startswith(prefix)}
+            for prefix in ("encoder.tower.", "projector.")
+        )
         stored = self.settings.model_dump()
         if self.gate is not None:
             stored["gate"] = self.gate.model_dump()
         with replacing_in(Path(model_folder) / FOLDER) as folder:
             self.extractor.save_pretrained(folder)
-            self.encoder.tower.save_pretrained(folder, state_dict=weights)
+            self.encoder.tower.save_pretrained(folder, state_dict=tower)
             save_file(projector, folder / PROJECTOR_FILE)
             write_text(folder / SETTINGS_FILE, json.dumps(stored, indent=2) + "\n")
 

@@ -24,7 +24,6 @@ from proactivellm.model.precision import choose_dtype
 from proactivellm.model.prompt import Prompt, StreamSettings, load_settings, render_chat
 from proactivellm.model.weights import check_all_loaded
 
-MODEL_TYPE = "qwen2_audio"
 UNITS = SpeechSettings(unit=16, stack=1)  # 25 outputs a second, each an embedding: 640 ms
 INSTRUCTION = "Transcribe the speech. "
 

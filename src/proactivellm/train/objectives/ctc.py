@@ -5,11 +5,10 @@ head over the bytes of the transcript, used in training only, shows it one. Lege
 a recording, L = bytes, P = encoder outputs, D = encoder width, V = classes.
 """
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import torch.nn.functional as nn_f
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from proactivellm.config import Strict
 from proactivellm.model.packing import IGNORE
@@ -38,21 +37,14 @@ class Ctc(Objective):
     name = "ctc"
     Settings = CtcSettings
     section = "speech"
+    weight_keys = ("ctc_weight",)
     part_names = ("ctc",)
+    teaches = True
 
-    def __init__(self, weight: float, width: int) -> None:
-        super().__init__()
-        self.loss_weight = weight
-        head = nn.Linear(width, 1 + 256)
+    def __init__(self, settings: CtcSettings, model: Any, front_end: Any) -> None:
+        super().__init__(settings)
+        head = nn.Linear(front_end.encoder.width, 1 + 256)
         self.weight, self.bias = head.weight, head.bias
-
-    @classmethod
-    def make(cls, settings: CtcSettings, model: PreTrainedModel, front_end: Any) -> Self | None:
-        return cls(settings.ctc_weight, front_end.encoder.width) if cls.teaches(settings) else None
-
-    @classmethod
-    def teaches(cls, settings: CtcSettings) -> bool:
-        return bool(settings.ctc_weight)
 
     def count(self, batch: dict[str, Tensor]) -> Tensor:
         """Bytes of the transcripts."""
@@ -64,7 +56,7 @@ class Ctc(Objective):
             ctc = outputs.batch["label"].new_zeros((), dtype=self.weight.dtype)
         else:
             ctc = self._loss(outputs.heard_APD, outputs)
-        return {"loss": self.loss_weight * ctc, "parts": ctc.detach()[None]}
+        return {"loss": self.weights[0] * ctc, "parts": ctc.detach()[None]}
 
     def _loss(self, heard_APD: Tensor, outputs: "Outputs") -> Tensor:
         batch = outputs.batch

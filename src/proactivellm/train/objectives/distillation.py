@@ -11,9 +11,8 @@ from typing import Literal, Self
 import torch
 from pydantic import model_validator
 from torch import Tensor
-from transformers import PreTrainedModel
 
-from proactivellm.train.objectives.objective import RowObjective, View
+from proactivellm.train.objectives.objective import RowObjective, ViewRows
 from proactivellm.train.schedules import ViewSettings
 from proactivellm.train.values import Count, Weight
 
@@ -74,20 +73,10 @@ class Distillation(RowObjective):
 
     name = "distillation"
     Settings = DistillationSettings
+    weight_keys = full_keys = ("kl_weight",)
     part_names = ("kl",)
-    needs_full = True
 
-    def __init__(self, settings: DistillationSettings) -> None:
-        super().__init__()
-        self.weights = (settings.kl_weight,)
-        self.top_k, self.direction = settings.kl_top_k, settings.kl_direction
-
-    @classmethod
-    def make(
-        cls, settings: DistillationSettings, model: PreTrainedModel, front_end: object
-    ) -> Self | None:
-        return cls(settings) if settings.kl_weight else None
-
-    def of_partial(self, view: View) -> Tensor:
-        assert view.full_RV is not None
-        return top_k_kl(view.full_RV, view.log_p_RV, self.top_k, self.direction)[None]
+    def of_partial(self, rows: ViewRows) -> Tensor:
+        assert rows.full_RV is not None
+        top_k, direction = self.settings.kl_top_k, self.settings.kl_direction
+        return top_k_kl(rows.full_RV, rows.log_p_RV, top_k, direction)[None]

@@ -5,9 +5,8 @@ from typing import Self
 import torch
 from pydantic import model_validator
 from torch import Tensor
-from transformers import PreTrainedModel
 
-from proactivellm.train.objectives.objective import RowObjective, View
+from proactivellm.train.objectives.objective import RowObjective, ViewRows
 from proactivellm.train.schedules import ViewSettings
 from proactivellm.train.values import Share, Weight
 
@@ -54,28 +53,15 @@ class Likelihood(RowObjective):
 
     name = "likelihood"
     Settings = LikelihoodSettings
+    weight_keys = ("batch_weight", "mslm_weight")
+    full_keys = ("batch_weight",)
     part_names = ("loss_batch", "loss_mslm")
+    teaches = True
 
-    def __init__(self, settings: LikelihoodSettings) -> None:
-        super().__init__()
-        self.weights = (settings.batch_weight, settings.mslm_weight)
-        self.smoothing = settings.label_smoothing
-        self.needs_full = bool(settings.batch_weight)
-
-    @classmethod
-    def make(
-        cls, settings: LikelihoodSettings, model: PreTrainedModel, front_end: object
-    ) -> Self | None:
-        return cls(settings) if cls.teaches(settings) else None
-
-    @classmethod
-    def teaches(cls, settings: LikelihoodSettings) -> bool:
-        return bool(settings.batch_weight or settings.mslm_weight)
-
-    def of_full(self, view: View) -> Tensor:
-        entropy = cross_entropy(view.log_p_RV, view.label_R, self.smoothing)
+    def of_full(self, rows: ViewRows) -> Tensor:
+        entropy = cross_entropy(rows.log_p_RV, rows.label_R, self.settings.label_smoothing)
         return torch.stack([entropy, torch.zeros_like(entropy)])
 
-    def of_partial(self, view: View) -> Tensor:
-        entropy = cross_entropy(view.log_p_RV, view.label_R, self.smoothing)
+    def of_partial(self, rows: ViewRows) -> Tensor:
+        entropy = cross_entropy(rows.log_p_RV, rows.label_R, self.settings.label_smoothing)
         return torch.stack([torch.zeros_like(entropy), entropy])

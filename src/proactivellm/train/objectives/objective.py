@@ -26,33 +26,45 @@ class Objective(nn.Module):
         name: of the objective, and of its file in a checkpoint.
         Settings: its keys in the recipe.
         section: the table of the recipe that they stand in.
+        weight_keys: those of its keys that are weights, one for each part; all 0 = it is not there.
+        full_keys: those by which it looks at the view that sees the whole source.
         part_names: what its parts are called in the log.
         decoder_arguments: what it asks of the decoder beside hidden states.
-        needs_full: whether it looks at the view that sees the whole source.
+        teaches: whether a model learns something by it alone; by a penalty it does not.
     """
 
     name: ClassVar[str]
     Settings: ClassVar[type[Strict]]
     section: ClassVar[str] = "objective"
+    weight_keys: ClassVar[tuple[str, ...]]
+    full_keys: ClassVar[tuple[str, ...]] = ()
     part_names: ClassVar[tuple[str, ...]]
     decoder_arguments: ClassVar[dict[str, Any]] = {}
-    needs_full: bool = False
+    teaches: ClassVar[bool] = False
+
+    def __init__(self, settings: Any, model: Any = None, front_end: Any = None) -> None:
+        super().__init__()
+        self.settings = settings
+        self.weights = tuple(getattr(settings, key) for key in self.weight_keys)
+        self.needs_full = any(getattr(settings, key) for key in self.full_keys)
+
+    @classmethod
+    def wanted(cls, settings: Any) -> bool:
+        """Whether a table of the recipe gives it a weight."""
+        return any(getattr(settings, key) for key in cls.weight_keys)
 
     @classmethod
     def make(cls, settings: Any, model: PreTrainedModel, front_end: Any) -> Self | None:
-        """The objective of a run; None where its weight is 0.
+        """The objective of a run; None where it has no weight.
 
         Args:
             settings: the table of the recipe, with the keys of `Settings` among others.
-            model: the causal LM.
             front_end: of a model that listens, else None.
-        """
-        raise NotImplementedError
 
-    @classmethod
-    def teaches(cls, settings: Any) -> bool:
-        """Whether a model learns something by this objective alone; by a penalty it does not."""
-        return False
+        Raises:
+            ValueError: if it does not fit the model.
+        """
+        return cls(settings, model, front_end) if cls.wanted(settings) else None
 
     def count(self, batch: dict[str, Tensor]) -> Tensor:
         """What its sums over a batch become means over: target rows of one view."""
@@ -71,7 +83,7 @@ class Objective(nn.Module):
 
 
 @dataclass(frozen=True)
-class View:
+class ViewRows:
     """Some target rows as one view sees them.
 
     Attributes:
@@ -87,21 +99,15 @@ class View:
 
 
 class RowObjective(Objective):
-    """A sum over target rows, which is shown their distributions some rows at a time.
+    """A sum over target rows, which is shown their distributions some rows at a time."""
 
-    Attributes:
-        weights: of its parts in the loss.
-    """
-
-    weights: tuple[float, ...]
-
-    def of_full(self, view: View) -> Tensor:
+    def of_full(self, rows: ViewRows) -> Tensor:
         """The parts of the full view, summed over rows: [P]."""
-        return view.log_p_RV.new_zeros(len(self.part_names))
+        return rows.log_p_RV.new_zeros(len(self.part_names))
 
-    def of_partial(self, view: View) -> Tensor:
+    def of_partial(self, rows: ViewRows) -> Tensor:
         """The parts of a partial view, summed over rows: [P]; of several the mean is learnt."""
-        return view.log_p_RV.new_zeros(len(self.part_names))
+        return rows.log_p_RV.new_zeros(len(self.part_names))
 
     def forward(self, outputs: "Outputs") -> dict[str, Tensor]:
         """The weighted sum of the means over rows, nats per token."""

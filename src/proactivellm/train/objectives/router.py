@@ -39,23 +39,12 @@ class Router(Objective):
 
     name = "router"
     Settings = RouterSettings
+    weight_keys = ("router_weight",)
     part_names = ("router",)
     decoder_arguments = {"output_router_logits": True}
 
-    def __init__(self, weight: float) -> None:
-        super().__init__()
-        self.weight = weight
-
     @classmethod
-    def make(
-        cls, settings: RouterSettings, model: PreTrainedModel, front_end: object
-    ) -> Self | None:
-        """The objective of a run.
-
-        Raises:
-            ValueError: if a weight is wanted for a model without a router, or for one of a family
-                whose loss is not known here.
-        """
+    def make(cls, settings: RouterSettings, model: PreTrainedModel, front_end: Any) -> Self | None:
         model, wish = _base(model), settings.router_weight
         config = model.config.get_text_config()
         if wish == 0.0 or (wish is None and not getattr(config, "output_router_logits", False)):
@@ -69,7 +58,7 @@ class Router(Objective):
         names = ("router_aux_loss_coef", "aux_loss_coef")  # the second: JetMoE
         if wish is None:
             wish = float(next(getattr(config, name) for name in names if hasattr(config, name)))
-        return cls(wish) if wish else None
+        return cls(RouterSettings(router_weight=wish)) if wish else None
 
     def forward(self, outputs: "Outputs") -> dict[str, Tensor]:
         mixture: Any = _base(outputs.learner.model)
@@ -79,7 +68,7 @@ class Router(Objective):
         loss = function(logits, mixture.num_experts, mixture.num_experts_per_tok, real_BS)
         # A mean over tokens already: each micro-batch by its share of the update's.
         loss = loss * (self.count(outputs.batch) / outputs.count(self))
-        return {"loss": self.weight * loss, "parts": loss.detach()[None]}
+        return {"loss": self.weights[0] * loss, "parts": loss.detach()[None]}
 
 
 def _base(model: PreTrainedModel) -> PreTrainedModel:

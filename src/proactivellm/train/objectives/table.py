@@ -27,7 +27,7 @@ def teaches(tables: Mapping[str, Any]) -> bool:
         tables: of the recipe, by their name; None = not there.
     """
     asked = [(kind, tables.get(kind.section)) for kind in OBJECTIVES]
-    return any(table is not None and kind.teaches(table) for kind, table in asked)
+    return any(kind.teaches and table and kind.wanted(table) for kind, table in asked)
 
 
 def make_objectives(
@@ -37,7 +37,6 @@ def make_objectives(
 
     Args:
         tables: of the recipe, by their name; None = not there.
-        model: the causal LM.
         front_end: of a model that listens.
 
     Raises:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from tests.audio.signals import noise, ragged, silence, voice
+from tests.modality.speech.signals import noise, ragged, silence, voice
 from transformers import WhisperFeatureExtractor
 
 from proactivellm.modality.speech.features import DYNAMIC_RANGE, RATE, LogMelStream, floor, log_mel

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tests.speech.fronts import gap, new_encoder, pieces, random_mel
+from tests.modality.speech.fronts import gap, new_encoder, pieces, random_mel
 
 from proactivellm.modality.speech.state import EncoderStream
 

@@ -1,6 +1,6 @@
 """Tiny random front ends: what tests listen with instead of downloads.
 
-Import as `from tests.speech.fronts import new_encoder, new_listener, noise`. Weights are drawn wide
+Import as `from tests.modality.speech.fronts import new_encoder, noise`. Weights are drawn wide
 enough that attention is peaked: a wrong mask or position would hide below a tolerance otherwise.
 """
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.modality.speech.fronts import SHAPE, gap, new_listener, noise, pieces, save_qwen2_audio
 from tests.model import broken
 from tests.models import save_tiny
-from tests.speech.fronts import SHAPE, gap, new_listener, noise, pieces, save_qwen2_audio
 from transformers import Qwen2AudioForConditionalGeneration
 
 from proactivellm.modality.kinds import kind_in

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.audio.signals import noise, silence, voice
+from tests.modality.speech.signals import noise, silence, voice
 
 import proactivellm
 from proactivellm.modality.speech.files import read_audio

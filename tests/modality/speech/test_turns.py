@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from tests.audio.signals import noise, silence, voice
-from tests.speech.fronts import gap, new_listener, pieces
+from tests.modality.speech.fronts import gap, new_listener, pieces
+from tests.modality.speech.signals import noise, silence, voice
 
 from proactivellm.modality.speech.features import RATE
 from proactivellm.modality.speech.gate import Gate, GateSettings, Piece

@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 import soundfile
-from tests.audio.signals import RATE, noise, voice
+from tests.modality.speech.signals import RATE, noise, voice
 
 from proactivellm.modality.speech import files
 from proactivellm.modality.speech.files import is_audio, open_audio, read_audio

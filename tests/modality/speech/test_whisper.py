@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.modality.speech.fronts import SHAPE, gap, noise, pieces, save_whisper
 from tests.model import broken
 from tests.models import save_tiny
-from tests.speech.fronts import SHAPE, gap, noise, pieces, save_whisper
 from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperModel
 
 from proactivellm.modality.speech.features import RATE

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from tests.speech.fronts import new_listener, noise
+from tests.modality.speech.fronts import new_listener, noise
 
 from proactivellm.modality.kinds import kind_in
 from proactivellm.modality.speech.features import log_mel

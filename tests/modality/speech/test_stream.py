@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from tests.speech.fronts import gap, new_listener, noise, pieces
+from tests.modality.speech.fronts import gap, new_listener, noise, pieces
 
 from proactivellm.modality.speech.features import RATE, log_mel
 

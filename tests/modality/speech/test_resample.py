@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 import soxr
-from tests.audio.signals import noise, ragged
+from tests.modality.speech.signals import noise, ragged
 
 from proactivellm.modality.speech.resample import RATE, Resampler, to_16k
 

@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from tests.speech.fronts import gap, new_encoder, random_mel
+from tests.modality.speech.fronts import gap, new_encoder, random_mel
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 

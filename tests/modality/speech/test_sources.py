@@ -8,7 +8,7 @@ import types
 import numpy as np
 import pytest
 import soundfile
-from tests.audio.signals import RATE, noise, voice
+from tests.modality.speech.signals import RATE, noise, voice
 
 from proactivellm.modality.speech import sources
 from proactivellm.modality.speech.files import open_audio

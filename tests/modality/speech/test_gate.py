@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 import pytest
-from tests.audio.signals import noise, ragged, silence, voice
+from tests.modality.speech.signals import noise, ragged, silence, voice
 
 from proactivellm.modality.speech import gate as gate_module
 from proactivellm.modality.speech.gate import FRAME, RATE, Gate, GateSettings, Piece, trim

@@ -1,0 +1,114 @@
+"""What is done to recordings in training, so that a model hears more than there are.
+
+A function of the random generator it is given, so that a resumed run hears what the first would.
+Legend: N = audio samples, T = mel frames, F = mel bands.
+"""
+
+import numpy as np
+from pydantic import Field
+
+from proactivellm.config import Strict
+from proactivellm.modality.speech.extra import needed
+from proactivellm.modality.speech.resample import RATE
+from proactivellm.train.values import Natural, Range, Share
+
+
+class Augmentation(Strict):
+    """What is done to recordings while a model is trained on them.
+
+    Attributes:
+        speed: range of the speed perturbation (Ko et al. 2015), pitch included; (1, 1) = none.
+        edges_s: range of the silence before and after what is said, to which it is cut or padded;
+            without it, sets of recordings are told apart by their edges. None = as they are.
+        gain_db: range of the level that is added.
+        noise_share: share of the recordings that noise is added to.
+        noise_db: range of the signal-to-noise ratio then.
+        narrow_share: share of the recordings of which only what a telephone passes (up to 4 kHz)
+            is left.
+        time_masks: SpecAugment (Park et al. 2019): masks over time.
+        time_mask_s: longest of them, in seconds.
+        band_masks: masks over mel bands.
+        band_mask: most bands that one of them covers.
+        nothing_share: share of the samples that are replaced by silence or noise, in which there is
+            nothing to write.
+    """
+
+    speed: Range = (1.0, 1.0)
+    edges_s: Range | None = None
+    gain_db: Range = (0.0, 0.0)
+    noise_share: Share = 0.0
+    noise_db: Range = (5.0, 30.0)
+    narrow_share: Share = 0.0
+    time_masks: Natural = 0
+    time_mask_s: float = Field(default=0.4, gt=0.0)
+    band_masks: Natural = 0
+    band_mask: int = Field(default=10, ge=1)
+    nothing_share: Share = 0.0
+
+
+def perturb(samples_N: np.ndarray, wish: Augmentation, rng: np.random.Generator) -> np.ndarray:
+    """Another speed, other edges, a telephone, noise, another level: as the settings wish."""
+    soxr = needed("soxr")
+    speed = rng.uniform(*wish.speed)
+    if speed != 1.0:
+        samples_N = soxr.resample(samples_N, RATE * speed, RATE, quality="LQ")
+    if wish.edges_s is not None:
+        samples_N = _with_edges(samples_N, rng.uniform(*wish.edges_s, size=2))
+    if rng.random() < wish.narrow_share:
+        narrow = soxr.resample(samples_N, RATE, RATE // 2, quality="LQ")
+        samples_N = soxr.resample(narrow, RATE // 2, RATE, quality="LQ")
+    if rng.random() < wish.noise_share:
+        ratio = 10 ** (-rng.uniform(*wish.noise_db) / 20)
+        level = float(np.sqrt(np.mean(samples_N**2))) * ratio
+        samples_N = samples_N + level * _noise(len(samples_N), rng)
+    samples_N = samples_N * np.float32(10 ** (rng.uniform(*wish.gain_db) / 20))
+    return np.clip(samples_N, -1.0, 1.0).astype(np.float32)
+
+
+def _with_edges(samples_N: np.ndarray, edges_s: np.ndarray) -> np.ndarray:
+    """Cuts or pads the silence around the part that is louder than the peak less 30 dB."""
+    size = RATE // 50
+    frames = samples_N[: len(samples_N) // size * size].reshape(-1, size)
+    level = np.sqrt((frames**2).mean(1)) if len(frames) else np.zeros(1)
+    loud = np.flatnonzero(level > level.max() * 10 ** (-30 / 20))
+    if not len(loud):
+        return samples_N
+    before, after = (int(edge_s * RATE) for edge_s in edges_s)
+    start, end = loud[0] * size - before, (loud[-1] + 1) * size + after
+    padded = np.pad(samples_N[max(0, start) : end], (max(0, -start), 0))
+    return np.pad(padded, (0, max(0, end - len(samples_N))))
+
+
+def nothing(count: int, rng: np.random.Generator) -> np.ndarray:
+    """Silence, or noise of any level."""
+    if rng.random() < 0.1:
+        return np.zeros(count, np.float32)
+    noise = 10 ** (rng.uniform(-80.0, -10.0) / 20) * _noise(count, rng)
+    return np.clip(noise, -1.0, 1.0).astype(np.float32)
+
+
+def _noise(count: int, rng: np.random.Generator) -> np.ndarray:
+    """Noise of power 1 whose spectrum falls by 0 (white) to 12 dB per octave, [N]."""
+    size = 1 << (max(count, 2) - 1).bit_length()
+    spectrum = np.fft.rfft(rng.standard_normal(size))
+    slope = rng.uniform(0.0, 2.0)
+    spectrum /= np.maximum(np.arange(len(spectrum)), size * 50 / RATE) ** slope
+    noise = np.fft.irfft(spectrum)[:count]
+    return (noise / max(float(noise.std()), 1e-12)).astype(np.float32)
+
+
+def mask(mel_TF: np.ndarray, wish: Augmentation, hop: int, rng: np.random.Generator) -> np.ndarray:
+    """SpecAugment: what is masked has the mean of the recording."""
+    mel_TF = mel_TF.copy()
+    num_frames, num_bands = mel_TF.shape
+    longest = max(1, int(wish.time_mask_s * RATE / hop))
+    mean = mel_TF.mean() if mel_TF.size else 0.0
+    for _ in range(wish.time_masks):
+        width = int(rng.integers(0, min(longest, num_frames // 4) + 1))
+        start = int(rng.integers(0, max(1, num_frames - width)))
+        mel_TF[start : start + width] = mean
+    for _ in range(wish.band_masks):
+        width = int(rng.integers(0, min(wish.band_mask, num_bands) + 1))
+        start = int(rng.integers(0, max(1, num_bands - width)))
+        mel_TF[:, start : start + width] = mean
+    return mel_TF
