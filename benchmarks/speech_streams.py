@@ -28,12 +28,12 @@ from proactivellm.metrics.score import score
 from proactivellm.modality.loading import load
 from proactivellm.modality.speech.files import read_audio
 from proactivellm.modality.speech.resample import RATE
-from proactivellm.pipeline import Job, MediaUnits, run_streams, stream_units
 from proactivellm.policy.base import Policy
 from proactivellm.policy.spec import parse_policy
 from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling
 from proactivellm.session.window import Window
+from proactivellm.stream import Job, MediaUnits, run_streams, stream_units
 from proactivellm.tasks.speech import read_manifest
 
 BLOCK = 5120  # samples that arrive together, 320 ms

@@ -3,7 +3,7 @@
 import sys
 
 from proactivellm import load, parse_policy
-from proactivellm.pipeline import open_media, stream_units
+from proactivellm.stream import open_media, stream_units
 
 
 def main(file: str, name: str = "speech-en", policy: str = "wait-k:3,stride=2") -> str:

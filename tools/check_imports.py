@@ -20,7 +20,7 @@ ROOMS = (
     *("schedule", "config", "files", "units", "output", "model", "modality", "policy"),
     *(
         "session",
-        "pipeline",
+        "stream",
         "metrics",
         "decisions",
         "report",

@@ -121,9 +121,9 @@ def _run_whole_words(model: "StreamingCausalLM", spec: str, logged: "Instance") 
     """Streams a source of `evaluate` again, live, and times each word when it is whole."""
     from proactivellm.evaluation.evaluate import find_calibration
     from proactivellm.interop.whole_words import WholeWords
-    from proactivellm.pipeline import stream_text
     from proactivellm.policy.spec import parse_policy
     from proactivellm.session.sampling import Sampling
+    from proactivellm.stream import stream_text
 
     policy = parse_policy(spec, find_calibration(model))
     stream = stream_text(model, policy, logged.source, sampling=Sampling())

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from proactivellm.pipeline import Job
+    from proactivellm.stream import Job
 
 TIMEOUT_S = 3600.0  # of one command: SimulEval waits for ever for an agent that never finishes
 

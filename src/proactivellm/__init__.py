@@ -15,7 +15,7 @@ _EXPORTS = {
     "Unit": "proactivellm.units.unit",
     "load": "proactivellm.modality.loading",
     "parse_policy": "proactivellm.policy.spec",
-    "stream_text": "proactivellm.pipeline",
+    "stream_text": "proactivellm.stream",
     "read_log": "proactivellm.output.log",
     "score": "proactivellm.metrics.score",
     "train": "proactivellm.train.run",
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from proactivellm.model.causal_lm import StreamingCausalLM as StreamingCausalLM
     from proactivellm.model.prompt import StreamSettings as StreamSettings
     from proactivellm.output.log import read_log as read_log
-    from proactivellm.pipeline import stream_text as stream_text
     from proactivellm.policy.spec import parse_policy as parse_policy
     from proactivellm.session.engine import Engine as Engine
     from proactivellm.session.session import Session as Session
+    from proactivellm.stream import stream_text as stream_text
     from proactivellm.train.run import train as train
     from proactivellm.units.text import TextSegmenter as TextSegmenter
     from proactivellm.units.unit import Unit as Unit

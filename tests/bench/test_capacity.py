@@ -41,7 +41,7 @@ def test_the_number_is_doubled_and_then_narrowed_down() -> None:
 def test_a_unit_that_is_never_answered_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = tiny_bench(deadline_ms=50.0, unit_ms=20.0, seconds=0.3)
     arrivals = Arrivals(bench.model, bench.options, 1)
-    monkeypatch.setattr(arrivals.engine, "step", lambda: None)
+    monkeypatch.setattr(arrivals.streams, "step", lambda: None)
     arrivals.run()
     assert arrivals.latency_s and min(arrivals.latency_s) > 0.05
     assert arrivals.tokens == 0
@@ -50,10 +50,10 @@ def test_a_unit_that_is_never_answered_is_late(monkeypatch: pytest.MonkeyPatch) 
 def test_sessions_that_end_are_replaced() -> None:
     bench = tiny_bench(source=4, target=4, k=2, unit_ms=5.0, seconds=0.4)
     arrivals = Arrivals(bench.model, bench.options, 3)
-    before = list(arrivals.talks.values())
+    before = list(arrivals.talks)
     arrivals.run()
     assert len(arrivals.talks) == 3
-    assert not any(talk is old for talk, old in zip(arrivals.talks.values(), before, strict=True))
+    assert not any(talk is old for talk, old in zip(arrivals.talks, before, strict=True))
     assert arrivals.tokens > 3 * 4
 
 

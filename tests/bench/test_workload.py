@@ -13,6 +13,7 @@ from proactivellm.policy.fixed import WaitK
 from proactivellm.session.engine import Engine
 from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling
+from proactivellm.stream import Streams
 
 
 def test_drawn_streams_are_text_and_follow_the_seed() -> None:
@@ -61,11 +62,11 @@ def test_endless_targets_have_no_end(tmp_path: Path) -> None:
 
 def test_every_lane_writes_in_every_step() -> None:
     model = tiny_bench().model
-    engine = Engine(model, WaitK(k=3), Limits(streams=5), sampling=Sampling())
-    crowd = Crowd(engine, drawn_work(model, 12, 12, 0))
+    streams = Streams(model, WaitK(k=3), Limits(streams=5), sampling=Sampling())
+    crowd = Crowd(streams, drawn_work(model, 12, 12, 0))
     crowd.settle()
     assert crowd.num_ended >= 5
-    written = [engine.state(lane).num_written for lane in range(5)]
+    written = [streams.engine.state(lane).num_written for lane in range(5)]
     assert len(set(written)) > 2  # phases differ
     fed, ended = crowd.total_fed(), crowd.num_ended
     assert [crowd.step() for _ in range(24)] == [5] * 24

@@ -8,7 +8,7 @@ from rich.console import Console
 from proactivellm.cli.columns import Caption
 from proactivellm.cli.display import TerminalDisplay, TimesDisplay
 from proactivellm.output.log import Instance
-from proactivellm.pipeline import StreamEvent
+from proactivellm.stream import StreamEvent
 
 PIECES = [
     ("MY", 0.64),

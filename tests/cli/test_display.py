@@ -11,8 +11,8 @@ from proactivellm.cli import shared
 from proactivellm.cli.columns import Block
 from proactivellm.cli.display import NamedTargets, PipeDisplay, TerminalDisplay
 from proactivellm.output.log import Instance
-from proactivellm.pipeline import StreamEvent
 from proactivellm.report.console import print_scores
+from proactivellm.stream import StreamEvent
 
 EVENTS = [
     ("READ", "Ich"),

@@ -18,8 +18,8 @@ from proactivellm.cli import listening
 from proactivellm.modality.loading import load
 from proactivellm.modality.speech.gate import GateSettings
 from proactivellm.output.log import Instance, read_log
-from proactivellm.pipeline import open_media, stream_units
 from proactivellm.policy.spec import parse_policy
+from proactivellm.stream import open_media, stream_units
 
 RATE = 16_000
 POLICY = ("--policy", "wait-k:2")

@@ -16,9 +16,9 @@ from proactivellm.cli.display import PipeDisplay
 from proactivellm.cli.stopping import Stops
 from proactivellm.evaluation import calibrate
 from proactivellm.output.log import read_log
-from proactivellm.pipeline import live
 from proactivellm.policy.calibration import Calibration
 from proactivellm.session.engine import Engine
+from proactivellm.stream import live
 
 LONG = " ".join(["der Hund schläft"] * 40)
 TWICE = """

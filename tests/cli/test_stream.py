@@ -13,8 +13,8 @@ from tests.cli.commands import Forked, Run, write_lines
 
 from proactivellm.modality.loading import load
 from proactivellm.output.log import read_log
-from proactivellm.pipeline import stream_text
 from proactivellm.policy.spec import parse_policy
+from proactivellm.stream import stream_text
 
 SENTENCES = ["Der Hund schläft auf dem Sofa", "", "Ein Mann putzt  ein Fenster."]
 

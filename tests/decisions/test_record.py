@@ -9,10 +9,10 @@ from proactivellm.decisions.trace import Trace
 from proactivellm.modality.loading import load
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.output.log import Instance
-from proactivellm.pipeline import Job, run_streams
 from proactivellm.policy.spec import parse_policy
 from proactivellm.session.sampling import Sampling
 from proactivellm.session.window import Window
+from proactivellm.stream import Job, run_streams
 
 SOURCE = "Ich stehe jeden Morgen um sieben auf."
 SPECS = (

@@ -15,10 +15,10 @@ from proactivellm.evaluation.calibrate import Recorder as RecordingPolicy
 from proactivellm.modality.loading import load
 from proactivellm.modality.speech.making import new_front_end
 from proactivellm.modality.speech.settings import SpeechSettings
-from proactivellm.pipeline import Job
 from proactivellm.policy.endogenous import Entropy
 from proactivellm.policy.fixed import WaitK
 from proactivellm.policy.spec import parse_policy
+from proactivellm.stream import Job
 
 SAMPLE = Path(__file__).parents[2] / "src/proactivellm/assets/tatoeba-sample"
 GRID = Grid(quantiles=(0.2, 0.8), min_lags=(0,), max_lags=(4,))

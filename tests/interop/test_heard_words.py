@@ -15,9 +15,9 @@ from proactivellm.modality.speech.files import open_audio
 from proactivellm.modality.speech.gate import GateSettings
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.output.log import Instance
-from proactivellm.pipeline import Job, run_streams
 from proactivellm.policy.spec import parse_policy
 from proactivellm.session.sampling import Sampling
+from proactivellm.stream import Job, run_streams
 
 RATE = 16_000
 

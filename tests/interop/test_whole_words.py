@@ -12,9 +12,9 @@ from proactivellm.interop.whole_words import WholeWords, WordStream
 from proactivellm.modality.loading import load
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.output.log import Instance
-from proactivellm.pipeline import stream_text
 from proactivellm.policy.spec import parse_policy
 from proactivellm.session.sampling import Sampling
+from proactivellm.stream import stream_text
 
 ROOT = Path(__file__).resolve().parents[2]
 SENTENCES = [

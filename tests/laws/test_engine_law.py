@@ -31,8 +31,6 @@ from proactivellm.model.cache import PAGE, ArrivalCache
 from proactivellm.model.lanes import LaneInput
 from proactivellm.model.static import StepOutput
 from proactivellm.output.log import Instance
-from proactivellm.pipeline import Job as Source
-from proactivellm.pipeline import run_streams
 from proactivellm.policy.base import Policy
 from proactivellm.policy.spec import parse_policy
 from proactivellm.session.engine import Engine
@@ -41,6 +39,8 @@ from proactivellm.session.limits import Limits, QueueFull
 from proactivellm.session.sampling import Sampling
 from proactivellm.session.state import SessionState
 from proactivellm.session.window import Window
+from proactivellm.stream import Job as Source
+from proactivellm.stream import run_streams
 from proactivellm.units.unit import Unit
 
 BLOCK = 8  # entries: caches are multiples of it, small enough that streams crowd each other out

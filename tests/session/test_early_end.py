@@ -11,7 +11,6 @@ from tests.models import save_tiny
 
 from proactivellm.evaluation.calibrate import statistic_quantiles
 from proactivellm.metrics.latency import read_coverage
-from proactivellm.pipeline import Job, run_streams, stream_units
 from proactivellm.policy.base import Policy
 from proactivellm.policy.endogenous import Entropy
 from proactivellm.policy.evidence import Seen
@@ -21,6 +20,7 @@ from proactivellm.session.engine import Engine
 from proactivellm.session.events import End, Ending
 from proactivellm.session.limits import Limits
 from proactivellm.session.session import Session
+from proactivellm.stream import Job, run_streams, stream_units
 from proactivellm.units.unit import Unit
 
 NUM_UNITS = 9

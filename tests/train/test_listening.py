@@ -19,8 +19,8 @@ from proactivellm.modality.speech.settings import SpeechSettings
 from proactivellm.model.layout import grouped
 from proactivellm.model.packing import IGNORE, MEDIA_ID
 from proactivellm.model.prompt import PromptIds
-from proactivellm.pipeline import Job, run_streams
 from proactivellm.policy.spec import parse_policy
+from proactivellm.stream import Job, run_streams
 from proactivellm.tasks.data import DataSource, read_items
 from proactivellm.tasks.item import Item
 from proactivellm.tasks.speech import read_manifest

@@ -10,8 +10,8 @@ from proactivellm.bench.measure import Laps, percentiles_ms
 from proactivellm.bench.separate_caches import separate_caches
 from proactivellm.bench.workload import Bench, Endless, Work, drawn_work
 from proactivellm.policy.fixed import WaitK
-from proactivellm.session.engine import Engine
 from proactivellm.session.sampling import Sampling
+from proactivellm.stream import Streams
 
 NAMES = {
     "ours": "this library",
@@ -62,23 +62,23 @@ def write_alone(model: Endless, work: Work, k: int) -> OurRun:
     Returns:
         The run.
     """
-    engine = Engine(model, WaitK(k=k), sampling=Sampling())
-    lane = engine.open()
+    streams = Streams(model, WaitK(k=k), sampling=Sampling())
+    stream = streams.open()
     whole, laps = Laps(model.device), Laps(model.device)
     unit_s: list[float] = []
-    state = engine.state(lane)
+    state = stream.state
     with whole.lap():
         for unit in work.units:
-            engine.push(lane, [unit])
+            stream.push([unit])
             begun, written = len(laps.wall_s), state.num_written
-            while state.num_written != work.num_tokens and laps.time(engine.step) is not None:
+            while state.num_written != work.num_tokens and laps.time(streams.step) is not None:
                 pass
             if state.num_written > written:
                 unit_s.append(sum(laps.wall_s[begun:]))
-    engine.cancel(lane)
+    stream.cancel()
     return OurRun(
         tokens=tuple(state.target[state.num_head :]),
-        forwards=engine.forwards,
+        forwards=streams.engine.forwards,
         fed=state.tokens,
         wall_s=whole.wall_s[0],
         cpu_s=whole.cpu_s[0],

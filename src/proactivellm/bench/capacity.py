@@ -14,10 +14,10 @@ from proactivellm.bench.measure import memory, percentiles_ms
 from proactivellm.bench.options import Options
 from proactivellm.bench.workload import Bench, Endless, Work, count_tokens, drawn_work
 from proactivellm.policy.fixed import WaitK
-from proactivellm.session.engine import Engine
-from proactivellm.session.events import Event, Write
+from proactivellm.session.events import Event
 from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling
+from proactivellm.stream import Stream, Streams
 
 SHARPNESS = 8  # the number of sessions is found to a part in so many
 
@@ -27,11 +27,13 @@ class Talk:
     """A live session.
 
     Attributes:
+        stream: takes it.
         work: what it hears, and how many tokens it wants.
         arrived_s: when each unit arrived; None: before the clock was started.
         written: tokens.
     """
 
+    stream: Stream
     work: Work
     arrived_s: list[float | None] = field(default_factory=list)
     written: int = 0
@@ -48,12 +50,11 @@ class Arrivals:
 
     def __init__(self, model: Endless, options: Options, num_sessions: int) -> None:
         self.options = options
-        self.engine = Engine(
-            model, WaitK(k=options.k), Limits(streams=num_sessions), sampling=Sampling()
-        )
+        limits = Limits(streams=num_sessions)
+        self.streams = Streams(model, WaitK(k=options.k), limits, sampling=Sampling())
         self.works = drawn_work(model, options.source, options.target, options.seed)
-        self.talks: dict[int, Talk] = {}
-        self.due: list[tuple[float, int]] = []  # when the next unit of a lane arrives
+        self.talks: list[Talk] = []
+        self.due: list[tuple[float, int]] = []  # when the next unit of which session arrives
         self.latency_s: list[float] = []
         self.steps = self.tokens = 0
         self._settle(num_sessions)
@@ -63,11 +64,11 @@ class Arrivals:
         draw, unit_s = random.Random(self.options.seed), self.options.unit_ms / 1000
         started_s = now_s = time.perf_counter()
         end_s = started_s + self.options.seconds
-        self.due = [(started_s + draw.random() * unit_s, lane) for lane in self.talks]
+        self.due = [(started_s + draw.random() * unit_s, place) for place in range(len(self.talks))]
         heapq.heapify(self.due)
         while now_s < end_s:
             self._hear(now_s)
-            events = self.engine.step()
+            events = self.streams.step()
             now_s = time.perf_counter()
             if events is None:
                 time.sleep(max(0.0, min(self.due[0][0], end_s) - now_s))
@@ -76,7 +77,7 @@ class Arrivals:
                 self.steps += 1
                 self._note(events, now_s)
         deadline_s = self.options.deadline_ms / 1000
-        owed = [now_s - at for talk in self.talks.values() for at in self._unanswered(talk)]
+        owed = [now_s - at for talk in self.talks for at in self._unanswered(talk)]
         self.latency_s += [wait_s for wait_s in owed if wait_s > deadline_s]
 
     def _settle(self, num_sessions: int) -> None:
@@ -84,40 +85,39 @@ class Arrivals:
         draw, options = random.Random(self.options.seed), self.options
         longest = min(options.source - 1, options.target + options.k - 2)
         for _ in range(num_sessions):
-            lane = self.engine.open()
             work, heard = next(self.works), draw.randint(0, longest)
-            self.talks[lane] = Talk(work, [None] * heard)
-            self.engine.push(lane, work.units[:heard])
-        while (events := self.engine.step()) is not None:
-            for event in events:
-                self.talks[event.lane].written += isinstance(event, Write)
+            self.talks.append(Talk(self.streams.open(), work, [None] * heard))
+            self.talks[-1].stream.push(work.units[:heard])
+        while self.streams.step() is not None:
+            pass
+        for talk in self.talks:
+            talk.written = talk.stream.state.num_written
 
     def _hear(self, now_s: float) -> None:
         """Push the units that have arrived."""
         while self.due[0][0] <= now_s:
-            at_s, lane = self.due[0]
-            talk = self.talks[lane]
+            at_s, place = self.due[0]
+            talk = self.talks[place]
             heard = len(talk.arrived_s)
             if heard < len(talk.work.units):
                 talk.arrived_s.append(at_s)
-                self.engine.push(lane, [talk.work.units[heard]])
-            heapq.heapreplace(self.due, (at_s + self.options.unit_ms / 1000, lane))
+                talk.stream.push([talk.work.units[heard]])
+            heapq.heapreplace(self.due, (at_s + self.options.unit_ms / 1000, place))
 
     def _note(self, events: list[Event], now_s: float) -> None:
         """Take the latency of units whose tokens were written; replace sessions that ended."""
         self.tokens += count_tokens(events)
-        for write in events:
-            if not isinstance(write, Write):
-                continue
-            talk = self.talks[write.lane]
-            talk.written += 1
-            unit = talk.written + self.options.k - 2  # from 0: the one that allowed this token
-            arrived_s = talk.arrived_s[unit] if unit < len(talk.arrived_s) else None
-            if arrived_s is not None:
-                self.latency_s.append(now_s - arrived_s)
+        for place, talk in enumerate(self.talks):
+            # From 0: the units that allowed the tokens which are new.
+            answered = range(talk.written, talk.stream.state.num_written)
+            for unit in (token + self.options.k - 1 for token in answered):
+                arrived_s = talk.arrived_s[unit] if unit < len(talk.arrived_s) else None
+                if arrived_s is not None:
+                    self.latency_s.append(now_s - arrived_s)
+            talk.written = talk.stream.state.num_written
             if talk.written == talk.work.num_tokens:
-                self.engine.release(write.lane)
-                self.talks[self.engine.open()] = Talk(next(self.works))
+                talk.stream.cancel()
+                self.talks[place] = Talk(self.streams.open(), next(self.works))
 
     def _unanswered(self, talk: Talk) -> list[float]:
         """Arrival times of units whose token is not written yet."""

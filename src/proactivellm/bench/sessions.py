@@ -23,9 +23,9 @@ from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.policy.base import Policy
 from proactivellm.policy.fixed import WaitK
 from proactivellm.policy.spec import parse_policy
-from proactivellm.session.engine import Engine
 from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling
+from proactivellm.stream import Streams
 
 TEXT_POLICIES = ("wait-k:3", "attention:laal=4")  # the second where the model is calibrated
 
@@ -77,7 +77,7 @@ class Stretch:
         Args:
             steps: how many.
         """
-        cache, begun = self.crowd.engine.cache, len(self.laps.wall_s)
+        cache, begun = self.crowd.streams.engine.cache, len(self.laps.wall_s)
         fed, tokens = self.crowd.total_fed(), 0
         for _ in range(steps):
             with self.laps.lap():
@@ -146,14 +146,14 @@ def _workloads(bench: Bench) -> Iterator[Workload]:
 def _start(workload: Workload, num_sessions: int, seed: int) -> Stretch:
     """Lanes that are past their first streams."""
     limits = Limits(streams=num_sessions)
-    engine = Engine(workload.model, workload.policy, limits, sampling=Sampling())
-    crowd = Crowd(engine, workload.works(), seed)
+    streams = Streams(workload.model, workload.policy, limits, sampling=Sampling())
+    crowd = Crowd(streams, workload.works(), seed)
     crowd.settle()
     return Stretch(crowd, Laps(workload.model.device))
 
 
 def _summary(stretch: Stretch, num_sessions: int, bandwidth: float) -> dict[str, Any]:
-    engine = stretch.crowd.engine
+    engine = stretch.crowd.streams.engine
     entry = engine.cache.entry_bytes()
     rates = [t / s for t, s in zip(stretch.tokens, stretch.wall_s, strict=True)]
     cpu_rates = [t / s for t, s in zip(stretch.tokens, stretch.cpu_s, strict=True)]

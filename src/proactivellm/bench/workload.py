@@ -13,8 +13,8 @@ import torch
 from proactivellm.bench.options import Options
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.report.progress import Progress
-from proactivellm.session.engine import Engine
 from proactivellm.session.events import Event, Write
+from proactivellm.stream import Stream, Streams
 from proactivellm.units.lines import read_lines
 from proactivellm.units.text import TextSegmenter
 from proactivellm.units.unit import Unit
@@ -147,10 +147,10 @@ def text_work(model: StreamingCausalLM, seed: int) -> Iterator[Work]:
 
 @dataclass
 class Crowd:
-    """Lanes that are always busy, each somewhere else in its stream.
+    """Streams that are always busy, each somewhere else in its source.
 
     Args:
-        engine: all of whose lanes are taken.
+        streams: of which as many are open as its limits allow.
         works: one after the other, for whichever lane is free.
         seed: of where the first streams are cut, so that lanes do not go in step.
 
@@ -159,22 +159,22 @@ class Crowd:
         num_ended: streams that have ended.
     """
 
-    engine: Engine
+    streams: Streams
     works: Iterator[Work]
     seed: int = 0
     fed: int = 0
     num_ended: int = 0
-    _running: dict[int, Work] = field(default_factory=dict)
+    _running: list[tuple[Stream, Work]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         draw = random.Random(self.seed)
-        while self.engine.has_room:
-            self._open(next(self.works).cut(1 - draw.random()))
+        while self.streams.engine.has_room:
+            self._running.append(self._begin(next(self.works).cut(1 - draw.random())))
 
     def settle(self) -> None:
         """Go on until no first stream is left."""
-        first = dict(self._running)
-        while any(self._running[lane] is work for lane, work in first.items()):
+        first = [stream for stream, _ in self._running]
+        while not all(stream.ended for stream in first):
             self.step()
 
     def step(self) -> int:
@@ -186,31 +186,27 @@ class Crowd:
         Raises:
             ValueError: if a stream cannot go on.
         """
-        events = self.engine.step() or []
-        for lane in {event.lane: None for event in events}:
-            wanted, state = self._running[lane].num_tokens, self.engine.state(lane)
-            if state.finished or (wanted is not None and state.num_written >= wanted):
-                self._replace(lane)
+        events = self.streams.step() or []
+        for place, (stream, work) in enumerate(self._running):
+            if work.num_tokens is not None and stream.state.num_written >= work.num_tokens:
+                stream.cancel()
+            if stream.error is not None:
+                raise ValueError(stream.error)
+            if stream.ended:
+                self.fed += stream.state.tokens
+                self.num_ended += 1
+                self._running[place] = self._begin(next(self.works))
         return count_tokens(events)
 
     def total_fed(self) -> int:
         """Tokens sent through the model so far."""
-        return self.fed + sum(self.engine.state(lane).tokens for lane in self._running)
+        return self.fed + sum(stream.state.tokens for stream, _ in self._running)
 
-    def _replace(self, lane: int) -> None:
-        state = self.engine.state(lane)
-        if state.error is not None:
-            raise ValueError(state.error)
-        self.fed += state.tokens
-        self.num_ended += 1
-        self.engine.release(lane)
-        del self._running[lane]
-        self._open(next(self.works))
-
-    def _open(self, work: Work) -> None:
-        lane = self.engine.open()
-        self._running[lane] = work
-        self.engine.push(lane, work.units)
+    def _begin(self, work: Work) -> tuple[Stream, Work]:
+        stream = self.streams.open()
+        stream.push(work.units)
+        stream.close()
+        return stream, work
 
 
 def count_tokens(events: Sequence[Event]) -> int:

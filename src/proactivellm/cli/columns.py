@@ -10,7 +10,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
 from proactivellm.output.printable import printable
-from proactivellm.pipeline import StreamEvent
+from proactivellm.stream import StreamEvent
 
 LABEL_WIDTH = 8
 _STYLES = {"source": "cyan", "target": "bold green", "path": "dim"}

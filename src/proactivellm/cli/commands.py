@@ -53,7 +53,7 @@ from proactivellm.report.progress import show_progress
 
 if TYPE_CHECKING:
     from proactivellm.model.causal_lm import StreamingCausalLM
-    from proactivellm.pipeline import Job
+    from proactivellm.stream import Job
 
 app = typer.Typer(
     help="Models that write while they read: stream, show, evaluate, score, compare, study, "
@@ -157,7 +157,7 @@ def evaluate(
     from proactivellm.evaluation.evaluate import evaluate as run_policies
     from proactivellm.evaluation.inputs import Conditions
     from proactivellm.evaluation.results import RESULT_FILES
-    from proactivellm.pipeline import DEFAULT_RATE_WPM as RATE
+    from proactivellm.stream import DEFAULT_RATE_WPM as RATE
     from proactivellm.tasks.jobs import read_jobs
 
     view, counting = make_window(window, sinks), make_counting(bleu_tokenize, latency_unit)

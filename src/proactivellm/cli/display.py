@@ -21,7 +21,7 @@ from proactivellm.metrics.latency import (
 )
 from proactivellm.output.log import Instance
 from proactivellm.output.printable import printable
-from proactivellm.pipeline import StreamEvent
+from proactivellm.stream import StreamEvent
 
 _PLAIN: dict[str, Any] = {"markup": False, "emoji": False}  # brackets in names are brackets
 _MAX_DELAYS = 100  # of a sentence, shown below it as far as the line goes

@@ -4,8 +4,8 @@ In: the names that --input takes, and the flags of audio. Out: `LiveRecording`s,
 """
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,9 +16,8 @@ from proactivellm.modality.speech.resample import RATE, check_rate
 from proactivellm.modality.speech.sources import PCM_FORMATS, microphone_blocks, paced, piped_blocks
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.output.log import Task
-from proactivellm.pipeline import MediaUnits
+from proactivellm.stream import MediaUnits
 from proactivellm.units.lines import standard_input
-from proactivellm.units.unit import Unit
 
 MICROPHONE = "mic"
 STANDARD_INPUT = "-"
@@ -132,17 +131,9 @@ class LiveRecording:
         """What the log says it is."""
         return "qa" if self.question else "asr"
 
-    def heard(self, model: StreamingCausalLM, end_turn: Callable[[], None]) -> MediaUnits:
-        """What is heard of it.
-
-        Args:
-            model: that listens.
-            end_turn: called when all is written of a turn.
-
-        Returns:
-            Its units as they arrive.
-        """
-        return _Turns(model, self.blocks, self.rate, self.question, end_turn=end_turn)
+    def heard(self, model: StreamingCausalLM) -> MediaUnits:
+        """What the model hears of it: its units as they arrive."""
+        return MediaUnits(model, self.blocks, self.rate, self.question)
 
 
 def live_recordings(
@@ -183,16 +174,3 @@ def _opened(name: str, options: AudioOptions, unit_s: float) -> tuple[int, Itera
         raw = getattr(stream, "raw", stream)
         return piped_blocks(raw, rate, channels, options.pcm or "s16le")
     return recorded_blocks([name], unit_s)
-
-
-@dataclass
-class _Turns(MediaUnits):
-    """What is heard, and a call when all is written of a turn."""
-
-    end_turn: Callable[[], None] = field(kw_only=True)
-
-    def __iter__(self) -> Iterator[list[Unit]]:
-        for units in super().__iter__():
-            yield units
-            if units and units[-1].final:
-                self.end_turn()

@@ -11,7 +11,7 @@ from typing import IO, ClassVar
 
 from proactivellm.cli.stopping import Stops
 from proactivellm.output.log import Task
-from proactivellm.pipeline import paced
+from proactivellm.stream import paced
 from proactivellm.units.contents import HEAD_BYTES, why_no_text
 from proactivellm.units.lines import NUL_REMEDY, standard_input
 from proactivellm.units.text import TextSegmenter

@@ -4,7 +4,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +16,8 @@ from proactivellm.cli.stopping import Stops
 from proactivellm.cli.stream import Settings, summarize
 from proactivellm.files.lines import open_lines
 from proactivellm.output.log import Instance, write_instance
-from proactivellm.pipeline import Job, Transcript, push_what_fits
-from proactivellm.session.engine import Engine
 from proactivellm.session.limits import Limits
-from proactivellm.session.state import SessionState
+from proactivellm.stream import Job, Stream, Streams
 from proactivellm.units.text import TextSegmenter
 from proactivellm.units.unit import Unit
 
@@ -49,25 +47,25 @@ def stream_inputs(
         ValueError: at the end, if lines could not be streamed; names them.
     """
     limits = Limits(streams=len(inputs), pending=MAX_PENDING)
-    engine = Engine(settings.model, settings.policy, limits, settings.sampling, settings.window)
+    streams = Streams(settings.model, settings.policy, limits, settings.sampling, settings.window)
     display = NamedTargets()
     failed: list[str] = []
     done: list[Instance] = []
     stops = stops or Stops()
     with open_lines(log) as file, stops.noting():
-        for name, instance in _run(engine, settings, inputs, failed, stops):
+        for name, instance in _run(streams, settings, inputs, failed, stops):
             done.append(instance)
             display.show(name, instance)
             if file:
                 write_instance(file, instance)
-    display.summary(summarize(done, steps=engine.forwards))
+    display.summary(summarize(done, steps=streams.engine.forwards))
     if failed:
         raise ValueError("\n".join(failed))
     return not stops.came
 
 
 def _run(
-    engine: Engine,
+    streams: Streams,
     settings: Settings,
     inputs: Mapping[str, Iterator[LiveLine]],
     failed: list[str],
@@ -78,19 +76,15 @@ def _run(
     When it is stopped, what there is of the lines that are not finished is yielded as well.
     """
     arrived = threading.Event()
-    segmenter = TextSegmenter(settings.model.tokenizer)
     word_s = 60.0 / settings.rate_wpm if settings.rate_wpm else 0.0
-    feeds = [
-        _Feed(engine, Input(name, lines, arrived), segmenter.clone(), word_s)
-        for name, lines in inputs.items()
-    ]
+    feeds = [_Feed(streams, Input(name, lines, arrived), word_s) for name, lines in inputs.items()]
     num_done = 0
     try:
         while feeds and not stops.came:
             arrived.clear()
             for feed in feeds:
                 feed.advance()
-            idle = _step(engine, feeds)
+            idle = streams.step() is None
             for feed in feeds:
                 if instance := feed.finish(num_done):
                     num_done += 1
@@ -111,86 +105,67 @@ def _run(
             feed.input.close()
 
 
-def _step(engine: Engine, feeds: Iterable["_Feed"]) -> bool:
-    """One step, noted in the lines that wrote; whether there was nothing to do."""
-    lines = {feed.line.lane: feed.line for feed in feeds if feed.line}
-    events = engine.step()
-    for event in events or ():
-        line = lines[event.lane]
-        line.transcript.add([event], 1000 * line.now_s)
-    return events is None
-
-
 @dataclass
 class _Line:
     """The line of an input that is being streamed; times are seconds from when it began.
 
     Attributes:
         where: file and line number.
-        lane: of the engine.
-        speaker: says when its words are due.
+        stream: takes its words when they are due.
+        segmenter: cuts it into words.
+        speaker: says when they are due.
         started_s: when it began, on the clock of the process.
         text: what has arrived, piece by piece.
         waiting: units that are not due.
-        due: units that are, for which the stream's queue had no room.
         ends: whether all has arrived.
         arrived_s: when the last of it arrived.
-        transcript: what was written.
     """
 
     where: str
-    lane: int
+    stream: Stream
+    segmenter: TextSegmenter
     speaker: Speaker
     started_s: float = field(default_factory=time.perf_counter)
     text: list[str] = field(default_factory=list)
     waiting: deque[Unit] = field(default_factory=deque)
-    due: deque[Unit] = field(default_factory=deque)
     ends: bool = False
     arrived_s: float = 0.0
-    transcript: Transcript = field(default_factory=Transcript)
 
-    @property
-    def now_s(self) -> float:
-        return time.perf_counter() - self.started_s
-
-    def receive(self, piece: Piece, segmenter: TextSegmenter) -> None:
+    def receive(self, piece: Piece) -> None:
         """Takes in the next piece."""
         self.text.append(piece.text)
         self.ends = piece.ends
-        units = segmenter.feed(piece.text)
+        units = self.segmenter.feed(piece.text)
         if piece.ends:
-            units += segmenter.finish() or [Unit.end()]
+            units += self.segmenter.finish()
         self.waiting += self.speaker.stamp(units)
         spoken_s = self.waiting[-1].end_s if self.waiting else 0.0
-        self.arrived_s = max(self.now_s, spoken_s)
+        self.arrived_s = max(time.perf_counter() - self.started_s, spoken_s)
 
-    def push(self, engine: Engine) -> bool:
-        """Pushes what is due, unless the target is complete; whether nothing is left to push."""
-        if engine.state(self.lane).finished:
-            self.due.clear()
-            self.waiting.clear()
-            return True
-        now_s = self.now_s
-        while self.waiting and self.waiting[0].end_s <= now_s:
-            self.due.append(self.waiting.popleft())
-        push_what_fits(engine, self.lane, self.due)
-        return not (self.due or self.waiting)
+    def push(self, all_of_it: bool = False) -> bool:
+        """Pushes what is due, or all of it; whether there is room for more."""
+        if not self.stream.closed:
+            now_s = time.perf_counter() - self.started_s
+            due: list[Unit] = []
+            while self.waiting and (all_of_it or self.waiting[0].end_s <= now_s):
+                due.append(self.waiting.popleft())
+            self.stream.push(due, self.arrived_s)
+            if self.ends and not self.waiting:
+                self.stream.close()
+        return self.stream.has_room and not self.waiting
 
-    def instance(self, index: int, state: SessionState, policy: str) -> Instance:
-        """The log entry of the finished line."""
-        job = Job(index=index, source="".join(self.text).removesuffix("\r"))
-        num_units = self.speaker.num_words
-        self.transcript.end_turn(state)
-        return self.transcript.instance(job, policy, 1000 * self.arrived_s, num_units)
+    def instance(self, index: int) -> Instance:
+        """The log entry."""
+        source = "".join(self.text).removesuffix("\r")
+        return self.stream.instance(Job(index=index, source=source))
 
 
 @dataclass
 class _Feed:
     """An input on its way into the engine, one line at a time."""
 
-    engine: Engine
+    streams: Streams
     input: Input
-    segmenter: TextSegmenter
     word_s: float
     line: _Line | None = None
     error: str | None = None
@@ -210,43 +185,45 @@ class _Feed:
     def advance(self) -> None:
         """Pushes what is due, and takes more only when all of that was pushed."""
         try:
-            while self.line is None or (self.line.push(self.engine) and not self.line.ends):
+            while self.line is None or not self.line.ends:
+                if self.line and not self.line.push(self.line.stream.finished):
+                    return
                 piece = self.input.take()
                 if piece is None:
                     return
                 if self.line is None:
-                    self.line = _Line(piece.where, self.engine.open(), Speaker(self.word_s))
-                self.line.receive(piece, self.segmenter)
+                    self.line = self._begin(piece.where)
+                self.line.receive(piece)
+            self.line.push(self.line.stream.finished)
         except ValueError as error:
             self._stop(str(error))
 
     def finish(self, index: int) -> Instance | None:
         """The log entry of the line, if all of it has arrived and its target is complete."""
         line = self.line
-        if line is None or not (state := self.engine.state(line.lane)).finished:
+        if line is None or not line.stream.ended:
             return None
-        if state.error is not None:
-            self._stop(f"{line.where}: {state.error}")
+        if line.stream.error is not None:
+            self._stop(f"{line.where}: {line.stream.error}")
             return None
-        if not line.ends:  # the target ended early: the rest of the line is still to be taken
-            return None
-        instance = line.instance(index, state, self.engine.policy.spec)
-        self._release()
-        return instance
+        self.line = None
+        return line.instance(index)
 
     def cut(self, index: int) -> Instance | None:
         """The log entry of what there is of a line, if one has begun."""
-        if self.line is None or self.engine.state(self.line.lane).error is not None:
+        if self.line is None:
             return None
-        state = self.engine.state(self.line.lane)
-        return self.line.instance(index, state, self.engine.policy.spec)
+        self.line.push(all_of_it=True)
+        self.line.stream.cancel()
+        return self.line.instance(index)
+
+    def _begin(self, where: str) -> _Line:
+        segmenter = self.streams.segmenter.clone()
+        return _Line(where, self.streams.open(), segmenter, Speaker(self.word_s))
 
     def _stop(self, error: str) -> None:
         self.error = error
         self.input.close()
-        self._release()
-
-    def _release(self) -> None:
         if self.line:
-            self.engine.release(self.line.lane)
+            self.line.stream.cancel()
             self.line = None

@@ -17,8 +17,8 @@ from proactivellm.cli.shared import PolicyCommand, warn
 if TYPE_CHECKING:
     from proactivellm.decisions.trace import Trace
     from proactivellm.output.log import Instance
-    from proactivellm.pipeline import Job
     from proactivellm.session.window import Window
+    from proactivellm.stream import Job
 
 PICTURES = (".png", ".svg", ".pdf")
 Recorded = Annotated[
@@ -153,8 +153,8 @@ def _wish_from_text(
     model: str | None,
     policy: str | None,
 ) -> _Wish:
-    from proactivellm.pipeline import Job
     from proactivellm.policy.spec import PolicySpec
+    from proactivellm.stream import Job
     from proactivellm.units.lines import read_lines
 
     if policy is not None:
@@ -172,8 +172,8 @@ def _wish_from_log(
     """Instances of a log, with model, policy and window of its run unless others are given."""
     from proactivellm.evaluation.inputs import RUN_FILE
     from proactivellm.output.log import read_log
-    from proactivellm.pipeline import Job
     from proactivellm.session.window import Window
+    from proactivellm.stream import Job
 
     log, is_named = _find_log(path, policy)
     run = _read_run(log.with_name(RUN_FILE))

@@ -15,11 +15,11 @@ from proactivellm.files.lines import open_lines
 from proactivellm.metrics.score import score
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.output.log import Instance, Task, write_instance
-from proactivellm.pipeline import StreamCut, StreamEvent, stream_units
 from proactivellm.policy.base import Policy
 from proactivellm.policy.spec import parse_policy
 from proactivellm.session.sampling import Sampling
 from proactivellm.session.window import Window
+from proactivellm.stream import StreamCut, StreamEvent, stream_units
 from proactivellm.units.text import TextSegmenter
 from proactivellm.units.unit import Unit
 
@@ -168,7 +168,7 @@ def stream_recordings(
     Raises:
         ValueError: a recording cannot be streamed; names it.
     """
-    arriving = ((each, each.heard(settings.model, display.turn)) for each in recordings)
+    arriving = ((each, each.heard(settings.model)) for each in recordings)
     return _stream(settings, arriving, display, log, stops or Stops())
 
 
@@ -211,7 +211,11 @@ def _shown(
         try:
             if stops.came and not source.is_live:
                 events.throw(StreamCut)
-            display.event(next(events))
+            event = next(events)
+            if event.kind == "END":
+                display.turn()
+            else:
+                display.event(event)
         except StopIteration as end:
             return end.value
         except ValueError as error:

@@ -9,18 +9,14 @@ from dataclasses import replace
 from proactivellm.decisions.trace import Probe, Trace
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.output.detokenize import Detokenizer
-from proactivellm.pipeline import Job, Transcript
 from proactivellm.policy.base import Policy
 from proactivellm.policy.endogenous import ThresholdPolicy
 from proactivellm.policy.evidence import Attention, Confidence, Entropy, Evidence, Seen
 from proactivellm.policy.reason import Reason
-from proactivellm.session.engine import Engine
 from proactivellm.session.events import Event, Probed, Write
 from proactivellm.session.sampling import Sampling
-from proactivellm.session.state import SessionState
 from proactivellm.session.window import Window
-from proactivellm.units.text import TextSegmenter
-from proactivellm.units.unit import Unit
+from proactivellm.stream import Job, Streams
 
 DIGITS = 6  # of the numbers in a trace
 
@@ -48,18 +44,18 @@ def record(
     Raises:
         ValueError: the source cannot be streamed.
     """
-    recorder = _Recorder(model, policy, window.sinks if window else 0)
-    engine = Engine(model, policy, sampling=Sampling(), window=window)
-    lane = engine.open(watch=recorder.watch)
-    units = TextSegmenter(model.tokenizer).segment(job.source)
-    engine.push(lane, units or [Unit.end()])
-    state = engine.state(lane)
-    ahead = recorder.ahead(state)
-    while (events := engine.step()) is not None:
+    streams = Streams(model, policy, sampling=Sampling(), window=window)
+    recorder = _Recorder(streams, policy, window.sinks if window else 0)
+    stream = recorder.stream
+    units = streams.segmenter.segment(job.source)
+    stream.push(units)
+    stream.close()
+    ahead = recorder.ahead()
+    while (events := streams.step()) is not None:
         recorder.note(events, ahead)
-        ahead = recorder.ahead(state)
-    if state.error:
-        raise ValueError(f"source {job.index}: {state.error}")
+        ahead = recorder.ahead()
+    if stream.error:
+        raise ValueError(f"source {job.index}: {stream.error}")
     words, delays = recorder.words()
     return Trace(
         index=job.index,
@@ -69,7 +65,7 @@ def record(
         words=words,
         delays=delays,
         probes=recorder.probes,
-        prediction=state.detokenizer.text,
+        prediction=stream.state.detokenizer.text,
         reference=job.reference,
         threshold=policy.threshold if isinstance(policy, ThresholdPolicy) else None,
     )
@@ -78,54 +74,56 @@ def record(
 class _Recorder:
     """Turns the events of one lane into probes."""
 
-    def __init__(self, model: StreamingCausalLM, policy: Policy, sinks: int) -> None:
+    def __init__(self, streams: Streams, policy: Policy, sinks: int) -> None:
+        model = streams.engine.model
         self.policy, self.sinks = policy, sinks
         self.by_token = model.settings.boundary == "token"
         self.end_ids = model.end_token_ids
         self.probes: list[Probe] = []
-        self.transcript = Transcript()
         own = [each for each in policy.evidence if isinstance(each, Attention)]
         shown = (own or [Attention()])[:1] if model.shows_attention else []
         self.attention: Evidence | None = shown[0] if shown else None
-        self.watch: tuple[Evidence, ...] = (Entropy(), Confidence(), *shown, *policy.evidence)
+        self.stream = streams.open(watch=(Entropy(), Confidence(), *shown, *policy.evidence))
         self._unwritten = 0  # index of the probe that the next Write belongs to
 
-    def ahead(self, state: SessionState) -> tuple[Detokenizer, int]:
-        """What the next candidate is added to: the text with the draft, and the draft's length."""
+    def ahead(self) -> tuple[Detokenizer, int, int]:
+        """What the next candidate is added to: the text with the draft, the draft's length, and the
+        number of words written."""
+        state = self.stream.state
         twin = state.detokenizer.clone()
         for drafted in state.draft:
             twin.push(drafted)
-        return twin, len(state.draft)
+        return twin, len(state.draft), len(self.words()[0])
 
-    def note(self, events: list[Event], ahead: tuple[Detokenizer, int]) -> None:
+    def note(self, events: list[Event], ahead: tuple[Detokenizer, int, int]) -> None:
         """Add the probe of a step, and what came of it and of those of its draft before."""
         for event in events:
             if isinstance(event, Probed):
-                twin, drafted = ahead
+                twin, drafted, num_words = ahead
                 self._unwritten = len(self.probes) - drafted
-                self.probes.append(self._probe(event, twin, drafted))
+                self.probes.append(self._probe(event, twin, num_words + drafted))
             elif isinstance(event, Write) and event.reason is not None:
                 probe = self.probes[self._unwritten]
                 probe = replace(probe, decision="WRITE", reason=event.reason.text)
                 self.probes[self._unwritten] = probe
                 self._unwritten += 1
-        self.transcript.add(events, 0.0)
 
     def words(self) -> tuple[list[str], list[int]]:
         """What was written, by word (by token, where every one is decided on), and the delays."""
         pieces = [
-            (text.strip(), int(units)) for text, units, _ in self.transcript.pieces if text.strip()
+            (text.strip(), int(units))
+            for text, units, _ in self.stream.transcript.pieces
+            if text.strip()
         ]
         if self.by_token:
             return [text for text, _ in pieces], [units for _, units in pieces]
-        prediction = "".join(text for text, _, _ in self.transcript.pieces)
-        return prediction.split(), [int(units) for units in self.transcript.words()[0]]
+        prediction = "".join(text for text, _, _ in self.stream.transcript.pieces)
+        return prediction.split(), [int(units) for units in self.stream.transcript.words()[0]]
 
-    def _probe(self, event: Probed, twin: Detokenizer, drafted: int) -> Probe:
+    def _probe(self, event: Probed, twin: Detokenizer, row: int) -> Probe:
         """What was seen; READ until something is written."""
         ends = event.token_id in self.end_ids
         text = ("" if ends else twin.push(event.token_id)) + twin.finish()
-        row = len(self.words()[0]) + drafted
         if not self.by_token:
             row = max(0, len(twin.text.split()) - (not ends))
         statistic = None

@@ -18,7 +18,6 @@ from proactivellm.metrics.counting import Counting
 from proactivellm.metrics.measures import check_references
 from proactivellm.metrics.score import score
 from proactivellm.model.causal_lm import StreamingCausalLM
-from proactivellm.pipeline import Job, run_streams
 from proactivellm.policy.attention import CALIBRATED, AttentionPolicy, Concentration
 from proactivellm.policy.base import Policy
 from proactivellm.policy.calibration import Calibration, CalibrationMeta, CalibrationPoint
@@ -30,6 +29,7 @@ from proactivellm.policy.spec import POLICIES, PolicySpec
 from proactivellm.report.progress import Progress
 from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling
+from proactivellm.stream import Job, run_streams
 
 QUANTILES = (0.3, 0.45, 0.6, 0.8)
 MIN_LAGS = (0, 1, 2)

@@ -11,8 +11,8 @@ import numpy as np
 
 from proactivellm.metrics.units import TargetUnit
 from proactivellm.output.log import Instance
-from proactivellm.pipeline import Job
 from proactivellm.policy.fixed import Fixed
+from proactivellm.stream import Job
 
 
 def shuffled_schedule(delays: Sequence[float], rng: np.random.Generator) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from proactivellm.metrics.counting import Counting
 from proactivellm.metrics.folders import folder_name, requests_of
 from proactivellm.metrics.score import Scores, score
 from proactivellm.output.log import LOG_FILE, Instance, read_log
-from proactivellm.pipeline import Job
+from proactivellm.stream import Job
 
 _ASKED = ("source", "reference", "task", "answers")
 

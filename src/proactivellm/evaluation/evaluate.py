@@ -18,7 +18,6 @@ from proactivellm.metrics.measures import check_references
 from proactivellm.metrics.score import Scores, score
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.output.log import LOG_FILE, TEXT, Instance, recover_log, write_instance
-from proactivellm.pipeline import Job, Replay, StreamsFailed, run_streams
 from proactivellm.policy.base import Policy
 from proactivellm.policy.calibration import CALIBRATION_FILE, Calibration
 from proactivellm.policy.evidence import check_heads_exist
@@ -26,6 +25,7 @@ from proactivellm.policy.spec import parse_policy
 from proactivellm.report.progress import Progress
 from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling
+from proactivellm.stream import Job, Replay, StreamsFailed, run_streams
 
 SIMULEVAL_CONFIG = "source_type: {}\ntarget_type: text\n"  # what `simuleval --score-only` asks
 

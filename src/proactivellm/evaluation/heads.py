@@ -13,13 +13,12 @@ from torch import Tensor
 
 from proactivellm import schedule
 from proactivellm.model.causal_lm import StreamingCausalLM
-from proactivellm.model.lanes import LaneInput, Piece
-from proactivellm.model.layout import SOURCE, TARGET
+from proactivellm.model.forced import forced_probes
 from proactivellm.model.probe import unit_attention_by_head
-from proactivellm.pipeline import Job, run_streams, source_turns
 from proactivellm.policy.fixed import Offline
 from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling
+from proactivellm.stream import Job, run_streams, source_turns
 from proactivellm.units.unit import Unit
 
 NUM_HEADS = 4
@@ -103,27 +102,13 @@ def _probe_along(
     if not ids:
         return
     g = schedule.wait_k(lag, len(units), len(ids))
-    cache = model.new_cache()
-    sequence = [*model.prompt.target_head, *ids]
-    head = len(model.prompt.target_head)
-    read, counts = 0, {SOURCE: 0, TARGET: 0}
-    for t, token in enumerate(ids):
-        pieces = [] if read else [Piece(SOURCE, 0, model.prompt.source_head)]
-        pieces += [Piece(SOURCE, u + 1, units[u].tokens) for u in range(read, g[t])]
-        read = g[t]
-        if read == len(units):
-            break
-        counts[TARGET] = head + t - 1 if t else 0
-        pieces.append(Piece(TARGET, 0, sequence[counts[TARGET] : head + t]))
-        pieces = [piece for piece in pieces if len(piece.tokens)]
-        step = LaneInput(lane=0, pieces=pieces, counts=counts, probe=-1)
-        output = model.step(cache, [step], attention=True)
-        assert output is not None
+    source = [model.prompt.source_head, *(unit.tokens for unit in units)]
+    probes = [(read, t) for t, read in enumerate(g) if read < len(units)]
+    outputs = forced_probes(model, source, ids, probes, attention=True)
+    for (read, t), output in zip(probes, outputs, strict=True):
         assert output.weights_LPHK is not None and output.unit_PK is not None
-        counts[SOURCE] += step.added.get(SOURCE, 0)
-        cache.lengths[0] = counts[SOURCE] + head + t - 1
         share = unit_attention_by_head(output.weights_LPHK, output.unit_PK)
-        yield share[:, :, 0, :read], int(output.logits_PV.argmax()) != token
+        yield share[:, :, 0, :read], int(output.logits_PV.argmax()) != ids[t]
 
 
 def _lags(model: StreamingCausalLM, num_units: int) -> list[int]:

@@ -21,8 +21,8 @@ from proactivellm.metrics.counting import Counting
 from proactivellm.modality.contents import digest_media
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.model.hub import name_of
-from proactivellm.pipeline import DEFAULT_RATE_WPM, Job
 from proactivellm.session.window import Window
+from proactivellm.stream import DEFAULT_RATE_WPM, Job
 
 RUN_FILE = "run.json"
 # Told, but not compared: a model may move, and a request is compared by the policy it came to.

@@ -7,9 +7,9 @@ from proactivellm.evaluation.calibrate import calibrate, prototype
 from proactivellm.evaluation.evaluate import with_replays
 from proactivellm.files.lock import locked
 from proactivellm.model.causal_lm import StreamingCausalLM
-from proactivellm.pipeline import Job
 from proactivellm.policy.calibration import Calibration
 from proactivellm.report.progress import Progress
+from proactivellm.stream import Job
 
 
 def calibrate_into(

@@ -13,7 +13,6 @@ from proactivellm.interop.whole_words import WordStream
 from proactivellm.modality.loading import load
 from proactivellm.model.hub import DEFAULT_MODEL
 from proactivellm.policy.spec import parse_policy
-from proactivellm.units.text import TextSegmenter
 
 
 class StreamingAgent(TextToTextAgent):
@@ -27,9 +26,9 @@ class StreamingAgent(TextToTextAgent):
     """
 
     def __init__(self, args: Namespace) -> None:
-        self._model = load(args.model, device=args.device, trust_remote_code=args.trust_remote_code)
-        self._policy = parse_policy(args.policy, find_calibration(self._model))
-        self._segmenter = TextSegmenter(self._model.tokenizer)
+        model = load(args.model, device=args.device, trust_remote_code=args.trust_remote_code)
+        policy = parse_policy(args.policy, find_calibration(model))
+        self._stream = WordStream(model, policy)
         super().__init__(args)  # calls reset
         self.device = args.device
 
@@ -51,7 +50,7 @@ class StreamingAgent(TextToTextAgent):
     def reset(self) -> None:
         """Begins the next sentence; called by SimulEval."""
         super().reset()
-        self._stream = WordStream(self._model, self._policy, self._segmenter)
+        self._stream.begin()
         self._num_read = 0
 
     def policy(self) -> Action:

@@ -10,9 +10,7 @@ from collections.abc import Sequence
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.policy.base import Policy
 from proactivellm.session.sampling import Sampling
-from proactivellm.session.session import Session
-from proactivellm.units.text import TextSegmenter
-from proactivellm.units.unit import Unit
+from proactivellm.stream import Streams
 
 
 class WholeWords:
@@ -50,20 +48,21 @@ class WordStream:
     Args:
         model: the streaming model.
         policy: READ or WRITE.
-        segmenter: of the model; a fresh one if left out.
     """
 
-    def __init__(
-        self, model: StreamingCausalLM, policy: Policy, segmenter: TextSegmenter | None = None
-    ) -> None:
-        self._session = Session(model, policy, Sampling())
-        self._segmenter = segmenter.clone() if segmenter else TextSegmenter(model.tokenizer)
-        self._words = WholeWords()
+    def __init__(self, model: StreamingCausalLM, policy: Policy) -> None:
+        self._streams = Streams(model, policy, sampling=Sampling())
+        self._stream, self._words = self._streams.open(), WholeWords()
+
+    def begin(self) -> None:
+        """Begins another source; what is not written of the one before is dropped."""
+        self._stream.cancel()
+        self._stream, self._words = self._streams.open(), WholeWords()
 
     @property
     def finished(self) -> bool:
         """Whether the target is complete."""
-        return self._session.state.finished
+        return self._stream.finished
 
     def read(self, words: Sequence[str], source_finished: bool) -> list[str]:
         """Takes the next words of the source.
@@ -78,11 +77,11 @@ class WordStream:
         Raises:
             ValueError: if the source was finished before, or the stream cannot go on.
         """
-        units = self._segmenter.feed(" ".join(words))
+        self._stream.push(" ".join(words))
         if source_finished:  # together with the last word: policies decide otherwise from there on
-            units += self._segmenter.finish()
-            units = units or [Unit.end()]
+            self._stream.close()
         else:
-            units += self._segmenter.feed(" ")
-        written = self._words.add("".join(write.text for write in self._session.push(units)))
+            self._stream.push(" ")
+        texts = [event.text for event in self._stream.events() if event.kind == "WRITE"]
+        written = self._words.add("".join(texts))
         return written + self._words.finish() if self.finished else written

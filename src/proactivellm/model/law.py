@@ -7,7 +7,7 @@ from torch import Tensor
 
 from proactivellm.model.attention import ATTENTION
 from proactivellm.model.backbone import hidden_states, project
-from proactivellm.model.lanes import LaneInput, Piece
+from proactivellm.model.forced import forced_probes
 from proactivellm.model.layout import SOURCE, TARGET
 from proactivellm.model.masks import layer_masks, visibility
 from proactivellm.model.packing import IGNORE, Sample, Written, pack
@@ -103,23 +103,11 @@ def _streamed_logits(streaming: "StreamingCausalLM", ids: list[int]) -> tuple[Te
     logits = _masked_logits(streaming, batch["input_ids"], batch["position"], masks, rows)[0]
     expected = logits[:: len(written) + 1] if layout.reencoded else logits
 
-    cache, sequence, actual = streaming.new_cache(), [*head], []
-    counts = {SOURCE: 0, TARGET: 0}
-    for read in range(1, NUM_SOURCE + 1):
-        if layout.reencoded:
-            counts = {SOURCE: 0, TARGET: 0}
-        units = [Piece(SOURCE, u + 1, [source[u]]) for u in range(counts[SOURCE], read)]
-        target = Piece(TARGET, 0, sequence[counts[TARGET] :])
-        cache.lengths[0] = sum(counts.values())
-        output = streaming.step(
-            cache, [LaneInput(lane=0, pieces=[*units, target], counts=counts, probe=-1)]
-        )
-        assert output is not None
-        counts[SOURCE] = read
-        if read in g:
-            actual.append(output.logits_PV)
-            counts[TARGET] = len(sequence)
-            sequence.append(written[0])
+    probes = [(read, int(read > g[0])) for read in range(1, NUM_SOURCE + 1)]
+    outputs = forced_probes(streaming, sample.read[SOURCE], written, probes)
+    actual = [
+        output.logits_PV for (read, _), output in zip(probes, outputs, strict=True) if read in g
+    ]
     return expected, torch.cat(actual)
 
 

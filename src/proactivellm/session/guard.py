@@ -5,7 +5,8 @@ from types import TracebackType
 
 _REMEDY = (
     "the engine is in the middle of another call: call it from one thread at a time (hold a lock "
-    "of your own around its methods, or give every thread an engine), and not from within a policy"
+    "of your own around its methods, give every thread an engine, or drive it by a `Worker`), and "
+    "not from within a policy"
 )
 
 

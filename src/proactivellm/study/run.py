@@ -16,11 +16,11 @@ from proactivellm.metrics.measures import check_references
 from proactivellm.modality.loading import load
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.output.log import LOG_FILE, read_log
-from proactivellm.pipeline import Job
 from proactivellm.policy.base import Policy
 from proactivellm.policy.calibration import CALIBRATION_FILE, Calibration
 from proactivellm.policy.spec import PolicySpec, parse_policy
 from proactivellm.report.progress import Progress
+from proactivellm.stream import Job
 from proactivellm.study.plan import Arm, CalibrationPlan, Study, arm_recipe
 from proactivellm.tasks.data import DataSource, read_items
 from proactivellm.tasks.jobs import item_job

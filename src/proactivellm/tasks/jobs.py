@@ -6,7 +6,7 @@ from typing import get_args
 from proactivellm.evaluation.evaluate import make_jobs
 from proactivellm.modality.kinds import kind_of_file
 from proactivellm.output.log import Task
-from proactivellm.pipeline import Job
+from proactivellm.stream import Job
 from proactivellm.tasks.item import Item
 from proactivellm.tasks.speech import read_manifest
 from proactivellm.tasks.squad import read_squad

@@ -13,7 +13,11 @@ from proactivellm.modality.speech import turns
 from proactivellm.modality.speech.gate import GateSettings, Piece
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.output.log import Instance
-from proactivellm.pipeline import (
+from proactivellm.policy.spec import parse_policy
+from proactivellm.session.limits import Limits
+from proactivellm.session.sampling import Sampling
+from proactivellm.session.window import Window
+from proactivellm.stream import (
     Job,
     MediaUnits,
     Replay,
@@ -22,10 +26,6 @@ from proactivellm.pipeline import (
     source_turns,
     stream_units,
 )
-from proactivellm.policy.spec import parse_policy
-from proactivellm.session.limits import Limits
-from proactivellm.session.sampling import Sampling
-from proactivellm.session.window import Window
 
 RATE = 16000
 GATE = GateSettings(pause_s=0.5)

@@ -1,9 +1,10 @@
-"""A source that is not text, as a pipeline has it: blocks in, units that arrive together out."""
+"""A source that is not text: blocks in, units that arrive together out."""
 
 import itertools
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,18 +13,60 @@ from proactivellm.units.text import TextSegmenter
 from proactivellm.units.unit import Unit
 
 
+class Arrival(NamedTuple):
+    """Units that arrived together, seconds that had arrived, seconds spent on making them."""
+
+    units: list[Unit]
+    received_s: float
+    spent_s: float
+
+
+class Hearing:
+    """A front end at work on one source, with a question before each turn.
+
+    Args:
+        rate: of the blocks, in samples or frames per second.
+        question: text that is read before each turn.
+    """
+
+    def __init__(self, model: StreamingCausalLM, rate: int, question: str = "") -> None:
+        self.kind: str = model.front_end.kind
+        self._rate, self._num_samples = rate, 0
+        self._ear = model.front_end.open(rate)
+        asked = TextSegmenter(model.tokenizer).segment(question)
+        self._asked = [replace(unit, final=False) for unit in asked]
+        self._begins = True  # whether the next unit begins a turn
+
+    def push(self, block: np.ndarray | None) -> Arrival:
+        """Takes what arrived next; None = the source has ended.
+
+        `end_s` of the units is what had arrived when they were complete. The last unit of a turn is
+        final.
+        """
+        self._num_samples += 0 if block is None else len(block)
+        received_s = self._num_samples / self._rate
+        started = time.perf_counter()
+        heard = self._ear.finish(received_s) if block is None else self._ear.push(block, received_s)
+        spent_s = time.perf_counter() - started
+        units: list[Unit] = []
+        for unit in heard:  # a turn may end and the next one begin in one block
+            units += [*self._asked, unit] if self._begins else [unit]
+            self._begins = unit.final
+        return Arrival(units, received_s, spent_s)
+
+
 @dataclass
 class Replay:
     """What a model made of a source, kept when it is first taken in, for further policies.
 
     Attributes:
-        steps: units that arrived together, seconds that had arrived, seconds spent on them.
+        steps: what arrived.
         complete: whether the source was taken in to its end.
         made_by: who made them of what: front end, its conditions, question, files. Another one does
             it anew.
     """
 
-    steps: list[tuple[list[Unit], float, float]] = field(default_factory=list)
+    steps: list[Arrival] = field(default_factory=list)
     complete: bool = False
     made_by: tuple[object, ...] = ()
 
@@ -32,11 +75,7 @@ class Replay:
 class MediaUnits:
     """Units of a source as it is taken in; iterate once.
 
-    `end_s` of the units is what had arrived of the source when they were complete. The last unit
-    of a turn is final.
-
     Args:
-        model: has a front end.
         blocks: what arrives together, as the front end takes it.
         rate: of the blocks, in samples or frames per second.
         question: text that is read before each turn.
@@ -46,7 +85,6 @@ class MediaUnits:
     Attributes:
         received_s: seconds of the source that have arrived.
         spent_s: time that the front end spent on the last block.
-        compute_s: time spent on all of them.
     """
 
     model: StreamingCausalLM
@@ -56,7 +94,6 @@ class MediaUnits:
     replay: Replay | None = None
     received_s: float = 0.0
     spent_s: float = 0.0
-    compute_s: float = 0.0
 
     @property
     def kind(self) -> str:
@@ -66,38 +103,19 @@ class MediaUnits:
 
     def __iter__(self) -> Iterator[list[Unit]]:
         replay = self.replay or Replay()
-        if replay.complete:
-            for units, self.received_s, self.spent_s in replay.steps:
-                self.compute_s += self.spent_s
-                yield units
-            return
-        replay.steps.clear()
-        for units in self._take_in():
-            self.compute_s += self.spent_s
-            if self.replay is not None:
-                replay.steps.append((units, self.received_s, self.spent_s))
+        kept = replay.steps if replay.complete else self._take_in(replay)
+        for units, self.received_s, self.spent_s in kept:
             yield units
-        replay.complete = True
 
-    def _take_in(self) -> Iterator[list[Unit]]:
-        ear = self.model.front_end.open(self.rate)
-        asked = TextSegmenter(self.model.tokenizer).segment(self.question)
-        asked = [replace(unit, final=False) for unit in asked]
-        num_samples, begins = 0, True
+    def _take_in(self, replay: Replay) -> Iterator[Arrival]:
+        replay.steps.clear()
+        hearing = Hearing(self.model, self.rate, self.question)
         for block in itertools.chain(self.blocks, [None]):
-            num_samples += 0 if block is None else len(block)
-            self.received_s = num_samples / self.rate
-            started = time.perf_counter()
-            if block is None:
-                units = ear.finish(self.received_s)
-            else:
-                units = ear.push(block, self.received_s)
-            self.spent_s = time.perf_counter() - started
-            told: list[Unit] = []
-            for unit in units:  # a turn may end and the next one begin in one block
-                told += [*asked, unit] if begins else [unit]
-                begins = unit.final
-            yield told
+            arrival = hearing.push(block)
+            if self.replay is not None:
+                replay.steps.append(arrival)
+            yield arrival
+        replay.complete = True
 
 
 def open_media(
@@ -106,16 +124,11 @@ def open_media(
     question: str = "",
     replay: Replay | None = None,
 ) -> MediaUnits:
-    """Takes files in as if they were live, a unit at a time.
+    """Takes files, joined to one source, in as if they were live, a unit at a time.
 
     Args:
-        model: has a front end.
-        files: of one source, joined.
         question: text that is read before each turn.
         replay: of an earlier time, or to be filled.
-
-    Returns:
-        Its units as they arrive.
 
     Raises:
         ValueError: if a file cannot be read, or the model has no front end.

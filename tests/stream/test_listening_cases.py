@@ -14,11 +14,11 @@ from proactivellm.cli.stream import choose_policy
 from proactivellm.modality.loading import load
 from proactivellm.modality.speech.files import read_audio
 from proactivellm.modality.speech.resample import RATE
-from proactivellm.pipeline import Job, MediaUnits, run_streams, stream_units
 from proactivellm.session.sampling import Sampling
+from proactivellm.stream import Job, MediaUnits, run_streams, stream_units
 
 SAMPLE = Path(proactivellm.__file__).parent / "assets/speech-sample"
-PAUSES = Path(__file__).parent / "data/listening/pauses.flac"
+PAUSES = Path(__file__).parents[1] / "data/listening/pauses.flac"
 
 
 @pytest.fixture(scope="module")

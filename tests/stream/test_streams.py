@@ -8,13 +8,13 @@ from proactivellm.modality.loading import load
 from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.model.prompt import StreamSettings
 from proactivellm.output.log import Instance
-from proactivellm.pipeline import Job, StreamsFailed, Transcript, run_streams, stream_text
 from proactivellm.policy.reason import Reason
 from proactivellm.policy.spec import parse_policy
 from proactivellm.session.events import Write
 from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling
 from proactivellm.session.window import Window
+from proactivellm.stream import Job, StreamsFailed, Transcript, run_streams, stream_text
 
 SOURCE = "Tom kann sich nicht gut Namen merken."
 
@@ -30,19 +30,21 @@ def write(text: str, units: int) -> Write:
 
 def test_a_word_counts_when_its_last_character_was_written() -> None:
     transcript = Transcript()
-    transcript.add([write("Good", 1)], 10.0)
-    transcript.add([write("bye", 2), write(" old", 2)], 20.0)
-    transcript.add([write(" ", 3), write("friend.", 4)], 30.0)
+    transcript.add(write("Good", 1), 10.0)
+    transcript.add(write("bye", 2), 20.0)
+    transcript.add(write(" old", 2), 20.0)
+    transcript.add(write(" ", 3), 30.0)
+    transcript.add(write("friend.", 4), 30.0)
     # "Goodbye" ends with unit 2 at 20 ms, "old" too; "friend." comes whole with unit 4 at 30 ms
     assert transcript.words() == ([2, 2, 4], [20.0, 20.0, 30.0])
 
 
 def test_characters_count_where_there_are_no_spaces() -> None:
     transcript = Transcript(token_delays=[1, 2, 3])
-    transcript.add([write("我昨", 1)], 10.0)
-    transcript.add([write("天 A", 2), write("B。", 3)], 20.0)
-    transcript.counted["units_read"] = 3
-    chinese = transcript.instance(Job(index=0, source="a b c"), "p", 30.0)
+    transcript.add(write("我昨", 1), 10.0)
+    transcript.add(write("天 A", 2), 20.0)
+    transcript.add(write("B。", 3), 20.0)
+    chinese = transcript.instance(Job(index=0, source="a b c"), "p", 30.0, 3)
     assert chinese.latency_unit == "char" and chinese.prediction == "我昨天 AB。"
     assert chinese.delays == [1, 1, 2, 2, 3, 3] and chinese.prediction_length == 6
     assert chinese.elapsed == [10.0, 10.0, 20.0, 20.0, 20.0, 20.0]

@@ -1,0 +1,47 @@
+"""The main path: source text or media -> units -> lanes of an engine -> stable text -> instance.
+
+`Stream` is one source's life, and everything that streams uses it: one live source as events, many
+recorded ones as instances, many live ones from coroutines through a `Worker`.
+"""
+
+from proactivellm.stream.clock import ArrivalClock, Clock, WallClock
+from proactivellm.stream.job import Job
+from proactivellm.stream.live import StreamCut, paced, stream_text, stream_units
+from proactivellm.stream.media import Hearing, MediaUnits, Replay, open_media
+from proactivellm.stream.recorded import (
+    DEFAULT_RATE_WPM,
+    DEFAULT_STREAMS,
+    StreamsFailed,
+    run_streams,
+    source_turns,
+)
+from proactivellm.stream.source import Stream, StreamEvent
+from proactivellm.stream.streams import Streams
+from proactivellm.stream.transcript import Transcript
+from proactivellm.stream.worker import AsyncStream, Worker
+
+__all__ = [
+    "DEFAULT_RATE_WPM",
+    "DEFAULT_STREAMS",
+    "ArrivalClock",
+    "AsyncStream",
+    "Clock",
+    "Hearing",
+    "Job",
+    "MediaUnits",
+    "Replay",
+    "Stream",
+    "StreamCut",
+    "StreamEvent",
+    "Streams",
+    "StreamsFailed",
+    "Transcript",
+    "WallClock",
+    "Worker",
+    "open_media",
+    "paced",
+    "run_streams",
+    "source_turns",
+    "stream_text",
+    "stream_units",
+]

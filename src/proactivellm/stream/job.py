@@ -1,0 +1,43 @@
+"""A source that is to be streamed: a line of text, or files of media with a question."""
+
+from dataclasses import dataclass, field
+
+from proactivellm.modality.kinds import kind_of_media
+from proactivellm.output.log import TEXT, Task
+from proactivellm.policy.base import Policy
+from proactivellm.stream.media import Replay
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One source to stream.
+
+    Attributes:
+        index: place in its file.
+        source: source text; of media, the text that is read before them.
+        reference: wanted target, if known.
+        task: what is scored: a translation, the answer to a question, or a transcript.
+        answers: all answers that are accepted; None = the reference alone.
+        policy: of this source alone; None = that of the run, whose name its log entry bears anyway.
+        media: files that are the source, joined; empty = the source is text.
+        replay: of the media, where several policies are to take them in.
+    """
+
+    index: int
+    source: str
+    reference: str | None = None
+    task: Task = "translation"
+    answers: tuple[str, ...] | None = None
+    policy: Policy | None = None
+    media: tuple[str, ...] = ()
+    replay: Replay | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def kind(self) -> str:
+        """Of the source: text, or the modality of its files."""
+        return kind_of_media(self.media) if self.media else TEXT
+
+    @property
+    def name(self) -> str:
+        """The source as the log has it: its text, or the names of its files."""
+        return " ".join([*self.media, self.source]).strip() if self.media else self.source

@@ -1,0 +1,114 @@
+"""Many recorded sources through one engine, each as if it had been alone."""
+
+import itertools
+from collections.abc import Iterable, Iterator
+
+from proactivellm.model.causal_lm import StreamingCausalLM
+from proactivellm.output.log import Instance
+from proactivellm.policy.base import Policy
+from proactivellm.session.limits import Limits
+from proactivellm.session.sampling import Sampling
+from proactivellm.session.window import Window
+from proactivellm.stream.clock import ArrivalClock
+from proactivellm.stream.job import Job
+from proactivellm.stream.media import Arrival, open_media
+from proactivellm.stream.streams import Streams
+from proactivellm.units.text import TextSegmenter
+from proactivellm.units.unit import Unit
+
+DEFAULT_RATE_WPM = 150.0  # speaking rate on which `elapsed` is reported
+DEFAULT_STREAMS = 16
+
+
+class StreamsFailed(ValueError):
+    """Some sources could not be streamed; the others were."""
+
+
+class _Recorded:
+    """A source on its way into its stream, as far as the stream wants to read: it may be long."""
+
+    def __init__(self, streams: Streams, job: Job, rate_wpm: float) -> None:
+        self.job = job
+        self._arrivals = _arrivals(streams.engine.model, job, rate_wpm)
+        self.stream = streams.open(job.kind, clock=ArrivalClock(), policy=job.policy)
+
+    def feed(self) -> None:
+        """Push what arrives next."""
+        while self.stream.wants_more:
+            arrival = next(self._arrivals, None)
+            if arrival is None:
+                self.stream.close()
+            else:
+                self.stream.push(*arrival)
+
+
+def _arrivals(model: StreamingCausalLM, job: Job, rate_wpm: float) -> Iterator[Arrival]:
+    """What a source consists of; the units of a text are all there at once."""
+    if not job.media:
+        units = TextSegmenter(model.tokenizer).segment(job.source, rate_wpm)
+        yield Arrival(units, units[-1].end_s if units else 0.0, 0.0)
+        return
+    media = open_media(model, job.media, job.source, job.replay)
+    for units in media:
+        yield Arrival(units, media.received_s, media.spent_s)
+
+
+def run_streams(
+    model: StreamingCausalLM,
+    policy: Policy,
+    jobs: Iterable[Job],
+    *,
+    limits: Limits | None = None,
+    rate_wpm: float = DEFAULT_RATE_WPM,
+    sampling: Sampling | None = None,
+    window: Window | None = None,
+) -> Iterator[Instance]:
+    """Stream recorded sources, many at once, as if each had been alone.
+
+    Decisions do not depend on when units are pushed, so that nothing sleeps: arrival times at
+    `rate_wpm` enter the clock behind `elapsed`, together with the measured time of every step.
+
+    Args:
+        limits: of the engine; 16 streams at once if left out.
+        rate_wpm: words per minute on the clock of `elapsed`.
+        sampling: the model's generation settings if left out.
+
+    Yields:
+        Log entries in order of completion.
+
+    Raises:
+        StreamsFailed: at the end, if sources could not be streamed; names them, one a line.
+    """
+    limits = limits or Limits(streams=DEFAULT_STREAMS)
+    streams = Streams(model, policy, limits, sampling, window)
+    waiting, failed = iter(jobs), list[str]()
+    running: list[_Recorded] = []
+    while True:
+        new = itertools.islice(waiting, limits.streams - len(running))
+        running += [_Recorded(streams, job, rate_wpm) for job in new]
+        if not running:
+            break
+        for source in running:
+            source.feed()
+        streams.step()
+        for source in running:
+            if source.stream.error is not None:
+                failed.append(f"source {source.job.index}: {source.stream.error}")
+            elif source.stream.ended:
+                yield source.stream.instance(source.job)
+        running = [source for source in running if not source.stream.ended]
+    if failed:
+        raise StreamsFailed("\n".join(failed))
+
+
+def source_turns(model: StreamingCausalLM, job: Job) -> list[list[Unit]]:
+    """All units of a source at once, turn by turn, without bare end markers; a text is one turn."""
+    turns: list[list[Unit]] = []
+    begins = True
+    for arrival in _arrivals(model, job, DEFAULT_RATE_WPM):
+        for unit in arrival.units:
+            if begins:
+                turns.append([])
+            turns[-1] += [] if unit.is_end else [unit]
+            begins = unit.final
+    return turns

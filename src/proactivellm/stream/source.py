@@ -1,0 +1,276 @@
+"""One source's life in an engine, turn by turn: what arrives, when, what is written, the end."""
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from proactivellm.output.log import TEXT, Instance
+from proactivellm.policy.reason import Reason
+from proactivellm.session.events import Event, Read, Write
+from proactivellm.stream.clock import Clock
+from proactivellm.stream.job import Job
+from proactivellm.stream.media import Arrival, Hearing
+from proactivellm.stream.transcript import Transcript
+from proactivellm.units.text import TextSegmenter
+from proactivellm.units.unit import Unit
+
+if TYPE_CHECKING:
+    from proactivellm.stream.streams import Streams
+
+Payload = str | np.ndarray | Iterable[Unit]  # text, samples or frames, or units made of them
+
+
+@dataclass(frozen=True)
+class StreamEvent:
+    """What happened in a stream.
+
+    Attributes:
+        kind: READ (a unit was read), WRITE (text became certain), or END (a turn is over; a text is
+            one turn).
+        text: the unit's text or the new target text.
+        units_read: source units read so far.
+        elapsed_s: seconds since the stream began.
+        media_s: seconds of the media that had arrived; None for text.
+        reason: why it was read or written; None of text that came out as the target was cut.
+    """
+
+    kind: Literal["READ", "WRITE", "END"]
+    text: str
+    units_read: int
+    elapsed_s: float
+    media_s: float | None = None
+    reason: Reason | None = None
+
+
+class Stream:
+    """One source: `Streams.open` makes it.
+
+    What is pushed waits here until its turn comes and the queue of the lane has room. Every turn is
+    streamed afresh, in a lane of its own. What goes wrong ends this source alone.
+
+    Attributes:
+        kind: of the source: text, or a modality.
+        state: of the lane of this turn, live.
+        transcript: what was written, and when.
+        words: texts of the units that have arrived.
+        closed: whether nothing more arrives.
+        ended: whether all is written, or it was cancelled, or could not go on.
+        error: why it could not go on, if it could not.
+    """
+
+    def __init__(
+        self,
+        streams: "Streams",
+        open_lane: Callable[[], int],
+        kind: str,
+        clock: Clock,
+        hearing: Hearing | None,
+    ) -> None:
+        self.kind, self.clock = kind, clock
+        self.transcript = Transcript(kind)
+        self.words: list[str] = []
+        self.closed = self.ended = False
+        self.error: str | None = None
+        self._streams, self._open_lane, self._hearing = streams, open_lane, hearing
+        self._segmenter: TextSegmenter | None = None
+        self._waiting: deque[Unit] = deque()
+        self._events: deque[StreamEvent] = deque()
+        self._arrived_s = self._compute_s = 0.0
+        self._is_within_turn = False  # whether what has arrived ends within a turn
+        self._begin_turn()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the target of this turn is complete, be it before its source is."""
+        return self.ended or self.state.finished
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the queue of the lane holds all that has arrived; if not, push after a step."""
+        limit = self._streams.engine.limits.pending
+        return self.finished or len(self._waiting) + len(self.state.pending) <= (limit or math.inf)
+
+    @property
+    def wants_more(self) -> bool:
+        """Whether all that arrived is read, so that it can only go on with more of the source."""
+        state = self.state
+        return not (self.closed or self._waiting or state.pending or state.closed)
+
+    def push(self, payload: Payload, now_s: float | None = None, spent_s: float = 0.0) -> None:
+        """Take what arrived next; it is read in the steps that follow.
+
+        Args:
+            payload: text, in any pieces; a block of the media that the stream was opened for; or
+                units. A final unit ends a turn.
+            now_s: when it arrived, in seconds since the source began; now, if left out. (Of blocks,
+                it is what has arrived of them.)
+            spent_s: time that it took to make the units.
+
+        Raises:
+            ValueError: if the source is closed, or the stream was not opened for such a payload.
+            RuntimeError: if another thread uses these streams right now.
+        """
+        with self._streams.exclusive:
+            if self.closed:
+                raise ValueError(self.error or "the source is closed: nothing can follow")
+            now_s = self.clock.now_s if now_s is None else now_s
+            if isinstance(payload, str):
+                self._segmenter = self._segmenter or self._streams.segmenter.clone()
+                payload = self._segmenter.feed(payload, now_s)
+            elif isinstance(payload, np.ndarray):
+                if self._hearing is None:
+                    raise ValueError("the stream takes no blocks: open it with a `Hearing`")
+                payload, now_s, spent_s = self._hearing.push(payload)
+            self._arrive(Arrival(list(payload), now_s, spent_s))
+
+    def close(self, now_s: float | None = None) -> None:
+        """Say that nothing more arrives; idempotent.
+
+        Args:
+            now_s: when the source ended, in seconds since it began; now, if left out.
+        """
+        with self._streams.exclusive:
+            if self.closed:
+                return
+            now_s = self.clock.now_s if now_s is None else now_s
+            if self._hearing is not None:
+                self._arrive(self._hearing.push(None))
+            elif self._segmenter is not None:
+                self._arrive(Arrival(self._segmenter.finish(now_s), now_s, 0.0))
+            if self._is_within_turn:
+                self._arrive(Arrival([Unit.end(now_s)], now_s, 0.0))
+            self.closed = True
+
+    def cancel(self) -> None:
+        """End it after its last written token; text that was held back comes out."""
+        with self._streams.exclusive:
+            if not self.ended:
+                self._waiting.clear()
+                for event in self._streams.engine.cancel(self.lane):
+                    self._note(event)
+                self.closed = True
+                self._end_turn()
+                self._streams.forget(self)
+
+    def events(self) -> Iterator[StreamEvent]:
+        """What has happened, and, step by step, what happens until all streams wait for input.
+
+        Yields:
+            The events, each as soon as its forward is done.
+
+        Raises:
+            ValueError: if the stream cannot go on.
+        """
+        yield from self.take()
+        while not self.ended and self._streams.step() is not None:
+            yield from self.take()
+        if self.error is not None:
+            raise ValueError(self.error)
+
+    def take(self) -> Iterator[StreamEvent]:
+        """What has happened since it was last asked; makes no step."""
+        while self._events:
+            yield self._events.popleft()
+
+    def instance(self, job: Job | None = None) -> Instance:
+        """The log entry, of all that was written.
+
+        Args:
+            job: what was streamed; a text made of the units that arrived if left out.
+        """
+        job = job or Job(index=0, source=" ".join(word for word in self.words if word))
+        return self.transcript.instance(
+            job,
+            self._streams.engine.policy.spec,
+            1000 * self._arrived_s,
+            len(self.words),
+            None if self.kind == TEXT else 1000 * self._compute_s,
+        )
+
+    def _arrive(self, arrival: Arrival) -> None:
+        units, self._arrived_s, spent_s = arrival
+        if self.kind != TEXT:
+            self.clock.work(self._arrived_s, spent_s)
+            self._compute_s += spent_s
+        self._waiting += units
+        self.words += [unit.text for unit in units if not unit.is_end]
+        if units:
+            self._is_within_turn = not units[-1].final
+
+    def _feed(self) -> None:
+        """Push what waits, up to the end of the turn and as far as the queue has room."""
+        limit = self._streams.engine.limits.pending
+        while self._waiting and not self.state.closed:
+            room = len(self._waiting)
+            if limit is not None and not self.state.finished:
+                room = min(room, limit - len(self.state.pending))
+            turn: list[Unit] = []
+            while len(turn) < room and not (turn and turn[-1].final):
+                turn.append(self._waiting.popleft())
+            if not turn:
+                return
+            self._has_begun = True
+            self.transcript.arrive(turn)
+            try:
+                self._streams.engine.push(self.lane, turn)
+            except ValueError as error:
+                self.error = str(error)
+                return
+
+    def _work(self, step_s: float, share_s: float) -> None:
+        """A step of its lane ended, which began when the last unit it read had arrived."""
+        state = self.state
+        arrived_s = self.transcript.arrived_s(state.units_read, state.source_finished)
+        self.clock.work(arrived_s, step_s)
+        self._compute_s += share_s
+
+    def _note(self, event: Event) -> None:
+        now_s = self.clock.now_s
+        if isinstance(event, Read) and event.unit.text:
+            self._tell("READ", now_s, event.units_read, event.unit.text, reason=event.reason)
+        elif isinstance(event, Write) and (text := self.transcript.add(event, 1000 * now_s)):
+            media_s = None if self.kind == TEXT else self.transcript.pieces[-1][1] / 1000
+            self._tell("WRITE", now_s, event.units_read, text, media_s, event.reason)
+
+    def _tell(
+        self,
+        kind: Literal["READ", "WRITE", "END"],
+        now_s: float,
+        units_read: int,
+        text: str = "",
+        media_s: float | None = None,
+        reason: Reason | None = None,
+    ) -> None:
+        units_read += self.transcript.counted["units_read"]
+        self._events.append(StreamEvent(kind, text, units_read, now_s, media_s, reason))
+
+    def _settle(self) -> bool:
+        """End the turn if it is over; whether it is."""
+        state = self.state
+        self.error = self.error or state.error
+        nothing_left = self.closed and not (self._waiting or self._has_begun)
+        if self.error is None and not nothing_left and not (state.finished and state.closed):
+            return False
+        self._end_turn()
+        return True
+
+    def _begin_turn(self) -> None:
+        self.lane = self._open_lane()
+        self.state = self._streams.engine.state(self.lane)
+        self._has_begun = False
+
+    def _end_turn(self) -> None:
+        """Sum the turn up and release its lane; another one begins unless the source has ended."""
+        if self._has_begun:
+            self._tell("END", self.clock.now_s, self.state.units_read)
+            self.transcript.end_turn(self.state)
+        self._streams.engine.release(self.lane)
+        self.closed = self.closed or self.error is not None
+        if self.closed and (self.error is not None or not self._waiting):
+            self.ended = True
+        else:
+            self._begin_turn()

@@ -1,0 +1,106 @@
+"""Sources that advance together: an engine, and the driver around it that all others use."""
+
+import time
+from collections.abc import Sequence
+
+from proactivellm.model.causal_lm import StreamingCausalLM
+from proactivellm.output.log import TEXT
+from proactivellm.policy.base import Policy
+from proactivellm.policy.evidence import Evidence
+from proactivellm.session.engine import Engine
+from proactivellm.session.events import Event
+from proactivellm.session.guard import Exclusive
+from proactivellm.session.limits import Limits
+from proactivellm.session.sampling import Sampling
+from proactivellm.session.window import Window
+from proactivellm.stream.clock import Clock, WallClock
+from proactivellm.stream.media import Hearing
+from proactivellm.stream.source import Stream
+from proactivellm.units.text import TextSegmenter
+
+
+class Streams:
+    """An engine and the sources in it, which advance together; for one thread at a time.
+
+    A call that meets another one is refused; to drive streams from several threads or from
+    coroutines, there is `Worker`.
+
+    Args: as those of `Engine`.
+    """
+
+    def __init__(
+        self,
+        model: StreamingCausalLM,
+        policy: Policy,
+        limits: Limits | None = None,
+        sampling: Sampling | None = None,
+        window: Window | None = None,
+    ) -> None:
+        self.engine = Engine(model, policy, limits, sampling, window)
+        self.segmenter = TextSegmenter(model.tokenizer)
+        self.exclusive = Exclusive()
+        self._open: list[Stream] = []
+
+    def open(
+        self,
+        kind: str = TEXT,
+        *,
+        hearing: Hearing | None = None,
+        clock: Clock | None = None,
+        sampling: Sampling | None = None,
+        policy: Policy | None = None,
+        watch: Sequence[Evidence] = (),
+    ) -> Stream:
+        """Begin a source.
+
+        Args:
+            kind: of a source that comes in units: text, or a modality.
+            hearing: of a source that comes in blocks.
+            clock: tells when something was written; that of the wall if left out.
+            sampling, policy, watch: as for `Engine.open`.
+
+        Raises:
+            EngineFull: if as many are open as the limits allow.
+            ValueError: if the model cannot show the evidence that is asked for.
+        """
+
+        def open_lane() -> int:
+            return self.engine.open(sampling, policy, watch)
+
+        with self.exclusive:
+            kind = hearing.kind if hearing is not None else kind
+            stream = Stream(self, open_lane, kind, clock or WallClock(), hearing)
+            self._open.append(stream)
+            return stream
+
+    def forget(self, stream: Stream) -> None:
+        """Leave a stream out that has ended between two steps."""
+        self._open.remove(stream)
+
+    def step(self) -> list[Event] | None:
+        """One forward for the streams that have something to do.
+
+        Returns:
+            What happened in the engine; None if every stream waits for input. What it means to a
+            stream is told by its own `take`.
+
+        Raises:
+            Exception: as `Engine.step`: all streams are as they were, and it may be tried again.
+        """
+        with self.exclusive:
+            for stream in self._open:
+                stream._feed()
+            before = [stream.state.forwards for stream in self._open]
+            started = time.perf_counter()
+            events = self.engine.step()
+            step_s = time.perf_counter() - started
+            both = zip(self._open, before, strict=True)
+            took_part = [stream for stream, count in both if stream.state.forwards > count]
+            for stream in took_part:
+                stream._work(step_s, step_s / len(took_part))
+            by_lane = {stream.lane: stream for stream in self._open}
+            for event in events or ():
+                by_lane[event.lane]._note(event)
+            over = [stream for stream in self._open if stream._settle()]
+            self._open = [stream for stream in self._open if not stream.ended]
+            return [] if events is None and over else events

@@ -1,0 +1,215 @@
+"""Streams driven from coroutines: an engine in a thread of its own, off the event loop.
+
+The thread alone touches the engine: what coroutines ask for is done between two steps, and what
+happens in a stream is sent to the event loop that opened it.
+"""
+
+import asyncio
+import queue
+import threading
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from proactivellm.output.log import Instance
+from proactivellm.stream.job import Job
+from proactivellm.stream.source import Payload, Stream, StreamEvent
+from proactivellm.stream.streams import Streams
+
+_CLOSED = "the worker is closed"
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What the thread is asked to do once `when` holds."""
+
+    work: Callable[[], Any]
+    when: Callable[[], bool]
+    done: Future[Any] = field(default_factory=Future)
+
+    def attempt(self) -> bool:
+        """Does it, if it is time; whether nothing is left to do."""
+        if not self.done.cancelled() and not self.when():
+            return False
+        if self.done.set_running_or_notify_cancel():
+            try:
+                self.done.set_result(self.work())
+            except Exception as error:
+                self.done.set_exception(error)
+        return True
+
+
+class Worker:
+    """A thread that steps an engine while there is something to do, and sleeps otherwise.
+
+    Args:
+        streams: used by nobody else from here on.
+    """
+
+    def __init__(self, streams: Streams) -> None:
+        self._streams = streams
+        self._served: list[AsyncStream] = []
+        self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()  # no call comes after the None that ends the thread
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="streams", daemon=True)
+        self._thread.start()
+
+    async def open(self, **options: Any) -> "AsyncStream":
+        """Begin a source, with the options of `Streams.open`.
+
+        Raises:
+            EngineFull: if as many are open as the limits allow.
+            RuntimeError: if the worker is closed.
+        """
+        loop, opened = asyncio.get_running_loop(), list[AsyncStream]()
+
+        def begin() -> AsyncStream:
+            self._tell_all()  # those whose event loop is closed make room
+            opened.append(AsyncStream(self, self._streams.open(**options), loop))
+            self._served += opened
+            return opened[0]
+
+        def drop() -> None:
+            for each in opened:
+                each.stream.cancel()
+
+        try:
+            return await self.ask(begin)
+        except asyncio.CancelledError:  # nobody has the stream
+            with suppress(RuntimeError):
+                self._put(drop)
+            raise
+
+    async def ask(self, work: Callable[[], Any], when: Callable[[], bool] = lambda: True) -> Any:
+        """Do something in the thread, between two steps, as soon as `when` holds there.
+
+        Raises:
+            RuntimeError: if the worker is closed.
+            Exception: what the work raises.
+        """
+        return await asyncio.wrap_future(self._put(work, when))
+
+    async def close(self) -> None:
+        """Cancel the streams that have not ended, and end the thread; idempotent."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._calls.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def _put(self, work: Callable[[], Any], when: Callable[[], bool] = lambda: True) -> Future[Any]:
+        call = _Call(work, when)
+        with self._lock:
+            if self._closed:
+                raise RuntimeError(_CLOSED)
+            self._calls.put(call)
+        return call.done
+
+    def _run(self) -> None:
+        """What the thread does."""
+        calls: list[_Call] = []
+        idle = True
+        while True:
+            for call in self._asked(wait=idle):
+                if call is None:
+                    self._end_all(None)
+                    for left in calls:
+                        if left.done.set_running_or_notify_cancel():
+                            left.done.set_exception(RuntimeError(_CLOSED))
+                    return
+                calls.append(call)
+            calls = [call for call in calls if not call.attempt()]
+            try:
+                idle = self._streams.step() is None
+            except Exception as error:  # it is the fault of no one stream: memory ran out
+                self._end_all(error)
+            self._tell_all()
+
+    def _asked(self, wait: bool) -> list[_Call | None]:
+        asked = [self._calls.get()] if wait else []
+        while not self._calls.empty():
+            asked.append(self._calls.get())
+        return asked
+
+    def _tell_all(self) -> None:
+        self._served = [served for served in self._served if served.tell()]
+
+    def _end_all(self, error: Exception | None) -> None:
+        for served in self._served:
+            served.stream.cancel()
+            served.tell(error)
+        self._served = []
+
+
+class AsyncStream:
+    """One source, pushed by coroutines of one event loop; `Worker.open` makes it.
+
+    Iterate over it for its events. As a context, it is cancelled if it is left before its end.
+
+    Attributes:
+        stream: what the thread of the worker drives; to be looked at once it has ended.
+    """
+
+    def __init__(self, worker: Worker, stream: Stream, loop: asyncio.AbstractEventLoop) -> None:
+        self.stream = stream
+        self._worker, self._loop = worker, loop
+        self._news: asyncio.Queue[StreamEvent | Exception | None] = asyncio.Queue()
+
+    async def push(self, payload: Payload, now_s: float | None = None) -> None:
+        """Push as `Stream.push`, when the queue of the stream has room."""
+        await self._worker.ask(
+            lambda: self.stream.push(payload, now_s), when=lambda: self.stream.has_room
+        )
+
+    async def close(self, now_s: float | None = None) -> None:
+        """Say that nothing more arrives; idempotent."""
+        await self._worker.ask(lambda: self.stream.close(now_s))
+
+    async def cancel(self) -> None:
+        """End it after its last written token; idempotent."""
+        await self._worker.ask(self.stream.cancel)
+
+    def instance(self, job: Job | None = None) -> Instance:
+        """The log entry, once the stream has ended (see `Stream.instance`)."""
+        return self.stream.instance(job)
+
+    async def __aiter__(self) -> AsyncIterator[StreamEvent]:
+        """What happens, as it happens, until the stream has ended; for one reader.
+
+        Raises:
+            ValueError: if the stream could not go on.
+            Exception: what a step raised that no stream survived.
+        """
+        while isinstance(news := await self._news.get(), StreamEvent):
+            yield news
+        self._news.put_nowait(news)  # for whoever asks again
+        if news is not None:
+            raise news
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if not self.stream.ended:
+            await self.cancel()
+
+    def tell(self, error: Exception | None = None) -> bool:
+        """Send what has happened to the event loop; whether more may follow. For the worker."""
+        news: list[StreamEvent | Exception | None] = [*self.stream.take()]
+        if self.stream.ended:
+            news.append(ValueError(self.stream.error) if self.stream.error else error)
+        with suppress(RuntimeError):  # the loop is closed just now
+            for each in news:
+                self._loop.call_soon_threadsafe(self._news.put_nowait, each)
+        if self._loop.is_closed():  # nobody listens any more
+            self.stream.cancel()
+        return not self.stream.ended
