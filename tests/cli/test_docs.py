@@ -105,7 +105,8 @@ def test_python_runs(page: str, block: str) -> None:
 
 
 def test_recipes_are_valid(tmp_path: Path) -> None:
-    recipes = list(blocks("toml"))
+    # Recipes of the pages on extending name what the page adds; a test of each page runs it whole.
+    recipes = [found for found in blocks("toml") if not found[0].startswith("docs/extending/")]
     assert recipes
     for page, block in recipes:
         path = tmp_path / "my.toml"

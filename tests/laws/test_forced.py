@@ -1,4 +1,4 @@
-"""Reads and writes that are given obey the law too, with probes that are taken back in between."""
+"""Reads and writes that are given obey the law, with probes that are taken back between them."""
 
 from pathlib import Path
 

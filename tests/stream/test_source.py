@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from tests.audio.signals import silence, voice
+from tests.modality.speech.signals import silence, voice
 from tests.models import save_tiny
 from tests.speech_models import save_tiny_listener
 

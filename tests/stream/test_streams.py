@@ -67,9 +67,11 @@ def test_live_stream_and_batch_agree(model: StreamingCausalLM) -> None:
     assert "".join(e.text for e in events if e.kind == "WRITE") == live.prediction
     assert [e.text for e in events if e.kind == "READ"] == SOURCE.split()
     assert events[0].kind == "READ" and events[2].kind == "WRITE"  # R R W: wait-2
-    why = [event.reason.text for event in events if event.reason is not None]
-    assert len(why) == len(events) and set(why) == {"policy", "source finished"}
-    assert events[-1].reason == Reason.WRITE_SOURCE_FINISHED
+    *told, end = events
+    assert end.kind == "END" and end.reason is None
+    why = [event.reason.text for event in told if event.reason is not None]
+    assert len(why) == len(told) and set(why) == {"policy", "source finished"}
+    assert told[-1].reason == Reason.WRITE_SOURCE_FINISHED
 
 
 def test_wait_k_delays_are_those_of_the_schedule(model: StreamingCausalLM) -> None:
