@@ -107,4 +107,4 @@ def test_mistakes(run: Run, model: str, listener: str, manifest: Path, tmp_path:
     error = run("evaluate", "--model", model, *recordings, *out).error
     assert "does not take speech" in error and "bundled: speech-en" in error
     error = run("calibrate", "--model", model, *recordings, "--out", tmp_path / "table").error
-    assert "does not listen" in error
+    assert "does not take speech" in error

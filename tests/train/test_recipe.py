@@ -69,7 +69,7 @@ def test_shipped_recipes_are_built(path, tmp_path):
         (
             "[output]",
             '[stream]\nlayout = "diagonal"\n[output]',
-            "stream.layout: Input should be",
+            "stream.layout: give one of grouped, interleaved, reencoded, thoughts, not 'diagonal'",
         ),
         ("[output]", "[lora]\n[output]", "[lora] adapts a pretrained backbone: set backbone.pretr"),
         ('model_type = "qwen3"', "", "backbone: give either `pretrained` or `model_type`, and not"),

@@ -114,8 +114,24 @@ class Stops:
 
 @functools.cache  # once: it cannot be taken back
 def _free_children() -> None:
-    """Processes that are forked off die of a signal, as a pool that ends its workers expects."""
-    os.register_at_fork(after_in_child=_by_default)
+    """Processes that are forked off die of a signal, as a pool that ends its workers expects.
+
+    A pool may end a worker right after the fork. What came before its handlers are those of the
+    system would be noted and lost, and the pool would wait for ever: hence signals are held back.
+    """
+    masks: list[set[signal.Signals]] = []
+
+    def hold() -> None:
+        masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS))  # type: ignore[arg-type]
+
+    def go_on() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, masks.pop())
+
+    def go_on_by_default() -> None:
+        _by_default()
+        go_on()
+
+    os.register_at_fork(before=hold, after_in_parent=go_on, after_in_child=go_on_by_default)
 
 
 def _by_default() -> None:

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from proactivellm.config import Strict, validated
 from proactivellm.files.replace import write_text
 from proactivellm.model.folder import read_object, refusing
-from proactivellm.model.layout import Layout, make_layout
+from proactivellm.model.layout import LAYOUTS, Layout, make_layout
 
 SETTINGS_FILE = "streaming.json"
 _SOURCE_MARK = "<<<source>>>"
@@ -69,7 +69,9 @@ class StreamSettings(Strict):
     @field_validator("layout")
     @classmethod
     def _known(cls, name: str) -> str:
-        return make_layout(name).name
+        if name not in LAYOUTS:
+            raise ValueError(f"give one of {', '.join(LAYOUTS)}")
+        return name
 
     def make_layout(self) -> Layout:
         """The layout these settings name."""
