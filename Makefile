@@ -36,7 +36,7 @@ DEMO_SPEECH_FLAGS ?= --real-time --times
 PYTEST_FLAGS ?=
 # One thread of torch for each test process: more would only get in each other's way.
 PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
-JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+JOBS ?= $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || echo 2)
 # Files that take long come first, so that no process waits at the end.
 LOWEST_TESTS ?= tests/train tests/study tests/interop tests/cli tests
 
