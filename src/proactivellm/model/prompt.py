@@ -69,9 +69,10 @@ class StreamSettings(Strict):
     @field_validator("layout")
     @classmethod
     def _known(cls, name: str) -> str:
-        if name not in LAYOUTS:
-            raise ValueError(f"give one of {', '.join(LAYOUTS)}")
-        return name
+        try:
+            return make_layout(name).name
+        except ValueError:
+            raise ValueError(f"give one of {', '.join(LAYOUTS)}") from None
 
     def make_layout(self) -> Layout:
         """The layout these settings name."""
