@@ -19,7 +19,9 @@ STAMP := $(VENV)/.proactivellm-installed
 # changed since, is installed again.
 KEY := $(CURDIR) $(shell cat pyproject.toml constraints.txt | cksum)
 
-# Python compiles a module when it is first imported; all of them at once would take a minute.
+# Python compiles a module when it is first imported; all of them at once would take a minute. Where
+# it is told not to keep what it compiled, every process would compile torch again, for 15 seconds.
+export PYTHONDONTWRITEBYTECODE :=
 PIP_FLAGS := --quiet --disable-pip-version-check --no-compile
 
 # The interpreter that makes .venv. Choose one with: make install PYTHON=/path/to/python3.12
