@@ -1,20 +1,16 @@
 """Training in two processes: one batch, one model, one writer; a run that was killed goes on."""
 
 import json
-import multiprocessing
 import os
-import socket
 import sys
-import traceback
-import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from tests.train.runs import SCRATCH, logged, make_recipe
+from tests.train.two_processes import in_two_processes
 
 from proactivellm.train.recipe import Recipe
 from proactivellm.train.run import train
@@ -33,14 +29,6 @@ class Killed(Exception):
     """Stands for a kill of both processes."""
 
 
-def join(rank: int, port: int) -> None:
-    """Make this process one of two that train together."""
-    torch.set_num_threads(1)
-    AcceleratorState._reset_state(reset_partial_state=True)  # that of the tests before
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-
-
 def note_writes(written: set[str]) -> None:
     """Note every file that this process opens for writing, renames or removes."""
 
@@ -56,28 +44,23 @@ def note_writes(written: set[str]) -> None:
     sys.addaudithook(hook)
 
 
-def one_of_two(rank: int, port: int, recipe: Recipe, folder: Path) -> None:
+def one_of_two(rank: int, folder: Path, recipe: Recipe) -> None:
     """Train, train again until a kill, and continue; tells what was written."""
     written: set[str] = set()
-    try:
-        join(rank, port)
-        note_writes(written)
-        train(recipe, folder / "whole")
-        step_once = StreamingTrainer.training_step
+    note_writes(written)
+    train(recipe, folder / "whole")
+    step_once = StreamingTrainer.training_step
 
-        def deadly(self: StreamingTrainer, *args: Any, **kwargs: Any) -> Any:
-            if self.state.global_step == 3:
-                raise Killed
-            return step_once(self, *args, **kwargs)
+    def deadly(self: StreamingTrainer, *args: Any, **kwargs: Any) -> Any:
+        if self.state.global_step == 3:
+            raise Killed
+        return step_once(self, *args, **kwargs)
 
-        StreamingTrainer.training_step = deadly
-        with pytest.raises(Killed):
-            train(recipe, folder / "killed")
-        StreamingTrainer.training_step = step_once
+    StreamingTrainer.training_step = deadly
+    with pytest.raises(Killed):
         train(recipe, folder / "killed")
-    except BaseException:
-        (folder / f"{rank}.error").write_text(traceback.format_exc())
-        raise
+    StreamingTrainer.training_step = step_once
+    train(recipe, folder / "killed")
     runs = tuple(str(folder / name) for name in ("whole", "killed"))
     names = {os.path.basename(path) for path in written if path.startswith(runs)}
     (folder / f"{rank}.json").write_text(json.dumps(sorted(names)))
@@ -88,21 +71,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[set[str]]]
     """The folder of a run in two processes, and the files that each of them wrote."""
     folder = tmp_path_factory.mktemp("two")
     recipe = make_recipe(folder, TWO)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = multiprocessing.get_context("fork")  # a new interpreter would take its time
-    arguments = [(rank, port, recipe, folder) for rank in (0, 1)]
-    processes = [context.Process(target=one_of_two, args=each) for each in arguments]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of forks, where there are threads
-        for process in processes:
-            process.start()
-    for process in processes:
-        process.join(timeout=240)
-        process.kill()
-    errors = [file.read_text() for file in folder.glob("*.error")]
-    assert not errors, errors[0]
+    in_two_processes(one_of_two, folder, recipe)
     return folder, [set(json.loads((folder / f"{r}.json").read_text())) for r in (0, 1)]
 
 

@@ -1,10 +1,6 @@
 """Weights that are sharded over two processes (FSDP): they are whole only inside the forward."""
 
 import json
-import multiprocessing
-import socket
-import traceback
-import warnings
 from pathlib import Path
 
 import pytest
@@ -12,8 +8,8 @@ import torch
 import torch.distributed as dist
 from tests.train.learners import heard_and_read, make_listener
 from tests.train.runs import SCRATCH, make_recipe
-from tests.train.test_processes import join
 from tests.train.test_run import trainer_of
+from tests.train.two_processes import in_two_processes
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -80,31 +76,13 @@ def compare_evaluations(rank: int, folder: Path) -> None:
     assert trainer.evaluate() == expected and expected["eval_nll_offline"] > 1
 
 
-def one_of_two(rank: int, port: int, folder: Path) -> None:
-    try:
-        join(rank, port)
-        dist.init_process_group("gloo", rank=rank, world_size=2)
-        compare_steps(rank, folder)
-        compare_evaluations(rank, folder)
-        (folder / f"{rank}.json").write_text(json.dumps("done"))
-    except BaseException:
-        (folder / f"{rank}.error").write_text(traceback.format_exc())
-        raise
+def one_of_two(rank: int, folder: Path) -> None:
+    dist.init_process_group("gloo", rank=rank, world_size=2)
+    compare_steps(rank, folder)
+    compare_evaluations(rank, folder)
+    (folder / f"{rank}.json").write_text(json.dumps("done"))
 
 
 def test_a_sharded_learner_is_the_plain_one(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = multiprocessing.get_context("fork")  # a new interpreter would take its time
-    processes = [context.Process(target=one_of_two, args=(r, port, tmp_path)) for r in (0, 1)]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of forks, where there are threads
-        for process in processes:
-            process.start()
-    for process in processes:
-        process.join(timeout=240)
-        process.kill()
-    errors = [file.read_text() for file in tmp_path.glob("*.error")]
-    assert not errors, errors[0]
+    in_two_processes(one_of_two, tmp_path)
     assert {file.name for file in tmp_path.glob("*.json")} == {"0.json", "1.json"}

@@ -6,6 +6,7 @@ outputs into a loss; what it has of weights is saved in checkpoints under its na
 R = target rows, V = vocabulary, P = parts of a loss.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from proactivellm.train.outputs import Outputs
 
 
-class Objective(nn.Module):
+class Objective(nn.Module, ABC):
     """One term of the loss.
 
     Attributes:
@@ -70,6 +71,7 @@ class Objective(nn.Module):
         """What its sums over a batch become means over: target rows of one view."""
         return ((batch["label"] != IGNORE) & (batch["view"] == 0)).sum()
 
+    @abstractmethod
     def forward(self, outputs: "Outputs") -> dict[str, Tensor]:
         """The loss of a batch.
 
@@ -79,7 +81,6 @@ class Objective(nn.Module):
         Returns:
             `loss`, weighted, and `parts` [P], detached, in the order of `part_names`.
         """
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
