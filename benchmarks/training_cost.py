@@ -29,14 +29,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from proactivellm.model.backbone import project
-from proactivellm.model.layout import SOURCE, TARGET, grouped
-from proactivellm.model.packing import Packed, Sample, Written, pack
-from proactivellm.model.watch import watch_attention
-from proactivellm.schedule import multinomial, offline
-from proactivellm.train.attention import PACKED_ATTENTION, register
+from proactivellm.backbone.decoder import project
+from proactivellm.core.layout import SOURCE, TARGET, grouped
+from proactivellm.core.packing import Packed, Sample, Written, pack
+from proactivellm.core.schedule import multinomial, offline
+from proactivellm.forward.watch import watch_attention
+from proactivellm.train.block_attention import PACKED_ATTENTION, register
 from proactivellm.train.learner import Learner
-from proactivellm.train.objectives.table import make_objectives
+from proactivellm.train.objectives.catalogue import make_objectives
 from proactivellm.train.recipe import Objectives
 from proactivellm.train.rows import row_sums
 from proactivellm.train.views import collate, packed_output, view_rows

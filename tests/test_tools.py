@@ -9,10 +9,10 @@ import pytest
 TOOLS = Path(__file__).resolve().parent.parent / "tools"
 
 CLEAN_PACKAGE = {
-    "__init__.py": '__all__ = ["schedule"]\n',
-    "schedule.py": "import torch\n",
-    "units/text.py": "from demo.schedule import torch\n",
-    "policy/base.py": "from ..units import text\nfrom ..units.text import torch\n",
+    "__init__.py": '__all__ = ["core"]\n',
+    "core/schedule.py": "import torch\n",
+    "modality/text.py": "from demo.core.schedule import torch\n",
+    "policy/base.py": "from ..modality import text\nfrom ..modality.text import torch\n",
     "session/session.py": "import demo.policy.base\n",
     "output/log.py": "import json\n",
     "metrics/score.py": "from demo.metrics import latency\nfrom demo.output.log import json\n",
@@ -55,12 +55,12 @@ def test_imports_accepts_a_clean_package(package):
 @pytest.mark.parametrize(
     ("name", "line", "expected"),
     [
-        ("units/text.py", "import demo.policy.base", "policy is below it"),
-        ("units/text.py", "from demo.policy import base", "policy is below it"),
-        ("units/text.py", "from demo import policy", "policy is below it"),
-        ("units/text.py", "from ..policy import base", "policy is below it"),
-        ("units/__init__.py", "from .. import policy", "policy is below it"),
-        ("schedule.py", "from .units import text", "units is below it"),
+        ("modality/text.py", "import demo.policy.base", "policy is below it"),
+        ("modality/text.py", "from demo.policy import base", "policy is below it"),
+        ("modality/text.py", "from demo import policy", "policy is below it"),
+        ("modality/text.py", "from ..policy import base", "policy is below it"),
+        ("forward/__init__.py", "from .. import policy", "policy is below it"),
+        ("core/schedule.py", "from ..forward import text", "forward is below it"),
         (
             "policy/base.py",
             "def decide():\n    from demo.session import session",
@@ -68,7 +68,8 @@ def test_imports_accepts_a_clean_package(package):
         ),
         ("train/trainer.py", "from demo.session import session", "must not depend on session"),
         ("train/trainer.py", "import demo.serve", "must not depend on serve"),
-        ("metrics/words.py", "import demo.schedule", "only output.log"),
+        ("core/masks.py", "import transformers", "core knows no Hugging Face"),
+        ("metrics/words.py", "import demo.core.schedule", "only output.log"),
         ("metrics/words.py", "from demo.output import log, other", "imports output.other"),
         ("metrics/latency.py", "def f():\n    import torch.nn", "imports torch: too heavy"),
         ("report/curve.py", "from demo.decisions import record", "only output, files, metrics"),
@@ -122,7 +123,7 @@ def test_imports_counts_public_names(package):
 
 
 def test_imports_finds_torch_that_is_loaded_by_way_of_the_facade(package):
-    write(package, {"__init__.py": "from .schedule import torch\n__all__ = []\n"})
+    write(package, {"__init__.py": "from .core.schedule import torch\n__all__ = []\n"})
     status, found = run("check_imports", package)
     assert status == 1
     assert found == [

@@ -5,10 +5,10 @@ from typing import Any
 
 from torch import Tensor
 
-from proactivellm.model.lanes import LaneInput, Piece
-from proactivellm.model.layout import SOURCE, TARGET
-from proactivellm.model.packing import Sample, View, Written
-from proactivellm.schedule import Schedule
+from proactivellm.core.layout import SOURCE, TARGET
+from proactivellm.core.packing import Sample, View, Written
+from proactivellm.core.schedule import Schedule
+from proactivellm.forward.lanes import LaneInput, Piece
 
 
 def lane_input(

@@ -1,10 +1,10 @@
 """The import direction: a room of the package imports only from rooms above it.
 
 Run: python tools/check_imports.py [PACKAGE_FOLDER]. Imports inside functions and for type checkers
-count too. Also: `train` imports neither `session` nor `serve`; `metrics` imports of the project
-only `output.log` and `files`, `report` what is data (logs, scores, traces), and neither torch;
-`output` defers torch, and all but `train` defer the extras, to the functions that need them;
-`import PACKAGE` offers at most 12 public names.
+count too. Also: `core` knows no Hugging Face; `train` imports neither `session` nor `serve`;
+`metrics` imports of the project only `output.log` and `files`, `report` what is data (logs, scores,
+traces), and neither torch; `output` defers torch, and all but `train` defer the extras, to the
+functions that need them; `import PACKAGE` offers at most 12 public names.
 """
 
 import ast
@@ -17,7 +17,7 @@ from common import ROOT, FunctionNode, Offence, parsed_files, report
 
 # From top to bottom; the lowest may import all others.
 ROOMS = (
-    *("schedule", "config", "files", "units", "output", "model", "modality", "policy"),
+    *("core", "files", "output", "backbone", "forward", "modality", "policy"),
     *(
         "session",
         "stream",
@@ -105,6 +105,9 @@ def _check_weight(path: Path, tree: ast.Module, parts: tuple[str, ...]) -> Itera
     for line, name in _outside_imports(ast.walk(tree) if light else ()):
         if name in HEAVY:
             yield Offence(path, line, f"{module} imports {name}: too heavy here")
+    for line, name in _outside_imports(ast.walk(tree) if parts[0] == "core" else ()):
+        if name in ("transformers", "tokenizers"):
+            yield Offence(path, line, f"{module} imports {name}: core knows no Hugging Face")
     deferred = {*(HEAVY if parts[0] == "output" and not light else ()), *EXTRAS}
     for line, name in _outside_imports(_executed_on_import(tree) if parts[0] != "train" else ()):
         if name in deferred:

@@ -24,13 +24,13 @@ from tests.laws import streams  # noqa: E402
 from tests.models import FAMILIES, save_tiny  # noqa: E402
 
 from proactivellm.modality.loading import load  # noqa: E402
+from proactivellm.modality.text import TextSegmenter  # noqa: E402
 from proactivellm.policy.spec import parse_policy  # noqa: E402
 from proactivellm.session.engine import Engine  # noqa: E402
 from proactivellm.session.limits import Limits  # noqa: E402
-from proactivellm.units.text import TextSegmenter  # noqa: E402
 
 EXACT = 1e-4  # of the largest logit, in fp32: the tolerance of the law
-ROUGH = 0.15  # in bf16: what loading a model allows (model/law.py)
+ROUGH = 0.15  # in bf16: what loading a model allows (forward/law.py)
 SPECS = ("wait-k:2", "entropy:threshold=4.7,max_lag=6", "attention:threshold=0.2")
 NUM_SOURCE, NUM_TARGET = 12, 12
 SENTENCES = 24  # of the bundled sample

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from proactivellm.model.causal_lm import StreamingCausalLM
+    from proactivellm.forward.causal_lm import StreamingCausalLM
     from proactivellm.output.log import Instance
 
 TOLERANCE = 1e-3

@@ -7,12 +7,12 @@ __version__ = "0.1.0"
 
 # name -> module: loaded on first use, so that scoring a log does not import torch
 _EXPORTS = {
-    "StreamingCausalLM": "proactivellm.model.causal_lm",
-    "StreamSettings": "proactivellm.model.prompt",
+    "StreamingCausalLM": "proactivellm.forward.causal_lm",
+    "StreamSettings": "proactivellm.backbone.prompt",
     "Session": "proactivellm.session.session",
     "Engine": "proactivellm.session.engine",
-    "TextSegmenter": "proactivellm.units.text",
-    "Unit": "proactivellm.units.unit",
+    "TextSegmenter": "proactivellm.modality.text",
+    "Unit": "proactivellm.core.unit",
     "load": "proactivellm.modality.loading",
     "parse_policy": "proactivellm.policy.spec",
     "stream_text": "proactivellm.stream",
@@ -23,18 +23,18 @@ _EXPORTS = {
 __all__ = sorted(_EXPORTS)
 
 if TYPE_CHECKING:
+    from proactivellm.backbone.prompt import StreamSettings as StreamSettings
+    from proactivellm.core.unit import Unit as Unit
+    from proactivellm.forward.causal_lm import StreamingCausalLM as StreamingCausalLM
     from proactivellm.metrics.score import score as score
     from proactivellm.modality.loading import load as load
-    from proactivellm.model.causal_lm import StreamingCausalLM as StreamingCausalLM
-    from proactivellm.model.prompt import StreamSettings as StreamSettings
+    from proactivellm.modality.text import TextSegmenter as TextSegmenter
     from proactivellm.output.log import read_log as read_log
     from proactivellm.policy.spec import parse_policy as parse_policy
     from proactivellm.session.engine import Engine as Engine
     from proactivellm.session.session import Session as Session
     from proactivellm.stream import stream_text as stream_text
     from proactivellm.train.run import train as train
-    from proactivellm.units.text import TextSegmenter as TextSegmenter
-    from proactivellm.units.unit import Unit as Unit
 
 
 def __getattr__(name: str) -> Any:

@@ -4,10 +4,10 @@ from typing import Any
 
 from tests.models import tiny_config
 
-from proactivellm.bench.options import Options
+from proactivellm.bench.scope import Options
 from proactivellm.bench.shapes import random_model
 from proactivellm.bench.workload import Bench, Endless
-from proactivellm.model.causal_lm import StreamingCausalLM
+from proactivellm.forward.causal_lm import StreamingCausalLM
 
 SMALL: dict[str, Any] = {
     "source": 12,

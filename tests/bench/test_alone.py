@@ -8,7 +8,7 @@ from tests.tokenizers import build
 
 from proactivellm.bench.alone import run_alone, write_alone
 from proactivellm.bench.workload import Endless, drawn_work
-from proactivellm.model.causal_lm import StreamingCausalLM
+from proactivellm.forward.causal_lm import StreamingCausalLM
 
 
 def test_counts_of_sixty_units_and_sixty_tokens() -> None:

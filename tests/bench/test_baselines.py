@@ -12,15 +12,15 @@ from tests.models import tiny_model
 from tests.tokenizers import build
 from transformers import PreTrainedModel
 
+from proactivellm.backbone.prompt import PromptIds, StreamSettings
 from proactivellm.bench.baselines import BaselineRun, offline_generate, reencode_prefix
 from proactivellm.bench.separate_caches import separate_caches
-from proactivellm.model.causal_lm import StreamingCausalLM
-from proactivellm.model.prompt import PromptIds, StreamSettings
+from proactivellm.core.schedule import wait_k
+from proactivellm.core.unit import Unit
+from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.policy.fixed import WaitK
-from proactivellm.schedule import wait_k
 from proactivellm.session.events import Write
 from proactivellm.session.session import Session
-from proactivellm.units.unit import Unit
 
 FAMILIES = ("qwen3", "llama")  # both with two query heads per key head
 TOKENIZER = "byte_level"

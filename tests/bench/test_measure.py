@@ -18,7 +18,7 @@ from proactivellm.bench.measure import (
     weight_bytes,
 )
 from proactivellm.bench.shapes import random_model
-from proactivellm.model.cache import PAGE
+from proactivellm.forward.cache import PAGE
 
 CPU = torch.device("cpu")
 

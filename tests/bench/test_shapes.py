@@ -10,9 +10,9 @@ from transformers import AutoModelForCausalLM
 
 from proactivellm.bench.measure import weight_bytes
 from proactivellm.bench.shapes import PREFIX, SHAPES, find_shape, random_model, word_tokenizer
+from proactivellm.core.unit import Unit
 from proactivellm.policy.fixed import WaitK
 from proactivellm.session.session import Session
-from proactivellm.units.unit import Unit
 
 # As published, in billions; that of 6x256 by hand: 2 * 8000 * 256 + 6 * 951104 + 256.
 PARAMETERS = {"qwen3-0.6b": 0.596, "qwen2.5-3b": 3.086, "qwen3-8b": 8.191, "6x256": 0.0098}

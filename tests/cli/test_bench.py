@@ -9,7 +9,7 @@ import torch
 from tests.cli.commands import Run
 from tests.models import tiny_config
 
-from proactivellm.bench import run as suites
+from proactivellm.bench import suites
 
 TINY = ("--source", 8, "--target", 8, "--k", 2, "--repeats", 1, "--long", 0, "--steps", 5)
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from proactivellm.backbone.hub import bundled_models
 from proactivellm.cli.stream import choose_policy
-from proactivellm.model.hub import bundled_models
 from proactivellm.policy.calibration import Calibration
 
 

@@ -13,7 +13,7 @@ import typer.main
 from tests.cli.commands import Run
 
 from proactivellm.cli.commands import app
-from proactivellm.config import load_toml
+from proactivellm.files.toml import load_toml
 from proactivellm.metrics.folders import folder_name
 from proactivellm.policy.spec import PolicySpec
 from proactivellm.train.recipe import Recipe

@@ -7,8 +7,8 @@ import pytest
 from tests.cli.commands import Run, write_lines
 from tests.models import save_tiny
 
+from proactivellm.backbone.prompt import StreamSettings
 from proactivellm.cli import live
-from proactivellm.model.prompt import StreamSettings
 from proactivellm.output.log import read_log
 
 LINES = ("Der Hund schläft auf dem Sofa", "ein Mann", "", "und ein Mann putzt das Fenster")

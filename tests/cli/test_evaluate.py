@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from tests.cli.commands import Forked, Run, shortened, write_lines
-from tests.model.families import OBEYING, save_random
+from tests.families import OBEYING, save_random
 
 from proactivellm.output.log import read_log
 

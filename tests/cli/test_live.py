@@ -10,8 +10,8 @@ from tests.tokenizers import build
 
 from proactivellm.cli import live
 from proactivellm.cli.live import live_lines, live_lines_of_several
-from proactivellm.units.text import TextSegmenter
-from proactivellm.units.unit import Unit
+from proactivellm.core.unit import Unit
+from proactivellm.modality.text import TextSegmenter
 
 TEXT = "Größe  und\tÄpfel \r\n\n你好 👍🏽\nohne Ende"
 LINES = ["Größe  und\tÄpfel ", "", "你好 👍🏽", "ohne Ende"]

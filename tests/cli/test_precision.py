@@ -10,10 +10,10 @@ import torch
 from tests.cli.commands import Run, write_lines
 from torchao.quantization import Int8Tensor
 
+from proactivellm.backbone import precision
 from proactivellm.cli.shared import quiet_imports
+from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.modality import loading
-from proactivellm.model import precision
-from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.output.log import read_log
 
 COMMANDS = ("stream", "evaluate")

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 from tests.cli.commands import Done, Forked, Run, shortened, write_lines
-from tests.model.families import OBEYING, save_random
+from tests.families import OBEYING, save_random
 
 from proactivellm.cli import several
+from proactivellm.core.unit import Unit
 from proactivellm.output.log import read_log
 from proactivellm.session.engine import Engine
-from proactivellm.units.unit import Unit
 
 WORDS = "Der Hund schläft auf dem Sofa und ein Mann putzt das Fenster".split()
 PATIENCE_S = 60.0

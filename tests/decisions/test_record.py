@@ -6,8 +6,8 @@ import pytest
 
 from proactivellm.decisions.record import record
 from proactivellm.decisions.trace import Trace
+from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.modality.loading import load
-from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.output.log import Instance
 from proactivellm.policy.spec import parse_policy
 from proactivellm.session.sampling import Sampling

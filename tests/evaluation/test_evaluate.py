@@ -11,9 +11,9 @@ import torch
 from proactivellm.evaluation.calibrate import Grid, calibrate
 from proactivellm.evaluation.evaluate import LOG_FILE, Conditions, evaluate, make_jobs
 from proactivellm.evaluation.heads import choose_heads, ranking_quality
+from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.metrics.counting import Counting
 from proactivellm.modality.loading import load
-from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.output.log import read_log
 from proactivellm.policy.spec import parse_policy
 

@@ -9,11 +9,11 @@ from tests.modality.speech.signals import silence, voice
 from tests.speech_models import save_tiny_listener
 from tools.simuleval_speech import agree, compare, join_pieces, lags
 
+from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.interop.heard_words import HeardWords
 from proactivellm.modality.loading import load
 from proactivellm.modality.speech.files import open_audio
 from proactivellm.modality.speech.gate import GateSettings
-from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.output.log import Instance
 from proactivellm.policy.spec import parse_policy
 from proactivellm.session.sampling import Sampling

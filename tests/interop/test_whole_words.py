@@ -8,9 +8,9 @@ import pytest
 from tests.models import save_tiny
 
 from proactivellm.evaluation.evaluate import find_calibration
+from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.interop.whole_words import WholeWords, WordStream
 from proactivellm.modality.loading import load
-from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.output.log import Instance
 from proactivellm.policy.spec import parse_policy
 from proactivellm.session.sampling import Sampling

@@ -18,21 +18,21 @@ import torch
 from tests import two_groups
 from torch import Tensor
 
-from proactivellm import schedule
+from proactivellm.backbone.decoder import project
+from proactivellm.backbone.prompt import Prompt, PromptIds, StreamSettings
+from proactivellm.core import schedule
+from proactivellm.core.layout import TARGET, Layout
+from proactivellm.core.packing import Sample, pack
+from proactivellm.core.schedule import Schedule
+from proactivellm.core.unit import Unit
+from proactivellm.forward.attention import ATTENTION
+from proactivellm.forward.cache import ArrivalCache
+from proactivellm.forward.causal_lm import LaneInput, StepOutput, StreamingCausalLM
 from proactivellm.modality import loading
-from proactivellm.model.attention import ATTENTION
-from proactivellm.model.backbone import project
-from proactivellm.model.cache import ArrivalCache
-from proactivellm.model.causal_lm import LaneInput, StepOutput, StreamingCausalLM
-from proactivellm.model.layout import TARGET, Layout
-from proactivellm.model.packing import Sample, pack
-from proactivellm.model.prompt import Prompt, PromptIds, StreamSettings
 from proactivellm.policy.fixed import WaitK
-from proactivellm.schedule import Schedule
 from proactivellm.session.session import Session
-from proactivellm.train.attention import PACKED_ATTENTION, register
+from proactivellm.train.block_attention import PACKED_ATTENTION, register
 from proactivellm.train.views import collate, packed_output, view_rows
-from proactivellm.units.unit import Unit
 
 TOLERANCE = 1e-4  # of the largest logit
 END = 2  # <|end|> of tests.tokenizers

@@ -12,6 +12,7 @@ import torch
 from tests.laws import streams
 from tests.laws.streams import TOLERANCE, Recorder, gap
 
+from proactivellm.core.unit import Unit
 from proactivellm.policy.base import Policy
 from proactivellm.policy.spec import parse_policy
 from proactivellm.session.engine import Engine
@@ -19,7 +20,6 @@ from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling
 from proactivellm.session.session import Session
 from proactivellm.session.state import SessionState
-from proactivellm.units.unit import Unit
 
 Folder = Callable[..., Path]
 SPECS = (

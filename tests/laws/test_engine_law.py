@@ -20,16 +20,17 @@ import pytest
 import torch
 from hypothesis import given, seed, settings
 from hypothesis import strategies as st
+from tests.families import OBEYING, save_random
 from tests.laws import streams
 from tests.laws.streams import TOLERANCE, Recorder, gap
 from tests.laws.test_batching import SAMPLINGS, make_units
-from tests.model.families import OBEYING, save_random
 from tests.tokenizers import CORPUS
 from torch import Tensor
 
-from proactivellm.model.cache import PAGE, ArrivalCache
-from proactivellm.model.lanes import LaneInput
-from proactivellm.model.static import StepOutput
+from proactivellm.core.unit import Unit
+from proactivellm.forward.cache import PAGE, ArrivalCache
+from proactivellm.forward.graphs import StepOutput
+from proactivellm.forward.lanes import LaneInput
 from proactivellm.output.log import Instance
 from proactivellm.policy.base import Policy
 from proactivellm.policy.spec import parse_policy
@@ -41,7 +42,6 @@ from proactivellm.session.state import SessionState
 from proactivellm.session.window import Window
 from proactivellm.stream import Job as Source
 from proactivellm.stream import run_streams
-from proactivellm.units.unit import Unit
 
 BLOCK = 8  # entries: caches are multiples of it, small enough that streams crowd each other out
 

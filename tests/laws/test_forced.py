@@ -7,7 +7,7 @@ import torch
 from tests.laws import streams
 from tests.models import save_tiny
 
-from proactivellm.model.forced import forced_probes
+from proactivellm.forward.forced import forced_probes
 
 SCHEDULE = [2, 2, 3, 6]
 

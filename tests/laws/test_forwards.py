@@ -11,11 +11,11 @@ from tests.laws import streams
 from tests.laws.streams import END, Recorder
 from tests.models import FAMILIES
 
+from proactivellm.core.unit import Unit
 from proactivellm.policy.base import Policy
 from proactivellm.policy.fixed import Offline, WaitK
 from proactivellm.policy.spec import parse_policy
 from proactivellm.session.session import Session
-from proactivellm.units.unit import Unit
 
 Folder = Callable[..., Path]
 POLICIES = (

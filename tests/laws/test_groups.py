@@ -14,17 +14,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.families import OBEYING, save_random
 from tests.laws import streams
 from tests.laws.streams import TOLERANCE, gap
-from tests.model.families import OBEYING, save_random
 from tests.models import FAMILIES
 from torch import Tensor
 
-from proactivellm import schedule
-from proactivellm.model.causal_lm import StreamingCausalLM
-from proactivellm.model.lanes import LaneInput, Piece, StepOutput
-from proactivellm.model.layout import LAYOUTS, Layout, make_layout
-from proactivellm.model.packing import IGNORE, Sample, View, Written, pack
+from proactivellm.core import schedule
+from proactivellm.core.layout import LAYOUTS, Layout, make_layout
+from proactivellm.core.packing import IGNORE, Sample, View, Written, pack
+from proactivellm.forward.causal_lm import StreamingCausalLM
+from proactivellm.forward.lanes import LaneInput, Piece, StepOutput
 from proactivellm.train.views import collate
 
 Folder = Callable[..., Path]

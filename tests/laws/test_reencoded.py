@@ -13,14 +13,14 @@ from tests.laws.streams import TOLERANCE, Recorder, gap
 from tests.models import FAMILIES
 from torch import Tensor
 
-from proactivellm.model.attention import ATTENTION
+from proactivellm.core.unit import Unit
+from proactivellm.forward.attention import ATTENTION
 from proactivellm.policy.fixed import Offline, WaitK
 from proactivellm.policy.spec import parse_policy
 from proactivellm.session.engine import Engine
 from proactivellm.session.session import Session
 from proactivellm.session.state import SessionState
 from proactivellm.session.window import NotKept, Window
-from proactivellm.units.unit import Unit
 
 Folder = Callable[..., Path]
 

@@ -18,18 +18,18 @@ from tests.tokenizers import build
 from tests.two_groups import sample_of, views_of
 from torch import Tensor
 
-from proactivellm import schedule
+from proactivellm.backbone.decoder import project
+from proactivellm.core import schedule
+from proactivellm.core.packing import pack
+from proactivellm.core.schedule import Schedule
+from proactivellm.forward.attention import ATTENTION
 from proactivellm.modality.loading import load
 from proactivellm.modality.speech.features import RATE, log_mel
 from proactivellm.modality.speech.front_end import SpeechFrontEnd
-from proactivellm.model.attention import ATTENTION
-from proactivellm.model.backbone import project
-from proactivellm.model.packing import pack
 from proactivellm.policy.base import Policy
 from proactivellm.policy.fixed import Fixed, Offline, WaitK
-from proactivellm.schedule import Schedule
 from proactivellm.session.session import Session
-from proactivellm.train.attention import PACKED_ATTENTION, register
+from proactivellm.train.block_attention import PACKED_ATTENTION, register
 from proactivellm.train.views import collate, packed_output, view_rows
 
 CHUNKS_MS = (80, 320, 640, 1000, None)  # None = ragged

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from tests.families import OBEYING, save_random
 from tests.laws import streams
 from tests.laws.streams import TOLERANCE, Recorder, gap
-from tests.model.families import OBEYING, save_random
 from tests.two_groups import lane_input
 
-from proactivellm.model.static import MAX_NEW
+from proactivellm.forward.graphs import MAX_NEW
 from proactivellm.policy.spec import parse_policy
 from proactivellm.session.engine import Engine
 from proactivellm.session.limits import Limits
@@ -75,7 +75,7 @@ def test_long_steps_and_features_run_as_they_are(folder_of: Callable[..., Path])
     model = streams.load(folder_of("qwen3", "word_piece"))
     model.accelerate("graph")
     assert model.static is not None
-    from proactivellm.model.lanes import pack_lanes
+    from proactivellm.forward.lanes import pack_lanes
 
     few = lane_input(0, [(1, [5] * (MAX_NEW - 1))], [1], probes=True)
     many = lane_input(0, [(1, [5] * MAX_NEW)], [1], probes=True)

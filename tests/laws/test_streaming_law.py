@@ -21,16 +21,16 @@ from tests.tokenizers import build
 from tests.two_groups import views_of
 from torch import Tensor
 
-from proactivellm import schedule
-from proactivellm.model.layout import LAYOUTS, grouped, interleaved
-from proactivellm.model.packing import pack
+from proactivellm.core import schedule
+from proactivellm.core.layout import LAYOUTS, grouped, interleaved
+from proactivellm.core.packing import pack
+from proactivellm.core.schedule import Schedule
+from proactivellm.core.unit import Unit
 from proactivellm.policy.base import Policy
 from proactivellm.policy.fixed import Fixed, Offline, WaitK
 from proactivellm.policy.spec import parse_policy
-from proactivellm.schedule import Schedule
 from proactivellm.session.session import Session
-from proactivellm.train import attention
-from proactivellm.units.unit import Unit
+from proactivellm.train import block_attention
 
 VOCAB_SIZE = len(build("byte_level"))
 CHUNKS = (1, 3, 7, None)  # units per push; None = all
@@ -85,7 +85,7 @@ def test_unit_by_unit_equals_one_masked_forward(
     phi: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(attention, "MIN_ROWS", 8)  # so that training's attention is in blocks
+    monkeypatch.setattr(block_attention, "MIN_ROWS", 8)  # so that training's attention is in blocks
     texts = PROMPT if prompt else NO_PROMPT
     model = by_token(folder_of(family), texts, layout=layout, phi=phi)
     source, target = make_stream()

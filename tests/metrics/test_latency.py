@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from proactivellm.core.schedule import wait_k
 from proactivellm.metrics.latency import (
     average_information_lag,
     average_lagging,
@@ -16,7 +17,6 @@ from proactivellm.metrics.latency import (
     read_coverage,
     yaal,
 )
-from proactivellm.schedule import wait_k
 
 LENGTHS = json.loads((Path(__file__).parent / "multi30k_lengths.json").read_text())
 

@@ -12,7 +12,8 @@ from tests.laws.streams import END, Recorder
 from tests.models import save_tiny
 from torch import Tensor
 
-from proactivellm.model.backbone import project
+from proactivellm.backbone.decoder import project
+from proactivellm.core.unit import Unit
 from proactivellm.policy import evidence
 from proactivellm.policy.attention import Attention
 from proactivellm.policy.base import BoundedPolicy, Policy
@@ -26,7 +27,6 @@ from proactivellm.session.events import Event, Probed, Read, Write
 from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling
 from proactivellm.session.session import Session
-from proactivellm.units.unit import Unit
 
 
 @pytest.fixture(scope="module")

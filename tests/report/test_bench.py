@@ -11,9 +11,9 @@ from rich.console import Console
 from tests.bench.benches import tiny_bench
 from tests.report.pictures import overlapping, shown_ticks
 
-from proactivellm.bench import run
-from proactivellm.bench.options import SUITES
-from proactivellm.bench.run import new_report, run_suites
+from proactivellm.bench import suites
+from proactivellm.bench.scope import SUITES
+from proactivellm.bench.suites import new_report, run_suites
 from proactivellm.files.replace import write_json
 from proactivellm.report.bench_picture import bench_figure, draw_bench
 from proactivellm.report.bench_tables import bench_tables
@@ -82,7 +82,7 @@ def test_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_every_suite_has_its_run() -> None:
-    assert tuple(run.RUNS) == SUITES
+    assert tuple(suites.RUNS) == SUITES
 
 
 def capacity() -> dict[str, Any]:

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.families import OBEYING, save_random
 from tests.laws import streams
 from tests.laws.streams import MAX_TOKENS, Recorder
-from tests.model.families import OBEYING, save_random
 from tests.models import save_tiny
 
 

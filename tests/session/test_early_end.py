@@ -9,6 +9,7 @@ from tests.laws import streams
 from tests.laws.streams import END, TOLERANCE, Recorder, gap
 from tests.models import save_tiny
 
+from proactivellm.core.unit import Unit
 from proactivellm.evaluation.calibrate import statistic_quantiles
 from proactivellm.metrics.latency import read_coverage
 from proactivellm.policy.base import Policy
@@ -21,7 +22,6 @@ from proactivellm.session.events import End, Ending
 from proactivellm.session.limits import Limits
 from proactivellm.session.session import Session
 from proactivellm.stream import Job, run_streams, stream_units
-from proactivellm.units.unit import Unit
 
 NUM_UNITS = 9
 TEXT = "The window"  # two words of more than one token each

@@ -14,8 +14,9 @@ from tests.laws.streams import END, Recorder
 from tests.models import save_tiny
 from torch import Tensor
 
-from proactivellm.model.lanes import Piece
-from proactivellm.model.prompt import Prompt, encode_prompt
+from proactivellm.backbone.prompt import Prompt, encode_prompt
+from proactivellm.core.unit import Unit
+from proactivellm.forward.lanes import Piece
 from proactivellm.policy.agreement import LocalAgreement
 from proactivellm.policy.endogenous import Entropy
 from proactivellm.policy.evidence import Confidence, Seen, entropy
@@ -31,7 +32,6 @@ from proactivellm.session.sampling import Sampling
 from proactivellm.session.session import Session
 from proactivellm.session.state import SessionState
 from proactivellm.session.window import Window, trim
-from proactivellm.units.unit import Unit
 
 WIDTH = 32
 

@@ -10,6 +10,7 @@ import pytest
 from tests.laws import streams
 from tests.laws.streams import Recorder
 
+from proactivellm.core.unit import Unit
 from proactivellm.policy.fixed import Offline, WaitK
 from proactivellm.policy.spec import parse_policy
 from proactivellm.session.engine import Engine
@@ -18,7 +19,6 @@ from proactivellm.session.limits import EngineFull, Limits, QueueFull
 from proactivellm.session.sampling import Sampling
 from proactivellm.session.session import Session
 from proactivellm.session.state import SessionState
-from proactivellm.units.unit import Unit
 
 Load = Callable[..., Recorder]
 

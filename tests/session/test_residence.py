@@ -11,7 +11,8 @@ from tests.laws import streams
 from tests.laws.streams import TOLERANCE, Recorder, gap
 from tests.models import save_tiny
 
-from proactivellm.model.cache import PAGE, ArrivalCache
+from proactivellm.core.unit import Unit
+from proactivellm.forward.cache import PAGE, ArrivalCache
 from proactivellm.policy.fixed import Offline, WaitK
 from proactivellm.policy.spec import parse_policy
 from proactivellm.session.engine import Engine
@@ -21,7 +22,6 @@ from proactivellm.session.residence import Residence
 from proactivellm.session.sampling import Sampling
 from proactivellm.session.session import Session
 from proactivellm.session.state import SessionState
-from proactivellm.units.unit import Unit
 
 BLOCK = 8  # entries: caches are multiples of it
 

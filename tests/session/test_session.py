@@ -11,6 +11,7 @@ from tests.laws.streams import END, Recorder
 from tests.models import save_tiny
 from transformers import GenerationConfig
 
+from proactivellm.core.unit import Unit
 from proactivellm.policy.base import Policy
 from proactivellm.policy.evidence import Seen, entropy
 from proactivellm.policy.fixed import Fixed, Offline, WaitK
@@ -22,7 +23,6 @@ from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling, sample
 from proactivellm.session.session import Session
 from proactivellm.session.state import SessionState
-from proactivellm.units.unit import Unit
 
 
 @pytest.fixture(scope="module")

@@ -11,14 +11,15 @@ import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
+from tests.families import OBEYING, save_random
 from tests.laws import streams
-from tests.model.families import OBEYING, save_random
 from tests.models import save_tiny
 from torch import Tensor
 
-from proactivellm.model.cache import ArrivalCache
-from proactivellm.model.causal_lm import StreamingCausalLM
-from proactivellm.model.lanes import LaneInput, StepOutput
+from proactivellm.core.unit import Unit
+from proactivellm.forward.cache import ArrivalCache
+from proactivellm.forward.causal_lm import StreamingCausalLM
+from proactivellm.forward.lanes import LaneInput, StepOutput
 from proactivellm.policy.base import Policy
 from proactivellm.policy.evidence import Seen
 from proactivellm.policy.reason import Reason
@@ -29,7 +30,6 @@ from proactivellm.session.events import End, Ending, Event, Write
 from proactivellm.session.integrity import IntegrityError
 from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling, sample
-from proactivellm.units.unit import Unit
 
 POISON = 9  # a token whose embedding is NaN
 KINDS = {"parts": "llama", "static": "llama", "joint": "falcon"}
@@ -410,7 +410,7 @@ def test_a_store_that_cannot_grow_loses_nothing(
     model_of: Callable[[str], Faulty], alone: Callable[..., Any], after: int
 ) -> None:
     """Memory runs out at the nth buffer of a growth: the step is tried again."""
-    from proactivellm.model import cache as module
+    from proactivellm.forward import cache as module
 
     model = model_of("parts")
     model.fault = None

@@ -18,9 +18,10 @@ from tests.laws.streams import PROMPT, TOLERANCE, Recorder, gap
 from tests.two_groups import lane_input, sample_of
 from torch import Tensor
 
-from proactivellm.model.cache import PAGE
-from proactivellm.model.probe import unit_attention
-from proactivellm.model.prompt import Prompt
+from proactivellm.backbone.prompt import Prompt
+from proactivellm.core.unit import Unit
+from proactivellm.forward.cache import PAGE
+from proactivellm.forward.probe import unit_attention
 from proactivellm.policy.agreement import HoldN
 from proactivellm.policy.attention import Attention
 from proactivellm.policy.base import DraftPolicy, Policy
@@ -33,7 +34,6 @@ from proactivellm.session.sampling import Sampling
 from proactivellm.session.session import Session
 from proactivellm.session.state import SessionState
 from proactivellm.session.window import Window
-from proactivellm.units.unit import Unit
 
 SPECS = (
     "wait-k:2",

@@ -8,10 +8,10 @@ import soundfile
 from tests.modality.speech.signals import noise, silence, voice
 from tests.speech_models import save_tiny_listener
 
+from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.modality.loading import load
 from proactivellm.modality.speech import turns
 from proactivellm.modality.speech.gate import GateSettings, Piece
-from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.output.log import Instance
 from proactivellm.policy.spec import parse_policy
 from proactivellm.session.limits import Limits

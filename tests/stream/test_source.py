@@ -9,9 +9,10 @@ from tests.modality.speech.signals import silence, voice
 from tests.models import save_tiny
 from tests.speech_models import save_tiny_listener
 
+from proactivellm.core.unit import Unit
+from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.modality.loading import load
 from proactivellm.modality.speech.gate import GateSettings
-from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.policy.base import Policy
 from proactivellm.policy.spec import parse_policy
 from proactivellm.session.limits import EngineFull, Limits
@@ -24,7 +25,6 @@ from proactivellm.stream import (
     stream_text,
     stream_units,
 )
-from proactivellm.units.unit import Unit
 
 SOURCE = "the dog sleeps on a sofa"
 RATE = 16_000

@@ -1,12 +1,12 @@
 """The main path: delays and times of words, the clock that overlaps listening and computing."""
 
 import pytest
-from tests.model.families import OBEYING, random_model
+from tests.families import OBEYING, random_model
 from tests.tokenizers import build
 
+from proactivellm.backbone.prompt import StreamSettings
+from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.modality.loading import load
-from proactivellm.model.causal_lm import StreamingCausalLM
-from proactivellm.model.prompt import StreamSettings
 from proactivellm.output.log import Instance
 from proactivellm.policy.reason import Reason
 from proactivellm.policy.spec import parse_policy

@@ -9,13 +9,13 @@ import pytest
 import torch
 from tests.models import save_tiny
 
+from proactivellm.core.unit import Unit
+from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.modality.loading import load
-from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.policy.spec import parse_policy
 from proactivellm.session.limits import EngineFull, Limits
 from proactivellm.session.sampling import Sampling
 from proactivellm.stream import AsyncStream, Streams, Worker, stream_text
-from proactivellm.units.unit import Unit
 
 SOURCES = [
     "the dog sleeps on a sofa",

@@ -6,10 +6,10 @@ import pytest
 import torch
 from tests.train.runs import SCRATCH, write_recipe
 
-from proactivellm.config import load_toml
+from proactivellm.files.toml import load_toml
 from proactivellm.output.log import read_log
-from proactivellm.study.plan import Study, arm_recipe, overlaid
-from proactivellm.study.run import Place, requests, run_arm
+from proactivellm.study.arms import Study, arm_recipe, overlaid
+from proactivellm.study.execution import Place, requests, run_arm
 from proactivellm.study.tables import REPORT_FILE, write_report
 
 STUDY = """

@@ -8,8 +8,8 @@ from tests.metrics.instances import make_log, write_log
 from proactivellm.metrics.folders import folder_name, write_scores
 from proactivellm.metrics.score import score
 from proactivellm.output.log import LOG_FILE
-from proactivellm.study.plan import Study
-from proactivellm.study.run import Place
+from proactivellm.study.arms import Study
+from proactivellm.study.execution import Place
 from proactivellm.study.tables import REPORT_FILE, quality_of, write_report
 
 STUDY = {

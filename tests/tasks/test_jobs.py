@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from tests.models import save_tiny
 
+from proactivellm.backbone.prompt import StreamSettings
 from proactivellm.evaluation.evaluate import evaluate
 from proactivellm.modality.loading import load
-from proactivellm.model.prompt import StreamSettings
 from proactivellm.output.log import LOG_FILE, read_log
 from proactivellm.tasks.jobs import read_jobs
 

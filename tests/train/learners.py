@@ -7,12 +7,12 @@ from tests.train.samples import random_sample, random_schedules
 from tests.two_groups import sample_of, views_of
 from transformers import PreTrainedModel
 
+from proactivellm.core.layout import Layout, grouped
+from proactivellm.core.packing import MEDIA_ID, Packed, pack
 from proactivellm.modality.speech.making import new_front_end
 from proactivellm.modality.speech.settings import SpeechSettings
-from proactivellm.model.layout import Layout, grouped
-from proactivellm.model.packing import MEDIA_ID, Packed, pack
 from proactivellm.train.learner import Learner
-from proactivellm.train.objectives.table import make_objectives
+from proactivellm.train.objectives.catalogue import make_objectives
 from proactivellm.train.recipe import Objectives, Speech
 
 ENCODER = {

@@ -11,8 +11,8 @@ from tests.two_groups import head_of, target_of, units_of
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from proactivellm.model.packing import Sample
-from proactivellm.schedule import Schedule
+from proactivellm.core.packing import Sample
+from proactivellm.core.schedule import Schedule
 
 
 def flat_source(sample: Sample) -> tuple[list[int], list[int]]:

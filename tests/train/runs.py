@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from proactivellm.config import load_toml
+from proactivellm.files.toml import load_toml
 from proactivellm.train.recipe import Recipe
 
 SOURCE = "der die ein Mann Hund Katze Sofa geht steht schläft auf dem und Größe".split()

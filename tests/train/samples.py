@@ -3,8 +3,8 @@
 import numpy as np
 from tests.two_groups import sample_of, target_of
 
-from proactivellm.model.packing import Sample
-from proactivellm.schedule import Schedule, multinomial, offline
+from proactivellm.core.packing import Sample
+from proactivellm.core.schedule import Schedule, multinomial, offline
 
 
 def random_sample(rng: np.random.Generator, units: int, tokens: int, prompt: int = 2) -> Sample:

@@ -7,27 +7,27 @@ import pytest
 import soundfile
 import torch
 from tests import two_groups
-from tests.model.families import LONGROPE
+from tests.families import LONGROPE
 from tests.models import tiny_model
 from tests.tokenizers import build
 from tests.train.runs import SCRATCH, make_recipe
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from proactivellm.backbone.prompt import PromptIds
+from proactivellm.core.layout import grouped, interleaved
+from proactivellm.core.packing import Sample, pack
+from proactivellm.core.schedule import multinomial, offline
+from proactivellm.forward.watch import watch_attention
 from proactivellm.modality.speech.making import new_front_end
 from proactivellm.modality.speech.settings import SpeechSettings
-from proactivellm.model.layout import grouped, interleaved
-from proactivellm.model.packing import Sample, pack
-from proactivellm.model.prompt import PromptIds
-from proactivellm.model.watch import watch_attention
-from proactivellm.schedule import multinomial, offline
 from proactivellm.tasks.data import read_items
 from proactivellm.tasks.item import Item
 from proactivellm.train.assembly import make_trainer
 from proactivellm.train.build import make_backbone, make_settings
-from proactivellm.train.data import ItemEncoder, SampleEncoder
 from proactivellm.train.fit import Fit, positions_needed
 from proactivellm.train.recordings import Augmentation, Recordings
 from proactivellm.train.run import train
+from proactivellm.train.samples import ItemEncoder, SampleEncoder
 from proactivellm.train.views import collate, packed_output
 
 LAYOUTS = [grouped(), grouped(9), interleaved(), interleaved(9)]

@@ -11,24 +11,24 @@ from tests.train.learners import ENCODER, FEATURES, heard_and_read, make_listene
 from tests.train.runs import logged
 from tests.two_groups import target_of, units_of
 
-from proactivellm.config import load_toml
+from proactivellm.backbone.prompt import PromptIds
+from proactivellm.core.layout import grouped
+from proactivellm.core.packing import IGNORE, MEDIA_ID
+from proactivellm.files.toml import load_toml
 from proactivellm.modality.loading import load
 from proactivellm.modality.speech.front_end import SpeechFrontEnd
 from proactivellm.modality.speech.making import new_front_end
 from proactivellm.modality.speech.settings import SpeechSettings
-from proactivellm.model.layout import grouped
-from proactivellm.model.packing import IGNORE, MEDIA_ID
-from proactivellm.model.prompt import PromptIds
 from proactivellm.policy.spec import parse_policy
 from proactivellm.stream import Job, run_streams
 from proactivellm.tasks.data import DataSource, read_items
 from proactivellm.tasks.item import Item
 from proactivellm.tasks.speech import read_manifest
 from proactivellm.train.augmentation import Augmentation
-from proactivellm.train.data import ItemEncoder, PackedDataset, SampleEncoder
 from proactivellm.train.recipe import Recipe
 from proactivellm.train.recordings import Recordings
 from proactivellm.train.run import train
+from proactivellm.train.samples import ItemEncoder, PackedDataset, SampleEncoder
 from proactivellm.train.schedules import ViewPlan
 from proactivellm.train.tokenizer import train_tokenizer
 from proactivellm.train.views import collate

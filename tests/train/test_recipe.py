@@ -10,8 +10,8 @@ from tests.tokenizers import build
 from tests.train.runs import PRETRAINED, SCRATCH, make_recipe
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from proactivellm.config import load_toml
-from proactivellm.model.prompt import StreamSettings, encode_prompt
+from proactivellm.backbone.prompt import StreamSettings, encode_prompt
+from proactivellm.files.toml import load_toml
 from proactivellm.tasks.data import texts
 from proactivellm.tasks.item import Item
 from proactivellm.train.arguments import make_arguments

@@ -14,11 +14,11 @@ from safetensors.torch import load_file
 from tests.models import save_tiny
 from tests.train.runs import PRETRAINED, SCRATCH, logged, make_recipe, write_recipe
 
-from proactivellm.config import load_toml
+from proactivellm.files.toml import load_toml
 from proactivellm.train.checkpoints import last_checkpoint
-from proactivellm.train.data import PackedDataset
 from proactivellm.train.recipe import Recipe
 from proactivellm.train.run import train
+from proactivellm.train.samples import PackedDataset
 from proactivellm.train.trainer import StreamingTrainer
 
 LORA = PRETRAINED + "[lora]\nr = 4\nalpha = 8\ndropout = 0.1\n"

@@ -10,10 +10,10 @@ from tests.train.samples import random_sample, random_schedules
 from tests.two_groups import sample_of, views_of
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from proactivellm.model.layout import grouped
-from proactivellm.model.masks import PADDING
-from proactivellm.model.packing import IGNORE, pack
-from proactivellm.train.attention import PACKED_ATTENTION, register
+from proactivellm.core.layout import grouped
+from proactivellm.core.masks import PADDING
+from proactivellm.core.packing import IGNORE, pack
+from proactivellm.train.block_attention import PACKED_ATTENTION, register
 from proactivellm.train.views import collate
 
 SHAPE = {

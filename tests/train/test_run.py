@@ -11,10 +11,10 @@ from tests.train.runs import PRETRAINED, SCRATCH, logged, make_recipe
 from tests.two_groups import target_of, units_of
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from proactivellm.backbone.prompt import Prompt, StreamSettings, load_settings
+from proactivellm.core.packing import IGNORE
+from proactivellm.core.schedule import expand, offline, wait_k
 from proactivellm.modality.loading import load
-from proactivellm.model.packing import IGNORE
-from proactivellm.model.prompt import Prompt, StreamSettings, load_settings
-from proactivellm.schedule import expand, offline, wait_k
 from proactivellm.tasks.data import read_items
 from proactivellm.tasks.lookup import draw
 from proactivellm.train import build

@@ -12,12 +12,12 @@ import torch
 from tests.models import save_tiny
 from tests.train.runs import PRETRAINED, SCRATCH, make_recipe, write_pairs
 
-from proactivellm.config import load_toml
 from proactivellm.files.lock import locked
+from proactivellm.files.toml import load_toml
 from proactivellm.train.checkpoints import last_checkpoint
-from proactivellm.train.inputs import check_run
 from proactivellm.train.recipe import Recipe
 from proactivellm.train.run import train
+from proactivellm.train.run_inputs import check_run
 from proactivellm.train.trainer import StreamingTrainer
 
 QUICK = SCRATCH.replace("epochs = 2", "epochs = 1").replace("eval_steps = 4\n", "")
@@ -124,7 +124,7 @@ def test_a_full_disk_leaves_the_model_that_was_there(
     def full_disk(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("proactivellm.model.prompt.StreamSettings.save", full_disk)
+    monkeypatch.setattr("proactivellm.backbone.prompt.StreamSettings.save", full_disk)
     with pytest.raises(ValueError, match="out cannot be saved .No space left on device.; what was"):
         train(recipe, tmp_path / "out")
     after = contents(tmp_path / "out")

@@ -15,11 +15,11 @@ from tests.train.reference import grouped_logits, interleaved_logits, reference_
 from tests.train.samples import random_sample, random_schedules
 from tests.two_groups import head_of, target_of, units_of, views_of
 
-from proactivellm.model.layout import Layout, grouped, interleaved
-from proactivellm.model.masks import PADDING
-from proactivellm.model.packing import IGNORE, Sample, pack
-from proactivellm.model.watch import watch_attention
-from proactivellm.schedule import Schedule
+from proactivellm.core.layout import Layout, grouped, interleaved
+from proactivellm.core.masks import PADDING
+from proactivellm.core.packing import IGNORE, Sample, pack
+from proactivellm.core.schedule import Schedule
+from proactivellm.forward.watch import watch_attention
 from proactivellm.train.outputs import Outputs
 from proactivellm.train.views import collate, packed_output, view_rows
 

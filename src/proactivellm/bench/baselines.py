@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, PreTrainedModel
 
-from proactivellm.model.backbone import decoder_of
-from proactivellm.model.prompt import PromptIds
+from proactivellm.backbone.decoder import decoder_of
+from proactivellm.backbone.prompt import PromptIds
 
 ATTENTION = "sdpa"
 

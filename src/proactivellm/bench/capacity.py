@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from proactivellm.bench.measure import memory, percentiles_ms
-from proactivellm.bench.options import Options
+from proactivellm.bench.scope import Options
 from proactivellm.bench.workload import Bench, Endless, Work, count_tokens, drawn_work
 from proactivellm.policy.fixed import WaitK
 from proactivellm.session.events import Event

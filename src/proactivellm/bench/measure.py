@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from proactivellm.model.cache import PAGE, ArrivalCache
-from proactivellm.model.causal_lm import StreamingCausalLM
+from proactivellm.forward.cache import PAGE, ArrivalCache
+from proactivellm.forward.causal_lm import StreamingCausalLM
 
 COPY_BYTES = {"cpu": 1 << 28, "cuda": 1 << 31}  # beyond every cache
 COPIES = 8

@@ -12,10 +12,10 @@ from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
+from proactivellm.backbone.decoder import CACHE_ARGUMENTS, cache_argument
+from proactivellm.backbone.prompt import PromptIds
 from proactivellm.bench.baselines import BaselineRun, check_work, metered
-from proactivellm.model.backbone import CACHE_ARGUMENTS, cache_argument
-from proactivellm.model.prompt import PromptIds
-from proactivellm.model.watch import watch_attention
+from proactivellm.forward.watch import watch_attention
 
 
 def separate_caches(

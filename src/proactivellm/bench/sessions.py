@@ -19,7 +19,7 @@ from proactivellm.bench.measure import (
 )
 from proactivellm.bench.workload import Bench, Crowd, Work, drawn_work, text_work
 from proactivellm.evaluation.evaluate import find_calibration
-from proactivellm.model.causal_lm import StreamingCausalLM
+from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.policy.base import Policy
 from proactivellm.policy.fixed import WaitK
 from proactivellm.policy.spec import parse_policy

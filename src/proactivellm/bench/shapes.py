@@ -17,11 +17,11 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from proactivellm.config import did_you_mean
-from proactivellm.model.causal_lm import StreamingCausalLM
-from proactivellm.model.folder import NO_KERNEL, broken_json, refusing, unknown_names
-from proactivellm.model.precision import choose_dtype, quantization_config
-from proactivellm.model.prompt import Prompt, StreamSettings
+from proactivellm.backbone.folder import NO_KERNEL, broken_json, refusing, unknown_names
+from proactivellm.backbone.precision import choose_dtype, quantization_config
+from proactivellm.backbone.prompt import Prompt, StreamSettings
+from proactivellm.files.toml import did_you_mean
+from proactivellm.forward.causal_lm import StreamingCausalLM
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 PREFIX = "shape:"

@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 
-from proactivellm.bench.options import Options
-from proactivellm.model.causal_lm import StreamingCausalLM
+from proactivellm.bench.scope import Options
+from proactivellm.core.unit import Unit
+from proactivellm.files.lines import read_lines
+from proactivellm.forward.causal_lm import StreamingCausalLM
+from proactivellm.modality.text import TextSegmenter
 from proactivellm.report.progress import Progress
 from proactivellm.session.events import Event, Write
 from proactivellm.stream import Stream, Streams
-from proactivellm.units.lines import read_lines
-from proactivellm.units.text import TextSegmenter
-from proactivellm.units.unit import Unit
 
 TEXT = "assets/tatoeba-sample/test.de"
 

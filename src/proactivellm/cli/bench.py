@@ -16,7 +16,7 @@ from proactivellm.cli.shared import warn
 from proactivellm.report.progress import Progress, show_progress
 
 if TYPE_CHECKING:
-    from proactivellm.bench.options import Options
+    from proactivellm.bench.scope import Options
     from proactivellm.bench.workload import Bench
 
 Model = Annotated[
@@ -105,10 +105,10 @@ def bench(
 
     Every number is measured in this process, by turns with what it is compared with.
     """
-    from proactivellm.bench.run import new_report, run_suites
+    from proactivellm.backbone.hub import DEFAULT_MODEL
+    from proactivellm.bench.suites import new_report, run_suites
     from proactivellm.files.lock import locked
     from proactivellm.files.replace import write_json
-    from proactivellm.model.hub import DEFAULT_MODEL
 
     command = {**context.params, "out": str(out), "model": model or DEFAULT_MODEL}
     options = _options(command)
@@ -128,8 +128,8 @@ def bench(
 
 def _options(command: Mapping[str, Any]) -> "Options":
     """The sizes asked for, checked before a model is loaded, as is where results go."""
-    from proactivellm.bench.options import SUITES, Options, parse_numbers
-    from proactivellm.model.static import Mode
+    from proactivellm.bench.scope import SUITES, Options, parse_numbers
+    from proactivellm.forward.graphs import Mode
 
     files = [Path(command["out"]) / name for name in ("bench.json", "bench.png")]
     check_places([("--out", file) for file in files], [], command["model"])
@@ -152,9 +152,9 @@ def _options(command: Mapping[str, Any]) -> "Options":
 
 def _prepare(command: Mapping[str, Any], options: "Options", progress: Progress) -> "Bench":
     """The model, loaded or made, with what the suites need."""
+    from proactivellm.backbone.precision import parse_dtype
     from proactivellm.bench.shapes import find_shape, random_model
     from proactivellm.bench.workload import Bench, Endless
-    from proactivellm.model.precision import parse_dtype
 
     name, device, dtype = command["model"], command["device"], command["dtype"]
     quantization = command["quantization"]

@@ -52,7 +52,7 @@ from proactivellm.report.console import print_scores
 from proactivellm.report.progress import show_progress
 
 if TYPE_CHECKING:
-    from proactivellm.model.causal_lm import StreamingCausalLM
+    from proactivellm.forward.causal_lm import StreamingCausalLM
     from proactivellm.stream import Job
 
 app = typer.Typer(
@@ -155,7 +155,7 @@ def evaluate(
     command. The rate (150 unless given) is that of the clock behind elapsed times; nothing waits.
     """
     from proactivellm.evaluation.evaluate import evaluate as run_policies
-    from proactivellm.evaluation.inputs import Conditions
+    from proactivellm.evaluation.provenance import Conditions
     from proactivellm.evaluation.results import RESULT_FILES
     from proactivellm.stream import DEFAULT_RATE_WPM as RATE
     from proactivellm.tasks.jobs import read_jobs
@@ -236,7 +236,7 @@ def calibrate(
     """Measure thresholds on dev data, so that targets such as entropy:laal=3 work as policies."""
     from proactivellm.evaluation.calibrate import Grid
     from proactivellm.evaluation.calibrate import calibrate as measure
-    from proactivellm.evaluation.table import calibrate_into
+    from proactivellm.evaluation.calibration_table import calibrate_into
     from proactivellm.tasks.jobs import read_jobs
 
     grid = Grid(counting=make_counting(bleu_tokenize, latency_unit))
@@ -261,7 +261,7 @@ def train(
 ) -> None:
     """Train by a recipe; a run that was interrupted continues from its last checkpoint."""
     from proactivellm.cli.shared import check_train_extra
-    from proactivellm.config import load_toml
+    from proactivellm.files.toml import load_toml
     from proactivellm.train.recipe import Recipe
 
     wish = load_toml(recipe, Recipe)

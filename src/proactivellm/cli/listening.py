@@ -10,14 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from proactivellm.cli.stopping import Stops
+from proactivellm.files.lines import standard_input
+from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.modality.speech.files import is_audio, open_audio
 from proactivellm.modality.speech.joined import recorded_blocks
 from proactivellm.modality.speech.resample import RATE, check_rate
 from proactivellm.modality.speech.sources import PCM_FORMATS, microphone_blocks, paced, piped_blocks
-from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.output.log import Task
 from proactivellm.stream import MediaUnits
-from proactivellm.units.lines import standard_input
 
 MICROPHONE = "mic"
 STANDARD_INPUT = "-"

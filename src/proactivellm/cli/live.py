@@ -10,12 +10,12 @@ from dataclasses import dataclass, field, replace
 from typing import IO, ClassVar
 
 from proactivellm.cli.stopping import Stops
+from proactivellm.core.unit import Unit
+from proactivellm.files.contents import HEAD_BYTES, why_no_text
+from proactivellm.files.lines import NUL_REMEDY, standard_input
+from proactivellm.modality.text import TextSegmenter
 from proactivellm.output.log import Task
 from proactivellm.stream import paced
-from proactivellm.units.contents import HEAD_BYTES, why_no_text
-from proactivellm.units.lines import NUL_REMEDY, standard_input
-from proactivellm.units.text import TextSegmenter
-from proactivellm.units.unit import Unit
 
 _CHUNK_BYTES = 1 << 16
 _Piece = tuple[bytes, bool]  # part of a line, and whether the line ends with it

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from proactivellm.cli.shared import warn
 
 if TYPE_CHECKING:
-    from proactivellm.model.causal_lm import StreamingCausalLM
+    from proactivellm.forward.causal_lm import StreamingCausalLM
 
 
 def load_model(
@@ -22,9 +22,9 @@ def load_model(
     Raises:
         ValueError: as `load`, or the model does not take such sources.
     """
+    from proactivellm.backbone.hub import DEFAULT_MODEL
     from proactivellm.modality.kinds import KINDS
     from proactivellm.modality.loading import front_end_of, load
-    from proactivellm.model.hub import DEFAULT_MODEL
 
     default = KINDS[kind].default_model if kind else DEFAULT_MODEL
     model = load(name or default or DEFAULT_MODEL, **how)

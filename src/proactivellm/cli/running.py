@@ -14,7 +14,7 @@ from proactivellm.cli.several import stream_inputs
 from proactivellm.cli.shared import check_rate
 from proactivellm.cli.stopping import Stops
 from proactivellm.cli.stream import Settings, choose_policy, stream_lines, stream_recordings
-from proactivellm.model.causal_lm import StreamingCausalLM
+from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.policy.spec import PolicySpec
 from proactivellm.session.sampling import Sampling
 

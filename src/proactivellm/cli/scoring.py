@@ -219,7 +219,7 @@ def _parse_task(name: str) -> "Task":
 
 def _read_texts(file: Path, instances: "Sequence[Instance]") -> list[str]:
     """Lines of a file, of which line i, counted from 0, belongs to index i."""
-    from proactivellm.units.lines import read_lines
+    from proactivellm.files.lines import read_lines
 
     lines = list(read_lines(file))
     last = max((instance.index for instance in instances), default=0)

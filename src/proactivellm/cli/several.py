@@ -14,12 +14,12 @@ from proactivellm.cli.inputs import Input, Piece
 from proactivellm.cli.live import LiveLine, Speaker
 from proactivellm.cli.stopping import Stops
 from proactivellm.cli.stream import Settings, summarize
-from proactivellm.files.lines import open_lines
+from proactivellm.core.unit import Unit
+from proactivellm.files.growing import open_lines
+from proactivellm.modality.text import TextSegmenter
 from proactivellm.output.log import Instance, write_instance
 from proactivellm.session.limits import Limits
 from proactivellm.stream import Job, Stream, Streams
-from proactivellm.units.text import TextSegmenter
-from proactivellm.units.unit import Unit
 
 MAX_PENDING = 256  # units that a stream has been pushed and has not read
 

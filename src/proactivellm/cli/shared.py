@@ -121,7 +121,7 @@ def table_file(out: Path | None, folder: Path | None) -> Path:
     Raises:
         ValueError: there is no such place, or it cannot be written to.
     """
-    from proactivellm.model.hub import hub_id
+    from proactivellm.backbone.hub import hub_id
     from proactivellm.policy.calibration import CALIBRATION_FILE
 
     place = out or (None if folder is None or hub_id(folder) else folder)

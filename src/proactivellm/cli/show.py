@@ -153,9 +153,9 @@ def _wish_from_text(
     model: str | None,
     policy: str | None,
 ) -> _Wish:
+    from proactivellm.files.lines import read_lines
     from proactivellm.policy.spec import PolicySpec
     from proactivellm.stream import Job
-    from proactivellm.units.lines import read_lines
 
     if policy is not None:
         PolicySpec.parse(policy)  # a mistake is told before the model is loaded
@@ -170,7 +170,7 @@ def _wish_from_log(
     path: Path, index: Sequence[int] | None, model: str | None, policy: str | None
 ) -> _Wish:
     """Instances of a log, with model, policy and window of its run unless others are given."""
-    from proactivellm.evaluation.inputs import RUN_FILE
+    from proactivellm.evaluation.provenance import RUN_FILE
     from proactivellm.output.log import read_log
     from proactivellm.session.window import Window
     from proactivellm.stream import Job
@@ -225,9 +225,9 @@ def _read_run(file: Path) -> dict[str, Any]:
 
 def _record(wish: _Wish, device: str, dtype: str, trust_remote_code: bool) -> "list[Trace]":
     """Runs what is wished for; warns where it is not what the log has."""
+    from proactivellm.backbone.hub import DEFAULT_MODEL
     from proactivellm.cli.stream import choose_policy, default_spec
     from proactivellm.decisions.record import record
-    from proactivellm.model.hub import DEFAULT_MODEL
 
     name = wish.model or DEFAULT_MODEL
     if dtype == "auto":

@@ -10,18 +10,18 @@ from proactivellm.cli.display import Display, format_number
 from proactivellm.cli.listening import LiveRecording
 from proactivellm.cli.live import LiveLine
 from proactivellm.cli.stopping import Stops
+from proactivellm.core.unit import Unit
 from proactivellm.evaluation.evaluate import find_calibration
-from proactivellm.files.lines import open_lines
+from proactivellm.files.growing import open_lines
+from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.metrics.score import score
-from proactivellm.model.causal_lm import StreamingCausalLM
+from proactivellm.modality.text import TextSegmenter
 from proactivellm.output.log import Instance, Task, write_instance
 from proactivellm.policy.base import Policy
 from proactivellm.policy.spec import parse_policy
 from proactivellm.session.sampling import Sampling
 from proactivellm.session.window import Window
 from proactivellm.stream import StreamCut, StreamEvent, stream_units
-from proactivellm.units.text import TextSegmenter
-from proactivellm.units.unit import Unit
 
 # Of a model with a calibration table that names no default, and of one without a table. In pauses
 # between words the policies that look at attention write words nobody said, so that of recordings

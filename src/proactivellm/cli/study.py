@@ -30,10 +30,10 @@ def study(
     the same command, and arms may run in several processes, each with --arm: the last one writes
     the report.
     """
-    from proactivellm.config import load_toml
     from proactivellm.evaluation.results import CURVE_FILE
-    from proactivellm.study.plan import Study, arm_recipe
-    from proactivellm.study.run import Place, run_arm
+    from proactivellm.files.toml import load_toml
+    from proactivellm.study.arms import Study, arm_recipe
+    from proactivellm.study.execution import Place, run_arm
     from proactivellm.study.tables import REPORT_FILE, has_results, write_report
 
     check_train_extra(needs_peft=False)

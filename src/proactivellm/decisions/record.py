@@ -7,7 +7,7 @@ a picture shows besides that of the policy is watched, which changes nothing tha
 from dataclasses import replace
 
 from proactivellm.decisions.trace import Probe, Trace
-from proactivellm.model.causal_lm import StreamingCausalLM
+from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.output.detokenize import Detokenizer
 from proactivellm.policy.base import Policy
 from proactivellm.policy.endogenous import ThresholdPolicy

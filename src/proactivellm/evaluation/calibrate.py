@@ -14,10 +14,10 @@ from torch import Tensor
 
 from proactivellm.evaluation.evaluate import with_replays
 from proactivellm.evaluation.heads import choose_heads
+from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.metrics.counting import Counting
 from proactivellm.metrics.measures import check_references
 from proactivellm.metrics.score import score
-from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.policy.attention import CALIBRATED, AttentionPolicy, Concentration
 from proactivellm.policy.base import Policy
 from proactivellm.policy.calibration import Calibration, CalibrationMeta, CalibrationPoint

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from proactivellm.evaluation.inputs import RUN_FILE, compared
+from proactivellm.evaluation.provenance import RUN_FILE, compared
 from proactivellm.files.note import ANOTHER, differences, read_note
 from proactivellm.metrics.bootstrap import NUM_RESAMPLES
 from proactivellm.metrics.counting import Counting

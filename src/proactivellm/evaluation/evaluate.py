@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from proactivellm.evaluation.earlier import check_instances, earlier_rows
-from proactivellm.evaluation.inputs import Conditions, check_run, run_inputs
+from proactivellm.evaluation.provenance import Conditions, check_run, run_inputs
 from proactivellm.evaluation.results import write_results, write_tables
-from proactivellm.files.lines import open_lines
+from proactivellm.files.growing import open_lines
 from proactivellm.files.lock import locked
 from proactivellm.files.replace import replacing, write_text
+from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.metrics.bootstrap import NUM_RESAMPLES
 from proactivellm.metrics.folders import folder_name
 from proactivellm.metrics.measures import check_references
 from proactivellm.metrics.score import Scores, score
-from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.output.log import LOG_FILE, TEXT, Instance, recover_log, write_instance
 from proactivellm.policy.base import Policy
 from proactivellm.policy.calibration import CALIBRATION_FILE, Calibration

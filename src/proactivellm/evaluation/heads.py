@@ -11,15 +11,15 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from proactivellm import schedule
-from proactivellm.model.causal_lm import StreamingCausalLM
-from proactivellm.model.forced import forced_probes
-from proactivellm.model.probe import unit_attention_by_head
+from proactivellm.core import schedule
+from proactivellm.core.unit import Unit
+from proactivellm.forward.causal_lm import StreamingCausalLM
+from proactivellm.forward.forced import forced_probes
+from proactivellm.forward.probe import unit_attention_by_head
 from proactivellm.policy.fixed import Offline
 from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling
 from proactivellm.stream import Job, run_streams, source_turns
-from proactivellm.units.unit import Unit
 
 NUM_HEADS = 4
 NUM_JOBS = 120

@@ -6,8 +6,8 @@ as the stream knows, and not only when the next one begins.
 
 import numpy as np
 
+from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.interop.whole_words import WholeWords
-from proactivellm.model.causal_lm import StreamingCausalLM
 from proactivellm.policy.base import Policy
 from proactivellm.session.sampling import Sampling
 from proactivellm.stream import Hearing, Streams

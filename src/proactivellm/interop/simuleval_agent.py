@@ -8,10 +8,10 @@ from argparse import ArgumentParser, Namespace
 from simuleval.agents import TextToTextAgent
 from simuleval.agents.actions import Action, ReadAction, WriteAction
 
+from proactivellm.backbone.hub import DEFAULT_MODEL
 from proactivellm.evaluation.evaluate import find_calibration
 from proactivellm.interop.whole_words import WordStream
 from proactivellm.modality.loading import load
-from proactivellm.model.hub import DEFAULT_MODEL
 from proactivellm.policy.spec import parse_policy
 
 

@@ -7,7 +7,7 @@ there; a log of ours counts it at the last character, which is known only in ret
 
 from collections.abc import Sequence
 
-from proactivellm.model.causal_lm import StreamingCausalLM
+from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.policy.base import Policy
 from proactivellm.session.sampling import Sampling
 from proactivellm.stream import Streams

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from proactivellm.units.unit import Unit
+from proactivellm.core.unit import Unit
 
 
 class Media(NamedTuple):

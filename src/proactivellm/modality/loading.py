@@ -7,16 +7,16 @@ from pathlib import Path
 import torch
 from transformers.utils import logging
 
+from proactivellm.backbone.folder import CONFIG_FILE, read_object
+from proactivellm.backbone.hub import DEFAULT_MODEL, bundled_models, find_folder
+from proactivellm.backbone.precision import choose_dtype, parse_dtype, quantization_config
+from proactivellm.backbone.pretrained import default_settings, load_pretrained
+from proactivellm.backbone.prompt import StreamSettings, load_settings
+from proactivellm.forward.causal_lm import StreamingCausalLM
+from proactivellm.forward.law import check_law
 from proactivellm.modality.base import FrontEnd
 from proactivellm.modality.kinds import KINDS, WHOLE_MODELS, kind_in
-from proactivellm.model.causal_lm import StreamingCausalLM
-from proactivellm.model.folder import CONFIG_FILE, read_object
-from proactivellm.model.hub import DEFAULT_MODEL, bundled_models, find_folder
-from proactivellm.model.law import check_law
-from proactivellm.model.precision import choose_dtype, parse_dtype, quantization_config
-from proactivellm.model.pretrained import default_settings, load_pretrained
-from proactivellm.model.prompt import StreamSettings, load_settings
-from proactivellm.model.vocabulary import check_tokens
+from proactivellm.modality.vocabulary import check_tokens
 
 
 def load(

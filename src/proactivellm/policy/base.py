@@ -30,7 +30,7 @@ from proactivellm.policy.options import (
 from proactivellm.policy.reason import Reason
 
 if TYPE_CHECKING:
-    from proactivellm.model.causal_lm import StreamingCausalLM
+    from proactivellm.forward.causal_lm import StreamingCausalLM
 
 STRIDE_PARTS = 1000  # a stride is a fraction with this denominator at most
 _BOUNDS = ("min_lag", "max_lag", "stride")  # the last keys of a spec

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from proactivellm.model.lanes import StepOutput
-from proactivellm.model.probe import NO_ATTENTION, unit_attention
+from proactivellm.forward.lanes import StepOutput
+from proactivellm.forward.probe import NO_ATTENTION, unit_attention
 
 if TYPE_CHECKING:
-    from proactivellm.model.causal_lm import StreamingCausalLM
+    from proactivellm.forward.causal_lm import StreamingCausalLM
 
 Heads = tuple[tuple[int, int], ...]
 

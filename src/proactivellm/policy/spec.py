@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass
 from typing import Any, NamedTuple
 
-from proactivellm.config import did_you_mean
+from proactivellm.files.toml import did_you_mean
 from proactivellm.policy.agreement import HoldN, LocalAgreement
 from proactivellm.policy.attention import (
     CALIBRATED,

@@ -6,13 +6,13 @@ step, and the cache who of them has room. Nothing is counted as read before its 
 
 from collections.abc import Sequence
 
-from proactivellm.model.causal_lm import StreamingCausalLM
-from proactivellm.model.layout import TARGET
+from proactivellm.core.layout import TARGET
+from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.policy.base import Policy
 from proactivellm.session import lane as lanes
 from proactivellm.session import writing
-from proactivellm.session.apart import out_of_memory, reason
 from proactivellm.session.events import Event
+from proactivellm.session.isolation import out_of_memory, reason
 from proactivellm.session.limits import Limits
 from proactivellm.session.residence import Residence
 from proactivellm.session.state import SessionState

@@ -10,11 +10,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from proactivellm.model.lanes import StepOutput
+from proactivellm.forward.lanes import StepOutput
 from proactivellm.policy.base import DraftPolicy, Policy
 from proactivellm.policy.evidence import Evidence, Rows, Seen
 from proactivellm.policy.reason import Reason
-from proactivellm.session.apart import attempt, gather, out_of_memory, reason
+from proactivellm.session.isolation import attempt, gather, out_of_memory, reason
 from proactivellm.session.lane import Planned
 from proactivellm.session.state import SessionState
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from proactivellm.model.layout import TARGET
+from proactivellm.core.layout import TARGET
 from proactivellm.policy.base import DraftPolicy
 from proactivellm.policy.reason import Reason
 from proactivellm.session.state import SessionState

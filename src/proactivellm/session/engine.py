@@ -8,7 +8,8 @@ what goes wrong with them: a step is a transaction, and whose fault it is ends a
 from collections.abc import Iterable
 from typing import Any
 
-from proactivellm.model.causal_lm import StreamingCausalLM
+from proactivellm.core.unit import Unit
+from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.output.detokenize import Detokenizer
 from proactivellm.policy.base import Policy
 from proactivellm.policy.evidence import Evidence
@@ -26,7 +27,6 @@ from proactivellm.session.sampling import Sampling
 from proactivellm.session.state import SessionState
 from proactivellm.session.transaction import Steps
 from proactivellm.session.window import Window, check_kept
-from proactivellm.units.unit import Unit
 
 
 class Engine:

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from proactivellm.core.unit import Unit
 from proactivellm.policy.evidence import Seen
 from proactivellm.policy.reason import Reason
-from proactivellm.units.unit import Unit
 
 
 class Ending(StrEnum):

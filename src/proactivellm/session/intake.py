@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from proactivellm.units.unit import Unit
+from proactivellm.core.unit import Unit
 
 
 class Intake:

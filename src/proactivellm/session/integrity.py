@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from proactivellm.model.cache import PAGE, ArrivalCache
+from proactivellm.forward.cache import PAGE, ArrivalCache
 from proactivellm.session.residence import Residence
 from proactivellm.session.state import SessionState
 

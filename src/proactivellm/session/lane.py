@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from proactivellm.model.lanes import LaneInput, Piece
-from proactivellm.model.layout import SOURCE, TARGET
-from proactivellm.model.prompt import PromptIds
+from proactivellm.backbone.prompt import PromptIds
+from proactivellm.core.layout import SOURCE, TARGET
+from proactivellm.core.unit import Unit
+from proactivellm.forward.lanes import LaneInput, Piece
 from proactivellm.policy.base import Policy
 from proactivellm.policy.reason import Reason
 from proactivellm.session.events import Read
 from proactivellm.session.state import SessionState
-from proactivellm.units.unit import Unit
 
 
 @dataclass(frozen=True, kw_only=True)

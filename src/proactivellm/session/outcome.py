@@ -10,15 +10,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from proactivellm.model.causal_lm import StreamingCausalLM
-from proactivellm.model.lanes import StepOutput
-from proactivellm.model.layout import TARGET
+from proactivellm.core.layout import TARGET
+from proactivellm.forward.causal_lm import StreamingCausalLM
+from proactivellm.forward.lanes import StepOutput
 from proactivellm.policy.base import DraftPolicy
 from proactivellm.policy.reason import Reason
 from proactivellm.session import drafts, writing
-from proactivellm.session.apart import gather, out_of_memory, reason
 from proactivellm.session.deciding import Evident, Question, ask_rules, undecided
 from proactivellm.session.events import Event, Probed
+from proactivellm.session.isolation import gather, out_of_memory, reason
 from proactivellm.session.sampling import sample
 from proactivellm.session.state import SessionState
 from proactivellm.session.window import Window

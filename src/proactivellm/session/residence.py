@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from proactivellm.model.cache import ArrivalCache
-from proactivellm.model.pages import StoreFull
+from proactivellm.forward.cache import ArrivalCache
+from proactivellm.forward.pages import StoreFull
 
 Entries = dict[str, Any]  # from ArrivalCache.snapshot
 

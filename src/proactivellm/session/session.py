@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 
+from proactivellm.core.unit import Unit
 from proactivellm.files.replace import replacing
-from proactivellm.model.causal_lm import StreamingCausalLM
+from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.policy.base import Policy
 from proactivellm.session.engine import Engine
 from proactivellm.session.events import Event, Write
@@ -15,7 +16,6 @@ from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling
 from proactivellm.session.state import SessionState
 from proactivellm.session.window import NotKept, Window
-from proactivellm.units.unit import Unit
 
 # What torch and this library raise on a file that is not theirs.
 LOAD_ERRORS = (

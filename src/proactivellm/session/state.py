@@ -9,12 +9,12 @@ from collections import deque
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from proactivellm.model.lanes import Piece
-from proactivellm.model.layout import SOURCE, TARGET
+from proactivellm.core.layout import SOURCE, TARGET
+from proactivellm.core.unit import Unit
+from proactivellm.forward.lanes import Piece
 from proactivellm.output.detokenize import Detokenizer
 from proactivellm.session.history import SeenIds
 from proactivellm.session.sampling import Sampling
-from proactivellm.units.unit import Unit
 
 
 @dataclass(kw_only=True)

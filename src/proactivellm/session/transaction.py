@@ -6,17 +6,17 @@ fails has nothing to undo.
 
 from collections.abc import Sequence
 
-from proactivellm.model.cache import ArrivalCache
-from proactivellm.model.causal_lm import StreamingCausalLM
-from proactivellm.model.lanes import StepOutput
+from proactivellm.forward.cache import ArrivalCache
+from proactivellm.forward.causal_lm import StreamingCausalLM
+from proactivellm.forward.lanes import StepOutput
 from proactivellm.policy.base import Policy
 from proactivellm.policy.evidence import Evidence
 from proactivellm.policy.reason import Reason
 from proactivellm.session import lane as lanes
 from proactivellm.session import writing
-from proactivellm.session.apart import attempt, common_fault, reason
 from proactivellm.session.deciding import Question, question
 from proactivellm.session.events import Event
+from proactivellm.session.isolation import attempt, common_fault, reason
 from proactivellm.session.outcome import Outcomes
 
 

@@ -10,7 +10,7 @@ that attention falls on, as in training. The prompt always stays.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from proactivellm.model.prompt import PromptIds
+from proactivellm.backbone.prompt import PromptIds
 from proactivellm.session.history import SeenIds
 from proactivellm.session.state import SessionState
 

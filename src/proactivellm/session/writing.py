@@ -1,6 +1,6 @@
 """What the outcome of a probe changes in a stream: a wish to READ, a token written, an end."""
 
-from proactivellm.model.layout import TARGET
+from proactivellm.core.layout import TARGET
 from proactivellm.policy.reason import Reason
 from proactivellm.session.events import End, Ending, Event, Write
 from proactivellm.session.state import SessionState

@@ -3,7 +3,9 @@
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 
-from proactivellm.model.causal_lm import StreamingCausalLM
+from proactivellm.core.unit import Unit
+from proactivellm.forward.causal_lm import StreamingCausalLM
+from proactivellm.modality.text import TextSegmenter
 from proactivellm.output.log import TEXT, Instance
 from proactivellm.policy.base import Policy
 from proactivellm.session.limits import Limits
@@ -12,8 +14,6 @@ from proactivellm.session.window import Window
 from proactivellm.stream.media import MediaUnits
 from proactivellm.stream.source import StreamEvent
 from proactivellm.stream.streams import Streams
-from proactivellm.units.text import TextSegmenter
-from proactivellm.units.unit import Unit
 
 
 class StreamCut(Exception):

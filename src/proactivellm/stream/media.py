@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from proactivellm.model.causal_lm import StreamingCausalLM
-from proactivellm.units.text import TextSegmenter
-from proactivellm.units.unit import Unit
+from proactivellm.core.unit import Unit
+from proactivellm.forward.causal_lm import StreamingCausalLM
+from proactivellm.modality.text import TextSegmenter
 
 
 class Arrival(NamedTuple):

@@ -3,7 +3,9 @@
 import itertools
 from collections.abc import Iterable, Iterator
 
-from proactivellm.model.causal_lm import StreamingCausalLM
+from proactivellm.core.unit import Unit
+from proactivellm.forward.causal_lm import StreamingCausalLM
+from proactivellm.modality.text import TextSegmenter
 from proactivellm.output.log import Instance
 from proactivellm.policy.base import Policy
 from proactivellm.session.limits import Limits
@@ -13,8 +15,6 @@ from proactivellm.stream.clock import ArrivalClock
 from proactivellm.stream.job import Job
 from proactivellm.stream.media import Arrival, open_media
 from proactivellm.stream.streams import Streams
-from proactivellm.units.text import TextSegmenter
-from proactivellm.units.unit import Unit
 
 DEFAULT_RATE_WPM = 150.0  # speaking rate on which `elapsed` is reported
 DEFAULT_STREAMS = 16

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from proactivellm.core.unit import Unit
+from proactivellm.modality.text import TextSegmenter
 from proactivellm.output.log import TEXT, Instance
 from proactivellm.policy.reason import Reason
 from proactivellm.session.events import Event, Read, Write
@@ -15,8 +17,6 @@ from proactivellm.stream.clock import Clock
 from proactivellm.stream.job import Job
 from proactivellm.stream.media import Arrival, Hearing
 from proactivellm.stream.transcript import Transcript
-from proactivellm.units.text import TextSegmenter
-from proactivellm.units.unit import Unit
 
 if TYPE_CHECKING:
     from proactivellm.stream.streams import Streams

@@ -3,7 +3,8 @@
 import time
 from collections.abc import Sequence
 
-from proactivellm.model.causal_lm import StreamingCausalLM
+from proactivellm.forward.causal_lm import StreamingCausalLM
+from proactivellm.modality.text import TextSegmenter
 from proactivellm.output.log import TEXT
 from proactivellm.policy.base import Policy
 from proactivellm.policy.evidence import Evidence
@@ -16,7 +17,6 @@ from proactivellm.session.window import Window
 from proactivellm.stream.clock import Clock, WallClock
 from proactivellm.stream.media import Hearing
 from proactivellm.stream.source import Stream
-from proactivellm.units.text import TextSegmenter
 
 
 class Streams:

@@ -7,11 +7,11 @@ of its own. Delays count units of text, or milliseconds of media that had arrive
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from proactivellm.core.unit import Unit
 from proactivellm.output.log import TEXT, Instance, is_unspaced
 from proactivellm.session.events import Write
 from proactivellm.session.state import SessionState
 from proactivellm.stream.job import Job
-from proactivellm.units.unit import Unit
 
 _COUNTED = ("units_read", "forwards", "tokens", "dropped_units", "dropped_tokens")
 

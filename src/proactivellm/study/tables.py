@@ -12,8 +12,8 @@ from proactivellm.metrics.measures import QUALITIES_OF
 from proactivellm.output.log import Instance, read_log
 from proactivellm.report.markdown import markdown_table
 from proactivellm.report.points import LOWER_IS_BETTER, decimals_of, with_direction
-from proactivellm.study.plan import Study
-from proactivellm.study.run import Place
+from proactivellm.study.arms import Study
+from proactivellm.study.execution import Place
 
 REPORT_FILE = "report.md"
 Logs = dict[str, dict[str, list[Instance]]]  # arm -> request -> instances

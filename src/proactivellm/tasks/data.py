@@ -5,7 +5,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from proactivellm.config import Strict
+from proactivellm.files.toml import Strict
 from proactivellm.tasks.item import Item
 from proactivellm.tasks.lookup import LEVELS, draw
 from proactivellm.tasks.speech import read_manifest

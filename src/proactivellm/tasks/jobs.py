@@ -4,13 +4,13 @@ from dataclasses import replace
 from typing import get_args
 
 from proactivellm.evaluation.evaluate import make_jobs
+from proactivellm.files.lines import read_lines
 from proactivellm.modality.kinds import kind_of_file
 from proactivellm.output.log import Task
 from proactivellm.stream import Job
 from proactivellm.tasks.item import Item
 from proactivellm.tasks.speech import read_manifest
 from proactivellm.tasks.squad import read_squad
-from proactivellm.units.lines import read_lines
 
 TASKS: tuple[Task, ...] = get_args(Task)
 _SQUAD = (".json", ".json.gz")

@@ -12,9 +12,9 @@ from typing import Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from proactivellm.config import Strict
+from proactivellm.files.lines import read_lines
+from proactivellm.files.toml import Strict
 from proactivellm.tasks.item import Item
-from proactivellm.units.lines import read_lines
 
 
 class ManifestLine(Strict):

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Iterator
 
+from proactivellm.files.lines import read_lines
 from proactivellm.tasks.item import Item
-from proactivellm.units.lines import read_lines
 
 
 def read_tsv(path: str, source_column: int = 0, target_column: int = 1) -> list[Item]:

@@ -5,22 +5,22 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from proactivellm.model.hub import find_folder
-from proactivellm.model.prompt import StreamSettings, encode_prompt
+from proactivellm.backbone.hub import find_folder
+from proactivellm.backbone.prompt import StreamSettings, encode_prompt
 from proactivellm.tasks.item import Item
 from proactivellm.train.arguments import make_arguments
 from proactivellm.train.build import make_front_end
-from proactivellm.train.data import (
+from proactivellm.train.fit import Fit
+from proactivellm.train.learner import Learner
+from proactivellm.train.objectives.catalogue import make_objectives
+from proactivellm.train.recipe import Recipe
+from proactivellm.train.recordings import Recordings
+from proactivellm.train.samples import (
     ItemEncoder,
     PackedDataset,
     SampleEncoder,
     concatenation_plan,
 )
-from proactivellm.train.fit import Fit
-from proactivellm.train.learner import Learner
-from proactivellm.train.objectives.table import make_objectives
-from proactivellm.train.recipe import Recipe
-from proactivellm.train.recordings import Recordings
 from proactivellm.train.saving import load_objectives
 from proactivellm.train.schedules import ViewPlan, ViewSettings
 from proactivellm.train.trainer import StreamingTrainer

@@ -7,7 +7,7 @@ Legend: N = audio samples, T = mel frames, F = mel bands.
 import numpy as np
 from pydantic import Field
 
-from proactivellm.config import Strict
+from proactivellm.files.toml import Strict
 from proactivellm.modality.speech.extra import needed
 from proactivellm.modality.speech.resample import RATE
 from proactivellm.train.values import Natural, Range, Share

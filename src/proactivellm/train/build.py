@@ -4,18 +4,18 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from proactivellm.backbone.decoder import recompute_activations
+from proactivellm.backbone.hub import find_folder
+from proactivellm.backbone.pretrained import load_pretrained, load_tokenizer
+from proactivellm.backbone.prompt import Prompt, StreamSettings, chat_prompt, load_settings
+from proactivellm.forward.causal_lm import StreamingCausalLM
+from proactivellm.forward.law import check_law
 from proactivellm.modality.speech.front_end import SpeechFrontEnd
 from proactivellm.modality.speech.gate import GateSettings
 from proactivellm.modality.speech.making import new_front_end, pretrained_front_end
-from proactivellm.model.backbone import recompute_activations
-from proactivellm.model.causal_lm import StreamingCausalLM
-from proactivellm.model.hub import find_folder
-from proactivellm.model.law import check_law
-from proactivellm.model.pretrained import load_pretrained, load_tokenizer
-from proactivellm.model.prompt import Prompt, StreamSettings, chat_prompt, load_settings
-from proactivellm.model.vocabulary import check_tokens
+from proactivellm.modality.vocabulary import check_tokens
 from proactivellm.tasks.item import Item
-from proactivellm.train.attention import PACKED_ATTENTION, register
+from proactivellm.train.block_attention import PACKED_ATTENTION, register
 from proactivellm.train.recipe import Lora, Recipe
 from proactivellm.train.scratch import new_model, new_tokenizer
 from proactivellm.train.tokenizer import END, SOURCE, TARGET

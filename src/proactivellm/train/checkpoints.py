@@ -7,9 +7,9 @@ from typing import Any
 from transformers import PreTrainedModel
 from transformers.trainer_callback import TrainerState
 
+from proactivellm.backbone.folder import NO_KERNEL, broken_weights, refusing
+from proactivellm.backbone.weights import check_all_loaded
 from proactivellm.modality.speech.front_end import SpeechFrontEnd
-from proactivellm.model.folder import NO_KERNEL, broken_weights, refusing
-from proactivellm.model.weights import check_all_loaded
 from proactivellm.train.learner import Learner
 from proactivellm.train.saving import load_objectives
 

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedModel
 
-from proactivellm.model.backbone import position_limit
-from proactivellm.model.layout import Layout
-from proactivellm.model.packing import Sample
+from proactivellm.backbone.decoder import position_limit
+from proactivellm.core.layout import Layout
+from proactivellm.core.packing import Sample
 from proactivellm.tasks.item import Item, place_of
-from proactivellm.train.data import ItemEncoder
+from proactivellm.train.samples import ItemEncoder
 
 
 def positions_needed(sample: Sample, layout: Layout) -> int:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from proactivellm.model.layout import Layout
-from proactivellm.model.watch import watch_attention
+from proactivellm.core.layout import Layout
+from proactivellm.forward.watch import watch_attention
 from proactivellm.train.objectives.objective import Objective
 from proactivellm.train.outputs import Outputs
 from proactivellm.train.rows import rows_within

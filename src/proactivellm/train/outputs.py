@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from proactivellm.model.backbone import project
-from proactivellm.model.packing import MEDIA_ID
+from proactivellm.backbone.decoder import project
+from proactivellm.core.packing import MEDIA_ID
 from proactivellm.train.objectives.objective import Objective, RowObjective
 from proactivellm.train.rows import row_sums, view_scores
 from proactivellm.train.views import packed_output, view_rows

@@ -4,13 +4,13 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from proactivellm.config import Strict
+from proactivellm.backbone.prompt import Prompt, StreamSettings
+from proactivellm.files.toml import Strict
 from proactivellm.modality.speech.gate import GateSettings
 from proactivellm.modality.speech.settings import SpeechSettings
-from proactivellm.model.prompt import Prompt, StreamSettings
 from proactivellm.tasks.data import DataSource
 from proactivellm.train.augmentation import Augmentation
-from proactivellm.train.objectives.table import keys_of, teaches
+from proactivellm.train.objectives.catalogue import keys_of, teaches
 from proactivellm.train.schedules import ViewSettings
 from proactivellm.train.values import Count, Counts, Natural, Share, Weight
 

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from proactivellm.core.packing import MEDIA_ID, Sample
 from proactivellm.modality.speech.features import log_mel
 from proactivellm.modality.speech.files import read_audio
 from proactivellm.modality.speech.front_end import SpeechFrontEnd
 from proactivellm.modality.speech.gate import Gate, GateSettings
 from proactivellm.modality.speech.joined import GAP_S
 from proactivellm.modality.speech.resample import RATE
-from proactivellm.model.packing import MEDIA_ID, Sample
 from proactivellm.tasks.item import Item
 from proactivellm.train.augmentation import Augmentation, mask, nothing, perturb
 
 if TYPE_CHECKING:
-    from proactivellm.train.data import SampleEncoder
+    from proactivellm.train.samples import SampleEncoder
 
 _PCM16 = 32767.0
 

@@ -12,8 +12,8 @@ from proactivellm.tasks.data import read_items
 from proactivellm.train.assembly import make_trainer
 from proactivellm.train.build import make_backbone, make_settings
 from proactivellm.train.checkpoints import last_checkpoint
-from proactivellm.train.inputs import check_out, check_run, claimed
 from proactivellm.train.recipe import Recipe
+from proactivellm.train.run_inputs import check_out, check_run, claimed
 from proactivellm.train.saving import save_final, saving
 from proactivellm.train.trainer import StreamingTrainer
 

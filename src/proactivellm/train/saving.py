@@ -10,8 +10,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from proactivellm.model.folder import refusing
-from proactivellm.model.prompt import StreamSettings
+from proactivellm.backbone.folder import refusing
+from proactivellm.backbone.prompt import StreamSettings
 from proactivellm.train.learner import Learner
 
 Side = tuple[PreTrainedTokenizerBase, StreamSettings]  # what a model folder holds beside weights

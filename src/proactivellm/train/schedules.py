@@ -4,15 +4,15 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from proactivellm import schedule
-from proactivellm.config import Strict
-from proactivellm.model.layout import TARGET
-from proactivellm.model.packing import Sample
-from proactivellm.schedule import Schedule
+from proactivellm.core import schedule
+from proactivellm.core.layout import TARGET
+from proactivellm.core.packing import Sample
+from proactivellm.core.schedule import Schedule
+from proactivellm.files.toml import Strict
 from proactivellm.train.values import Counts, Natural, Shares
 
 if TYPE_CHECKING:
-    from proactivellm.train.data import SampleEncoder
+    from proactivellm.train.samples import SampleEncoder
 
 
 class ViewSettings(Strict):

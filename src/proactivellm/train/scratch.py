@@ -15,7 +15,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from proactivellm.config import did_you_mean
+from proactivellm.files.toml import did_you_mean
 from proactivellm.tasks.data import texts
 from proactivellm.tasks.item import Item
 from proactivellm.train.recipe import Backbone

@@ -8,16 +8,16 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase, Trainer
 
-from proactivellm.model.layout import TARGET
-from proactivellm.model.packing import Sample, pack
-from proactivellm.model.prompt import StreamSettings
+from proactivellm.backbone.prompt import StreamSettings
+from proactivellm.core.layout import TARGET
+from proactivellm.core.packing import Sample, pack
+from proactivellm.train.accumulation import share_counts
 from proactivellm.train.checkpoints import load_checkpoint
-from proactivellm.train.data import SampleEncoder
 from proactivellm.train.learner import Learner
+from proactivellm.train.samples import SampleEncoder
 from proactivellm.train.saving import save_checkpoint, saving
 from proactivellm.train.schedules import evaluation_schedules
 from proactivellm.train.views import collate
-from proactivellm.train.window import share_counts
 
 MOST_PLACES = 4  # samples that a message names
 

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from proactivellm.model.backbone import decoder_output
-from proactivellm.model.layout import Layout
-from proactivellm.model.masks import PADDING, layer_masks, visibility
-from proactivellm.model.packing import IGNORE, Packed
-from proactivellm.train.attention import visible_blocks
+from proactivellm.backbone.decoder import decoder_output
+from proactivellm.core.layout import Layout
+from proactivellm.core.masks import PADDING, layer_masks, visibility
+from proactivellm.core.packing import IGNORE, Packed
+from proactivellm.train.block_attention import visible_blocks
 
 PAD = {"input_ids": 0, "group": 0, "arrival": 0, "view": PADDING, "position": 0, "label": IGNORE}
 

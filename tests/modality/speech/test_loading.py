@@ -9,14 +9,14 @@ from tests.model import broken
 from tests.models import save_tiny
 from transformers import Qwen2AudioForConditionalGeneration
 
+from proactivellm.backbone.prompt import StreamSettings
+from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.modality.kinds import kind_in
 from proactivellm.modality.loading import front_end_of, load
 from proactivellm.modality.speech import qwen2_audio
 from proactivellm.modality.speech.features import RATE, log_mel
 from proactivellm.modality.speech.front_end import SpeechFrontEnd
 from proactivellm.modality.speech.settings import SpeechSettings
-from proactivellm.model.causal_lm import StreamingCausalLM
-from proactivellm.model.prompt import StreamSettings
 from proactivellm.policy.fixed import WaitK
 from proactivellm.session.session import Session
 

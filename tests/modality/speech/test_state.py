@@ -4,7 +4,7 @@ import pytest
 import torch
 from tests.modality.speech.fronts import gap, new_encoder, pieces, random_mel
 
-from proactivellm.modality.speech.state import EncoderStream
+from proactivellm.modality.speech.encoder_stream import EncoderStream
 
 TOLERANCE = 1e-4
 SIZES = (5, 16, 64, None)  # frames per push; None = ragged

@@ -6,10 +6,10 @@ import torch
 from tests.modality.speech.fronts import gap, new_listener, pieces
 from tests.modality.speech.signals import noise, silence, voice
 
+from proactivellm.modality.speech.encoder_stream import EncoderStream
 from proactivellm.modality.speech.features import RATE
 from proactivellm.modality.speech.gate import Gate, GateSettings, Piece
 from proactivellm.modality.speech.level import FRAME
-from proactivellm.modality.speech.state import EncoderStream
 from proactivellm.modality.speech.turns import Listener
 
 GATE = GateSettings(pause_s=0.6)

@@ -16,7 +16,7 @@ import torch.nn.functional as nn_f
 from pydantic import Field
 from torch import Tensor, nn
 
-from proactivellm.config import Strict
+from proactivellm.files.toml import Strict
 
 
 class AttentionSettings(Strict):

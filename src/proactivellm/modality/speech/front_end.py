@@ -18,8 +18,10 @@ from torch import Tensor, nn
 from transformers import WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from proactivellm.config import validated
+from proactivellm.backbone.folder import broken_weights, check_json_files, read_object, refusing
+from proactivellm.backbone.weights import check_all_loaded
 from proactivellm.files.replace import replacing_in, write_text
+from proactivellm.files.toml import validated
 from proactivellm.modality.base import Media
 from proactivellm.modality.speech.encoder import AttentionSettings, CausalEncoder
 from proactivellm.modality.speech.features import RATE, log_mel
@@ -27,10 +29,8 @@ from proactivellm.modality.speech.gate import GateSettings
 from proactivellm.modality.speech.joined import recorded_blocks
 from proactivellm.modality.speech.projector import StackProjector
 from proactivellm.modality.speech.settings import SpeechSettings
-from proactivellm.modality.speech.stream import SpeechStream
+from proactivellm.modality.speech.speech_stream import SpeechStream
 from proactivellm.modality.speech.turns import SpeechEar
-from proactivellm.model.folder import broken_weights, check_json_files, read_object, refusing
-from proactivellm.model.weights import check_all_loaded
 
 KIND = FOLDER = "speech"  # inside the model folder
 SETTINGS_FILE, PROJECTOR_FILE = "speech.json", "projector.safetensors"

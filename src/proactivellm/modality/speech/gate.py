@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from pydantic import Field, model_validator
 
-from proactivellm.config import Strict
+from proactivellm.files.toml import Strict
 from proactivellm.modality.speech.extra import needed
 from proactivellm.modality.speech.level import FRAME, Conditioner, level_db
 from proactivellm.modality.speech.resample import RATE

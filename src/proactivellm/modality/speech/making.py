@@ -7,19 +7,19 @@ import torch
 from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperModel
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from proactivellm.modality.kinds import kind_in
-from proactivellm.modality.speech.features import RATE
-from proactivellm.modality.speech.front_end import KIND, SpeechFrontEnd
-from proactivellm.modality.speech.projector import StackProjector
-from proactivellm.modality.speech.settings import SpeechSettings
-from proactivellm.model.folder import (
+from proactivellm.backbone.folder import (
     CONFIG_FILE,
     broken_weights,
     check_json_files,
     read_object,
     refusing,
 )
-from proactivellm.model.weights import check_all_loaded
+from proactivellm.backbone.weights import check_all_loaded
+from proactivellm.modality.kinds import kind_in
+from proactivellm.modality.speech.features import RATE
+from proactivellm.modality.speech.front_end import KIND, SpeechFrontEnd
+from proactivellm.modality.speech.projector import StackProjector
+from proactivellm.modality.speech.settings import SpeechSettings
 
 _WHISPER = "whisper"
 

@@ -17,12 +17,12 @@ from transformers import (
     Qwen2AudioForConditionalGeneration,
 )
 
+from proactivellm.backbone.folder import broken_weights, check_json_files, refusing
+from proactivellm.backbone.precision import choose_dtype
+from proactivellm.backbone.prompt import Prompt, StreamSettings, load_settings, render_chat
+from proactivellm.backbone.weights import check_all_loaded
 from proactivellm.modality.speech.front_end import SpeechFrontEnd
 from proactivellm.modality.speech.settings import SpeechSettings
-from proactivellm.model.folder import broken_weights, check_json_files, refusing
-from proactivellm.model.precision import choose_dtype
-from proactivellm.model.prompt import Prompt, StreamSettings, load_settings, render_chat
-from proactivellm.model.weights import check_all_loaded
 
 UNITS = SpeechSettings(unit=16, stack=1)  # 25 outputs a second, each an embedding: 640 ms
 INSTRUCTION = "Transcribe the speech. "

@@ -4,7 +4,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from proactivellm.config import Strict
+from proactivellm.files.toml import Strict
 
 
 class SpeechSettings(Strict):

@@ -12,11 +12,11 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from proactivellm.files.contents import audio_format
 from proactivellm.modality.speech.extra import needed
 from proactivellm.modality.speech.files import to_mono
 from proactivellm.modality.speech.resample import RATE, check_rate
 from proactivellm.modality.speech.wav import WAV_HEAD_BYTES, read_wav_header
-from proactivellm.units.contents import audio_format
 
 _BLOCK_S = 0.1  # at most, of a pipe; exactly, of a microphone
 _QUEUE_S = 30.0  # what a microphone may be ahead of its reader

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from proactivellm.core.unit import Unit
 from proactivellm.modality.speech.gate import Gate, GateSettings, Piece
 from proactivellm.modality.speech.level import FRAME
 from proactivellm.modality.speech.resample import RATE, Resampler
-from proactivellm.modality.speech.stream import SpeechStream
-from proactivellm.units.unit import Unit
+from proactivellm.modality.speech.speech_stream import SpeechStream
 
 if TYPE_CHECKING:
     from proactivellm.modality.speech.front_end import SpeechFrontEnd

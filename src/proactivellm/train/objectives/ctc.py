@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch.nn.functional as nn_f
 from torch import Tensor, nn
 
-from proactivellm.config import Strict
-from proactivellm.model.packing import IGNORE
+from proactivellm.core.packing import IGNORE
+from proactivellm.files.toml import Strict
 from proactivellm.train.objectives.objective import Objective
 from proactivellm.train.values import Weight
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from proactivellm.config import Strict
-from proactivellm.model.packing import IGNORE
+from proactivellm.core.packing import IGNORE
+from proactivellm.files.toml import Strict
 
 if TYPE_CHECKING:
     from proactivellm.train.outputs import Outputs

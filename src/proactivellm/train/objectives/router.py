@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Self
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from proactivellm.config import Strict
-from proactivellm.model.masks import PADDING
+from proactivellm.core.masks import PADDING
+from proactivellm.files.toml import Strict
 from proactivellm.train.objectives.objective import Objective
 from proactivellm.train.values import Weight
 

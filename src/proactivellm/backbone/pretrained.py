@@ -1,0 +1,95 @@
+"""A causal LM and its tokenizer, as transformers loads them from a folder."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from proactivellm.backbone.folder import (
+    NEEDS_TRUST,
+    broken_json,
+    check_json_files,
+    read_object,
+    refusing,
+)
+from proactivellm.backbone.precision import check_quantized
+from proactivellm.backbone.prompt import StreamSettings, chat_prompt
+from proactivellm.backbone.weights import add_adapter, find_base, load_config, load_lm
+
+if TYPE_CHECKING:
+    from transformers import TorchAoConfig
+
+_TOKENIZER_FILES = ("*token*", "*vocab*", "*.model", "merges.txt", "*.tiktoken")
+_SAVE_ONE = "save one there with tokenizer.save_pretrained(folder)"
+
+
+def load_pretrained(
+    folder: Path,
+    device: str = "cpu",
+    dtype: torch.dtype | None = None,
+    quantization: "TorchAoConfig | None" = None,
+    trust_remote_code: bool = False,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model of a folder, or that of an adapter with the adapter in it, and its tokenizer.
+
+    Args:
+        folder: from `hub.find_folder`.
+        device: where to put the model.
+        dtype: of the weights; None = that of the file.
+        quantization: from `precision.quantization_config`.
+        trust_remote_code: run code that the folder brings, with all rights of this process.
+
+    Raises:
+        ValueError: naming what is missing, broken or does not fit, and where.
+    """
+    # None would wipe the setting of a checkpoint whose weights are stored quantised.
+    quantize = {} if quantization is None else {"quantization_config": quantization}
+    base = find_base(folder, trust_remote_code)
+    model_config = load_config(base or folder, trust_remote_code)
+    tokenizer = load_tokenizer(folder, trust_remote_code)
+    model = load_lm(
+        base or folder,
+        model_config,
+        dtype=dtype,
+        trust_remote_code=trust_remote_code,
+        quantize=quantize,
+    )
+    if base:
+        add_adapter(model, folder)
+    if quantize:
+        check_quantized(model)
+    return model.to(device), tokenizer
+
+
+def load_tokenizer(folder: str | Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder.
+
+    Raises:
+        ValueError: if there is none, naming the remedy, or it is broken.
+    """
+    folder = Path(folder)
+    what = f"cannot load a tokenizer from {str(folder)!r}"
+    check_json_files(folder)
+    if not any(any(folder.glob(pattern)) for pattern in _TOKENIZER_FILES):
+        raise ValueError(f"{what}: there is none; {_SAVE_ONE}")
+
+    def cause() -> str | None:
+        settings = folder / "tokenizer_config.json"
+        if not trust_remote_code and settings.exists() and "auto_map" in read_object(settings):
+            return NEEDS_TRUST
+        return broken_json(folder / "tokenizer.json")
+
+    with refusing(what, cause):
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
+        known = set(tokenizer.encode("a", add_special_tokens=False)) - {tokenizer.unk_token_id}
+    if not known:  # some classes make up a vocabulary where files are missing
+        raise ValueError(f"{folder} has no tokenizer that knows the letter a; {_SAVE_ONE}")
+    return tokenizer
+
+
+def default_settings(tokenizer: PreTrainedTokenizerBase) -> StreamSettings:
+    """Settings of a model that brings none: its chat template, else no prompt."""
+    if tokenizer.chat_template:
+        return StreamSettings(prompt=chat_prompt(tokenizer))
+    return StreamSettings()

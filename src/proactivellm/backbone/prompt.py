@@ -1,0 +1,176 @@
+"""How a model is addressed: the texts around source and target, and the settings saved beside it.
+
+The prompt (system text, instruction) opens the source group, what closes the user turn ends it,
+the assistant prefix opens the target group.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+from transformers import PreTrainedTokenizerBase
+
+from proactivellm.backbone.folder import read_object, refusing
+from proactivellm.core.layout import LAYOUTS, Layout, make_layout
+from proactivellm.files.replace import write_text
+from proactivellm.files.toml import Strict, validated
+
+SETTINGS_FILE = "streaming.json"
+_SOURCE_MARK = "<<<source>>>"
+
+
+class Prompt(Strict):
+    """The fixed texts of a stream; special tokens in them are control tokens.
+
+    Attributes:
+        source_head: before the first source unit.
+        source_tail: after the last source unit.
+        target_head: the assistant prefix; if empty, the tokenizer's BOS (or EOS) token.
+    """
+
+    source_head: str = ""
+    source_tail: str = ""
+    target_head: str = ""
+
+
+class PromptIds(Strict):
+    """A prompt as token ids.
+
+    Attributes:
+        source_head: ids before the first unit.
+        source_tail: ids that arrive with the final unit.
+        target_head: at least one id.
+    """
+
+    source_head: tuple[int, ...]
+    source_tail: tuple[int, ...]
+    target_head: tuple[int, ...]
+
+
+class StreamSettings(Strict):
+    """Everything a model folder says about streaming (file `streaming.json`).
+
+    Attributes:
+        layout: name of a layout (`core/layout.py`).
+        phi: added to the positions of what is written: its first one, if it has its own counter.
+        boundary: where decisions are taken.
+        early_end: whether the target may end before the source does, as an answer may; otherwise a
+            source not finished never ends the target.
+        prompt: the fixed texts.
+    """
+
+    layout: str = "grouped"
+    phi: int = Field(default=0, ge=0, lt=2**31)
+    boundary: Literal["word", "token"] = "word"
+    early_end: bool = False
+    prompt: Prompt = Prompt()
+
+    @field_validator("layout")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        try:
+            return make_layout(name).name
+        except ValueError:
+            raise ValueError(f"give one of {', '.join(LAYOUTS)}") from None
+
+    def make_layout(self) -> Layout:
+        """The layout these settings name."""
+        return make_layout(self.layout, self.phi)
+
+    def save(self, folder: str | Path) -> None:
+        """Write `streaming.json`."""
+        text = json.dumps(self.model_dump(), indent=2, ensure_ascii=False)
+        write_text(Path(folder) / SETTINGS_FILE, text + "\n")
+
+
+def load_settings(folder: str | Path) -> StreamSettings | None:
+    """Read `streaming.json`.
+
+    Returns:
+        The settings, or None where the folder has none (a model not trained by this library).
+
+    Raises:
+        ValueError: if the file is malformed; one line per mistake.
+    """
+    path = Path(folder) / SETTINGS_FILE
+    if not path.is_file():
+        return None
+    return validated(read_object(path), StreamSettings, str(path))
+
+
+def chat_prompt(
+    tokenizer: PreTrainedTokenizerBase, instruction: str = "", system: str = ""
+) -> Prompt:
+    """Split a tokenizer's chat template around the source text.
+
+    Args:
+        tokenizer: must have a chat template.
+        instruction: text before the source in the user turn.
+        system: text of the system turn; none if empty.
+
+    Returns:
+        The prompt whose target head is the template's generation prompt.
+
+    Raises:
+        ValueError: if there is no chat template, it is broken, or it changes or repeats the
+            user's text.
+    """
+    if not tokenizer.chat_template:
+        raise ValueError("the tokenizer has no chat template; give the prompt as raw text")
+    messages = [{"role": "system", "content": system}] if system else []
+    messages.append({"role": "user", "content": instruction + _SOURCE_MARK})
+    turns, whole = render_chat(tokenizer, messages)
+    if turns.count(_SOURCE_MARK) != 1 or not whole.startswith(turns):
+        raise ValueError(
+            "the chat template does not keep the user's text in one place: give the prompt as raw "
+            f"text in {SETTINGS_FILE}"
+        )
+    head, tail = turns.split(_SOURCE_MARK)
+    return Prompt(source_head=head, source_tail=tail, target_head=whole[len(turns) :])
+
+
+def render_chat(template: Any, messages: list[dict[str, Any]]) -> tuple[str, str]:
+    """A chat without and with what begins the answer.
+
+    Args:
+        template: a tokenizer or processor with a chat template.
+
+    Raises:
+        ValueError: if the template cannot be rendered.
+    """
+
+    # A template is a program of whoever made the folder: kept from everything outside by the
+    # sandbox of transformers, but free to raise what it likes.
+    with refusing("the chat template cannot be used"):
+        turns = template.apply_chat_template(messages, tokenize=False)
+        whole = template.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    return str(turns), str(whole)
+
+
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> PromptIds:
+    """Token ids of a prompt.
+
+    Returns:
+        The ids; the target head falls back to BOS, then EOS.
+
+    Raises:
+        ValueError: if the target head is empty and the tokenizer has neither BOS nor EOS.
+    """
+
+    def ids(text: str) -> tuple[int, ...]:
+        return tuple(tokenizer.encode(text, add_special_tokens=False)) if text else ()
+
+    head = ids(prompt.target_head)
+    if not head:
+        start = tokenizer.bos_token_id
+        start = tokenizer.eos_token_id if start is None else start
+        if start is None:
+            raise ValueError(
+                "the target needs a first token: set prompt.target_head, or use a tokenizer with a "
+                "BOS or EOS token"
+            )
+        head = (start,)
+    return PromptIds(
+        source_head=ids(prompt.source_head), source_tail=ids(prompt.source_tail), target_head=head
+    )

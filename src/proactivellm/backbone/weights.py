@@ -1,0 +1,162 @@
+"""Weights of a model folder, all of which must be there and fit: transformers only warns.
+
+A weight that is missing is drawn at random, one that is not expected is left out.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers.utils import is_peft_available
+
+from proactivellm.backbone.folder import (
+    ADAPTER_FILE,
+    CONFIG_FILE,
+    NO_KERNEL,
+    broken_weights,
+    check_json_files,
+    read_object,
+    reason,
+    refusing,
+    unknown_names,
+)
+from proactivellm.backbone.hub import find_folder
+from proactivellm.backbone.precision import NEEDS_TORCHAO
+
+_NAMED = 3  # weights in a message
+
+
+def find_base(folder: Path, trust_remote_code: bool = False) -> Path | None:
+    """The folder of the model that an adapter (PEFT) belongs to; None = it is no adapter.
+
+    Raises:
+        ValueError: if the adapter does not say, its model is not to be had, or peft is not
+            installed.
+    """
+    if not (folder / ADAPTER_FILE).exists():
+        return None
+    what = cannot_load(folder)
+    with refusing(what):
+        name = read_object(folder / ADAPTER_FILE).get("base_model_name_or_path")
+    if (folder / CONFIG_FILE).exists():
+        raise ValueError(f"{what}: it holds a model and an adapter; give each its own folder")
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"{what}: {ADAPTER_FILE} does not name the model it belongs to")
+    if not is_peft_available():
+        needs = "which needs peft: pip install 'proactivellm[train]'"
+        raise ValueError(f"{what}: it is an adapter of {name!r}, {needs}")
+    with refusing(f"{what}: it is an adapter of {name!r}"):
+        base = find_folder(name, trust_remote_code)
+    if (base / ADAPTER_FILE).exists():
+        raise ValueError(f"{what}: it is an adapter of an adapter, {name!r}: merge that one first")
+    return base
+
+
+def load_lm(
+    folder: Path,
+    config: PreTrainedConfig,
+    *,
+    dtype: torch.dtype | None,
+    trust_remote_code: bool,
+    quantize: dict[str, Any],
+) -> PreTrainedModel:
+    """Load a causal LM.
+
+    Args:
+        folder: of the model.
+        config: its configuration.
+        dtype: of the weights; None = that of the file.
+        trust_remote_code: run code that the folder brings.
+        quantize: further keyword arguments of `from_pretrained`.
+
+    Returns:
+        The model, all of whose weights come from the folder.
+
+    Raises:
+        ValueError: naming what is broken, missing or does not fit.
+    """
+
+    def cause() -> str | None:
+        return unknown_names(config) or broken_weights(folder)
+
+    with refusing(cannot_load(folder), cause):
+        try:
+            model, info = AutoModelForCausalLM.from_pretrained(
+                str(folder),
+                dtype=dtype or "auto",
+                trust_remote_code=trust_remote_code,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # or they are told in a log, and not in the error
+                **NO_KERNEL,
+                **quantize,
+            )
+        except ImportError as error:
+            if "torchao" in str(error):  # its weights are stored so
+                raise ImportError(f"{reason(error)}; {NEEDS_TORCHAO}") from error
+            raise
+    check_all_loaded(info, cannot_load(folder))
+    return model
+
+
+def add_adapter(model: PreTrainedModel, folder: Path) -> None:
+    """Load the adapter of a folder into the model that it belongs to.
+
+    Raises:
+        ValueError: naming what is broken, missing or does not fit.
+    """
+    with refusing(cannot_load(folder), lambda: broken_weights(folder)):
+        info = model.load_adapter(str(folder))
+    check_all_loaded(info.to_dict(), cannot_load(folder))
+
+
+def load_config(folder: Path, trust_remote_code: bool = False) -> PreTrainedConfig:
+    """The configuration of a causal LM.
+
+    Raises:
+        ValueError: if there is none, or it does not fit its model type.
+    """
+    what = cannot_load(folder)
+    if not (folder / CONFIG_FILE).exists():
+        raise ValueError(f"{what}: there is no {CONFIG_FILE} in it")
+    check_json_files(folder)
+    with refusing(f"{what}: {CONFIG_FILE}"):
+        return AutoConfig.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
+
+
+def check_all_loaded(info: dict[str, Any], what: str) -> None:
+    """Refuse a model part of which is not what the file has.
+
+    Args:
+        info: what `from_pretrained(output_loading_info=True)` told; weights that the model class
+            ties or does without are not in it.
+        what: could not be loaded; begins the line.
+
+    Raises:
+        ValueError: naming the weights.
+    """
+    faults = []
+    if missing := info["missing_keys"]:
+        faults.append(f"its files lack {_named(missing)}, which would be random")
+    if unexpected := info["unexpected_keys"]:
+        faults.append(f"the model has no place for {_named(unexpected)}")
+    if wrong := sorted(info["mismatched_keys"]):
+        name, stored, expected = wrong[0]
+        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        shapes = f"{list(stored)} in the file and {list(expected)} by config.json"
+        faults.append(f"{name} has the shape {shapes}{more}")
+    faults += [" ".join(str(told).split()) for told in info.get("error_msgs", ())]
+    if faults:
+        raise ValueError(f"{what}: {'; '.join(faults)}")
+
+
+def cannot_load(folder: Path) -> str:
+    """How an error about the causal LM of a folder begins."""
+    return f"cannot load a causal LM from {str(folder)!r}"
+
+
+def _named(weights: Iterable[str]) -> str:
+    names = sorted(weights)
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{len(names)} weight{'s' * (len(names) > 1)} ({', '.join(names[:_NAMED])}{more})"

@@ -1,0 +1,195 @@
+"""One sequence holding several views of a sample: `[source | target, view 0 | target, view 1 ...]`.
+
+A view is what is written under one schedule for each written group. Groups that depend on nothing
+written (the source, if grouped) are encoded once for all views; otherwise each view has its own.
+Legend: S = tokens of the packed sequence, N = tokens that one group predicts, M = source units.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from proactivellm.core.layout import Layout
+from proactivellm.core.masks import SHARED
+from proactivellm.core.schedule import Schedule, validate
+
+if TYPE_CHECKING:
+    import numpy as np
+
+IGNORE = -100  # label of rows that predict nothing
+MEDIA_ID = -1  # in place of a token id: an embedding that is made from `features`
+
+View = Mapping[str, Schedule]  # of each written group
+Row = tuple[int, int, int]  # token, units read before it, label
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """What a model writes into one group.
+
+    Attributes:
+        head: given ids before it, at least one (assistant prefix or BOS).
+        tokens: to predict, at least one (end of stream included).
+    """
+
+    head: Sequence[int]
+    tokens: Sequence[int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """Token ids of one instance, by the name of their group.
+
+    Attributes:
+        read: ids per unit of each group that is only read; unit u of any of them arrives at time u,
+            entry 0 is the prompt (may be empty), and the last unit of the source includes the text
+            that closes it.
+        written: head and tokens of each group that the model writes.
+        features: mel frames [T, F] that become the embeddings of the ids MEDIA_ID, if there are.
+        transcript: what `features` sound like; empty where that is not known.
+    """
+
+    read: Mapping[str, Sequence[Sequence[int]]]
+    written: Mapping[str, Written]
+    features: "np.ndarray | None" = None
+    transcript: str = ""
+
+    @property
+    def num_units(self) -> int:
+        """M, the prompt not counted."""
+        return max(map(len, self.read.values())) - 1
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Rows of each group in a view: the last token written is only predicted."""
+        read = {name: sum(map(len, units)) for name, units in self.read.items()}
+        return read | {n: len(w.head) + len(w.tokens) - 1 for n, w in self.written.items()}
+
+    def with_features(self, mel_TF: "np.ndarray", transcript: str) -> "Sample":
+        """The same sample, with the frames that its ids MEDIA_ID stand for."""
+        return replace(self, features=mel_TF, transcript=transcript)
+
+
+@dataclass(kw_only=True)
+class Packed:
+    """Parallel lists over S tokens; `label` is IGNORE where nothing is predicted.
+
+    `features` and `transcript` are those of the sample; `index` is its place in the training plan,
+    -1 where there is none.
+    """
+
+    input_ids: list[int] = field(default_factory=list)
+    group: list[int] = field(default_factory=list)
+    arrival: list[int] = field(default_factory=list)
+    view: list[int] = field(default_factory=list)
+    position: list[int] = field(default_factory=list)
+    label: list[int] = field(default_factory=list)
+    features: "np.ndarray | None" = None
+    transcript: str = ""
+    index: int = -1
+
+    def columns(self) -> dict[str, list[int]]:
+        """The parallel lists by name."""
+        return {name: values for name, values in vars(self).items() if isinstance(values, list)}
+
+
+def pack(sample: Sample, views: Sequence[View], layout: Layout) -> Packed:
+    """Pack a sample with one copy of what is written per view.
+
+    The row that *predicts* token t of a group sees units 1..g[t]; rows inside the head have the
+    visibility of the first token (the one-row shift of GPE, part of the definition). What is
+    written after as many units arrives in the order of the layout's groups.
+
+    Raises:
+        ValueError: if the layout lacks a group, a schedule is none of M units and N tokens, a head
+            is empty, or a view under a layout that encodes anew reads between its tokens.
+    """
+    for view in views:
+        _check(sample, view, layout)
+    packed = Packed(features=sample.features, transcript=sample.transcript)
+    shared = layout.independent(sample.read)
+    for name in sample.read:
+        if name in shared:
+            _append(packed, layout, name, SHARED, _read_rows(sample.read[name]))
+    for number, view in enumerate(views):
+        for name in sample.read:
+            if name not in shared:
+                _append(packed, layout, name, number, _read_rows(sample.read[name]))
+        for name, written in sample.written.items():
+            _append(packed, layout, name, number, _written_rows(written, view[name]))
+    _place(packed, layout)
+    return packed
+
+
+def _check(sample: Sample, view: View, layout: Layout) -> None:
+    for name in (*sample.read, *sample.written):
+        if name not in layout.index:
+            raise ValueError(f"layout {layout.name!r} has no group {name!r}: {layout.groups}")
+    if view.keys() != sample.written.keys():
+        raise ValueError(f"a view has schedules of {[*view]}, and written are {[*sample.written]}")
+    for name, written in sample.written.items():
+        if not written.head:
+            raise ValueError(
+                f"the {name} group needs at least one head token (assistant prefix or BOS)"
+            )
+        if len(view[name]) != len(written.tokens):
+            raise ValueError(f"schedule has {len(view[name])} entries for {len(written.tokens)}")
+        validate(view[name], sample.num_units)
+    if layout.reencoded and len({units for g in view.values() for units in g}) > 1:
+        raise ValueError(
+            f"layout {layout.name!r} encodes what is written anew at each READ, which is no one "
+            "sequence: give a view for each number of units read, and train on the full view alone"
+        )
+
+
+def _read_rows(units: Sequence[Sequence[int]]) -> Iterator[Row]:
+    for unit, tokens in enumerate(units):
+        for token in tokens:
+            yield token, unit, IGNORE
+
+
+def _written_rows(written: Written, g: Schedule) -> Iterator[Row]:
+    tokens = [*written.head, *written.tokens]
+    first = len(written.head) - 1  # the row that predicts token 0
+    for row, token in enumerate(tokens[:-1]):
+        yield token, g[max(row - first, 0)], tokens[row + 1] if row >= first else IGNORE
+
+
+def _append(packed: Packed, layout: Layout, name: str, view: int, rows: Iterable[Row]) -> None:
+    group = layout.index[name]
+    for order, (token, units, label) in enumerate(rows):
+        packed.input_ids.append(token)
+        packed.group.append(group)
+        packed.arrival.append(arrival_stamp(layout, group, units, order))
+        packed.view.append(view)
+        packed.label.append(label)
+
+
+def arrival_stamp(layout: Layout, group: int, units: int, order: int) -> int:
+    """When a token arrives: what is read with its unit, what is written after `units` units.
+
+    Args:
+        layout: its groups arrive in their order while no further unit is read.
+        group: number of the token's group.
+        units: index of the token's unit, or number of units read before it was predicted.
+        order: index within the group, below 2**32.
+
+    Returns:
+        A stamp that sorts by arrival.
+    """
+    return ((len(layout.groups) * units + group) << 32) + order
+
+
+def _place(packed: Packed, layout: Layout) -> None:
+    """Positions in the order of arrival, view by view; shared groups have counters of their own."""
+    packed.position = [0] * len(packed.view)
+    for view in set(packed.view):
+        members = [i for i, v in enumerate(packed.view) if v == view]
+        members.sort(key=packed.arrival.__getitem__)
+        numbers = layout.numbers({})
+        for group, run in groupby(members, key=packed.group.__getitem__):
+            rows = list(run)
+            (positions,) = layout.positions(group, len(rows), numbers).tolist()
+            for i, position in zip(rows, positions, strict=True):
+                packed.position[i] = position

@@ -1,0 +1,56 @@
+"""A calibration table that grows policy by policy: what is measured is kept, whatever comes."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from proactivellm.evaluation.calibrate import calibrate, prototype
+from proactivellm.evaluation.evaluate import with_replays
+from proactivellm.files.lock import locked
+from proactivellm.forward.causal_lm import StreamingCausalLM
+from proactivellm.policy.calibration import Calibration
+from proactivellm.report.progress import Progress
+from proactivellm.stream import Job
+
+
+def calibrate_into(
+    file: Path,
+    model: StreamingCausalLM,
+    jobs: Sequence[Job],
+    policies: Sequence[str],
+    progress: Progress | None = None,
+    measure: Callable[..., Calibration] = calibrate,
+) -> int:
+    """Measure policies, and save the table after each.
+
+    Args:
+        file: the table; policies that it has already are replaced, others stay.
+        model: the streaming model.
+        jobs: dev sources with references.
+        policies: as `calibrate` takes them, all checked before anything is measured.
+        progress: called after every point, with the policy's name.
+        measure: `calibrate`, with a grid and what else is not as usual.
+
+    Returns:
+        How many points were measured.
+
+    Raises:
+        ValueError: as `calibrate`; or the file is no table, or another process writes to its
+            folder.
+    """
+    groups: dict[str, list[str]] = {}
+    for text in policies:  # those of one name replace each other, so that they go together
+        groups.setdefault(prototype(text).name, []).append(text)
+    jobs, num_points = with_replays(jobs), 0
+    with locked(file.parent):
+        before = Calibration.load(file) if file.exists() else None
+        for name, texts in groups.items():
+
+            def told(_: str, done: int, total: int, name: str = name) -> None:
+                if progress:
+                    progress(name, done, total)
+
+            table = measure(model, jobs, texts, progress=told)
+            before = before.merged(table) if before else table
+            before.save(file)
+            num_points += len(table.points)
+    return num_points

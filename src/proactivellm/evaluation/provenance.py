@@ -1,0 +1,219 @@
+"""What an evaluation is made of, by content: model, conditions, recordings, schedules.
+
+It is noted beside every log (`run.json`), so that a log is continued only with the same.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+
+from proactivellm import __version__
+from proactivellm.backbone.hub import name_of
+from proactivellm.files.digest import digest_text
+from proactivellm.files.note import check_note, merge_note, read_note
+from proactivellm.forward.causal_lm import StreamingCausalLM
+from proactivellm.metrics.counting import Counting
+from proactivellm.modality.media_digest import digest_media
+from proactivellm.session.window import Window
+from proactivellm.stream import DEFAULT_RATE_WPM, Job
+
+RUN_FILE = "run.json"
+# Told, but not compared: a model may move, and a request is compared by the policy it came to.
+_TOLD = ("model", "data", "request", "made_with")
+_OF_EACH = ("recordings", "schedules")  # by instance: a longer test set adds to them
+_PASSING = ("transformers_version", "_name_or_path", "_commit_hash", "dtype", "torch_dtype")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """What the instances of a log have in common, besides model and policy.
+
+    Attributes:
+        rate_wpm: words per minute on the clock of `elapsed`.
+        window: what a stream keeps in view; everything if None.
+        counting: tokens of BLEU and unit of latency. A log may be scored in any way, so that it is
+            no condition of continuing one.
+        data: what the test set is called, for headings.
+    """
+
+    rate_wpm: float = DEFAULT_RATE_WPM
+    window: Window | None = None
+    counting: Counting = Counting()
+    data: str | None = None
+
+
+def run_inputs(
+    model: StreamingCausalLM, conditions: Conditions, jobs: Sequence[Job]
+) -> dict[str, Any]:
+    """What a run is made of, besides its policy and the texts, which the log has.
+
+    Args:
+        model: the streaming model.
+        conditions: rate and window.
+        jobs: the files of their recordings are read.
+
+    Returns:
+        Inputs by name, as JSON holds them.
+    """
+    method = getattr(getattr(model.model.config, "quantization_config", None), "quant_method", None)
+    versions = {"proactivellm": __version__, "transformers": transformers.__version__}
+    return {
+        "model": _name(model),
+        "dtype": str(model.model.dtype).removeprefix("torch."),
+        "quantization": None if method is None else str(getattr(method, "value", method)),
+        **{key: value for key, value in asdict(conditions).items() if key != "counting"},
+        **({} if model.front_end is None else model.front_end.conditions),
+        **model_inputs(model),
+        "recordings": _recordings(jobs),
+        "schedules": {str(job.index): job.policy.spec for job in jobs if job.policy is not None},
+        "made_with": {**versions, "torch": torch.__version__},
+    }
+
+
+def calibration_inputs(
+    model: StreamingCausalLM, jobs: Sequence[Job], policies: Sequence[str], grid: object
+) -> dict[str, Any]:
+    """What a calibration table is made of.
+
+    Args:
+        model: the streaming model.
+        jobs: dev sources with references.
+        policies: as they are asked for.
+        grid: thresholds and bounds that are tried.
+
+    Returns:
+        Inputs by name, as JSON holds them.
+    """
+    texts = ([job.name, str(job.reference), job.task, *(job.answers or ())] for job in jobs)
+    heard = digest_media(job.media for job in jobs)
+    return {
+        **model_inputs(model),
+        "dev": digest_text([*heard, *(digest_text(each) for each in texts)]),
+        "policies": list(policies),
+        "grid": str(grid),
+    }
+
+
+def model_inputs(model: StreamingCausalLM) -> dict[str, Any]:
+    """What a model is, by content, wherever it lies.
+
+    Args:
+        model: as it was loaded.
+
+    Returns:
+        Digests and settings by name.
+    """
+    config = {**model.model.config.to_diff_dict()}
+    generation = getattr(model.model, "generation_config", None)
+    config["generation"] = {} if generation is None else generation.to_diff_dict()
+    found = {
+        "weights": digest_weights(model.model),
+        "tokenizer": _tokenizer(model),
+        "configuration": digest_text([json.dumps(_lasting(config), sort_keys=True, default=str)]),
+        "streaming": model.settings.model_dump(mode="json"),
+    }
+    if model.front_end is not None:
+        weights = digest_weights(model.front_end)
+        found["front_end"] = digest_text([weights, model.front_end.identity])
+    return found
+
+
+def digest_weights(module: nn.Module) -> str:
+    """The content of a module's weights, as they are in memory.
+
+    Args:
+        module: on any device.
+
+    Returns:
+        Hexadecimal digits.
+    """
+    found = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        if isinstance(tensor, Tensor):
+            _update(found, name, tensor)
+    return found.hexdigest()
+
+
+def check_run(folder: Path, inputs: Mapping[str, Any], continues: bool) -> None:
+    """Notes what the log of a policy is made of, or compares with what was noted.
+
+    Args:
+        folder: of the policy.
+        inputs: of the run.
+        continues: whether it has a log already.
+
+    Raises:
+        ValueError: the log is of another run.
+    """
+    file = folder / RUN_FILE
+    if not continues:
+        check_note(file, inputs, continues=False)
+        return
+    check_note(file, compared(inputs, read_note(file)), continues=True)
+    merge_note(file, inputs)
+
+
+def compared(inputs: Mapping[str, Any], noted: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of what a run is made of that must be as it was noted.
+
+    Args:
+        inputs: of a run.
+        noted: of an earlier one, perhaps over fewer instances.
+
+    Returns:
+        Inputs by name.
+    """
+    wanted = {key: value for key, value in inputs.items() if key not in _TOLD}
+    for key in _OF_EACH:
+        known = noted.get(key, {})
+        wanted[key] = {index: value for index, value in inputs[key].items() if index in known}
+    return wanted
+
+
+def _name(model: StreamingCausalLM) -> str:
+    return model.model.config.name_or_path if model.folder is None else name_of(model.folder)
+
+
+def _recordings(jobs: Sequence[Job]) -> dict[str, str]:
+    heard = [job for job in jobs if job.media]
+    digests = digest_media(job.media for job in heard)
+    return {str(job.index): digest for job, digest in zip(heard, digests, strict=True)}
+
+
+def _tokenizer(model: StreamingCausalLM) -> str:
+    """What the tokenizer does; padding and truncation of its last call are not part of it."""
+    tokenizer = model.tokenizer
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return digest_text([json.dumps(tokenizer.get_vocab(), sort_keys=True)])
+    kept = json.loads(backend.to_str())
+    kept = {key: value for key, value in kept.items() if key not in ("padding", "truncation")}
+    return digest_text([json.dumps(kept, sort_keys=True)])
+
+
+def _lasting(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration without what tells who saved it, where, and in which precision."""
+    return {
+        key: _lasting(value) if isinstance(value, dict) else value
+        for key, value in config.items()
+        if key not in _PASSING
+    }
+
+
+def _update(found: "hashlib._Hash", name: str, tensor: Tensor) -> None:
+    """Adds a tensor; of one that is made of others, such as a quantised one, those."""
+    if hasattr(tensor, "__tensor_flatten__"):
+        for inner in tensor.__tensor_flatten__()[0]:
+            _update(found, f"{name}.{inner}", getattr(tensor, inner))
+        return
+    found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    if flat.numel():
+        found.update(flat.view(torch.uint8).numpy().data)

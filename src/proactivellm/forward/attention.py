@@ -1,0 +1,138 @@
+"""The attention function given to transformers: follows the plan of a step, feeds a probe.
+
+Plan and probe are arguments of the decoder's forward that transformers hands down to the attention
+function: no module is patched, no state is kept between steps. Without a plan it is masked
+attention as usual, for training and for the law.
+Legend: B = lanes, H = heads, G = key/value heads, Q = new tokens per lane, T = new tokens, packed,
+K = entries, N = entries of the store, D = head dimension.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from proactivellm.forward.plan import Part, Scratch, StepPlan
+from proactivellm.forward.probe import AttentionProbe, attention_weights
+
+ATTENTION = "proactivellm"  # name of the attention function in transformers' registry
+
+
+def streaming_attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attention of a step's new tokens to the entries of their own lanes.
+
+    Args:
+        module: the attention layer.
+        query: [1, H, T, D] with a plan, else [B, H, Q, D].
+        key: the store [1, G, N, D] with a plan, else [B, G, K, D].
+        value: as `key`.
+        attention_mask: bool [B, 1, Q, K]; of no meaning with a plan.
+        **kwargs: `plan`, `probe`, `scaling`, `softcap`, `s_aux` (learned sinks, [H]), `dropout`
+            and what else the model passes.
+
+    Returns:
+        [1, T, H, D] or [B, Q, H, D], contiguous (some families view it as [.., H * D]), and None.
+    """
+    plan: StepPlan | None = kwargs.pop("plan", None)
+    probe: AttentionProbe | None = kwargs.pop("probe", None)
+    scores = {
+        "scaling": kwargs.get("scaling") or query.shape[-1] ** -0.5,
+        "cap": kwargs.get("softcap"),
+        "sinks": kwargs.get("s_aux"),
+    }
+    if plan is not None and plan.joint is None:
+        kind = plan.layer_types[module.layer_idx]  # type: ignore[index]
+        return _by_parts(query, key, value, plan, kind, probe, scores).contiguous(), None
+    if probe is not None:
+        probe.capture_joint(query, key, attention_mask, **scores)
+    if scores["cap"] is not None or scores["sinks"] is not None:
+        return _attend(query, key, value, attention_mask, scores).contiguous(), None
+    return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+
+
+def register() -> None:
+    """Make `streaming_attention` known to transformers under the name ATTENTION (idempotent)."""
+    AttentionInterface.register(ATTENTION, streaming_attention)
+    AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+
+
+def _by_parts(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    plan: StepPlan,
+    kind: str,
+    probe: AttentionProbe | None,
+    scores: dict[str, Any],
+) -> Tensor:
+    """One attention call per part of the plan: [1, T, H, D]."""
+    query_THD = query[0].transpose(0, 1)
+    result_THD = None
+    for index, part in enumerate(plan.parts):
+        lanes, _ = part.slots.shape
+        if part.rows is None:
+            query_BQHD = query_THD.unflatten(0, (lanes, -1))
+        else:
+            query_BQHD = query_THD[part.rows]
+        query_BHQD = query_BQHD.transpose(1, 2)
+        keys = _entries(key, part, plan.scratch, "keys")
+        values = _entries(value, part, plan.scratch, "values")
+        mask = part.masks[kind]
+        if probe is not None:
+            probe.capture(index, query_BHQD, keys, mask, **scores)
+        out_BQHD = _attend(query_BHQD, keys, values, mask, scores)
+        if part.rows is None:  # the only part
+            return out_BQHD.reshape(1, -1, *out_BQHD.shape[2:])
+        if result_THD is None:
+            result_THD = out_BQHD.new_empty(len(query_THD), *out_BQHD.shape[2:])
+        result_THD[part.rows.flatten()] = out_BQHD.flatten(0, 1)  # repeated rows repeat the result
+    assert result_THD is not None
+    return result_THD[None]
+
+
+def _entries(store: Tensor, part: Part, scratch: Scratch | None, name: str) -> Tensor:
+    """Keys or values of a part, [B, G, K, D] of the store [1, G, N, D]; a view if possible."""
+    if part.extent is not None:
+        return store[:, :, slice(*part.extent)]
+    rows_NW = store[0].transpose(0, 1).flatten(1)
+    slots = part.slots.flatten()
+    chosen = rows_NW[slots] if scratch is None else scratch.select(name, rows_NW, slots)
+    return chosen.view(*part.slots.shape, store.shape[1], -1).transpose(1, 2)
+
+
+def _attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    scores: dict[str, Any],
+) -> Tensor:
+    """Attention of [B, H, Q, D] to [B, G, K, D], with a mask [B, 1, Q, K]: [B, Q, H, D].
+
+    The heads that share a key/value head become rows of it: no key is repeated.
+    """
+    if scores["cap"] is not None or scores["sinks"] is not None:  # the fused kernel has neither
+        weights = attention_weights(query, key, mask, **scores).to(value.dtype)
+        values = value.repeat_interleave(query.shape[1] // value.shape[1], 1)
+        return (weights @ values).transpose(1, 2)
+    groups, num_new = key.shape[1], query.shape[2]
+    shared = query.shape[1] // groups
+    if shared > 1:
+        query = query.unflatten(1, (groups, shared)).flatten(2, 3)
+        if mask is not None and num_new > 1:
+            mask = mask.repeat(1, 1, shared, 1)
+    out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scores["scaling"])
+    if shared > 1:
+        out = out.unflatten(2, (shared, num_new)).flatten(1, 2)
+    return out.transpose(1, 2)

@@ -1,0 +1,267 @@
+"""The arrival-order KV store: one preallocated, paged buffer per layer for all lanes.
+
+Rotary positions are applied before keys enter a cache, so the order of entries is free: a lane
+appends entries of all groups as they arrive. Nothing is re-encoded or merged; taking back the last
+entries (an open probe) is a change of length. Implements the Cache protocol of transformers, so
+that unmodified models write into it.
+Legend: N = entries of the store, H = key/value heads, D = head dimension, T = new tokens of a step
+(all lanes, packed), K = entries of a lane.
+"""
+
+import weakref
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+from proactivellm.forward.pages import PagePool, StoreFull
+from proactivellm.forward.plan import Scratch, StepPlan, Store
+
+PAGE = 2  # entries per page: a lane wastes half of one on average
+INITIAL_PAGES = 32  # of a store that may grow
+GROWTH = 8  # it grows by an eighth: little is held in reserve, and copies stay rare
+
+
+class ArrivalLayer(CacheLayerMixin):
+    """Keys and values of one layer, each [N, H, D].
+
+    Args:
+        cache: the cache it belongs to, which says how large the store is.
+    """
+
+    is_sliding = False
+    keys: Tensor
+    values: Tensor
+    plan: StepPlan  # of the running step
+
+    def __init__(self, cache: "ArrivalCache") -> None:
+        super().__init__()
+        self.cache = weakref.proxy(cache)  # no cycle: a dropped cache frees its buffers at once
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Allocate buffers of the shape that the first keys and values show."""
+        entries = self.cache.num_entries
+        self.keys = key_states.new_zeros(entries, key_states.shape[1], key_states.shape[3])
+        self.values = value_states.new_zeros(entries, value_states.shape[1], value_states.shape[3])
+        self.is_initialized = True
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Write new entries [1, H, T, D] at the slots of this step.
+
+        Returns:
+            The whole store [1, H, N, D] for attention that follows the plan of the step; for a
+            joint plan the entries in use [1, H, K, D].
+        """
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        plan = self.plan
+        self.keys.index_copy_(0, plan.slots_T, key_states[0].transpose(0, 1))
+        self.values.index_copy_(0, plan.slots_T, value_states[0].transpose(0, 1))
+        if plan.joint is None:
+            return self.keys.transpose(0, 1)[None], self.values.transpose(0, 1)[None]
+        slots = plan.joint.slots
+        keys, values = plan.joint.screen(self.keys[slots], self.values[slots])
+        return keys.transpose(0, 1)[None], values.transpose(0, 1)[None]
+
+    def grow(self, entries: int) -> None:
+        """Enlarge the buffers to so many entries, keeping every entry; again, if it failed."""
+        if self.is_initialized:
+            self.keys = F.pad(self.keys, (0, 0, 0, 0, 0, entries - len(self.keys)))
+            self.values = F.pad(self.values, (0, 0, 0, 0, 0, entries - len(self.values)))
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Never asked for: every forward brings its own masks."""
+        raise NotImplementedError("a step brings its own masks")
+
+    def get_seq_length(self) -> int:
+        """Entries in the longest lane, before the running step."""
+        return max(self.cache.lengths, default=0)
+
+    def get_max_length(self) -> int:
+        """No maximum: lanes take pages as they need them."""
+        return -1
+
+
+class ArrivalCache(Cache):
+    """All layers' buffers, and which entries are whose.
+
+    Args:
+        num_layers: attention layers of the model.
+        num_lanes: streams held at once.
+        device: of the bookkeeping tensors.
+        capacity: entries preallocated, never exceeded; None = as many as it takes.
+    """
+
+    def __init__(
+        self, num_layers: int, num_lanes: int, device: torch.device, capacity: int | None = None
+    ) -> None:
+        if capacity is not None and capacity < PAGE:
+            raise ValueError(f"capacity={capacity}: give at least {PAGE} entries")
+        self.num_lanes = num_lanes
+        self.may_grow = capacity is None
+        self.pool = PagePool(INITIAL_PAGES if capacity is None else capacity // PAGE)
+        self.lengths = [0] * num_lanes  # entries that count, per lane; later ones are overwritten
+        self.units = [0] * num_lanes  # source units among them
+        self.pages: list[list[int]] = [[] for _ in range(num_lanes)]
+        self.contiguous = [True] * num_lanes  # a lane's pages lie side by side
+        self.page_table = np.zeros((num_lanes, 4), dtype=np.int64)
+        self.scratch = Scratch()
+        self.growths = 0  # times that the buffers were replaced
+        # Group, position and unit of every entry: [3, N].
+        self.kinds = torch.zeros(3, self.num_entries, dtype=torch.long, device=device)
+        super().__init__(layers=[ArrivalLayer(self) for _ in range(num_layers)])
+
+    @property
+    def num_entries(self) -> int:
+        """Entries of the store, in use or not."""
+        return self.pool.num_pages * PAGE
+
+    def begin(self, plan: StepPlan) -> None:
+        """Announce what the next forward writes and attends to."""
+        for layer in self._layers():
+            layer.plan = plan
+
+    def store(self) -> Store:
+        """What a plan needs to know of it."""
+        return Store(
+            page=PAGE,
+            page_table=self.page_table,
+            contiguous=self.contiguous,
+            kinds=self.kinds,
+            scratch=self.scratch,
+        )
+
+    def entry_bytes(self) -> int:
+        """Bytes of the keys and values of one entry over all layers; 0 before the first step."""
+        return sum(
+            buffer[0].numel() * buffer.element_size()
+            for layer in self._layers()
+            if layer.is_initialized
+            for buffer in (layer.keys, layer.values)
+        )
+
+    def missing_pages(self, lane: int, length: int) -> int:
+        """Pages a lane has to take before it can hold that many entries."""
+        return max(0, -(-length // PAGE) - len(self.pages[lane]))
+
+    def reserve(self, lane: int, length: int) -> None:
+        """Give a lane pages for that many entries.
+
+        Raises:
+            StoreFull: if the store is full and may not grow.
+        """
+        missing = self.missing_pages(lane, length)
+        if missing > self.pool.num_free:
+            if not self.may_grow:
+                raise StoreFull(
+                    f"a stream needs {missing} pages of {PAGE} entries and {self.pool.num_free} of "
+                    f"{self.pool.num_pages} are free"
+                )
+            self._grow(max(missing - self.pool.num_free, self.pool.num_pages // GROWTH))
+        mine = self.pages[lane]
+        if len(mine) + missing > self.page_table.shape[1]:
+            wider = max(len(mine) + missing, 2 * self.page_table.shape[1])
+            extra = wider - self.page_table.shape[1]
+            self.page_table = np.pad(self.page_table, ((0, 0), (0, extra)))
+        for _ in range(missing):
+            page = self.pool.take(mine[-1] if mine else None)
+            self.contiguous[lane] &= not mine or page == mine[-1] + 1
+            self.page_table[lane, len(mine)] = page
+            mine.append(page)
+
+    def entry_kinds(self, lane: int) -> Tensor:
+        """Group, position and unit of a lane's entries, in their order: int64 [3, K]."""
+        return self.kinds[:, self._slots(lane)]
+
+    def clear(self, lane: int) -> None:
+        """Forget a lane's entries and give its pages back."""
+        self.pool.give(self.pages[lane])
+        self.pages[lane] = []
+        self.contiguous[lane] = True
+        self.lengths[lane] = self.units[lane] = 0
+
+    def snapshot(self, lane: int) -> dict[str, Any]:
+        """A lane's entries as plain tensors, for cloning and saving.
+
+        Returns:
+            `keys` and `values` (lists of [K, H, D], one per layer), `kinds` ([3, K]), `units`.
+        """
+        slots = self._slots(lane)
+        layers = [layer for layer in self._layers() if layer.is_initialized]
+        return {
+            "keys": [layer.keys[slots] for layer in layers],
+            "values": [layer.values[slots] for layer in layers],
+            "kinds": self.entry_kinds(lane),
+            "units": self.units[lane],
+        }
+
+    @torch.inference_mode()  # the buffers were made in it
+    def restore(self, lane: int, state: dict[str, Any]) -> None:
+        """Put a snapshot into a lane; what it held is lost.
+
+        Args:
+            state: from `snapshot`, of the same model.
+
+        Raises:
+            ValueError: if it is of another model.
+            StoreFull: if the store has no room for it.
+        """
+        self._check(state)
+        length = state["kinds"].shape[1]
+        entries = [  # moved before anything is given up: memory may run out
+            (keys.to(self.kinds.device), values.to(self.kinds.device))
+            for keys, values in zip(state["keys"], state["values"], strict=True)
+        ]
+        self.reserve(lane, length)
+        self.clear(lane)
+        self.reserve(lane, length)  # the same number, laid out anew
+        self.lengths[lane], self.units[lane] = length, state["units"]
+        slots = self._slots(lane)
+        for layer, (keys, values) in zip(self._layers(), entries, strict=False):
+            if not layer.is_initialized:
+                layer.lazy_initialization(keys.transpose(0, 1)[None], values.transpose(0, 1)[None])
+            layer.keys[slots] = keys.to(layer.keys)
+            layer.values[slots] = values.to(layer.values)
+        self.kinds[:, slots] = state["kinds"].to(self.kinds)
+
+    def _check(self, state: dict[str, Any]) -> None:
+        """Refuse entries of another model."""
+        if len(state["keys"]) not in (0, len(self.layers)):
+            raise ValueError(
+                f"the snapshot has {len(state['keys'])} layers, the model {len(self.layers)}"
+            )
+        length = state["kinds"].shape[1]
+        for name in ("keys", "values"):
+            for layer, entries in zip(self._layers(), state[name], strict=False):
+                if len(entries) != length:
+                    raise ValueError(f"the snapshot has {len(entries)} {name} of {length} entries")
+                buffer = getattr(layer, name) if layer.is_initialized else entries
+                if entries.shape[1:] != buffer.shape[1:]:
+                    raise ValueError(
+                        f"the snapshot has {name} of {list(entries.shape[1:])} heads and width, "
+                        f"the model of {list(buffer.shape[1:])}"
+                    )
+
+    def _slots(self, lane: int) -> Tensor:
+        """Slots of a lane's entries, in their order: int64 [K]."""
+        j_K = np.arange(self.lengths[lane])
+        slots_K = self.page_table[lane, j_K // PAGE] * PAGE + j_K % PAGE
+        return torch.from_numpy(slots_K).to(self.kinds.device)
+
+    def _layers(self) -> list[ArrivalLayer]:
+        return self.layers  # type: ignore[return-value]
+
+    @torch.inference_mode()
+    def _grow(self, pages: int) -> None:
+        """Enlarge the store; where memory runs out half way, all that was stays usable."""
+        entries = self.num_entries + pages * PAGE
+        self.growths += 1
+        for layer in self._layers():
+            layer.grow(entries)
+        self.kinds = F.pad(self.kinds, (0, entries - self.kinds.shape[1]))
+        self.pool.grow(pages)

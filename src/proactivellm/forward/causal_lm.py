@@ -1,0 +1,243 @@
+"""`StreamingCausalLM`: an unmodified transformers causal LM behind one fused streaming step.
+
+One step carries, for every lane that takes part, new tokens of any groups (those of newly read
+units, those written whose entries are still open); it is read, probe and write in one forward.
+Legend: T = new tokens of all lanes, K = entries of a lane, P = probing lanes, L = layers,
+H = heads, V = vocabulary, D = model width.
+"""
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from proactivellm.backbone.decoder import hidden_states, position_limit, project
+from proactivellm.backbone.families import check_family
+from proactivellm.backbone.prompt import StreamSettings, encode_prompt
+from proactivellm.core.layout import TARGET
+from proactivellm.forward.attention import ATTENTION, register
+from proactivellm.forward.cache import ArrivalCache
+from proactivellm.forward.graphs import Mode, StaticSteps
+from proactivellm.forward.lanes import LaneInput, NewTokens, Piece, StepOutput, pack_lanes, place
+from proactivellm.forward.plan import StepPlan, make_plan
+from proactivellm.forward.probe import AttentionProbe, probe_step
+from proactivellm.forward.watch import watch_attention
+from proactivellm.output import detokenize
+
+
+class StreamingCausalLM:
+    """A causal LM that reads and writes at the same time; `modality.loading.load` makes one.
+
+    Args:
+        model: any transformers causal LM whose layers keep keys and values per token.
+        settings: layout, prompt, boundary; the default is `grouped` with an empty prompt.
+
+    Raises:
+        ValueError: if the family cannot obey the streaming law (the message says why).
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        settings: StreamSettings | None = None,
+    ) -> None:
+        check_family(model)
+        register()
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.settings = settings or StreamSettings()
+        self.layout = self.settings.make_layout()
+        self.prompt = encode_prompt(tokenizer, self.settings.prompt)
+        attention = watch_attention(model)
+        self.windows, self.layer_types = attention.windows, attention.layer_types
+        # Where a plan does not get to the attention, there is one mask for all lanes.
+        self.joint = not attention.hands_down
+        model.set_attn_implementation(ATTENTION)
+        mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=model.device)
+        self._unused_mask = mask if "all" in self.windows else dict.fromkeys(self.windows, mask)
+        self.limit = position_limit(model.config)
+        self.folder: Path | None = None
+        self.front_end: Any = None  # a `modality.base.FrontEnd`, if it takes more than text
+        self.static: StaticSteps | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.model.device
+
+    @property
+    def end_token_ids(self) -> frozenset[int]:
+        """Tokens that end the target."""
+        ids = self.model.generation_config.eos_token_id if self.model.generation_config else None
+        ids = self.tokenizer.eos_token_id if ids is None else ids
+        return frozenset(ids if isinstance(ids, list) else [] if ids is None else [ids])
+
+    @property
+    def num_heads(self) -> tuple[int, int]:
+        """Layers, and attention heads in each."""
+        config = self.model.config.get_text_config()
+        return config.num_hidden_layers, config.num_attention_heads
+
+    @functools.cached_property
+    def word_starts(self) -> list[bool]:
+        """By token id: does the token begin a word? See `output.detokenize`."""
+        return detokenize.word_starts(self.tokenizer)
+
+    @functools.cached_property
+    def decision_points(self) -> list[bool]:
+        """By token id: may a policy decide on the token? See `output.detokenize`."""
+        return detokenize.decision_points(self.tokenizer)
+
+    def accelerate(self, mode: Mode | None) -> None:
+        """Run steps in fixed shapes: many small sessions gain most, on a GPU.
+
+        Args:
+            mode: `graph` replays CUDA graphs (without CUDA the same steps run uncaptured),
+                `compile` compiles the steps as well, None goes back to steps as they come.
+
+        Raises:
+            ValueError: if the model does its attention by itself.
+        """
+        self.static = None if mode is None else StaticSteps(self, mode)
+
+    def new_cache(self, num_lanes: int = 1, capacity: int | None = None) -> ArrivalCache:
+        """An empty cache for this model.
+
+        Args:
+            num_lanes: sessions it holds.
+            capacity: entries it holds at most, preallocated; None = as many as it takes.
+        """
+        layers = self.model.config.get_text_config().num_hidden_layers
+        return ArrivalCache(layers, num_lanes, self.device, capacity)
+
+    def check_position(self, lane: LaneInput) -> None:
+        """Refuse positions that the model does not have.
+
+        Raises:
+            ValueError: if the last position of a lane is one of them.
+        """
+        if self.limit is not None and lane.pieces:
+            self._check_positions(np.concatenate(place(lane, self.layout), axis=1), self.limit)
+
+    def _check_positions(self, position_AT: np.ndarray, limit: int) -> None:
+        last = int(position_AT.max())
+        if last >= limit:
+            raise ValueError(
+                f"the stream has reached position {last}, and model type "
+                f"{self.model.config.model_type!r} has {limit} of them: use shorter sources, "
+                "or a window"
+            )
+
+    @functools.cached_property
+    def shows_attention(self) -> bool:
+        """Whether an attention probe sees anything: not where a family attends by itself."""
+        if not self.joint:
+            return True
+        step = LaneInput(lane=0, pieces=[Piece(TARGET, 0, self.prompt.target_head)], probe=-1)
+        try:
+            self.step(self.new_cache(), [step], attention=True)
+        except ValueError:
+            return False
+        return True
+
+    @torch.inference_mode()
+    def step(
+        self, cache: ArrivalCache, inputs: Sequence[LaneInput], attention: bool = False
+    ) -> StepOutput | None:
+        """One forward: read, probe and write for all lanes given.
+
+        The caller settles entries afterwards by setting `cache.lengths`; entries beyond a lane's
+        length are overwritten by its next step, which is how a probe is taken back, and why a
+        step that raises has changed nothing: lanes only keep the pages that it reserved.
+
+        Args:
+            inputs: at least one token each, distinct lanes.
+            attention: capture the attention of probing tokens.
+
+        Returns:
+            The output of the probing lanes, or None if none probes.
+
+        Raises:
+            ValueError: if a lane would use positions that the model does not have.
+            StoreFull: if the cache has no room for the new tokens and may not grow.
+        """
+        new = pack_lanes(inputs, cache.lengths, self.layout)
+        if self.limit is not None:
+            self._check_positions(new.position_AT, self.limit)
+        for lane in inputs:
+            cache.reserve(lane.lane, cache.lengths[lane.lane] + lane.size)
+        units = {lane.lane: max(cache.units[lane.lane], lane.last_unit) for lane in inputs}
+        num_units = max([units[inputs[i].lane] for i in new.probing], default=0)
+        if self.static is not None and self.static.takes(new):
+            output = self.static.run(cache, new, num_units, attention)
+        else:
+            output = self._run(cache, new, num_units, attention)
+        for number, read in units.items():
+            cache.units[number] = read
+        return output
+
+    def _run(
+        self, cache: ArrivalCache, new: NewTokens, num_units: int, attention: bool
+    ) -> StepOutput | None:
+        """One forward of any shape."""
+        plan = make_plan(
+            cache.store(), new, self.layout, self.windows, self.layer_types, joint=self.joint
+        )
+        probe = probe_step(plan, new) if attention and new.probing else None
+        device = cache.kinds.device  # asking the model walks through its modules each time
+        position_AT = torch.from_numpy(new.position_AT).to(device)
+        hidden_1TD = self.attend(cache, plan, self._embed(new, device), position_AT, probe)
+        if not new.probing:
+            return None
+        hidden_PD = hidden_1TD[0, torch.tensor(new.rows, device=device)]
+        logits_PV = project(self.model, hidden_PD).float()
+        if plan.joint is not None:
+            logits_PV = plan.joint.reveal(logits_PV, new.probing)
+        return StepOutput(
+            logits_PV=logits_PV,
+            hidden_PD=hidden_PD,
+            weights_LPHK=None if probe is None else probe.weights(),
+            unit_PK=None if probe is None else probe.units(cache.kinds[2]),
+            num_units=num_units,
+        )
+
+    def attend(
+        self,
+        cache: ArrivalCache,
+        plan: StepPlan,
+        embeddings_1TD: Tensor,
+        position_AT: Tensor,
+        probe: AttentionProbe | None,
+    ) -> Tensor:
+        """Run the decoder along a plan.
+
+        Args:
+            embeddings_1TD: of the new tokens.
+            position_AT: theirs; of one axis, the decoder takes them as [1, T].
+            probe: collects attention weights.
+
+        Returns:
+            Last hidden states [1, T, D].
+        """
+        cache.begin(plan)
+        kwargs: dict[str, Any] = {}
+        if plan.joint is None:
+            kwargs["plan"] = plan
+        if probe is not None:
+            kwargs["probe"] = probe
+        masks = plan.joint.mask if plan.joint is not None else self._unused_mask
+        return hidden_states(self.model, embeddings_1TD, position_AT, masks, cache, **kwargs)
+
+    def _embed(self, new: NewTokens, device: torch.device) -> Tensor:
+        """Input embeddings [1, T, D]: token ids and features alike."""
+        ids_1T = torch.from_numpy(new.ids[None]).to(device)
+        embeddings_1TD = self.model.get_input_embeddings()(ids_1T)
+        for at, values in new.features:
+            embeddings_1TD[0, at : at + len(values)] = values.to(embeddings_1TD)
+        return embeddings_1TD

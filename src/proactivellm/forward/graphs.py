@@ -1,0 +1,235 @@
+"""Steps of fixed shapes: captured once as a CUDA graph, or compiled, and then replayed.
+
+A graph replays a forward without its launches, which dominate small steps; torch.compile also
+fuses what stands between the matrix products. Both want the same shapes every time: a step is
+padded to a bucket by repeating its last lane, and in each lane its last token. A repeated token
+has the same position, entry and result as the one it repeats, so that nothing needs to be masked.
+Legend: B = lanes of the bucket, Q = new tokens per lane, T = B * Q, K = entries per lane,
+P = lanes that probe, V = vocabulary.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from proactivellm.backbone.decoder import project
+from proactivellm.forward.cache import PAGE, ArrivalCache
+from proactivellm.forward.lanes import NewTokens, StepOutput
+from proactivellm.forward.plan import Part, StepPlan, entry_masks, new_slots, own_slots
+from proactivellm.forward.probe import AttentionProbe, Chosen
+
+if TYPE_CHECKING:
+    from proactivellm.forward.causal_lm import StreamingCausalLM
+
+MAX_NEW = 8  # new tokens per lane of the largest bucket; longer steps run as they are
+MIN_ENTRIES = 256  # entries per lane of the smallest bucket; each further one is twice as large
+WARM_UP = 2  # runs before a capture: lazy initialisation must not be part of it
+
+Mode = Literal["graph", "compile"]
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """The shapes of a step.
+
+    Attributes:
+        lanes: B.
+        new: Q.
+        entries: K.
+        attention: whether attention weights come back.
+    """
+
+    lanes: int
+    new: int
+    entries: int
+    attention: bool
+
+
+class StaticSteps:
+    """Runs steps in buckets, each captured or compiled when it is first met.
+
+    Args:
+        mode: `graph` captures CUDA graphs (elsewhere the same steps run uncaptured), `compile`
+            compiles the step first.
+
+    Raises:
+        ValueError: if the model does its attention by itself.
+    """
+
+    def __init__(self, model: "StreamingCausalLM", mode: Mode = "graph") -> None:
+        if model.joint:
+            raise ValueError(
+                f"model type {model.model.config.model_type!r} does its attention by itself: its "
+                "steps have no fixed shapes; leave acceleration off"
+            )
+        self.model = model
+        self.mode = mode
+        self._steps: WeakKeyDictionary[ArrivalCache, dict[Bucket, _StaticStep]]
+        self._steps = WeakKeyDictionary()
+
+    def takes(self, new: NewTokens) -> bool:
+        """Whether a step fits a bucket: few new tokens per lane, all of them ids."""
+        return int(new.counts.max()) <= MAX_NEW and not new.features
+
+    def run(
+        self,
+        cache: ArrivalCache,
+        new: NewTokens,
+        num_units: int,
+        attention: bool,
+    ) -> StepOutput | None:
+        """One forward.
+
+        Args:
+            num_units: most units that one of them has in its cache.
+            attention: capture the attention of probing tokens.
+
+        Returns:
+            The output of the probing lanes, or None if none probes.
+        """
+        bucket = Bucket(
+            lanes=_power_of_two(len(new.lanes)),
+            new=_power_of_two(int(new.counts.max())),
+            entries=max(MIN_ENTRIES, _power_of_two(int((new.lengths + new.counts).max()))),
+            attention=attention and bool(new.probing),
+        )
+        steps = self._steps.setdefault(cache, {})
+        if any(step.growths != cache.growths for step in steps.values()):
+            steps.clear()  # the store has grown: what was captured writes into its old buffers
+        if bucket not in steps:
+            steps[bucket] = _StaticStep(self.model, cache.growths, bucket, self.mode)
+        logits_BV, hidden_BD, weights_LBHK, unit_BK = steps[bucket].run(cache, new)
+        if not new.probing:
+            return None
+        rows = torch.tensor(new.probing, device=logits_BV.device)
+        return StepOutput(
+            logits_PV=logits_BV[rows],
+            hidden_PD=hidden_BD[rows],
+            weights_LPHK=None if weights_LBHK is None else weights_LBHK[:, rows],
+            unit_PK=None if unit_BK is None else unit_BK[rows],
+            num_units=num_units,
+        )
+
+
+_Outputs = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
+
+
+class _StaticStep:
+    """The forward of one bucket, and its input buffer: one copy to the device per step."""
+
+    def __init__(
+        self, model: "StreamingCausalLM", growths: int, bucket: Bucket, mode: Mode
+    ) -> None:
+        self.model, self.growths, self.bucket = model, growths, bucket
+        tokens, pages = bucket.lanes * bucket.new, bucket.entries // PAGE
+        # Of every token: id, group, position, unit, slot and stamp; of every lane: the row that
+        # probes, and its pages.
+        self.size = 6 * tokens + bucket.lanes * (1 + pages)
+        cuda = model.device.type == "cuda"
+        self.host = torch.zeros(self.size, dtype=torch.long, pin_memory=cuda)
+        self.inputs = torch.zeros(self.size, dtype=torch.long, device=model.device)
+        forward: Callable[[ArrivalCache], _Outputs] = self._forward
+        if mode == "compile":
+            forward = torch.compile(self._forward, dynamic=False)
+        self.forward = forward
+        self.copied: torch.cuda.Event | None = None
+        self.warm = False
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.outputs: _Outputs | None = None
+
+    def run(self, cache: ArrivalCache, new: NewTokens) -> _Outputs:
+        """Fill the buffer and compute, or replay."""
+        self._fill(cache, new)
+        if not self.warm:  # buffers are allocated by the first forward, and not in a graph
+            self._forward(cache)
+            self.warm = True
+        if self.model.device.type != "cuda":
+            return self.forward(cache)
+        if self.graph is None:
+            self._capture(cache)
+        assert self.graph is not None and self.outputs is not None
+        self.graph.replay()
+        return self.outputs  # the next replay overwrites them
+
+    def _fill(self, cache: ArrivalCache, new: NewTokens) -> None:
+        bucket, store = self.bucket, cache.store()
+        lane_B = np.minimum(np.arange(bucket.lanes), len(new.lanes) - 1)
+        within_BQ = np.minimum(np.arange(bucket.new), new.counts[lane_B][:, None] - 1)
+        index_T = (new.first[lane_B][:, None] + within_BQ).ravel()
+        pages = np.zeros((bucket.lanes, bucket.entries // PAGE), dtype=np.int64)
+        used = min(pages.shape[1], store.page_table.shape[1])
+        pages[:, :used] = store.page_table[new.lanes[lane_B], :used]
+        slots_T, places_T = new_slots(store, new), new.places
+        rows = (new.ids[index_T], *new.kinds_3T[:, index_T], slots_T[index_T], places_T[index_T])
+        if self.copied is not None:
+            self.copied.synchronize()  # the previous step, if nobody waited for it, may still read
+        probe_B = new.counts - 1  # where none is asked for, any row will do
+        probe_B[new.probing] = new.within
+        self.host.numpy()[:] = np.concatenate([*rows, probe_B[lane_B], pages.ravel()])
+        self.inputs.copy_(self.host, non_blocking=True)
+        if self.host.is_pinned():
+            self.copied = torch.cuda.Event()
+            self.copied.record()
+
+    def _forward(self, cache: ArrivalCache) -> _Outputs:
+        """The whole step as a function of `inputs` and the store."""
+        bucket, model = self.bucket, self.model
+        tokens = bucket.lanes * bucket.new
+        token_6T = self.inputs[: 6 * tokens].view(6, tokens)
+        ids_T, kinds_3T, slots_T, stamps_T = token_6T[0], token_6T[1:4], token_6T[4], token_6T[5]
+        within_B, pages_BP = self.inputs[6 * tokens :].split(
+            [bucket.lanes, self.size - 6 * tokens - bucket.lanes]
+        )
+        pages_BP = pages_BP.view(bucket.lanes, -1)
+        lane_B = torch.arange(bucket.lanes, device=ids_T.device)
+        cache.kinds.index_copy_(1, slots_T, kinds_3T)
+        within = torch.arange(PAGE, device=ids_T.device)
+        slots_BK = (pages_BP[:, :, None] * PAGE + within).view(bucket.lanes, -1)
+        stamps_BQ = stamps_T.view(bucket.lanes, -1)
+        ends_B = stamps_BQ[:, -1] + 1
+        slots_BK = own_slots(slots_BK, ends_B)
+        part = Part(
+            inputs=np.arange(bucket.lanes),
+            rows=None,
+            slots=slots_BK,
+            ends=ends_B,
+            extent=None,
+            masks=entry_masks(
+                cache.kinds,
+                slots_BK,
+                kinds_3T.view(3, bucket.lanes, -1),
+                stamps_BQ,
+                model.layout,
+                model.windows,
+            ),
+        )
+        plan = StepPlan(slots_T=slots_T, parts=(part,), layer_types=model.layer_types, scratch=None)
+        chosen = Chosen(lane_B, within_B)
+        probe = AttentionProbe(plan, [chosen], bucket.lanes) if bucket.attention else None
+        embeddings = model.model.get_input_embeddings()(ids_T[None])
+        hidden_1TD = model.attend(cache, plan, embeddings, kinds_3T[1:2], probe)
+        hidden_BD = hidden_1TD[0, lane_B * bucket.new + within_B]
+        logits_BV = project(model.model, hidden_BD).float()
+        if probe is None:
+            return logits_BV, hidden_BD, None, None
+        return logits_BV, hidden_BD, probe.weights(), probe.units(cache.kinds[2])
+
+    def _capture(self, cache: ArrivalCache) -> None:
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UP):
+                self.forward(cache)
+        torch.cuda.current_stream().wait_stream(stream)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.outputs = self.forward(cache)
+
+
+def _power_of_two(number: int) -> int:
+    return 1 << (number - 1).bit_length()

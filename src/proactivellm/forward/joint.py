@@ -1,0 +1,96 @@
+"""One masked attention for the lanes of a step, for models that do their attention by themselves.
+
+A mask keeps lanes apart, but it multiplies by 0 what it hides, and 0 x NaN is NaN. Entries that
+are not finite are therefore taken out before a neighbour can meet them, and their own lane is
+noted: its logits become NaN, as they would be alone.
+Legend: T = new tokens of all lanes, B = lanes, K = entries of all lanes, H = key/value heads,
+D = head dimension, P = lanes that probe, V = vocabulary.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from proactivellm.core.layout import Layout
+from proactivellm.core.masks import layer_masks, visibility
+from proactivellm.forward.lanes import NewTokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class Joint:
+    """What the one attention call sees.
+
+    Attributes:
+        slots: entries of all lanes, one after the other, [K].
+        mask: bool [1, 1, T, K], or one per layer type.
+        lane_K: index among the step's inputs of the lane that an entry belongs to.
+        num_bad_B: entries that were not finite, by lane, counted over the layers of this step.
+    """
+
+    slots: Tensor
+    mask: Tensor | dict[str, Tensor]
+    lane_K: Tensor
+    num_bad_B: Tensor
+
+    def screen(self, keys_KHD: Tensor, values_KHD: Tensor) -> tuple[Tensor, Tensor]:
+        """Take entries that are not finite out of a layer, and note whose they are.
+
+        Returns:
+            Both, with 0 in place of such entries; a lane alone keeps its own.
+        """
+        if len(self.num_bad_B) == 1:
+            return keys_KHD, values_KHD
+        good_K = keys_KHD.isfinite().flatten(1).all(-1) & values_KHD.isfinite().flatten(1).all(-1)
+        self.num_bad_B.index_add_(0, self.lane_K, (~good_K).to(self.num_bad_B.dtype))
+        bad_K11 = ~good_K[:, None, None]
+        return keys_KHD.masked_fill(bad_K11, 0.0), values_KHD.masked_fill(bad_K11, 0.0)
+
+    def reveal(self, logits_PV: Tensor, probing: Sequence[int]) -> Tensor:
+        """Logits with NaN for the lanes that have entries which are not finite.
+
+        Args:
+            probing: their indices among the step's inputs.
+        """
+        if len(self.num_bad_B) == 1:
+            return logits_PV
+        rows_P = torch.tensor(probing, device=logits_PV.device)
+        return logits_PV.masked_fill((self.num_bad_B[rows_P] > 0)[:, None], float("nan"))
+
+
+def make_joint(
+    kinds_3N: Tensor,
+    slots_K: Tensor,
+    new: NewTokens,
+    layout: Layout,
+    windows: dict[str, int | None],
+) -> Joint:
+    """One mask over the entries of all lanes; a lane is a view of its own.
+
+    Args:
+        kinds_3N: group, position and unit of every entry of the store.
+        slots_K: entries of all lanes, one after the other.
+        windows: sliding window per layer type; None = full attention.
+    """
+    device = slots_K.device
+    ends = new.lengths + new.counts
+    index = np.arange(len(ends))
+    query, key = (
+        {
+            "view": torch.from_numpy(np.repeat(index, repeats)[None]).to(device),
+            "arrival": torch.from_numpy(stamps[None]).to(device),
+        }
+        for repeats, stamps in (
+            (new.counts, new.places),
+            (ends, np.concatenate([np.arange(end) for end in ends])),
+        )
+    )
+    kinds = torch.from_numpy(new.kinds_3T).to(device)
+    mask = visibility(
+        layout, {"group": kinds[:1], **query}, {"group": kinds_3N[:1, slots_K], **key}
+    )
+    masks = layer_masks(mask, kinds[1:2], kinds_3N[1:2, slots_K], windows)
+    bad = torch.zeros(len(ends), dtype=torch.long, device=device)
+    return Joint(slots=slots_K, mask=masks, lane_K=key["view"][0], num_bad_B=bad)

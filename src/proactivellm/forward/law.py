@@ -1,0 +1,144 @@
+"""The streaming law, tried on a loaded model: refuses what silently would not obey it."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from proactivellm.backbone.decoder import hidden_states, project
+from proactivellm.core.layout import SOURCE, TARGET
+from proactivellm.core.masks import layer_masks, visibility
+from proactivellm.core.packing import IGNORE, Sample, Written, pack
+from proactivellm.forward.attention import ATTENTION
+from proactivellm.forward.forced import forced_probes
+
+if TYPE_CHECKING:
+    from proactivellm.forward.causal_lm import StreamingCausalLM
+
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.15, torch.float16: 0.05}
+NUM_SOURCE = 8  # tokens of the source tried
+# Tokens of the longest plain text tried. It reaches beyond windows shorter than that. A text for a
+# window of thousands would take minutes on a CPU; how far the masks of such a model reach is known
+# without one (`watch.watch_attention` asks the rule they are made of), and only an attention that
+# cuts off thousands of positions by itself, without a mask, would pass.
+LONGEST_TEXT = 256
+
+
+@torch.inference_mode()
+def check_law(streaming: "StreamingCausalLM") -> None:
+    """Refuse a model that does not obey the streaming law.
+
+    First, the model as it is and the parts of it that are used here must agree on a plain text:
+    what a family does besides (a head of its own, attention of another kind) would be lost. The
+    text is longer than any window that the model has or its configuration names, up to
+    LONGEST_TEXT. Then, a short stream must have the logits of one masked forward.
+
+    Raises:
+        ValueError: saying by how much it fails.
+    """
+    model = streaming.model
+    name = f"model type {model.config.model_type!r} cannot stream"
+    vocabulary = model.get_input_embeddings().num_embeddings
+    ids = [(7919 * (i + 1)) % vocabulary for i in range(_text_length(streaming))]
+    tolerance = TOLERANCE.get(model.dtype, 0.15)
+    for logits, failure in (
+        (
+            _plain_logits,
+            "it is more than a causal decoder and an output layer, or has other windows than "
+            f"{_shown(streaming.windows)}, which changes",
+        ),
+        (_streamed_logits, "it does not follow its positions, masks or cache, which changes"),
+    ):
+        try:
+            expected, actual = logits(streaming, ids)
+        except Exception as error:  # whatever a family makes of inputs it was not written for
+            reason = str(error).strip().split("\n")[0]
+            raise ValueError(f"{name}: {type(error).__name__}: {reason}") from error
+        gap = float((expected - actual).abs().max() / expected.abs().max().clamp(min=1e-6))
+        if not gap <= tolerance:
+            raise ValueError(
+                f"{name}: {failure} its logits by {gap:.2g} of their scale (allowed: {tolerance:g})"
+            )
+
+
+def _plain_logits(streaming: "StreamingCausalLM", ids: list[int]) -> tuple[Tensor, Tensor]:
+    """Of a causal text: by the whole model with its own attention, and by the parts used here.
+
+    Of its last tokens, which see the most: a large vocabulary makes large logits.
+    """
+    model = streaming.model
+    ids_BS = torch.tensor([ids], device=model.device)
+    model.set_attn_implementation("eager")
+    try:
+        expected = model(input_ids=ids_BS, use_cache=False).logits
+    finally:
+        model.set_attn_implementation(ATTENTION)
+    position_BS = torch.arange(len(ids), device=model.device)[None]
+    causal = position_BS[:, None, :, None] >= position_BS[:, None, None, :]
+    masks = layer_masks(causal, position_BS, position_BS, streaming.windows)
+    rows = torch.arange(len(ids), device=model.device)[-NUM_SOURCE - 2 :]
+    actual = _masked_logits(streaming, ids_BS, position_BS, masks, rows)
+    return expected[:, rows].float(), actual
+
+
+def _streamed_logits(streaming: "StreamingCausalLM", ids: list[int]) -> tuple[Tensor, Tensor]:
+    """Of two target tokens, the first after half of the source: masked, and token by token.
+
+    A probe is taken back after each source token, and what is written stands between the halves
+    of the source in the cache.
+    """
+    source, written = ids[:NUM_SOURCE], ids[NUM_SOURCE : NUM_SOURCE + 2]
+    g, layout, head = [NUM_SOURCE // 2, NUM_SOURCE], streaming.layout, streaming.prompt.target_head
+    sample = Sample(
+        read={SOURCE: [[], *([token] for token in source)]},
+        written={TARGET: Written(head=head, tokens=written)},
+    )
+    # What is encoded anew at each READ is a forward of its own for each of the two tokens.
+    views = [[units, units] for units in g] if layout.reencoded else [g]
+    packed = pack(sample, [{TARGET: view} for view in views], layout)
+    batch = {k: torch.tensor([row], device=streaming.device) for k, row in packed.columns().items()}
+    mask = visibility(layout, batch, batch)
+    masks = layer_masks(mask, batch["position"], batch["position"], streaming.windows)
+    rows = (batch["label"][0] != IGNORE).nonzero()[:, 0]
+    logits = _masked_logits(streaming, batch["input_ids"], batch["position"], masks, rows)[0]
+    expected = logits[:: len(written) + 1] if layout.reencoded else logits
+
+    probes = [(read, int(read > g[0])) for read in range(1, NUM_SOURCE + 1)]
+    outputs = forced_probes(streaming, sample.read[SOURCE], written, probes)
+    actual = [
+        output.logits_PV for (read, _), output in zip(probes, outputs, strict=True) if read in g
+    ]
+    return expected, torch.cat(actual)
+
+
+def _text_length(streaming: "StreamingCausalLM") -> int:
+    """Tokens of a text that tells windows apart, those in use and those that are only named."""
+    config = streaming.model.config.get_text_config()
+    named = [
+        value
+        for setting, value in config.to_dict().items()
+        if setting.endswith(("window", "window_size", "chunk_size")) and type(value) is int
+    ]
+    windows = [*named, *(window for window in streaming.windows.values() if window)]
+    shortest = NUM_SOURCE + 2
+    lengths = [window + shortest for window in windows if window + shortest <= LONGEST_TEXT]
+    return min(max(lengths, default=shortest), streaming.limit or LONGEST_TEXT)
+
+
+def _shown(windows: dict[str, int | None]) -> str:
+    each = (f"{kind}: {'none' if size is None else size}" for kind, size in windows.items())
+    return f"those found ({', '.join(each)})"
+
+
+def _masked_logits(
+    streaming: "StreamingCausalLM",
+    ids_BS: Tensor,
+    position_BS: Tensor,
+    masks: Tensor | dict[str, Tensor],
+    rows: Tensor,
+) -> Tensor:
+    """Logits of some rows of one forward, [B, R, V]."""
+    model = streaming.model
+    embeddings_BSD = model.get_input_embeddings()(ids_BS)
+    hidden = hidden_states(model, embeddings_BSD, position_BS, masks)
+    return project(model, hidden[:, rows]).float()

@@ -1,0 +1,269 @@
+"""What one forward computes: all lanes' new tokens packed in one row, and who attends to what.
+
+Linear layers see the packed tokens, without padding. Attention runs once per part: lanes with
+alike numbers of new tokens and of entries, so that padding inside a part stays small.
+Legend: T = new tokens of all lanes, B = lanes of a part, Q = most new tokens of a lane of the
+part, K = most entries, N = entries of the store.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from proactivellm.core.layout import Layout
+from proactivellm.core.masks import layer_masks, visibility
+from proactivellm.forward.joint import Joint, make_joint
+from proactivellm.forward.lanes import NewTokens
+
+FEW_NEW = 4  # lanes with at most so many new tokens may share an attention call
+FEW_ENTRIES = 256  # lanes with at most so many entries may share an attention call
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Lanes that share one attention call.
+
+    Attributes:
+        inputs: index of each lane among the step's inputs, [B].
+        rows: packed index of each new token [B, Q], a lane's last one repeated; None: the packed
+            tokens are [B, Q] as they lie.
+        slots: entry of the store at each place [B, K]; places after a lane's last are masked, and
+            repeat its first: other streams' values, NaN among them, are never even looked at.
+        ends: entries of each lane after this step, [B].
+        extent: first and last + 1 slot, if the entries of the only lane lie side by side.
+        masks: bool [B, 1, Q, K] per layer type; None where everything is visible.
+    """
+
+    inputs: np.ndarray
+    rows: Tensor | None
+    slots: Tensor
+    ends: Tensor
+    extent: tuple[int, int] | None
+    masks: dict[str, Tensor | None]
+
+
+class Scratch:
+    """Buffers that every layer of every step uses again: fresh ones cost more than filling them."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[str, Tensor] = {}
+
+    def select(self, name: str, rows_NW: Tensor, index_I: Tensor) -> Tensor:
+        """Rows of a matrix, valid until the next call with this name.
+
+        Returns:
+            [I, W].
+        """
+        size = len(index_I) * rows_NW.shape[1]
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.numel() < size or buffer.dtype != rows_NW.dtype:
+            buffer = self._buffers[name] = rows_NW.new_empty(2 * size)
+        out = buffer[:size].view(len(index_I), -1)
+        return torch.index_select(rows_NW, 0, index_I, out=out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepPlan:
+    """What a forward writes and attends to.
+
+    Attributes:
+        slots_T: entry that each new token becomes.
+        parts: attention calls; empty for a joint plan.
+        layer_types: layer type of each layer, as in the masks.
+        scratch: where a part's keys and values are gathered; None: in new buffers.
+        joint: for models that do their attention by themselves.
+    """
+
+    slots_T: Tensor
+    parts: tuple[Part, ...]
+    layer_types: tuple[str, ...]
+    scratch: Scratch | None
+    joint: Joint | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Store:
+    """What a plan needs to know of the cache.
+
+    Attributes:
+        page: entries per page.
+        page_table: pages of each lane, int64 [lanes, pages].
+        contiguous: whether a lane's pages lie side by side.
+        kinds: group, position and unit of every entry, int64 [3, N].
+        scratch: of its steps.
+    """
+
+    page: int
+    page_table: np.ndarray
+    contiguous: Sequence[bool]
+    kinds: Tensor
+    scratch: Scratch
+
+
+def make_plan(
+    store: Store,
+    new: NewTokens,
+    layout: Layout,
+    windows: dict[str, int | None],
+    layer_types: tuple[str, ...],
+    joint: bool = False,
+) -> StepPlan:
+    """Plan a step; the kinds of its new tokens are written into the store.
+
+    Args:
+        windows: sliding window per layer type; None = full attention.
+        joint: attend in one call with one mask.
+    """
+    device = store.kinds.device
+    slots_T = torch.from_numpy(new_slots(store, new)).to(device)
+    store.kinds[:, slots_T] = torch.from_numpy(new.kinds_3T).to(device)
+    return StepPlan(
+        slots_T=slots_T,
+        parts=()
+        if joint
+        else tuple(_part(store, new, group, layout, windows) for group in _groups(new)),
+        layer_types=layer_types,
+        scratch=store.scratch,
+        joint=_joint(store, new, layout, windows) if joint else None,
+    )
+
+
+def new_slots(store: Store, new: NewTokens) -> np.ndarray:
+    """Entry of the store that each new token becomes, [T]."""
+    lane_T = np.repeat(new.lanes, new.counts)
+    place_T = new.places
+    return store.page_table[lane_T, place_T // store.page] * store.page + place_T % store.page
+
+
+def _groups(new: NewTokens) -> Iterable[np.ndarray]:
+    """Indices of inputs that share a part: alike in new tokens and in entries."""
+    if len(new.lanes) == 1:
+        return [np.zeros(1, dtype=np.int64)]
+    groups: dict[tuple[int, int], list[int]] = {}
+    ends = (new.lengths + new.counts).tolist()
+    for index, (count, end) in enumerate(zip(new.counts.tolist(), ends, strict=True)):
+        few = 0 if count <= FEW_NEW else count.bit_length()
+        groups.setdefault((few, 0 if end <= FEW_ENTRIES else end.bit_length()), []).append(index)
+    return [np.array(group) for group in groups.values()]
+
+
+def _part(
+    store: Store,
+    new: NewTokens,
+    inputs: np.ndarray,
+    layout: Layout,
+    windows: dict[str, int | None],
+) -> Part:
+    device = store.kinds.device
+    counts, lengths, lanes = new.counts[inputs], new.lengths[inputs], new.lanes[inputs]
+    num_new, num_entries = int(counts.max()), int((lengths + counts).max())
+    within_BQ = np.minimum(np.arange(num_new), counts[:, None] - 1)
+    rows_BQ = new.first[inputs][:, None] + within_BQ
+    extent = None
+    if len(lanes) == 1 and store.contiguous[int(lanes[0])]:
+        start = int(store.page_table[lanes[0], 0]) * store.page
+        extent = (start, start + num_entries)
+    ends_B = torch.from_numpy(lengths + counts).to(device)
+    slots_BK = _entry_slots(store, lanes, num_entries)
+    if int((lengths + counts).min()) < num_entries:
+        slots_BK = own_slots(slots_BK, ends_B)
+    whole = len(inputs) == len(new.lanes) and bool((counts == num_new).all())
+    return Part(
+        inputs=inputs,
+        rows=None if whole else torch.from_numpy(rows_BQ).to(device),
+        slots=slots_BK,
+        ends=ends_B,
+        extent=extent,
+        masks=_masks(
+            store, slots_BK, new.kinds_3T[:, rows_BQ], lengths[:, None] + within_BQ, layout, windows
+        ),
+    )
+
+
+def _entry_slots(store: Store, lanes: np.ndarray, num_entries: int) -> Tensor:
+    """Slots [B, K] of the first entries of lanes."""
+    device = store.kinds.device
+    num_pages = -(-num_entries // store.page)
+    pages_BP = torch.from_numpy(store.page_table[lanes, :num_pages]).to(device)
+    within = torch.arange(store.page, device=device)
+    slots = (pages_BP[:, :, None] * store.page + within).view(len(lanes), -1)
+    return slots[:, :num_entries]
+
+
+def own_slots(slots_BK: Tensor, ends_B: Tensor) -> Tensor:
+    """Slots with each lane's first one wherever the lane has ended.
+
+    A masked value counts 0 times, and 0 x NaN is NaN: what pads a lane must be its own.
+
+    Args:
+        slots_BK: slots of each lane, whatever they are after its last entry.
+        ends_B: entries of each lane.
+
+    Returns:
+        Slots of entries of the lane itself, [B, K].
+    """
+    place_K = torch.arange(slots_BK.shape[1], device=slots_BK.device)
+    return torch.where(place_K < ends_B[:, None], slots_BK, slots_BK[:, :1])
+
+
+def _masks(
+    store: Store,
+    slots_BK: Tensor,
+    query_3BQ: np.ndarray,
+    stamp_BQ: np.ndarray,
+    layout: Layout,
+    windows: dict[str, int | None],
+) -> dict[str, Tensor | None]:
+    """`entry_masks`, except where all that arrived is visible."""
+    device = slots_BK.device
+    stamps = torch.from_numpy(stamp_BQ).to(device)
+    window_free = all(window is None for window in windows.values())
+    if window_free and stamp_BQ.shape[1] == 1 and layout.sees_all[query_3BQ[0]].all():
+        if len(stamp_BQ) == 1:
+            return dict.fromkeys(windows)
+        entry_K = torch.arange(slots_BK.shape[1], device=device)
+        return dict.fromkeys(windows, (entry_K <= stamps[:, :, None])[:, None])
+    query = torch.from_numpy(query_3BQ).to(device)
+    return entry_masks(store.kinds, slots_BK, query, stamps, layout, windows)
+
+
+def entry_masks(
+    kinds_3N: Tensor,
+    slots_BK: Tensor,
+    query_3BQ: Tensor,
+    stamp_BQ: Tensor,
+    layout: Layout,
+    windows: dict[str, int | None],
+) -> dict[str, Tensor | None]:
+    """The rule of training, with the place in the lane as the stamp of arrival.
+
+    Args:
+        kinds_3N: group, position and unit of every entry of the store.
+        slots_BK: entries of each lane, in their order.
+        query_3BQ: kinds of its new tokens.
+        stamp_BQ: their places among the entries.
+        windows: sliding window per layer type; None = full attention.
+
+    Returns:
+        bool [B, 1, Q, K] per layer type.
+    """
+    entry_K = torch.arange(slots_BK.shape[1], device=slots_BK.device)
+    mask = visibility(
+        layout,
+        {"group": query_3BQ[0], "arrival": stamp_BQ},
+        {"group": kinds_3N[0][slots_BK], "arrival": entry_K.expand(len(slots_BK), -1)},
+    )
+    if all(window is None for window in windows.values()):
+        return dict.fromkeys(windows, mask)
+    made = layer_masks(mask, query_3BQ[1], kinds_3N[1][slots_BK], windows)
+    return {**made} if isinstance(made, dict) else {"all": made}
+
+
+def _joint(store: Store, new: NewTokens, layout: Layout, windows: dict[str, int | None]) -> Joint:
+    ends = (new.lengths + new.counts).tolist()
+    lanes = [new.lanes[i : i + 1] for i in range(len(ends))]
+    slots = [_entry_slots(store, lane, end)[0] for lane, end in zip(lanes, ends, strict=True)]
+    return make_joint(store.kinds, torch.cat(slots), new, layout, windows)

@@ -1,0 +1,204 @@
+"""Text to units, one per whitespace-separated word, for training and for live input alike.
+
+In: whole lines (`segment`) or characters as they come (`feed`, `finish`). Out: `Unit`s, which agree
+however the text arrived, because every word is tokenised alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from proactivellm.core.unit import Unit
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_CACHED_WORDS = 1 << 18
+_MARKUP = re.compile(r"<.+>|\[.+\]")
+
+
+class TextSegmenter:
+    """Cuts text into word units, whole lines or live characters.
+
+    Unit 0 is the token ids of the bare word, unit i > 0 those of " " + word, each tokenised alone
+    and without special tokens. (Tokenizers that put a space before any text by themselves, as that
+    of Llama 2 does, are given the bare word: " " + word would carry two spaces.)
+
+    Text is only ever text: the strings of special tokens, and of added tokens that look like
+    markup (<think>, [INST]), are tokenised as the characters they are made of. Only tokenizers
+    without a `tokenizers` backend may still match markup that is not declared special.
+
+    The unfinished word of `feed` is the only state; `clone` and `state_dict` carry it.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Prepares the segmenter.
+
+        Args:
+            tokenizer: the tokenizer of the model that will read the units.
+        """
+        self.tokenizer = tokenizer
+        self._cache: dict[tuple[str, bool], tuple[int, ...]] = {}
+        self._partial, self._num_fed, self._fed_s = "", 0, 0.0
+        self._control_ids = control_ids(tokenizer) - {tokenizer.unk_token_id}
+        self._prefix = " " if self._joins(" ") or not self._joins("") else ""
+
+    def segment(self, line: str, rate_wpm: float | None = None) -> list[Unit]:
+        """Cuts a whole line into units, the last one final.
+
+        Args:
+            line: the source text; any run of white space separates words.
+            rate_wpm: arrival rate in words per minute. Word i is spoken from i * 60 / rate_wpm to
+                (i + 1) * 60 / rate_wpm seconds. None: everything is there at 0 s.
+
+        Returns:
+            One unit per word; an empty list for a line that is empty or white space only. A word
+            of which the tokenizer keeps nothing (control characters, for some) is no unit.
+
+        Raises:
+            ValueError: if rate_wpm is not positive.
+        """
+        if rate_wpm is not None and not rate_wpm > 0:
+            raise ValueError(f"rate_wpm={rate_wpm}: give a positive number of words per minute")
+        word_s = 60.0 / rate_wpm if rate_wpm is not None else 0.0
+        units = [
+            replace(unit, start_s=i * word_s, end_s=(i + 1) * word_s)
+            for i, unit in enumerate(self._units(line.split(), 0))
+        ]
+        if units:
+            units[-1] = replace(units[-1], final=True)
+        return units
+
+    def word_token_ids(self, words: Iterable[str]) -> list[tuple[int, ...]]:
+        """Tokenises the words of one source, as `segment` does; for training in bulk.
+
+        Args:
+            words: the words in order, without white space in them.
+
+        Returns:
+            The token ids of each unit. Words are cached, so a repeated word costs a look-up.
+        """
+        return [unit.token_ids for unit in self._units(words, 0)]
+
+    def feed(self, text: str, now_s: float = 0.0) -> list[Unit]:
+        """Takes characters as they arrive; a word is complete at the white space after it.
+
+        Args:
+            text: the next characters, any number of them.
+            now_s: when they arrived, in seconds from the start of the source.
+
+        Returns:
+            The units completed by this text, none of them final, stamped from the previous arrival
+            to now_s.
+        """
+        text = self._partial + text
+        words = text.split()
+        self._partial = words.pop() if words and not text[-1].isspace() else ""
+        units = [
+            replace(unit, start_s=min(self._fed_s, now_s), end_s=now_s)
+            for unit in self._units(words, self._num_fed)
+        ]
+        if units:
+            self._fed_s, self._num_fed = now_s, self._num_fed + len(units)
+        return units
+
+    def finish(self, now_s: float = 0.0) -> list[Unit]:
+        """Ends the source of `feed`, and makes ready for the next one.
+
+        Args:
+            now_s: when the source ended, in seconds from its start.
+
+        Returns:
+            The unfinished word as the final unit; the bare end marker if there is none; an empty
+            list if the whole source had no words, as `segment` has it.
+        """
+        units = self.feed(" ", now_s)
+        if units:
+            units[-1] = replace(units[-1], final=True)
+        elif self._num_fed:
+            units = [Unit.end(now_s)]
+        self._partial, self._num_fed, self._fed_s = "", 0, 0.0
+        return units
+
+    def clone(self) -> TextSegmenter:
+        """Returns a segmenter in the same state, which shares the tokenizer and the word cache."""
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        return twin
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the state of `feed` as plain JSON types."""
+        return {"partial": self._partial, "num_fed": self._num_fed, "fed_s": self._fed_s}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores a state of `feed`.
+
+        Args:
+            state: what `state_dict` returned, of a segmenter with the same tokenizer.
+        """
+        self._partial, self._num_fed = str(state["partial"]), int(state["num_fed"])
+        self._fed_s = float(state["fed_s"])
+
+    def _units(self, words: Iterable[str], num_before: int) -> Iterator[Unit]:
+        for word in words:
+            if token_ids := self._token_ids(word, num_before == 0):
+                num_before += 1
+                yield Unit(text=word, token_ids=token_ids)
+
+    def _token_ids(self, word: str, first: bool) -> tuple[int, ...]:
+        key = (word, first)
+        if key not in self._cache:
+            if len(self._cache) >= _CACHED_WORDS:
+                self._cache.clear()
+            try:
+                word.encode("utf-8")
+            except UnicodeEncodeError:
+                raise ValueError(
+                    f"the word {word!r} has half of a surrogate pair, which is no character: "
+                    "repair the text"
+                ) from None
+            self._cache[key] = tuple(self._encode(word if first else self._prefix + word))
+        return self._cache[key]
+
+    def _encode(self, text: str) -> list[int]:
+        """Tokenises plain text; the later steps are for text that names a control token."""
+        ids = self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        if self._control_ids.isdisjoint(ids) or backend is None:
+            return ids
+        # Past the matching of added tokens, which split_special_tokens leaves on for those that
+        # are not declared special.
+        if backend.normalizer is not None:
+            text = backend.normalizer.normalize_str(text)
+        pieces = [text]
+        if backend.pre_tokenizer is not None:
+            pieces = [piece for piece, _ in backend.pre_tokenizer.pre_tokenize_str(text)]
+        ids = [token.id for piece in pieces for token in backend.model.tokenize(piece)]
+        if self._control_ids.isdisjoint(ids):
+            return ids
+        # Unigram models hold their control tokens as pieces; single characters cannot match them.
+        return [token.id for char in "".join(pieces) for token in backend.model.tokenize(char)]
+
+    def _joins(self, prefix: str) -> bool:
+        """Whether words tokenised alone, later ones with this prefix, decode to the source."""
+        ids = self._encode("a") + self._encode(prefix + "a")
+        text = self.tokenizer.decode(
+            ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return text.removeprefix(" ") == "a a"
+
+
+def control_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """The tokens that no text becomes: special ones, and added ones that look like markup.
+
+    Args:
+        tokenizer: of a model.
+    """
+    return {
+        token_id
+        for token_id, token in tokenizer.added_tokens_decoder.items()
+        if token.special or _MARKUP.fullmatch(token.content)
+    }

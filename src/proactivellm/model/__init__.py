@@ -1,1 +1,0 @@
-"""A Hugging Face causal LM behind read / probe / write: layouts, masks, cache, attention probe."""

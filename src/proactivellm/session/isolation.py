@@ -1,0 +1,103 @@
+"""A fault of one lane is its own: what failed for all is tried again for each."""
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from proactivellm.forward.pages import StoreFull
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
+
+
+def attempt(
+    work: Callable[[Sequence[Item]], Result], items: Sequence[Item]
+) -> list[tuple[Sequence[Item], Result | Exception]]:
+    """Do a piece of work for all items at once, and, only if that raises, for each by itself.
+
+    Args:
+        work: what to do; may have changed nothing when it raises.
+        items: for whom.
+
+    Returns:
+        Groups of items and what came of them: one group in the good case.
+    """
+    result = _try(work, items)
+    if len(items) == 1 or not isinstance(result, Exception):
+        return [(items, result)]
+    return [([item], _try(work, [item])) for item in items]
+
+
+def _try(work: Callable[[Sequence[Item]], Result], items: Sequence[Item]) -> Result | Exception:
+    try:
+        return work(items)
+    except Exception as error:
+        # Its frames hold tensors of the failed attempt; the next one may need their memory.
+        return error.with_traceback(None)
+
+
+def gather(
+    work: Callable[[Sequence[int]], Tensor],
+    rows: Sequence[int],
+    result_P: Tensor,
+    errors: dict[int, Exception],
+) -> Tensor:
+    """`attempt` for rows of a tensor.
+
+    Args:
+        work: gives a value for each of the rows it is given.
+        rows: for which.
+        result_P: what they were; changed, unless all of them are replaced.
+        errors: by row; those that failed alone are added, and keep the value they had.
+
+    Returns:
+        The values, [P].
+    """
+    for group, result in attempt(work, rows):
+        if isinstance(result, Exception):
+            errors.setdefault(group[0], result)
+        elif len(group) == len(result_P):
+            return result
+        else:
+            result_P[torch.tensor(group, device=result_P.device)] = result
+    return result_P
+
+
+def common_fault(errors: Sequence[Exception], num_items: int) -> Exception | None:
+    """The error to raise because it is no fault of one lane.
+
+    Args:
+        errors: what single items failed with.
+        num_items: how many items there were.
+
+    Returns:
+        The first error if all failed; that of a single item only if memory ran out.
+    """
+    if not errors or len(errors) < num_items:
+        return None
+    return errors[0] if num_items > 1 or out_of_memory(errors[0]) else None
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory ran out.
+
+    Args:
+        error: what was raised.
+    """
+    return isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY)
+
+
+def reason(error: Exception) -> str:
+    """An error in one line, for `SessionState.error`.
+
+    Args:
+        error: what a lane failed with.
+    """
+    text = next(iter(str(error).strip().splitlines()), "")
+    if text and isinstance(error, ValueError | StoreFull):  # these are written for the user
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

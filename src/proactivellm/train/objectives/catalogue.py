@@ -1,0 +1,47 @@
+"""All objectives there are, in the order of their parts in the log; a new one is added here."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from proactivellm.files.toml import Strict
+from proactivellm.train.objectives.ctc import Ctc
+from proactivellm.train.objectives.distillation import Distillation
+from proactivellm.train.objectives.likelihood import Likelihood
+from proactivellm.train.objectives.objective import Objective
+from proactivellm.train.objectives.router import Router
+
+OBJECTIVES: list[type[Objective]] = [Likelihood, Distillation, Router, Ctc]
+
+
+def keys_of(section: str) -> list[type[Strict]]:
+    """The settings of objectives that stand in one table of a recipe: bases of its class."""
+    return [kind.Settings for kind in OBJECTIVES if kind.section == section]
+
+
+def teaches(tables: Mapping[str, Any]) -> bool:
+    """Whether a model learns something by the objectives of a recipe.
+
+    Args:
+        tables: of the recipe, by their name; None = not there.
+    """
+    asked = [(kind, tables.get(kind.section)) for kind in OBJECTIVES]
+    return any(kind.teaches and table and kind.wanted(table) for kind, table in asked)
+
+
+def make_objectives(
+    tables: Mapping[str, Any], model: PreTrainedModel, front_end: Any = None
+) -> list[Objective]:
+    """The objectives of a run, those of weight 0 left out.
+
+    Args:
+        tables: of the recipe, by their name; None = not there.
+        front_end: of a model that listens.
+
+    Raises:
+        ValueError: if the model has not what one of them needs.
+    """
+    asked = [(kind, tables.get(kind.section)) for kind in OBJECTIVES]
+    made = [kind.make(table, model, front_end) for kind, table in asked if table is not None]
+    return [objective for objective in made if objective is not None]

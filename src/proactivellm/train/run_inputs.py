@@ -1,0 +1,88 @@
+"""What a training run is made of, by content, noted in its folder.
+
+Another recipe, other data or another backbone at the same path is another run.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import torch
+import transformers
+
+from proactivellm import __version__
+from proactivellm.backbone.hub import find_folder
+from proactivellm.files.digest import digest_model, digest_text
+from proactivellm.files.lock import locked
+from proactivellm.files.note import check_note
+from proactivellm.modality.media_digest import digest_media
+from proactivellm.tasks.item import Item
+from proactivellm.train.recipe import Recipe
+
+RUN_FILE = "training.json"
+# What only says how often to look and to save, and where things lie; contents are compared.
+_FREE = {"output": {"save_steps", "keep", "log_steps"}, "data": {"train", "valid"}}
+
+
+@contextmanager
+def claimed(out: Path) -> Iterator[None]:
+    """Keeps other runs out of a folder; of several processes of one run, the first holds it.
+
+    Raises:
+        ValueError: another run writes to it.
+    """
+    alone = int(os.environ.get("RANK", "0")) == 0
+    with locked(out) if alone else nullcontext():
+        yield
+
+
+def check_out(recipe: Recipe, out: Path) -> None:
+    """Refuses to save a model over the one that it is made from.
+
+    Raises:
+        ValueError: it is the folder of the backbone or of the front end.
+    """
+    for name in (recipe.backbone.pretrained, recipe.speech and recipe.speech.pretrained):
+        if name and find_folder(name).resolve() == out.resolve():
+            raise ValueError(f"--out {out} would overwrite {name}, which the recipe reads")
+
+
+def check_run(
+    recipe: Recipe, items: tuple[Sequence[Item], Sequence[Item]], out: Path, continues: bool
+) -> None:
+    """Notes what a run is made of, or compares with what was noted when it was begun.
+
+    Args:
+        items: of training and of validation; the files of recordings are read.
+        continues: whether it has checkpoints or a model already.
+
+    Raises:
+        ValueError: they are of another recipe, other data or another backbone, or nobody knows.
+    """
+    inputs = {
+        "recipe": recipe.model_dump(mode="json", exclude=_FREE),
+        "train_data": _digest(items[0]),
+        "valid_data": _digest(items[1]),
+        "backbone": _folder(recipe.backbone.pretrained),
+        "front_end": _folder(recipe.speech.pretrained if recipe.speech else None),
+        # Which samples make an update depends on it.
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+    }
+    versions = {"transformers": transformers.__version__, "torch": torch.__version__}
+    if not continues:
+        inputs["made_with"] = {"proactivellm": __version__, **versions}
+    if int(os.environ.get("RANK", "0")) == 0 or continues:
+        check_note(out / RUN_FILE, inputs, continues)
+
+
+def _digest(items: Sequence[Item]) -> str:
+    """The content of items: texts, and what the files of recordings hold."""
+    heard = digest_media(item.media for item in items)
+    texts = ([i.source, i.target, *i.answers, media] for i, media in zip(items, heard, strict=True))
+    return digest_text(digest_text(each) for each in texts)
+
+
+def _folder(name: str | None) -> str | None:
+    """The content of a pretrained model's folder."""
+    return None if name is None else digest_model(find_folder(name))

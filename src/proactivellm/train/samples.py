@@ -1,0 +1,218 @@
+"""Training samples: items -> token ids -> random concatenations -> packed views.
+
+Everything random is a function of (seed, index), so that a resumed run sees what the first would.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from torch.utils.data import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from proactivellm.backbone.prompt import PromptIds
+from proactivellm.core import schedule
+from proactivellm.core.layout import SOURCE, TARGET, Layout
+from proactivellm.core.packing import Packed, Sample, Written, pack
+from proactivellm.modality.text import TextSegmenter
+from proactivellm.output.detokenize import word_starts
+from proactivellm.tasks.item import Item, place_of
+from proactivellm.train.recordings import Recordings
+from proactivellm.train.schedules import ViewPlan, sampled_schedule
+
+
+class SampleEncoder:
+    """Text -> `Sample`, with the segmentation that sessions use.
+
+    Args:
+        prompt: fixed ids around source and target.
+        end_token_id: closes the target.
+    """
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, prompt: PromptIds, end_token_id: int
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.prompt = prompt
+        self.end_token_id = end_token_id
+        self.segmenter = TextSegmenter(tokenizer)
+        self.starts = word_starts(tokenizer)
+
+    def encode(
+        self, source: str, target: str, further_units: Sequence[Sequence[int]] = ()
+    ) -> Sample:
+        """Token ids of one item.
+
+        Args:
+            source: at least one word.
+            further_units: ids of source units that follow those of the text.
+
+        Returns:
+            The sample; its last unit includes the prompt's source tail.
+        """
+        units = [list(ids) for ids in self.segmenter.word_token_ids(source.split())]
+        # A source of which the tokenizer keeps nothing is one empty unit: it must not end the run.
+        units = [*units, *map(list, further_units)] or [[]]
+        units[-1] += self.prompt.source_tail
+        ids = self.tokenizer.encode(target, add_special_tokens=False, split_special_tokens=True)
+        return Sample(
+            read={SOURCE: [self.prompt.source_head, *units]},
+            written={
+                TARGET: Written(head=self.prompt.target_head, tokens=[*ids, self.end_token_id])
+            },
+        )
+
+    def word_index(self, target: Sequence[int]) -> list[int]:
+        """The word each target token belongs to, the end of stream left out.
+
+        Args:
+            target: target ids, end of stream included.
+
+        Returns:
+            Non-decreasing indices from 0, one per token but the last.
+        """
+        index = -1
+        words = []
+        for token in target[:-1]:
+            index += bool(self.starts[token]) or index < 0
+            words.append(index)
+        return words
+
+
+class ItemEncoder:
+    """Items of any kind -> `Sample`.
+
+    Args:
+        text: tokenises.
+        recordings: for items with audio; None = there are none.
+    """
+
+    def __init__(self, text: SampleEncoder, recordings: Recordings | None = None) -> None:
+        self.text = text
+        self.recordings = recordings
+
+    def join(self, items: Sequence[Item], rng: np.random.Generator | None = None) -> Sample:
+        """One sample of several items, one after the other; texts and recordings do not mix.
+
+        Args:
+            items: at least one; those that are of another kind than the first are left out.
+            rng: of the augmentation of recordings; None = none.
+
+        Returns:
+            The sample.
+
+        Raises:
+            ValueError: if there is audio, and the model has no front end for it.
+        """
+        if not items[0].media:
+            chosen = [item for item in items if not item.media]
+            return self.text.encode(
+                " ".join(item.source for item in chosen), " ".join(item.target for item in chosen)
+            )
+        if self.recordings is None:
+            raise ValueError("there are recordings among the items: give the recipe [speech]")
+        return self.recordings.encode([item for item in items if item.media], self.text, rng)
+
+    def longest(self, items: Sequence[Item]) -> Sample:
+        """The sample of several items at its longest, whatever augmentation draws.
+
+        Returns:
+            The sample, without features.
+        """
+        if not items[0].media or self.recordings is None:
+            return self.join(items)
+        return self.recordings.longest([item for item in items if item.media], self.text)
+
+
+def concatenation_plan(
+    lengths: Sequence[float],
+    concat: tuple[int, int],
+    epochs: int,
+    batch_size: int,
+    seed: int,
+    fits: Callable[[tuple[int, ...]], bool] = lambda sample: True,
+) -> list[tuple[int, ...]]:
+    """Which items make up each sample, in training order.
+
+    Every item occurs once an epoch, in a run of random neighbours; samples of similar length
+    stand together so that batches need little padding, and batches are shuffled. The samples of an
+    epoch that do not fill a batch are left out of it.
+
+    Args:
+        lengths: length of each item, in any unit.
+        concat: least and most items in a sample.
+        batch_size: samples per batch.
+        fits: whether a sample is to be taken.
+
+    Returns:
+        One tuple of item indices per sample.
+    """
+    rng = np.random.default_rng(seed)
+    size = np.asarray(lengths)
+    plan: list[tuple[int, ...]] = []
+    for _ in range(epochs):
+        order = rng.permutation(len(lengths))
+        counts = rng.integers(concat[0], concat[1] + 1, size=len(order))
+        edges = np.concatenate([[0], np.cumsum(counts)])
+        edges = np.append(edges[edges < len(order)], len(order))
+        samples = [
+            tuple(int(i) for i in order[a:b]) for a, b in zip(edges, edges[1:], strict=False)
+        ]
+        samples = [sample for sample in samples if fits(sample)]
+        block = 50 * batch_size
+        for start in range(0, len(samples), block):
+            chunk = sorted(samples[start : start + block], key=lambda s: float(size[list(s)].sum()))
+            batches = [chunk[i : i + batch_size] for i in range(0, len(chunk), batch_size)]
+            full = [batch for batch in batches if len(batch) == batch_size]
+            rng.shuffle(full)  # type: ignore[arg-type]
+            plan += [s for batch in full for s in batch]
+    return plan
+
+
+class PackedDataset(Dataset[Packed]):
+    """Concatenated, packed samples; item i is a function of (seed, i).
+
+    Args:
+        plan: item indices per sample.
+        encoder: items -> samples.
+        views: schedules to draw.
+        layout: layout of the packed sequence.
+        seed: of the schedules.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        plan: Sequence[tuple[int, ...]],
+        encoder: ItemEncoder,
+        views: ViewPlan,
+        layout: Layout,
+        seed: int,
+    ) -> None:
+        self.items = items
+        self.plan = plan
+        self.encoder = encoder
+        self.views = views
+        self.layout = layout
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    def __getitem__(self, index: int) -> Packed:
+        rng = np.random.default_rng([self.seed, index])
+        sample = self.encoder.join([self.items[i] for i in self.plan[index]], rng)
+        length = len(sample.written[TARGET].tokens)
+        g = [schedule.offline(sample.num_units, length)] if self.views.full else []
+        for _ in range(self.views.num_partial):
+            g.append(sampled_schedule(sample, self.encoder.text, self.views, rng))
+        packed = pack(sample, [{TARGET: each} for each in g], self.layout)
+        packed.index = index
+        return packed
+
+    def place(self, index: int) -> str:
+        """Where the items of a sample were read.
+
+        Returns:
+            Files and lines, for a message.
+        """
+        return place_of([self.items[i] for i in self.plan[index]], f"sample {index}")
