@@ -8,9 +8,11 @@ Legend: B = lanes of the bucket, Q = new tokens per lane, T = B * Q, K = entries
 P = lanes that probe, V = vocabulary.
 """
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -71,6 +73,9 @@ class StaticSteps:
         self.mode = mode
         self._steps: WeakKeyDictionary[ArrivalCache, dict[Bucket, _StaticStep]]
         self._steps = WeakKeyDictionary()
+        # One pool of memory for all graphs: they are never replayed at the same time, and what one
+        # puts out is copied before the next one runs.
+        self._pool = torch.cuda.graph_pool_handle() if model.device.type == "cuda" else None
 
     def takes(self, new: NewTokens) -> bool:
         """Whether a step fits a bucket: few new tokens per lane, all of them ids."""
@@ -102,7 +107,7 @@ class StaticSteps:
         if any(step.growths != cache.growths for step in steps.values()):
             steps.clear()  # the store has grown: what was captured writes into its old buffers
         if bucket not in steps:
-            steps[bucket] = _StaticStep(self.model, cache.growths, bucket, self.mode)
+            steps[bucket] = _StaticStep(self.model, cache.growths, bucket, self.mode, self._pool)
         logits_BV, hidden_BD, weights_LBHK, unit_BK = steps[bucket].run(cache, new)
         if not new.probing:
             return None
@@ -123,9 +128,14 @@ class _StaticStep:
     """The forward of one bucket, and its input buffer: one copy to the device per step."""
 
     def __init__(
-        self, model: "StreamingCausalLM", growths: int, bucket: Bucket, mode: Mode
+        self,
+        model: "StreamingCausalLM",
+        growths: int,
+        bucket: Bucket,
+        mode: Mode,
+        pool: Any,
     ) -> None:
-        self.model, self.growths, self.bucket = model, growths, bucket
+        self.model, self.growths, self.bucket, self.pool = model, growths, bucket, pool
         tokens, pages = bucket.lanes * bucket.new, bucket.entries // PAGE
         # Of every token: id, group, position, unit, slot and stamp; of every lane: the row that
         # probes, and its pages.
@@ -133,10 +143,11 @@ class _StaticStep:
         cuda = model.device.type == "cuda"
         self.host = torch.zeros(self.size, dtype=torch.long, pin_memory=cuda)
         self.inputs = torch.zeros(self.size, dtype=torch.long, device=model.device)
-        forward: Callable[[ArrivalCache], _Outputs] = self._forward
+        # Without `self` in it: a step that is dropped frees its graph at once, and not when the
+        # garbage collector comes by.
+        self.function: Callable[[_StaticStep, ArrivalCache], _Outputs] = _StaticStep._forward
         if mode == "compile":
-            forward = torch.compile(self._forward, dynamic=False)
-        self.forward = forward
+            self.function = torch.compile(_StaticStep._forward, dynamic=False)
         self.copied: torch.cuda.Event | None = None
         self.warm = False
         self.graph: torch.cuda.CUDAGraph | None = None
@@ -149,7 +160,7 @@ class _StaticStep:
             self._forward(cache)
             self.warm = True
         if self.model.device.type != "cuda":
-            return self.forward(cache)
+            return self.function(self, cache)
         if self.graph is None:
             self._capture(cache)
         assert self.graph is not None and self.outputs is not None
@@ -224,11 +235,29 @@ class _StaticStep:
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(WARM_UP):
-                self.forward(cache)
+                self.function(self, cache)
         torch.cuda.current_stream().wait_stream(stream)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            self.outputs = self.forward(cache)
+        graph = torch.cuda.CUDAGraph()
+        # thread_local: what other threads ask of the device must not end this capture.
+        with (
+            _no_garbage(),
+            torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"),
+        ):
+            self.outputs = self.function(self, cache)
+        self.graph = graph
+
+
+@contextmanager
+def _no_garbage() -> Iterator[None]:
+    """A graph that the garbage collector frees during a capture would end it, and the process."""
+    gc.collect()
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _power_of_two(number: int) -> int:
