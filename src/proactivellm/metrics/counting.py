@@ -10,7 +10,8 @@ from typing import Any
 
 from proactivellm.metrics.tokenizers import Choice, choose_tokenizer
 from proactivellm.metrics.units import AUTO, TargetUnit, choose_unit, target_texts
-from proactivellm.output.log import Instance, Task, is_unspaced
+from proactivellm.output.log import Instance, Task
+from proactivellm.output.scripts import is_unspaced
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.utils import SACREBLEU_DIR
 
 from proactivellm.metrics.units import AUTO
-from proactivellm.output.log import script_of
+from proactivellm.output.scripts import script_of
 
 TOKENIZERS = tuple(BLEU.TOKENIZERS)
 Tokenize = Callable[[str], str]

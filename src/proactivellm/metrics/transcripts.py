@@ -14,7 +14,7 @@ import numpy as np
 
 from proactivellm.metrics.bootstrap import Floats, Statistics, ratio
 from proactivellm.metrics.quality import check_numbers
-from proactivellm.output.log import apart, together
+from proactivellm.output.scripts import apart, together
 
 if TYPE_CHECKING:
     from jiwer import CharacterOutput, WordOutput

@@ -10,7 +10,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from proactivellm.output.log import Instance, LatencyUnit, characters, is_unspaced
+from proactivellm.output.log import Instance, LatencyUnit
+from proactivellm.output.scripts import characters, is_unspaced
 
 AUTO = "auto"
 Times = tuple[list[float], list[float]]  # delays, elapsed
