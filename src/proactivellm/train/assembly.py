@@ -95,7 +95,6 @@ def _report(left_out: list[str]) -> None:
 
 
 def _plan(recipe: Recipe, items: list[Item], num_processes: int, fit: Fit) -> list[tuple[int, ...]]:
-    """Which items make up each sample."""
     optimisation = recipe.optimisation
     size = optimisation.batch_size * optimisation.gradient_accumulation * num_processes
     plan = concatenation_plan(

@@ -1,4 +1,4 @@
-"""What is done to recordings in training, so that a model hears more than there are.
+"""Augmentation of recordings in training.
 
 A function of the random generator it is given, so that a resumed run hears what the first would.
 Legend: N = audio samples, T = mel frames, F = mel bands.
@@ -14,7 +14,7 @@ from proactivellm.train.values import Natural, Range, Share
 
 
 class Augmentation(Strict):
-    """What is done to recordings while a model is trained on them.
+    """How recordings are changed while a model is trained on them.
 
     Attributes:
         speed: range of the speed perturbation (Ko et al. 2015), pitch included; (1, 1) = none.
@@ -23,11 +23,10 @@ class Augmentation(Strict):
         gain_db: range of the level that is added.
         noise_share: share of the recordings that noise is added to.
         noise_db: range of the signal-to-noise ratio then.
-        narrow_share: share of the recordings of which only what a telephone passes (up to 4 kHz)
-            is left.
-        time_masks: SpecAugment (Park et al. 2019): masks over time.
+        narrow_share: share of the recordings that are cut to telephone bandwidth, 4 kHz.
+        time_masks: number of masks over time (SpecAugment, Park et al. 2019).
         time_mask_s: longest of them, in seconds.
-        band_masks: masks over mel bands.
+        band_masks: number of masks over mel bands.
         band_mask: most bands that one of them covers.
         nothing_share: share of the samples that are replaced by silence or noise, in which there is
             nothing to write.
@@ -47,7 +46,7 @@ class Augmentation(Strict):
 
 
 def perturb(samples_N: np.ndarray, wish: Augmentation, rng: np.random.Generator) -> np.ndarray:
-    """Another speed, other edges, a telephone, noise, another level: as the settings wish."""
+    """Changes speed, edges, bandwidth, noise and level as the settings wish."""
     soxr = needed("soxr")
     speed = rng.uniform(*wish.speed)
     if speed != 1.0:

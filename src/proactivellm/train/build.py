@@ -26,12 +26,8 @@ def make_backbone(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The pretrained backbone, or a new model of the configured shape with its own tokenizer.
 
-    Args:
-        checkpoint: of an interrupted run, whose tokenizer is taken.
-
-    Returns:
-        The model in fp32 (mixed precision is the Trainer's), with adapters if asked for, and the
-        tokenizer. Attention is that of sessions, so that training and streaming agree.
+    The model is in fp32 (mixed precision is the Trainer's), with adapters if asked for.
+    `checkpoint` is that of an interrupted run, whose tokenizer is taken.
 
     Raises:
         ValueError: if the backbone cannot be loaded or made, or its family cannot stream.
@@ -61,9 +57,8 @@ def make_backbone(
 
 
 def end_generation_with(model: PreTrainedModel, token_id: int) -> None:
-    """Make a token one of those that end generation, as training closes every target with it.
-
-    The tokenizer's EOS token is not always among them.
+    """Add a token to those that end generation: training closes every target with the EOS token of
+    the tokenizer, which is not always among them.
     """
     ends = model.generation_config.eos_token_id
     ends = [] if ends is None else ends if isinstance(ends, list) else [ends]
@@ -72,10 +67,7 @@ def end_generation_with(model: PreTrainedModel, token_id: int) -> None:
 
 
 def make_front_end(recipe: Recipe, model: PreTrainedModel) -> SpeechFrontEnd:
-    """The front end for speech: that of a model folder, or a new one.
-
-    Returns:
-        The front end in fp32, with the attention that training uses.
+    """The front end for speech in fp32: that of a model folder, or a new one.
 
     Raises:
         ValueError: if it cannot be loaded, or the configuration does not fit.
@@ -111,10 +103,8 @@ def add_adapters(model: PreTrainedModel, lora: Lora) -> PreTrainedModel:
 
 
 def make_settings(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> StreamSettings:
-    """Layout and prompt: the recipe's, else those beside the backbone, else the chat template's.
-
-    Returns:
-        The settings saved beside the model; for a model from scratch, with control tokens.
+    """Layout and prompt: the recipe's, else those beside the backbone, else the chat template's;
+    for a model from scratch, control tokens.
 
     Raises:
         ValueError: if there is no prompt in the recipe and none can be had from the backbone.

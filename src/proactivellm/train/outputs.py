@@ -1,4 +1,4 @@
-"""What the models make of a batch, for all objectives; each output is made when first asked for.
+"""Outputs of the models on a batch, for all objectives; each is computed when first asked for.
 
 So CTC alone runs no language model. Legend: B = batch, S = tokens of the packed sequence, H = LM
 width, A = samples with a recording, P = encoder outputs, D = encoder width, E = embeddings.
@@ -22,12 +22,7 @@ if TYPE_CHECKING:
 
 
 class Outputs:
-    """Outputs of a learner's models; made and used inside its forward only.
-
-    Args:
-        learner: has the models.
-        batch: from `views.collate`.
-    """
+    """Outputs of a learner's models on a batch of `views.collate`; used inside its forward only."""
 
     def __init__(self, learner: "Learner", batch: dict[str, Tensor]) -> None:
         self.learner = learner
@@ -82,7 +77,6 @@ class Outputs:
 
     @cached_property
     def _row_sums(self) -> dict[RowObjective, Tensor]:
-        """The sums of all objectives over rows, which are shown the same distributions."""
         every = [o for o in self.learner.terms if isinstance(o, RowObjective)]
         views = view_rows(self.decoded.last_hidden_state, self.batch)
         chunk = self.learner.rows_per_chunk(len(views[0]))

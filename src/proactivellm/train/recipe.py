@@ -19,11 +19,11 @@ class Data(Strict):
     """Training and validation items: pairs, questions with their answers, recordings.
 
     Attributes:
-        train: items to learn from; several sources are mixed.
-        valid: items to watch; never learnt from.
+        train: several sources are mixed.
+        valid: never learnt from.
         concat: least and most items joined into one sample.
         skip_too_long: leave out samples that need more positions than the model has, and say how
-            many; without it they are refused.
+            many; else they are refused.
     """
 
     train: DataSource | list[DataSource]
@@ -33,14 +33,12 @@ class Data(Strict):
 
 
 class Backbone(Strict):
-    """A pretrained model, or the shape of one trained from scratch.
+    """A pretrained model (hub id or folder), or the shape of one trained from scratch.
 
     Attributes:
-        pretrained: hub id or folder.
         trust_remote_code: run code that the pretrained model brings, with all your rights.
-        model_type: transformers model type for training from scratch.
-        config: its configuration, as keyword arguments.
-        vocab_size: size of the tokenizer trained with it.
+        config: keyword arguments of the configuration of `model_type`.
+        vocab_size: of the tokenizer that is trained too.
     """
 
     pretrained: str | None = None
@@ -59,17 +57,15 @@ class Backbone(Strict):
 
 
 class Speech(*keys_of("speech"), Strict):  # type: ignore[misc]
-    """The front end of a model that listens (`modality.speech`); with keys of objectives.
+    """The front end of a model that listens (`modality.speech`), with the keys of its objectives.
 
     Attributes:
         pretrained: bundled model, folder or hub id: the front end of a model that listens, or the
-            encoder of a Whisper, such as openai/whisper-base, to which a new projector comes.
-        encoder: configuration of an encoder from scratch (keyword arguments of WhisperConfig).
-        features: of the extractor (keyword arguments of WhisperFeatureExtractor).
-        units: how encoder outputs become source units.
-        gate: leaves out of recordings what it will hold back while streaming; without it they are
-            heard whole in training, and the usual gate is saved for streaming.
-        augment: what is done to recordings.
+            encoder of a Whisper, such as openai/whisper-base, with a new projector.
+        encoder: of one from scratch: keyword arguments of WhisperConfig.
+        features: keyword arguments of WhisperFeatureExtractor.
+        gate: cuts out of recordings what it will hold back while streaming; without it they are
+            heard whole in training, and the default gate is saved for streaming.
     """
 
     pretrained: str | None = None
@@ -87,11 +83,11 @@ class Speech(*keys_of("speech"), Strict):  # type: ignore[misc]
 
 
 class Lora(Strict):
-    """Low-rank adapters instead of full fine-tuning (peft); merged into the saved model.
+    """Low-rank adapters instead of full fine-tuning (peft), merged into the saved model.
 
     Attributes:
         r: rank.
-        alpha: scaling numerator.
+        alpha: numerator of the scale alpha / r.
         dropout: on the adapter's input.
         target_modules: names of linear layers, or "all-linear".
     """
@@ -103,31 +99,22 @@ class Lora(Strict):
 
 
 class Objectives(*keys_of("objective"), ViewSettings):  # type: ignore[misc]
-    """What is learnt: the keys of each objective, of the views, and one of all.
-
-    Attributes:
-        logits_mib: memory in MiB that logits and what is made of them may take at once; target
-            rows are taken in chunks that fit.
+    """The keys of all objectives and of the views; `logits_mib` is the memory in MiB that logits
+    and what is computed from them may take at once.
     """
 
     logits_mib: Count = 1024
 
 
 class Optimisation(Strict):
-    """Optimiser and schedule, passed to transformers.Trainer.
+    """Optimiser (AdamW) and schedule, passed to transformers.Trainer.
 
     Attributes:
-        epochs: passes over the training pairs.
         batch_size: samples per step and device.
         gradient_accumulation: steps per update.
-        learning_rate: peak.
-        schedule: learning-rate schedule after warm-up.
-        warmup_steps: linear warm-up.
-        weight_decay: AdamW.
-        betas: AdamW.
-        max_grad_norm: clipping; 0 = none.
-        precision: of the forward and backward passes.
-        gradient_checkpointing: trade compute for memory.
+        learning_rate: the peak, after a linear warm-up.
+        max_grad_norm: 0 = no clipping.
+        precision: of the forward and backward passes; weights are fp32.
         seed: of weights, order and schedules.
     """
 
@@ -146,13 +133,11 @@ class Optimisation(Strict):
 
 
 class Output(Strict):
-    """Checkpoints, progress, the saved model.
+    """Checkpoints, progress, the saved model; all `_steps` are updates.
 
     Attributes:
-        save_steps: between checkpoints.
         keep: checkpoints kept.
-        log_steps: between log lines.
-        eval_steps: between evaluations; 0 = never.
+        eval_steps: 0 = never.
         dtype: of the saved weights.
     """
 
@@ -167,16 +152,11 @@ class Recipe(Strict):
     """A whole training run.
 
     Attributes:
-        data: pairs.
-        backbone: model.
         stream: layout, prompt, decision boundary. Without a prompt: that beside the backbone, or
             its chat template, or control tokens for a model from scratch.
         instruction: text before the source in the chat template's user turn.
-        objective: losses and schedules.
-        optimisation: optimiser.
-        speech: front end, for a model that listens.
-        lora: adapters; full training if left out.
-        output: checkpoints and saving.
+        speech: for a model that listens.
+        lora: full training if left out.
     """
 
     data: Data

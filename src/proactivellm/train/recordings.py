@@ -28,8 +28,7 @@ class Recordings:
     """Turns items with audio into samples; waveforms are read once and kept in 16 bits.
 
     Args:
-        front_end: makes features and knows how many embeddings they become.
-        augmentation: what is done to them; nothing where no random generator is given.
+        augmentation: done only where a random generator is given.
         gate: what it holds back is left out, as it is while streaming; None = nothing is.
     """
 
@@ -48,13 +47,10 @@ class Recordings:
         encoder: "SampleEncoder",
         rng: np.random.Generator | None = None,
     ) -> Sample:
-        """One sample of one or more recordings, joined.
+        """One sample, with `features`, of one or more recordings, joined.
 
         Args:
             rng: of the augmentation; None = none.
-
-        Returns:
-            The sample, with `features`.
         """
         target = " ".join(item.target for item in items if item.target)
         question = items[0].source
@@ -75,13 +71,9 @@ class Recordings:
         return text.with_features(mel_TF, transcript="" if question else target)
 
     def longest(self, items: Sequence[Item], encoder: "SampleEncoder") -> Sample:
-        """The sample of one or more recordings at its longest, whatever augmentation draws.
+        """The sample of recordings at its longest, whatever augmentation draws; without features.
 
-        Args:
-            items: with audio; questions of later ones are left out.
-
-        Returns:
-            The sample, without features.
+        Questions of items after the first are left out.
         """
         gaps = (len(items) - 1) * int(GAP_S * RATE)
         count = gaps + sum(len(self._waveform(item.media)) for item in items)

@@ -21,11 +21,8 @@ from proactivellm.train.schedules import ViewPlan, sampled_schedule
 
 
 class SampleEncoder:
-    """Text -> `Sample`, with the segmentation that sessions use.
-
-    Args:
-        prompt: fixed ids around source and target.
-        end_token_id: closes the target.
+    """Text -> `Sample`, with the segmentation that sessions use; `end_token_id` closes the
+    target.
     """
 
     def __init__(
@@ -40,14 +37,9 @@ class SampleEncoder:
     def encode(
         self, source: str, target: str, further_units: Sequence[Sequence[int]] = ()
     ) -> Sample:
-        """Token ids of one item.
+        """The sample of one item; its last unit includes the prompt's source tail.
 
-        Args:
-            source: at least one word.
-            further_units: ids of source units that follow those of the text.
-
-        Returns:
-            The sample; its last unit includes the prompt's source tail.
+        `further_units` are ids of source units that follow those of the text.
         """
         units = [list(ids) for ids in self.segmenter.word_token_ids(source.split())]
         # A source of which the tokenizer keeps nothing is one empty unit: it must not end the run.
@@ -62,10 +54,10 @@ class SampleEncoder:
         )
 
     def word_index(self, target: Sequence[int]) -> list[int]:
-        """The word each target token belongs to, the end of stream left out.
+        """The word that each target token belongs to, the end of stream left out.
 
         Args:
-            target: target ids, end of stream included.
+            target: ids, end of stream included.
 
         Returns:
             Non-decreasing indices from 0, one per token but the last.
@@ -79,12 +71,7 @@ class SampleEncoder:
 
 
 class ItemEncoder:
-    """Items of any kind -> `Sample`.
-
-    Args:
-        text: tokenises.
-        recordings: for items with audio; None = there are none.
-    """
+    """Items -> `Sample`; without `recordings`, of texts only."""
 
     def __init__(self, text: SampleEncoder, recordings: Recordings | None = None) -> None:
         self.text = text
@@ -95,10 +82,7 @@ class ItemEncoder:
 
         Args:
             items: at least one; those that are of another kind than the first are left out.
-            rng: of the augmentation of recordings; None = none.
-
-        Returns:
-            The sample.
+            rng: of the augmentation; None = none.
 
         Raises:
             ValueError: if there is audio, and the model has no front end for it.
@@ -113,10 +97,8 @@ class ItemEncoder:
         return self.recordings.encode([item for item in items if item.media], self.text, rng)
 
     def longest(self, items: Sequence[Item]) -> Sample:
-        """The sample of several items at its longest, whatever augmentation draws.
-
-        Returns:
-            The sample, without features.
+        """The sample of several items at its longest, whatever augmentation draws; without
+        features.
         """
         if not items[0].media or self.recordings is None:
             return self.join(items)
@@ -131,20 +113,16 @@ def concatenation_plan(
     seed: int,
     fits: Callable[[tuple[int, ...]], bool] = lambda sample: True,
 ) -> list[tuple[int, ...]]:
-    """Which items make up each sample, in training order.
+    """Which items make up each sample, in training order: a tuple of item indices per sample.
 
-    Every item occurs once an epoch, in a run of random neighbours; samples of similar length
-    stand together so that batches need little padding, and batches are shuffled. The samples of an
-    epoch that do not fill a batch are left out of it.
+    Every item occurs once an epoch, in a run of random neighbours. Samples of similar length stand
+    together so that batches need little padding, and batches are shuffled. The samples of an epoch
+    that do not fill a batch are left out of it.
 
     Args:
-        lengths: length of each item, in any unit.
+        lengths: of each item, in any unit.
         concat: least and most items in a sample.
-        batch_size: samples per batch.
         fits: whether a sample is to be taken.
-
-    Returns:
-        One tuple of item indices per sample.
     """
     rng = np.random.default_rng(seed)
     size = np.asarray(lengths)
@@ -169,14 +147,10 @@ def concatenation_plan(
 
 
 class PackedDataset(Dataset[Packed]):
-    """Concatenated, packed samples; item i is a function of (seed, i).
+    """Concatenated, packed samples; sample i is a function of (seed, i).
 
     Args:
         plan: item indices per sample.
-        encoder: items -> samples.
-        views: schedules to draw.
-        layout: layout of the packed sequence.
-        seed: of the schedules.
     """
 
     def __init__(
@@ -210,9 +184,5 @@ class PackedDataset(Dataset[Packed]):
         return packed
 
     def place(self, index: int) -> str:
-        """Where the items of a sample were read.
-
-        Returns:
-            Files and lines, for a message.
-        """
+        """Files and lines in which the items of a sample were read, for a message."""
         return place_of([self.items[i] for i in self.plan[index]], f"sample {index}")

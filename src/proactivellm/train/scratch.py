@@ -76,11 +76,7 @@ def new_config(backbone: Backbone, tokenizer: PreTrainedTokenizerBase) -> PreTra
 
 
 def new_model(backbone: Backbone, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-    """A model of the configured shape with random weights, in fp32.
-
-    Raises:
-        ValueError: if there is no causal LM of that type, or none of that shape.
-    """
+    """A model of the configured shape with random weights, in fp32; ValueError if there is none."""
     config = new_config(backbone, tokenizer)
     if type(config) not in AutoModelForCausalLM._model_mapping:
         raise ValueError(f"backbone.model_type: {backbone.model_type!r} is not a causal LM")

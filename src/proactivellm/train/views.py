@@ -24,10 +24,10 @@ def collate(batch: Sequence[Packed]) -> dict[str, Tensor]:
     """Right-pad packed sequences to one length.
 
     Returns:
-        int64 tensors [B, S] named as the fields of `Packed`; where there are recordings, also
-        `mel` [A, T, F], `num_frames` and `mel_rows` (place in the batch) [A] of the A samples that
-        have one, and their `transcript` as bytes, [A, L], padded with IGNORE; where they are of
-        a training plan, also `index` [B].
+        int64 tensors [B, S] named as the fields of `Packed`. Where there are recordings, also `mel`
+        [A, T, F], `num_frames` and `mel_rows` (place in the batch) [A] of the A samples that have
+        one, and their `transcript` as bytes, [A, L], padded with IGNORE. Where they are of a
+        training plan, also `index` [B].
     """
     tensors = {
         name: _padded([getattr(packed, name) for packed in batch], pad) for name, pad in PAD.items()
@@ -43,7 +43,6 @@ def _padded(rows: Sequence[list[int]], pad: int) -> Tensor:
 
 
 def _collate_features(batch: Sequence[Packed]) -> dict[str, Tensor]:
-    """Mel frames padded on the right with zeros, of the samples that have any."""
     rows = [row for row, packed in enumerate(batch) if packed.features is not None]
     features = [packed.features for packed in batch if packed.features is not None]
     if not features:
@@ -68,14 +67,12 @@ def packed_output(
     embeddings_BSD: Tensor | None = None,
     **kwargs: Any,
 ) -> Any:
-    """One forward over packed sequences under the layout's block mask.
+    """One forward over packed sequences under the layout's block mask; returns what the decoder
+    does.
 
     Args:
         windows: attention window per layer type, of `watch.watch_attention`.
         embeddings_BSD: input embeddings, where they are not those of the ids.
-
-    Returns:
-        What the decoder returns; its `last_hidden_state` is [B, S, D].
     """
     position_BS = batch["position"]
     mask = visibility(layout, batch, batch)
@@ -88,10 +85,8 @@ def packed_output(
 
 
 def view_rows(hidden_BSD: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """The rows that predict something, view by view in the same order.
-
-    Returns:
-        hidden [W, R, D] and labels [R].
+    """The rows that predict something, view by view in the same order: hidden [W, R, D], labels
+    [R].
     """
     views = int(batch["view"].max()) + 1
     predicts = batch["label"] != IGNORE

@@ -22,11 +22,7 @@ _BLANK = 0  # byte b of a transcript is class b + 1, whatever the tokenizer of t
 
 
 class CtcSettings(Strict):
-    """The keys of CTC.
-
-    Attributes:
-        ctc_weight: weight of the CTC loss on the encoder, whose head is not part of the model.
-    """
+    """The key of CTC; its head is not part of the saved model."""
 
     ctc_weight: Weight = 0.0
 
