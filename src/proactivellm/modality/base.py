@@ -17,11 +17,8 @@ from proactivellm.core.unit import Unit
 
 
 class Media(NamedTuple):
-    """A source as it arrives.
-
-    Attributes:
-        rate: samples, or frames, a second.
-        blocks: arrays [n, ...] of samples or frames that arrive together.
+    """A source as it arrives: `rate` samples, or frames, a second, in arrays [n, ...] of those that
+    arrive together.
     """
 
     rate: int
@@ -69,7 +66,7 @@ class FrontEnd(Protocol):
 
     @property
     def identity(self) -> str:
-        """Settings that, with the weights, make it what it is."""
+        """Settings that, with the weights, decide what it computes."""
         ...
 
     def read(self, files: Sequence[str]) -> Media:
@@ -87,8 +84,7 @@ class FrontEnd(Protocol):
     def embed(self, media: np.ndarray) -> Tensor:
         """Embeddings [n, H] of a whole source, those of its units one after another.
 
-        Args:
-            media: all of it, at the rate the front end works with.
+        `media` is all of it, at the rate the front end works with.
         """
         ...
 
@@ -98,12 +94,7 @@ class FrontEnd(Protocol):
 
     @classmethod
     def load(cls, model_folder: Path, width: int, device: str) -> Self:
-        """Reads what `save` wrote, for inference.
-
-        Args:
-            model_folder: that of the causal LM.
-            width: H, of its embeddings.
-            device: where to put it.
+        """Reads what `save` wrote, for inference; `width` is H, of the LM's embeddings.
 
         Raises:
             ValueError: if it is broken, or does not fit the LM.

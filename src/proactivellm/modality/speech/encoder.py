@@ -56,9 +56,7 @@ class Rows(NamedTuple):
 class CausalEncoder(nn.Module):
     """A Whisper-class encoder under a causal mask: trainable, whole recordings at a time.
 
-    Args:
-        tower: `WhisperEncoder` or `Qwen2AudioEncoder`, as transformers has them.
-        attention: which steps attend to which.
+    `tower` is a `WhisperEncoder` or `Qwen2AudioEncoder`, as transformers has them.
     """
 
     def __init__(self, tower: nn.Module, attention: AttentionSettings) -> None:
@@ -78,38 +76,25 @@ class CausalEncoder(nn.Module):
         return int(self.tower.config.d_model)
 
     def num_steps(self, num_frames: int) -> int:
-        """Encoder steps S that mel frames make, before pooling.
-
-        Args:
-            num_frames: T.
-        """
+        """Encoder steps S, before pooling, of T mel frames."""
         return (num_frames + 1) // 2
 
     def num_outputs(self, num_frames: int) -> int:
-        """Outputs P that mel frames make.
-
-        Args:
-            num_frames: T.
-        """
+        """Outputs P of T mel frames."""
         return self.num_steps(num_frames) // self.pool
 
     def num_outputs_of(self, num_frames_B: Tensor) -> Tensor:
-        """Outputs P of several recordings, [B].
-
-        Args:
-            num_frames_B: T of each.
-        """
+        """Outputs P of several recordings, [B]."""
         return (num_frames_B + 1) // 2 // self.pool
 
     def forward(self, mel_BTF: Tensor, num_frames_B: Tensor) -> Tensor:
-        """Encodes whole recordings under the causal mask.
+        """Encodes whole recordings of so many frames; rows after `num_outputs` of one mean nothing.
 
         Args:
             mel_BTF: mel frames, padded on the right with anything.
-            num_frames_B: frames of each recording.
 
         Returns:
-            [B, P, D]; rows after `num_outputs` of a recording mean nothing.
+            [B, P, D].
 
         Raises:
             ValueError: if a recording has more steps than the encoder has positions.
@@ -129,10 +114,7 @@ class CausalEncoder(nn.Module):
         return self.close(hidden_BSD[:, :num_steps])
 
     def close(self, hidden_BSD: Tensor) -> Tensor:
-        """What follows the layers: pooling, where the tower has it, and the last norm.
-
-        Args:
-            hidden_BSD: after the last layer.
+        """What follows the last layer: pooling, where the tower has it, and the last norm.
 
         Returns:
             [B, P, D]; steps at the end that are no whole output are left out.
@@ -145,14 +127,7 @@ class CausalEncoder(nn.Module):
         return self.tower.layer_norm(hidden_BSD)
 
     def check_length(self, num_steps: int) -> None:
-        """Refuses what the position embeddings do not reach.
-
-        Args:
-            num_steps: S.
-
-        Raises:
-            ValueError: if there are more steps than positions.
-        """
+        """Refuse (ValueError) more steps S than there are position embeddings."""
         limit = self.tower.config.max_source_positions
         if num_steps > limit:
             raise ValueError(
@@ -161,15 +136,13 @@ class CausalEncoder(nn.Module):
             )
 
     def rows(self, first: int, stop: int, num_known: int) -> "Rows":
-        """What is encoded together: steps, then copies of those that their blocks look ahead to.
+        """Rows (on the CPU) that are encoded together: steps, then copies of those that their
+        blocks look ahead to.
 
         Args:
             first: step with which a block begins.
             stop: step after the last one.
             num_known: steps there are to look at, at least `stop`.
-
-        Returns:
-            The rows, on the CPU.
         """
         block, offset = self.attention.block, self.attention.offset
         step_S = torch.arange(first, stop)

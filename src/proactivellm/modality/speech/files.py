@@ -43,23 +43,18 @@ _LARGEST_MEMBER = 2**30  # bytes, read to memory whole; an archive can say that 
 
 
 def is_audio(path: str | Path) -> bool:
-    """Whether the extension of a path, or of a zip member, is one of audio.
-
-    Args:
-        path: a path or "archive.zip:member"; nothing is opened.
+    """Whether the extension of a path, or of "archive.zip:member", is one of audio; nothing is
+    opened.
     """
     return Path(path).suffix.lower() in _READABLE + _UNREADABLE
 
 
 def open_audio(path: str | Path) -> "Recording":
-    """Opens a recording; use it in a `with` statement.
+    """Opens a recording at its start; use it in a `with` statement.
 
     Args:
-        path: a file, or "archive.zip:member". A member is read to memory whole: members are meant
-            to be small. A file is never in memory but for the block being read.
-
-    Returns:
-        The recording, at its start.
+        path: a file, of which only the block being read is in memory, or "archive.zip:member",
+            which is read to memory whole.
 
     Raises:
         ValueError: there is no such file or member, it is empty or no audio that can be read, its
@@ -69,30 +64,15 @@ def open_audio(path: str | Path) -> "Recording":
 
 
 def read_audio(path: str | Path) -> np.ndarray:
-    """Reads a whole recording: the samples that a stream of its blocks gives too.
-
-    Args:
-        path: a file, or "archive.zip:member".
-
-    Returns:
-        Float32 [n] mono at 16 kHz.
-
-    Raises:
-        ValueError: as `open_audio`, or the rate cannot be resampled.
-    """
+    """The whole of a recording, float32 [n] mono at 16 kHz; ValueError as `open_audio`."""
     with open_audio(path) as recording:
         blocks = list(to_16k(recording.blocks(seconds=1.0), recording.rate))
     return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
 
 
 def to_mono(samples_NC: np.ndarray) -> np.ndarray:
-    """Averages channels; whatever is not finite becomes 0, the rest is clipped to [-1, 1].
-
-    Args:
-        samples_NC: float [n, channels].
-
-    Returns:
-        Float32 [n].
+    """Averages channels [n, channels] to [n]; what is not finite becomes 0, the rest is in [-1,
+    1].
     """
     finite_NC = np.nan_to_num(samples_NC, nan=0.0, posinf=0.0, neginf=0.0)
     return np.clip(finite_NC.mean(axis=1), -1.0, 1.0).astype(np.float32, copy=False)
@@ -102,14 +82,6 @@ class Recording:
     """An open recording. `rate`, `channels` and `duration_s` are what its header says."""
 
     def __init__(self, path: str | Path) -> None:
-        """Opens it; see `open_audio`.
-
-        Args:
-            path: a file, or "archive.zip:member".
-
-        Raises:
-            ValueError: it cannot be opened.
-        """
         self.path = str(path)
         self._library = needed("soundfile")
         self._source = self._found()
@@ -126,15 +98,11 @@ class Recording:
             raise ValueError(f"{self.path}: {error}") from None
 
     def blocks(self, seconds: float = 0.1) -> Iterator[np.ndarray]:
-        """Reads on to the end. A file cut in the middle ends early, with a Python warning.
+        """Reads on to the end: float32 [n] mono, at the file's own rate; the last block may be
+        shorter.
 
-        Floats at the scale of integers are brought to [-1, 1], with a warning as well.
-
-        Args:
-            seconds: length of a block; the last one may be shorter.
-
-        Yields:
-            Float32 [n] mono, at the file's own rate.
+        A file cut in the middle ends early, with a Python warning. Floats at the scale of integers
+        are brought to [-1, 1], with a warning as well.
         """
         buffer_NC = np.empty((max(1, round(seconds * self.rate)), self.channels), np.float32)
         damaged, scale, num_bad = self._looks_cut(), self._scale(), 0

@@ -1,4 +1,4 @@
-"""Files as one recording: blocks of samples, with a little silence between the files."""
+"""Several files as one recording: blocks of samples, with a little silence between the files."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import closing
@@ -12,14 +12,11 @@ GAP_S = 0.1  # of silence between the files of one recording
 
 
 def recorded_blocks(files: Iterable[str], seconds: float) -> tuple[int, Iterator[np.ndarray]]:
-    """Blocks of files that are joined.
+    """The rate of joined files in samples per second, and their float32 mono blocks.
 
     Args:
         files: audio; where there are several, each is brought to 16 kHz first.
         seconds: length of a block, whatever the files' lengths; the last one may be shorter.
-
-    Returns:
-        Their rate in samples per second, and float32 mono blocks.
 
     Raises:
         ValueError: if a file cannot be read (the first at once, others on reaching them).

@@ -27,16 +27,12 @@ _WHISPER = "whisper"
 def new_front_end(
     encoder: dict[str, Any], features: dict[str, Any], settings: SpeechSettings, lm_width: int
 ) -> SpeechFrontEnd:
-    """A front end with random weights, to be trained.
+    """A front end with random weights.
 
     Args:
         encoder: keyword arguments of `WhisperConfig`.
         features: keyword arguments of `WhisperFeatureExtractor`.
-        settings: how outputs become units.
         lm_width: H.
-
-    Returns:
-        The front end.
     """
     extractor = WhisperFeatureExtractor(**features)
     tower = WhisperEncoder(WhisperConfig(num_mel_bins=extractor.feature_size, **encoder))
@@ -51,7 +47,7 @@ def pretrained_front_end(
 
     Args:
         folder: with `speech/`, or of a WhisperModel or WhisperForConditionalGeneration.
-        settings: how outputs become units; None = those of `speech/`, else the usual ones.
+        settings: None = those of `speech/`, else the defaults.
         lm_width: H.
 
     Raises:

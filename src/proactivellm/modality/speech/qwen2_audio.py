@@ -39,10 +39,8 @@ def load_qwen2_audio(
     """Load a checkpoint.
 
     Args:
-        folder: of the checkpoint.
         units: how the tower's outputs become units; `stack` must be 1.
         instruction: read before the audio, unless the folder has a `streaming.json`.
-        device: where to put the model.
         dtype: of the weights; fp32 on CPU and that of the file elsewhere if left out.
 
     Returns:
@@ -69,7 +67,6 @@ def load_qwen2_audio(
 def _load_whole(
     folder: Path, dtype: torch.dtype | None
 ) -> tuple[Any, Qwen2AudioForConditionalGeneration]:
-    """The processor, and the model with all its weights."""
     what = f"cannot load Qwen2-Audio from {str(folder)!r}"
     check_json_files(folder)
     with refusing(what, lambda: broken_weights(folder)):
@@ -86,14 +83,10 @@ def _load_whole(
 
 
 def audio_prompt(processor: Any, instruction: str) -> Prompt:
-    """Splits the processor's chat template around the audio.
+    """Splits the chat template of a `Qwen2AudioProcessor` around the audio.
 
-    Args:
-        processor: `Qwen2AudioProcessor`.
-        instruction: text before the audio in the user turn.
-
-    Returns:
-        The prompt whose target head is the template's generation prompt.
+    The instruction stands before the audio in the user turn, and the target head is the template's
+    generation prompt.
 
     Raises:
         ValueError: if the template is broken, or does not put the audio token in one place.

@@ -69,7 +69,6 @@ def pcm_blocks(
 
 
 def _samples(content: bytes, sample_format: str) -> np.ndarray:
-    """Whole samples as float32, 1 for full scale."""
     dtype, full_scale = PCM_FORMATS[sample_format]
     if sample_format == "s24le":  # the upper bytes of 32-bit integers
         wide = np.zeros((len(content) // 3, 4), np.uint8)
@@ -92,12 +91,6 @@ def piped_blocks(
     stream: BinaryIO, rate: int = RATE, channels: int = 1, sample_format: str = "s16le"
 ) -> tuple[int, Iterator[np.ndarray]]:
     """Reads samples from a pipe: raw ones, or WAV, whose header counts then, with a warning.
-
-    Args:
-        stream: such as `sys.stdin.buffer`.
-        rate: of raw samples, in samples per second.
-        channels: of raw samples.
-        sample_format: of raw samples, see `pcm_blocks`.
 
     Returns:
         The rate, and float32 mono blocks as `pcm_blocks` yields them.
@@ -201,13 +194,6 @@ def paced(blocks: Iterable[np.ndarray], rate: int) -> Iterator[np.ndarray]:
 
     The clock starts with the first block that is asked for. A reader who is late gets what was
     spoken meanwhile at once.
-
-    Args:
-        blocks: float32 mono blocks [n].
-        rate: of the blocks, in samples per second.
-
-    Yields:
-        The same blocks.
     """
     start_s = time.monotonic()
     num_spoken = 0
