@@ -39,15 +39,14 @@ class Written:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """Token ids of one instance, by the name of their group.
+    """What a model is trained on: token ids by the name of their group.
 
     Attributes:
         read: ids per unit of each group that is only read; unit u of any of them arrives at time u,
             entry 0 is the prompt (may be empty), and the last unit of the source includes the text
             that closes it.
-        written: head and tokens of each group that the model writes.
-        features: mel frames [T, F] that become the embeddings of the ids MEDIA_ID, if there are.
-        transcript: what `features` sound like; empty where that is not known.
+        features: [T, ...] that become the embeddings of the ids MEDIA_ID, if there are any.
+        transcript: the text of what `features` hold; empty where that is not known.
     """
 
     read: Mapping[str, Sequence[Sequence[int]]]
@@ -75,8 +74,7 @@ class Sample:
 class Packed:
     """Parallel lists over S tokens; `label` is IGNORE where nothing is predicted.
 
-    `features` and `transcript` are those of the sample; `index` is its place in the training plan,
-    -1 where there is none.
+    `index` is the place of the sample in the training plan, -1 where there is none.
     """
 
     input_ids: list[int] = field(default_factory=list)
@@ -169,14 +167,12 @@ def _append(packed: Packed, layout: Layout, name: str, view: int, rows: Iterable
 def arrival_stamp(layout: Layout, group: int, units: int, order: int) -> int:
     """When a token arrives: what is read with its unit, what is written after `units` units.
 
+    Returns a stamp that sorts by arrival; groups arrive in the layout's order while no further unit
+    is read.
+
     Args:
-        layout: its groups arrive in their order while no further unit is read.
-        group: number of the token's group.
         units: index of the token's unit, or number of units read before it was predicted.
         order: index within the group, below 2**32.
-
-    Returns:
-        A stamp that sorts by arrival.
     """
     return ((len(layout.groups) * units + group) << 32) + order
 

@@ -1,4 +1,4 @@
-"""What a policy is: bounds in whole numbers, the evidence it wants, and a rule over that.
+"""The interface of policies: bounds in whole numbers, the evidence they want, a rule over that.
 
 The bounds of a lane are settled first, on the host; only what they leave open is asked of the rule,
 for many lanes at once. Shape suffix: B = lanes that are asked.
@@ -117,10 +117,8 @@ class Policy:
         raise NotImplementedError("it has no rule: define `writes`")
 
     def check(self, model: StreamingCausalLM) -> None:
-        """Refuse, before a stream is opened, what could not be decided or logged.
-
-        Raises:
-            ValueError: If the policy has no name, or the model cannot show its evidence.
+        """Refuse (ValueError), before a stream is opened, a policy without a name, or whose
+        evidence the model cannot show.
         """
         if not self.name:
             raise ValueError(f"{type(self).__name__} has no name: give the class one, as in a spec")
@@ -175,11 +173,11 @@ class BoundedPolicy(Policy):
 
     Args:
         min_lag: Word n (from 1) is never written before min_lag + stride * (n - 1) units (rounded
-            up) are read, nor before the first unit. Default 1; 0 and below loosen the bound.
+            up) are read, nor before the first unit; 0 and below loosen the bound.
         max_lag: Word n is written at once when max_lag + stride * (n - 1) units (rounded up) are
-            read. Default: no bound.
-        stride: Source units for each target word, in thousandths: 1 (the default) where units are
-            words; of media about the units that a word lasts.
+            read. None: no bound.
+        stride: Source units for each target word, in thousandths: 1 where units are words; of media
+            about the units that a word lasts.
     """
 
     min_lag: int = option(default=1)
@@ -221,7 +219,6 @@ class DraftPolicy(Policy, ABC):
     def commit(self, drafts: Sequence[Sequence[int]]) -> int:
         """Return how many leading tokens of the newest hypothesis to write.
 
-        Args:
-            drafts: Hypotheses as token ids that follow the committed prefix, oldest first, newest
-                last. Fewer than `history` when the stream is young; more are ignored.
+        `drafts` are token ids that follow the committed prefix, newest last: fewer than `history`
+        when the stream is young; more are ignored.
         """

@@ -16,12 +16,6 @@ from proactivellm.policy.reason import Reason
 def parse_trace(text: str) -> tuple[int, ...]:
     """Read a trace: ``1-2-4-4``, or the name of a file with one JSON list of whole numbers.
 
-    Args:
-        text: The numbers joined by dashes, or a file name.
-
-    Returns:
-        Source units read before each target word.
-
     Raises:
         ValueError: When it is neither.
     """
@@ -54,7 +48,6 @@ class _Scheduled(Policy):
     early: ClassVar[Reason] = Reason.READ_RULE
 
     def settle(self, units_read: int, words_written: int) -> Reason:
-        """Return what the schedule says."""
         required = self.required_units(words_written)
         ready = required is not None and units_read >= required
         return Reason.WRITE_RULE if ready else self.early
@@ -64,14 +57,9 @@ class _Scheduled(Policy):
 class WaitK(_Scheduled):
     """Read k units, then write one word for each unit read.
 
-    STACL, Ma et al. 2019 (arXiv 1810.08398). Where a word lasts several units, give a
-    stride: word n (from 1) is then written when k + stride * (n - 1) units, rounded up, are read.
-    So wait-3 with a fixed pre-decision of 2 units (Ma et al. 2020, arXiv 2011.02048) is
-    `wait-k:6,stride=2`.
-
-    Args:
-        k: Lag in source units, at least 1.
-        stride: Source units for each target word, see BoundedPolicy.
+    STACL, Ma et al. 2019 (arXiv 1810.08398). Where a word lasts several units, give a stride: word
+    n (from 1) is then written when k + stride * (n - 1) units, rounded up, are read. So wait-3 with
+    a fixed pre-decision of 2 units (Ma et al. 2020, arXiv 2011.02048) is `wait-k:6,stride=2`.
     """
 
     name: ClassVar[str] = "wait-k"
@@ -86,12 +74,10 @@ class WaitK(_Scheduled):
 
     @property
     def min_lag(self) -> int:
-        """The lag k."""
         return self.k
 
     @property
     def max_lag(self) -> int | None:
-        """The lag k."""
         return self.k
 
 
@@ -102,7 +88,6 @@ class Offline(_Scheduled):
     name: ClassVar[str] = "offline"
 
     def required_units(self, words_written: int) -> int | None:
-        """Return None: the whole source, whatever `words_written`."""
         return None
 
 
@@ -135,5 +120,4 @@ class Fixed(_Scheduled):
             )
 
     def required_units(self, words_written: int) -> int | None:
-        """Return the trace's entry for the word after `words_written`; None beyond its end."""
         return self.trace[words_written] if words_written < len(self.trace) else None

@@ -33,8 +33,8 @@ def stream_units(
 
     Args:
         arrivals: units that arrive together (of media: a `MediaUnits`); may block until they do.
-            The source is closed when they are exhausted; no more are asked for when the target of
-            a text has ended before.
+            The source is closed when they are exhausted; no more are asked for when the target of a
+            text has ended before.
         sampling: the model's generation settings if left out.
 
     Returns:
@@ -71,11 +71,7 @@ def stream_text(
     sampling: Sampling | None = None,
     window: Window | None = None,
 ) -> Generator[StreamEvent, None, Instance]:
-    """Stream one line of text, word by word, at a rate.
-
-    Args:
-        rate_wpm: words per minute at which they arrive; None = at once.
-        sampling: the model's generation settings if left out.
+    """Stream one line of text, word by word, at `rate_wpm` words per minute, or at once.
 
     Returns:
         The log entry (value of the generator).

@@ -22,11 +22,9 @@ class Arrival(NamedTuple):
 
 
 class Hearing:
-    """A front end at work on one source, with a question before each turn.
+    """A front end at work on one source, with a question that is read before each turn.
 
-    Args:
-        rate: of the blocks, in samples or frames per second.
-        question: text that is read before each turn.
+    `rate` is in samples or frames per second.
     """
 
     def __init__(self, model: StreamingCausalLM, rate: int, question: str = "") -> None:
@@ -60,10 +58,8 @@ class Replay:
     """What a model made of a source, kept when it is first taken in, for further policies.
 
     Attributes:
-        steps: what arrived.
         complete: whether the source was taken in to its end.
-        made_by: who made them of what: front end, its conditions, question, files. Another one does
-            it anew.
+        made_by: front end, its conditions, question, files. With another one it is made anew.
     """
 
     steps: list[Arrival] = field(default_factory=list)

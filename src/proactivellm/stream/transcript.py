@@ -1,4 +1,4 @@
-"""What was written, with its times: the makings of a log entry.
+"""What was written, with its times, of which a log entry is made.
 
 A source is one turn, or, of media, as many as their front end makes of it; each turn is a session
 of its own. Delays count units of text, or milliseconds of media that had arrived.
@@ -18,13 +18,10 @@ _COUNTED = ("units_read", "forwards", "tokens", "dropped_units", "dropped_tokens
 
 @dataclass
 class Transcript:
-    """Target text with, for every piece, what had been read and when it came.
+    """Target text with, for every piece of text, what had been read and when it came.
 
     Attributes:
-        kind: of source; of all but text, delays are milliseconds that had arrived, instead of units
-            read.
         pieces: (text, delay, ms) in order.
-        token_delays: delay of each token.
         counted: what the turns that are over have read and cost.
     """
 

@@ -9,7 +9,7 @@ Legend: B = recordings, T = mel frames, F = mel bands, S = encoder steps (two me
 P = steps after pooling, D = encoder width.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as nn_f
@@ -17,6 +17,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from proactivellm.files.toml import Strict
+
+Count = TypeVar("Count", int, Tensor)  # of one recording, or of each of several
 
 
 class AttentionSettings(Strict):
@@ -75,17 +77,13 @@ class CausalEncoder(nn.Module):
         """D, channels of the output."""
         return int(self.tower.config.d_model)
 
-    def num_steps(self, num_frames: int) -> int:
+    def num_steps(self, num_frames: Count) -> Count:
         """Encoder steps S, before pooling, of T mel frames."""
         return (num_frames + 1) // 2
 
-    def num_outputs(self, num_frames: int) -> int:
+    def num_outputs(self, num_frames: Count) -> Count:
         """Outputs P of T mel frames."""
         return self.num_steps(num_frames) // self.pool
-
-    def num_outputs_of(self, num_frames_B: Tensor) -> Tensor:
-        """Outputs P of several recordings, [B]."""
-        return (num_frames_B + 1) // 2 // self.pool
 
     def forward(self, mel_BTF: Tensor, num_frames_B: Tensor) -> Tensor:
         """Encodes whole recordings of so many frames; rows after `num_outputs` of one mean nothing.
@@ -99,7 +97,7 @@ class CausalEncoder(nn.Module):
         Raises:
             ValueError: if a recording has more steps than the encoder has positions.
         """
-        steps_B = (num_frames_B + 1) // 2
+        steps_B = self.num_steps(num_frames_B)
         hidden_BSD = self._convolve(mel_BTF, num_frames_B)
         num_steps = hidden_BSD.shape[1]
         self.check_length(num_steps)

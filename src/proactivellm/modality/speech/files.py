@@ -1,7 +1,7 @@
 """Audio files, read block by block: whatever libsndfile decodes, also members of zip archives.
 
 In: a path, or "archive.zip:member". Out: float32 mono blocks [n] in [-1, 1] at the file's own rate
-(`open_audio`), or the whole at 16 kHz (`read_audio`).
+(`Recording`), or the whole at 16 kHz (`read_audio`).
 """
 
 import io
@@ -34,8 +34,8 @@ _REMEDY = "give wav, flac, ogg, opus or mp3, for example from: ffmpeg -i INPUT o
 # or 2**32 is how a program says that it writes to a pipe and does not know.
 _PROMISED = re.compile(r"(?:data|SSND|Data Size)\s*: (\d+) \(should be \d+\)")
 # Floats beyond this, where 1 is full scale, are not loud: they are at the scale of integers.
-_LOUDEST = 8.0
-_SHARE_OF_LOUD = 0.01  # fewer are single faults
+LOUDEST = 8.0
+SHARE_OF_LOUD = 0.01  # fewer are single faults
 _SCALES = {2.0**15: 16, 2.0**23: 24, 2.0**31: 32}  # of integers, and their bits
 _OGG_WITHOUT_END = "Last page lacks an end-of-stream bit"
 _UNKNOWN_FRAMES = 2**62
@@ -49,23 +49,9 @@ def is_audio(path: str | Path) -> bool:
     return Path(path).suffix.lower() in _READABLE + _UNREADABLE
 
 
-def open_audio(path: str | Path) -> "Recording":
-    """Opens a recording at its start; use it in a `with` statement.
-
-    Args:
-        path: a file, of which only the block being read is in memory, or "archive.zip:member",
-            which is read to memory whole.
-
-    Raises:
-        ValueError: there is no such file or member, it is empty or no audio that can be read, its
-            rate is not one of speech, or soundfile is not installed.
-    """
-    return Recording(path)
-
-
 def read_audio(path: str | Path) -> np.ndarray:
-    """The whole of a recording, float32 [n] mono at 16 kHz; ValueError as `open_audio`."""
-    with open_audio(path) as recording:
+    """The whole of a recording, float32 [n] mono at 16 kHz; ValueError as `Recording`."""
+    with Recording(path) as recording:
         blocks = list(to_16k(recording.blocks(seconds=1.0), recording.rate))
     return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
 
@@ -139,11 +125,11 @@ class Recording:
         for block_NC in self._file.blocks(blocksize=1 << 16, dtype="float32", always_2d=True):
             sizes_NC = np.nan_to_num(np.abs(block_NC), nan=0.0, posinf=0.0)
             peak = max(peak, float(sizes_NC.max(initial=0.0)))
-            num_loud += np.count_nonzero(sizes_NC > _LOUDEST)
+            num_loud += np.count_nonzero(sizes_NC > LOUDEST)
             num_all += sizes_NC.size
         self._file.close()
         self._file = self._opened()
-        if num_loud <= _SHARE_OF_LOUD * num_all:
+        if num_loud <= SHARE_OF_LOUD * num_all:
             return 1.0
         scale = next((scale for scale in _SCALES if peak <= scale), None)
         if scale is None:

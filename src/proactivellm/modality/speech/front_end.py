@@ -19,7 +19,7 @@ from transformers import WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from proactivellm.backbone.folder import broken_weights, check_json_files, read_object, refusing
-from proactivellm.backbone.weights import check_all_loaded
+from proactivellm.backbone.weights import load_whole
 from proactivellm.files.replace import replacing_in, write_text
 from proactivellm.files.toml import validated
 from proactivellm.modality.base import Media
@@ -144,7 +144,7 @@ class SpeechFrontEnd(nn.Module):
 
     def embed_outputs(self, outputs_BPD: Tensor, num_frames_B: Tensor) -> Tensor:
         """Projects the encoder outputs of whole recordings of so many frames: [B, E, H]."""
-        num_outputs_B = self.encoder.num_outputs_of(num_frames_B)
+        num_outputs_B = self.encoder.num_outputs(num_frames_B)
         place_P = torch.arange(outputs_BPD.shape[1], device=outputs_BPD.device)
         inside_BP1 = (place_P < num_outputs_B[:, None])[..., None]
         return self.project(outputs_BPD * inside_BP1)
@@ -213,16 +213,9 @@ class SpeechFrontEnd(nn.Module):
         settings = SpeechSettings(**stored.model_dump(exclude={"gate"}))
         check_json_files(folder)
         what = f"{folder} holds no front end of this model"
+        tower = load_whole(WhisperEncoder, folder, what, dtype=torch.float32)
         with refusing(what, lambda: broken_weights(folder)):
             extractor = WhisperFeatureExtractor.from_pretrained(folder)
-            tower, info = WhisperEncoder.from_pretrained(
-                folder,
-                dtype=torch.float32,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,
-                attn_implementation="sdpa",  # not what its config.json names, see NO_KERNEL
-            )
             projector = StackProjector(tower.config.d_model, settings.stack, settings.hidden, width)
             projector.load_state_dict(load_file(folder / PROJECTOR_FILE))
-        check_all_loaded(info, what)
         return cls(extractor, tower, projector, settings, stored.gate).float().eval().to(device)

@@ -203,22 +203,5 @@ class Gate:
         return Piece(_NOTHING, self._num_judged / RATE, ends_turn=True)
 
 
-def trim(samples: np.ndarray, settings: GateSettings | None = None) -> np.ndarray:
-    """Cuts the silence before the first turn and after the last one; what is between stays.
-
-    Args:
-        samples: float32 [n] mono at 16 kHz, a whole recording.
-
-    Returns:
-        Float32 [m], a view of `samples`: all of them if there is no turn.
-    """
-    gate = Gate(settings)
-    pieces = [piece for piece in gate.push(samples) + gate.finish() if len(piece.samples)]
-    if not pieces:
-        return samples
-    start, last = round(pieces[0].start_s * RATE), pieces[-1]
-    return samples[start : round(last.start_s * RATE) + len(last.samples)]
-
-
 def _frames(seconds: float) -> int:
     return round(seconds * RATE / FRAME)

@@ -5,7 +5,7 @@ from contextlib import closing
 
 import numpy as np
 
-from proactivellm.modality.speech.files import Recording, open_audio
+from proactivellm.modality.speech.files import Recording
 from proactivellm.modality.speech.resample import RATE, Resampler
 
 GAP_S = 0.1  # of silence between the files of one recording
@@ -23,7 +23,7 @@ def recorded_blocks(files: Iterable[str], seconds: float) -> tuple[int, Iterator
     """
     files = list(files)
     if len(files) == 1:
-        recording = open_audio(files[0])
+        recording = Recording(files[0])
         return recording.rate, _closing(recording, seconds)
     return RATE, _cut(_joined(files), max(1, round(seconds * RATE)))
 
@@ -37,7 +37,7 @@ def _joined(files: Iterable[str]) -> Iterator[np.ndarray]:
     for number, file in enumerate(files):
         if number:
             yield np.zeros(round(GAP_S * RATE), np.float32)
-        with open_audio(file) as recording:
+        with Recording(file) as recording:
             resampler = Resampler(recording.rate)
             for block in recording.blocks():
                 yield resampler.push(block)

@@ -17,10 +17,10 @@ from transformers import (
     Qwen2AudioForConditionalGeneration,
 )
 
-from proactivellm.backbone.folder import broken_weights, check_json_files, refusing
+from proactivellm.backbone.folder import check_json_files, refusing
 from proactivellm.backbone.precision import choose_dtype
 from proactivellm.backbone.prompt import Prompt, StreamSettings, load_settings, render_chat
-from proactivellm.backbone.weights import check_all_loaded
+from proactivellm.backbone.weights import load_whole
 from proactivellm.modality.speech.front_end import SpeechFrontEnd
 from proactivellm.modality.speech.settings import SpeechSettings
 
@@ -69,17 +69,10 @@ def _load_whole(
 ) -> tuple[Any, Qwen2AudioForConditionalGeneration]:
     what = f"cannot load Qwen2-Audio from {str(folder)!r}"
     check_json_files(folder)
-    with refusing(what, lambda: broken_weights(folder)):
+    with refusing(what):
         processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
-        whole, info = Qwen2AudioForConditionalGeneration.from_pretrained(
-            folder,
-            dtype=dtype or "auto",
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            attn_implementation="sdpa",  # not what its config.json names, see NO_KERNEL
-        )
-    check_all_loaded(info, what)
-    return processor, whole
+    kind = Qwen2AudioForConditionalGeneration
+    return processor, load_whole(kind, folder, what, dtype=dtype or "auto")
 
 
 def audio_prompt(processor: Any, instruction: str) -> Prompt:

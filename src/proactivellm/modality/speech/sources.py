@@ -1,7 +1,7 @@
 """Live sources of audio: raw samples in a pipe, a microphone, and recordings held to real time.
 
 Out of each: float32 mono blocks [n] in [-1, 1] at the source's own rate, as soon as they are there;
-`resample.to_16k` takes them on. Recordings themselves are read by `files.open_audio`.
+`resample.to_16k` takes them on. Recordings themselves are read by `files.Recording`.
 """
 
 import queue
@@ -14,7 +14,7 @@ import numpy as np
 
 from proactivellm.files.contents import audio_format
 from proactivellm.modality.speech.extra import needed
-from proactivellm.modality.speech.files import to_mono
+from proactivellm.modality.speech.files import LOUDEST, SHARE_OF_LOUD, to_mono
 from proactivellm.modality.speech.resample import RATE, check_rate
 from proactivellm.modality.speech.wav import WAV_HEAD_BYTES, read_wav_header
 
@@ -25,8 +25,6 @@ PCM_FORMATS = {
     **{"s16le": ("<i2", 2.0**15), "f32le": ("<f4", 1.0), "u8": ("u1", 2.0**7)},
     **{"s24le": ("V3", 2.0**31), "s32le": ("<i4", 2.0**31), "f64le": ("<f8", 1.0)},
 }
-_LOUDEST = 8.0  # of floats where 1 is full scale
-_SHARE_OF_LOUD = 0.01
 _PIPE_INSTEAD = "or give recordings, or pipe raw samples in"
 
 
@@ -78,8 +76,8 @@ def _samples(content: bytes, sample_format: str) -> np.ndarray:
     if sample_format == "u8":
         return samples / full_scale - 1
     if sample_format.startswith("f"):
-        loud = np.abs(samples[np.isfinite(samples)]) > _LOUDEST
-        if np.count_nonzero(loud) > max(16, _SHARE_OF_LOUD * samples.size):
+        loud = np.abs(samples[np.isfinite(samples)]) > LOUDEST
+        if np.count_nonzero(loud) > max(16, SHARE_OF_LOUD * samples.size):
             raise ValueError(
                 f"{sample_format} samples of up to {np.nanmax(np.abs(samples)):.3g}, where 1 is "
                 "full scale: are they integers (s16le, s32le), or floats at the scale of integers?"

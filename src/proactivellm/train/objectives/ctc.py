@@ -64,7 +64,7 @@ class Ctc(Objective):
         summed = nn_f.ctc_loss(
             logits_APV.float().log_softmax(-1).transpose(0, 1),
             batch["transcript"][kept_AL] + 1,
-            outputs.learner.front_end.encoder.num_outputs_of(batch["num_frames"][spoken_A]),
+            outputs.learner.front_end.encoder.num_outputs(batch["num_frames"][spoken_A]),
             kept_AL.sum(1)[spoken_A],
             blank=_BLANK,
             reduction="sum",
