@@ -20,8 +20,7 @@ KNOWN_LAYER_TYPES = {"full_attention", "sliding_attention"}
 def layer_types(config: Any) -> tuple[str, ...]:
     """What a configuration calls each layer; "all" where it makes no difference between them.
 
-    Raises:
-        ValueError: if a layer is of a kind that keeps no per-token keys and values.
+    ValueError if a layer is of a kind that keeps no per-token keys and values.
     """
     config = config.get_text_config()
     named = getattr(config, "layer_types", None)

@@ -62,10 +62,7 @@ def quantization_config(quantization: str) -> "TorchAoConfig | None":
 
     int8 keeps the weights of linear layers as 8-bit integers with an fp32 scale per row, and
     computes in the dtype of the model. Embeddings and the output layer, often one and the same
-    tensor, stay as they are.
-
-    Raises:
-        ValueError: for a name not in QUANTIZATIONS, or without torchao.
+    tensor, stay as they are. ValueError for a name not in QUANTIZATIONS, or without torchao.
     """
     if quantization not in QUANTIZATIONS:
         choices = _either(QUANTIZATIONS)

@@ -21,15 +21,11 @@ _SOURCE_MARK = "<<<source>>>"
 
 
 class Prompt(Strict):
-    """The fixed texts of a stream; special tokens in them are control tokens.
-
-    Attributes:
-        target_head: the assistant prefix; if empty, the tokenizer's BOS (or EOS) token.
-    """
+    """The fixed texts of a stream; special tokens in them are control tokens."""
 
     source_head: str = ""
     source_tail: str = ""
-    target_head: str = ""
+    target_head: str = ""  # the assistant prefix; if empty, the tokenizer's BOS (or EOS) token
 
 
 class PromptIds(Strict):
@@ -80,8 +76,7 @@ class StreamSettings(Strict):
 def load_settings(folder: str | Path) -> StreamSettings | None:
     """Read `streaming.json`; None where the folder has none (a model not trained by this library).
 
-    Raises:
-        ValueError: if the file is malformed; one line per mistake.
+    ValueError if the file is malformed; one line per mistake.
     """
     path = Path(folder) / SETTINGS_FILE
     if not path.is_file():
@@ -135,8 +130,7 @@ def render_chat(template: Any, messages: list[dict[str, Any]]) -> tuple[str, str
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> PromptIds:
     """Token ids of a prompt; an empty target head falls back to BOS, then EOS.
 
-    Raises:
-        ValueError: if the target head is empty and the tokenizer has neither BOS nor EOS.
+    ValueError if the target head is empty and the tokenizer has neither BOS nor EOS.
     """
 
     def ids(text: str) -> tuple[int, ...]:

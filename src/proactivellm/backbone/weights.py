@@ -32,9 +32,7 @@ _NAMED = 3  # weights in a message
 def find_base(folder: Path, trust_remote_code: bool = False) -> Path | None:
     """The folder of the model that an adapter (PEFT) belongs to; None = it is no adapter.
 
-    Raises:
-        ValueError: if the adapter does not say, its model is not to be had, or peft is not
-            installed.
+    ValueError if the adapter does not say, its model is not to be had, or peft is not installed.
     """
     if not (folder / ADAPTER_FILE).exists():
         return None
@@ -98,8 +96,7 @@ def load_lm(
 def load_whole(kind: Any, folder: Path, what: str, **options: Any) -> Any:
     """A model of a class of transformers, all of whose weights come from the folder.
 
-    Raises:
-        ValueError: beginning with `what` could not be done.
+    ValueError, beginning with `what`, which could not be done.
     """
     with refusing(what, lambda: broken_weights(folder)):
         model, info = kind.from_pretrained(

@@ -15,22 +15,19 @@ SOURCE, TARGET = "source", "target"  # the groups that every session drives
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Named groups, a table of visibility between them, and the counter that each one uses.
-
-    Attributes:
-        groups: in the order in which their tokens arrive while no further unit is read.
-        attends: `attends[query][key]`: may a query of one group see earlier keys of another?
-        counter: position counter of each group, from 0; groups that name the same one share it, in
-            arrival order.
-        offset: added to every position of a group (the phi of GPE, arXiv 2505.16983, section 4).
-        reencoded: a READ forgets what was written, and feeds it again after the whole source.
-    """
+    """Named groups, a table of visibility between them, and the counter that each one uses."""
 
     name: str
+    # In the order in which their tokens arrive while no further unit is read.
     groups: tuple[str, ...]
+    # `attends[query][key]`: may a query of one group see earlier keys of another?
     attends: tuple[tuple[bool, ...], ...]
+    # Position counter of each group, from 0; groups that name the same one share it, in arrival
+    # order.
     counter: tuple[int, ...]
+    # Added to every position of a group (the phi of GPE, arXiv 2505.16983, section 4).
     offset: tuple[int, ...]
+    # A READ forgets what was written, and feeds it again after the whole source.
     reencoded: bool = False
 
     def __post_init__(self) -> None:

@@ -26,33 +26,23 @@ Row = tuple[int, int, int]  # token, units read before it, label
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
-    """What a model writes into one group.
+    """What a model writes into one group."""
 
-    Attributes:
-        head: given ids before it, at least one (assistant prefix or BOS).
-        tokens: to predict, at least one (end of stream included).
-    """
-
-    head: Sequence[int]
-    tokens: Sequence[int]
+    head: Sequence[int]  # given ids before it, at least one (assistant prefix or BOS)
+    tokens: Sequence[int]  # to predict, at least one (end of stream included)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """What a model is trained on: token ids by the name of their group.
+    """What a model is trained on: token ids by the name of their group."""
 
-    Attributes:
-        read: ids per unit of each group that is only read; unit u of any of them arrives at time u,
-            entry 0 is the prompt (may be empty), and the last unit of the source includes the text
-            that closes it.
-        features: [T, ...] that become the embeddings of the ids MEDIA_ID, if there are any.
-        transcript: the text of what `features` hold; empty where that is not known.
-    """
-
+    # Ids per unit of each group that is only read; unit u of any of them arrives at time u, entry 0
+    # is the prompt (may be empty), and the last unit of the source includes the text that closes it
     read: Mapping[str, Sequence[Sequence[int]]]
     written: Mapping[str, Written]
+    # [T, ...] that become the embeddings of the ids MEDIA_ID, if there are any
     features: "np.ndarray | None" = None
-    transcript: str = ""
+    transcript: str = ""  # the text of what `features` hold; empty where that is not known
 
     @property
     def num_units(self) -> int:
@@ -97,11 +87,9 @@ def pack(sample: Sample, views: Sequence[View], layout: Layout) -> Packed:
 
     The row that *predicts* token t of a group sees units 1..g[t]; rows inside the head have the
     visibility of the first token (the one-row shift of GPE, part of the definition). What is
-    written after as many units arrives in the order of the layout's groups.
-
-    Raises:
-        ValueError: if the layout lacks a group, a schedule is none of M units and N tokens, a head
-            is empty, or a view under a layout that encodes anew reads between its tokens.
+    written after as many units arrives in the order of the layout's groups. ValueError if the
+    layout lacks a group, a schedule is none of M units and N tokens, a head is empty, or a view
+    under a layout that encodes anew reads between its tokens.
     """
     for view in views:
         _check(sample, view, layout)

@@ -39,10 +39,8 @@ def multinomial(
 
     `Delta ~ Multinomial(M, w)`, `g[t] = Delta_0 + ... + Delta_t`, at least one unit visible. A
     share `s ~ U(first_share)` of w lies on the first step and the rest is spread evenly, so that
-    one model meets every latency from the diagonal (s = 0) to offline (s = 1).
-
-    Raises:
-        ValueError: if num_source < 1 or first_share is not 0 <= low <= high <= 1.
+    one model meets every latency from the diagonal (s = 0) to offline (s = 1). ValueError if
+    num_source < 1 or first_share is not 0 <= low <= high <= 1.
     """
     low, high = first_share
     if not 0.0 <= low <= high <= 1.0:
@@ -69,8 +67,7 @@ def uniform(num_source: int, num_target: int, rng: np.random.Generator) -> Sched
 def validate(g: Sequence[int], num_source: int) -> None:
     """Check that g is a schedule: non-decreasing, every entry in 1..M.
 
-    Raises:
-        ValueError: naming the first offending step.
+    ValueError naming the first offending step.
     """
     previous = 1
     for t, units in enumerate(g):

@@ -70,11 +70,7 @@ class FrontEnd(Protocol):
         ...
 
     def read(self, files: Sequence[str]) -> Media:
-        """Opens files as one source, in blocks of a unit.
-
-        Raises:
-            ValueError: if a file cannot be read.
-        """
+        """Opens files as one source, in blocks of a unit; ValueError if a file cannot be read."""
         ...
 
     def open(self, rate: int) -> Ear:
@@ -96,8 +92,7 @@ class FrontEnd(Protocol):
     def load(cls, model_folder: Path, width: int, device: str) -> Self:
         """Reads what `save` wrote, for inference; `width` is H, of the LM's embeddings.
 
-        Raises:
-            ValueError: if it is broken, or does not fit the LM.
+        ValueError if it is broken, or does not fit the LM.
         """
         ...
 

@@ -9,17 +9,12 @@ from proactivellm.modality.speech.files import is_audio
 
 
 class Kind(NamedTuple):
-    """A modality.
+    """A modality."""
 
-    Attributes:
-        front_end: gives its class; what that needs is imported when it is called.
-        takes: whether a name is that of a file of this kind; nothing is opened.
-        default_model: bundled; None = there is none.
-    """
-
+    # Gives its class; what that needs is imported when it is called.
     front_end: Callable[[], type[FrontEnd]]
-    takes: Callable[[str], bool]
-    default_model: str | None = None
+    takes: Callable[[str], bool]  # whether a name is that of a file of this kind; nothing is opened
+    default_model: str | None = None  # bundled; None = there is none
 
 
 def _speech() -> type[FrontEnd]:

@@ -45,13 +45,11 @@ class TextSegmenter:
         """Cuts a whole line into units, the last one final; none for a line of white space.
 
         A word of which the tokenizer keeps nothing (control characters, for some) is no unit.
+        ValueError if rate_wpm is not positive.
 
         Args:
             rate_wpm: arrival rate in words per minute. Word i is spoken from i * 60 / rate_wpm to
                 (i + 1) * 60 / rate_wpm seconds. None: everything is there at 0 s.
-
-        Raises:
-            ValueError: if rate_wpm is not positive.
         """
         if rate_wpm is not None and not rate_wpm > 0:
             raise ValueError(f"rate_wpm={rate_wpm}: give a positive number of words per minute")

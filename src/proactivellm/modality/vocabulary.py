@@ -11,8 +11,7 @@ if TYPE_CHECKING:
 def check_tokens(streaming: "StreamingCausalLM") -> None:
     """Refuse a model whose tokenizer, prompt or end of text is another model's.
 
-    Raises:
-        ValueError: naming the token and how many rows there are.
+    ValueError naming the token and how many rows there are.
     """
     model, tokenizer = streaming.model, streaming.tokenizer
     rows = min(

@@ -26,8 +26,7 @@ CALIBRATED = "calibrated"
 def parse_heads(text: str) -> Heads | str | None:
     """Read ``all`` (None), ``calibrated`` (CALIBRATED) or layer.head pairs such as ``3.1-4.0``.
 
-    Raises:
-        ValueError: When it is none of them.
+    ValueError when it is none of them.
     """
     if text in ("all", "none"):
         return None
@@ -61,13 +60,10 @@ def check_heads(heads: Heads | None) -> Heads | None:
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionPolicy(BoundedPolicy):
-    """A bounded policy over the source attention of chosen heads.
+    """A bounded policy over the source attention of chosen heads."""
 
-    Args:
-        heads: (layer, head) pairs to average over; None takes all heads. In a spec ``all``,
-            ``calibrated`` (from the calibration table) or ``3.1-4.0``.
-    """
-
+    # (layer, head) pairs to average over; None takes all heads. In a spec ``all``, ``calibrated``
+    # (from the calibration table) or ``3.1-4.0``
     heads: Heads | None = option(default=None, parse=parse_heads, write=format_heads)
 
     def __post_init__(self) -> None:

@@ -169,19 +169,16 @@ class Policy:
 
 @dataclass(frozen=True, kw_only=True)
 class BoundedPolicy(Policy):
-    """A policy with bounds around its rule (the range constraint of LSG, Guo et al. 2025).
+    """A policy with bounds around its rule (the range constraint of LSG, Guo et al. 2025)."""
 
-    Args:
-        min_lag: Word n (from 1) is never written before min_lag + stride * (n - 1) units (rounded
-            up) are read, nor before the first unit; 0 and below loosen the bound.
-        max_lag: Word n is written at once when max_lag + stride * (n - 1) units (rounded up) are
-            read. None: no bound.
-        stride: Source units for each target word, in thousandths: 1 where units are words; of media
-            about the units that a word lasts.
-    """
-
+    # Word n (from 1) is never written before min_lag + stride * (n - 1) units (rounded up) are
+    # read, nor before the first unit; 0 and below loosen the bound.
     min_lag: int = option(default=1)
+    # Word n is written at once when max_lag + stride * (n - 1) units (rounded up) are read. None:
+    # no bound.
     max_lag: int | None = option(default=None, parse=parse_optional_int)
+    # Source units for each target word, in thousandths: 1 where units are words; of media about the
+    # units that a word lasts.
     stride: float = option(default=1.0, parse=parse_float)
 
     def __post_init__(self) -> None:

@@ -29,24 +29,18 @@ class _Strict(BaseModel):
 
 
 class CalibrationPoint(_Strict):
-    """One policy as measured on dev data.
-
-    Args:
-        options: All keys of the policy but the threshold, defaults included.
-        quantile: Share of the dev statistic below the threshold, when that is how it was chosen.
-        LAAL: Length-adaptive average lagging, source units or, of media, ms; AL likewise.
-        RCO: Reading completeness, 0 to 1.
-        quality: BLEU, or F1 of answers, or 100 - WER of transcripts; 100 at best.
-    """
+    """One policy as measured on dev data."""
 
     policy: str
+    # All keys of the policy but the threshold, defaults included.
     options: dict[str, int | float | str | None]
     threshold: float
+    # Share of the dev statistic below the threshold, when that is how it was chosen.
     quantile: float | None = None
-    LAAL: float
-    RCO: float
+    LAAL: float  # length-adaptive average lagging, source units or, of media, ms; AL likewise
+    RCO: float  # reading completeness, 0 to 1
     AL: float
-    quality: float
+    quality: float  # BLEU, or F1 of answers, or 100 - WER of transcripts; 100 at best
 
     @classmethod
     def measured(
@@ -86,26 +80,20 @@ class CalibrationMeta(_Strict):
 
 
 class Calibration(_Strict):
-    """All points measured for one model.
-
-    Args:
-        heads: (layer, head) pairs for ``attention:heads=calibrated``, or None.
-        default: Spec of the policy to use where none is named, or None.
-        points: The measurements, in any order.
-    """
+    """All points measured for one model."""
 
     version: Literal[2] = 2
     meta: CalibrationMeta
-    default: str | None = None
+    default: str | None = None  # spec of the policy to use where none is named, or None
+    # (layer, head) pairs for ``attention:heads=calibrated``, or None
     heads: tuple[tuple[NonNegativeInt, NonNegativeInt], ...] | None = None
-    points: tuple[CalibrationPoint, ...]
+    points: tuple[CalibrationPoint, ...]  # the measurements, in any order
 
     @classmethod
     def load(cls, path: str | Path) -> Calibration:
         """Read a table: a JSON file, or the model folder that holds calibration.json.
 
-        Raises:
-            ValueError: When there is none, or it is malformed.
+        ValueError when there is none, or it is malformed.
         """
         file = Path(path)
         file = file / CALIBRATION_FILE if file.is_dir() else file
@@ -150,6 +138,7 @@ class Calibration(_Strict):
 
         Points with the same options make a curve. Only curves that agree with `options` count; of
         those that reach the target, the one with the best quality there (interpolated) wins.
+        ValueError when no curve reaches the value; names the range covered.
 
         Args:
             options: The options the user fixed (scalars, as in CalibrationPoint.options); those not
@@ -158,9 +147,6 @@ class Calibration(_Strict):
 
         Returns:
             The threshold (6 significant digits) and all options of the curve.
-
-        Raises:
-            ValueError: When no curve reaches the value; names the range covered.
         """
         if target not in TARGETS:
             raise ValueError(f"unknown target {target!r}; use one of {', '.join(TARGETS)}")

@@ -49,11 +49,11 @@ class Entropy(ThresholdPolicy):
 
     Args:
         threshold: Nats, above 0.
-        top: Entropy of the renormalised `top` most probable tokens; 0 takes the whole vocabulary.
     """
 
     name: ClassVar[str] = "entropy"
 
+    # Entropy of the renormalised `top` most probable tokens; 0 takes the whole vocabulary.
     top: int = option(default=0)
 
     def __post_init__(self) -> None:
@@ -73,9 +73,7 @@ class Entropy(ThresholdPolicy):
 
 @dataclass(frozen=True, kw_only=True)
 class Confidence(ThresholdPolicy):
-    """Write when the most probable next token is more probable than a threshold, between 0 and
-    1.
-    """
+    """Write when the most probable next token is more probable than a threshold."""
 
     name: ClassVar[str] = "confidence"
     evidence = (evidence.Confidence(),)

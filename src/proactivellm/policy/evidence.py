@@ -150,16 +150,12 @@ class Candidate(Evidence):
 class Seen:
     """What a policy is shown of the lanes that its bounds leave open; `seen[evidence]` is an
     evidence.
-
-    Args:
-        units_read_B: Source units read so far, int64.
-        units_in_view_B: Those that the model still sees, int64.
-        words_written_B: Target words (tokens, when decisions fall at token boundaries) before the
-            one that the candidate belongs to, int64.
     """
 
-    units_read_B: Tensor
-    units_in_view_B: Tensor
+    units_read_B: Tensor  # source units read so far, int64
+    units_in_view_B: Tensor  # those that the model still sees, int64
+    # Target words (tokens, when decisions fall at token boundaries) before the one that the
+    # candidate belongs to, int64.
     words_written_B: Tensor
     evidence: Mapping[Evidence, Tensor]
 

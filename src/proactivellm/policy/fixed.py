@@ -16,8 +16,7 @@ from proactivellm.policy.reason import Reason
 def parse_trace(text: str) -> tuple[int, ...]:
     """Read a trace: ``1-2-4-4``, or the name of a file with one JSON list of whole numbers.
 
-    Raises:
-        ValueError: When it is neither.
+    ValueError when it is neither.
     """
     if re.fullmatch(r"[0-9]+(-[0-9]+)*", text):
         return tuple(parse_int(part) for part in text.split("-"))
@@ -96,15 +95,13 @@ class Fixed(_Scheduled):
     """Replay one trace: the units read before each word; words beyond it wait for the whole source.
 
     The trace belongs to one source: one policy per instance.
-
-    Args:
-        trace: g per target word, non-decreasing, from 1. In a spec inline (``fixed:1-2-4-4``) or
-            from a file with one JSON list (``fixed:trace=FILE``).
     """
 
     name: ClassVar[str] = "fixed"
     main_key: ClassVar[str | None] = "trace"
 
+    # `g` per target word, non-decreasing, from 1. In a spec inline (``fixed:1-2-4-4``) or from a file
+    # with one JSON list (``fixed:trace=FILE``).
     trace: tuple[int, ...] = option(parse=parse_trace, write=format_trace)
 
     def __post_init__(self) -> None:

@@ -77,18 +77,12 @@ def parse_policy(text: str, calibration: Calibration | None = None) -> Policy:
 
 @dataclass(frozen=True, kw_only=True)
 class PolicySpec:
-    """A policy as asked for: parsed, but targets not resolved yet.
-
-    Args:
-        values: The keys given, with parsed values.
-        target: (target, value) in place of a threshold, or None.
-        request: The text as given, stripped; names the policy in logs and tables.
-    """
+    """A policy as asked for: parsed, but targets not resolved yet."""
 
     name: str
-    values: Mapping[str, Any]
-    target: tuple[str, float] | None = None
-    request: str
+    values: Mapping[str, Any]  # the keys given, with parsed values
+    target: tuple[str, float] | None = None  # (target, value) in place of a threshold, or None
+    request: str  # the text as given, stripped; names the policy in logs and tables
 
     @classmethod
     def parse(cls, text: str) -> PolicySpec:
@@ -117,8 +111,7 @@ class PolicySpec:
     def build(self, calibration: Calibration | None = None) -> Policy:
         """Make the policy, with targets resolved by the model's table.
 
-        Raises:
-            ValueError: When a value is out of range or a target cannot be resolved.
+        ValueError when a value is out of range or a target cannot be resolved.
         """
         values = dict(self.values)
         fields = {field.name: field for field in POLICIES[self.name].option_fields()}

@@ -29,7 +29,8 @@ def stream_units(
 ) -> Generator[StreamEvent, None, Instance]:
     """Stream one source live: units are there as the iterable yields them.
 
-    A final unit ends a turn; what follows it is streamed afresh.
+    A final unit ends a turn; what follows it is streamed afresh. ValueError if the source cannot be
+    streamed.
 
     Args:
         arrivals: units that arrive together (of media: a `MediaUnits`); may block until they do.
@@ -39,9 +40,6 @@ def stream_units(
 
     Returns:
         The log entry (value of the generator).
-
-    Raises:
-        ValueError: if the source cannot be streamed.
     """
     media = arrivals if isinstance(arrivals, MediaUnits) else None
     streams = Streams(model, policy, Limits(), sampling, window)

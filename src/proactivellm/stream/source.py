@@ -26,23 +26,16 @@ Payload = str | np.ndarray | Iterable[Unit]  # text, samples or frames, or units
 
 @dataclass(frozen=True)
 class StreamEvent:
-    """What happened in a stream.
+    """What happened in a stream."""
 
-    Attributes:
-        kind: READ (a unit was read), WRITE (text became certain), or END (a turn is over; a text is
-            one turn).
-        text: the unit's text or the new target text.
-        elapsed_s: seconds since the stream began.
-        media_s: seconds of the media that had arrived; None for text.
-        reason: None of text that came out as the target was cut.
-    """
-
+    # READ (a unit was read), WRITE (text became certain), or END (a turn is over; a text is one
+    # turn).
     kind: Literal["READ", "WRITE", "END"]
-    text: str
+    text: str  # the unit's text or the new target text
     units_read: int
-    elapsed_s: float
-    media_s: float | None = None
-    reason: Reason | None = None
+    elapsed_s: float  # seconds since the stream began
+    media_s: float | None = None  # seconds of the media that had arrived; None for text
+    reason: Reason | None = None  # None of text that came out as the target was cut
 
 
 class Stream:

@@ -27,10 +27,8 @@ def make_backbone(
     """The pretrained backbone, or a new model of the configured shape with its own tokenizer.
 
     The model is in fp32 (mixed precision is the Trainer's), with adapters if asked for.
-    `checkpoint` is that of an interrupted run, whose tokenizer is taken.
-
-    Raises:
-        ValueError: if the backbone cannot be loaded or made, or its family cannot stream.
+    `checkpoint` is that of an interrupted run, whose tokenizer is taken. ValueError if the backbone
+    cannot be loaded or made, or its family cannot stream.
     """
     backbone = recipe.backbone
     if backbone.pretrained:
@@ -69,8 +67,7 @@ def end_generation_with(model: PreTrainedModel, token_id: int) -> None:
 def make_front_end(recipe: Recipe, model: PreTrainedModel) -> SpeechFrontEnd:
     """The front end for speech in fp32: that of a model folder, or a new one.
 
-    Raises:
-        ValueError: if it cannot be loaded, or the configuration does not fit.
+    ValueError if it cannot be loaded, or the configuration does not fit.
     """
     speech, width = recipe.speech, model.config.get_text_config().hidden_size
     assert speech is not None
@@ -106,8 +103,7 @@ def make_settings(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> StreamS
     """Layout and prompt: the recipe's, else those beside the backbone, else the chat template's;
     for a model from scratch, control tokens.
 
-    Raises:
-        ValueError: if there is no prompt in the recipe and none can be had from the backbone.
+    ValueError if there is no prompt in the recipe and none can be had from the backbone.
     """
     if recipe.stream and recipe.stream.prompt != Prompt():
         return recipe.stream

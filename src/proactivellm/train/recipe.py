@@ -16,36 +16,26 @@ from proactivellm.train.values import Count, Counts, Natural, Share, Weight
 
 
 class Data(Strict):
-    """Training and validation items: pairs, questions with their answers, recordings.
+    """Training and validation items: pairs, questions with their answers, recordings."""
 
-    Attributes:
-        train: several sources are mixed.
-        valid: never learnt from.
-        concat: least and most items joined into one sample.
-        skip_too_long: leave out samples that need more positions than the model has, and say how
-            many; else they are refused.
-    """
-
-    train: DataSource | list[DataSource]
-    valid: DataSource | None = None
-    concat: Counts = (1, 1)
+    train: DataSource | list[DataSource]  # several sources are mixed
+    valid: DataSource | None = None  # never learnt from
+    concat: Counts = (1, 1)  # least and most items joined into one sample
+    # Leave out samples that need more positions than the model has, and say how many; else they are
+    # refused.
     skip_too_long: bool = False
 
 
 class Backbone(Strict):
-    """A pretrained model (hub id or folder), or the shape of one trained from scratch.
-
-    Attributes:
-        trust_remote_code: run code that the pretrained model brings, with all your rights.
-        config: keyword arguments of the configuration of `model_type`.
-        vocab_size: of the tokenizer that is trained too.
-    """
+    """A pretrained model (hub id or folder), or the shape of one trained from scratch."""
 
     pretrained: str | None = None
+    # Run code that the pretrained model brings, with all your rights.
     trust_remote_code: bool = False
     model_type: str | None = None
+    # Keyword arguments of the configuration of `model_type`.
     config: dict[str, Any] = Field(default_factory=dict)
-    vocab_size: int = 8000
+    vocab_size: int = 8000  # of the tokenizer that is trained too
 
     @model_validator(mode="after")
     def _is_one_of_two(self) -> Self:
@@ -57,21 +47,18 @@ class Backbone(Strict):
 
 
 class Speech(*keys_of("speech"), Strict):  # type: ignore[misc]
-    """The front end of a model that listens (`modality.speech`), with the keys of its objectives.
+    """The front end of a model that listens, with the keys of its objectives."""
 
-    Attributes:
-        pretrained: bundled model, folder or hub id: the front end of a model that listens, or the
-            encoder of a Whisper, such as openai/whisper-base, with a new projector.
-        encoder: of one from scratch: keyword arguments of WhisperConfig.
-        features: keyword arguments of WhisperFeatureExtractor.
-        gate: cuts out of recordings what it will hold back while streaming; without it they are
-            heard whole in training, and the default gate is saved for streaming.
-    """
-
+    # Bundled model, folder or hub id: the front end of a model that listens, or the encoder of a
+    # Whisper, such as openai/whisper-base, with a new projector.
     pretrained: str | None = None
+    # Of one from scratch: keyword arguments of WhisperConfig.
     encoder: dict[str, Any] = Field(default_factory=dict)
+    # Keyword arguments of WhisperFeatureExtractor.
     features: dict[str, Any] = Field(default_factory=dict)
     units: SpeechSettings = SpeechSettings()
+    # Cuts out of recordings what it will hold back while streaming; without it they are heard whole
+    # in training, and the default gate is saved for streaming.
     gate: GateSettings | None = None
     augment: Augmentation = Augmentation()
 
@@ -83,19 +70,12 @@ class Speech(*keys_of("speech"), Strict):  # type: ignore[misc]
 
 
 class Lora(Strict):
-    """Low-rank adapters instead of full fine-tuning (peft), merged into the saved model.
+    """Low-rank adapters instead of full fine-tuning (peft), merged into the saved model."""
 
-    Attributes:
-        r: rank.
-        alpha: numerator of the scale alpha / r.
-        dropout: on the adapter's input.
-        target_modules: names of linear layers, or "all-linear".
-    """
-
-    r: Count = 32
-    alpha: Count = 64
-    dropout: Share = 0.0
-    target_modules: str | list[str] = "all-linear"
+    r: Count = 32  # rank
+    alpha: Count = 64  # numerator of the scale alpha / r
+    dropout: Share = 0.0  # on the adapter's input
+    target_modules: str | list[str] = "all-linear"  # names of linear layers, or "all-linear"
 
 
 class Objectives(*keys_of("objective"), ViewSettings):  # type: ignore[misc]
@@ -107,66 +87,46 @@ class Objectives(*keys_of("objective"), ViewSettings):  # type: ignore[misc]
 
 
 class Optimisation(Strict):
-    """Optimiser (AdamW) and schedule, passed to transformers.Trainer.
-
-    Attributes:
-        batch_size: samples per step and device.
-        gradient_accumulation: steps per update.
-        learning_rate: the peak, after a linear warm-up.
-        max_grad_norm: 0 = no clipping.
-        precision: of the forward and backward passes; weights are fp32.
-        seed: of weights, order and schedules.
-    """
+    """Optimiser (AdamW) and schedule, passed to transformers.Trainer."""
 
     epochs: Count = 1
-    batch_size: Count = 32
-    gradient_accumulation: Count = 1
-    learning_rate: float = Field(default=5e-5, gt=0.0)
+    batch_size: Count = 32  # samples per step and device
+    gradient_accumulation: Count = 1  # steps per update
+    learning_rate: float = Field(default=5e-5, gt=0.0)  # the peak, after a linear warm-up
     schedule: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
     warmup_steps: Natural = 0
     weight_decay: Weight = 0.0
     betas: tuple[Share, Share] = (0.9, 0.98)
-    max_grad_norm: Weight = 1.0
+    max_grad_norm: Weight = 1.0  # 0 = no clipping
+    # Of the forward and backward passes; weights are fp32.
     precision: Literal["bf16", "fp32"] = "bf16"
     gradient_checkpointing: bool = False
-    seed: Natural = 0
+    seed: Natural = 0  # of weights, order and schedules
 
 
 class Output(Strict):
-    """Checkpoints, progress, the saved model; all `_steps` are updates.
-
-    Attributes:
-        keep: checkpoints kept.
-        eval_steps: 0 = never.
-        dtype: of the saved weights.
-    """
+    """Checkpoints, progress, the saved model; all `_steps` are updates."""
 
     save_steps: Count = 500
-    keep: Count = 2
+    keep: Count = 2  # checkpoints kept
     log_steps: Count = 50
-    eval_steps: Natural = 0
-    dtype: Literal["float16", "bfloat16", "float32"] = "float16"
+    eval_steps: Natural = 0  # 0 = never
+    dtype: Literal["float16", "bfloat16", "float32"] = "float16"  # of the saved weights
 
 
 class Recipe(Strict):
-    """A whole training run.
-
-    Attributes:
-        stream: layout, prompt, decision boundary. Without a prompt: that beside the backbone, or
-            its chat template, or control tokens for a model from scratch.
-        instruction: text before the source in the chat template's user turn.
-        speech: for a model that listens.
-        lora: full training if left out.
-    """
+    """A whole training run."""
 
     data: Data
     backbone: Backbone
+    # Layout, prompt, decision boundary. Without a prompt: that beside the backbone, or its chat
+    # template, or control tokens for a model from scratch.
     stream: StreamSettings | None = None
-    instruction: str = ""
+    instruction: str = ""  # text before the source in the chat template's user turn
     objective: Objectives = Objectives()
     optimisation: Optimisation = Optimisation()
-    speech: Speech | None = None
-    lora: Lora | None = None
+    speech: Speech | None = None  # for a model that listens
+    lora: Lora | None = None  # full training if left out
     output: Output = Output()
 
     @model_validator(mode="after")

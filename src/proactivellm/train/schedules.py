@@ -16,31 +16,23 @@ if TYPE_CHECKING:
 
 
 class ViewSettings(Strict):
-    """How partial views of a sample are drawn; `num_partial` of them per sample.
-
-    Attributes:
-        first_share: multinomial: range of the share of the source read before the first write.
-        wait_k: wait-k: least and most k, drawn evenly (multi-path wait-k, Elbayad et al. 2020).
-    """
+    """How partial views of a sample are drawn; `num_partial` of them per sample."""
 
     num_partial: Natural = 1
     profile: Literal["multinomial", "uniform", "wait-k"] = "multinomial"
+    # Multinomial: range of the share of the source read before the first write.
     first_share: Shares = (0.0, 1.0)
+    # Wait-k: least and most k, drawn evenly (multi-path wait-k, Elbayad et al. 2020).
     wait_k: Counts = (1, 9)
 
 
 class ViewPlan(ViewSettings):
-    """All views of a sample.
+    """All views of a sample."""
 
-    Attributes:
-        full: whether the full view is packed too.
-        boundary: schedule steps are target words or target tokens.
-        early_end: a random share of the source is never read, and the end of stream belongs to the
-            last step instead of seeing the whole source.
-    """
-
-    full: bool = True
-    boundary: str = "word"
+    full: bool = True  # whether the full view is packed too
+    boundary: str = "word"  # schedule steps are target words or target tokens
+    # A random share of the source is never read, and the end of stream belongs to the last step
+    # instead of seeing the whole source.
     early_end: bool = False
 
     def draw(self, num_source: int, num_target: int, rng: np.random.Generator) -> Schedule:

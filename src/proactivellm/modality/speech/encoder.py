@@ -22,31 +22,21 @@ Count = TypeVar("Count", int, Tensor)  # of one recording, or of each of several
 
 
 class AttentionSettings(Strict):
-    """Which steps of the encoder may attend to which.
+    """Which steps of the encoder may attend to which."""
 
-    Attributes:
-        block: steps that attend to each other in both directions; 1 = strictly causal.
-        lookahead: steps after its block that a block sees.
-        offset: steps that the first block is shorter, so that blocks end where units do.
-    """
-
+    # Steps that attend to each other in both directions; 1 = strictly causal.
     block: int = Field(default=1, ge=1)
-    lookahead: int = Field(default=0, ge=0)
+    lookahead: int = Field(default=0, ge=0)  # steps after its block that a block sees
+    # Steps that the first block is shorter, so that blocks end where units do.
     offset: int = Field(default=0, ge=0)
 
 
 class Rows(NamedTuple):
-    """Rows that are encoded together.
+    """Rows that are encoded together."""
 
-    Attributes:
-        step_S: the step that each row is.
-        block_S: the block in which it is encoded.
-        num_steps: rows that stay; those after them are copies for looking ahead.
-    """
-
-    step_S: Tensor
-    block_S: Tensor
-    num_steps: int
+    step_S: Tensor  # the step that each row is
+    block_S: Tensor  # the block in which it is encoded
+    num_steps: int  # rows that stay; those after them are copies for looking ahead
 
     def visible(self) -> Tensor:
         """Which rows see which: bool [S, S]."""

@@ -23,8 +23,7 @@ _COUNTS = ("num_frames", "num_known", "num_encoded", "num_attended", "origin")
 class EncoderStream:
     """The encoder, in eval mode, at work on one recording; a value that `clone` copies.
 
-    Raises:
-        ValueError: if a block has more steps than the encoder has positions.
+    ValueError if a block has more steps than the encoder has positions.
     """
 
     def __init__(self, encoder: CausalEncoder) -> None:

@@ -200,8 +200,7 @@ class SpeechFrontEnd(nn.Module):
     def load(cls, model_folder: str | Path, width: int, device: str = "cpu") -> Self:
         """Reads the folder `speech/`; the front end is in fp32, for inference.
 
-        Raises:
-            ValueError: if there is none, or it does not fit the LM of this `width` H.
+        ValueError if there is none, or it does not fit the LM of this `width` H.
         """
         folder = Path(model_folder) / FOLDER
         if not (folder / SETTINGS_FILE).is_file():

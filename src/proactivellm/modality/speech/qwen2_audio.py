@@ -79,10 +79,8 @@ def audio_prompt(processor: Any, instruction: str) -> Prompt:
     """Splits the chat template of a `Qwen2AudioProcessor` around the audio.
 
     The instruction stands before the audio in the user turn, and the target head is the template's
-    generation prompt.
-
-    Raises:
-        ValueError: if the template is broken, or does not put the audio token in one place.
+    generation prompt. ValueError if the template is broken, or does not put the audio token in one
+    place.
     """
     text = [{"type": "text", "text": instruction}] if instruction else []
     messages = [{"role": "user", "content": [*text, {"type": "audio", "audio_url": ""}]}]

@@ -148,6 +148,8 @@ def microphone_blocks(
     """Records from a microphone until the generator is closed or the device goes away.
 
     A reader who falls more than 30 s behind loses what is spoken then, with a Python warning.
+    ValueError at the first block: there is no sounddevice, no PortAudio or no such device, or the
+    device does not offer the rate or the channels.
 
     Args:
         rate: in samples per second; most systems offer 16,000, else take the device's own.
@@ -156,10 +158,6 @@ def microphone_blocks(
 
     Yields:
         Float32 [n] mono at `rate`, 0.1 s each.
-
-    Raises:
-        ValueError: at the first block: there is no sounddevice, no PortAudio or no such device, or
-            the device does not offer the rate or the channels.
     """
     sounddevice = _sounddevice()
     inbox = _Inbox()

@@ -25,13 +25,11 @@ class SpeechStream:
     """A front end, in eval mode, at work on one recording or turn; a value that `clone` copies.
 
     Unit k covers the audio up to (k + 1) * `unit_s`, and comes out with it. The units are those of
-    `SpeechFrontEnd.forward` over all the audio, and so are their embeddings.
+    `SpeechFrontEnd.forward` over all the audio, and so are their embeddings. ValueError if its
+    encoder cannot be streamed.
 
     Attributes:
         num_units: units that have come out, or would have, had they not lain before the start.
-
-    Raises:
-        ValueError: if its encoder cannot be streamed.
     """
 
     def __init__(self, front_end: SpeechFrontEnd) -> None:

@@ -32,8 +32,7 @@ _VOICED = 0.3  # of its frames are speech, or a unit is silent: the detector lag
 class SpeechEar:
     """An `Ear` for one recording of so many samples a second; the front end is in eval mode.
 
-    Raises:
-        ValueError: as `Listener`, or the rate cannot be resampled.
+    ValueError as `Listener`, or the rate cannot be resampled.
     """
 
     def __init__(self, front_end: SpeechFrontEnd, rate: int) -> None:

@@ -44,15 +44,10 @@ def _with_rest(log_p_RK: Tensor) -> Tensor:
 
 
 class DistillationSettings(ViewSettings):
-    """The keys of SPSD.
+    """The keys of SPSD."""
 
-    Attributes:
-        kl_weight: lambda.
-        kl_top_k: teacher tokens in the KL.
-    """
-
-    kl_weight: Weight = 0.1
-    kl_top_k: Count = 100
+    kl_weight: Weight = 0.1  # lambda
+    kl_top_k: Count = 100  # teacher tokens in the KL
     kl_direction: Literal["forward", "reverse"] = "forward"
 
     @model_validator(mode="after")

@@ -19,26 +19,19 @@ if TYPE_CHECKING:
 
 
 class Objective(nn.Module, ABC):
-    """One term of the loss; its weights, if it has any, are saved in checkpoints.
+    """One term of the loss; its weights, if it has any, are saved in checkpoints."""
 
-    Attributes:
-        name: of the objective, and of its file in a checkpoint.
-        Settings: its keys in the recipe, in the table `section`.
-        weight_keys: those of its keys that are weights, one for each part; if all are 0, the run is
-            without it.
-        full_keys: those by which it looks at the view that sees the whole source.
-        part_names: what its parts are called in the log.
-        decoder_arguments: what it asks of the decoder beside hidden states.
-        teaches: whether a model learns something by it alone; by a penalty it does not.
-    """
-
-    name: ClassVar[str]
-    Settings: ClassVar[type[Strict]]
+    name: ClassVar[str]  # of the objective, and of its file in a checkpoint
+    Settings: ClassVar[type[Strict]]  # its keys in the recipe, in the table `section`
     section: ClassVar[str] = "objective"
+    # Those of its keys that are weights, one for each part; if all are 0, the run is without it.
     weight_keys: ClassVar[tuple[str, ...]]
+    # Those by which it looks at the view that sees the whole source.
     full_keys: ClassVar[tuple[str, ...]] = ()
-    part_names: ClassVar[tuple[str, ...]]
+    part_names: ClassVar[tuple[str, ...]]  # what its parts are called in the log
+    # What it asks of the decoder beside hidden states.
     decoder_arguments: ClassVar[dict[str, Any]] = {}
+    # Whether a model learns something by it alone; by a penalty it does not.
     teaches: ClassVar[bool] = False
 
     def __init__(self, settings: Any, model: Any = None, front_end: Any = None) -> None:
@@ -78,15 +71,12 @@ class Objective(nn.Module, ABC):
 
 @dataclass(frozen=True)
 class ViewRows:
-    """Some target rows as one view sees them: log-probabilities and the token each row predicts.
-
-    Attributes:
-        full_RV: log-probabilities of the same rows with the whole source visible; None if no
-            objective needs them.
-    """
+    """Some target rows as one view sees them: log-probabilities and the token each row predicts."""
 
     log_p_RV: Tensor
     label_R: Tensor
+    # Log-probabilities of the same rows with the whole source visible; None if no objective needs
+    # them.
     full_RV: Tensor | None = None
 
 
