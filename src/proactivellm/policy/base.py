@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 STRIDE_PARTS = 1000  # a stride is a fraction with this denominator at most
 _BOUNDS = ("min_lag", "max_lag", "stride")  # the last keys of a spec
+_RULES = ("writes", "decide", "settle", "commit")  # a policy defines one of them at least
 
 
 class Policy:
@@ -50,6 +51,13 @@ class Policy:
     main_key: ClassVar[str | None] = None
     early: ClassVar[Reason] = Reason.READ_MIN_LAG
     """Why a lane READs while fewer than `required_units` are read."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # Those without a name are bases of others. What is missing would else be noticed in the
+        # middle of a stream, by the first lane that its bounds leave open.
+        if cls.name and all(getattr(cls, r, None) is getattr(Policy, r, None) for r in _RULES):
+            raise TypeError(f"policy {cls.name!r} ({cls.__name__}) has no rule: define `writes`")
 
     @property
     def evidence(self) -> tuple[Evidence, ...]:
@@ -114,7 +122,7 @@ class Policy:
 
     def writes(self, seen: Seen) -> Tensor:
         """The rule: bool [B], True = WRITE. Bounds are none of its business."""
-        raise NotImplementedError("it has no rule: define `writes`")
+        raise NotImplementedError("define `writes`")
 
     def check(self, model: StreamingCausalLM) -> None:
         """Refuse (ValueError), before a stream is opened, a policy without a name, or whose

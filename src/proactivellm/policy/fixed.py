@@ -100,8 +100,8 @@ class Fixed(_Scheduled):
     name: ClassVar[str] = "fixed"
     main_key: ClassVar[str | None] = "trace"
 
-    # `g` per target word, non-decreasing, from 1. In a spec inline (``fixed:1-2-4-4``) or from a file
-    # with one JSON list (``fixed:trace=FILE``).
+    # `g` per target word, non-decreasing, from 1. In a spec inline (``fixed:1-2-4-4``) or from a
+    # file with one JSON list (``fixed:trace=FILE``).
     trace: tuple[int, ...] = option(parse=parse_trace, write=format_trace)
 
     def __post_init__(self) -> None:
