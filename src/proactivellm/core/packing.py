@@ -55,9 +55,9 @@ class Sample:
         read = {name: sum(map(len, units)) for name, units in self.read.items()}
         return read | {n: len(w.head) + len(w.tokens) - 1 for n, w in self.written.items()}
 
-    def with_features(self, mel_TF: "np.ndarray", transcript: str) -> "Sample":
+    def with_features(self, features: "np.ndarray", transcript: str) -> "Sample":
         """The same sample, with the frames that its ids MEDIA_ID stand for."""
-        return replace(self, features=mel_TF, transcript=transcript)
+        return replace(self, features=features, transcript=transcript)
 
 
 @dataclass(kw_only=True)

@@ -1,7 +1,8 @@
 """The backbone of a recipe: tokenizer, model and stream settings, loaded or made from scratch."""
 
+from typing import Any
+
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from proactivellm.backbone.decoder import recompute_activations
@@ -10,9 +11,7 @@ from proactivellm.backbone.pretrained import load_pretrained, load_tokenizer
 from proactivellm.backbone.prompt import Prompt, StreamSettings, chat_prompt, load_settings
 from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.forward.law import check_law
-from proactivellm.modality.speech.front_end import SpeechFrontEnd
-from proactivellm.modality.speech.gate import GateSettings
-from proactivellm.modality.speech.making import new_front_end, pretrained_front_end
+from proactivellm.modality.base import FrontEndTable, TrainedFrontEnd
 from proactivellm.modality.vocabulary import check_tokens
 from proactivellm.tasks.item import Item
 from proactivellm.train.block_attention import PACKED_ATTENTION, register
@@ -64,24 +63,10 @@ def end_generation_with(model: PreTrainedModel, token_id: int) -> None:
         model.generation_config.eos_token_id = [*ends, token_id]
 
 
-def make_front_end(recipe: Recipe, model: PreTrainedModel) -> SpeechFrontEnd:
-    """The front end for speech in fp32: that of a model folder, or a new one.
-
-    ValueError if it cannot be loaded, or the configuration does not fit.
-    """
-    speech, width = recipe.speech, model.config.get_text_config().hidden_size
-    assert speech is not None
-    if speech.pretrained:
-        units = speech.units if "units" in speech.model_fields_set else None
-        front_end = pretrained_front_end(find_folder(speech.pretrained), units, width)
-    else:
-        try:
-            front_end = new_front_end(speech.encoder, speech.features, speech.units, width)
-        except (StrictDataclassError, ValueError, TypeError) as error:
-            reason = " ".join(str(error).split())
-            raise ValueError(f"[speech] does not fit: {reason}") from None
-    front_end.gate = speech.gate or front_end.gate or GateSettings()  # for streaming
-    front_end.encoder.tower.set_attn_implementation(PACKED_ATTENTION)
+def make_front_end(table: FrontEndTable, model: PreTrainedModel) -> TrainedFrontEnd:
+    """The front end of a recipe's table, in fp32; ValueError if it cannot be loaded or made."""
+    front_end: Any = table.make_front_end(model.config.get_text_config().hidden_size)
+    front_end.set_attention(PACKED_ATTENTION)
     return front_end.train()
 
 

@@ -9,7 +9,6 @@ from transformers.trainer_callback import TrainerState
 
 from proactivellm.backbone.folder import NO_KERNEL, broken_weights, refusing
 from proactivellm.backbone.weights import check_all_loaded
-from proactivellm.modality.speech.front_end import SpeechFrontEnd
 from proactivellm.train.learner import Learner
 from proactivellm.train.saving import load_objectives
 
@@ -35,7 +34,8 @@ def load_checkpoint(learner: Learner, folder: str) -> None:
     """
     load_weights(learner.model, folder)
     if learner.front_end is not None:
-        stored = SpeechFrontEnd.load(folder, learner.model.config.get_text_config().hidden_size)
+        width = learner.model.config.get_text_config().hidden_size
+        stored = type(learner.front_end).load(Path(folder), width, "cpu")
         with refusing(f"cannot continue from {folder}"):
             learner.front_end.load_state_dict(stored.state_dict())
     load_objectives(learner, folder, required=True)

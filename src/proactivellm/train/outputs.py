@@ -1,7 +1,7 @@
 """Outputs of the models on a batch, for all objectives; each is computed when first asked for.
 
 So CTC alone runs no language model. Legend: B = batch, S = tokens of the packed sequence, H = LM
-width, A = samples with a recording, P = encoder outputs, D = encoder width, E = embeddings.
+width, A = samples with features, P = encoder outputs, D = encoder width, E = embeddings.
 """
 
 from collections.abc import Callable
@@ -29,26 +29,26 @@ class Outputs:
         self.batch = batch
 
     @cached_property
-    def heard_APD(self) -> Tensor | None:
-        """Outputs of the encoder; None in a batch without recordings."""
-        if "mel" not in self.batch:
+    def encoded_APD(self) -> Tensor | None:
+        """Outputs of the front end's encoder; None in a batch of texts alone."""
+        if "features" not in self.batch:
             return None
-        return self.learner.front_end.encoder(self.batch["mel"], self.batch["num_frames"])
+        return self.learner.front_end.encode(self.batch["features"], self.batch["num_frames"])
 
     @cached_property
     def embeddings_BSH(self) -> Tensor:
-        """Input embeddings, with what is heard in place of the ids MEDIA_ID."""
+        """Input embeddings, with those of the front end in place of the ids MEDIA_ID."""
         ids_BS = self.batch["input_ids"]
-        audio_BS = ids_BS == MEDIA_ID
-        text_BSH = self.learner.model.get_input_embeddings()(ids_BS.masked_fill(audio_BS, 0))
-        if self.heard_APD is None:
+        media_BS = ids_BS == MEDIA_ID
+        text_BSH = self.learner.model.get_input_embeddings()(ids_BS.masked_fill(media_BS, 0))
+        if self.encoded_APD is None:
             return text_BSH
         front_end = self.learner.front_end
-        embedded_AEH = front_end.embed_outputs(self.heard_APD, self.batch["num_frames"])
-        count_A = audio_BS.sum(1)[self.batch["mel_rows"]]
+        embedded_AEH = front_end.embed_outputs(self.encoded_APD, self.batch["num_frames"])
+        count_A = media_BS.sum(1)[self.batch["feature_rows"]]
         place_E = torch.arange(embedded_AEH.shape[1], device=ids_BS.device)
-        heard = embedded_AEH[place_E < count_A[:, None]]
-        return text_BSH.masked_scatter(audio_BS[..., None], heard.to(text_BSH.dtype))
+        embedded = embedded_AEH[place_E < count_A[:, None]]
+        return text_BSH.masked_scatter(media_BS[..., None], embedded.to(text_BSH.dtype))
 
     @cached_property
     def decoded(self) -> Any:

@@ -2,21 +2,21 @@
 
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, create_model, model_validator
 
 from proactivellm.backbone.prompt import Prompt, StreamSettings
 from proactivellm.files.toml import Strict
-from proactivellm.modality.speech.gate import GateSettings
-from proactivellm.modality.speech.settings import SpeechSettings
+from proactivellm.files.values import Count, Counts, Natural, Share, Weight
+from proactivellm.modality.base import FrontEndTable
+from proactivellm.modality.kinds import KINDS
 from proactivellm.tasks.data import DataSource
-from proactivellm.train.augmentation import Augmentation
 from proactivellm.train.objectives.catalogue import keys_of, teaches
+from proactivellm.train.objectives.objective import FRONT_END
 from proactivellm.train.schedules import ViewSettings
-from proactivellm.train.values import Count, Counts, Natural, Share, Weight
 
 
 class Data(Strict):
-    """Training and validation items: pairs, questions with their answers, recordings."""
+    """Training and validation items: pairs, questions with their answers, media with texts."""
 
     train: DataSource | list[DataSource]  # several sources are mixed
     valid: DataSource | None = None  # never learnt from
@@ -43,29 +43,6 @@ class Backbone(Strict):
             raise ValueError("give either `pretrained` or `model_type`, and not both")
         if self.pretrained is not None and self.model_fields_set & {"config", "vocab_size"}:
             raise ValueError("`config` and `vocab_size` are for `model_type`: leave them out")
-        return self
-
-
-class Speech(*keys_of("speech"), Strict):  # type: ignore[misc]
-    """The front end of a model that listens, with the keys of its objectives."""
-
-    # Bundled model, folder or hub id: the front end of a model that listens, or the encoder of a
-    # Whisper, such as openai/whisper-base, with a new projector.
-    pretrained: str | None = None
-    # Of one from scratch: keyword arguments of WhisperConfig.
-    encoder: dict[str, Any] = Field(default_factory=dict)
-    # Keyword arguments of WhisperFeatureExtractor.
-    features: dict[str, Any] = Field(default_factory=dict)
-    units: SpeechSettings = SpeechSettings()
-    # Cuts out of recordings what it will hold back while streaming; without it they are heard whole
-    # in training, and the default gate is saved for streaming.
-    gate: GateSettings | None = None
-    augment: Augmentation = Augmentation()
-
-    @model_validator(mode="after")
-    def _is_one_of_two(self) -> Self:
-        if self.pretrained is not None and self.model_fields_set & {"encoder", "features"}:
-            raise ValueError("`encoder` and `features` are those of `pretrained`: leave them out")
         return self
 
 
@@ -114,8 +91,21 @@ class Output(Strict):
     dtype: Literal["float16", "bfloat16", "float32"] = "float16"  # of the saved weights
 
 
-class Recipe(Strict):
-    """A whole training run."""
+def _front_end_tables() -> dict[str, Any]:
+    """A table for each modality that can be trained, with the keys of objectives added to it."""
+    bases = {kind: known.table() for kind, known in KINDS.items() if known.table is not None}
+    made = {
+        kind: create_model(base.__name__, __base__=(*keys_of(FRONT_END), base))
+        for kind, base in bases.items()
+    }
+    return {kind: (table | None, None) for kind, table in made.items()}
+
+
+_FrontEnds: Any = create_model("_FrontEnds", __base__=Strict, **_front_end_tables())
+
+
+class Recipe(_FrontEnds):
+    """A whole training run; besides the tables below, one of a modality that is trained."""
 
     data: Data
     backbone: Backbone
@@ -125,13 +115,29 @@ class Recipe(Strict):
     instruction: str = ""  # text before the source in the chat template's user turn
     objective: Objectives = Objectives()
     optimisation: Optimisation = Optimisation()
-    speech: Speech | None = None  # for a model that listens
     lora: Lora | None = None  # full training if left out
     output: Output = Output()
 
+    @property
+    def front_end(self) -> FrontEndTable | None:
+        """The table of the modality that is trained, if any is."""
+        return next((table for kind in KINDS if (table := getattr(self, kind, None))), None)
+
+    @property
+    def tables(self) -> dict[str, Any]:
+        """The tables in which keys of objectives stand, by section."""
+        return {"objective": self.objective, FRONT_END: self.front_end}
+
+    @model_validator(mode="after")
+    def _has_one_front_end(self) -> Self:
+        given = [f"[{kind}]" for kind in KINDS if getattr(self, kind, None)]
+        if len(given) > 1:
+            raise ValueError(f"a model has one front end: give either {' or '.join(given)}")
+        return self
+
     @model_validator(mode="after")
     def _learns_something(self) -> Self:
-        if not teaches(dict(self)):
+        if not teaches(self.tables):
             raise ValueError("batch_weight and mslm_weight are both 0: nothing would be learnt")
         return self
 

@@ -37,7 +37,7 @@ def claimed(out: Path) -> Iterator[None]:
 
 def check_out(recipe: Recipe, out: Path) -> None:
     """Refuse (ValueError) to save a model over one that it is made from."""
-    for name in (recipe.backbone.pretrained, recipe.speech and recipe.speech.pretrained):
+    for name in (recipe.backbone.pretrained, recipe.front_end and recipe.front_end.pretrained):
         if name and find_folder(name).resolve() == out.resolve():
             raise ValueError(f"--out {out} would overwrite {name}, which the recipe reads")
 
@@ -59,7 +59,7 @@ def check_run(
         "train_data": _digest(items[0]),
         "valid_data": _digest(items[1]),
         "backbone": _folder(recipe.backbone.pretrained),
-        "front_end": _folder(recipe.speech.pretrained if recipe.speech else None),
+        "front_end": _folder(recipe.front_end.pretrained if recipe.front_end else None),
         # Which samples make an update depends on it.
         "processes": int(os.environ.get("WORLD_SIZE", "1")),
     }
@@ -71,8 +71,8 @@ def check_run(
 
 
 def _digest(items: Sequence[Item]) -> str:
-    heard = digest_media(item.media for item in items)
-    texts = ([i.source, i.target, *i.answers, media] for i, media in zip(items, heard, strict=True))
+    media = digest_media(item.media for item in items)
+    texts = ([i.source, i.target, *i.answers, each] for i, each in zip(items, media, strict=True))
     return digest_text(digest_text(each) for each in texts)
 
 

@@ -12,11 +12,12 @@ from transformers import PreTrainedTokenizerBase
 from proactivellm.backbone.prompt import PromptIds
 from proactivellm.core import schedule
 from proactivellm.core.layout import SOURCE, TARGET, Layout
-from proactivellm.core.packing import Packed, Sample, Written, pack
+from proactivellm.core.packing import MEDIA_ID, Packed, Sample, Written, pack
+from proactivellm.modality.base import Examples
+from proactivellm.modality.kinds import kind_of_media
 from proactivellm.modality.text import TextSegmenter
 from proactivellm.output.detokenize import word_starts
 from proactivellm.tasks.item import Item, place_of
-from proactivellm.train.recordings import Recordings
 from proactivellm.train.schedules import ViewPlan, sampled_schedule
 
 
@@ -71,38 +72,67 @@ class SampleEncoder:
 
 
 class ItemEncoder:
-    """Items -> `Sample`; without `recordings`, of texts only."""
+    """Items -> `Sample`; without `media`, of texts only."""
 
-    def __init__(self, text: SampleEncoder, recordings: Recordings | None = None) -> None:
+    def __init__(self, text: SampleEncoder, media: Examples | None = None) -> None:
         self.text = text
-        self.recordings = recordings
+        self.media = media
+
+    def length(self, item: Item) -> float:
+        """How long an item is, in any unit, so that those of a batch are alike."""
+        media = self.media.length_per_s * (item.duration_s or 0.0) if self.media else 0.0
+        return media + len(item.source) + 2 * len(item.target)
 
     def join(self, items: Sequence[Item], rng: np.random.Generator | None = None) -> Sample:
-        """One sample of several items, one after the other; texts and recordings do not mix.
+        """One sample of several items, one after the other; texts and media do not mix.
+
+        Items of another kind than the first are left out. ValueError if the recipe has no front end
+        for this kind.
 
         Args:
-            items: at least one; those that are of another kind than the first are left out.
             rng: of the augmentation; None = none.
-
-        Raises:
-            ValueError: if there is audio, and the model has no front end for it.
         """
-        if not items[0].media:
-            chosen = [item for item in items if not item.media]
-            return self.text.encode(
-                " ".join(item.source for item in chosen), " ".join(item.target for item in chosen)
-            )
-        if self.recordings is None:
-            raise ValueError("there are recordings among the items: give the recipe [speech]")
-        return self.recordings.encode([item for item in items if item.media], self.text, rng)
+        chosen, media = self._chosen(items)
+        if media is None:
+            return self._of_texts(chosen)
+        example = media.read([item.media for item in chosen], rng)
+        question = chosen[0].source
+        target = "" if example.says_nothing else _targets(chosen)
+        sample = self.text.encode(question, target, _placeholders(example.unit_sizes))
+        # With a question, the target is an answer, and not what the features say.
+        return sample.with_features(example.features, transcript="" if question else target)
 
     def longest(self, items: Sequence[Item]) -> Sample:
-        """The sample of several items at its longest, whatever augmentation draws; without
-        features.
+        """The sample of several items at its longest, whatever augmentation draws, for its size.
+
+        Without features; questions of items after the first are left out.
         """
-        if not items[0].media or self.recordings is None:
-            return self.join(items)
-        return self.recordings.longest([item for item in items if item.media], self.text)
+        chosen, media = self._chosen(items)
+        if media is None:
+            return self._of_texts(chosen)
+        units = _placeholders(media.longest([item.media for item in chosen]))
+        return self.text.encode(chosen[0].source, _targets(chosen), units)
+
+    def _chosen(self, items: Sequence[Item]) -> tuple[list[Item], Examples | None]:
+        """The items of the first one's kind, and what reads them; None of texts."""
+        if not items[0].media:
+            return [item for item in items if not item.media], None
+        kind = kind_of_media(items[0].media)
+        if self.media is None or self.media.kind != kind:
+            raise ValueError(f"there is {kind} among the items: give the recipe [{kind}]")
+        return [item for item in items if item.media], self.media
+
+    def _of_texts(self, items: Sequence[Item]) -> Sample:
+        source = " ".join(item.source for item in items)
+        return self.text.encode(source, " ".join(item.target for item in items))
+
+
+def _targets(items: Sequence[Item]) -> str:
+    return " ".join(item.target for item in items if item.target)
+
+
+def _placeholders(unit_sizes: Sequence[int]) -> list[list[int]]:
+    return [[MEDIA_ID] * size for size in unit_sizes]
 
 
 def concatenation_plan(

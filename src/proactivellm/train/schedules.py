@@ -9,7 +9,7 @@ from proactivellm.core.layout import TARGET
 from proactivellm.core.packing import Sample
 from proactivellm.core.schedule import Schedule
 from proactivellm.files.toml import Strict
-from proactivellm.train.values import Counts, Natural, Shares
+from proactivellm.files.values import Counts, Natural, Shares
 
 if TYPE_CHECKING:
     from proactivellm.train.samples import SampleEncoder

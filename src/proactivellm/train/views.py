@@ -24,10 +24,10 @@ def collate(batch: Sequence[Packed]) -> dict[str, Tensor]:
     """Right-pad packed sequences to one length.
 
     Returns:
-        int64 tensors [B, S] named as the fields of `Packed`. Where there are recordings, also `mel`
-        [A, T, F], `num_frames` and `mel_rows` (place in the batch) [A] of the A samples that have
-        one, and their `transcript` as bytes, [A, L], padded with IGNORE. Where they are of a
-        training plan, also `index` [B].
+        int64 tensors [B, S] named as the fields of `Packed`. Of the A samples that have features,
+        also `features` [A, T, ...], `num_frames` and `feature_rows` (place in the batch) [A], and
+        their `transcript` as bytes, [A, L], padded with IGNORE. Where samples are of a training
+        plan, also `index` [B].
     """
     tensors = {
         name: _padded([getattr(packed, name) for packed in batch], pad) for name, pad in PAD.items()
@@ -47,15 +47,15 @@ def _collate_features(batch: Sequence[Packed]) -> dict[str, Tensor]:
     features = [packed.features for packed in batch if packed.features is not None]
     if not features:
         return {}
-    num_frames = [len(mel_TF) for mel_TF in features]
-    mel_ATF = np.zeros((len(features), max(num_frames), features[0].shape[1]), np.float32)
-    for row, mel_TF in zip(mel_ATF, features, strict=True):
-        row[: len(mel_TF)] = mel_TF
+    num_frames = [len(each) for each in features]
+    padded = np.zeros((len(features), max(num_frames), *features[0].shape[1:]), np.float32)
+    for row, each in zip(padded, features, strict=True):
+        row[: len(each)] = each
     return {
-        "mel": torch.from_numpy(mel_ATF),
+        "features": torch.from_numpy(padded),
         "num_frames": torch.tensor(num_frames),
         "transcript": _padded([list(batch[row].transcript.encode()) for row in rows], IGNORE),
-        "mel_rows": torch.tensor(rows),
+        "feature_rows": torch.tensor(rows),
     }
 
 

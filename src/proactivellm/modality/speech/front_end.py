@@ -102,6 +102,11 @@ class SpeechFrontEnd(nn.Module):
         return embedded_1EH[0, : self.num_embeddings(len(mel_TF))]
 
     @property
+    def width(self) -> int:
+        """D, channels of the encoder's outputs."""
+        return self.encoder.width
+
+    @property
     def device(self) -> torch.device:
         """Where it is."""
         return next(self.parameters()).device
@@ -141,6 +146,19 @@ class SpeechFrontEnd(nn.Module):
         """
         outputs_BPD = self.encoder(mel_BTF, num_frames_B)
         return self.embed_outputs(outputs_BPD, num_frames_B), outputs_BPD
+
+    def encode(self, features: Tensor, num_frames_A: Tensor) -> Tensor:
+        """Encoder outputs of mel frames; see `CausalEncoder.forward`."""
+        outputs_APD: Tensor = self.encoder(features, num_frames_A)
+        return outputs_APD
+
+    def num_outputs(self, num_frames_A: Tensor) -> Tensor:
+        """Encoder outputs P of each recording."""
+        return self.encoder.num_outputs(num_frames_A)
+
+    def set_attention(self, name: str) -> None:
+        """Takes an attention function of the registry of transformers."""
+        self.encoder.tower.set_attn_implementation(name)
 
     def embed_outputs(self, outputs_BPD: Tensor, num_frames_B: Tensor) -> Tensor:
         """Projects the encoder outputs of whole recordings of so many frames: [B, E, H]."""

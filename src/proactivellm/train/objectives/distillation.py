@@ -10,9 +10,9 @@ import torch
 from pydantic import model_validator
 from torch import Tensor
 
+from proactivellm.files.values import Count, Weight
 from proactivellm.train.objectives.objective import RowObjective, ViewRows
 from proactivellm.train.schedules import ViewSettings
-from proactivellm.train.values import Count, Weight
 
 
 def top_k_kl(teacher_RV: Tensor, student_RV: Tensor, top_k: int, direction: str) -> Tensor:

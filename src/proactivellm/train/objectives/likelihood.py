@@ -6,9 +6,9 @@ import torch
 from pydantic import model_validator
 from torch import Tensor
 
+from proactivellm.files.values import Share, Weight
 from proactivellm.train.objectives.objective import RowObjective, ViewRows
 from proactivellm.train.schedules import ViewSettings
-from proactivellm.train.values import Share, Weight
 
 
 def cross_entropy(log_p_RV: Tensor, label_R: Tensor, smoothing: float) -> Tensor:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from proactivellm.train.outputs import Outputs
 
 
+FRONT_END = "front_end"  # section of keys that stand in the table of the modality
+
+
 class Objective(nn.Module, ABC):
     """One term of the loss; its weights, if it has any, are saved in checkpoints."""
 

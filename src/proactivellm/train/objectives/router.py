@@ -13,8 +13,8 @@ from transformers import PreTrainedModel
 
 from proactivellm.core.masks import PADDING
 from proactivellm.files.toml import Strict
+from proactivellm.files.values import Weight
 from proactivellm.train.objectives.objective import Objective
-from proactivellm.train.values import Weight
 
 if TYPE_CHECKING:
     from proactivellm.train.outputs import Outputs

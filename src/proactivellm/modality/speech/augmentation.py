@@ -8,9 +8,9 @@ import numpy as np
 from pydantic import Field
 
 from proactivellm.files.toml import Strict
+from proactivellm.files.values import Natural, Range, Share
 from proactivellm.modality.speech.extra import needed
 from proactivellm.modality.speech.resample import RATE
-from proactivellm.train.values import Natural, Range, Share
 
 
 class Augmentation(Strict):

@@ -1,4 +1,4 @@
-"""Kinds of numbers that a recipe holds, with the bounds that pydantic checks."""
+"""Kinds of numbers in settings, with the bounds that pydantic checks."""
 
 from typing import Annotated
 
