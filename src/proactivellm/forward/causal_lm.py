@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from proactivellm.backbone.decoder import hidden_states, position_limit, project
+from proactivellm.backbone.decoder import decoder_output, position_limit, project
 from proactivellm.backbone.families import check_family
 from proactivellm.backbone.prompt import StreamSettings, encode_prompt
 from proactivellm.core.layout import TARGET
@@ -235,7 +235,9 @@ class StreamingCausalLM:
         if probe is not None:
             kwargs["probe"] = probe
         masks = plan.joint.mask if plan.joint is not None else self._unused_mask
-        return hidden_states(self.model, embeddings_1TD, position_AT, masks, cache, **kwargs)
+        output = decoder_output(self.model, embeddings_1TD, position_AT, masks, cache, **kwargs)
+        hidden_1TD: Tensor = output.last_hidden_state
+        return hidden_1TD
 
     def _embed(self, new: NewTokens, device: torch.device) -> Tensor:
         """Input embeddings [1, T, D]: token ids and features alike."""

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from proactivellm.backbone.decoder import hidden_states, project
+from proactivellm.backbone.decoder import decoder_output, project
 from proactivellm.core.layout import SOURCE, TARGET
 from proactivellm.core.masks import layer_masks, visibility
 from proactivellm.core.packing import IGNORE, Sample, Written, pack
@@ -140,5 +140,5 @@ def _masked_logits(
     """Logits of some rows of one forward, [B, R, V]."""
     model = streaming.model
     embeddings_BSD = model.get_input_embeddings()(ids_BS)
-    hidden = hidden_states(model, embeddings_BSD, position_BS, masks)
-    return project(model, hidden[:, rows]).float()
+    output = decoder_output(model, embeddings_BSD, position_BS, masks)
+    return project(model, output.last_hidden_state[:, rows]).float()
