@@ -24,13 +24,10 @@ _LONG_REPEATS = 2  # of the long stream, which baseline (a) takes minutes for
 
 @dataclass(frozen=True)
 class OurRun(BaselineRun):
-    """One stream, written by this library, with the time of every step.
+    """One stream, written by this library, with its times."""
 
-    Attributes:
-        unit_s: from the arrival of every unit that allowed a token to the last token it allowed.
-    """
-
-    step_s: Sequence[float]
+    step_s: Sequence[float]  # of every step
+    # From the arrival of every unit that allowed a token to the last token it allowed.
     unit_s: Sequence[float]
 
 

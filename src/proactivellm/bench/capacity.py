@@ -24,16 +24,13 @@ SHARPNESS = 8  # the number of sessions is found to one part in so many
 
 @dataclass
 class Talk:
-    """A live session: its stream, what it hears, and the tokens written so far.
-
-    Attributes:
-        arrived_s: when each unit arrived; None: before the clock was started.
-    """
+    """A live session."""
 
     stream: Stream
-    work: Work
+    work: Work  # what it hears
+    # Of each unit; None: before the clock was started.
     arrived_s: list[float | None] = field(default_factory=list)
-    written: int = 0
+    written: int = 0  # tokens
 
 
 class Arrivals:

@@ -32,16 +32,12 @@ TEXT_POLICIES = ("wait-k:3", "attention:laal=4")  # the second where the model i
 
 @dataclass(frozen=True)
 class Workload:
-    """What is streamed: by which model and policy, and which works.
-
-    Attributes:
-        works: streams without end, the same at every call.
-    """
+    """What is streamed: by which model and policy, and which works."""
 
     name: str
     model: StreamingCausalLM
     policy: Policy
-    works: Callable[[], Iterator[Work]]
+    works: Callable[[], Iterator[Work]]  # streams without end, the same at every call
 
 
 @dataclass

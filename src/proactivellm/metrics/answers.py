@@ -26,11 +26,7 @@ def normalise(text: str) -> str:
 
 
 def exact_match(prediction: str, answers: Sequence[str]) -> float:
-    """100 if a prediction is one of the answers after normalisation, else 0.
-
-    Raises:
-        ValueError: there are no answers.
-    """
+    """100 if a prediction is one of the answers after normalisation, else 0."""
     _check(answers)
     return 100.0 * (normalise(prediction) in map(normalise, answers))
 
@@ -40,9 +36,6 @@ def token_f1(prediction: str, answers: Sequence[str]) -> float:
 
     Words count as often as they occur in both. Two texts of which normalisation leaves nothing
     agree, and one such text agrees with no other (the rule of SQuAD v2.0, which v1.1 never needs).
-
-    Raises:
-        ValueError: there are no answers.
     """
     _check(answers)
     return max(_f1(normalise(prediction).split(), normalise(text).split()) for text in answers)

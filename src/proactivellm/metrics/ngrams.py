@@ -15,15 +15,12 @@ _SYMBOLS_AT_ONCE = 1 << 15  # so that what is sorted stays in the processor's ca
 
 
 class NgramCounts(NamedTuple):
-    """Counts of n-grams, [pairs, orders] each.
-
-    Attributes:
-        matched: n-grams of the prediction that the reference has too, each at most as often as it
-            occurs there (clipped counts).
-    """
+    """Counts of n-grams, [pairs, orders] each."""
 
     predicted: Counts
     wanted: Counts
+    # N-grams of the prediction that the reference has too, each at most as often as it occurs there
+    # (clipped counts).
     matched: Counts
 
 

@@ -76,8 +76,7 @@ def score(
 def score_log(path: str | Path, num_bootstrap: int = 0, counting: Counting | None = None) -> Scores:
     """Scores an instance log (ours, SimulEval's or simulstream's) as `score` does.
 
-    Raises:
-        ValueError: the log cannot be read or scored; names the file.
+    Raises a ValueError that names the file if it cannot be read or scored.
     """
     instances = read_log(path)
     try:
