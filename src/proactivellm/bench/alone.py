@@ -53,6 +53,7 @@ def write_alone(model: Endless, work: Work, k: int) -> OurRun:
     state = stream.state
     with whole.lap():
         for unit in work.units:
+            # One at a time, so that no step is spared by units that wait together.
             stream.push([unit])
             begun, written = len(laps.wall_s), state.num_written
             while state.num_written != work.num_tokens and laps.time(streams.step) is not None:
@@ -83,6 +84,7 @@ def _compare(
     result |= {"source": num_source, "target": num_target, "k": options.k, "runs": {}}
     # By turns, so that whatever else the machine does falls on all of them.
     runs: dict[str, list[BaselineRun]] = {}
+    # A few units warm everything up; the long stream would take minutes.
     short = next(drawn_work(bench.model, min(num_source, 9), min(num_target, 9), options.seed))
     for name in names:
         try:

@@ -63,7 +63,7 @@ def metered(model: PreTrainedModel) -> Iterator[Meter]:
     try:
         model.set_attn_implementation(ATTENTION)
         with torch.inference_mode():
-            meter = Meter()
+            meter = Meter()  # last of all: its clock starts here
             yield meter
     finally:
         handle.remove()

@@ -86,6 +86,7 @@ def _compare(bench: Bench, workload: Workload, result: dict[str, Any], bandwidth
     """Measures all numbers of sessions by turns."""
     options = bench.options
     stretches = {n: _start(workload, n, options.seed) for n in dict.fromkeys(options.sessions)}
+    # By turns, so that a machine that slows down slows all numbers of sessions down.
     turns = options.repeats * len(stretches)
     for turn in range(turns):
         num_sessions = list(stretches)[turn % len(stretches)]

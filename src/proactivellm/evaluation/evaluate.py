@@ -91,6 +91,7 @@ def evaluate(
     check_references(jobs)
     out, conditions = Path(out), conditions or Conditions()
     policies = _parsed(model, policies)
+    # A single policy takes each recording in once, and need not keep it in memory.
     jobs = with_replays(jobs) if len(policies) > 1 else jobs
     rows, failed = list[Scores](), list[str]()
     with locked(out):

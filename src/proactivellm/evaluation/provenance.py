@@ -80,6 +80,7 @@ def calibration_inputs(
 
 def model_inputs(model: StreamingCausalLM) -> dict[str, Any]:
     """What a model is, by content, wherever it lies: digests and settings by name."""
+    # Only what differs from the defaults: a release of transformers may add keys.
     config = {**model.model.config.to_diff_dict()}
     generation = getattr(model.model, "generation_config", None)
     config["generation"] = {} if generation is None else generation.to_diff_dict()
@@ -164,5 +165,5 @@ def _update(found: "hashlib._Hash", name: str, tensor: Tensor) -> None:
         return
     found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
     flat = tensor.detach().cpu().contiguous().reshape(-1)
-    if flat.numel():
+    if flat.numel():  # as bytes: numpy has no bfloat16
         found.update(flat.view(torch.uint8).numpy().data)

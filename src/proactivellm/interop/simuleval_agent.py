@@ -15,7 +15,7 @@ from proactivellm.modality.loading import load
 from proactivellm.policy.spec import parse_policy
 
 
-def add_model_args(parser: ArgumentParser, default_model: str, policy: str) -> None:
+def add_model_args(parser: ArgumentParser, default_model: str | None, policy: str) -> None:
     """Adds the options that all agents have; `policy` is a spec that makes an example."""
     parser.add_argument("--model", default=default_model, help="Bundled model, folder or hub id.")
     parser.add_argument("--policy", required=True, help=f"Such as wait-k:3 or {policy}.")

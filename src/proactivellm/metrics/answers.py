@@ -21,6 +21,7 @@ def normalise(text: str) -> str:
     """The words of a text in lower case, without punctuation and articles, with single spaces."""
     text = text.lower().translate(_PUNCTUATION)
     if has_unspaced(text):
+        # `string.punctuation` is ASCII alone: SQuAD never meets other signs, MLQA does.
         text = "".join(c for c in apart(text) if unicodedata.category(c)[0] != "P")
     return " ".join(_ARTICLES.sub(" ", text).split())
 

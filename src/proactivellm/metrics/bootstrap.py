@@ -178,6 +178,7 @@ def resample(
 def _drawings(num_instances: int, num_resamples: int, seed: int) -> Iterator[Floats]:
     """How often each instance is drawn: [resamples, instances], some resamples at a time."""
     random = np.random.default_rng(seed)
+    # Not all at once: for a large log that would be gigabytes of counts.
     at_once = max(1, _CELLS_AT_ONCE // num_instances)
     for begin in range(0, num_resamples, at_once):
         counts = np.empty((min(at_once, num_resamples - begin), num_instances))

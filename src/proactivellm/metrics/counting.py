@@ -58,6 +58,7 @@ def resolve(instances: Sequence[Instance], counting: Counting | None = None) -> 
     counting = counting or Counting()
     texts = target_texts(instances)
     has_references = any(instance.reference for instance in instances)
+    # Without references there is no BLEU, and nothing to tell about its tokenizer.
     tokenizer = choose_tokenizer(texts if has_references else [], counting.tokenize)
     unit = choose_unit(instances, counting.unit)
     coarse = unit.name != "word" and any(i.delays and i.latency_unit == "word" for i in instances)

@@ -77,6 +77,7 @@ def make_curve(
         np.stack([row for (_, name), row in rows.items() if name == wanted], axis=1)
         for wanted in (latency, quality)
     ]
+    # By what was measured, in every row: a column has to stay one policy.
     order = np.argsort(columns[0][0])
     return Curve(columns[0][:, order], columns[1][:, order])
 

@@ -41,6 +41,7 @@ def find_logs(path: str | Path) -> Folder:
     path = Path(path)
     log = path / LOG_FILE if path.is_dir() else path
     if log.is_file():
+        # Resolved, because "." has no name.
         return Folder(path=path, logs={log.resolve().parent.name: log}, is_log=True)
     if not path.is_dir():
         raise ValueError(f"{path}: no such file or folder")

@@ -222,6 +222,7 @@ def _instance(index: int, whole: Instance, found: Any, place: Mapping[str, float
         delays=delays,
         elapsed=found.emission_ca or [],
         token_delays=delays,
+        # Known of the whole recording only: a segment has no share of it.
         forwards=None,
         tokens=None,
         first_token_ms=None,

@@ -73,7 +73,7 @@ def measure(instances: Sequence[Instance], counted: Counted) -> dict[str, Statis
         result["first_token_ms"] = mean(first_ms)
     for name in ("forwards", "tokens"):
         counts = [getattr(instance, name) for instance in instances]
-        if None not in counts:
+        if None not in counts:  # else it would be the mean of another set of sources
             result[name] = mean(counts)
     if (factor := measure_real_time(instances)) is not None:
         result["RTF"] = factor
@@ -206,6 +206,7 @@ def _measure_silence(
         return {}
     minutes = [instance.source_length / 60_000 for instance in instances]
     values = np.stack([insertions.values[:, 0], np.array(minutes, np.float64)], axis=1)
+    # Rows of 0 for the others, which must stay in the resamples that all metrics share.
     return {"insertions_per_min": Statistics(values * np.array(silent)[:, None], ratio)}
 
 

@@ -59,6 +59,7 @@ def _count_chunk(sides: Sequence[Counts], max_order: int) -> NgramCounts:
     alphabet = int(symbols.max(initial=0)) + 1
     matched = np.zeros((len(sides) // 2, max_order), np.int64)
     ngrams = side_of // 2  # numbers that differ between pairs, and soon between n-grams of a pair
+    # An n-gram is the number of its first n - 1 symbols and one symbol more: no hashing is needed.
     for order in range(1, max_order + 1):
         start = np.flatnonzero(left >= order)
         numbers = _numbers(ngrams[start] * alphabet + symbols[start + order - 1])
@@ -73,6 +74,7 @@ def _numbers(keys: Counts) -> Counts:
     place_bits = len(keys).bit_length()
     if int(keys.max(initial=0)).bit_length() + place_bits > 63:
         return np.unique(keys, return_inverse=True)[1]
+    # Key and place in one number: sorting numbers is faster than sorting places by keys.
     packed = np.sort(keys << place_bits | np.arange(len(keys)))
     ordered = packed >> place_bits
     numbers = np.empty(len(keys), np.int64)

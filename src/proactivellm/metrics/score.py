@@ -86,6 +86,7 @@ def score_log(path: str | Path, num_bootstrap: int = 0, counting: Counting | Non
 
 
 def _is_empty(instance: Instance) -> bool:
+    # Where nothing is said, to write nothing is right.
     wanted = instance.reference is None or any(map(str.isalnum, instance.reference))
     return wanted and not instance.prediction.strip()
 

@@ -73,6 +73,7 @@ def match_recordings(
     """
     if any(instance.source_type == "text" for instance in instances):
         raise ValueError("segments are of recordings: the log is of text")
+    # Test sets name their recordings by file name; a log has the path of this machine.
     sources = {instance.source for instance in instances}
     by_path = all(segment.audio in sources for segment in segments)
     parts_of = defaultdict(list)

@@ -152,6 +152,7 @@ def draw(levels: Sequence[str], count: int, seed: int = 0, split: str = "train")
     for i in range(count):
         level = LEVELS[levels[i % len(levels)]]
         for question in _endless(level, rng):
+            # The hash of Python would put a source into another split in every process.
             checksum = zlib.crc32(question.source.encode())
             if checksum % 10 in SPLITS[split] and question.source not in seen:
                 seen.add(question.source)
