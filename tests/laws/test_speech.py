@@ -58,7 +58,7 @@ def streams_under(num_source: int) -> list[tuple[Policy, Schedule]]:
     )
     return [
         (WaitK(k=3), schedule.wait_k(3, num_source, NUM_TARGET + 1)),
-        (Fixed(trace=tuple(trace)), schedule.from_trace(trace, num_source, NUM_TARGET + 1)),
+        (Fixed(trace=tuple(trace)), [*trace, num_source]),
         (Offline(), schedule.offline(num_source, NUM_TARGET + 1)),
     ]
 

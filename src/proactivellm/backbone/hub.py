@@ -1,4 +1,4 @@
-"""Where a model lies: bundled, in a folder, or on the hub, of which a folder is made as well.
+"""Finds the folder of a model: bundled, local, or fetched from the hub.
 
 From here on there are only folders, so that a model of the hub has all that lies beside its
 weights: stream settings, a calibration table, a front end.
@@ -39,8 +39,7 @@ def find_folder(name: str | Path, trust_remote_code: bool = False) -> Path:
         trust_remote_code: fetch the code that a model of the hub brings, too.
 
     Raises:
-        ValueError: there is no such model, or the hub cannot be reached and does not have to be
-            asked for one that is in its cache.
+        ValueError: there is no such model, or it is not in the cache and the hub gives no answer.
     """
     bundled = bundled_models()
     folder = bundled.get(str(name), Path(name))
@@ -73,12 +72,7 @@ def hub_id(folder: Path) -> str | None:
 
 
 def needed(names: Iterable[str], trust_remote_code: bool = False) -> list[str]:
-    """Which files of a repository make a model; the same weights often lie there several times.
-
-    Args:
-        names: of all its files.
-        trust_remote_code: its code is among them.
-    """
+    """Which files of a repository make a model; the same weights often lie there several times."""
     names = list(names)
     weights = [name for name in names if _WEIGHTS.fullmatch(name)]
     weights = weights or [name for name in names if _OLDER_WEIGHTS.fullmatch(name)]

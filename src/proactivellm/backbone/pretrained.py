@@ -34,8 +34,6 @@ def load_pretrained(
     """The model of a folder, or that of an adapter with the adapter in it, and its tokenizer.
 
     Args:
-        folder: from `hub.find_folder`.
-        device: where to put the model.
         dtype: of the weights; None = that of the file.
         quantization: from `precision.quantization_config`.
         trust_remote_code: run code that the folder brings, with all rights of this process.
@@ -63,10 +61,8 @@ def load_pretrained(
 
 
 def load_tokenizer(folder: str | Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder.
-
-    Raises:
-        ValueError: if there is none, naming the remedy, or it is broken.
+    """The tokenizer of a folder; ValueError if there is none, naming the remedy, or it is
+    broken.
     """
     folder = Path(folder)
     what = f"cannot load a tokenizer from {str(folder)!r}"

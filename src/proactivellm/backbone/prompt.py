@@ -21,26 +21,16 @@ _SOURCE_MARK = "<<<source>>>"
 
 
 class Prompt(Strict):
-    """The fixed texts of a stream; special tokens in them are control tokens.
-
-    Attributes:
-        source_head: before the first source unit.
-        source_tail: after the last source unit.
-        target_head: the assistant prefix; if empty, the tokenizer's BOS (or EOS) token.
-    """
+    """The fixed texts of a stream; special tokens in them are control tokens."""
 
     source_head: str = ""
     source_tail: str = ""
-    target_head: str = ""
+    target_head: str = ""  # the assistant prefix; if empty, the tokenizer's BOS (or EOS) token
 
 
 class PromptIds(Strict):
-    """A prompt as token ids.
-
-    Attributes:
-        source_head: ids before the first unit.
-        source_tail: ids that arrive with the final unit.
-        target_head: at least one id.
+    """A prompt as token ids; `source_tail` arrives with the final unit, `target_head` has at least
+    one.
     """
 
     source_head: tuple[int, ...]
@@ -57,7 +47,6 @@ class StreamSettings(Strict):
         boundary: where decisions are taken.
         early_end: whether the target may end before the source does, as an answer may; otherwise a
             source not finished never ends the target.
-        prompt: the fixed texts.
     """
 
     layout: str = "grouped"
@@ -85,13 +74,9 @@ class StreamSettings(Strict):
 
 
 def load_settings(folder: str | Path) -> StreamSettings | None:
-    """Read `streaming.json`.
+    """Read `streaming.json`; None where the folder has none (a model not trained by this library).
 
-    Returns:
-        The settings, or None where the folder has none (a model not trained by this library).
-
-    Raises:
-        ValueError: if the file is malformed; one line per mistake.
+    ValueError if the file is malformed; one line per mistake.
     """
     path = Path(folder) / SETTINGS_FILE
     if not path.is_file():
@@ -105,7 +90,6 @@ def chat_prompt(
     """Split a tokenizer's chat template around the source text.
 
     Args:
-        tokenizer: must have a chat template.
         instruction: text before the source in the user turn.
         system: text of the system turn; none if empty.
 
@@ -113,8 +97,8 @@ def chat_prompt(
         The prompt whose target head is the template's generation prompt.
 
     Raises:
-        ValueError: if there is no chat template, it is broken, or it changes or repeats the
-            user's text.
+        ValueError: if there is no chat template, it is broken, or it changes or repeats the user's
+            text.
     """
     if not tokenizer.chat_template:
         raise ValueError("the tokenizer has no chat template; give the prompt as raw text")
@@ -131,13 +115,8 @@ def chat_prompt(
 
 
 def render_chat(template: Any, messages: list[dict[str, Any]]) -> tuple[str, str]:
-    """A chat without and with what begins the answer.
-
-    Args:
-        template: a tokenizer or processor with a chat template.
-
-    Raises:
-        ValueError: if the template cannot be rendered.
+    """A chat without and with the beginning of the answer, by a tokenizer or processor; ValueError
+    if its template cannot be rendered.
     """
 
     # A template is a program of whoever made the folder: kept from everything outside by the
@@ -149,13 +128,9 @@ def render_chat(template: Any, messages: list[dict[str, Any]]) -> tuple[str, str
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> PromptIds:
-    """Token ids of a prompt.
+    """Token ids of a prompt; an empty target head falls back to BOS, then EOS.
 
-    Returns:
-        The ids; the target head falls back to BOS, then EOS.
-
-    Raises:
-        ValueError: if the target head is empty and the tokenizer has neither BOS nor EOS.
+    ValueError if the target head is empty and the tokenizer has neither BOS nor EOS.
     """
 
     def ids(text: str) -> tuple[int, ...]:

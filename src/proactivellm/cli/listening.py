@@ -12,7 +12,7 @@ import numpy as np
 from proactivellm.cli.stopping import Stops
 from proactivellm.files.lines import standard_input
 from proactivellm.forward.causal_lm import StreamingCausalLM
-from proactivellm.modality.speech.files import is_audio, open_audio
+from proactivellm.modality.speech.files import Recording, is_audio
 from proactivellm.modality.speech.joined import recorded_blocks
 from proactivellm.modality.speech.resample import RATE, check_rate
 from proactivellm.modality.speech.sources import PCM_FORMATS, microphone_blocks, paced, piped_blocks
@@ -94,7 +94,7 @@ def check_inputs(inputs: Sequence[str], options: AudioOptions) -> bool:
     if not live and (options.pcm_rate or options.pcm_channels):
         raise ValueError("--pcm-rate and --pcm-channels are for raw samples: give --pcm as well")
     for name in files:
-        open_audio(name).close()
+        Recording(name).close()
     if options.pcm and standard_input() and sys.stdin.isatty():
         example = "arecord -t raw -f S16_LE -r 16000 | proactivellm stream --pcm s16le"
         raise ValueError(f"--pcm {options.pcm}: pipe raw samples in, for example: {example}")

@@ -1,9 +1,9 @@
-"""Attention masks from a layout and an arrival order.
+"""Attention masks from a layout and an arrival order: one rule for training and inference.
 
-Legend: B = batch, Q = query tokens, K = key tokens. True = may attend. Every token carries its
-group, an arrival stamp (larger = later), a view (SHARED or the number of the packed view) and its
-position. Training compares stamps of whole sequences, inference those of new tokens against the
-cache: one rule for both (DESIGN section 1).
+Training compares stamps of whole sequences, inference those of new tokens against the cache. Every
+token carries its group, an arrival stamp (larger = later), a view (SHARED or the number of the
+packed view) and its position. Legend: B = batch, Q = query tokens, K = key tokens. True = may
+attend.
 """
 
 import functools
@@ -22,15 +22,12 @@ def visibility(
     query: dict[str, Tensor],
     key: dict[str, Tensor],
 ) -> Tensor:
-    """Which keys each query may attend to.
+    """Which keys each query may attend to: bool [B, 1, Q, K].
 
     Args:
-        query: `group`, `arrival` and, where tokens of several views are packed, `view`, each
-            int64 [B, Q].
+        query: `group`, `arrival` and, where tokens of several views are packed, `view`, each int64
+            [B, Q].
         key: the same, each [B, K].
-
-    Returns:
-        bool [B, 1, Q, K].
     """
     table = _table(layout.attends, query["group"].device)
     allowed = table[query["group"][:, :, None], key["group"][:, None, :]]
@@ -53,13 +50,8 @@ def within_window(query_position: Tensor, key_position: Tensor, window: int) -> 
     The distance is one of positions, not of arrival, so that it is the same under every schedule,
     and the distance that rotary embeddings see stays in the range the window was trained on.
 
-    Args:
-        query_position: int64 [B, Q].
-        key_position: int64 [B, K].
-        window: window size in tokens.
-
     Returns:
-        bool [B, 1, Q, K].
+        bool [B, 1, Q, K], of positions [B, Q] and [B, K].
     """
     distance = query_position[:, :, None] - key_position[:, None, :]
     return (distance.abs() < window)[:, None]
@@ -74,11 +66,8 @@ def layer_masks(
         mask: bool [B, 1, Q, K] from `visibility`.
         query_position: int64 [B, Q].
         key_position: int64 [B, K].
-        windows: window per layer type (None = full attention); the single key "all" for models
-            that take one tensor.
-
-    Returns:
-        bool [B, 1, Q, K], or a dict of them keyed by layer type.
+        windows: window per layer type (None = full attention); the single key "all" for models that
+            take one tensor.
     """
     masks = {
         kind: mask if window is None else mask & within_window(query_position, key_position, window)

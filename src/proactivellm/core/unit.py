@@ -50,10 +50,8 @@ class Unit:
 
     @classmethod
     def end(cls, at_s: float = 0.0) -> Unit:
-        """Returns the bare end-of-stream marker.
-
-        Args:
-            at_s: when the source turned out to be complete, in seconds from its start.
+        """The bare end-of-stream marker of a source that turned out to be complete at `at_s`
+        seconds.
         """
         return cls(start_s=at_s, end_s=at_s, final=True)
 

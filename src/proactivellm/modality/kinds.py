@@ -4,22 +4,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from proactivellm.modality.base import FrontEnd
+from proactivellm.modality.base import FrontEnd, FrontEndTable
 from proactivellm.modality.speech.files import is_audio
 
 
 class Kind(NamedTuple):
-    """A modality.
+    """A modality."""
 
-    Attributes:
-        front_end: gives its class; what that needs is imported when it is called.
-        takes: whether a name is that of a file of this kind; nothing is opened.
-        default_model: bundled; None = there is none.
-    """
-
+    # Gives its class; what that needs is imported when it is called.
     front_end: Callable[[], type[FrontEnd]]
-    takes: Callable[[str], bool]
-    default_model: str | None = None
+    takes: Callable[[str], bool]  # whether a name is that of a file of this kind; nothing is opened
+    default_model: str | None = None  # bundled; None = there is none
+    # Gives the class of its table in recipes; None = it cannot be trained by one.
+    table: Callable[[], type[FrontEndTable]] | None = None
 
 
 def _speech() -> type[FrontEnd]:
@@ -28,13 +25,19 @@ def _speech() -> type[FrontEnd]:
     return SpeechFrontEnd
 
 
+def _speech_table() -> type[FrontEndTable]:
+    from proactivellm.modality.speech.recipe import Speech
+
+    return Speech
+
+
 def _qwen2_audio() -> Callable[..., Any]:
     from proactivellm.modality.speech.qwen2_audio import load_qwen2_audio
 
     return load_qwen2_audio
 
 
-KINDS = {"speech": Kind(_speech, is_audio, "speech-en")}
+KINDS = {"speech": Kind(_speech, is_audio, "speech-en", _speech_table)}
 # Checkpoints that hold LM and front end in one, by model type, and what gives their loader.
 WHOLE_MODELS = {"qwen2_audio": _qwen2_audio}
 

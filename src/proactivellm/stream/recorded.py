@@ -66,11 +66,11 @@ def run_streams(
     """Stream recorded sources, many at once, as if each had been alone.
 
     Decisions do not depend on when units are pushed, so that nothing sleeps: arrival times at
-    `rate_wpm` enter the clock behind `elapsed`, together with the measured time of every step.
+    `rate_wpm` words per minute enter the clock behind `elapsed`, together with the measured time of
+    every step.
 
     Args:
         limits: of the engine; 16 streams at once if left out.
-        rate_wpm: words per minute on the clock of `elapsed`.
         sampling: the model's generation settings if left out.
 
     Yields:

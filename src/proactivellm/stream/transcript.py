@@ -1,4 +1,4 @@
-"""What was written, with its times: the makings of a log entry.
+"""What was written, with its times, of which a log entry is made.
 
 A source is one turn, or, of media, as many as their front end makes of it; each turn is a session
 of its own. Delays count units of text, or milliseconds of media that had arrived.
@@ -19,19 +19,13 @@ _COUNTED = ("units_read", "forwards", "tokens", "dropped_units", "dropped_tokens
 
 @dataclass
 class Transcript:
-    """Target text with, for every piece, what had been read and when it came.
-
-    Attributes:
-        kind: of source; of all but text, delays are milliseconds that had arrived, instead of units
-            read.
-        pieces: (text, delay, ms) in order.
-        token_delays: delay of each token.
-        counted: what the turns that are over have read and cost.
-    """
+    """Target text with, for every piece of text, what had been read and when it came."""
 
     kind: str = TEXT
+    # (text, delay, ms) in order
     pieces: list[tuple[str, float, float]] = field(default_factory=list)
     token_delays: list[float] = field(default_factory=list)
+    # What the turns that are over have read and cost.
     counted: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_COUNTED, 0))
     _ends_s: list[float] = field(default_factory=list)  # of the units of this turn
     _closed_s: float = 0.0  # when the turn turned out to be over

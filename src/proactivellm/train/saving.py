@@ -19,10 +19,8 @@ Side = tuple[PreTrainedTokenizerBase, StreamSettings]  # what a model folder hol
 
 @contextmanager
 def saving(folder: str | Path) -> Iterator[None]:
-    """Names the folder that could not be saved: libraries word a full disk differently.
-
-    Raises:
-        ValueError: it could not be saved; what was saved before is as it was.
+    """Names the folder that could not be saved (ValueError): libraries word a full disk
+    differently.
     """
     try:
         yield
@@ -39,8 +37,7 @@ def save_checkpoint(
 ) -> None:
     """Writes what a run goes on from: all weights as they are, adapters by themselves.
 
-    Args:
-        weights: of the learner, where its own are parts of them.
+    `weights` are those of the learner, where its own are parts of them (FSDP).
     """
     learner.model.save_pretrained(folder, state_dict=_under("model.", weights))
     _save_rest(learner, side, Path(folder), torch.float32, weights)

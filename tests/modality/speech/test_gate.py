@@ -7,7 +7,7 @@ import pytest
 from tests.modality.speech.signals import noise, ragged, silence, voice
 
 from proactivellm.modality.speech import gate as gate_module
-from proactivellm.modality.speech.gate import FRAME, RATE, Gate, GateSettings, Piece, trim
+from proactivellm.modality.speech.gate import FRAME, RATE, Gate, GateSettings, Piece
 
 # In frames of 32 ms: 3 of speech begin a turn, 2 of pre-roll, 4 of hang, 10 of pause.
 SETTINGS = GateSettings(min_speech_s=0.1, preroll_s=0.064, hang_s=0.128, pause_s=0.32)
@@ -211,14 +211,6 @@ def test_a_voice_in_silence_is_a_turn():
 )
 def test_silence_and_noise_pass_nothing(sound):
     assert run(sound, GateSettings()) == []
-
-
-def test_trim_cuts_both_ends_only(scripted):
-    samples = frames("." * 8 + "sssss" + "." * 12 + "sss" + "." * 20)
-    trimmed = trim(samples, SETTINGS)
-    assert np.array_equal(trimmed, samples[6 * FRAME : 32 * FRAME])
-    nothing = frames("." * 9)
-    assert trim(nothing, SETTINGS) is nothing
 
 
 def test_quiet_speech_at_the_first_sample_is_heard():

@@ -21,13 +21,9 @@ _COUNTS = ("num_frames", "num_known", "num_encoded", "num_attended", "origin")
 
 
 class EncoderStream:
-    """The encoder at work on one recording; a value that `clone` copies.
+    """The encoder, in eval mode, at work on one recording; a value that `clone` copies.
 
-    Args:
-        encoder: in eval mode.
-
-    Raises:
-        ValueError: if a block has more steps than the encoder has positions.
+    ValueError if a block has more steps than the encoder has positions.
     """
 
     def __init__(self, encoder: CausalEncoder) -> None:
@@ -60,14 +56,7 @@ class EncoderStream:
 
     @torch.inference_mode()
     def push(self, mel_TF: np.ndarray) -> Tensor:
-        """Takes the next frames.
-
-        Args:
-            mel_TF: any number of frames.
-
-        Returns:
-            The outputs that are complete now, [P, D].
-        """
+        """Takes the next frames; returns the outputs that are complete now, [P, D]."""
         self._take(mel_TF)
         num_steps = (self.num_frames - 1) // 2
         ready = self._block_end(num_steps - self.encoder.attention.lookahead)
@@ -77,13 +66,8 @@ class EncoderStream:
 
     @torch.inference_mode()
     def finish(self, mel_TF: np.ndarray) -> Tensor:
-        """Takes the last frames: what comes after them is zero.
-
-        Args:
-            mel_TF: any number of frames.
-
-        Returns:
-            The last outputs, [P, D].
+        """Takes the last frames: what comes after them is zero. Returns the last outputs, [P,
+        D].
         """
         self._take(mel_TF)
         num_steps = self.encoder.num_steps(self.num_frames)
@@ -108,11 +92,7 @@ class EncoderStream:
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores a state.
-
-        Args:
-            state: what `state_dict` returned, of a stream with the same encoder.
-        """
+        """Restores a state of a stream with the same encoder."""
         for name in _COUNTS:
             setattr(self, name, int(state[name]))
         like = self._unpooled_1SD

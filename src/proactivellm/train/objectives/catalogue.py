@@ -21,11 +21,7 @@ def keys_of(section: str) -> list[type[Strict]]:
 
 
 def teaches(tables: Mapping[str, Any]) -> bool:
-    """Whether a model learns something by the objectives of a recipe.
-
-    Args:
-        tables: of the recipe, by their name; None = not there.
-    """
+    """Whether a model learns something by the objectives of a recipe, whose `tables` go by name."""
     asked = [(kind, tables.get(kind.section)) for kind in OBJECTIVES]
     return any(kind.teaches and table and kind.wanted(table) for kind, table in asked)
 
@@ -36,11 +32,10 @@ def make_objectives(
     """The objectives of a run, those of weight 0 left out.
 
     Args:
-        tables: of the recipe, by their name; None = not there.
-        front_end: of a model that listens.
+        tables: of the recipe, by name; None = not there.
 
     Raises:
-        ValueError: if the model has not what one of them needs.
+        ValueError: if the model lacks what one of them needs.
     """
     asked = [(kind, tables.get(kind.section)) for kind in OBJECTIVES]
     made = [kind.make(table, model, front_end) for kind, table in asked if table is not None]
