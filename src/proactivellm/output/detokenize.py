@@ -77,7 +77,7 @@ class Detokenizer:
         if token_id in self._skipped or piece is None:
             return ""
         self._window.append(token_id)
-        if _BYTE_PIECE.fullmatch(piece):
+        if _BYTE_PIECE.fullmatch(piece):  # its run is decoded whole, when another piece ends it
             return ""
         decoded = _decode(self.tokenizer, self._window)
         num_decided = len(decoded) - decoded.endswith(_REPLACEMENT)
