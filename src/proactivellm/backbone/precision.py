@@ -40,12 +40,8 @@ def choose_dtype(
 ) -> torch.dtype | None:
     """The dtype to load weights in; that to compute in, where the weights have 8 bits.
 
-    Args:
-        dtype: asked for; None leaves it to the device: fp32 on a CPU, and elsewhere that of the
-            file (None), or bf16 for 8-bit weights.
-
-    Raises:
-        ValueError: for 8-bit weights in fp16.
+    None leaves it to the device: fp32 on a CPU, and elsewhere that of the file (None), or bf16 for
+    8-bit weights. ValueError for 8-bit weights in fp16.
     """
     if dtype is None and torch.device(device).type == "cpu":
         return torch.float32

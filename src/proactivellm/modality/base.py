@@ -32,15 +32,10 @@ class Ear(Protocol):
     """A front end at work on one source."""
 
     def push(self, block: np.ndarray, now_s: float) -> list[Unit]:
-        """Takes what arrived next.
+        """Takes what arrived next, [n, ...]; returns the units that are complete now.
 
-        Args:
-            block: [n, ...] samples or frames.
-            now_s: how much of the source has arrived with it, in seconds.
-
-        Returns:
-            The units that are complete now, whose `end_s` is `now_s`. A final unit ends a turn: the
-            next one begins another, which is streamed afresh.
+        `now_s` is how much of the source has arrived with it, in seconds, and the `end_s` of the
+        units. A final unit ends a turn: the next one begins another, which is streamed afresh.
         """
         ...
 
@@ -81,9 +76,8 @@ class FrontEnd(Protocol):
         ...
 
     def embed(self, media: np.ndarray) -> Tensor:
-        """Embeddings [n, H] of a whole source, those of its units one after another.
-
-        `media` is all of it, at the rate the front end works with.
+        """Embeddings [n, H] of a whole source at the front end's rate, those of its units in
+        order.
         """
         ...
 
@@ -101,9 +95,8 @@ class FrontEnd(Protocol):
 
     @classmethod
     def load(cls, model_folder: Path, width: int, device: str) -> Self:
-        """Reads what `save` wrote, for inference; `width` is H, of the LM's embeddings.
-
-        ValueError if it is broken, or does not fit the LM.
+        """Reads what `save` wrote, for inference and an LM of width H; ValueError if it does not
+        fit.
         """
         ...
 

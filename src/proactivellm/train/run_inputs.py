@@ -47,12 +47,8 @@ def check_run(
 ) -> None:
     """Note what a run depends on, or compare it with what was noted when the run began.
 
-    Args:
-        items: of training and of validation; the files that they name are read.
-        continues: whether it has checkpoints or a model already.
-
-    Raises:
-        ValueError: they are of another recipe, other data or another backbone, or nobody knows.
+    The files that items (of training, of validation) name are read. ValueError if the run that
+    `continues` is of another recipe, other data or another backbone, or nobody knows.
     """
     inputs = {
         "recipe": recipe.model_dump(mode="json", exclude=_FREE),

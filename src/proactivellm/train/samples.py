@@ -55,13 +55,8 @@ class SampleEncoder:
         )
 
     def word_index(self, target: Sequence[int]) -> list[int]:
-        """The word that each target token belongs to, the end of stream left out.
-
-        Args:
-            target: ids, end of stream included.
-
-        Returns:
-            Non-decreasing indices from 0, one per token but the last.
+        """The word that each target token, end of stream left out, belongs to: never decreasing,
+        from 0.
         """
         index = -1
         words = []

@@ -10,6 +10,7 @@ from proactivellm.modality.speech.encoder_stream import EncoderStream
 from proactivellm.modality.speech.features import RATE
 from proactivellm.modality.speech.gate import Gate, GateSettings, Piece
 from proactivellm.modality.speech.level import FRAME
+from proactivellm.modality.speech.speech_stream import SpeechStream
 from proactivellm.modality.speech.turns import Listener
 
 GATE = GateSettings(pause_s=0.6)
@@ -51,7 +52,7 @@ def test_each_turn_is_a_recording_of_its_own():
         if piece.ends_turn:
             passed.append([])
     for turn, parts in zip(turns, passed[:2], strict=True):
-        stream = front_end.stream()
+        stream = SpeechStream(front_end)
         alone = stream.push(np.concatenate(parts)) + stream.finish()
         assert gap(embeddings(turn), embeddings(alone)) < 1e-4
 
@@ -144,7 +145,7 @@ def test_a_silent_unit_comes_with_the_next_that_is_not(script, came):
     assert [after for _, after in whole] == came
     assert [unit.final for unit, _ in found] == [False] * len(came) + [True]
     # Nothing of it is lost: a unit is as long as what it covers.
-    stream = front_end.stream()
+    stream = SpeechStream(front_end)
     alone = stream.push(samples) + stream.finish()
     assert gap(embeddings([unit for unit, _ in found]), embeddings(alone)) < 1e-4
     bounds = [0.0, *(unit.end_s for unit, _ in found)]
@@ -176,7 +177,7 @@ def test_a_turn_that_the_recording_cuts_off_ends_with_it():
 def test_without_a_gate_the_whole_recording_is_one_turn():
     front_end = new_listener(320)
     (turn,) = turns_of(listen(front_end, None, 320))
-    stream = front_end.stream()
+    stream = SpeechStream(front_end)
     alone = stream.push(RECORDING) + stream.finish()
     assert gap(embeddings(turn), embeddings(alone)) < 1e-4
     assert turn[-1].end_s == pytest.approx(len(RECORDING) / RATE)

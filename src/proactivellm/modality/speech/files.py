@@ -84,8 +84,8 @@ class Recording:
             raise ValueError(f"{self.path}: {error}") from None
 
     def blocks(self, seconds: float = 0.1) -> Iterator[np.ndarray]:
-        """Reads on to the end: float32 [n] mono, at the file's own rate; the last block may be
-        shorter.
+        """Reads on to the end: float32 [n] mono, at the file's own rate, n of so many seconds at
+        most.
 
         A file cut in the middle ends early, with a Python warning. Floats at the scale of integers
         are brought to [-1, 1], with a warning as well.

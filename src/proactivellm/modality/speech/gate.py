@@ -97,10 +97,8 @@ class Gate:
         self._num_passed, self._loudest_db = 0, -np.inf  # frames; of the turn
 
     def push(self, samples: np.ndarray) -> list[Piece]:
-        """Takes the next samples, float32 [n] mono at 16 kHz.
-
-        Returns:
-            What is now known to be in a turn, in order, and the ends of turns.
+        """Takes the next samples, float32 [n] mono at 16 kHz; returns what is now known to be in a
+        turn, in order, and the ends of turns.
         """
         samples = np.concatenate([self._rest, samples])
         whole = len(samples) // FRAME * FRAME

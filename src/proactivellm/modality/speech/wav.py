@@ -32,13 +32,11 @@ class WavHeader:
 
 
 def read_wav_header(read: Callable[[int], bytes]) -> WavHeader:
-    """Reads the header of a WAV stream up to the first sample.
+    """Reads the header of a WAV stream up to the first sample; the first WAV_HEAD_BYTES are read
+    already.
 
-    Args:
-        read: returns so many bytes, fewer only at the end; the first WAV_HEAD_BYTES are read.
-
-    Raises:
-        ValueError: it is cut, or the samples are stored in another way than as plain numbers.
+    `read` returns so many bytes, fewer only at the end. ValueError if the header is cut, or the
+    samples are stored in another way than as plain numbers.
     """
     stored: tuple[str, int, int] | None = None
     while True:
@@ -71,10 +69,8 @@ def _stored(content: bytes) -> tuple[str, int, int]:
 
 
 def place_of_missing_length(file: BinaryIO) -> int | None:
-    """Where a WAV file, at its start, says that it has 0 bytes of samples, although there are some.
-
-    Returns:
-        Offset of that length, 4 bytes; None if nothing is missing.
+    """Offset (of 4 bytes) at which a WAV file, at its start, says that it has no samples, although
+    there are some; None if nothing is missing.
     """
     if not file.read(WAV_HEAD_BYTES).startswith(b"RIFF"):
         return None
