@@ -20,12 +20,10 @@ from proactivellm.files.toml import Strict
 
 
 class Media(NamedTuple):
-    """A source as it arrives: `rate` samples, or frames, a second, in arrays [n, ...] of those that
-    arrive together.
-    """
+    """A source as it arrives."""
 
-    rate: int
-    blocks: Iterator[np.ndarray]
+    rate: int  # samples, or frames, a second
+    blocks: Iterator[np.ndarray]  # [n, ...] of those that arrive together
 
 
 class Ear(Protocol):
@@ -81,16 +79,8 @@ class FrontEnd(Protocol):
         """
         ...
 
-    def save(
-        self,
-        model_folder: Path,
-        dtype: torch.dtype,
-        weights: Mapping[str, Tensor] | None = None,
-    ) -> None:
-        """Writes `KIND/KIND.json` and all else that `load` reads into the folder of the model.
-
-        `weights` is the state dict, where the module's own tensors are parts of it (FSDP).
-        """
+    def save(self, model_folder: Path, dtype: torch.dtype) -> None:
+        """Writes `KIND/KIND.json` and all else that `load` reads into the folder of the model."""
         ...
 
     @classmethod
@@ -129,7 +119,13 @@ class TrainedFrontEnd(FrontEnd, Protocol):
         ...
 
     def set_attention(self, name: str) -> None:
-        """Takes an attention function that is registered with transformers, where it has any."""
+        """Takes an attention function of transformers' registry, if it attends by any."""
+        ...
+
+    def save(
+        self, model_folder: Path, dtype: torch.dtype, weights: Mapping[str, Tensor] | None = None
+    ) -> None:
+        """As any front end; `weights` where its own tensors are parts of the state dict (FSDP)."""
         ...
 
 
