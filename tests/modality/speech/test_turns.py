@@ -8,7 +8,7 @@ from tests.modality.speech.signals import noise, silence, voice
 
 from proactivellm.modality.speech.encoder_stream import EncoderStream
 from proactivellm.modality.speech.features import RATE
-from proactivellm.modality.speech.gate import Gate, GateSettings, Piece
+from proactivellm.modality.speech.gate import Gate, GateSettings, Passage
 from proactivellm.modality.speech.level import FRAME
 from proactivellm.modality.speech.speech_stream import SpeechStream
 from proactivellm.modality.speech.turns import Listener
@@ -47,9 +47,9 @@ def test_each_turn_is_a_recording_of_its_own():
     turns = turns_of(listen(front_end, GATE, 320))
     assert len(turns) == 2
     gate, passed = Gate(GATE), [[]]
-    for piece in [*gate.push(RECORDING), *gate.finish()]:
-        passed[-1].append(piece.samples)
-        if piece.ends_turn:
+    for passage in [*gate.push(RECORDING), *gate.finish()]:
+        passed[-1].append(passage.samples)
+        if passage.ends_turn:
             passed.append([])
     for turn, parts in zip(turns, passed[:2], strict=True):
         stream = SpeechStream(front_end)
@@ -102,16 +102,16 @@ class Scripted:
         self.script, self.num_frames = script, 0
 
     def push(self, samples):
-        pieces = []
+        passages = []
         for frame in samples.reshape(-1, FRAME):
             letter = self.script[self.num_frames]
-            pieces.append(Piece(frame, self.num_frames * FRAME / RATE, speech=(letter == "s",)))
+            passages.append(Passage(frame, self.num_frames * FRAME / RATE, speech=(letter == "s",)))
             self.num_frames += 1
-        return pieces
+        return passages
 
     def finish(self):
         end_s = self.num_frames * FRAME / RATE
-        return [Piece(np.zeros(0, np.float32), end_s, ends_turn=True)]
+        return [Passage(np.zeros(0, np.float32), end_s, ends_turn=True)]
 
 
 def listen_to(front_end, script, chunk=FRAME):

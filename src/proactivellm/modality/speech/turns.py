@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from proactivellm.core.unit import Unit
-from proactivellm.modality.speech.gate import Gate, GateSettings, Piece
+from proactivellm.modality.speech.gate import Gate, GateSettings, Passage
 from proactivellm.modality.speech.level import FRAME
 from proactivellm.modality.speech.resample import RATE, Resampler
 from proactivellm.modality.speech.speech_stream import SpeechStream
@@ -91,18 +91,18 @@ class Listener:
         assert self._turn is not None
         return self._turn.finish()
 
-    def _pass(self, pieces: list[Piece]) -> list[Unit]:
+    def _pass(self, passages: list[Passage]) -> list[Unit]:
         units = []
-        for piece in pieces:
-            if len(piece.samples):
+        for passage in passages:
+            if len(passage.samples):
                 turn = self._turn = self._turn or SpeechStream(self.front_end)
-                self._speech += piece.speech
-                arrived = turn.push(piece.samples, piece.start_s)
+                self._speech += passage.speech
+                arrived = turn.push(passage.samples, passage.start_s)
                 units += self._voiced(arrived, turn.num_units - len(arrived))
-            if piece.ends_turn and self._turn is not None:
+            if passage.ends_turn and self._turn is not None:
                 units += self._end(self._turn)
                 self._turn = None
-                self.num_cuts += piece.is_cut
+                self.num_cuts += passage.is_cut
         return units
 
     def _voiced(self, units: list[Unit], first: int) -> list[Unit]:
