@@ -34,7 +34,7 @@ def study(
     from proactivellm.files.toml import load_toml
     from proactivellm.study.arms import Study, arm_recipe
     from proactivellm.study.execution import Place, run_arm
-    from proactivellm.study.tables import REPORT_FILE, has_results, write_report
+    from proactivellm.study.tables import REPORT_FILE, write_report
 
     check_train_extra(needs_peft=False)
     wish = load_toml(file, Study)
@@ -53,7 +53,7 @@ def study(
     except KeyboardInterrupt:
         warn(f"interrupted: what is done stays in {out}; the same command continues")
         raise typer.Exit(130) from None
-    waiting = [name for name in wish.arms if not has_results(place, name)]
+    waiting = [name for name in wish.arms if not place.has_results(name)]
     if waiting and not report_only:
         warn(f"no report yet, without results: {', '.join(waiting)}")
         return

@@ -18,7 +18,7 @@ from proactivellm.session.sampling import Sampling
 from proactivellm.session.window import Window
 from proactivellm.stream import Job, Streams
 
-DIGITS = 6  # of the numbers in a trace
+_DIGITS = 6  # of the numbers in a trace
 
 
 def record(
@@ -31,15 +31,11 @@ def record(
 ) -> Trace:
     """Streams one source and keeps what was seen at every probe; tokens are chosen greedily.
 
+    Target and delays of the trace are those of an ordinary run.
+
     Args:
-        model: the streaming model.
-        policy: READ or WRITE.
-        job: the source.
         window: what the stream keeps in view; everything if left out.
         model_name: for the trace.
-
-    Returns:
-        The trace; target and delays are those of an ordinary run.
 
     Raises:
         ValueError: the source cannot be streamed.
@@ -96,7 +92,7 @@ class _Recorder:
         return twin, len(state.draft), len(self.words()[0])
 
     def note(self, events: list[Event], ahead: tuple[Detokenizer, int, int]) -> None:
-        """Add the probe of a step, and what came of it and of those of its draft before."""
+        """Adds the probe of a step, and what came of it and of those of its draft before."""
         for event in events:
             if isinstance(event, Probed):
                 twin, drafted, num_words = ahead
@@ -128,7 +124,7 @@ class _Recorder:
             row = max(0, len(twin.text.split()) - (not ends))
         statistic = None
         if isinstance(self.policy, ThresholdPolicy):
-            statistic = round(float(self.policy.statistic(event.seen)), DIGITS)
+            statistic = round(float(self.policy.statistic(event.seen)), _DIGITS)
         return Probe(
             units_read=int(event.seen.units_read_B),
             word=row,
@@ -136,8 +132,8 @@ class _Recorder:
             text=text,
             decision="READ",
             reason=(Reason.READ_RULE if event.reason is None else event.reason).text,
-            entropy=round(float(event.seen[Entropy()]), DIGITS),
-            max_prob=round(float(event.seen[Confidence()]), DIGITS),
+            entropy=round(float(event.seen[Entropy()]), _DIGITS),
+            max_prob=round(float(event.seen[Confidence()]), _DIGITS),
             attention=self._attention(event.seen),
             statistic=statistic,
         )
@@ -147,6 +143,6 @@ class _Recorder:
         if self.attention is None:
             return []
         in_view = int(seen.units_in_view_B)
-        shares = [round(share, DIGITS) for share in seen[self.attention][0].tolist()[:in_view]]
+        shares = [round(share, _DIGITS) for share in seen[self.attention][0].tolist()[:in_view]]
         dropped = [0.0] * (int(seen.units_read_B) - in_view)
         return [*shares[: self.sinks], *dropped, *shares[self.sinks :]]

@@ -1,7 +1,4 @@
-"""The trace of one instance: what the model saw at every probe, and what was decided. Plain JSON.
-
-In: what `record` saw, or a file. Out: the same for pictures, pages and the terminal.
-"""
+"""The trace of one instance: what the model saw at every probe, and what was decided. JSON."""
 
 import json
 from collections.abc import Sequence
@@ -23,13 +20,12 @@ class Probe:
     """One look at the next token.
 
     Attributes:
-        units_read: source units read.
-        word: row of `Trace.words` that the candidate belongs to, from 0; their number for what
-            ends the target.
+        word: row of `Trace.words` that the candidate belongs to, from 0; their number for what ends
+            the target.
         token: id of the candidate, the token that a WRITE writes.
         text: its text, the space before it included; empty for what ends the target.
-        decision: WRITE or READ; of a draft, whether the token was committed.
-        reason: why; the text of a `Reason`.
+        decision: of a draft, whether the token was committed.
+        reason: the text of a `Reason`.
         entropy: of the next-token distribution, nats.
         max_prob: probability of its most probable token.
         attention: share of the source attention on each unit read, by the policy's heads if it has
@@ -55,15 +51,11 @@ class Trace:
 
     Attributes:
         index: place of the source in its file.
-        model: name of the model.
-        policy: canonical spec.
+        policy: canonical spec; `request`: as it was asked for, if known.
         source: source units as text.
         words: what was written: words, or tokens where every token is decided on.
         delays: for each of `words`, source units read when its last character was written.
         probes: in the order in which they were taken.
-        prediction: the whole target.
-        reference: the wanted target, if known.
-        request: the policy as it was asked for, if known.
         threshold: of the policy's statistic, if it has one.
     """
 
@@ -85,39 +77,23 @@ class Trace:
         return None if self.threshold is None else self.policy.partition(":")[0]
 
     def writes(self, word: int) -> list[Probe]:
-        """The probes whose tokens make up a word, in order; at least one.
-
-        Args:
-            word: row of `words`.
-        """
+        """The probes whose tokens make up a word, a row of `words`, in order; at least one."""
         written = [probe for probe in self.probes if probe.decision == "WRITE"]
         later = [probe for probe in written if probe.word > word][:1]  # a token of several words
         return [probe for probe in written if probe.word == word] or later or written[-1:]
 
     def deciding(self, word: int) -> Probe:
-        """The probe that began a word, whose entropy and statistic stand for it.
-
-        Args:
-            word: row of `words`.
-        """
+        """The probe that began a word, whose entropy and statistic stand for it."""
         return self.writes(word)[0]
 
     def is_forced(self, word: int) -> bool:
-        """Whether a word was begun because a bound or the end of the source left no choice.
-
-        Args:
-            word: row of `words`.
-        """
+        """Whether a word was begun because a bound or the end of the source left no choice."""
         return self.deciding(word).reason in FORCED
 
     def attention(self, word: int) -> list[float]:
-        """Mean attention of the tokens of a word, for every source unit.
+        """Mean attention of the tokens of a word on each of `source`; 0 for those not read.
 
-        Args:
-            word: row of `words`.
-
-        Returns:
-            A share for each of `source`, 0 for those not read; empty if the model shows none.
+        Empty if the model shows none.
         """
         rows = [probe.attention for probe in self.writes(word)]
         if not any(rows):
@@ -130,21 +106,13 @@ _TRACES = TypeAdapter(list[Trace])
 
 
 def write_traces(path: str | Path, traces: Sequence[Trace]) -> None:
-    """Saves traces as a JSON list.
-
-    Args:
-        path: the file; it is replaced.
-        traces: what to save.
-    """
+    """Saves traces as a JSON list."""
     text = json.dumps([asdict(trace) for trace in traces], ensure_ascii=False, allow_nan=False)
     write_text(path, text + "\n")
 
 
 def read_traces(path: str | Path) -> list[Trace]:
     """Loads what `write_traces` saved.
-
-    Args:
-        path: the file.
 
     Raises:
         ValueError: it is none of `write_traces`; names the file and what is wrong.

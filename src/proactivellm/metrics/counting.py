@@ -1,7 +1,7 @@
-"""What scores count in a target: tokens of BLEU, and words, characters or subwords of latency.
+"""What is counted in a target: tokens for BLEU; words, characters or subwords for latency.
 
-Words are what white space separates, and some scripts have none between words: there, what is
-counted is chosen by the script of the references. Whoever knows better names it.
+White space separates words, but some scripts write none. The script of the references decides what
+is counted there, unless the caller names it.
 """
 
 from collections.abc import Sequence
@@ -10,19 +10,18 @@ from typing import Any
 
 from proactivellm.metrics.tokenizers import Choice, choose_tokenizer
 from proactivellm.metrics.units import AUTO, TargetUnit, choose_unit, target_texts
-from proactivellm.output.log import Instance, Task, is_unspaced
+from proactivellm.output.log import Instance, Task
+from proactivellm.output.scripts import is_unspaced
 
 
 @dataclass(frozen=True, kw_only=True)
 class Counting:
-    """What is to be counted, as it is asked for.
+    """What the caller wants counted; "auto" leaves it to the script of the references.
 
     Attributes:
-        tokenize: of BLEU, a tokenizer of sacrebleu, see `tokenizers.choose_tokenizer`; "auto" = by
-            the script of the references.
+        tokenize: of BLEU, a tokenizer of sacrebleu, see `tokenizers.choose_tokenizer`.
         unit: of latency, "word", "char" or "spm:FILE" (pieces of that SentencePiece model), as
-            SimulEval has it; "auto" = by the script of the references, or of the predictions if
-            there are none.
+            SimulEval has it.
     """
 
     tokenize: str = AUTO
@@ -34,10 +33,8 @@ class Counted:
     """What is counted of certain logs.
 
     Attributes:
-        tokenizer: of BLEU.
-        unit: of latency.
         unspaced: whether most letters of the target are of a script without spaces.
-        coarse: whether times of words stand for those of the smaller unit.
+        coarse: whether the log has times of words only, which stand for those of a smaller unit.
     """
 
     tokenizer: Choice
@@ -46,11 +43,7 @@ class Counted:
     coarse: bool = False
 
     def facts(self, task: Task) -> dict[str, Any]:
-        """What scores tell about it.
-
-        Returns:
-            `target_unit`, and `counting_note` where something else than usual is counted.
-        """
+        """`target_unit`, and `counting_note` where something else than usual is counted."""
         notes = []
         if task == "translation" and self.tokenizer.note:
             notes.append(self.tokenizer.note)
@@ -66,13 +59,10 @@ class Counted:
 
 
 def resolve(instances: Sequence[Instance], counting: Counting | None = None) -> Counted:
-    """Decides what is counted.
-
-    Args:
-        instances: of one log, or of several that are compared.
+    """Decides what is counted in one log, or in several that are compared.
 
     Raises:
-        ValueError: there is no such unit or tokenizer, or what it needs is not there.
+        ValueError: there is no such unit or tokenizer, or what it needs is not installed.
     """
     counting = counting or Counting()
     texts = target_texts(instances)

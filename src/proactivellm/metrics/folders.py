@@ -19,9 +19,8 @@ class Folder:
     """The logs of an evaluation folder, or a single log.
 
     Attributes:
-        path: as it was given.
-        logs: by request, as the policy was asked for; the name of its folder where `scores.json`
-            does not tell.
+        logs: by request, the policy as it was asked for; by the name of its folder where
+            `scores.json` does not tell.
         is_log: whether a single log was given, or the folder of one.
     """
 
@@ -32,13 +31,7 @@ class Folder:
 
 @dataclass(frozen=True, kw_only=True)
 class Matches:
-    """Which logs of two folders are compared.
-
-    Attributes:
-        pairs: requests, of the first folder and of the second.
-        only_first: requests that only the first folder has.
-        only_second: requests that only the second folder has.
-    """
+    """Pairs of requests to compare, and the requests that only one folder has."""
 
     pairs: Sequence[Pair]
     only_first: Sequence[str] = field(default_factory=list)
@@ -46,10 +39,7 @@ class Matches:
 
 
 def find_logs(path: str | Path) -> Folder:
-    """The logs in an evaluation folder.
-
-    Args:
-        path: a folder that `evaluate` wrote, or an instance log.
+    """The logs in a folder that `evaluate` wrote, or the one log given.
 
     Raises:
         ValueError: no such file, or there are no logs in it.
@@ -70,14 +60,10 @@ def find_logs(path: str | Path) -> Folder:
 
 
 def match(first: Folder, second: Folder, wanted: Sequence[str] = ()) -> Matches:
-    """Which logs are compared.
+    """Which logs are compared, and what has no partner.
 
-    Args:
-        wanted: pairs `A_POLICY=B_POLICY`; if there are none, policies whose folders have the same
-            name are pairs.
-
-    Returns:
-        The pairs, and what has no partner. Two single logs are a pair, whatever their names.
+    Policies whose folders have the same name are pairs, and two single logs are, whatever their
+    names; `wanted` names others, `A_POLICY=B_POLICY`.
 
     Raises:
         ValueError: a wanted pair is not there, or nothing is in both.
@@ -124,10 +110,7 @@ def _find(name: str, folder: Folder) -> str | None:
 
 
 def requests_of(path: Path) -> dict[str, str]:
-    """The requests of an evaluation folder, by the names of their folders, as scores.json has them.
-
-    Returns:
-        Folder name -> request, in the order of the tables; empty where there is no such file.
+    """Folder name -> request, as scores.json has them, in its order; empty where there is none.
 
     Raises:
         ValueError: scores.json is no list of scores.

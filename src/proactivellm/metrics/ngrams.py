@@ -1,7 +1,7 @@
 """N-gram matches of many pairs of sequences at once, in numpy; exact, no hashing.
 
-Counting n-grams one sentence after the other, as sacrebleu does, takes half a millisecond a pair;
-here it is a tenth of that, which is what makes intervals on large corpora affordable.
+Counting one sentence after the other, as sacrebleu does, takes half a millisecond a pair; this
+takes a tenth of that, which makes intervals on large corpora affordable.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,11 +15,9 @@ _SYMBOLS_AT_ONCE = 1 << 15  # so that what is sorted stays in the processor's ca
 
 
 class NgramCounts(NamedTuple):
-    """Counts of n-grams, each of shape [pairs, orders].
+    """Counts of n-grams, [pairs, orders] each.
 
     Attributes:
-        predicted: n-grams of the prediction.
-        wanted: n-grams of the reference.
         matched: n-grams of the prediction that the reference has too, each at most as often as it
             occurs there (clipped counts).
     """
@@ -34,9 +32,7 @@ def count_ngrams(
 ) -> NgramCounts:
     """Counts n-grams of orders 1 to `max_order`.
 
-    Args:
-        predictions: one-dimensional arrays of symbols, numbers of 0 or more.
-        references: one for each prediction, in the same symbols.
+    Predictions and their references are one-dimensional arrays of symbols, the same numbers >= 0.
     """
     pairs = zip(predictions, references, strict=True)
     parts = [_count_chunk(chunk, max_order) for chunk in _chunks(pairs)]

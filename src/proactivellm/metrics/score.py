@@ -56,9 +56,8 @@ def score(
         `SWF`, `EFSW`, `degenerate`: see `latency.degeneracy`; None if nothing was written.
 
     Raises:
-        ValueError: there are no instances, they are of several policies or tasks, only some have a
-            reference, the reference of a translation is empty, or what is to be counted is not to
-            be had.
+        ValueError: as `measures.measure`; there are no instances, they are of several policies, or
+            what is to be counted is not available.
     """
     scores: Scores = {"policy": common_policy(instances), "num_instances": len(instances)}
     counted = resolve(instances, counting)
@@ -75,12 +74,7 @@ def score(
 
 
 def score_log(path: str | Path, num_bootstrap: int = 0, counting: Counting | None = None) -> Scores:
-    """Scores an instance log: the same numbers as `score` gave when it was written.
-
-    Args:
-        path: the log, ours, SimulEval's or simulstream's.
-        num_bootstrap: resamples for the intervals; 0 leaves the intervals out.
-        counting: as in `score`.
+    """Scores an instance log (ours, SimulEval's or simulstream's) as `score` does.
 
     Raises:
         ValueError: the log cannot be read or scored; names the file.

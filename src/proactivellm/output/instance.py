@@ -27,10 +27,9 @@ _ROUNDING_MS = 1.0  # by which a delay may lie beyond media, whose length is rou
 
 @dataclass(frozen=True, kw_only=True)
 class Instance:
-    """One source, what was written for it, and when.
+    """One source, what was written for it, and when; what is None was not recorded.
 
     Attributes:
-        version: format of the log; 1.
         index: place of the source in its file, from 0.
         source: the source text; of media, their files.
         source_length: source units in the stream; of media, their duration in ms.
@@ -46,25 +45,21 @@ class Instance:
         token_delays: the schedule g: for each target token, the end-of-stream token included,
             source units read when it was predicted; ms, likewise, of media.
         policy: canonical spec of the policy.
-        forwards: forward passes of the model; None if not recorded.
-        tokens: tokens that went through the model; None if not recorded.
-        first_token_ms: ms from the start of the stream until the first target token; None if there
-            was none.
-        source_ms: ms until the whole source has arrived, on the clock of `elapsed`; None if not
-            recorded.
-        dropped_units: source units that had left the window at the end.
-        dropped_tokens: target tokens that had left the window at the end.
+        tokens: that went through the model.
+        first_token_ms: ms from the start of the stream until the first target token, if any.
+        source_ms: ms until the whole source has arrived, on the clock of `elapsed`.
+        dropped_units: source units that had left the window at the end; `dropped_tokens`: of the
+            target.
         revisions: every text that was shown, oldest first, for policies that take words back.
         task: "translation"; "qa": the prediction answers a question about the source; "asr": it is
             a transcript.
         answers: every accepted answer of a "qa" instance; None stands for the reference alone.
-        source_type: "text", or a modality such as "speech"; says what `source_length`, `delays` and
-            `token_delays` count.
-        compute_ms: time spent in computing (encoder and model); None if not recorded.
+        source_type: "text", or a modality such as "speech"; says what `source_length`, `delays`
+            and `token_delays` count.
+        compute_ms: time spent in computing (encoder and model).
         latency_unit: what `prediction_length`, `delays` and `elapsed` count, as SimulEval names it:
             "word"; "char": characters without white space, for scripts that have no spaces between
             words; "spm": the pieces of `prediction_spm`.
-        prediction_spm: SentencePiece pieces of the prediction, if they are what is counted.
 
     Raises:
         ValueError: the version is not supported, or delays, elapsed times and words differ in
@@ -126,16 +121,13 @@ class Instance:
         )
 
 
-def check_times(instance: Instance, runs_on: bool = True) -> None:
-    """Refuses times that cannot have been.
+def check_times(instance: Instance, runs_on: bool) -> None:
+    """Refuses times that cannot have been: beyond the source, or less than those before.
 
-    Args:
-        instance: its single values are as they should be.
-        runs_on: whether `elapsed` is a clock that never goes back.
+    `runs_on` says whether `elapsed` is a clock that never goes back.
 
     Raises:
-        ValueError: a delay lies beyond the source, or is less than the one before it; names the
-            value.
+        ValueError: names the value.
     """
     room = 0.0 if instance.source_type == TEXT else _ROUNDING_MS
     for name in ("delays", "token_delays"):

@@ -17,7 +17,7 @@ _CELL, _STRIP, _TEXT = 0.5, 1.5, 0.064  # inches: a unit, numbers, a character o
 
 
 class Strip(NamedTuple):
-    """A number of the probes for each target word.
+    """A number of the probes for each target word, beside the path.
 
     Attributes:
         name: with its unit.
@@ -39,8 +39,7 @@ class Evidence:
     Attributes:
         attention: share of the source attention on each source unit; nothing where it is unknown.
         forced: whether the word was written because there was no choice.
-        strips: further numbers.
-        reasons: why each word was written when it was; none if left out.
+        reasons: why each word was written when it was.
     """
 
     attention: Sequence[Sequence[float]]
@@ -68,11 +67,8 @@ def read_write_path(
     """Draws one instance as a staircase: a step right is a READ, a step down is a WRITE.
 
     Args:
-        source_units: the units of the source as text, from left to right.
-        target_words: the words that were written, from top to bottom.
         delays: for each target word, source units read when it was written; non-decreasing.
         path: picture to write; its ending is the format (.png, .svg, .pdf).
-        heading: none if left out.
         evidence: of the decisions; without it cells tell only what was read when.
 
     Raises:

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from proactivellm.core.unit import Unit
-from proactivellm.output.log import TEXT, Instance, is_unspaced
+from proactivellm.output.log import TEXT, Instance
+from proactivellm.output.scripts import is_unspaced
 from proactivellm.session.events import Write
 from proactivellm.session.state import SessionState
 from proactivellm.stream.job import Job

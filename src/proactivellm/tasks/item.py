@@ -25,10 +25,5 @@ class Item(NamedTuple):
 
 
 def place_of(items: Sequence[Item], otherwise: str) -> str:
-    """Where the items of a sample were read.
-
-    Args:
-        items: of the sample.
-        otherwise: what items that come from no file are called.
-    """
+    """Where the items of a sample were read; `otherwise` if they come from no file."""
     return " joined with ".join(item.place for item in items if item.place) or otherwise

@@ -1,7 +1,7 @@
 """Lookup questions, generated: a question, then a stream of facts of which one may answer it.
 
-The answer can stand anywhere in the stream, so a model that reads while it writes may answer as
-soon as the evidence is in, whereas "unknown" can be known at the end of the source only: what comes
+The answer can stand anywhere in the stream. A model that reads while it writes may answer as soon
+as the evidence is in; "unknown" can be known at the end of the source only, because what comes
 before the evidence is drawn alike whether the question has an answer or not.
 """
 
@@ -27,17 +27,11 @@ _THINGS = """bag ball bed belt bike boat book bottle box bowl car chair clock co
 
 
 class Relation(NamedTuple):
-    """Something that a fact can say of a person.
+    """Something that a fact can say of a person."""
 
-    Attributes:
-        question: with {} for the person.
-        fact: with {} for the person and {} for the value.
-        values: what it can be, at least 30.
-    """
-
-    question: str
-    fact: str
-    values: tuple[str, ...]
+    question: str  # with {} for the person
+    fact: str  # with {} for the person and {} for the value
+    values: tuple[str, ...]  # at least 30
 
 
 def _relation(question: str, fact: str, values: str) -> Relation:
@@ -158,15 +152,10 @@ def draw(levels: Sequence[str], count: int, seed: int = 0, split: str = "train")
 
     Args:
         levels: names of levels, which take turns.
-        count: number of questions.
-        seed: of what is drawn.
         split: "train", "valid" or "test": the sources whose checksum falls into its tenths.
 
-    Returns:
-        The questions.
-
     Raises:
-        ValueError: if a level or the split is unknown.
+        ValueError: a level or the split is unknown.
     """
     for name in levels:
         if name not in LEVELS:
@@ -193,7 +182,7 @@ def _endless(level: Level, rng: random.Random) -> Iterator[Lookup]:
 
 
 def _draw_one(level: Level, rng: random.Random) -> Lookup:
-    """Draw facts that do not answer, then put the evidence, if any, in the place of one of them."""
+    """Draws facts that do not answer, then puts the evidence, if any, in the place of one."""
     person, relation = rng.choice(NAMES), rng.choice(RELATIONS)
     facts = _other_facts(level, person, relation, rng)
     question = relation.question.format(person)
@@ -209,7 +198,7 @@ def _draw_one(level: Level, rng: random.Random) -> Lookup:
 
 
 def _draw_recital(level: Level, rng: random.Random) -> Lookup:
-    """Ask for the facts of all persons, to be told in random order, each after the person's name.
+    """Asks for the facts of all persons, to be told in random order, each after the person's name.
 
     One answer per stream is little to learn looking up from; this asks for many.
     """
