@@ -58,9 +58,7 @@ def rope_tables(config: Any) -> list[dict[str, Any]]:
 
 
 def cache_argument(module: nn.Module) -> str | None:
-    """Which of CACHE_ARGUMENTS a causal LM or its decoder takes a cache by; None if it takes
-    none.
-    """
+    """Which of CACHE_ARGUMENTS a causal LM or its decoder takes; None if it takes no cache."""
     return _cache_argument(type(module).forward)
 
 
@@ -78,9 +76,7 @@ def decoder_of(model: PreTrainedModel) -> Any:
 
 
 def recompute_activations(model: PreTrainedModel) -> None:
-    """Trade compute for memory in training: activations are computed again when gradients need
-    them.
-    """
+    """Trade compute for memory in training: activations are computed again for gradients."""
     # Where transformers has this name, the one before it is deprecated; old releases lack it.
     newer = getattr(model, "activation_checkpointing_enable", None)
     (newer or model.gradient_checkpointing_enable)()

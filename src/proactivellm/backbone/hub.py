@@ -1,6 +1,4 @@
-"""Finds the folder of a model: bundled, local, or fetched from the hub, with all that lies beside
-its weights.
-"""
+"""Finds the folder of a model, with all beside its weights: bundled, local, or from the hub."""
 
 import re
 from collections.abc import Iterable

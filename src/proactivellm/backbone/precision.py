@@ -75,9 +75,7 @@ def quantization_config(quantization: str) -> "TorchAoConfig | None":
 
 
 def check_quantized(model: PreTrainedModel) -> None:
-    """Refuse (ValueError) a model of which quantisation leaves most as it was, such as fused
-    experts.
-    """
+    """Refuse (ValueError) a model that stays mostly as it was, such as one of fused experts."""
     from torchao.utils import TorchAOBaseTensor
 
     kept = [module for module in model.modules() if isinstance(module, torch.nn.Embedding)]

@@ -60,9 +60,7 @@ def load_pretrained(
 
 
 def load_tokenizer(folder: str | Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder; ValueError if there is none, naming the remedy, or it is
-    broken.
-    """
+    """The tokenizer of a folder; ValueError, with the remedy, if there is none or it is broken."""
     folder = Path(folder)
     what = f"cannot load a tokenizer from {str(folder)!r}"
     check_json_files(folder)

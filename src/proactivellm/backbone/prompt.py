@@ -29,8 +29,8 @@ class Prompt(Strict):
 
 
 class PromptIds(Strict):
-    """A prompt as token ids; `source_tail` arrives with the final unit, `target_head` has at least
-    one.
+    """Token ids of a prompt; `source_tail` arrives with the final unit, `target_head` is not
+    empty.
     """
 
     source_head: tuple[int, ...]
@@ -102,9 +102,7 @@ def chat_prompt(tokenizer: PreTrainedTokenizerBase, instruction: str = "") -> Pr
 
 
 def render_chat(template: Any, messages: list[dict[str, Any]]) -> tuple[str, str]:
-    """A chat without and with the beginning of the answer, by a tokenizer or processor; ValueError
-    if its template cannot be rendered.
-    """
+    """A chat without and with the beginning of the answer; ValueError if a template is broken."""
 
     # A template is a program of whoever made the folder: kept from everything outside by the
     # sandbox of transformers, but free to raise what it likes.

@@ -90,9 +90,7 @@ def load_lm(
 
 
 def load_whole(kind: Any, folder: Path, what: str, **options: Any) -> Any:
-    """A model of a transformers class, all of whose weights are the folder's; else "`what`:
-    why".
-    """
+    """A model of a class, all of whose weights are the folder's; ValueError "`what`: why" else."""
     with refusing(what, lambda: broken_weights(folder)):
         model, info = kind.from_pretrained(
             folder,
@@ -106,18 +104,14 @@ def load_whole(kind: Any, folder: Path, what: str, **options: Any) -> Any:
 
 
 def add_adapter(model: PreTrainedModel, folder: Path) -> None:
-    """Load the adapter of a folder into the model that it belongs to; ValueError if it does not
-    fit.
-    """
+    """Load the adapter of a folder into its model; ValueError if it is broken or does not fit."""
     with refusing(cannot_load(folder), lambda: broken_weights(folder)):
         info = model.load_adapter(str(folder))
     check_all_loaded(info.to_dict(), cannot_load(folder))
 
 
 def load_config(folder: Path, trust_remote_code: bool = False) -> PreTrainedConfig:
-    """The configuration of a causal LM; ValueError if there is none, or it does not fit its
-    type.
-    """
+    """The configuration of a causal LM; ValueError if there is none, or it is broken."""
     what = cannot_load(folder)
     if not (folder / CONFIG_FILE).exists():
         raise ValueError(f"{what}: there is no {CONFIG_FILE} in it")

@@ -59,9 +59,7 @@ class Layout:
         return numbers
 
     def positions(self, group: int, n: int, numbers: list[int]) -> np.ndarray:
-        """Positions of the next n tokens of a group, int64 [A, n]; moves `numbers`, [C], on by
-        them.
-        """
+        """Positions of the next n tokens of a group, int64 [A, n]; moves `numbers`, [C], on."""
         counter = self.counter[group]
         first = numbers[counter]
         numbers[counter] = first + n
@@ -69,9 +67,7 @@ class Layout:
         return np.arange(first, first + n)[None]
 
     def independent(self, read: Iterable[str]) -> set[str]:
-        """Groups whose encoding and positions do not depend on what is written, of those only
-        read.
-        """
+        """Those groups, of the ones only read, that depend on nothing that is written."""
         free = set(read)
         while bound := {name for name in free if self._needs(name) - free}:
             free -= bound
@@ -122,9 +118,8 @@ def reencoded(phi: int = 0) -> Layout:
 
 
 def thoughts(phi: int = 0) -> Layout:
-    """A model that thinks while it reads (StreamingThinker, arXiv 2510.17238): thoughts and target
-    are one text with one counter, from phi on; the source sees neither.
-    """
+    """A model that thinks while it reads (StreamingThinker, arXiv 2510.17238)."""
+    # Thoughts and target are one text with one counter, from phi on; the source sees neither.
     return Layout(
         name="thoughts",
         groups=(SOURCE, "thought", TARGET),

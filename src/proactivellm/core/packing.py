@@ -62,9 +62,7 @@ class Sample:
 
 @dataclass(kw_only=True)
 class Packed:
-    """Parallel lists over S tokens; `index` is the place of the sample in the training plan, or
-    -1.
-    """
+    """Parallel lists over S tokens; `index` is the sample's place in the training plan, or -1."""
 
     input_ids: list[int] = field(default_factory=list)
     group: list[int] = field(default_factory=list)

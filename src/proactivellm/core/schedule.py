@@ -58,9 +58,7 @@ def uniform(num_source: int, num_target: int, rng: np.random.Generator) -> Sched
 
 
 def validate(g: Sequence[int], num_source: int) -> None:
-    """Check that g never decreases, with every entry in 1..M; ValueError names the first other
-    step.
-    """
+    """Refuse (ValueError, naming the step) a g that decreases or has an entry outside 1..M."""
     previous = 1
     for t, units in enumerate(g):
         if not 1 <= units <= num_source:
@@ -71,9 +69,7 @@ def validate(g: Sequence[int], num_source: int) -> None:
 
 
 def expand(g_words: Sequence[int], word_index: Sequence[int]) -> Schedule:
-    """A schedule over target words as one over target tokens, of which `word_index` are the
-    words.
-    """
+    """A schedule over target words as one over target tokens, whose words are `word_index`."""
     return [g_words[word] for word in word_index]
 
 

@@ -49,9 +49,7 @@ class Unit:
 
     @classmethod
     def end(cls, at_s: float = 0.0) -> Unit:
-        """The bare end-of-stream marker of a source that turned out to be complete at `at_s`
-        seconds.
-        """
+        """The bare end-of-stream marker of a source that was complete at `at_s` seconds."""
         return cls(start_s=at_s, end_s=at_s, final=True)
 
     @property

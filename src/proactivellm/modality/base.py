@@ -74,9 +74,7 @@ class FrontEnd(Protocol):
         ...
 
     def embed(self, media: np.ndarray) -> Tensor:
-        """Embeddings [n, H] of a whole source at the front end's rate, those of its units in
-        order.
-        """
+        """Embeddings [n, H] of a whole source at its rate, those of its units in order."""
         ...
 
     def save(self, model_folder: Path, dtype: torch.dtype) -> None:
@@ -85,9 +83,7 @@ class FrontEnd(Protocol):
 
     @classmethod
     def load(cls, model_folder: Path, width: int, device: str) -> Self:
-        """Reads what `save` wrote, for inference and an LM of width H; ValueError if it does not
-        fit.
-        """
+        """Reads what `save` wrote, for an LM of width H; ValueError if it does not fit."""
         ...
 
     def state_dict(self) -> Mapping[str, Any]:

@@ -67,9 +67,7 @@ def load(
 
 
 def front_end_of(model: StreamingCausalLM, kind: str) -> FrontEnd:
-    """The front end of a model from `load` for a kind of payload; ValueError if it has none for
-    it.
-    """
+    """The front end of a model for a kind of payload; ValueError if it has none for it."""
     if model.front_end is not None and model.front_end.kind == kind:
         return model.front_end
     able = [name for name, folder in bundled_models().items() if kind_in(folder) == kind]

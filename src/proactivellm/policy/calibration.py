@@ -110,9 +110,7 @@ class Calibration(_Strict):
             ) from None
 
     def merged(self, newer: Calibration) -> Calibration:
-        """Both tables of a model: policies measured in `newer` replace those here; its description
-        stays.
-        """
+        """Both tables of a model: policies measured in `newer` replace those here."""
         measured = {point.policy for point in newer.points}
         kept = tuple(point for point in self.points if point.policy not in measured)
         return Calibration(

@@ -160,9 +160,7 @@ class Stream:
             yield self._events.popleft()
 
     def instance(self, job: Job | None = None) -> Instance:
-        """The log entry, of all that was written; without a job, of a text made of the units that
-        arrived.
-        """
+        """The log entry of all that was written; without a job, of a text of the units arrived."""
         job = job or Job(index=0, source=" ".join(word for word in self.words if word))
         return self.transcript.instance(
             job,

@@ -27,9 +27,7 @@ _FREE = {"output": {"save_steps", "keep", "log_steps"}, "data": {"train", "valid
 
 @contextmanager
 def claimed(out: Path) -> Iterator[None]:
-    """Keep other runs out of a folder (ValueError); of several processes of one run, the first
-    holds it.
-    """
+    """Keep other runs out of a folder (ValueError); the first process of a run holds it."""
     alone = int(os.environ.get("RANK", "0")) == 0
     with locked(out) if alone else nullcontext():
         yield

@@ -19,9 +19,7 @@ Side = tuple[PreTrainedTokenizerBase, StreamSettings]  # what a model folder hol
 
 @contextmanager
 def saving(folder: str | Path) -> Iterator[None]:
-    """Names the folder that could not be saved (ValueError): libraries word a full disk
-    differently.
-    """
+    """Names the folder that could not be saved (ValueError): libraries have many words for it."""
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:

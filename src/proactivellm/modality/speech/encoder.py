@@ -92,9 +92,7 @@ class CausalEncoder(nn.Module):
         return self.close(hidden_BSD[:, :num_steps])
 
     def close(self, hidden_BSD: Tensor) -> Tensor:
-        """What follows the last layer, pooling and the last norm: [B, P, D], of whole outputs
-        only.
-        """
+        """What follows the last layer, pooling and a norm: whole outputs, [B, P, D]."""
         if self.pool > 1:
             whole = hidden_BSD.shape[1] // self.pool * self.pool
             hidden_BSD = hidden_BSD[:, :whole]

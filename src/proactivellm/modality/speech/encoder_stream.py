@@ -66,9 +66,7 @@ class EncoderStream:
 
     @torch.inference_mode()
     def finish(self, mel_TF: np.ndarray) -> Tensor:
-        """Takes the last frames: what comes after them is zero. Returns the last outputs, [P,
-        D].
-        """
+        """Takes the last frames, with zeros after them; returns the last outputs, [P, D]."""
         self._take(mel_TF)
         num_steps = self.encoder.num_steps(self.num_frames)
         if num_steps > self.num_known:

@@ -43,8 +43,8 @@ class LogMelStream:
         return self.n_fft // 2
 
     def push(self, samples: np.ndarray) -> np.ndarray:
-        """Takes the next samples [N], 16 kHz, in [-1, 1]; returns the complete frames, [T, F]
-        float32.
+        """Takes the next samples [N], 16 kHz, in [-1, 1]; returns complete frames, float32 [T,
+        F].
         """
         self.num_samples += len(samples)
         self._rest = np.concatenate([self._rest, np.asarray(samples, dtype=np.float32)])
@@ -82,8 +82,8 @@ class LogMelStream:
 
 
 def log_mel(samples: np.ndarray, extractor: WhisperFeatureExtractor) -> np.ndarray:
-    """Frames of a whole recording [N], as a stream gives them: [T, F] float32, T = N / hop rounded
-    up.
+    """Frames of a whole recording [N], as a stream gives them: float32 [T, F], T = ceil(N /
+    hop).
     """
     stream = LogMelStream(extractor)
     return np.concatenate([stream.push(samples), stream.finish()])

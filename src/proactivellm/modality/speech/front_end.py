@@ -133,9 +133,7 @@ class SpeechFrontEnd(nn.Module):
         return sizes
 
     def forward(self, mel_BTF: Tensor, num_frames_B: Tensor) -> Tensor:
-        """Embeddings [B, E, H] of mel frames, padded on the right; those after `num_embeddings` of
-        a recording mean nothing.
-        """
+        """Embeddings [B, E, H] of mel frames padded on the right; see `num_embeddings`."""
         return self.embed_outputs(self.encode(mel_BTF, num_frames_B), num_frames_B)
 
     def encode(self, features: Tensor, num_frames_A: Tensor) -> Tensor:

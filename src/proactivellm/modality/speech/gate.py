@@ -97,9 +97,7 @@ class Gate:
         self._num_passed, self._loudest_db = 0, -np.inf  # frames; of the turn
 
     def push(self, samples: np.ndarray) -> list[Passage]:
-        """Takes the next samples, float32 [n] mono at 16 kHz; returns what is now known to be in a
-        turn, in order, and the ends of turns.
-        """
+        """Takes the next samples, float32 [n] at 16 kHz; returns what is known to be in turns."""
         samples = np.concatenate([self._rest, samples])
         whole = len(samples) // FRAME * FRAME
         self._rest = samples[whole:].copy()

@@ -36,9 +36,7 @@ class Resampler:
             self._stream = needed("soxr").ResampleStream(rate, RATE, 1, "float32", "HQ")
 
     def push(self, samples: np.ndarray) -> np.ndarray:
-        """Takes the next samples, float32 [n] mono; returns what is complete, [m], often
-        nothing.
-        """
+        """Takes the next samples, float32 [n]; returns what is complete, [m], often nothing."""
         return self._resampled(samples, last=False)
 
     def finish(self) -> np.ndarray:
@@ -53,9 +51,7 @@ class Resampler:
 
 
 def to_16k(blocks: Iterable[np.ndarray], rate: int) -> Iterator[np.ndarray]:
-    """Resamples a stream of float32 mono blocks [n] to 16 kHz; none of those that come out is
-    empty.
-    """
+    """Resamples a stream of float32 mono blocks [n] to 16 kHz; no block of it is empty."""
     resampler = Resampler(rate)
     for block in blocks:
         resampled = resampler.push(block)

@@ -1,6 +1,4 @@
-"""WAV headers where libsndfile does not help: in a pipe, and where the length was never filled
-in.
-"""
+"""WAV headers where libsndfile does not help: in a pipe, and where the length is missing."""
 
 import os
 import struct
@@ -21,14 +19,12 @@ _REMEDY = "give the file, or pipe samples: ffmpeg -i INPUT -f s16le -ar 16000 -a
 
 @dataclass(frozen=True)
 class WavHeader:
-    """How the samples of a WAV stream are stored: a name of `sources.PCM_FORMATS`, the rate in
-    samples per second, channels (interleaved), bytes of all samples (None: until the end).
-    """
+    """How the samples of a WAV stream are stored."""
 
-    sample_format: str
-    rate: int
-    channels: int
-    num_bytes: int | None
+    sample_format: str  # a name of `sources.PCM_FORMATS`
+    rate: int  # in samples per second
+    channels: int  # interleaved
+    num_bytes: int | None  # of all samples; None: whatever comes until the end
 
 
 def read_wav_header(read: Callable[[int], bytes]) -> WavHeader:
@@ -69,8 +65,8 @@ def _stored(content: bytes) -> tuple[str, int, int]:
 
 
 def place_of_missing_length(file: BinaryIO) -> int | None:
-    """Offset (of 4 bytes) at which a WAV file, at its start, says that it has no samples, although
-    there are some; None if nothing is missing.
+    """Where (4 bytes) a WAV file says that it has no samples, although it has; None if it does
+    not.
     """
     if not file.read(WAV_HEAD_BYTES).startswith(b"RIFF"):
         return None
@@ -96,9 +92,7 @@ def _are_chunks(file: BinaryIO) -> bool:
 
 
 class WithLength:
-    """A file whose length of samples, at the offset `place`, reads as unknown; an object for
-    `io`.
-    """
+    """A file that reads as if its length of samples, at the offset `place`, were unknown."""
 
     def __init__(self, file: BinaryIO, place: int) -> None:
         self._file, self._place = file, place

@@ -63,9 +63,7 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, outputs: "Outputs") -> dict[str, Tensor]:
-        """The loss of a batch: `loss`, weighted, and `parts` [P], detached, in the order of
-        `part_names`.
-        """
+        """The loss of a batch: `loss`, weighted, and `parts` [P], detached, as in `part_names`."""
 
 
 @dataclass(frozen=True)
