@@ -226,6 +226,14 @@ def calibrate(
         Path | None,
         typer.Option(metavar="FILE|DIR", help="Table to write.", show_default="beside the model"),
     ] = None,
+    head_source: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Train the head of the policy learned anew, on these sources; no references.",
+            show_default="those of --source, if the model has no head",
+        ),
+    ] = None,
     lanes: Lanes = 32,
     device: Device = "cpu",
     trust_remote_code: TrustRemoteCode = False,
@@ -237,16 +245,28 @@ def calibrate(
     from proactivellm.evaluation.calibrate import Grid
     from proactivellm.evaluation.calibrate import calibrate as measure
     from proactivellm.evaluation.calibration_table import calibrate_into
+    from proactivellm.evaluation.learned import ensure_head
     from proactivellm.tasks.jobs import read_jobs
 
     grid = Grid(counting=make_counting(bleu_tokenize, latency_unit))
-    check_places([("--out", out)], [("--source", source), ("--target", target)])
+    given = [("--source", source), ("--target", target), ("--head-source", head_source)]
+    check_places([("--out", out)], given)
     jobs = read_jobs(task, source, target)
+    unlabelled = read_jobs(task, head_source) if head_source else None
     streaming = _load_for(jobs, model, no_gate, device=device, trust_remote_code=trust_remote_code)
     file = table_file(out, streaming.folder)
     names = policy or CALIBRATED
     try:
         with show_progress() as told:
+            head = ensure_head(
+                *(streaming, names, unlabelled or jobs, file.parent),
+                anew=unlabelled is not None,
+                num_lanes=lanes,
+                description=Path(head_source or source).name,
+                progress=told,
+            )
+            if head is not None:
+                typer.echo(f"head of learned: AUC {head.about['auc']} on sources held back")
             how = partial(measure, grid=grid, num_lanes=lanes, description=Path(source).name)
             num_points = calibrate_into(file, streaming, jobs, names, told, how)
     except KeyboardInterrupt:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 # As in `policy.spec.POLICIES`, which would load torch.
 POLICY_NAMES = (
-    *("wait-k", "offline", "fixed", "entropy", "confidence", "attention", "alignatt"),
+    *("wait-k", "offline", "fixed", "entropy", "confidence", "learned", "attention", "alignatt"),
     *("concentration", "combined", "local-agreement", "hold-n"),
 )
 

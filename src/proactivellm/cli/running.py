@@ -48,7 +48,7 @@ def run_stream(flags: Mapping[str, Any], stops: Stops | None = None) -> bool:
     opened = [] if listens else _open(names, stops)
     model = _load(flags, listens)
     policy = choose_policy(model, flags["policy"], listens)
-    policy.check(model)  # before anything is read
+    policy.bound_to(model).check(model)  # before anything is read
     settings = Settings(
         model=model,
         policy=policy,
