@@ -35,13 +35,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
 
 
 def moved(text: str, source: str, page: str) -> str:
-    """A text with its links as they have to be on the site.
-
-    Args:
-        text: Markdown.
-        source: its file, from the root of the repository.
-        page: its page on the site.
-    """
+    """The text of a file of the repository, with its links as they have to be on the site."""
 
     def link(match: re.Match[str]) -> str:
         image, label, target, anchor = match.groups()
