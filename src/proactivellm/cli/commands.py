@@ -247,8 +247,10 @@ def calibrate(
     names = policy or CALIBRATED
     try:
         with show_progress() as told:
-            how = partial(measure, grid=grid, num_lanes=lanes, description=Path(source).name)
-            num_points = calibrate_into(file, streaming, jobs, names, told, how)
+            how = partial(
+                measure, streaming, grid=grid, num_lanes=lanes, description=Path(source).name
+            )
+            num_points = calibrate_into(file, how, jobs, names, told)
     except KeyboardInterrupt:
         _stop(f"policies that were measured to the end are in {file}")
     typer.echo(f"{num_points} points on {len(jobs)} instances written to {file}")
