@@ -1,4 +1,4 @@
-"""What a result was made of, noted beside it, so that it is not continued with anything else.
+"""A note beside a result, which lists its inputs, so that it is not continued with any others.
 
 Inputs are told apart by content (`files.digest`), not by the name of a file or its time.
 """
@@ -15,7 +15,7 @@ ANOTHER = "choose another --out or delete that folder"
 
 
 def check_note(file: Path, inputs: Mapping[str, Any], continues: bool) -> None:
-    """Notes what a result is made of, or compares with what was noted when it was begun.
+    """Notes the inputs of a result, or compares them with those noted when it was begun.
 
     Args:
         file: the note, JSON.
@@ -23,8 +23,8 @@ def check_note(file: Path, inputs: Mapping[str, Any], continues: bool) -> None:
         continues: whether there is a result already.
 
     Raises:
-        ValueError: the result is made of something else, or nobody knows of what; names the folder,
-            what differs and the remedy.
+        ValueError: the result has other inputs, or nobody knows which; names the folder, what
+            differs and the remedy.
     """
     wanted = json.loads(json.dumps(inputs))  # as it will be read again: tuples are lists
     if continues:

@@ -1,4 +1,4 @@
-"""The agent that SimulEval 1.1.4 runs on recordings; with `simuleval_agent`, all that imports it.
+"""The agent that SimulEval 1.1.4 runs on recordings.
 
 simuleval --agent-class proactivellm.interop.speech_agent.SpeechAgent --policy wait-k:3
   --source recordings.txt --target transcripts.txt --source-segment-size 320 ...
