@@ -81,10 +81,10 @@ def intervals(statistics: Mapping[str, Statistics], num_resamples: int) -> dict[
         return {}
     several = {name: each for name, each in statistics.items() if each.num_defined() > 1}
     result = {}
-    for name, samples in resample(several, num_resamples).items():
-        samples = samples[~np.isnan(samples)]
-        if len(samples):
-            low, high = np.percentile(samples, TAILS)
+    for name, drawn in resample(several, num_resamples).items():
+        drawn = drawn[~np.isnan(drawn)]
+        if len(drawn):
+            low, high = np.percentile(drawn, TAILS)
             result[name] = float(high - low) / 2
     return result
 
@@ -150,9 +150,9 @@ def differences(
             f"{num_resamples} resamples are too few for a comparison: give 100 or more"
         )
     joined = {(name, side): pair[side] for name, pair in pairs.items() for side in (0, 1)}
-    samples = resample(joined, num_resamples)
+    drawn = resample(joined, num_resamples)
     return {
-        name: _difference(pair, samples[name, 1] - samples[name, 0]) for name, pair in pairs.items()
+        name: _difference(pair, drawn[name, 1] - drawn[name, 0]) for name, pair in pairs.items()
     }
 
 
@@ -202,20 +202,20 @@ def _on_common_instances(
     return replace(first, values=first.values * kept), replace(second, values=second.values * kept)
 
 
-def _difference(pair: tuple[Statistics, Statistics], samples: Floats) -> Difference:
+def _difference(pair: tuple[Statistics, Statistics], drawn: Floats) -> Difference:
     first, second = (float(each.score(each.values.sum(axis=0))) for each in pair)
-    samples = samples[~np.isnan(samples)]
+    drawn = drawn[~np.isnan(drawn)]
     difference = second - first
-    low, high = np.percentile(samples, TAILS)
+    low, high = np.percentile(drawn, TAILS)
     # A resample that gives the same difference but for rounding does not lie nearer.
-    far = np.abs(samples - difference) >= abs(difference) - 1e-9
+    far = np.abs(drawn - difference) >= abs(difference) - 1e-9
     return Difference(
         first=first,
         second=second,
         difference=difference,
         low=float(low),
         high=float(high),
-        p=float(1 + far.sum()) / (1 + len(samples)),
+        p=float(1 + far.sum()) / (1 + len(drawn)),
         num_instances=pair[0].num_defined(),
     )
 
