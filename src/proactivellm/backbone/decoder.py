@@ -18,10 +18,7 @@ KNOWN_LAYER_TYPES = {"full_attention", "sliding_attention"}
 
 
 def layer_types(config: Any) -> tuple[str, ...]:
-    """What a configuration calls each layer; "all" where it makes no difference between them.
-
-    ValueError if a layer is of a kind that keeps no per-token keys and values.
-    """
+    """What a configuration calls each layer; "all" where it makes no difference between them."""
     config = config.get_text_config()
     named = getattr(config, "layer_types", None)
     if not named:
@@ -37,15 +34,13 @@ def layer_types(config: Any) -> tuple[str, ...]:
 
 
 def position_limit(config: Any) -> int | None:
-    """First position id that a stream may not use; None without such a limit.
-
-    It is the number of learned positions, or that at which `longrope` changes to other angles than
-    those in the cache, and for the whole batch (Phi-MoE: any scaling, to another scale).
-    """
+    """First position id that a stream may not use; None without such a limit."""
     config = config.get_text_config()
     rope = rope_tables(config)
     if not rope:
         return getattr(config, "max_position_embeddings", None)
+    # There `longrope` changes to other angles than those in the cache, and for the whole batch;
+    # Phi-MoE changes its scale with any kind of scaling.
     limits = [
         int(table["original_max_position_embeddings"])
         for table in rope
@@ -63,9 +58,7 @@ def rope_tables(config: Any) -> list[dict[str, Any]]:
 
 
 def cache_argument(module: nn.Module) -> str | None:
-    """Which of CACHE_ARGUMENTS a causal LM or its decoder takes a cache by; None if it takes
-    none.
-    """
+    """Which of CACHE_ARGUMENTS a causal LM or its decoder takes; None if it takes no cache."""
     return _cache_argument(type(module).forward)
 
 
@@ -83,9 +76,7 @@ def decoder_of(model: PreTrainedModel) -> Any:
 
 
 def recompute_activations(model: PreTrainedModel) -> None:
-    """Trade compute for memory in training: activations are computed again when gradients need
-    them.
-    """
+    """Trade compute for memory in training: activations are computed again for gradients."""
     # Where transformers has this name, the one before it is deprecated; old releases lack it.
     newer = getattr(model, "activation_checkpointing_enable", None)
     (newer or model.gradient_checkpointing_enable)()
@@ -99,13 +90,11 @@ def decoder_output(
     cache: Cache | None = None,
     **kwargs: Any,
 ) -> Any:
-    """All that the decoder returns: `last_hidden_state` [B, S, D], after the final norm, and what
-    `kwargs` ask for.
+    """Output of the decoder: `last_hidden_state` [B, S, D], after the final norm, among others.
 
     Args:
         position_BS: position ids, int64.
-        mask: bool, True = attend, [B, 1, S, K] or a dict of them per layer type; attention that a
-            family does by itself is given what it takes.
+        mask: bool, True = attend, [B, 1, S, K] or a dict of them per layer type.
         cache: new entries are written into it; None = the tokens see each other only.
         **kwargs: passed to the decoder, and by it to the attention function.
     """
@@ -121,11 +110,9 @@ def decoder_output(
 
 
 def _adds_masks(model: PreTrainedModel) -> bool:
-    """Whether a model adds masks to its scores, as those do that attend by themselves, unfused.
-
-    Some of these families have fused attention as well; which one is in use was settled when the
-    model was loaded, as it cannot be set afterwards.
-    """
+    """Whether a model adds masks to its scores, as those do that attend by themselves, unfused."""
+    # Some of these families have fused attention as well; which one is in use was settled when the
+    # model was loaded, as it cannot be set afterwards.
     supports_fused = model._supports_sdpa or model._supports_attention_backend
     return not supports_fused or model.config.get_text_config()._attn_implementation == "eager"
 

@@ -1,8 +1,4 @@
-"""Finds the folder of a model: bundled, local, or fetched from the hub.
-
-From here on there are only folders, so that a model of the hub has all that lies beside its
-weights: stream settings, a calibration table, a front end.
-"""
+"""Finds the folder of a model, with all beside its weights: bundled, local, or from the hub."""
 
 import re
 from collections.abc import Iterable
@@ -34,12 +30,11 @@ def bundled_models() -> dict[str, Path]:
 def find_folder(name: str | Path, trust_remote_code: bool = False) -> Path:
     """The folder of a model; what is missing of one of the hub is fetched into its cache.
 
-    Args:
-        name: bundled name, folder, or hub id (`owner/name`, `owner/name@revision`).
-        trust_remote_code: fetch the code that a model of the hub brings, too.
+    `name` is a bundled name, a folder, or a hub id (`owner/name`, `owner/name@revision`).
+    ValueError if there is no such model, or it is not in the cache and the hub gives no answer.
 
-    Raises:
-        ValueError: there is no such model, or it is not in the cache and the hub gives no answer.
+    Args:
+        trust_remote_code: fetch the code that a model of the hub brings, too.
     """
     bundled = bundled_models()
     folder = bundled.get(str(name), Path(name))

@@ -40,12 +40,8 @@ def choose_dtype(
 ) -> torch.dtype | None:
     """The dtype to load weights in; that to compute in, where the weights have 8 bits.
 
-    Args:
-        dtype: asked for; None leaves it to the device: fp32 on a CPU, and elsewhere that of the
-            file (None), or bf16 for 8-bit weights.
-
-    Raises:
-        ValueError: for 8-bit weights in fp16.
+    None leaves it to the device: fp32 on a CPU, and elsewhere that of the file (None), or bf16 for
+    8-bit weights. ValueError for 8-bit weights in fp16.
     """
     if dtype is None and torch.device(device).type == "cpu":
         return torch.float32
@@ -79,9 +75,7 @@ def quantization_config(quantization: str) -> "TorchAoConfig | None":
 
 
 def check_quantized(model: PreTrainedModel) -> None:
-    """Refuse (ValueError) a model of which quantisation leaves most as it was, such as fused
-    experts.
-    """
+    """Refuse (ValueError) a model that stays mostly as it was, such as one of fused experts."""
     from torchao.utils import TorchAOBaseTensor
 
     kept = [module for module in model.modules() if isinstance(module, torch.nn.Embedding)]

@@ -29,8 +29,8 @@ class Prompt(Strict):
 
 
 class PromptIds(Strict):
-    """A prompt as token ids; `source_tail` arrives with the final unit, `target_head` has at least
-    one.
+    """Token ids of a prompt; `source_tail` arrives with the final unit, `target_head` is not
+    empty.
     """
 
     source_head: tuple[int, ...]
@@ -74,36 +74,23 @@ class StreamSettings(Strict):
 
 
 def load_settings(folder: str | Path) -> StreamSettings | None:
-    """Read `streaming.json`; None where the folder has none (a model not trained by this library).
-
-    ValueError if the file is malformed; one line per mistake.
-    """
+    """Read `streaming.json`; None where there is none, ValueError with a line per mistake in it."""
     path = Path(folder) / SETTINGS_FILE
     if not path.is_file():
         return None
     return validated(read_object(path), StreamSettings, str(path))
 
 
-def chat_prompt(
-    tokenizer: PreTrainedTokenizerBase, instruction: str = "", system: str = ""
-) -> Prompt:
+def chat_prompt(tokenizer: PreTrainedTokenizerBase, instruction: str = "") -> Prompt:
     """Split a tokenizer's chat template around the source text.
 
-    Args:
-        instruction: text before the source in the user turn.
-        system: text of the system turn; none if empty.
-
-    Returns:
-        The prompt whose target head is the template's generation prompt.
-
-    Raises:
-        ValueError: if there is no chat template, it is broken, or it changes or repeats the user's
-            text.
+    The instruction stands before the source in the user turn; the target head is the template's
+    generation prompt. ValueError if there is no chat template, it is broken, or it changes or
+    repeats the user's text.
     """
     if not tokenizer.chat_template:
         raise ValueError("the tokenizer has no chat template; give the prompt as raw text")
-    messages = [{"role": "system", "content": system}] if system else []
-    messages.append({"role": "user", "content": instruction + _SOURCE_MARK})
+    messages = [{"role": "user", "content": instruction + _SOURCE_MARK}]
     turns, whole = render_chat(tokenizer, messages)
     if turns.count(_SOURCE_MARK) != 1 or not whole.startswith(turns):
         raise ValueError(
@@ -115,9 +102,7 @@ def chat_prompt(
 
 
 def render_chat(template: Any, messages: list[dict[str, Any]]) -> tuple[str, str]:
-    """A chat without and with the beginning of the answer, by a tokenizer or processor; ValueError
-    if its template cannot be rendered.
-    """
+    """A chat without and with the beginning of the answer; ValueError if a template is broken."""
 
     # A template is a program of whoever made the folder: kept from everything outside by the
     # sandbox of transformers, but free to raise what it likes.
@@ -128,10 +113,7 @@ def render_chat(template: Any, messages: list[dict[str, Any]]) -> tuple[str, str
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> PromptIds:
-    """Token ids of a prompt; an empty target head falls back to BOS, then EOS.
-
-    ValueError if the target head is empty and the tokenizer has neither BOS nor EOS.
-    """
+    """Token ids of a prompt; an empty target head falls back to BOS, then EOS, else ValueError."""
 
     def ids(text: str) -> tuple[int, ...]:
         return tuple(tokenizer.encode(text, add_special_tokens=False)) if text else ()

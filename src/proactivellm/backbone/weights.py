@@ -30,10 +30,7 @@ _NAMED = 3  # weights in a message
 
 
 def find_base(folder: Path, trust_remote_code: bool = False) -> Path | None:
-    """The folder of the model that an adapter (PEFT) belongs to; None = it is no adapter.
-
-    ValueError if the adapter does not say, its model is not to be had, or peft is not installed.
-    """
+    """The folder of the model that an adapter (PEFT) belongs to; None = it is no adapter."""
     if not (folder / ADAPTER_FILE).exists():
         return None
     what = cannot_load(folder)
@@ -63,12 +60,11 @@ def load_lm(
 ) -> PreTrainedModel:
     """Load a causal LM, all of whose weights come from the folder.
 
+    ValueError names what is broken, missing or does not fit.
+
     Args:
         dtype: of the weights; None = that of the file.
         quantize: further keyword arguments of `from_pretrained`.
-
-    Raises:
-        ValueError: naming what is broken, missing or does not fit.
     """
 
     def cause() -> str | None:
@@ -94,10 +90,7 @@ def load_lm(
 
 
 def load_whole(kind: Any, folder: Path, what: str, **options: Any) -> Any:
-    """A model of a class of transformers, all of whose weights come from the folder.
-
-    ValueError, beginning with `what`, which could not be done.
-    """
+    """A model of a class, all of whose weights are the folder's; ValueError "`what`: why" else."""
     with refusing(what, lambda: broken_weights(folder)):
         model, info = kind.from_pretrained(
             folder,
@@ -111,18 +104,14 @@ def load_whole(kind: Any, folder: Path, what: str, **options: Any) -> Any:
 
 
 def add_adapter(model: PreTrainedModel, folder: Path) -> None:
-    """Load the adapter of a folder into the model that it belongs to; ValueError if it does not
-    fit.
-    """
+    """Load the adapter of a folder into its model; ValueError if it is broken or does not fit."""
     with refusing(cannot_load(folder), lambda: broken_weights(folder)):
         info = model.load_adapter(str(folder))
     check_all_loaded(info.to_dict(), cannot_load(folder))
 
 
 def load_config(folder: Path, trust_remote_code: bool = False) -> PreTrainedConfig:
-    """The configuration of a causal LM; ValueError if there is none, or it does not fit its
-    type.
-    """
+    """The configuration of a causal LM; ValueError if there is none, or it is broken."""
     what = cannot_load(folder)
     if not (folder / CONFIG_FILE).exists():
         raise ValueError(f"{what}: there is no {CONFIG_FILE} in it")
@@ -132,12 +121,10 @@ def load_config(folder: Path, trust_remote_code: bool = False) -> PreTrainedConf
 
 
 def check_all_loaded(info: dict[str, Any], what: str) -> None:
-    """Refuse (ValueError) a model part of which is not what the file has.
+    """Refuse (ValueError, "`what`: why") a model part of which is not what the file has.
 
-    Args:
-        info: what `from_pretrained(output_loading_info=True)` told; weights that the model class
-            ties or does without are not in it.
-        what: could not be loaded; begins the line.
+    `info` is what `from_pretrained(output_loading_info=True)` told; weights that the model class
+    ties or does without are not in it.
     """
     faults = []
     if missing := info["missing_keys"]:

@@ -59,11 +59,7 @@ class Layout:
         return numbers
 
     def positions(self, group: int, n: int, numbers: list[int]) -> np.ndarray:
-        """Positions of the next n tokens of a group, int64 [A, n]: the one rule of training and
-        inference.
-
-        `numbers` is what each counter has come to, [C], and is moved on by these tokens.
-        """
+        """Positions of the next n tokens of a group, int64 [A, n]; moves `numbers`, [C], on."""
         counter = self.counter[group]
         first = numbers[counter]
         numbers[counter] = first + n
@@ -71,9 +67,7 @@ class Layout:
         return np.arange(first, first + n)[None]
 
     def independent(self, read: Iterable[str]) -> set[str]:
-        """Groups whose encoding and positions do not depend on what is written, of those only
-        read.
-        """
+        """Those groups, of the ones only read, that depend on nothing that is written."""
         free = set(read)
         while bound := {name for name in free if self._needs(name) - free}:
             free -= bound
@@ -90,10 +84,7 @@ class Layout:
 
 
 def grouped(phi: int = 0) -> Layout:
-    """Group position encoding: a counter per group, source sees source, target sees both.
-
-    phi is the first target position, 0 or more.
-    """
+    """Group position encoding: a counter per group, from phi on for the target, which sees both."""
     return Layout(
         name="grouped",
         groups=(SOURCE, TARGET),
@@ -127,10 +118,8 @@ def reencoded(phi: int = 0) -> Layout:
 
 
 def thoughts(phi: int = 0) -> Layout:
-    """A model that thinks while it reads (StreamingThinker, arXiv 2510.17238).
-
-    Thoughts and target are one text with one counter, from phi on; the source sees neither.
-    """
+    """A model that thinks while it reads (StreamingThinker, arXiv 2510.17238)."""
+    # Thoughts and target are one text with one counter, from phi on; the source sees neither.
     return Layout(
         name="thoughts",
         groups=(SOURCE, "thought", TARGET),

@@ -62,10 +62,7 @@ class Sample:
 
 @dataclass(kw_only=True)
 class Packed:
-    """Parallel lists over S tokens; `label` is IGNORE where nothing is predicted.
-
-    `index` is the place of the sample in the training plan, -1 where there is none.
-    """
+    """Parallel lists over S tokens; `index` is the sample's place in the training plan, or -1."""
 
     input_ids: list[int] = field(default_factory=list)
     group: list[int] = field(default_factory=list)
@@ -86,9 +83,8 @@ def pack(sample: Sample, views: Sequence[View], layout: Layout) -> Packed:
     """Pack a sample with one copy of what is written per view.
 
     The row that *predicts* token t of a group sees units 1..g[t]; rows inside the head have the
-    visibility of the first token (the one-row shift of GPE, part of the definition). What is
-    written after as many units arrives in the order of the layout's groups. ValueError if the
-    layout lacks a group, a schedule is none of M units and N tokens, a head is empty, or a view
+    visibility of the first token (the one-row shift of GPE, part of the definition). ValueError if
+    the layout lacks a group, a schedule is none of M units and N tokens, a head is empty, or a view
     under a layout that encodes anew reads between its tokens.
     """
     for view in views:
@@ -153,14 +149,10 @@ def _append(packed: Packed, layout: Layout, name: str, view: int, rows: Iterable
 
 
 def arrival_stamp(layout: Layout, group: int, units: int, order: int) -> int:
-    """When a token arrives: what is read with its unit, what is written after `units` units.
+    """A stamp by which tokens sort in order of arrival.
 
-    Returns a stamp that sorts by arrival; groups arrive in the layout's order while no further unit
-    is read.
-
-    Args:
-        units: index of the token's unit, or number of units read before it was predicted.
-        order: index within the group, below 2**32.
+    What is read arrives with its unit, what is written after `units` units; in one of these, groups
+    follow each other in the layout's order. `order` is the index within the group, below 2**32.
     """
     return ((len(layout.groups) * units + group) << 32) + order
 

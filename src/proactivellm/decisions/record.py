@@ -110,12 +110,12 @@ class _Recorder:
         """What was written, by word (by token, where every one is decided on), and the delays."""
         pieces = [
             (text.strip(), int(units))
-            for text, units, _ in self.stream.transcript.pieces
+            for text, units, _ in self.stream.transcript.texts
             if text.strip()
         ]
         if self.by_token:
             return [text for text, _ in pieces], [units for _, units in pieces]
-        prediction = "".join(text for text, _, _ in self.stream.transcript.pieces)
+        prediction = "".join(text for text, _, _ in self.stream.transcript.texts)
         return prediction.split(), [int(units) for units in self.stream.transcript.words()[0]]
 
     def _probe(self, event: Probed, twin: Detokenizer, row: int) -> Probe:

@@ -20,27 +20,20 @@ from proactivellm.files.toml import Strict
 
 
 class Media(NamedTuple):
-    """A source as it arrives: `rate` samples, or frames, a second, in arrays [n, ...] of those that
-    arrive together.
-    """
+    """A source as it arrives."""
 
-    rate: int
-    blocks: Iterator[np.ndarray]
+    rate: int  # samples, or frames, a second
+    blocks: Iterator[np.ndarray]  # [n, ...] of those that arrive together
 
 
 class Ear(Protocol):
     """A front end at work on one source."""
 
     def push(self, block: np.ndarray, now_s: float) -> list[Unit]:
-        """Takes what arrived next.
+        """Takes what arrived next, [n, ...]; returns the units that are complete now.
 
-        Args:
-            block: [n, ...] samples or frames.
-            now_s: how much of the source has arrived with it, in seconds.
-
-        Returns:
-            The units that are complete now, whose `end_s` is `now_s`. A final unit ends a turn: the
-            next one begins another, which is streamed afresh.
+        `now_s` is how much of the source has arrived with it, in seconds, and the `end_s` of the
+        units. A final unit ends a turn: the next one begins another, which is streamed afresh.
         """
         ...
 
@@ -81,30 +74,16 @@ class FrontEnd(Protocol):
         ...
 
     def embed(self, media: np.ndarray) -> Tensor:
-        """Embeddings [n, H] of a whole source, those of its units one after another.
-
-        `media` is all of it, at the rate the front end works with.
-        """
+        """Embeddings [n, H] of a whole source at its rate, those of its units in order."""
         ...
 
-    def save(
-        self,
-        model_folder: Path,
-        dtype: torch.dtype,
-        weights: Mapping[str, Tensor] | None = None,
-    ) -> None:
-        """Writes `KIND/KIND.json` and all else that `load` reads into the folder of the model.
-
-        `weights` is the state dict, where the module's own tensors are parts of it (FSDP).
-        """
+    def save(self, model_folder: Path, dtype: torch.dtype) -> None:
+        """Writes `KIND/KIND.json` and all else that `load` reads into the folder of the model."""
         ...
 
     @classmethod
     def load(cls, model_folder: Path, width: int, device: str) -> Self:
-        """Reads what `save` wrote, for inference; `width` is H, of the LM's embeddings.
-
-        ValueError if it is broken, or does not fit the LM.
-        """
+        """Reads what `save` wrote, for an LM of width H; ValueError if it does not fit."""
         ...
 
     def state_dict(self) -> Mapping[str, Any]:
@@ -136,7 +115,13 @@ class TrainedFrontEnd(FrontEnd, Protocol):
         ...
 
     def set_attention(self, name: str) -> None:
-        """Takes an attention function that is registered with transformers, where it has any."""
+        """Takes an attention function of transformers' registry, if it attends by any."""
+        ...
+
+    def save(
+        self, model_folder: Path, dtype: torch.dtype, weights: Mapping[str, Tensor] | None = None
+    ) -> None:
+        """As any front end; `weights` where its own tensors are parts of the state dict (FSDP)."""
         ...
 
 

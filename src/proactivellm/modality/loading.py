@@ -30,6 +30,9 @@ def load(
 ) -> StreamingCausalLM:
     """Load a model, checked against the streaming law, with its front end if there is one.
 
+    ValueError if there is no such model, device or precision, its files are broken, lack weights or
+    do not fit each other, or it cannot stream.
+
     Args:
         name: bundled model, folder, or hub id (`owner/name`, `owner/name@revision`).
         settings: override those of the folder; without any, the chat template is used.
@@ -37,10 +40,6 @@ def load(
             out.
         quantization: `int8` keeps the weights of the LM's linear layers in 8 bits (extra `quant`).
         trust_remote_code: run code that the model brings, with all rights of this process.
-
-    Raises:
-        ValueError: if there is no such model, device or precision, its files are broken, lack
-            weights or do not fit each other, or it cannot stream.
     """
     dtype = parse_dtype(dtype) if isinstance(dtype, str) else dtype
     _check_device(device)
@@ -68,9 +67,7 @@ def load(
 
 
 def front_end_of(model: StreamingCausalLM, kind: str) -> FrontEnd:
-    """The front end of a model from `load` for a kind of payload; ValueError if it has none for
-    it.
-    """
+    """The front end of a model for a kind of payload; ValueError if it has none for it."""
     if model.front_end is not None and model.front_end.kind == kind:
         return model.front_end
     able = [name for name, folder in bundled_models().items() if kind_in(folder) == kind]

@@ -24,8 +24,7 @@ class TextSegmenter:
     """Cuts text into word units, whole lines or live characters.
 
     Unit 0 is the token ids of the bare word, unit i > 0 those of " " + word, each tokenised alone
-    and without special tokens. (Tokenizers that put a space before any text by themselves, as that
-    of Llama 2 does, are given the bare word: " " + word would carry two spaces.)
+    and without special tokens.
 
     Text is only ever text: the strings of special tokens, and of added tokens that look like markup
     (<think>, [INST]), are tokenised as the characters they consist of. Only tokenizers without a
@@ -39,6 +38,8 @@ class TextSegmenter:
         self._cache: dict[tuple[str, bool], tuple[int, ...]] = {}
         self._partial, self._num_fed, self._fed_s = "", 0, 0.0
         self._control_ids = control_ids(tokenizer) - {tokenizer.unk_token_id}
+        # Tokenizers that put a space before any text by themselves, as that of Llama 2 does, are
+        # given the bare word: " " + word would carry two spaces.
         self._prefix = " " if self._joins(" ") or not self._joins("") else ""
 
     def segment(self, line: str, rate_wpm: float | None = None) -> list[Unit]:
@@ -63,21 +64,15 @@ class TextSegmenter:
         return units
 
     def word_token_ids(self, words: Iterable[str]) -> list[tuple[int, ...]]:
-        """Token ids of each word of one source, as `segment` has them; for training in bulk.
-
-        Words contain no white space. They are cached, so a repeated word costs a look-up.
-        """
+        """Token ids of each word of one source, as `segment` has them; for training in bulk."""
         return [unit.token_ids for unit in self._units(words, 0)]
 
     def feed(self, text: str, now_s: float = 0.0) -> list[Unit]:
-        """Takes characters as they arrive; a word is complete at the white space after it.
+        """Takes characters as they arrive at `now_s` seconds; a word is complete at the white space
+        after it.
 
-        Args:
-            now_s: when they arrived, in seconds from the start of the source.
-
-        Returns:
-            The units completed by this text, none of them final, stamped from the previous arrival
-            to now_s.
+        Returns the units completed by this text, none of them final, stamped from the previous
+        arrival to now_s.
         """
         text = self._partial + text
         words = text.split()
@@ -93,9 +88,8 @@ class TextSegmenter:
     def finish(self, now_s: float = 0.0) -> list[Unit]:
         """Ends the source of `feed` at `now_s` seconds, and makes ready for the next one.
 
-        Returns:
-            The unfinished word as the final unit; the bare end marker if there is none; an empty
-            list if the whole source had no words, as `segment` has it.
+        Returns the unfinished word as the final unit; the bare end marker if there is none; nothing
+        if the whole source had no words.
         """
         units = self.feed(" ", now_s)
         if units:

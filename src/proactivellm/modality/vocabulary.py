@@ -9,10 +9,7 @@ if TYPE_CHECKING:
 
 
 def check_tokens(streaming: "StreamingCausalLM") -> None:
-    """Refuse a model whose tokenizer, prompt or end of text is another model's.
-
-    ValueError naming the token and how many rows there are.
-    """
+    """Refuse (ValueError) a model whose tokenizer, prompt or end of text is another model's."""
     model, tokenizer = streaming.model, streaming.tokenizer
     rows = min(
         model.get_input_embeddings().num_embeddings, model.get_output_embeddings().weight.shape[0]

@@ -125,9 +125,7 @@ class Policy:
         raise NotImplementedError("define `writes`")
 
     def check(self, model: StreamingCausalLM) -> None:
-        """Refuse (ValueError), before a stream is opened, a policy without a name, or whose
-        evidence the model cannot show.
-        """
+        """Refuse (ValueError) a policy without a name, or whose evidence the model cannot show."""
         if not self.name:
             raise ValueError(f"{type(self).__name__} has no name: give the class one, as in a spec")
         for evidence in self.evidence:

@@ -46,14 +46,11 @@ class CalibrationPoint(_Strict):
     def measured(
         cls, policy: ThresholdPolicy, scores: Mapping[str, float], quantile: float | None = None
     ) -> CalibrationPoint:
-        """The point of a policy that was run on dev data.
+        """The point of a policy that was run on dev data, of scores LAAL, RCO, AL, and WER, F1 or
+        BLEU.
 
-        Args:
-            scores: At least LAAL, RCO, AL, and WER, F1 or BLEU.
-            quantile: The quantile that gave the threshold, if one did.
-
-        Raises:
-            ValueError: When a score is missing or not finite.
+        `quantile` is what gave the threshold, if one did. ValueError when a score is missing or not
+        finite.
         """
         metric = next((name for name in ("WER", "F1") if name in scores), "BLEU")
         missing = [name for name in ("LAAL", "RCO", "AL", metric) if name not in scores]
@@ -113,9 +110,7 @@ class Calibration(_Strict):
             ) from None
 
     def merged(self, newer: Calibration) -> Calibration:
-        """Both tables of a model: policies measured in `newer` replace those here; its description
-        stays.
-        """
+        """Both tables of a model: policies measured in `newer` replace those here."""
         measured = {point.policy for point in newer.points}
         kept = tuple(point for point in self.points if point.policy not in measured)
         return Calibration(

@@ -148,9 +148,7 @@ class Candidate(Evidence):
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """What a policy is shown of the lanes that its bounds leave open; `seen[evidence]` is an
-    evidence.
-    """
+    """What a policy is shown of lanes that its bounds leave open; `seen[evidence]` is a tensor."""
 
     units_read_B: Tensor  # source units read so far, int64
     units_in_view_B: Tensor  # those that the model still sees, int64
@@ -167,9 +165,7 @@ class Seen:
 
 
 def entropy(probs_PV: Tensor, top: int = 0) -> Tensor:
-    """Entropy of distributions, nats [P]; of the `top` most probable tokens, renormalised, if
-    any.
-    """
+    """Entropy of distributions, nats [P]; `top` > 0: of so many tokens, renormalised."""
     if top and top < probs_PV.shape[-1]:
         probs_PV = probs_PV.topk(top, dim=-1).values
         probs_PV = probs_PV / probs_PV.sum(-1, keepdim=True)

@@ -63,14 +63,13 @@ def available_policies() -> list[PolicyRow]:
 
 
 def parse_policy(text: str, calibration: Calibration | None = None) -> Policy:
-    """Turn the text form of a policy into the policy.
+    """Turn the text form of a policy into the policy, whose `spec` has targets resolved.
+
+    ValueError when the text is no policy, or its target cannot be resolved.
 
     Args:
         text: A spec, such as ``entropy:threshold=1.2,min_lag=1`` or ``entropy:laal=3``.
         calibration: The model's table, needed by targets and by ``heads=calibrated``.
-
-    Raises:
-        ValueError: When the text is no policy, or its target cannot be resolved.
     """
     return PolicySpec.parse(text).build(calibration)
 

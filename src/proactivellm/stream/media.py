@@ -108,12 +108,11 @@ def open_media(
 ) -> MediaUnits:
     """Takes files, joined to one source, in as if they were live, a unit at a time.
 
+    ValueError if a file cannot be read, or the model has no front end.
+
     Args:
         question: text that is read before each turn.
         replay: of an earlier time, or to be filled.
-
-    Raises:
-        ValueError: if a file cannot be read, or the model has no front end.
     """
     front_end = model.front_end
     if front_end is None:

@@ -160,9 +160,7 @@ class Stream:
             yield self._events.popleft()
 
     def instance(self, job: Job | None = None) -> Instance:
-        """The log entry, of all that was written; without a job, of a text made of the units that
-        arrived.
-        """
+        """The log entry of all that was written; without a job, of a text of the units arrived."""
         job = job or Job(index=0, source=" ".join(word for word in self.words if word))
         return self.transcript.instance(
             job,
@@ -214,7 +212,7 @@ class Stream:
         if isinstance(event, Read) and event.unit.text:
             self._tell("READ", now_s, event.units_read, event.unit.text, reason=event.reason)
         elif isinstance(event, Write) and (text := self.transcript.add(event, 1000 * now_s)):
-            media_s = None if self.kind == TEXT else self.transcript.pieces[-1][1] / 1000
+            media_s = None if self.kind == TEXT else self.transcript.texts[-1][1] / 1000
             self._tell("WRITE", now_s, event.units_read, text, media_s, event.reason)
 
     def _tell(

@@ -23,7 +23,7 @@ class Transcript:
 
     kind: str = TEXT
     # (text, delay, ms) in order
-    pieces: list[tuple[str, float, float]] = field(default_factory=list)
+    texts: list[tuple[str, float, float]] = field(default_factory=list)
     token_delays: list[float] = field(default_factory=list)
     # What the turns that are over have read and cost.
     counted: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_COUNTED, 0))
@@ -53,9 +53,9 @@ class Transcript:
             self.token_delays.append(delay)
         if not write.text:
             return ""
-        text = " " * bool(self._breaks and self.pieces) + write.text
+        text = " " * bool(self._breaks and self.texts) + write.text
         self._breaks = False
-        self.pieces.append((text, delay, elapsed_ms))
+        self.texts.append((text, delay, elapsed_ms))
         return text
 
     def end_turn(self, state: SessionState) -> None:
@@ -69,7 +69,7 @@ class Transcript:
         delays: list[float] = []
         elapsed: list[float] = []
         inside = False
-        for text, delay, at_ms in self.pieces:
+        for text, delay, at_ms in self.texts:
             for character in text:
                 if character.isspace():
                     inside = False
@@ -85,7 +85,7 @@ class Transcript:
         """Delay and time in ms of every character that is not white space."""
         times = [
             (delay, round(at_ms, 3))
-            for text, delay, at_ms in self.pieces
+            for text, delay, at_ms in self.texts
             for _ in range(len("".join(text.split())))
         ]
         return [delay for delay, _ in times], [at_ms for _, at_ms in times]
@@ -105,7 +105,7 @@ class Transcript:
             source_ms: when the whole source had arrived; of media, their length.
             source_length: units of a text, read or not.
         """
-        prediction = "".join(text for text, _, _ in self.pieces)
+        prediction = "".join(text for text, _, _ in self.texts)
         unspaced = is_unspaced([prediction, job.reference or ""])
         delays, elapsed = self.characters() if unspaced else self.words()
         source_ms = round(source_ms, 3)

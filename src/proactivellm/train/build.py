@@ -39,6 +39,7 @@ def make_backbone(
                 f"the tokenizer of {backbone.pretrained!r} has no EOS token, which closes the "
                 "target: set `eos_token` in its tokenizer_config.json"
             )
+        # Training closes every target with this token, which is not always among those.
         end_generation_with(model, tokenizer.eos_token_id)
     else:
         tokenizer = load_tokenizer(checkpoint) if checkpoint else new_tokenizer(backbone, items)
@@ -54,9 +55,7 @@ def make_backbone(
 
 
 def end_generation_with(model: PreTrainedModel, token_id: int) -> None:
-    """Add a token to those that end generation: training closes every target with the EOS token of
-    the tokenizer, which is not always among them.
-    """
+    """Add a token to those that end generation."""
     ends = model.generation_config.eos_token_id
     ends = [] if ends is None else ends if isinstance(ends, list) else [ends]
     if token_id not in ends:

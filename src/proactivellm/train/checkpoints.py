@@ -29,9 +29,7 @@ def last_checkpoint(folder: Path) -> str | None:
 
 
 def load_checkpoint(learner: Learner, folder: str) -> None:
-    """Load what `saving.save_checkpoint` wrote; ValueError if it is incomplete, broken or does not
-    fit.
-    """
+    """Load what `saving.save_checkpoint` wrote; ValueError if it is broken or does not fit."""
     load_weights(learner.model, folder)
     if learner.front_end is not None:
         width = learner.model.config.get_text_config().hidden_size

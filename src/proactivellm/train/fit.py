@@ -42,9 +42,7 @@ class Fit:
         self.left_out: list[str] = []
 
     def __call__(self, items: Sequence[Item]) -> bool:
-        """Whether a sample fits; one that does not is noted, or refused (ValueError) unless
-        `skip`.
-        """
+        """Whether a sample fits; if not, it is noted, or refused (ValueError) unless `skip`."""
         if self.limit is None:
             return True
         needed = positions_needed(self.encoder.longest(items), self.layout)

@@ -56,10 +56,9 @@ class Lora(Strict):
 
 
 class Objectives(*keys_of("objective"), ViewSettings):  # type: ignore[misc]
-    """The keys of all objectives and of the views; `logits_mib` is the memory in MiB that logits
-    and what is computed from them may take at once.
-    """
+    """The keys of all objectives and of the views."""
 
+    # Memory in MiB that logits and what is computed from them may take at once.
     logits_mib: Count = 1024
 
 

@@ -27,9 +27,7 @@ _FREE = {"output": {"save_steps", "keep", "log_steps"}, "data": {"train", "valid
 
 @contextmanager
 def claimed(out: Path) -> Iterator[None]:
-    """Keep other runs out of a folder (ValueError); of several processes of one run, the first
-    holds it.
-    """
+    """Keep other runs out of a folder (ValueError); the first process of a run holds it."""
     alone = int(os.environ.get("RANK", "0")) == 0
     with locked(out) if alone else nullcontext():
         yield
@@ -47,12 +45,8 @@ def check_run(
 ) -> None:
     """Note what a run depends on, or compare it with what was noted when the run began.
 
-    Args:
-        items: of training and of validation; the files that they name are read.
-        continues: whether it has checkpoints or a model already.
-
-    Raises:
-        ValueError: they are of another recipe, other data or another backbone, or nobody knows.
+    The files that items (of training, of validation) name are read. ValueError if the run that
+    `continues` is of another recipe, other data or another backbone, or nobody knows.
     """
     inputs = {
         "recipe": recipe.model_dump(mode="json", exclude=_FREE),

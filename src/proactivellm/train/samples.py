@@ -22,9 +22,7 @@ from proactivellm.train.schedules import ViewPlan, sampled_schedule
 
 
 class SampleEncoder:
-    """Text -> `Sample`, with the segmentation that sessions use; `end_token_id` closes the
-    target.
-    """
+    """Text -> `Sample`, with the segmentation of sessions; `end_token_id` closes the target."""
 
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, prompt: PromptIds, end_token_id: int
@@ -55,14 +53,7 @@ class SampleEncoder:
         )
 
     def word_index(self, target: Sequence[int]) -> list[int]:
-        """The word that each target token belongs to, the end of stream left out.
-
-        Args:
-            target: ids, end of stream included.
-
-        Returns:
-            Non-decreasing indices from 0, one per token but the last.
-        """
+        """The word, from 0, that each target token belongs to, the end of stream left out."""
         index = -1
         words = []
         for token in target[:-1]:

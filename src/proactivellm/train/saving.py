@@ -19,9 +19,7 @@ Side = tuple[PreTrainedTokenizerBase, StreamSettings]  # what a model folder hol
 
 @contextmanager
 def saving(folder: str | Path) -> Iterator[None]:
-    """Names the folder that could not be saved (ValueError): libraries word a full disk
-    differently.
-    """
+    """Names the folder that could not be saved (ValueError): libraries have many words for it."""
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
@@ -73,11 +71,7 @@ def _save_rest(
 def load_objectives(learner: Learner, folder: str | Path, required: bool) -> None:
     """Reads what objectives keep, each from the file of its name.
 
-    Args:
-        required: whether every file must be there.
-
-    Raises:
-        ValueError: if one is not, or is broken or of another model.
+    ValueError if one is missing (and `required`), broken or of another model.
     """
     for name, objective in learner.objectives.items():
         file = Path(folder) / f"{name}.pt"

@@ -36,9 +36,7 @@ class ViewPlan(ViewSettings):
     early_end: bool = False
 
     def draw(self, num_source: int, num_target: int, rng: np.random.Generator) -> Schedule:
-        """A schedule of the profile: non-decreasing, N = `num_target` entries in 1..M =
-        `num_source`.
-        """
+        """A schedule of the profile: `num_target` entries in 1..`num_source`."""
         if self.profile == "uniform":
             return schedule.uniform(num_source, num_target, rng)
         if self.profile == "wait-k":
@@ -64,9 +62,7 @@ def sampled_schedule(
 
 
 def evaluation_schedules(sample: Sample, encoder: "SampleEncoder") -> dict[str, Schedule]:
-    """The schedules by which a model is evaluated while it trains; the end of stream sees
-    everything.
-    """
+    """The schedules of evaluation while a model trains; the end of stream sees everything."""
     words = encoder.word_index(sample.written[TARGET].tokens)
     steps = words[-1] + 1 if words else 0
     units = sample.num_units

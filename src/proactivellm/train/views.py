@@ -85,9 +85,7 @@ def packed_output(
 
 
 def view_rows(hidden_BSD: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """The rows that predict something, view by view in the same order: hidden [W, R, D], labels
-    [R].
-    """
+    """The rows that predict something: hidden [W, R, D], labels [R]; the same in every view."""
     views = int(batch["view"].max()) + 1
     predicts = batch["label"] != IGNORE
     chosen = [predicts & (batch["view"] == view) for view in range(views)]

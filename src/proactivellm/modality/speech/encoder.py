@@ -1,12 +1,8 @@
 """An unmodified Whisper-class encoder of transformers, run causally over whole recordings.
 
-The encoder's own modules are called; nothing in them changes but the mask of self-attention, which
-they take as an input. Frames attend in blocks: to everything up to the end of their own block, and
-to `lookahead` frames after it, which the block encodes on its own behalf (as in Emformer, Shi et
-al. 2021, arXiv 2010.10759), so that looking ahead does not add up over layers. The convolutions
-keep the two frames that they look ahead.
-Legend: B = recordings, T = mel frames, F = mel bands, S = encoder steps (two mel frames each),
-P = steps after pooling, D = encoder width.
+Its own modules are called; nothing in them changes but the mask of self-attention, an input.
+Legend: B = recordings, T = mel frames, F = mel bands, S = encoder steps (two mel frames each), P =
+steps after pooling, D = encoder width.
 """
 
 from typing import Any, NamedTuple, TypeVar
@@ -76,16 +72,10 @@ class CausalEncoder(nn.Module):
         return self.num_steps(num_frames) // self.pool
 
     def forward(self, mel_BTF: Tensor, num_frames_B: Tensor) -> Tensor:
-        """Encodes whole recordings of so many frames; rows after `num_outputs` of one mean nothing.
+        """Outputs [B, P, D] of mel frames, padded on the right with anything.
 
-        Args:
-            mel_BTF: mel frames, padded on the right with anything.
-
-        Returns:
-            [B, P, D].
-
-        Raises:
-            ValueError: if a recording has more steps than the encoder has positions.
+        Rows after `num_outputs` of a recording mean nothing. ValueError if one has more steps than
+        the encoder has positions.
         """
         steps_B = self.num_steps(num_frames_B)
         hidden_BSD = self._convolve(mel_BTF, num_frames_B)
@@ -102,11 +92,7 @@ class CausalEncoder(nn.Module):
         return self.close(hidden_BSD[:, :num_steps])
 
     def close(self, hidden_BSD: Tensor) -> Tensor:
-        """What follows the last layer: pooling, where the tower has it, and the last norm.
-
-        Returns:
-            [B, P, D]; steps at the end that are no whole output are left out.
-        """
+        """What follows the last layer, pooling and a norm: whole outputs, [B, P, D]."""
         if self.pool > 1:
             whole = hidden_BSD.shape[1] // self.pool * self.pool
             hidden_BSD = hidden_BSD[:, :whole]
@@ -124,14 +110,13 @@ class CausalEncoder(nn.Module):
             )
 
     def rows(self, first: int, stop: int, num_known: int) -> "Rows":
-        """Rows (on the CPU) that are encoded together: steps, then copies of those that their
-        blocks look ahead to.
+        """What is encoded together: steps, then copies of those that their blocks look ahead to.
 
-        Args:
-            first: step with which a block begins.
-            stop: step after the last one.
-            num_known: steps there are to look at, at least `stop`.
+        From `first`, with which a block begins, to before `stop`; `num_known` steps, at least
+        `stop`, are there to look at.
         """
+        # A block encodes what it looks ahead to on its own behalf, as in Emformer (Shi et al. 2021,
+        # arXiv 2010.10759), so that looking ahead does not add up over layers.
         block, offset = self.attention.block, self.attention.offset
         step_S = torch.arange(first, stop)
         block_S = (step_S + offset) // block

@@ -43,9 +43,7 @@ _LARGEST_MEMBER = 2**30  # bytes, read to memory whole; an archive can say that 
 
 
 def is_audio(path: str | Path) -> bool:
-    """Whether the extension of a path, or of "archive.zip:member", is one of audio; nothing is
-    opened.
-    """
+    """Whether a path, or "archive.zip:member", has an extension of audio; nothing is opened."""
     return Path(path).suffix.lower() in _READABLE + _UNREADABLE
 
 
@@ -57,9 +55,7 @@ def read_audio(path: str | Path) -> np.ndarray:
 
 
 def to_mono(samples_NC: np.ndarray) -> np.ndarray:
-    """Averages channels [n, channels] to [n]; what is not finite becomes 0, the rest is in [-1,
-    1].
-    """
+    """Averages channels [n, channels] to [n] in [-1, 1]; what is not finite becomes 0."""
     finite_NC = np.nan_to_num(samples_NC, nan=0.0, posinf=0.0, neginf=0.0)
     return np.clip(finite_NC.mean(axis=1), -1.0, 1.0).astype(np.float32, copy=False)
 
@@ -84,8 +80,8 @@ class Recording:
             raise ValueError(f"{self.path}: {error}") from None
 
     def blocks(self, seconds: float = 0.1) -> Iterator[np.ndarray]:
-        """Reads on to the end: float32 [n] mono, at the file's own rate; the last block may be
-        shorter.
+        """Reads on to the end: float32 [n] mono, at the file's own rate, n of so many seconds at
+        most.
 
         A file cut in the middle ends early, with a Python warning. Floats at the scale of integers
         are brought to [-1, 1], with a warning as well.

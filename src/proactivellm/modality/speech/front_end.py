@@ -29,7 +29,6 @@ from proactivellm.modality.speech.gate import GateSettings
 from proactivellm.modality.speech.joined import recorded_blocks
 from proactivellm.modality.speech.projector import StackProjector
 from proactivellm.modality.speech.settings import SpeechSettings
-from proactivellm.modality.speech.speech_stream import SpeechStream
 from proactivellm.modality.speech.turns import SpeechEar
 
 KIND = FOLDER = "speech"  # inside the model folder
@@ -98,7 +97,7 @@ class SpeechFrontEnd(nn.Module):
     def embed(self, media: np.ndarray) -> Tensor:
         """Embeddings [E, H] of a whole recording, float32 mono [N] at 16 kHz."""
         mel_TF = torch.from_numpy(log_mel(media, self.extractor)).to(self.device)
-        embedded_1EH, _ = self(mel_TF[None], torch.tensor([len(mel_TF)], device=self.device))
+        embedded_1EH = self(mel_TF[None], torch.tensor([len(mel_TF)], device=self.device))
         return embedded_1EH[0, : self.num_embeddings(len(mel_TF))]
 
     @property
@@ -133,19 +132,9 @@ class SpeechFrontEnd(nn.Module):
             size = min(size, 0) + whole
         return sizes
 
-    def forward(self, mel_BTF: Tensor, num_frames_B: Tensor) -> tuple[Tensor, Tensor]:
-        """Encodes and projects whole recordings.
-
-        Args:
-            mel_BTF: padded on the right.
-            num_frames_B: frames of each recording.
-
-        Returns:
-            Embeddings [B, E, H], those after `num_embeddings` of a recording meaning nothing, and
-            encoder outputs [B, P, D].
-        """
-        outputs_BPD = self.encoder(mel_BTF, num_frames_B)
-        return self.embed_outputs(outputs_BPD, num_frames_B), outputs_BPD
+    def forward(self, mel_BTF: Tensor, num_frames_B: Tensor) -> Tensor:
+        """Embeddings [B, E, H] of mel frames padded on the right; see `num_embeddings`."""
+        return self.embed_outputs(self.encode(mel_BTF, num_frames_B), num_frames_B)
 
     def encode(self, features: Tensor, num_frames_A: Tensor) -> Tensor:
         """Encoder outputs of mel frames; see `CausalEncoder.forward`."""
@@ -170,24 +159,11 @@ class SpeechFrontEnd(nn.Module):
     def project(self, outputs_BPD: Tensor, first: bool = True) -> Tensor:
         """Projects outputs to [B, E, H]; what they lack of whole stacks is zero.
 
-        Args:
-            outputs_BPD: zero after the end of a recording.
-            first: whether they are the first ones, whose first stack is shorter.
+        They are zero after the end of a recording. Of the `first` ones, the first stack is shorter.
         """
         before = self.offset % self.settings.stack if first else 0
         missing = -(outputs_BPD.shape[1] + before) % self.settings.stack
         return self.projector(nn.functional.pad(outputs_BPD, (0, 0, before, missing)))
-
-    def stream(self) -> SpeechStream:
-        """A stream for one recording, or for one turn of it.
-
-        Returns:
-            The stream.
-
-        Raises:
-            ValueError: if the encoder cannot be streamed.
-        """
-        return SpeechStream(self)
 
     def save(
         self,
@@ -195,11 +171,6 @@ class SpeechFrontEnd(nn.Module):
         dtype: torch.dtype = torch.float16,
         weights: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Writes the folder `speech/`.
-
-        Args:
-            weights: the state dict, where this module's own tensors are parts of it (FSDP).
-        """
         whole = {k: v.detach().to(dtype) for k, v in (weights or self.state_dict()).items()}
         tower, projector = (
             {k.removeprefix(prefix): v for k, v in whole.items() if k.startswith(prefix)}

@@ -12,14 +12,11 @@ GAP_S = 0.1  # of silence between the files of one recording
 
 
 def recorded_blocks(files: Iterable[str], seconds: float) -> tuple[int, Iterator[np.ndarray]]:
-    """The rate of joined files in samples per second, and their float32 mono blocks.
+    """The rate of joined files in samples per second, and their float32 mono blocks of some
+    seconds.
 
-    Args:
-        files: audio; where there are several, each is brought to 16 kHz first.
-        seconds: length of a block, whatever the files' lengths; the last one may be shorter.
-
-    Raises:
-        ValueError: if a file cannot be read (the first at once, others on reaching them).
+    Several files are brought to 16 kHz first. ValueError if one cannot be read (the first at once,
+    others on reaching them).
     """
     files = list(files)
     if len(files) == 1:

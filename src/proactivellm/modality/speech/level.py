@@ -36,9 +36,7 @@ class Conditioner:
         self._turn_offset, self._turn_loudest_db, self._is_quiet = 0.0, _SILENCE_DB, False
 
     def hear(self, frame: np.ndarray) -> np.ndarray:
-        """Takes the next frame, float32 [512]; returns it for the detector: centred, raised where
-        quiet.
-        """
+        """Takes the next frame, float32 [512]; returns it centred, raised where it is quiet."""
         self._num_frames += 1
         share = 1 / min(self._num_frames, _MEAN_FRAMES)
         self._offset += share * (float(frame.mean()) - self._offset)
@@ -56,9 +54,7 @@ class Conditioner:
         self._is_quiet = self._turn_loudest_db < _QUIET_DB
 
     def condition(self, samples: np.ndarray) -> np.ndarray:
-        """The next samples of the turn as the model is to hear them: unchanged if level and offset
-        are usual.
-        """
+        """The next samples of the turn for the model: as they are where they are usual."""
         if self._turn_offset:
             samples = samples - np.float32(self._turn_offset)
         if not self._is_quiet or not len(samples):

@@ -21,12 +21,9 @@ _WHISPER = "whisper"
 def new_front_end(
     encoder: dict[str, Any], features: dict[str, Any], settings: SpeechSettings, lm_width: int
 ) -> SpeechFrontEnd:
-    """A front end with random weights.
+    """A front end with random weights for an LM of width H.
 
-    Args:
-        encoder: keyword arguments of `WhisperConfig`.
-        features: keyword arguments of `WhisperFeatureExtractor`.
-        lm_width: H.
+    `encoder` and `features` are keyword arguments of `WhisperConfig` and `WhisperFeatureExtractor`.
     """
     extractor = WhisperFeatureExtractor(**features)
     tower = WhisperEncoder(WhisperConfig(num_mel_bins=extractor.feature_size, **encoder))
@@ -39,14 +36,8 @@ def pretrained_front_end(
 ) -> SpeechFrontEnd:
     """The front end of a model folder, or a new one around the encoder of a Whisper.
 
-    Args:
-        folder: with `speech/`, or of a WhisperModel or WhisperForConditionalGeneration.
-        settings: None = those of `speech/`, else the defaults.
-        lm_width: H.
-
-    Raises:
-        ValueError: if it is neither, is broken, or the settings are not those of `speech/`, whose
-            projector is made for its own.
+    ValueError if the folder is of neither, is broken, or the settings (None = those of `speech/`,
+    else the defaults) are not those of `speech/`, whose projector is made for its own.
     """
     if kind_in(folder) == KIND:
         front_end = SpeechFrontEnd.load(folder, lm_width)

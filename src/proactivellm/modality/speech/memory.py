@@ -26,7 +26,7 @@ class Memory:
         self.num_steps = 0 if keys is None else keys.shape[2]
 
     def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Adds new steps [1, H, Q, D]; returns keys and values of all steps, valid until the next
+        """Adds new steps [1, H, Q, D]; returns keys and values of all, valid until the next
         call.
         """
         held, self.num_steps = self.num_steps, self.num_steps + keys.shape[2]

@@ -1,8 +1,6 @@
 """Qwen2-Audio checkpoints (Chu et al. 2024, arXiv 2407.10759) as a streaming LM and its front end.
 
-The parts are those of transformers' Qwen2AudioForConditionalGeneration: the audio tower runs
-causally, its projector makes the embeddings, and the language model becomes the plain causal LM
-that it is, with the same parameters.
+The audio tower runs causally, and the language model becomes the plain causal LM that it is.
 """
 
 from pathlib import Path
@@ -18,7 +16,6 @@ from transformers import (
 )
 
 from proactivellm.backbone.folder import check_json_files, refusing
-from proactivellm.backbone.precision import choose_dtype
 from proactivellm.backbone.prompt import Prompt, StreamSettings, load_settings, render_chat
 from proactivellm.backbone.weights import load_whole
 from proactivellm.modality.speech.front_end import SpeechFrontEnd
@@ -29,37 +26,19 @@ INSTRUCTION = "Transcribe the speech. "
 
 
 def load_qwen2_audio(
-    folder: Path,
-    *,
-    units: SpeechSettings = UNITS,
-    instruction: str = INSTRUCTION,
-    device: str = "cpu",
-    dtype: torch.dtype | None = None,
+    folder: Path, *, device: str, dtype: torch.dtype | None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, StreamSettings, SpeechFrontEnd]:
-    """Load a checkpoint.
+    """The LM of a checkpoint, its tokenizer, stream settings, and the front end.
 
-    Args:
-        units: how the tower's outputs become units; `stack` must be 1.
-        instruction: read before the audio, unless the folder has a `streaming.json`.
-        dtype: of the weights; fp32 on CPU and that of the file elsewhere if left out.
-
-    Returns:
-        The LM, its tokenizer, the settings of the folder or those of the chat template, and the
-        front end.
-
-    Raises:
-        ValueError: if there is no such checkpoint, or the units do not fit its projector.
+    Settings are those of the folder, else of the chat template; a `dtype` of None is the file's.
     """
-    if units.stack != 1:
-        raise ValueError(f"stack={units.stack}: the projector of Qwen2-Audio takes stack=1")
-    chosen = choose_dtype(dtype, device, "none")
-    processor, whole = _load_whole(folder, chosen)
+    processor, whole = _load_whole(folder, dtype)
     whole = whole.eval().to(device)
     settings = load_settings(folder)
-    settings = settings or StreamSettings(prompt=audio_prompt(processor, instruction))
+    settings = settings or StreamSettings(prompt=audio_prompt(processor, INSTRUCTION))
     parts = whole.model
     front_end = SpeechFrontEnd(
-        processor.feature_extractor, parts.audio_tower, parts.multi_modal_projector, units
+        processor.feature_extractor, parts.audio_tower, parts.multi_modal_projector, UNITS
     )
     return _causal_lm(whole), processor.tokenizer, settings, front_end.eval()
 

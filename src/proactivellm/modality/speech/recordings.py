@@ -72,9 +72,9 @@ class Recordings:
         if self.gate is None:
             return samples_N
         gate = Gate(self.gate)
-        pieces = [*gate.push(samples_N), *gate.finish()]
+        passages = [*gate.push(samples_N), *gate.finish()]
         # A recording in which the gate hears nothing is one of something all the same.
-        return np.concatenate([piece.samples for piece in pieces]) if pieces else samples_N
+        return np.concatenate([passage.samples for passage in passages]) if passages else samples_N
 
 
 def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:

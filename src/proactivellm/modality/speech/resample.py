@@ -21,25 +21,22 @@ def check_rate(rate: int) -> None:
 
 
 class Resampler:
-    """Resamples a stream, block by block; ValueError if soxr is not installed, or for such a rate.
+    """Resamples a stream to 16 kHz, block by block; ValueError if soxr is missing, or for the rate.
 
     Delay (soxr 1.1, quality HQ, pushes of 10 ms): libsoxr works in blocks, so that what it has
     returned is behind what it was given by at most 37 ms from 48 kHz, 40 ms from 44.1 or 22.05 kHz,
     84 ms from 11.025 kHz and 115 ms from 8 kHz; from 16 kHz there is none. `finish` returns the
-    rest. In all, n samples become round(n * to / rate), or one more or less.
+    rest. In all, n samples become round(n * 16,000 / rate), or one more or less.
     """
 
-    def __init__(self, rate: int, to: int = RATE) -> None:
+    def __init__(self, rate: int) -> None:
         check_rate(rate)
-        check_rate(to)
         self._stream = None
-        if rate != to:
-            self._stream = needed("soxr").ResampleStream(rate, to, 1, "float32", "HQ")
+        if rate != RATE:
+            self._stream = needed("soxr").ResampleStream(rate, RATE, 1, "float32", "HQ")
 
     def push(self, samples: np.ndarray) -> np.ndarray:
-        """Takes the next samples, float32 [n] mono; returns what is complete, [m], often
-        nothing.
-        """
+        """Takes the next samples, float32 [n]; returns what is complete, [m], often nothing."""
         return self._resampled(samples, last=False)
 
     def finish(self) -> np.ndarray:
@@ -54,9 +51,7 @@ class Resampler:
 
 
 def to_16k(blocks: Iterable[np.ndarray], rate: int) -> Iterator[np.ndarray]:
-    """Resamples a stream of float32 mono blocks [n] to 16 kHz; none of those that come out is
-    empty.
-    """
+    """Resamples a stream of float32 mono blocks [n] to 16 kHz; no block of it is empty."""
     resampler = Resampler(rate)
     for block in blocks:
         resampled = resampler.push(block)

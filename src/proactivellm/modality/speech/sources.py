@@ -31,21 +31,15 @@ _PIPE_INSTEAD = "or give recordings, or pipe raw samples in"
 def pcm_blocks(
     stream: BinaryIO, rate: int = RATE, channels: int = 1, sample_format: str = "s16le"
 ) -> Iterator[np.ndarray]:
-    """Reads raw samples as they arrive, without waiting for a block to be full.
+    """Reads raw samples as they arrive, float32 [n] mono, n >= 1, without waiting for a full 0.1 s.
+
+    ValueError at the first block for another sample format, a rate or channels below 1; later for
+    floats that are none of sound.
 
     Args:
         stream: such as `sys.stdin.buffer`; bytes at its end that make no whole sample are dropped.
-        rate: in samples per second.
         channels: interleaved, averaged to mono.
-        sample_format: a name of PCM_FORMATS: "s16le" (16-bit integers), "f32le" (floats), ..., all
-            little-endian.
-
-    Yields:
-        Float32 [n] mono at `rate`, n >= 1, at most 0.1 s.
-
-    Raises:
-        ValueError: at the first block: another sample format, a rate or channels below 1; later:
-            floats that are none of sound.
+        sample_format: a name of PCM_FORMATS, little-endian: "s16le" (16-bit integers), "f32le", ...
     """
     if sample_format not in PCM_FORMATS:
         raise ValueError(
@@ -88,13 +82,9 @@ def _samples(content: bytes, sample_format: str) -> np.ndarray:
 def piped_blocks(
     stream: BinaryIO, rate: int = RATE, channels: int = 1, sample_format: str = "s16le"
 ) -> tuple[int, Iterator[np.ndarray]]:
-    """Reads samples from a pipe: raw ones, or WAV, whose header counts then, with a warning.
+    """The rate and blocks (`pcm_blocks`) of a pipe: raw samples, or WAV, whose header counts then.
 
-    Returns:
-        The rate, and float32 mono blocks as `pcm_blocks` yields them.
-
-    Raises:
-        ValueError: it is a recording in another format, or a header that cannot be read.
+    ValueError if it is a recording in another format, or has a header that cannot be read.
     """
     head = _exactly(stream, WAV_HEAD_BYTES)
     found = audio_format(head)
@@ -145,7 +135,7 @@ class _Joined:
 def microphone_blocks(
     rate: int = RATE, channels: int = 1, device: int | str | None = None
 ) -> Iterator[np.ndarray]:
-    """Records from a microphone until the generator is closed or the device goes away.
+    """Records from a microphone, float32 [n] mono of 0.1 s each, until the generator is closed.
 
     A reader who falls more than 30 s behind loses what is spoken then, with a Python warning.
     ValueError at the first block: there is no sounddevice, no PortAudio or no such device, or the
@@ -153,11 +143,7 @@ def microphone_blocks(
 
     Args:
         rate: in samples per second; most systems offer 16,000, else take the device's own.
-        channels: of the device, averaged to mono.
         device: number or name, as `python -m sounddevice` lists them; None: the system's default.
-
-    Yields:
-        Float32 [n] mono at `rate`, 0.1 s each.
     """
     sounddevice = _sounddevice()
     inbox = _Inbox()

@@ -42,12 +42,10 @@ class SpeechStream:
         self._pieces: list[tuple[int, float]] = []  # first sample of each, and when it was spoken
 
     def push(self, samples: np.ndarray, start_s: float | None = None) -> list[Unit]:
-        """Takes the next samples; returns the units that are complete now.
+        """Takes the next samples [N], 16 kHz, in [-1, 1]; returns the units that are complete now.
 
-        Args:
-            samples: [N], 16 kHz, in [-1, 1].
-            start_s: when they were spoken, not before those that came before; None = right after
-                them.
+        `start_s` is when they were spoken, not before those that came before; None = right after
+        them.
         """
         self._stamp(len(samples), start_s)
         return self._units(self._encoder.push(self._mel.push(samples)))

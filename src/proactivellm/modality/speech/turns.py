@@ -1,10 +1,7 @@
 """Listening to a recording turn by turn: a gate cuts it, and each turn is a stream of its own.
 
 In: 16 kHz mono samples in pushes of any length. Out: the units of turns; the last unit of a turn,
-or the bare end marker after it, is final. Silence between turns reaches no encoder. A unit that is
-silent, in a pause within a turn, comes with the next one that is not, or with the end of the turn:
-asked after silence, a model finds little attention on the newest unit, and writes words that nobody
-said.
+or the bare end marker after it, is final. Silence between turns reaches no encoder.
 """
 
 from __future__ import annotations
@@ -18,7 +15,7 @@ import numpy as np
 import torch
 
 from proactivellm.core.unit import Unit
-from proactivellm.modality.speech.gate import Gate, GateSettings, Piece
+from proactivellm.modality.speech.gate import Gate, GateSettings, Passage
 from proactivellm.modality.speech.level import FRAME
 from proactivellm.modality.speech.resample import RATE, Resampler
 from proactivellm.modality.speech.speech_stream import SpeechStream
@@ -66,27 +63,21 @@ class SpeechEar:
 class Listener:
     """Turns of one recording; without a gate, all of it is one turn.
 
-    Attributes:
-        num_cuts: turns that grew too long, and whose ends may go through a word.
-
-    Raises:
-        ValueError: if the front end cannot be streamed, or the gate's detector is not installed.
+    ValueError if the front end cannot be streamed, or the gate's detector is not installed.
     """
 
     def __init__(self, front_end: SpeechFrontEnd, gate: GateSettings | None) -> None:
         self.front_end = front_end
         self._gate = None if gate is None else Gate(gate)
-        self._turn: SpeechStream | None = front_end.stream() if gate is None else None
+        self._turn: SpeechStream | None = SpeechStream(front_end) if gate is None else None
         self._speech: list[bool] = []  # of the frames of the turn
         self._silent: list[Unit] = []  # units that are held back
-        self.num_cuts = 0
+        self.num_cuts = 0  # turns that grew too long, and whose ends may go through a word
 
     def push(self, samples: np.ndarray) -> list[Unit]:
-        """Takes the next samples [N], 16 kHz, in [-1, 1].
+        """Takes the next samples [N], 16 kHz, in [-1, 1]; returns the units that are complete now.
 
-        Returns:
-            The units that are complete now; times are those of the recording. A final unit ends a
-            turn, and the next one begins another.
+        Times are those of the recording. A final unit ends a turn, and the next one begins another.
         """
         if self._gate is not None:
             return self._pass(self._gate.push(samples))
@@ -100,22 +91,24 @@ class Listener:
         assert self._turn is not None
         return self._turn.finish()
 
-    def _pass(self, pieces: list[Piece]) -> list[Unit]:
+    def _pass(self, passages: list[Passage]) -> list[Unit]:
         units = []
-        for piece in pieces:
-            if len(piece.samples):
-                turn = self._turn = self._turn or self.front_end.stream()
-                self._speech += piece.speech
-                arrived = turn.push(piece.samples, piece.start_s)
+        for passage in passages:
+            if len(passage.samples):
+                turn = self._turn = self._turn or SpeechStream(self.front_end)
+                self._speech += passage.speech
+                arrived = turn.push(passage.samples, passage.start_s)
                 units += self._voiced(arrived, turn.num_units - len(arrived))
-            if piece.ends_turn and self._turn is not None:
+            if passage.ends_turn and self._turn is not None:
                 units += self._end(self._turn)
                 self._turn = None
-                self.num_cuts += piece.is_cut
+                self.num_cuts += passage.is_cut
         return units
 
     def _voiced(self, units: list[Unit], first: int) -> list[Unit]:
         """Units with speech in them, silent ones before them included; `first` is their number."""
+        # Nobody said anything in a silent unit, so there is nothing to be written after it. A model
+        # asked all the same finds little attention on the newest unit, and writes of its own.
         voiced = []
         for index, unit in enumerate(units, start=first):
             self._silent.append(unit)

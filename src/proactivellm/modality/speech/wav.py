@@ -1,6 +1,4 @@
-"""WAV headers where libsndfile does not help: in a pipe, and where the length was never filled
-in.
-"""
+"""WAV headers where libsndfile does not help: in a pipe, and where the length is missing."""
 
 import os
 import struct
@@ -21,24 +19,20 @@ _REMEDY = "give the file, or pipe samples: ffmpeg -i INPUT -f s16le -ar 16000 -a
 
 @dataclass(frozen=True)
 class WavHeader:
-    """How the samples of a WAV stream are stored: a name of `sources.PCM_FORMATS`, the rate in
-    samples per second, channels (interleaved), bytes of all samples (None: until the end).
-    """
+    """How the samples of a WAV stream are stored."""
 
-    sample_format: str
-    rate: int
-    channels: int
-    num_bytes: int | None
+    sample_format: str  # a name of `sources.PCM_FORMATS`
+    rate: int  # in samples per second
+    channels: int  # interleaved
+    num_bytes: int | None  # of all samples; None: whatever comes until the end
 
 
 def read_wav_header(read: Callable[[int], bytes]) -> WavHeader:
-    """Reads the header of a WAV stream up to the first sample.
+    """Reads the header of a WAV stream up to the first sample; the first WAV_HEAD_BYTES are read
+    already.
 
-    Args:
-        read: returns so many bytes, fewer only at the end; the first WAV_HEAD_BYTES are read.
-
-    Raises:
-        ValueError: it is cut, or the samples are stored in another way than as plain numbers.
+    `read` returns so many bytes, fewer only at the end. ValueError if the header is cut, or the
+    samples are stored in another way than as plain numbers.
     """
     stored: tuple[str, int, int] | None = None
     while True:
@@ -71,10 +65,8 @@ def _stored(content: bytes) -> tuple[str, int, int]:
 
 
 def place_of_missing_length(file: BinaryIO) -> int | None:
-    """Where a WAV file, at its start, says that it has 0 bytes of samples, although there are some.
-
-    Returns:
-        Offset of that length, 4 bytes; None if nothing is missing.
+    """Where (4 bytes) a WAV file says that it has no samples, although it has; None if it does
+    not.
     """
     if not file.read(WAV_HEAD_BYTES).startswith(b"RIFF"):
         return None
@@ -100,9 +92,7 @@ def _are_chunks(file: BinaryIO) -> bool:
 
 
 class WithLength:
-    """A file whose length of samples, at the offset `place`, reads as unknown; an object for
-    `io`.
-    """
+    """A file that reads as if its length of samples, at the offset `place`, were unknown."""
 
     def __init__(self, file: BinaryIO, place: int) -> None:
         self._file, self._place = file, place

@@ -29,13 +29,10 @@ def teaches(tables: Mapping[str, Any]) -> bool:
 def make_objectives(
     tables: Mapping[str, Any], model: PreTrainedModel, front_end: Any = None
 ) -> list[Objective]:
-    """The objectives of a run, those of weight 0 left out.
+    """The objectives of a run, those of weight 0 left out; ValueError if the model does not fit
+    one.
 
-    Args:
-        tables: of the recipe, by name; None = not there.
-
-    Raises:
-        ValueError: if the model lacks what one of them needs.
+    `tables` are those of the recipe, by section; None = not there.
     """
     asked = [(kind, tables.get(kind.section)) for kind in OBJECTIVES]
     made = [kind.make(table, model, front_end) for kind, table in asked if table is not None]

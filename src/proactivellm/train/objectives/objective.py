@@ -50,14 +50,10 @@ class Objective(nn.Module, ABC):
 
     @classmethod
     def make(cls, settings: Any, model: PreTrainedModel, front_end: Any) -> Self | None:
-        """The objective of a run; None where it has no weight.
+        """The objective of a run; None where it has no weight. ValueError if it does not fit the
+        model.
 
-        Args:
-            settings: the table of the recipe, with the keys of `Settings` among others.
-            front_end: of a model that has one, else None.
-
-        Raises:
-            ValueError: if it does not fit the model.
+        `settings` are the table of the recipe, with the keys of `Settings` among others.
         """
         return cls(settings, model, front_end) if cls.wanted(settings) else None
 
@@ -67,9 +63,7 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, outputs: "Outputs") -> dict[str, Tensor]:
-        """The loss of a batch: `loss`, weighted, and `parts` [P], detached, in the order of
-        `part_names`.
-        """
+        """The loss of a batch: `loss`, weighted, and `parts` [P], detached, as in `part_names`."""
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,10 @@ _ARGUMENTS = ["gate_logits", "num_experts", "top_k", "attention_mask"]
 
 
 class RouterSettings(Strict):
-    """The weight of the router's loss; None = what transformers would do: the configuration's
-    `router_aux_loss_coef` if it has `output_router_logits`, else 0.
-    """
+    """The key of the router's loss."""
 
+    # None = what transformers would do: the configuration's `router_aux_loss_coef` if it has
+    # `output_router_logits`, else 0.
     router_weight: Weight | None = None
 
 
