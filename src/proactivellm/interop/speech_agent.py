@@ -52,7 +52,8 @@ class SpeechAgent(SpeechToTextAgent):
 
     def policy(self) -> Action:
         """Hears the samples that have come, and writes all that they allow.
-         SimulEval asks once for each segment, and, after the last one, once in all: everything goes
+
+        SimulEval asks once for each segment, and, after the last one, once in all: everything goes
         out then.
         """
         # What was heard is taken from the states, or a list of floats would grow without end.

@@ -70,12 +70,9 @@ def ratio(sums: Floats) -> Floats:
 def intervals(statistics: Mapping[str, Statistics], num_resamples: int) -> dict[str, float]:
     """Half the width of the 95% percentile interval of each score (Efron 1979).
 
-    All scores share the same resamples; those where a score is undefined do not count for it. With
-    0 resamples, or of fewer than two instances, there is no interval: every resample of one
-    instance is the same.
-
-    Args:
-        statistics: of each metric, over the same instances.
+    All statistics are of the same instances, and share the same resamples; those where a score is
+    undefined do not count for it. With 0 resamples, or of fewer than two instances, there is no
+    interval: every resample of one instance is the same.
     """
     if not num_resamples or _num_instances(statistics) < 2:
         return {}
@@ -90,15 +87,10 @@ def intervals(statistics: Mapping[str, Statistics], num_resamples: int) -> dict[
 
 
 def summarise(statistics: Mapping[str, Statistics], num_resamples: int) -> dict[str, Any]:
-    """Scores with their intervals, flat and ready for JSON.
+    """Scores with their intervals, flat and ready for JSON; 0 resamples give no intervals.
 
-    Args:
-        statistics: of each metric, over the same instances.
-        num_resamples: 0 leaves the intervals out.
-
-    Returns:
-        Each score under its name, None if undefined; `X_ci` beside X where it has an interval, and
-        then `num_bootstrap`; `num_undefined`: how many instances each mean leaves out, if any.
+    Each score under its name, None if undefined; `X_ci` beside X where it has an interval, and then
+    `num_bootstrap`; `num_undefined`: how many instances each mean leaves out, if any.
     """
     widths = intervals(statistics, num_resamples)
     scores: dict[str, Any] = {}
@@ -119,20 +111,11 @@ def differences(
     second: Mapping[str, Statistics],
     num_resamples: int = NUM_RESAMPLES,
 ) -> dict[str, Difference]:
-    """Paired bootstrap (Koehn 2004) of every metric that both systems have.
+    """Paired bootstrap (Koehn 2004) of every metric that both systems have, as `first` orders them.
 
-    Both are scored on the same resamples of the instances. The p-value is two-sided: the share of
-    resamples whose difference lies at least as far from the measured one as that lies from 0, the
-    measured one counted in: `(1 + #{|d*_b - d| >= |d|}) / (1 + B)` (the shift method; Noreen 1989,
-    Riezler and Maxwell 2005). Koehn reports the share of resamples on the other side of 0, which is
-    one-sided and may be 0. This p-value holds for any function of sums, a mean lag as well as BLEU.
-
-    Args:
-        second: over the instances of `first`, in the same order.
-
-    Returns:
-        Of each metric in the order of `first`; those without an instance where both have a value
-        are left out.
+    Both are scored on the same resamples of the instances, which must be the same in the same
+    order. A metric without an instance where both have a value is left out. It holds for any
+    function of sums, a mean lag as well as BLEU.
 
     Raises:
         ValueError: fewer than two instances, which cannot be resampled, or fewer than 100
@@ -207,7 +190,11 @@ def _difference(pair: tuple[Statistics, Statistics], drawn: Floats) -> Differenc
     drawn = drawn[~np.isnan(drawn)]
     difference = second - first
     low, high = np.percentile(drawn, TAILS)
-    # A resample that gives the same difference but for rounding does not lie nearer.
+    # Two-sided p by the shift method, `(1 + #{|d*_b - d| >= |d|}) / (1 + B)` (Noreen 1989, Riezler
+    # and Maxwell 2005): the share of resamples whose difference lies at least as far from the
+    # measured one as that lies from 0, the measured one counted in. Koehn reports the share on the
+    # other side of 0 instead, which is one-sided and may be 0. A resample that gives the same
+    # difference but for rounding does not lie nearer.
     far = np.abs(drawn - difference) >= abs(difference) - 1e-9
     return Difference(
         first=first,
