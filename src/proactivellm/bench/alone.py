@@ -24,13 +24,10 @@ _LONG_REPEATS = 2  # of the long stream, which baseline (a) takes minutes for
 
 @dataclass(frozen=True)
 class OurRun(BaselineRun):
-    """One stream, written by this library, with the time of every step.
+    """One stream, written by this library, with its times."""
 
-    Attributes:
-        unit_s: from the arrival of every unit that allowed a token to the last token it allowed.
-    """
-
-    step_s: Sequence[float]
+    step_s: Sequence[float]  # of every step
+    # From the arrival of every unit that allowed a token to the last token it allowed.
     unit_s: Sequence[float]
 
 
@@ -56,6 +53,7 @@ def write_alone(model: Endless, work: Work, k: int) -> OurRun:
     state = stream.state
     with whole.lap():
         for unit in work.units:
+            # One at a time, so that no step is spared by units that wait together.
             stream.push([unit])
             begun, written = len(laps.wall_s), state.num_written
             while state.num_written != work.num_tokens and laps.time(streams.step) is not None:
@@ -86,6 +84,7 @@ def _compare(
     result |= {"source": num_source, "target": num_target, "k": options.k, "runs": {}}
     # By turns, so that whatever else the machine does falls on all of them.
     runs: dict[str, list[BaselineRun]] = {}
+    # A few units warm everything up; the long stream would take minutes.
     short = next(drawn_work(bench.model, min(num_source, 9), min(num_target, 9), options.seed))
     for name in names:
         try:

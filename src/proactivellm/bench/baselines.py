@@ -22,21 +22,13 @@ ATTENTION = "sdpa"
 
 @dataclass(frozen=True)
 class BaselineRun:
-    """One stream, written.
+    """One stream, written."""
 
-    Attributes:
-        tokens: the target, without its head.
-        forwards: calls of the model's decoder.
-        fed: tokens sent through it.
-        wall_s: time from the first read to the last token.
-        cpu_s: processor time of all threads in between.
-    """
-
-    tokens: tuple[int, ...]
-    forwards: int
-    fed: int
-    wall_s: float
-    cpu_s: float
+    tokens: tuple[int, ...]  # the target, without its head
+    forwards: int  # calls of the model's decoder
+    fed: int  # tokens sent through it
+    wall_s: float  # from the first read to the last token
+    cpu_s: float  # processor time of all threads in between
 
 
 class Meter:
@@ -71,7 +63,7 @@ def metered(model: PreTrainedModel) -> Iterator[Meter]:
     try:
         model.set_attn_implementation(ATTENTION)
         with torch.inference_mode():
-            meter = Meter()
+            meter = Meter()  # last of all: its clock starts here
             yield meter
     finally:
         handle.remove()
@@ -89,14 +81,8 @@ def reencode_prefix(
 
     The model sees one text, `source so far | target head | target so far`, at ordinary positions.
     A READ moves the target, so no cache outlives a call of `generate`, which writes one token; once
-    the source is complete, one call writes the rest.
-
-    Args:
-        source: token ids of each unit.
-        k: units read before the first token.
-
-    Raises:
-        ValueError: as `check_work`.
+    the source is complete, one call writes the rest. `k` units are read before the first token.
+    Raises a ValueError as `check_work`.
     """
     check_work(source, prompt, num_tokens, k)
     tokens: list[int] = []

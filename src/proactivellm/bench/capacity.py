@@ -24,16 +24,13 @@ SHARPNESS = 8  # the number of sessions is found to one part in so many
 
 @dataclass
 class Talk:
-    """A live session: its stream, what it hears, and the tokens written so far.
-
-    Attributes:
-        arrived_s: when each unit arrived; None: before the clock was started.
-    """
+    """A live session."""
 
     stream: Stream
-    work: Work
+    work: Work  # what it hears
+    # Of each unit; None: before the clock was started.
     arrived_s: list[float | None] = field(default_factory=list)
-    written: int = 0
+    written: int = 0  # tokens
 
 
 class Arrivals:
@@ -69,12 +66,14 @@ class Arrivals:
                 self.steps += 1
                 self._note(events, now_s)
         deadline_s = self.options.deadline_ms / 1000
+        # A unit whose time is not over is neither in time nor late.
         owed = [now_s - at for talk in self.talks for at in self._unanswered(talk)]
         self.latency_s += [wait_s for wait_s in owed if wait_s > deadline_s]
 
     def _settle(self, num_sessions: int) -> None:
         """Starts every session somewhere in its source, and writes what that allows."""
         draw, options = random.Random(self.options.seed), self.options
+        # Caches of all lengths, as in a service that has run for a while.
         longest = min(options.source - 1, options.target + options.k - 2)
         for _ in range(num_sessions):
             work, heard = next(self.works), draw.randint(0, longest)
@@ -169,6 +168,7 @@ def _point(model: Endless, options: Options, num_sessions: int) -> dict[str, Any
 def _sustained(result: dict[str, Any], percentile: str) -> int:
     """The most sessions up to which every number tried was served in time."""
     most = 0
+    # Beyond the first number that was late, another that was in time was lucky.
     for point in result["curve"]:
         if point["latency_ms"][percentile] > result["deadline_ms"]:
             break

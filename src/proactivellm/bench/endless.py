@@ -22,17 +22,13 @@ _MOST_WITHOUT = 2000  # units read without a window, for contrast
 
 @dataclass
 class _WatchedLane:
-    """A lane that reads a unit and writes a token per step, with its laps.
-
-    Attributes:
-        held: entries of the pages held after each step.
-    """
+    """A lane that reads a unit and writes a token per step, with its laps."""
 
     # An engine of its own, not `Streams`: a stream cannot be copied, a lane can.
     engine: Engine
     units: Iterator[Unit]
     laps: Laps
-    held: list[int] = field(default_factory=list)
+    held: list[int] = field(default_factory=list)  # entries of the pages held after each step
 
     def advance(self) -> None:
         """One more unit; raises a ValueError if the stream cannot go on."""

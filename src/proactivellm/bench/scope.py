@@ -51,11 +51,7 @@ class Options:
 
 
 def parse_numbers(text: str, name: str) -> tuple[int, ...]:
-    """Whole numbers joined by commas, such as `1,32`; `name` is that of the option.
-
-    Raises:
-        ValueError: they are no such numbers.
-    """
+    """Whole numbers joined by commas, such as `1,32`; of others a ValueError names the option."""
     parts = [part.strip() for part in text.split(",")]
     if not all(re.fullmatch("-?[0-9]{1,9}", part) for part in parts):
         raise ValueError(

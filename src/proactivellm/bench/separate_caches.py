@@ -62,20 +62,17 @@ def _write_words(
     head: Sequence[int],
     num_tokens: int,
 ) -> list[int]:
-    """READ and WRITE by turns: `reads[t]` before target word t, here of one token.
-
-    That a word is complete shows only when the next token opens another one. That token is
-    dropped, the entry of the last token of the word is taken out of the cache, the next unit is
-    read, and the last token is fed again, now seeing that unit. This goes on when the source is
-    complete, where it computes the same again. What follows the last word would be the end of the
-    target.
-    """
+    """READ and WRITE by turns: `reads[t]` before target word t, here of one token."""
     tokens: list[int] = []
     for t in range(num_tokens):
         for segment in reads[t] if t < len(reads) else ():
             stream.read(segment)
         tokens.append(stream.write(tokens[-1:] or head))
-        stream.write(tokens[-1:])  # opens the next word: dropped
+        # That a word is complete shows only when the next token opens another one (after the last
+        # word, it would be the end of the target). That token is dropped.
+        stream.write(tokens[-1:])
+        # The last token of the word is fed again after the READ, to see the unit read. This goes
+        # on when the source is complete, where it computes the same again.
         if t + 1 < num_tokens:
             stream.pop()
     return tokens

@@ -32,16 +32,12 @@ TEXT_POLICIES = ("wait-k:3", "attention:laal=4")  # the second where the model i
 
 @dataclass(frozen=True)
 class Workload:
-    """What is streamed: by which model and policy, and which works.
-
-    Attributes:
-        works: streams without end, the same at every call.
-    """
+    """What is streamed: by which model and policy, and which works."""
 
     name: str
     model: StreamingCausalLM
     policy: Policy
-    works: Callable[[], Iterator[Work]]
+    works: Callable[[], Iterator[Work]]  # streams without end, the same at every call
 
 
 @dataclass
@@ -90,6 +86,7 @@ def _compare(bench: Bench, workload: Workload, result: dict[str, Any], bandwidth
     """Measures all numbers of sessions by turns."""
     options = bench.options
     stretches = {n: _start(workload, n, options.seed) for n in dict.fromkeys(options.sessions)}
+    # By turns, so that a machine that slows down slows all numbers of sessions down.
     turns = options.repeats * len(stretches)
     for turn in range(turns):
         num_sessions = list(stretches)[turn % len(stretches)]

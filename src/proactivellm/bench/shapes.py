@@ -133,6 +133,8 @@ def random_model(
         reason = str(error).splitlines()[0]
         raise ValueError(f"cannot use --device {device}: {reason}") from None
     dtype = choose_dtype(dtype, device, quantization) or torch.bfloat16
+    # On its device from the start: main memory may not hold such a model. The generators of the
+    # process are left as they were.
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []), place:
         torch.manual_seed(seed)
         with refusing("no model has this shape", lambda: unknown_names(config)):

@@ -45,29 +45,20 @@ class Endless(StreamingCausalLM):
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """What a suite needs.
+    """What a suite needs."""
 
-    Attributes:
-        model: for sources of drawn ids.
-        text_model: for real text; None for weights that were drawn.
-    """
-
-    model: Endless
-    text_model: StreamingCausalLM | None
+    model: Endless  # for sources of drawn ids
+    text_model: StreamingCausalLM | None  # for real text; None for weights that were drawn
     options: Options
     progress: Progress
 
 
 @dataclass(frozen=True)
 class Work:
-    """One stream: its source, the last unit final.
+    """One stream."""
 
-    Attributes:
-        num_tokens: after which it is ended; None: it ends by itself.
-    """
-
-    units: Sequence[Unit]
-    num_tokens: int | None = None
+    units: Sequence[Unit]  # its source, the last one final
+    num_tokens: int | None = None  # after which it is ended; None: it ends by itself
 
     def cut(self, share: float) -> "Work":
         """The beginning of it: a share in (0, 1] of units and tokens, at least one of each."""

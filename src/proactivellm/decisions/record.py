@@ -46,7 +46,7 @@ def record(
     units = streams.segmenter.segment(job.source)
     stream.push(units)
     stream.close()
-    ahead = recorder.ahead()
+    ahead = recorder.ahead()  # before each step, which changes the text and the draft
     while (events := streams.step()) is not None:
         recorder.note(events, ahead)
         ahead = recorder.ahead()

@@ -17,59 +17,39 @@ FORCED = (Reason.WRITE_MAX_LAG.text, Reason.WRITE_SOURCE_FINISHED.text)
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """One look at the next token.
-
-    Attributes:
-        word: row of `Trace.words` that the candidate belongs to, from 0; their number for what ends
-            the target.
-        token: id of the candidate, the token that a WRITE writes.
-        text: its text, the space before it included; empty for what ends the target.
-        decision: of a draft, whether the token was committed.
-        reason: the text of a `Reason`.
-        entropy: of the next-token distribution, nats.
-        max_prob: probability of its most probable token.
-        attention: share of the source attention on each unit read, by the policy's heads if it has
-            any, else by all; 0 for units that left the window, empty if the model shows none.
-        statistic: what the policy compares with its threshold, if it has one.
-    """
+    """One look at the next token."""
 
     units_read: int
+    # Row of `Trace.words` that the candidate belongs to, from 0; their number for what ends the
+    # target.
     word: int
-    token: int
-    text: str
-    decision: Decision
-    reason: str
-    entropy: float
-    max_prob: float
+    token: int  # id of the candidate, which a WRITE writes
+    text: str  # with the space before it; empty for what ends the target
+    decision: Decision  # of a draft, whether the token was committed
+    reason: str  # the text of a `Reason`
+    entropy: float  # of the next-token distribution, nats
+    max_prob: float  # of the most probable next token
+    # Share of the source attention on each unit read, by the policy's heads if it has any, else by
+    # all; 0 for units that left the window, empty if the model shows none.
     attention: list[float]
-    statistic: float | None = None
+    statistic: float | None = None  # what is compared with the threshold, if there is one
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trace:
-    """One instance under one policy.
+    """One instance under one policy."""
 
-    Attributes:
-        index: place of the source in its file.
-        policy: canonical spec; `request`: as it was asked for, if known.
-        source: source units as text.
-        words: what was written: words, or tokens where every token is decided on.
-        delays: for each of `words`, source units read when its last character was written.
-        probes: in the order in which they were taken.
-        threshold: of the policy's statistic, if it has one.
-    """
-
-    index: int
+    index: int  # place of the source in its file
     model: str
-    policy: str
-    source: list[str]
-    words: list[str]
-    delays: list[int]
-    probes: list[Probe]
+    policy: str  # canonical spec
+    source: list[str]  # units as text
+    words: list[str]  # what was written: words, or tokens where every token is decided on
+    delays: list[int]  # for each of `words`, units read when its last character was written
+    probes: list[Probe]  # in the order in which they were taken
     prediction: str
     reference: str | None = None
-    request: str | None = None
-    threshold: float | None = None
+    request: str | None = None  # the policy as it was asked for, if known
+    threshold: float | None = None  # of the policy's statistic, if it has one
 
     @property
     def statistic(self) -> str | None:
@@ -112,11 +92,7 @@ def write_traces(path: str | Path, traces: Sequence[Trace]) -> None:
 
 
 def read_traces(path: str | Path) -> list[Trace]:
-    """Loads what `write_traces` saved.
-
-    Raises:
-        ValueError: it is none of `write_traces`; names the file and what is wrong.
-    """
+    """Loads what `write_traces` saved; a ValueError says what is wrong with any other file."""
     try:
         return _TRACES.validate_json(Path(path).read_bytes())
     except ValidationError as error:

@@ -46,20 +46,14 @@ class Grid:
 
 @dataclass(frozen=True, kw_only=True)
 class Recorder(Policy):
-    """Follows wait-k and notes what a threshold policy would have looked at.
-
-    Attributes:
-        inner: supplies the statistic.
-        values: the statistic of every probe that was open to decision.
-        path: says when to probe.
-        holds: whether nothing is written while there is source: for targets that may end early,
-            which would end on that path before they have seen much.
-    """
+    """Follows wait-k and notes what a threshold policy would have looked at."""
 
     name: ClassVar[str] = "recorder"
-    inner: ThresholdPolicy
-    values: list[float] = field(default_factory=list)
-    path: WaitK = field(default_factory=lambda: WaitK(k=_RECORDED_LAG))
+    inner: ThresholdPolicy  # supplies the statistic
+    values: list[float] = field(default_factory=list)  # of every probe that was open to decision
+    path: WaitK = field(default_factory=lambda: WaitK(k=_RECORDED_LAG))  # says when to probe
+    # Whether nothing is written while there is source: for targets that may end early, which would
+    # end on that path before they have seen much.
     holds: bool = False
 
     @property
@@ -188,8 +182,7 @@ def statistic_quantiles(
 def prototype(text: str) -> ThresholdPolicy:
     """A policy of that name and options (a spec without threshold), its threshold still to be set.
 
-    Raises:
-        ValueError: there is no such policy, or it has no threshold.
+    Raises a ValueError if there is no such policy, or it has no threshold.
     """
     name = text.partition(":")[0].strip()
     known = {n: kind for n, kind in POLICIES.items() if issubclass(kind, ThresholdPolicy)}

@@ -37,6 +37,7 @@ def calibrate_into(
         groups.setdefault(prototype(text).name, []).append(text)
     jobs, num_points = with_replays(jobs), 0
     with locked(file.parent):
+        # Read under the lock: another process may have added policies a moment ago.
         before = Calibration.load(file) if file.exists() else None
         for name, texts in groups.items():
 

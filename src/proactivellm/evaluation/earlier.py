@@ -72,8 +72,7 @@ def check_instances(
 ) -> None:
     """Refuses a log of other sources than the jobs, or of another policy than `spec` (None = any).
 
-    Raises:
-        ValueError: names what differs.
+    Raises a ValueError that names what differs.
     """
     by_index = {job.index: job for job in jobs}
     for instance in instances:

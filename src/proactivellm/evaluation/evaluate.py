@@ -31,10 +31,9 @@ SIMULEVAL_CONFIG = "source_type: {}\ntarget_type: text\n"  # what `simuleval --s
 
 
 def make_jobs(sources: Sequence[str], targets: Sequence[str] | None) -> list[Job]:
-    """Pairs sources with references: line i belongs to line i.
+    """Pairs sources with references, line by line.
 
-    Raises:
-        ValueError: there is nothing to do, or the lengths differ.
+    Raises a ValueError if there are no sources, or not as many references as sources.
     """
     if not sources:
         raise ValueError("the source has no lines")
@@ -92,6 +91,7 @@ def evaluate(
     check_references(jobs)
     out, conditions = Path(out), conditions or Conditions()
     policies = _parsed(model, policies)
+    # A single policy takes each recording in once, and need not keep it in memory.
     jobs = with_replays(jobs) if len(policies) > 1 else jobs
     rows, failed = list[Scores](), list[str]()
     with locked(out):
@@ -149,8 +149,7 @@ def _stream(
 def find_calibration(model: StreamingCausalLM) -> Calibration | None:
     """The calibration table stored beside a model, if there is one.
 
-    Raises:
-        ValueError: it is malformed, or of a model with other attention heads.
+    Raises a ValueError if it is malformed, or of a model with other attention heads.
     """
     if model.folder is None or not (model.folder / CALIBRATION_FILE).is_file():
         return None

@@ -33,20 +33,13 @@ _PASSING = ("transformers_version", "_name_or_path", "_commit_hash", "dtype", "t
 
 @dataclass(frozen=True, kw_only=True)
 class Conditions:
-    """What the instances of a log have in common, besides model and policy.
+    """What the instances of a log have in common, besides model and policy."""
 
-    Attributes:
-        rate_wpm: words per minute on the clock of `elapsed`.
-        window: what a stream keeps in view; everything if None.
-        counting: tokens of BLEU and unit of latency. A log may be scored in any way, so that it is
-            no condition of continuing one.
-        data: what the test set is called, for headings.
-    """
-
-    rate_wpm: float = DEFAULT_RATE_WPM
-    window: Window | None = None
+    rate_wpm: float = DEFAULT_RATE_WPM  # words per minute on the clock of `elapsed`
+    window: Window | None = None  # what a stream keeps in view; everything if None
+    # A log may be scored in any way, so that this is no condition of continuing one.
     counting: Counting = Counting()
-    data: str | None = None
+    data: str | None = None  # what the test set is called, for headings
 
 
 def run_inputs(
@@ -87,6 +80,7 @@ def calibration_inputs(
 
 def model_inputs(model: StreamingCausalLM) -> dict[str, Any]:
     """What a model is, by content, wherever it lies: digests and settings by name."""
+    # Only what differs from the defaults: a release of transformers may add keys.
     config = {**model.model.config.to_diff_dict()}
     generation = getattr(model.model, "generation_config", None)
     config["generation"] = {} if generation is None else generation.to_diff_dict()
@@ -112,14 +106,9 @@ def digest_weights(module: nn.Module) -> str:
 
 
 def check_run(folder: Path, inputs: Mapping[str, Any], continues: bool) -> None:
-    """Notes what the log of a policy depends on, or compares with what was noted.
+    """Notes what the log of a policy depends on, or compares with what was noted if it `continues`.
 
-    Args:
-        folder: of the policy.
-        continues: whether it has a log already.
-
-    Raises:
-        ValueError: the log is of another run.
+    Raises a ValueError if the log is of another run.
     """
     file = folder / RUN_FILE
     if not continues:
@@ -176,5 +165,5 @@ def _update(found: "hashlib._Hash", name: str, tensor: Tensor) -> None:
         return
     found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
     flat = tensor.detach().cpu().contiguous().reshape(-1)
-    if flat.numel():
+    if flat.numel():  # as bytes: numpy has no bfloat16
         found.update(flat.view(torch.uint8).numpy().data)

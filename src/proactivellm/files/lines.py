@@ -23,9 +23,10 @@ def read_lines(path: str | Path) -> Iterator[str]:
         ValueError: the file cannot be opened (at once), or a line is not UTF-8 (on reaching it).
     """
     if str(path) == "-":
-        return _decoded(standard_input(), "standard input", closes=False)
+        return _decoded(standard_input(), "standard input", closes=False)  # it is not ours
     try:
         file = open(path, "rb")
+        # By its name too: what is no gzip under that name is broken, and not text.
         compressed = str(path).endswith(".gz") or file.peek(len(GZIP)).startswith(GZIP)
     except OSError as error:
         remedy = "give a text file" if isinstance(error, IsADirectoryError) else "check the path"

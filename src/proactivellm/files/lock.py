@@ -20,6 +20,7 @@ def locked(folder: str | Path, remedy: str = "choose another --out") -> Iterator
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    # It waits for nothing: who works there may take hours.
     lock = FileLock(folder / LOCK_FILE, timeout=0)
     try:
         lock.acquire()

@@ -21,16 +21,13 @@ def normalise(text: str) -> str:
     """The words of a text in lower case, without punctuation and articles, with single spaces."""
     text = text.lower().translate(_PUNCTUATION)
     if has_unspaced(text):
+        # `string.punctuation` is ASCII alone: SQuAD never meets other signs, MLQA does.
         text = "".join(c for c in apart(text) if unicodedata.category(c)[0] != "P")
     return " ".join(_ARTICLES.sub(" ", text).split())
 
 
 def exact_match(prediction: str, answers: Sequence[str]) -> float:
-    """100 if a prediction is one of the answers after normalisation, else 0.
-
-    Raises:
-        ValueError: there are no answers.
-    """
+    """100 if a prediction is one of the answers after normalisation, else 0."""
     _check(answers)
     return 100.0 * (normalise(prediction) in map(normalise, answers))
 
@@ -40,9 +37,6 @@ def token_f1(prediction: str, answers: Sequence[str]) -> float:
 
     Words count as often as they occur in both. Two texts of which normalisation leaves nothing
     agree, and one such text agrees with no other (the rule of SQuAD v2.0, which v1.1 never needs).
-
-    Raises:
-        ValueError: there are no answers.
     """
     _check(answers)
     return max(_f1(normalise(prediction).split(), normalise(text).split()) for text in answers)

@@ -22,15 +22,12 @@ Key = TypeVar("Key")
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """Statistics of each instance, [instances, columns], and the score as a function of their sums.
+    """Statistics of each instance, and a score as a function of their sums."""
 
-    Attributes:
-        score: maps sums [..., columns] to scores [...], nan where undefined.
-        is_mean: whether the columns are those of `mean`: instances without a value do not count.
-    """
-
-    values: Floats
+    values: Floats  # [instances, columns]
+    # Maps sums [..., columns] to scores [...], nan where undefined.
     score: Callable[[Floats], Floats]
+    # Whether the columns are those of `mean`: instances without a value do not count.
     is_mean: bool = False
 
     def corpus(self) -> float | None:
@@ -45,19 +42,15 @@ class Statistics:
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """How two systems differ in one metric, on the `num_instances` where both have a value.
-
-    `difference` is second minus first, `low` to `high` its 95% interval, and `p` the two-sided
-    p-value of the hypothesis that they do not differ.
-    """
+    """How two systems differ in one metric, on the instances where both have a value."""
 
     first: float
     second: float
-    difference: float
-    low: float
+    difference: float  # second minus first
+    low: float  # of the 95% interval of the difference
     high: float
-    p: float
-    num_instances: int
+    p: float  # two-sided, of the hypothesis that they do not differ
+    num_instances: int  # where both have a value
 
 
 def mean(values: Sequence[float | None]) -> Statistics:
@@ -185,6 +178,7 @@ def resample(
 def _drawings(num_instances: int, num_resamples: int, seed: int) -> Iterator[Floats]:
     """How often each instance is drawn: [resamples, instances], some resamples at a time."""
     random = np.random.default_rng(seed)
+    # Not all at once: for a large log that would be gigabytes of counts.
     at_once = max(1, _CELLS_AT_ONCE // num_instances)
     for begin in range(0, num_resamples, at_once):
         counts = np.empty((min(at_once, num_resamples - begin), num_instances))

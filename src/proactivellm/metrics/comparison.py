@@ -43,7 +43,9 @@ def compare_logs(
     """
     first, second = _paired(first, second)
     shows_revisions = any(instance.revisions for instance in (*first, *second))
+    # Where nothing is ever taken back, NE is 0 on both sides and tells nothing.
     names = [name for name in COMPARED if name != "NE" or shows_revisions]
+    # Decided for both together: two units of latency could not be compared.
     counted = resolve([*first, *second], counting)
     measured = [measure(log, counted) for log in (first, second)]
     selected = [{name: one[name] for name in names if name in one} for one in measured]

@@ -16,30 +16,22 @@ from proactivellm.output.scripts import is_unspaced
 
 @dataclass(frozen=True, kw_only=True)
 class Counting:
-    """What the caller wants counted; "auto" leaves it to the script of the references.
+    """What the caller wants counted; "auto" leaves it to the script of the references."""
 
-    Attributes:
-        tokenize: of BLEU, a tokenizer of sacrebleu, see `tokenizers.choose_tokenizer`.
-        unit: of latency, "word", "char" or "spm:FILE" (pieces of that SentencePiece model), as
-            SimulEval has it.
-    """
-
-    tokenize: str = AUTO
+    tokenize: str = AUTO  # of BLEU, a tokenizer of sacrebleu, see `tokenizers.choose_tokenizer`
+    # Of latency, "word", "char" or "spm:FILE" (pieces of that SentencePiece model), as SimulEval
+    # has it.
     unit: str = AUTO
 
 
 @dataclass(frozen=True)
 class Counted:
-    """What is counted of certain logs.
-
-    Attributes:
-        unspaced: whether most letters of the target are of a script without spaces.
-        coarse: whether the log has times of words only, which stand for those of a smaller unit.
-    """
+    """What is counted of certain logs."""
 
     tokenizer: Choice
     unit: TargetUnit
-    unspaced: bool = False
+    unspaced: bool = False  # whether most letters of the target are of a script without spaces
+    # Whether the log has times of words only, which stand for those of a smaller unit.
     coarse: bool = False
 
     def facts(self, task: Task) -> dict[str, Any]:
@@ -61,12 +53,12 @@ class Counted:
 def resolve(instances: Sequence[Instance], counting: Counting | None = None) -> Counted:
     """Decides what is counted in one log, or in several that are compared.
 
-    Raises:
-        ValueError: there is no such unit or tokenizer, or what it needs is not installed.
+    Raises a ValueError if there is no such unit or tokenizer, or what it needs is not installed.
     """
     counting = counting or Counting()
     texts = target_texts(instances)
     has_references = any(instance.reference for instance in instances)
+    # Without references there is no BLEU, and nothing to tell about its tokenizer.
     tokenizer = choose_tokenizer(texts if has_references else [], counting.tokenize)
     unit = choose_unit(instances, counting.unit)
     coarse = unit.name != "word" and any(i.delays and i.latency_unit == "word" for i in instances)

@@ -17,15 +17,10 @@ from proactivellm.output.log import Instance
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """Policies of one family over the same sources, in the order of their latency.
+    """Policies of one family over the same sources, in the order of their latency."""
 
-    Attributes:
-        latency: [1 + B, P]: of each policy P, as measured and then of each of the B resamples.
-        quality: likewise.
-    """
-
-    latency: Floats
-    quality: Floats
+    latency: Floats  # [1 + B, P]: of each policy P, as measured and then of each of the B resamples
+    quality: Floats  # likewise
 
     def span(self) -> tuple[float, float]:
         """The least and the largest latency."""
@@ -39,17 +34,13 @@ class Curve:
 
 @dataclass(frozen=True, kw_only=True)
 class Gap:
-    """How far a curve, or a policy, lies above another curve at one latency.
+    """How far a curve, or a policy, lies above another curve at one latency."""
 
-    `interval` is half the width of the 95% interval of `quality`, that of the first curve; `gap` is
-    the first minus the second, `low` to `high` its 95% interval.
-    """
-
-    latency: float
-    quality: float
-    interval: float
-    gap: float
-    low: float
+    latency: float  # where
+    quality: float  # of the first curve there
+    interval: float  # half the width of its 95% interval
+    gap: float  # the first minus the second
+    low: float  # of the 95% interval of the gap
     high: float
 
 
@@ -86,6 +77,7 @@ def make_curve(
         np.stack([row for (_, name), row in rows.items() if name == wanted], axis=1)
         for wanted in (latency, quality)
     ]
+    # By what was measured, in every row: a column has to stay one policy.
     order = np.argsort(columns[0][0])
     return Curve(columns[0][:, order], columns[1][:, order])
 

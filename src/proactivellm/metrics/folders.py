@@ -16,17 +16,12 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class Folder:
-    """The logs of an evaluation folder, or a single log.
-
-    Attributes:
-        logs: by request, the policy as it was asked for; by the name of its folder where
-            `scores.json` does not tell.
-        is_log: whether a single log was given, or the folder of one.
-    """
+    """The logs of an evaluation folder, or a single log."""
 
     path: Path
+    # By request, the policy as it was asked for; by folder name where `scores.json` does not tell.
     logs: Mapping[str, Path]
-    is_log: bool = False
+    is_log: bool = False  # whether a single log was given, or the folder of one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,12 +36,12 @@ class Matches:
 def find_logs(path: str | Path) -> Folder:
     """The logs in a folder that `evaluate` wrote, or the one log given.
 
-    Raises:
-        ValueError: no such file, or there are no logs in it.
+    Raises a ValueError if there is no such file, or there are no logs in the folder.
     """
     path = Path(path)
     log = path / LOG_FILE if path.is_dir() else path
     if log.is_file():
+        # Resolved, because "." has no name.
         return Folder(path=path, logs={log.resolve().parent.name: log}, is_log=True)
     if not path.is_dir():
         raise ValueError(f"{path}: no such file or folder")
@@ -112,8 +107,7 @@ def _find(name: str, folder: Folder) -> str | None:
 def requests_of(path: Path) -> dict[str, str]:
     """Folder name -> request, as scores.json has them, in its order; empty where there is none.
 
-    Raises:
-        ValueError: scores.json is no list of scores.
+    Raises a ValueError if scores.json is no list of scores.
     """
     file = path / SCORES_FILE
     try:

@@ -14,17 +14,13 @@ _DEGENERATE_POINTS = 20.0
 
 
 class Degeneracy(NamedTuple):
-    """How the share of words written before the end compares with what the mean lag lets expect.
+    """The share of words written before the end, beside what the mean lag lets expect."""
 
-    Attributes:
-        swf: simultaneous words, in % of all words: those written before the source ended.
-        efsw: the share that YAAL lets expect, in % of the source; None if no instance has a YAAL.
-        degenerate: whether the two differ by more than 20 points: most of the output comes after
-            the source has ended, and a few early words make the mean lag look small.
-    """
-
-    swf: float
+    swf: float  # simultaneous words, in % of all words: those written before the source ended
+    # The share that YAAL lets expect, in % of the source; None if no instance has a YAAL.
     efsw: float | None
+    # Whether the two differ by more than 20 points: most of the output comes after the source has
+    # ended, and a few early words make the mean lag look small.
     degenerate: bool
 
 

@@ -31,16 +31,12 @@ _WORDS = TargetUnit("word")
 
 
 class Resegmented(NamedTuple):
-    """A segment as an instance, with the words that were given to it.
+    """A segment as an instance, with the words that were given to it."""
 
-    Attributes:
-        instance: `source_length` is the duration in ms, `delays` and `elapsed` are ms since the
-            segment began, less than 0 for a word that came before.
-        end_ms: when the last segment of the recording ends, since this one began.
-    """
-
+    # `source_length` is the duration in ms, `delays` and `elapsed` are ms since the segment began,
+    # less than 0 for a word that came before.
     instance: Instance
-    end_ms: float
+    end_ms: float  # when the last segment of the recording ends, since this one began
 
 
 def resegment(
@@ -226,6 +222,7 @@ def _instance(index: int, whole: Instance, found: Any, place: Mapping[str, float
         delays=delays,
         elapsed=found.emission_ca or [],
         token_delays=delays,
+        # Known of the whole recording only: a segment has no share of it.
         forwards=None,
         tokens=None,
         first_token_ms=None,

@@ -21,10 +21,9 @@ QUALITIES_OF: Mapping[Task, tuple[str, ...]] = {
     "asr": ("WER", "CER"),
 }
 _Length = int | None  # of the reference, which sets the pace of lags
-_PerInstance = Mapping[str, Callable[[Instance, _Length], float | None]]
 
 # Macro-averages over instances: name -> value of one instance, None where it is undefined.
-_LATENCY: _PerInstance = {
+_LATENCY: Mapping[str, Callable[[Instance, _Length], float | None]] = {
     "AL": lambda i, n: latency.average_lagging(i.delays, i.source_length, n),
     "LAAL": lambda i, n: latency.length_adaptive_average_lagging(i.delays, i.source_length, n),
     "AP": lambda i, n: latency.average_proportion(i.delays, i.source_length, n),
@@ -34,13 +33,11 @@ _LATENCY: _PerInstance = {
     "AIL": lambda i, n: latency.average_information_lag(i.token_delays, i.source_length),
     "first_token_delay": lambda i, n: float(i.delays[0]) if i.delays else None,
 }
-# The same on the clock of `elapsed`, where listening and computing overlap; in ms.
-_COMPUTATION_AWARE: _PerInstance = {
-    "AL_CA_ms": lambda i, n: latency.average_lagging(i.elapsed, i.source_ms or 0.0, n),
-    "LAAL_CA_ms": lambda i, n: latency.length_adaptive_average_lagging(
-        i.elapsed, i.source_ms or 0.0, n
-    ),
-    "YAAL_CA_ms": lambda i, n: latency.yaal(i.elapsed, i.source_ms or 0.0, n),
+# Of `elapsed` instead, in ms, on a clock where listening and computing overlap.
+_COMPUTATION_AWARE: Mapping[str, Callable[[Sequence[float], float, _Length], float | None]] = {
+    "AL_CA_ms": latency.average_lagging,
+    "LAAL_CA_ms": latency.length_adaptive_average_lagging,
+    "YAAL_CA_ms": latency.yaal,
 }
 
 
@@ -67,15 +64,16 @@ def measure(instances: Sequence[Instance], counted: Counted) -> dict[str, Statis
     result["NE"] = mean([normalized_erasure(i.revisions or [], unit.split) for i in instances])
     result["NE_corpus"] = _measure_erasure(instances, unit)
     if all(instance.source_ms is not None for instance in instances):
-        for name, metric in _COMPUTATION_AWARE.items():
-            result[name] = mean(list(map(metric, instances, lengths)))
+        for name, aware in _COMPUTATION_AWARE.items():
+            pairs = zip(instances, lengths, strict=True)
+            result[name] = mean([aware(i.elapsed, i.source_ms or 0.0, n) for i, n in pairs])
         result["final_token_ms"] = mean([final_token_ms(instance) for instance in instances])
     first_ms = [instance.first_token_ms for instance in instances]
     if any(value is not None for value in first_ms):
         result["first_token_ms"] = mean(first_ms)
     for name in ("forwards", "tokens"):
         counts = [getattr(instance, name) for instance in instances]
-        if None not in counts:
+        if None not in counts:  # else it would be the mean of another set of sources
             result[name] = mean(counts)
     if (factor := measure_real_time(instances)) is not None:
         result["RTF"] = factor
@@ -85,8 +83,7 @@ def measure(instances: Sequence[Instance], counted: Counted) -> dict[str, Statis
 def measure_quality(instances: Sequence[Instance], counted: Counted) -> dict[str, Statistics]:
     """Statistics of the scores of the task, by name; none if there are no references.
 
-    Raises:
-        ValueError: as `check_references`.
+    Raises a ValueError as `check_references`.
     """
     check_references(instances)
     if not instances or instances[0].reference is None:
@@ -158,11 +155,7 @@ def measure_real_time(instances: Sequence[Instance]) -> Statistics | None:
 
 
 def common_policy(instances: Sequence[Instance]) -> str:
-    """The policy of a log.
-
-    Raises:
-        ValueError: there are no instances, or they are of several policies.
-    """
+    """The policy of a log; a ValueError if it has several, or no instances."""
     if not instances:
         raise ValueError("there are no instances to score: the log is empty")
     policies = sorted({instance.policy for instance in instances})
@@ -213,6 +206,7 @@ def _measure_silence(
         return {}
     minutes = [instance.source_length / 60_000 for instance in instances]
     values = np.stack([insertions.values[:, 0], np.array(minutes, np.float64)], axis=1)
+    # Rows of 0 for the others, which must stay in the resamples that all metrics share.
     return {"insertions_per_min": Statistics(values * np.array(silent)[:, None], ratio)}
 
 

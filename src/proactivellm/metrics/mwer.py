@@ -44,6 +44,7 @@ def mwer_borders(words: Sequence[str], texts: Sequence[str]) -> list[tuple[int, 
 @contextmanager
 def _silence() -> Iterator[None]:
     """Keeps what the aligner prints from stderr, and its handler from the root logger."""
+    # Importing the package sets the root logger up, which is the program's.
     root, level = logging.getLogger(), logging.getLogger().level
     handlers = list(root.handlers)
     kept = os.dup(2)  # it prints from C++, where replacing sys.stderr has no effect

@@ -15,15 +15,12 @@ _SYMBOLS_AT_ONCE = 1 << 15  # so that what is sorted stays in the processor's ca
 
 
 class NgramCounts(NamedTuple):
-    """Counts of n-grams, [pairs, orders] each.
-
-    Attributes:
-        matched: n-grams of the prediction that the reference has too, each at most as often as it
-            occurs there (clipped counts).
-    """
+    """Counts of n-grams, [pairs, orders] each."""
 
     predicted: Counts
     wanted: Counts
+    # N-grams of the prediction that the reference has too, each at most as often as it occurs there
+    # (clipped counts).
     matched: Counts
 
 
@@ -62,6 +59,7 @@ def _count_chunk(sides: Sequence[Counts], max_order: int) -> NgramCounts:
     alphabet = int(symbols.max(initial=0)) + 1
     matched = np.zeros((len(sides) // 2, max_order), np.int64)
     ngrams = side_of // 2  # numbers that differ between pairs, and soon between n-grams of a pair
+    # An n-gram is the number of its first n - 1 symbols and one symbol more: no hashing is needed.
     for order in range(1, max_order + 1):
         start = np.flatnonzero(left >= order)
         numbers = _numbers(ngrams[start] * alphabet + symbols[start + order - 1])
@@ -76,6 +74,7 @@ def _numbers(keys: Counts) -> Counts:
     place_bits = len(keys).bit_length()
     if int(keys.max(initial=0)).bit_length() + place_bits > 63:
         return np.unique(keys, return_inverse=True)[1]
+    # Key and place in one number: sorting numbers is faster than sorting places by keys.
     packed = np.sort(keys << place_bits | np.arange(len(keys)))
     ordered = packed >> place_bits
     numbers = np.empty(len(keys), np.int64)

@@ -36,6 +36,7 @@ def bleu(
 
     def encode(texts: Sequence[str]) -> Iterator[Counts]:
         for text in texts:
+            # sacrebleu takes the end of a line off before it tokenizes.
             tokens = tokens_of(text.rstrip()).split()
             yield np.array([words.setdefault(token, len(words)) for token in tokens], np.int64)
 
@@ -80,6 +81,7 @@ def check_numbers(predictions: Sequence[str], references: Sequence[str]) -> None
 
 def _characters(texts: Sequence[str]) -> Iterator[Counts]:
     for text in texts:
+        # A log may hold half of a surrogate pair, which is a character here like any other.
         code = "".join(text.split()).encode("utf-32-le", "surrogatepass")
         yield np.frombuffer(code, np.uint32).astype(np.int64)
 

@@ -76,8 +76,7 @@ def score(
 def score_log(path: str | Path, num_bootstrap: int = 0, counting: Counting | None = None) -> Scores:
     """Scores an instance log (ours, SimulEval's or simulstream's) as `score` does.
 
-    Raises:
-        ValueError: the log cannot be read or scored; names the file.
+    Raises a ValueError that names the file if it cannot be read or scored.
     """
     instances = read_log(path)
     try:
@@ -87,6 +86,7 @@ def score_log(path: str | Path, num_bootstrap: int = 0, counting: Counting | Non
 
 
 def _is_empty(instance: Instance) -> bool:
+    # Where nothing is said, to write nothing is right.
     wanted = instance.reference is None or any(map(str.isalnum, instance.reference))
     return wanted and not instance.prediction.strip()
 

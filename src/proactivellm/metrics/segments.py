@@ -14,16 +14,9 @@ from proactivellm.output.log import Instance
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """What is said in a part of a recording: a word at least.
+    """What is said in a part of a recording: a word at least, else a ValueError."""
 
-    Attributes:
-        audio: the recording, as the log names it, or its file name.
-
-    Raises:
-        ValueError: the part is empty or has no text.
-    """
-
-    audio: str
+    audio: str  # the recording, as the log names it, or its file name
     start_s: float
     end_s: float
     text: str
@@ -44,8 +37,7 @@ _SEGMENT = TypeAdapter(Segment)
 def read_segments(path: str | Path) -> list[Segment]:
     """Reads JSON lines `{"audio", "start_s", "end_s", "text"}`; other keys are passed over.
 
-    Raises:
-        ValueError: no such file, or a line is no segment; names the file and the line.
+    Raises a ValueError that names the file, and the line if one is no segment.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8").split("\n")
@@ -81,6 +73,7 @@ def match_recordings(
     """
     if any(instance.source_type == "text" for instance in instances):
         raise ValueError("segments are of recordings: the log is of text")
+    # Test sets name their recordings by file name; a log has the path of this machine.
     sources = {instance.source for instance in instances}
     by_path = all(segment.audio in sources for segment in segments)
     parts_of = defaultdict(list)

@@ -33,7 +33,7 @@ def erased_words(history: Sequence[str], split: Split = str.split) -> int:
 
 
 def _erased_between(old: str, new: str, split: Split) -> int:
-    if new.startswith(old):
+    if new.startswith(old):  # also where its last word was shown in part
         return 0
     old_words, new_words = split(old), split(new)
     kept = 0

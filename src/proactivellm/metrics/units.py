@@ -103,6 +103,7 @@ def choose_unit(instances: Sequence[Instance], wanted: str = AUTO) -> TargetUnit
         )
     if is_unspaced(target_texts(instances)):
         return TargetUnit("char")
+    # The log of a tool may count characters without saying so of a script that has spaces.
     in_characters = {i.latency_unit for i in instances if i.delays} == {"char"}
     has_spaces = any(len(i.prediction.split()) > 1 for i in instances)
     return TargetUnit("char" if in_characters and not has_spaces else "word")

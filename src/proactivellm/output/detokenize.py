@@ -10,6 +10,8 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from proactivellm.output.scripts import has_unspaced
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -75,7 +77,7 @@ class Detokenizer:
         if token_id in self._skipped or piece is None:
             return ""
         self._window.append(token_id)
-        if _BYTE_PIECE.fullmatch(piece):
+        if _BYTE_PIECE.fullmatch(piece):  # its run is decoded whole, when another piece ends it
             return ""
         decoded = _decode(self.tokenizer, self._window)
         num_decided = len(decoded) - decoded.endswith(_REPLACEMENT)
@@ -133,14 +135,15 @@ def word_starts(tokenizer: PreTrainedTokenizerBase) -> list[bool]:
     A token begins a word if its piece carries a space marker ("Ġ" of byte-level BPE, "▁" of
     SentencePiece) or if the text it adds after another token begins with white space: that covers
     line breaks, and tokenizers whose pieces carry no marker because decoding puts the spaces
-    (WordPiece: all but "##..."). Special tokens, the end of the target among them, count as
-    starts: they close the word before them. White space in two pieces in a row counts twice.
+    (WordPiece: all but "##..."). So does every token that begins with a character of a script
+    without spaces (Chinese, Japanese, Thai, ...). Special tokens, the end of the target among them,
+    count as starts: they close the word before them. White space in two pieces in a row counts
+    twice.
 
     Where nothing marks a start, only special tokens are starts: a whole target is then one word,
     and decisions have to be made at every token. That is so for tokenizers that mark the end of
-    words ("</w>"), for characters or bytes, and, in any tokenizer, for the pieces of languages
-    written without spaces. A model may have more rows than `len(tokenizer)` in its output layer;
-    such ids write nothing.
+    words ("</w>"), and for characters or bytes. A model may have more rows than `len(tokenizer)` in
+    its output layer; such ids write nothing.
     """
     special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     pieces = [piece or "" for piece in tokenizer.convert_ids_to_tokens(range(len(tokenizer)))]
@@ -152,7 +155,8 @@ def word_starts(tokenizer: PreTrainedTokenizerBase) -> list[bool]:
     # After an anchor, because many tokenizers drop a space at the start of a text.
     num_before = len(_decode(tokenizer, [anchor]))
     for i in unmarked:
-        starts[i] = _decode(tokenizer, [anchor, i])[num_before:][:1].isspace()
+        first = _decode(tokenizer, [anchor, i])[num_before:][:1]
+        starts[i] = first.isspace() or has_unspaced(first)
     return starts
 
 

@@ -38,17 +38,11 @@ _LEFT_OUT = {
 def write_instance(file: TextIO, instance: Instance) -> None:
     """Appends one instance as one line and flushes it, so that an interruption loses at most it.
 
-    Optional fields that have their default are left out, except the reference: SimulEval takes an
-    absent one for a reference of one word.
-
-    Args:
-        file: text file open for writing with `encoding="utf-8"`.
-
-    Raises:
-        ValueError: a number is not finite.
-        OSError: the disk is full, for example; names the file.
+    `file` is open for writing in UTF-8. Raises a ValueError if a number is not finite, an OSError
+    that names the file if, for example, the disk is full.
     """
     record = asdict(instance)
+    # Not the reference: SimulEval takes an absent one for a reference of one word.
     for key, default in _LEFT_OUT.items():
         if record[key] == default:
             del record[key]

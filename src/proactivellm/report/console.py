@@ -57,6 +57,7 @@ def _fit(table: Table, console: "Console") -> list[str]:
     unbounded = console.options.update(max_width=10_000)
     left_out: list[str] = []
     while console.measure(table, options=unbounded).maximum > console.width:
+        # Texts can be folded; only then do numbers have to go.
         first = table.columns[0]
         if first.max_width is None:
             first.max_width = _NARROW

@@ -61,6 +61,7 @@ def save_figure(figure: "Figure", path: str | Path) -> None:
         with replacing(path) as new:
             figure.savefig(new)
     missing = 0
+    # matplotlib warns of each character.
     for warning in caught:
         if str(warning.message).startswith("Glyph "):
             missing += 1

@@ -28,6 +28,7 @@ def fill_page(template: str, title: str, data: Any, static: str = "") -> str:
         "static": static,
         "data": embedded_json(data),
     }
+    # In one pass: what is filled in may hold braces itself.
     text = (pages / template).read_text(encoding="utf-8")
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], text)
 

@@ -71,6 +71,7 @@ def run_arm(
     recipe = arm_recipe(study, owner, place.recipes)
     model = load(place.model(owner), trust_remote_code=recipe.backbone.trust_remote_code)
     if arm.shuffle:
+        # The schedules to be shuffled are in the logs of that arm.
         run_arm(study, arm.shuffle, place, num_lanes, progress)
         _replay_shuffled(study, name, place, model, jobs, num_lanes)
         return

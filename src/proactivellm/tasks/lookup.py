@@ -101,22 +101,15 @@ RELATIONS = (
 
 
 class Level(NamedTuple):
-    """How hard the questions are.
+    """How hard the questions are."""
 
-    Attributes:
-        facts: least and most facts of a stream.
-        same_person: share of the other facts that are about the person asked about; fewer where
-            there is nothing more to say of that person.
-        same_relation: share of the other facts that say of others what is asked.
-        unknown: share of the questions without an answer.
-        recites: whether everything is asked at once, see `_draw_recital`.
-    """
-
-    facts: tuple[int, int]
+    facts: tuple[int, int]  # least and most facts of a stream
+    # Share of the other facts that are about the person asked about; fewer where there is nothing
+    # more to say of that person.
     same_person: float
-    same_relation: float
-    unknown: float
-    recites: bool = False
+    same_relation: float  # share of the other facts that say of others what is asked
+    unknown: float  # share of the questions without an answer
+    recites: bool = False  # whether everything is asked at once, see `_draw_recital`
 
 
 LEVELS = {
@@ -128,17 +121,12 @@ LEVELS = {
 
 
 class Lookup(NamedTuple):
-    """A generated question with its stream.
+    """A generated question with its stream."""
 
-    Attributes:
-        source: the question, then the facts.
-        target: the answer, one or two words.
-        evidence: units (words) of the source up to and including the answer's first word; all of
-            them where the answer is "unknown".
-    """
-
-    source: str
-    target: str
+    source: str  # the question, then the facts
+    target: str  # the answer, one or two words
+    # Units (words) of the source up to and including the answer's first word; all of them where the
+    # answer is "unknown".
     evidence: int
 
     @property
@@ -150,12 +138,8 @@ class Lookup(NamedTuple):
 def draw(levels: Sequence[str], count: int, seed: int = 0, split: str = "train") -> list[Lookup]:
     """Questions of one split; no source occurs twice in it, nor in another split, whatever seeds.
 
-    Args:
-        levels: names of levels, which take turns.
-        split: "train", "valid" or "test": the sources whose checksum falls into its tenths.
-
-    Raises:
-        ValueError: a level or the split is unknown.
+    Levels take turns. A split ("train", "valid" or "test") has the sources whose checksum falls
+    into its tenths. Unknown levels and splits raise a ValueError.
     """
     for name in levels:
         if name not in LEVELS:
@@ -168,6 +152,7 @@ def draw(levels: Sequence[str], count: int, seed: int = 0, split: str = "train")
     for i in range(count):
         level = LEVELS[levels[i % len(levels)]]
         for question in _endless(level, rng):
+            # The hash of Python would put a source into another split in every process.
             checksum = zlib.crc32(question.source.encode())
             if checksum % 10 in SPLITS[split] and question.source not in seen:
                 seen.add(question.source)

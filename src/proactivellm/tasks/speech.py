@@ -50,8 +50,7 @@ class _Line(Strict):
 def read_manifest(path: str | Path) -> list[Item]:
     """Reads a manifest: one item a line, blank lines left out.
 
-    Raises:
-        ValueError: it cannot be read, or a line does not fit; names the line.
+    Raises a ValueError that names the line if one does not fit.
     """
     items = []
     for number, text in enumerate(read_lines(path), start=1):

@@ -52,7 +52,7 @@ def _load(file: Path) -> Any:
 
 def _questions(path: str | Path, data: Any) -> Iterator[tuple[str, str, list[str]]]:
     """Yields question, passage and answers (none where there is none)."""
-    where = "the top level"
+    where = "the top level"  # what is being read when an error comes
     try:
         for article in data["data"]:
             for paragraph in article["paragraphs"]:
