@@ -151,8 +151,7 @@ def check(options: argparse.Namespace) -> bool:
     Returns:
         Whether all agree.
     """
-    from proactivellm.cli.models import load_model
-    from proactivellm.cli.shared import quiet_imports
+    from proactivellm.cli.models import load_model, quiet_imports
     from simuleval_runs import check_environment
 
     check_environment()

@@ -6,7 +6,6 @@ weights: stream settings, a calibration table, a front end.
 
 import re
 from collections.abc import Iterable
-from importlib.resources import files
 from pathlib import Path
 
 from huggingface_hub import HfApi, constants, snapshot_download
@@ -17,18 +16,13 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-DEFAULT_MODEL = "tatoeba-de-en"
+from proactivellm.backbone.bundled import bundled_models
+
 _PARTS = r"(-\d+-of-\d+)?"
 _WEIGHTS = re.compile(rf"(adapter_)?model{_PARTS}\.safetensors")
 _OLDER_WEIGHTS = re.compile(rf"(pytorch_model{_PARTS}|adapter_model)\.bin")
 _SMALL = re.compile(r".*\.(json|txt|model|tiktoken|jinja)")  # settings, tokenizer, tables
 _IN_CACHE = re.compile(r"models--(?P<owner>[^/]+?)--(?P<name>[^/]+)/snapshots/(?P<commit>[^/]+)")
-
-
-def bundled_models() -> dict[str, Path]:
-    """Folders of the models that come with the package, by name."""
-    root = Path(str(files("proactivellm"))) / "assets"
-    return {path.parent.name: path.parent for path in sorted(root.glob("*/config.json"))}
 
 
 def find_folder(name: str | Path, trust_remote_code: bool = False) -> Path:

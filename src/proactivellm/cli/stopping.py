@@ -8,7 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import TypeVar
+from typing import NoReturn, TypeVar
+
+import typer
+
+from proactivellm.cli.messages import warn
 
 T = TypeVar("T")
 INTERRUPTED = 130  # how a command exits that was stopped, by whatever signal: see `Stops.code`
@@ -110,6 +114,16 @@ class Stops:
             if item is None:
                 return
             yield item
+
+
+def end_interrupted(what_stays: str) -> NoReturn:
+    """Ends a command that Ctrl-C or SIGTERM stopped, and says what its work is not lost in.
+
+    Raises:
+        typer.Exit: always.
+    """
+    warn(f"interrupted: {what_stays}")
+    raise typer.Exit(INTERRUPTED)
 
 
 @functools.cache  # once: it cannot be taken back

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.backbone import broken
 from tests.modality.speech.fronts import SHAPE, gap, new_listener, noise, pieces, save_qwen2_audio
-from tests.model import broken
 from tests.models import save_tiny
 from transformers import Qwen2AudioForConditionalGeneration
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.backbone import broken
 from tests.modality.speech.fronts import SHAPE, gap, noise, pieces, save_whisper
-from tests.model import broken
 from tests.models import save_tiny
 from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperModel
 
