@@ -107,7 +107,7 @@ def _fetched(repo: str, revision: str | None, trust_remote_code: bool) -> Path:
         asked = "HF_HUB_OFFLINE is set" if constants.is_offline_mode() else "the hub gave no answer"
         raise ValueError(
             f"no model {wanted!r}: it is not in the cache of the hub ({constants.HF_HUB_CACHE}), "
-            f"and {asked}; is it a folder of yours? Then there is none of that name here"
+            f"and {asked}; if you meant a folder, there is none of that name here"
         ) from error
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot fetch {wanted!r} from the hub: {_first_line(error)}") from error

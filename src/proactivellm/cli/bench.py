@@ -206,7 +206,7 @@ def _options(command: Mapping[str, Any]) -> "Options":
     check_places([("--out", file) for file in files], [], command["model"])
     if command["accelerate"] not in ("none", *get_args(Mode)):
         raise ValueError(
-            f"accelerate {command['accelerate']!r}: choose of none, {', '.join(get_args(Mode))}"
+            f"accelerate {command['accelerate']!r}: choose from none, {', '.join(get_args(Mode))}"
         )
     wanted = command["suite"] or ["all"]
     units = parse_numbers(command["units"], "units")

@@ -79,7 +79,7 @@ def compare(
     from proactivellm.report.console import print_tables
 
     if second is None and not pair:
-        raise ValueError("compare: give a second folder or log, or two policies of one with --pair")
+        raise ValueError("give a second folder or log, or compare two policies of one with --pair")
     counting = make_counting(bleu_tokenize, latency_unit)
     folders = [find_logs(first), find_logs(second or first)]
     logs = [(f"the log {log}", log) for folder in folders for log in folder.logs.values()]

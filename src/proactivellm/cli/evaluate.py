@@ -16,7 +16,6 @@ from proactivellm.cli.flags import (
     Model,
     NoGate,
     Quantization,
-    Rate,
     Sinks,
     Source,
     Target,
@@ -39,6 +38,14 @@ Policies = Annotated[
         autocompletion=complete_policy,
         metavar="SPEC",
         help="A policy of the table below. Repeat the flag for more of them.",
+    ),
+]
+Rate = Annotated[
+    float | None,
+    typer.Option(
+        metavar="WPM",
+        help="Words per minute at which source texts arrive on the clock of the log.",
+        show_default="150",
     ),
 ]
 Limit = Annotated[
@@ -76,7 +83,7 @@ def evaluate(
 
     The folder gets an instance log per policy, scores.json, a table and a curve. What it already
     holds is not run again: the same command continues a run that was interrupted. Nothing waits
-    for a clock here: --rate (150 if left out) only enters the elapsed times of the log.
+    for a clock here: --rate only enters the elapsed times of the log.
 
     Example:
         proactivellm evaluate --source test.de --target test.en --policy wait-k:3 --out results

@@ -101,14 +101,6 @@ Lanes = Annotated[
         min=1, max=100_000, metavar="N", help="How many sources are streamed in one batch."
     ),
 ]
-Rate = Annotated[
-    float | None,
-    typer.Option(
-        metavar="WPM",
-        help="Speed at which a source text arrives, in words per minute.",
-        show_default="as it comes",
-    ),
-]
 NoGate = Annotated[
     bool,
     typer.Option(

@@ -79,8 +79,10 @@ class PolicyCommand(TyperCommand):
         for name, row in TABLE.items():
             rows.add_row(name, *row)
         rows.caption = (
-            f"With a calibrated model, {', '.join(WITH_THRESHOLD)} take a target instead of a "
-            f"threshold ({', '.join(TARGETS)}): entropy:laal=3 asks for an average lag of 3 units."
+            "A word is written min_lag units behind the source at the earliest and max_lag at the "
+            "latest, where stride units count as a word. With a calibrated model, "
+            f"{', '.join(WITH_THRESHOLD)} take a target instead of a threshold "
+            f"({', '.join(TARGETS)}): entropy:laal=3 asks for an average lag of 3 units."
         )
         Console().print(rows)
 

@@ -71,10 +71,11 @@ def show(
     dtype: Dtype = "auto",
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Show why each word came when it did: what was read, what was held back, and for what reason.
+    """Show why each word was written when it was.
 
-    A source is run and each decision is printed. A source of a log is run again, with the model
-    and the policy that the log names, or with those given here.
+    A source is run, and each decision is printed: what had been read, what was held back, and for
+    what reason. A source of a log is run again, with the model and the policy that the log names,
+    or with those given here.
 
     Example:
         proactivellm show --source "Ich habe gestern einen alten Freund getroffen."
@@ -83,7 +84,7 @@ def show(
 
     given = [name for name in (recorded, source, source_file) if name is not None]
     if len(given) != 1:
-        raise ValueError("give one of LOG, --source and --source-file")
+        raise ValueError("give exactly one of LOG, --source and --source-file")
     is_traces = recorded is not None and recorded.is_file() and recorded.suffix == ".json"
     logs = [] if recorded is None or is_traces else find_logs(recorded).logs.values()
     check_places(

@@ -17,7 +17,6 @@ from proactivellm.cli.flags import (
     NoGate,
     OnePolicy,
     Quantization,
-    Rate,
     Sinks,
     TrustRemoteCode,
     View,
@@ -45,6 +44,14 @@ Inputs = Annotated[
         "ogg, opus, mp3, or archive.zip:member), or mic for the microphone. Repeat the flag for "
         "more: texts are streamed at once, recordings one after another.",
         show_default="-",
+    ),
+]
+Rate = Annotated[
+    float | None,
+    typer.Option(
+        metavar="WPM",
+        help="Speed at which a source text arrives, in words per minute.",
+        show_default="as it comes",
     ),
 ]
 Log = Annotated[
@@ -111,7 +118,8 @@ Times = Annotated[
     bool,
     typer.Option(
         "--times",
-        help="In a pipe, write one word a line, after the second it was written at and a tab.",
+        help="In a pipe, write a line for each word: the time in seconds at which it was written, "
+        "a tab, the word.",
         rich_help_panel="Recordings",
     ),
 ]
@@ -143,11 +151,11 @@ def stream(
 ) -> None:
     """Write each target while its source still arrives.
 
-    A terminal shows what was READ and written as it happens; for recordings, each word above the
-    second it was written at. In a pipe, standard output holds the targets alone, one a line, each
-    piece as soon as it is written; the summary goes to standard error. Several text inputs are
-    streamed at once: each target is then written when it is complete, after the name of its input
-    and a tab.
+    A terminal shows each READ and WRITE as it happens; for recordings, each word above the time
+    in seconds at which it was written. In a pipe, standard output holds the targets alone, one a
+    line, each piece as soon as it is written; all else goes to standard error. Several text inputs
+    are streamed at once: each target is then written when it is complete, after the name of its
+    input and a tab.
 
     Example:
         echo "Ich habe gestern einen alten Freund getroffen." | proactivellm stream

@@ -35,7 +35,7 @@ Report = Annotated[
 def study(
     file: File, out: Out, arm: Only = None, report_only: Report = False, lanes: Lanes = 64
 ) -> None:
-    """Train, calibrate and evaluate several models on the same data: one report with intervals.
+    """Train, calibrate and evaluate several models on the same data, in one report.
 
     What the folder already holds is not done again: the same command continues a study that was
     interrupted. Arms may run in several processes, each with its own --arm; the last one to finish
