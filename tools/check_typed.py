@@ -25,7 +25,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--quiet"]
-        subprocess.run([*pip, "--no-deps", "-w", folder, ROOT], check=True)
+        subprocess.run([*pip, "--no-deps", "-w", name, str(ROOT)], check=True)
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "venv"], check=True)
         python = folder / "venv/bin/python"
         where = "import sysconfig; print(sysconfig.get_path('purelib'))"
@@ -33,7 +33,7 @@ def main() -> int:
         zipfile.ZipFile(next(folder.glob("*.whl"))).extractall(place)
         (place / "libraries.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
         (folder / "program.py").write_text(program, encoding="utf-8")
-        mypy = [sys.executable, "-m", "mypy", "--strict", "--python-executable", python]
+        mypy = [sys.executable, "-m", "mypy", "--strict", "--python-executable", str(python)]
         # In that folder: the settings of this project are not those of a user.
         return subprocess.run([*mypy, "program.py"], cwd=folder, check=False).returncode
 

@@ -24,22 +24,14 @@ _Piece = tuple[bytes, bool]  # part of a line, and whether the line ends with it
 
 @dataclass
 class LiveLine:
-    """One source as it arrives.
-
-    Attributes:
-        where: file and line number, for messages.
-        arriving: its text, piece by piece; may block.
-        is_live: whether it is only there as it is written, as in a pipe.
-        pieces: what has arrived.
-        ends_with_ctrl_c: whether that is how it is meant to end.
-    """
+    """One source as it arrives."""
 
     task: ClassVar[Task] = "translation"
     ends_with_ctrl_c: ClassVar[bool] = False
-    where: str
-    arriving: Iterator[str]
-    is_live: bool = False
-    pieces: list[str] = field(default_factory=list)
+    where: str  # file and line number, for messages
+    arriving: Iterator[str]  # its text, piece by piece; may block
+    is_live: bool = False  # whether it is only there as it is written, as in a pipe
+    pieces: list[str] = field(default_factory=list)  # what has arrived
 
     @property
     def text(self) -> str:
