@@ -12,9 +12,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from common import ROOT
-
 import proactivellm
+from common import ROOT
 
 
 def main() -> int:

@@ -7,7 +7,7 @@ from tests.models import FAMILIES, tiny_config, tiny_model
 from transformers import AutoConfig
 
 from proactivellm.backbone.decoder import (
-    hidden_states,
+    decoder_output,
     layer_types,
     position_limit,
     project,
@@ -56,7 +56,7 @@ def test_hidden_states_and_projection_are_the_logits_of_the_model(name: str) -> 
     with torch.inference_mode():
         expected = model(input_ids=ids).logits[0]
         embeddings = model.get_input_embeddings()(ids)
-        hidden = hidden_states(model, embeddings, position, masks)
+        hidden = decoder_output(model, embeddings, position, masks).last_hidden_state
         rows = torch.tensor([8, 2])
         actual = project(model, hidden[0, rows])
     scale = expected.abs().max()

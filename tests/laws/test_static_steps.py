@@ -1,8 +1,10 @@
 """Steps of fixed shapes write what steps of any shape write; the law, padded by repetition."""
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import pytest
 import torch
@@ -91,3 +93,24 @@ def test_families_with_attention_of_their_own_are_refused(tmp_path: Path) -> Non
     model = streams.load(tmp_path)
     with pytest.raises(ValueError, match="'falcon' does its attention by itself"):
         model.accelerate("graph")
+
+
+def test_steps_that_are_dropped_are_freed_at_once(folder_of: Callable[..., Path]) -> None:
+    """A graph that waits for the garbage collector may be freed within the next capture."""
+    model = streams.load(folder_of("qwen3", "word_piece"))
+    model.accelerate("graph")
+    engine = Engine(model, parse_policy(SPECS[0]), Limits(streams=1))
+    engine.push(
+        engine.open(), streams.as_units(streams.random_units(3, len(model.tokenizer), seed=1))
+    )
+    while engine.step() is not None:
+        pass
+    assert model.static is not None
+    steps = [ref(step) for kept in model.static._steps.values() for step in kept.values()]
+    assert steps
+    gc.disable()
+    try:
+        model.accelerate(None)
+        assert [step() for step in steps] == [None] * len(steps)
+    finally:
+        gc.enable()

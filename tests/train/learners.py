@@ -13,7 +13,9 @@ from proactivellm.modality.speech.making import new_front_end
 from proactivellm.modality.speech.settings import SpeechSettings
 from proactivellm.train.learner import Learner
 from proactivellm.train.objectives.catalogue import make_objectives
-from proactivellm.train.recipe import Objectives, Speech
+from proactivellm.train.objectives.ctc import CtcSettings
+from proactivellm.train.objectives.objective import FRONT_END
+from proactivellm.train.recipe import Objectives
 
 ENCODER = {
     "d_model": 32,
@@ -38,7 +40,7 @@ def make_listener(**keys: object) -> Learner:
     torch.manual_seed(0)
     width, settings = model.config.hidden_size, SpeechSettings(unit=4, stack=2, hidden=32)
     front_end = new_front_end(ENCODER, FEATURES, settings, width)
-    tables = {"objective": Objectives(**keys), "speech": Speech(ctc_weight=0.5)}
+    tables = {"objective": Objectives(**keys), FRONT_END: CtcSettings(ctc_weight=0.5)}
     learner = Learner(model, grouped(), make_objectives(tables, model, front_end), front_end)
     learner.rows_per_chunk = lambda num_views: 5
     return learner.eval()

@@ -18,14 +18,7 @@ KNOWN_LAYER_TYPES = {"full_attention", "sliding_attention"}
 
 
 def layer_types(config: Any) -> tuple[str, ...]:
-    """What a configuration calls each layer; "all" where it makes no difference between them.
-
-    Args:
-        config: a transformers model configuration.
-
-    Raises:
-        ValueError: if a layer is of a kind that keeps no per-token keys and values.
-    """
+    """What a configuration calls each layer; "all" where it makes no difference between them."""
     config = config.get_text_config()
     named = getattr(config, "layer_types", None)
     if not named:
@@ -41,20 +34,13 @@ def layer_types(config: Any) -> tuple[str, ...]:
 
 
 def position_limit(config: Any) -> int | None:
-    """First position id that a stream may not use.
-
-    Args:
-        config: a transformers model configuration.
-
-    Returns:
-        The number of learned positions, or that at which `longrope` changes to other angles than
-        those in the cache, and for the whole batch (Phi-MoE: any scaling, to another scale); None
-        without such a limit.
-    """
+    """First position id that a stream may not use; None without such a limit."""
     config = config.get_text_config()
     rope = rope_tables(config)
     if not rope:
         return getattr(config, "max_position_embeddings", None)
+    # There `longrope` changes to other angles than those in the cache, and for the whole batch;
+    # Phi-MoE changes its scale with any kind of scaling.
     limits = [
         int(table["original_max_position_embeddings"])
         for table in rope
@@ -65,25 +51,14 @@ def position_limit(config: Any) -> int | None:
 
 
 def rope_tables(config: Any) -> list[dict[str, Any]]:
-    """Rotary settings: one table, or one per layer type; none for learned positions.
-
-    Args:
-        config: a transformers model configuration.
-    """
+    """Rotary settings: one table, or one per layer type; none for learned positions."""
     rope = getattr(config.get_text_config(), "rope_parameters", None) or {}
     nested = [table for table in rope.values() if isinstance(table, dict)]
     return nested or ([rope] if rope else [])
 
 
 def cache_argument(module: nn.Module) -> str | None:
-    """The name of the argument by which a forward takes a cache of keys and values.
-
-    Args:
-        module: a causal LM or its decoder.
-
-    Returns:
-        One of CACHE_ARGUMENTS; None if the forward takes no cache.
-    """
+    """Which of CACHE_ARGUMENTS a causal LM or its decoder takes; None if it takes no cache."""
     return _cache_argument(type(module).forward)
 
 
@@ -94,53 +69,17 @@ def _cache_argument(forward: Callable[..., Any]) -> str | None:
 
 
 def decoder_of(model: PreTrainedModel) -> Any:
-    """The decoder of a causal LM: what it is without its output layer.
-
-    Args:
-        model: a causal LM.
-    """
+    """The decoder of a causal LM: what it is without its output layer."""
     decoder = model.get_decoder()
     # Llama 4 names a part of the larger model that it comes from, and so finds itself.
     return model.model if decoder is model else decoder
 
 
 def recompute_activations(model: PreTrainedModel) -> None:
-    """Trade compute for memory: activations are computed again when gradients need them.
-
-    Args:
-        model: trained from now on.
-    """
+    """Trade compute for memory in training: activations are computed again for gradients."""
     # Where transformers has this name, the one before it is deprecated; old releases lack it.
     newer = getattr(model, "activation_checkpointing_enable", None)
     (newer or model.gradient_checkpointing_enable)()
-
-
-def hidden_states(
-    model: PreTrainedModel,
-    embeddings_BSD: Tensor,
-    position_BS: Tensor,
-    mask: Tensor | dict[str, Tensor],
-    cache: Cache | None = None,
-    **kwargs: Any,
-) -> Tensor:
-    """Last hidden states of the decoder, without its output layer.
-
-    Args:
-        model: a causal LM.
-        embeddings_BSD: input embeddings.
-        position_BS: position ids, int64.
-        mask: bool, True = attend, [B, 1, S, K] or a dict of them per layer type; attention that a
-            family does by itself is given what it takes.
-        cache: new entries are written into it; None = the tokens see each other only.
-        **kwargs: passed to the decoder, and by it to the attention function.
-
-    Returns:
-        [B, S, D], after the final norm.
-    """
-    hidden_BSD: Tensor = decoder_output(
-        model, embeddings_BSD, position_BS, mask, cache, **kwargs
-    ).last_hidden_state
-    return hidden_BSD
 
 
 def decoder_output(
@@ -151,18 +90,13 @@ def decoder_output(
     cache: Cache | None = None,
     **kwargs: Any,
 ) -> Any:
-    """All that the decoder returns.
+    """Output of the decoder: `last_hidden_state` [B, S, D], after the final norm, among others.
 
     Args:
-        model: a causal LM.
-        embeddings_BSD: input embeddings.
         position_BS: position ids, int64.
-        mask: as for `hidden_states`.
-        cache: as for `hidden_states`.
+        mask: bool, True = attend, [B, 1, S, K] or a dict of them per layer type.
+        cache: new entries are written into it; None = the tokens see each other only.
         **kwargs: passed to the decoder, and by it to the attention function.
-
-    Returns:
-        An output of transformers, with `last_hidden_state` and what `kwargs` ask for.
     """
     decoder = decoder_of(model)
     if _adds_masks(model):
@@ -176,11 +110,9 @@ def decoder_output(
 
 
 def _adds_masks(model: PreTrainedModel) -> bool:
-    """Whether a model adds masks to its scores, as those do that attend by themselves, unfused.
-
-    Some of these families have fused attention as well; which one is in use was settled when the
-    model was loaded, as it cannot be set afterwards.
-    """
+    """Whether a model adds masks to its scores, as those do that attend by themselves, unfused."""
+    # Some of these families have fused attention as well; which one is in use was settled when the
+    # model was loaded, as it cannot be set afterwards.
     supports_fused = model._supports_sdpa or model._supports_attention_backend
     return not supports_fused or model.config.get_text_config()._attn_implementation == "eager"
 
@@ -194,15 +126,7 @@ def _additive(mask: Tensor | dict[str, Tensor], dtype: torch.dtype) -> Tensor | 
 
 
 def project(model: PreTrainedModel, hidden_RD: Tensor) -> Tensor:
-    """The output layer on chosen rows, with the scaling and soft cap some families put after it.
-
-    Args:
-        model: a causal LM.
-        hidden_RD: hidden states of the rows that need a distribution.
-
-    Returns:
-        logits [R, V].
-    """
+    """Logits [R, V]: the output layer, with the scaling and soft cap some families put after it."""
     logits_RV = model.get_output_embeddings()(hidden_RD)
     config = model.config.get_text_config()
     if getattr(config, "logit_scale", None):  # Cohere

@@ -1,8 +1,4 @@
-"""Where a model lies: bundled, in a folder, or on the hub, of which a folder is made as well.
-
-From here on there are only folders, so that a model of the hub has all that lies beside its
-weights: stream settings, a calibration table, a front end.
-"""
+"""Finds the folder of a model, with all beside its weights: bundled, local, or from the hub."""
 
 import re
 from collections.abc import Iterable
@@ -28,13 +24,11 @@ _IN_CACHE = re.compile(r"models--(?P<owner>[^/]+?)--(?P<name>[^/]+)/snapshots/(?
 def find_folder(name: str | Path, trust_remote_code: bool = False) -> Path:
     """The folder of a model; what is missing of one of the hub is fetched into its cache.
 
-    Args:
-        name: bundled name, folder, or hub id (`owner/name`, `owner/name@revision`).
-        trust_remote_code: fetch the code that a model of the hub brings, too.
+    `name` is a bundled name, a folder, or a hub id (`owner/name`, `owner/name@revision`).
+    ValueError if there is no such model, or it is not in the cache and the hub gives no answer.
 
-    Raises:
-        ValueError: there is no such model, or the hub cannot be reached and does not have to be
-            asked for one that is in its cache.
+    Args:
+        trust_remote_code: fetch the code that a model of the hub brings, too.
     """
     bundled = bundled_models()
     folder = bundled.get(str(name), Path(name))
@@ -67,12 +61,7 @@ def hub_id(folder: Path) -> str | None:
 
 
 def needed(names: Iterable[str], trust_remote_code: bool = False) -> list[str]:
-    """Which files of a repository make a model; the same weights often lie there several times.
-
-    Args:
-        names: of all its files.
-        trust_remote_code: its code is among them.
-    """
+    """Which files of a repository make a model; the same weights often lie there several times."""
     names = list(names)
     weights = [name for name in names if _WEIGHTS.fullmatch(name)]
     weights = weights or [name for name in names if _OLDER_WEIGHTS.fullmatch(name)]

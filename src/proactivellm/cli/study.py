@@ -49,7 +49,7 @@ def study(
     from proactivellm.report.progress import show_progress
     from proactivellm.study.arms import Study, arm_recipe
     from proactivellm.study.execution import Place, run_arm
-    from proactivellm.study.tables import REPORT_FILE, has_results, write_report
+    from proactivellm.study.tables import REPORT_FILE, write_report
 
     check_train_extra(needs_peft=False)
     wish = load_toml(file, Study)
@@ -67,7 +67,7 @@ def study(
                 run_arm(wish, name, place, num_lanes=lanes, progress=progress)
     except KeyboardInterrupt:
         end_interrupted(f"what is done stays in {out}; the same command continues")
-    waiting = [name for name in wish.arms if not has_results(place, name)]
+    waiting = [name for name in wish.arms if not place.has_results(name)]
     if waiting and not report_only:
         warn(f"no report yet, without results: {', '.join(waiting)}")
         return

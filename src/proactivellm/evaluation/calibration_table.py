@@ -20,18 +20,13 @@ def calibrate_into(
     progress: Progress | None = None,
     measure: Callable[..., Calibration] = calibrate,
 ) -> int:
-    """Measure policies, and save the table after each.
+    """Measures policies, saves the table after each, and returns the number of points measured.
 
     Args:
         file: the table; policies that it has already are replaced, others stay.
-        model: the streaming model.
-        jobs: dev sources with references.
         policies: as `calibrate` takes them, all checked before anything is measured.
         progress: called after every point, with the policy's name.
-        measure: `calibrate`, with a grid and what else is not as usual.
-
-    Returns:
-        How many points were measured.
+        measure: `calibrate`, with a grid and other settings bound to it.
 
     Raises:
         ValueError: as `calibrate`; or the file is no table, or another process writes to its
@@ -42,6 +37,7 @@ def calibrate_into(
         groups.setdefault(prototype(text).name, []).append(text)
     jobs, num_points = with_replays(jobs), 0
     with locked(file.parent):
+        # Read under the lock: another process may have added policies a moment ago.
         before = Calibration.load(file) if file.exists() else None
         for name, texts in groups.items():
 

@@ -26,10 +26,10 @@ def check_note(
         remedy: what to do about another one.
 
     Raises:
-        ValueError: the result is made of something else, or nobody knows of what; names the
-            folder, what differs and the remedy.
+        ValueError: the result is made of something else, or nobody knows of what; names the folder,
+            what differs and the remedy.
     """
-    wanted = json.loads(json.dumps(inputs))
+    wanted = json.loads(json.dumps(inputs))  # as it will be read again: tuples are lists
     if continues:
         differs = differences(read_note(file, remedy), wanted)
         if differs:
@@ -40,17 +40,10 @@ def check_note(
 
 
 def read_note(file: Path, remedy: str = ANOTHER) -> dict[str, Any]:
-    """What was noted.
-
-    Args:
-        file: the note.
-        remedy: what to do where there is none.
-
-    Returns:
-        Inputs by name.
+    """The inputs that were noted, by name.
 
     Raises:
-        ValueError: there is no note, or it is broken.
+        ValueError: there is no note, or it is broken; names the remedy.
     """
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
@@ -67,15 +60,9 @@ def read_note(file: Path, remedy: str = ANOTHER) -> dict[str, Any]:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], within: str = "") -> list[str]:
-    """What differs, in words.
+    """What differs, in words: a phrase for each value, at most three.
 
-    Args:
-        before: what was noted.
-        now: what holds now; what only `before` has does not count.
-        within: name of what both are part of.
-
-    Returns:
-        One phrase for each value, at most three.
+    What only `before` has does not count. `within` is the name of what both are part of.
     """
     found: list[str] = []
     for key, value in now.items():
@@ -90,12 +77,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], within: str =
 
 
 def merge_note(file: Path, inputs: Mapping[str, Any]) -> None:
-    """Adds to a note, for a result that grows.
-
-    Args:
-        file: the note; it is there.
-        inputs: by name; objects are joined with those noted.
-    """
+    """Adds to a note, for a result that grows; objects are joined with those noted."""
     noted = read_note(file)
     joined = {
         key: {**noted.get(key, {}), **value} if isinstance(value, dict) else value

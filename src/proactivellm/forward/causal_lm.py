@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from proactivellm.backbone.decoder import hidden_states, position_limit, project
+from proactivellm.backbone.decoder import decoder_output, position_limit, project
 from proactivellm.backbone.families import check_family
 from proactivellm.backbone.prompt import StreamSettings, encode_prompt
 from proactivellm.core.layout import TARGET
-from proactivellm.forward.attention import ATTENTION, register
-from proactivellm.forward.cache import ArrivalCache
+from proactivellm.forward.attention import ATTENTION, attention_kernels, register
+from proactivellm.forward.cache import GROWTH, ArrivalCache
 from proactivellm.forward.graphs import Mode, StaticSteps
 from proactivellm.forward.lanes import LaneInput, NewTokens, Piece, StepOutput, pack_lanes, place
 from proactivellm.forward.plan import StepPlan, make_plan
@@ -114,7 +114,9 @@ class StreamingCausalLM:
             capacity: entries it holds at most, preallocated; None = as many as it takes.
         """
         layers = self.model.config.get_text_config().num_hidden_layers
-        return ArrivalCache(layers, num_lanes, self.device, capacity)
+        # Each growth makes fixed shapes captured anew: rather few and large ones.
+        growth = GROWTH if self.static is None else 1
+        return ArrivalCache(layers, num_lanes, self.device, capacity, growth)
 
     def check_position(self, lane: LaneInput) -> None:
         """Refuse positions that the model does not have.
@@ -174,10 +176,11 @@ class StreamingCausalLM:
             cache.reserve(lane.lane, cache.lengths[lane.lane] + lane.size)
         units = {lane.lane: max(cache.units[lane.lane], lane.last_unit) for lane in inputs}
         num_units = max([units[inputs[i].lane] for i in new.probing], default=0)
-        if self.static is not None and self.static.takes(new):
-            output = self.static.run(cache, new, num_units, attention)
-        else:
-            output = self._run(cache, new, num_units, attention)
+        with attention_kernels(self.device):
+            if self.static is not None and self.static.takes(new):
+                output = self.static.run(cache, new, num_units, attention)
+            else:
+                output = self._run(cache, new, num_units, attention)
         for number, read in units.items():
             cache.units[number] = read
         return output
@@ -232,7 +235,9 @@ class StreamingCausalLM:
         if probe is not None:
             kwargs["probe"] = probe
         masks = plan.joint.mask if plan.joint is not None else self._unused_mask
-        return hidden_states(self.model, embeddings_1TD, position_AT, masks, cache, **kwargs)
+        output = decoder_output(self.model, embeddings_1TD, position_AT, masks, cache, **kwargs)
+        hidden_1TD: Tensor = output.last_hidden_state
+        return hidden_1TD
 
     def _embed(self, new: NewTokens, device: torch.device) -> Tensor:
         """Input embeddings [1, T, D]: token ids and features alike."""

@@ -8,9 +8,12 @@ Legend: B = lanes of the bucket, Q = new tokens per lane, T = B * Q, K = entries
 P = lanes that probe, V = vocabulary.
 """
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
 
 MAX_NEW = 8  # new tokens per lane of the largest bucket; longer steps run as they are
 MIN_ENTRIES = 256  # entries per lane of the smallest bucket; each further one is twice as large
-WARM_UP = 2  # runs before a capture: lazy initialisation must not be part of it
+WARM_UP = 1  # runs before a capture: lazy initialisation must not be part of it
 
 Mode = Literal["graph", "compile"]
 
@@ -102,7 +105,10 @@ class StaticSteps:
         if any(step.growths != cache.growths for step in steps.values()):
             steps.clear()  # the store has grown: what was captured writes into its old buffers
         if bucket not in steps:
-            steps[bucket] = _StaticStep(self.model, cache.growths, bucket, self.mode)
+            # One pool of memory for all graphs of a cache: they never run at the same time, and
+            # what one puts out is copied before the next one runs. It ends with the last graph.
+            pool = next((step.pool for step in steps.values()), None)
+            steps[bucket] = _StaticStep(self.model, cache.growths, bucket, self.mode, pool)
         logits_BV, hidden_BD, weights_LBHK, unit_BK = steps[bucket].run(cache, new)
         if not new.probing:
             return None
@@ -123,7 +129,12 @@ class _StaticStep:
     """The forward of one bucket, and its input buffer: one copy to the device per step."""
 
     def __init__(
-        self, model: "StreamingCausalLM", growths: int, bucket: Bucket, mode: Mode
+        self,
+        model: "StreamingCausalLM",
+        growths: int,
+        bucket: Bucket,
+        mode: Mode,
+        pool: Any,
     ) -> None:
         self.model, self.growths, self.bucket = model, growths, bucket
         tokens, pages = bucket.lanes * bucket.new, bucket.entries // PAGE
@@ -131,12 +142,14 @@ class _StaticStep:
         # probes, and its pages.
         self.size = 6 * tokens + bucket.lanes * (1 + pages)
         cuda = model.device.type == "cuda"
+        self.pool = torch.cuda.graph_pool_handle() if cuda and pool is None else pool
         self.host = torch.zeros(self.size, dtype=torch.long, pin_memory=cuda)
         self.inputs = torch.zeros(self.size, dtype=torch.long, device=model.device)
-        forward: Callable[[ArrivalCache], _Outputs] = self._forward
+        # Not bound to `self`: a step that is dropped frees its graph at once, and not when the
+        # garbage collector comes by.
+        self.function: Callable[[_StaticStep, ArrivalCache], _Outputs] = _StaticStep._forward
         if mode == "compile":
-            forward = torch.compile(self._forward, dynamic=False)
-        self.forward = forward
+            self.function = torch.compile(_copied(self.function), dynamic=False)
         self.copied: torch.cuda.Event | None = None
         self.warm = False
         self.graph: torch.cuda.CUDAGraph | None = None
@@ -149,7 +162,7 @@ class _StaticStep:
             self._forward(cache)
             self.warm = True
         if self.model.device.type != "cuda":
-            return self.forward(cache)
+            return self.function(self, cache)
         if self.graph is None:
             self._capture(cache)
         assert self.graph is not None and self.outputs is not None
@@ -224,11 +237,35 @@ class _StaticStep:
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(WARM_UP):
-                self.forward(cache)
+                self.function(self, cache)
         torch.cuda.current_stream().wait_stream(stream)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            self.outputs = self.forward(cache)
+        graph = torch.cuda.CUDAGraph()
+        # thread_local: what other threads ask of the device must not end this capture.
+        with (
+            _no_garbage(),
+            torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"),
+        ):
+            self.outputs = self.function(self, cache)
+        self.graph = graph
+
+
+@contextmanager
+def _no_garbage() -> Iterator[None]:
+    """A graph that the garbage collector frees during a capture would end it, and the process."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
+def _copied(function: Callable[..., _Outputs]) -> Callable[..., _Outputs]:
+    """The same function once more: torch compiles one function for eight shapes at most."""
+    assert isinstance(function, FunctionType)
+    code = function.__code__.replace()  # what is compiled is kept by this object
+    return FunctionType(code, function.__globals__, function.__name__)
 
 
 def _power_of_two(number: int) -> int:

@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
-from proactivellm.backbone.decoder import hidden_states, project
+from proactivellm.backbone.decoder import decoder_output, project
 from proactivellm.core.layout import SOURCE, TARGET
 from proactivellm.core.masks import layer_masks, visibility
 from proactivellm.core.packing import IGNORE, Sample, Written, pack
@@ -54,11 +55,25 @@ def check_law(streaming: "StreamingCausalLM") -> None:
         except Exception as error:  # whatever a family makes of inputs it was not written for
             reason = str(error).strip().split("\n")[0]
             raise ValueError(f"{name}: {type(error).__name__}: {reason}") from error
+        if expected.isnan().any():
+            raise ValueError(_why_nan(model))
         gap = float((expected - actual).abs().max() / expected.abs().max().clamp(min=1e-6))
         if not gap <= tolerance:
             raise ValueError(
                 f"{name}: {failure} its logits by {gap:.2g} of their scale (allowed: {tolerance:g})"
             )
+
+
+def _why_nan(model: PreTrainedModel) -> str:
+    """The model as it is, without anything of ours, gives no numbers."""
+    precision = str(model.dtype).removeprefix("torch.")
+    remedy = "the file is damaged, or its training diverged; take another checkpoint"
+    if model.dtype != torch.float32:
+        remedy = f"load it with --dtype float32; if that does not help, {remedy}"
+    for name, weight in model.named_parameters():
+        if not weight.isfinite().all():
+            return f"weight {name!r} of the model holds NaN or infinity in {precision}: {remedy}"
+    return f"the model's logits are NaN in {precision}: {remedy}"
 
 
 def _plain_logits(streaming: "StreamingCausalLM", ids: list[int]) -> tuple[Tensor, Tensor]:
@@ -140,5 +155,5 @@ def _masked_logits(
     """Logits of some rows of one forward, [B, R, V]."""
     model = streaming.model
     embeddings_BSD = model.get_input_embeddings()(ids_BS)
-    hidden = hidden_states(model, embeddings_BSD, position_BS, masks)
-    return project(model, hidden[:, rows]).float()
+    output = decoder_output(model, embeddings_BSD, position_BS, masks)
+    return project(model, output.last_hidden_state[:, rows]).float()

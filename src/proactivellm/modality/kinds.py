@@ -12,22 +12,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from proactivellm.modality.speech.extensions import is_audio
 
 if TYPE_CHECKING:
-    from proactivellm.modality.base import FrontEnd
+    from proactivellm.modality.base import FrontEnd, FrontEndTable
 
 
 class Kind(NamedTuple):
-    """A modality.
+    """A modality."""
 
-    Attributes:
-        front_end: gives its class; what that needs is imported when it is called.
-        takes: whether a name is that of a file of this kind; nothing is opened.
-        default_model: bundled; None = there is none.
-        check: opens a file, and raises OSError or ValueError if it cannot be read.
-    """
-
+    # Gives its class; what that needs is imported when it is called.
     front_end: Callable[[], type[FrontEnd]]
-    takes: Callable[[str], bool]
-    default_model: str | None = None
+    takes: Callable[[str], bool]  # whether a name is that of a file of this kind; nothing is opened
+    default_model: str | None = None  # bundled; None = there is none
+    # Gives the class of its table in recipes; None = it cannot be trained by one.
+    table: Callable[[], type[FrontEndTable]] | None = None
+    # Opens a file, and raises OSError or ValueError if it cannot be read.
     check: Callable[[str], None] = lambda name: open(name, "rb").close()
 
 
@@ -38,9 +35,15 @@ def _speech() -> type[FrontEnd]:
 
 
 def _check_audio(name: str) -> None:
-    from proactivellm.modality.speech.files import open_audio
+    from proactivellm.modality.speech.files import Recording
 
-    open_audio(name).close()
+    Recording(name).close()
+
+
+def _speech_table() -> type[FrontEndTable]:
+    from proactivellm.modality.speech.recipe import Speech
+
+    return Speech
 
 
 def _qwen2_audio() -> Callable[..., Any]:
@@ -49,7 +52,7 @@ def _qwen2_audio() -> Callable[..., Any]:
     return load_qwen2_audio
 
 
-KINDS = {"speech": Kind(_speech, is_audio, "speech-en", _check_audio)}
+KINDS = {"speech": Kind(_speech, is_audio, "speech-en", _speech_table, _check_audio)}
 # Checkpoints that hold LM and front end in one, by model type, and what gives their loader.
 WHOLE_MODELS = {"qwen2_audio": _qwen2_audio}
 

@@ -14,10 +14,6 @@ from proactivellm.report.page import fill_page, html_table
 def decision_page(traces: Sequence[Trace], path: str | Path) -> None:
     """Writes a page with one or several instances to choose from; it needs no network.
 
-    Args:
-        traces: from `record` or `read_traces`; at least one.
-        path: the file, replaced.
-
     Raises:
         ValueError: there are no traces.
     """

@@ -29,19 +29,17 @@ def stream_units(
 ) -> Generator[StreamEvent, None, Instance]:
     """Stream one source live: units are there as the iterable yields them.
 
-    A final unit ends a turn; what follows it is streamed afresh.
+    A final unit ends a turn; what follows it is streamed afresh. ValueError if the source cannot be
+    streamed.
 
     Args:
         arrivals: units that arrive together (of media: a `MediaUnits`); may block until they do.
-            The source is closed when they are exhausted; no more are asked for when the target of
-            a text has ended before.
+            The source is closed when they are exhausted; no more are asked for when the target of a
+            text has ended before.
         sampling: the model's generation settings if left out.
 
     Returns:
         The log entry (value of the generator).
-
-    Raises:
-        ValueError: if the source cannot be streamed.
     """
     media = arrivals if isinstance(arrivals, MediaUnits) else None
     streams = Streams(model, policy, Limits(), sampling, window)
@@ -71,11 +69,7 @@ def stream_text(
     sampling: Sampling | None = None,
     window: Window | None = None,
 ) -> Generator[StreamEvent, None, Instance]:
-    """Stream one line of text, word by word, at a rate.
-
-    Args:
-        rate_wpm: words per minute at which they arrive; None = at once.
-        sampling: the model's generation settings if left out.
+    """Stream one line of text, word by word, at `rate_wpm` words per minute, or at once.
 
     Returns:
         The log entry (value of the generator).

@@ -78,14 +78,12 @@ class Streams:
         self._open.remove(stream)
 
     def step(self) -> list[Event] | None:
-        """One forward for the streams that have something to do.
+        """One forward for the streams that have something to do; it may be tried again if it
+        raises.
 
         Returns:
             What happened in the engine; None if every stream waits for input. What it means to a
             stream is told by its own `take`.
-
-        Raises:
-            Exception: as `Engine.step`: all streams are as they were, and it may be tried again.
         """
         with self.exclusive:
             for stream in self._open:
