@@ -15,7 +15,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from proactivellm import Engine, StreamingCausalLM, TextSegmenter, load, parse_policy
-from proactivellm.backbone.hub import DEFAULT_MODEL, bundled_models
+from proactivellm.backbone.bundled import DEFAULT_MODEL, bundled_models
 from proactivellm.session.events import End, Write
 from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling

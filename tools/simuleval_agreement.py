@@ -126,8 +126,7 @@ def _run_whole_words(model: "StreamingCausalLM", spec: str, logged: "Instance") 
 
 def check(options: argparse.Namespace) -> bool:
     """Runs everything, and prints the tables; returns whether all agree."""
-    from proactivellm.cli.models import load_model
-    from proactivellm.cli.shared import quiet_imports
+    from proactivellm.cli.models import load_model, quiet_imports
     from simuleval_runs import check_environment
 
     check_environment()

@@ -111,8 +111,7 @@ def check(options: argparse.Namespace) -> bool:
     Raises:
         ValueError: there are no recordings with texts, or the model's units are no whole ms.
     """
-    from proactivellm.cli.models import load_model
-    from proactivellm.cli.shared import quiet_imports
+    from proactivellm.cli.models import load_model, quiet_imports
     from simuleval_runs import check_environment, omnisteval_score, write_recordings
 
     check_environment()

@@ -8,7 +8,7 @@ from argparse import ArgumentParser, Namespace
 from simuleval.agents import TextToTextAgent
 from simuleval.agents.actions import Action, ReadAction, WriteAction
 
-from proactivellm.backbone.hub import DEFAULT_MODEL
+from proactivellm.backbone.bundled import DEFAULT_MODEL
 from proactivellm.evaluation.evaluate import find_calibration
 from proactivellm.interop.whole_words import WordStream
 from proactivellm.modality.loading import load
