@@ -13,7 +13,8 @@ from tests.laws.streams import Recorder
 from tests.models import save_tiny
 from torch import Tensor
 
-from proactivellm.backbone.hub import bundled_models, needed
+from proactivellm.backbone.bundled import bundled_models
+from proactivellm.backbone.hub import needed
 from proactivellm.files.digest import digest_model
 from proactivellm.modality.loading import load
 from proactivellm.policy.evidence import Confidence, Entropy, Hidden, Seen
