@@ -81,9 +81,11 @@ def calibrate(
         file = table_file(out, streaming.folder)
     try:
         with show_progress() as told:
-            run = partial(measure, grid=grid, num_lanes=lanes, description=Path(source).name)
+            run = partial(
+                measure, streaming, grid=grid, num_lanes=lanes, description=Path(source).name
+            )
             names = policy or CALIBRATED
-            num_points = calibrate_into(file, streaming, jobs, names, told, run)
+            num_points = calibrate_into(file, run, jobs, names, told)
     except KeyboardInterrupt:
         end_interrupted(f"policies that were measured to the end are in {file}")
     typer.echo(f"{num_points} points on {len(jobs)} instances written to {file}")

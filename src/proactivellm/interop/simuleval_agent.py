@@ -51,7 +51,8 @@ class StreamingAgent(TextToTextAgent):
 
     def policy(self) -> Action:
         """Reads the words that have come, and writes all that they allow.
-         Every call costs SimulEval a source word, so that all words written on one prefix go out in
+
+        Every call costs SimulEval a source word, so that all words written on one prefix go out in
         one action; a target that is complete is said to be, or SimulEval would wait for ever.
         """
         words = self.states.source[self._num_read :]

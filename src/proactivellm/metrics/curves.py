@@ -53,13 +53,9 @@ def make_curve(
 ) -> Curve:
     """Scores policies, and their resamples; policies without one of the two scores are left out.
 
-    Args:
-        logs: of each policy, over the same sources in the same order.
-        num_resamples: curves that are compared must have the same number.
-        counting: tokens of BLEU and unit of latency; by the script of the references if left out.
-
-    Raises:
-        ValueError: the logs are not over the same sources, or none has both scores.
+    `logs` are of each policy, over the same sources in the same order. Curves that are compared
+    must have the same number of resamples. Raises a ValueError if the sources differ, or no policy
+    has both scores.
     """
     if len({tuple((i.index, i.source) for i in log) for log in logs}) > 1:
         raise ValueError("the policies of a curve must have streamed the same sources")
