@@ -4,10 +4,13 @@ import gc
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
+from tests.cli.commands import write_lines
 
-from proactivellm.cli.messages import status
+from proactivellm.cli import display, main
+from proactivellm.cli.messages import status, warn
 from proactivellm.cli.models import loading
 
 HEAVY = ("torch", "transformers", "numpy", "huggingface_hub", "asyncio", "rich.table")
@@ -93,6 +96,9 @@ def test_the_message_goes_from_a_terminal(
         assert capsys.readouterr().err == "loading a"
         raise ValueError
     assert capsys.readouterr().err == f"\r{' ' * 9}\r"
+    with status("loading"):
+        warn("warning")
+    assert capsys.readouterr().err == f"loading\r{' ' * 7}\rwarning\n"
 
 
 def test_garbage_is_collected_again_once_all_is_loaded() -> None:
@@ -105,3 +111,18 @@ def test_garbage_is_collected_again_once_all_is_loaded() -> None:
         assert gc.isenabled()
     finally:
         gc.unfreeze()
+
+
+def test_a_drawing_begins_when_the_message_has_gone(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def choose_display(*_: object) -> display.PipeDisplay:
+        assert capsys.readouterr().err.endswith("\r")
+        return display.PipeDisplay()
+
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr(display, "choose_display", choose_display)
+    text = write_lines(tmp_path / "text", "Der Hund")
+    with pytest.raises(SystemExit) as ended:
+        main(["stream", "--model", model, "--input", str(text)])
+    assert not ended.value.code and capsys.readouterr().out.endswith("\n")

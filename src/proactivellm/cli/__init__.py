@@ -26,8 +26,8 @@ from proactivellm.cli.ending import (
     open_standard_streams,
     refuse,
 )
+from proactivellm.cli.messages import warn
 from proactivellm.cli.stopping import INTERRUPTED, Stops
-from proactivellm.output.printable import printable
 
 __all__ = ["main"]
 
@@ -92,4 +92,4 @@ def _named(error: OSError) -> OSError:
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    print(f"warning: {printable(str(message))}", file=sys.stderr)
+    warn(f"warning: {message}")

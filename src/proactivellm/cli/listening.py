@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from proactivellm.cli.messages import warn
-from proactivellm.cli.places import STANDARD_INPUT
+from proactivellm.cli.places import MICROPHONE, STANDARD_INPUT
 from proactivellm.cli.stopping import Stops
 from proactivellm.files.lines import standard_input
 from proactivellm.forward.causal_lm import StreamingCausalLM
@@ -19,8 +19,6 @@ from proactivellm.modality.speech.resample import RATE, check_rate
 from proactivellm.modality.speech.sources import PCM_FORMATS, microphone_blocks, paced, piped_blocks
 from proactivellm.output.log import Task
 from proactivellm.stream import MediaUnits
-
-MICROPHONE = "mic"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from proactivellm.files.apart import Input, Output, check_apart
 from proactivellm.files.digest import model_files
 
 STANDARD_INPUT = "-"
+MICROPHONE = "mic"
 
 
 def check_places(

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,7 +23,7 @@ from proactivellm.cli.flags import (
     make_window,
 )
 from proactivellm.cli.models import default_model, load_model, loading
-from proactivellm.cli.places import STANDARD_INPUT, check_places
+from proactivellm.cli.places import MICROPHONE, STANDARD_INPUT, check_places
 from proactivellm.cli.policies import PolicyCommand
 from proactivellm.cli.stopping import INTERRUPTED, Stops
 from proactivellm.modality.kinds import kind_of_file
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from proactivellm.forward.causal_lm import StreamingCausalLM
     from proactivellm.session.sampling import Sampling
 
-MICROPHONE = "mic"
 Inputs = Annotated[
     list[str] | None,
     typer.Option(
@@ -203,14 +201,16 @@ def _prepare(flags: Mapping[str, Any], kind: str | None, stops: Stops) -> Callab
         lines = live_lines_of_several(names) if len(names) > 1 else [live_lines(names[0], stops)]
     settings = _settings(flags, kind, window)
     header = f"policy  {settings.policy.spec}"
+    # The display is made when the message about loading has gone: a terminal shows its header.
     if kind is not None:
         recordings = live_recordings(settings.model, names, audio, stops)
-        display = choose_display(header, speech=True, times=audio.times)
-        return partial(stream_recordings, settings, recordings, display, log, stops)
+        return lambda: stream_recordings(
+            settings, recordings, choose_display(header, True, audio.times), log, stops
+        )
     if len(names) > 1:
         by_name = dict(zip(names, lines, strict=True))
-        return partial(stream_inputs, settings, by_name, log, stops)
-    return partial(stream_lines, settings, lines[0], choose_display(header), log, stops)
+        return lambda: stream_inputs(settings, by_name, log, stops)
+    return lambda: stream_lines(settings, lines[0], choose_display(header), log, stops)
 
 
 def _settings(flags: Mapping[str, Any], kind: str | None, window: Any) -> "Settings":
