@@ -64,6 +64,7 @@ class StreamingCausalLM:
         self.limit = position_limit(model.config)
         self.folder: Path | None = None
         self.front_end: Any = None  # a `modality.base.FrontEnd`, if it takes more than text
+        self.head: Any = None  # a `policy.head.Head`, once something asks for it
         self.static: StaticSteps | None = None
 
     @property

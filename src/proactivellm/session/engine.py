@@ -116,7 +116,7 @@ class Engine:
             EngineFull: if as many streams are open as the limits allow.
             ValueError: if the model cannot show the evidence that is asked for.
         """
-        policy, watch = policy or self.policy, tuple(watch)
+        policy, watch = (policy or self.policy).bound_to(self.model), tuple(watch)
         policy.check(self.model)
         for evidence in watch:
             evidence.check(self.model)
