@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from proactivellm.backbone.decoder import hidden_states, position_limit, project
+from proactivellm.backbone.decoder import Parts, position_limit
 from proactivellm.backbone.families import check_family
 from proactivellm.backbone.prompt import StreamSettings, encode_prompt
 from proactivellm.core.layout import TARGET
@@ -59,6 +59,7 @@ class StreamingCausalLM:
         # Where a plan does not get to the attention, there is one mask for all lanes.
         self.joint = not attention.hands_down
         model.set_attn_implementation(ATTENTION)
+        self.parts = Parts(model)  # of the attention that is set
         mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=model.device)
         self._unused_mask = mask if "all" in self.windows else dict.fromkeys(self.windows, mask)
         self.limit = position_limit(model.config)
@@ -195,8 +196,8 @@ class StreamingCausalLM:
         hidden_1TD = self.attend(cache, plan, self._embed(new, device), position_AT, probe)
         if not new.probing:
             return None
-        hidden_PD = hidden_1TD[0, torch.tensor(new.rows, device=device)]
-        logits_PV = project(self.model, hidden_PD).float()
+        hidden_PD = hidden_1TD[0].index_select(0, torch.tensor(new.rows, device=device))
+        logits_PV = self.parts.project(hidden_PD).float()
         if plan.joint is not None:
             logits_PV = plan.joint.reveal(logits_PV, new.probing)
         return StepOutput(
@@ -232,12 +233,14 @@ class StreamingCausalLM:
         if probe is not None:
             kwargs["probe"] = probe
         masks = plan.joint.mask if plan.joint is not None else self._unused_mask
-        return hidden_states(self.model, embeddings_1TD, position_AT, masks, cache, **kwargs)
+        output = self.parts.decode(embeddings_1TD, position_AT, masks, cache, **kwargs)
+        hidden_1TD: Tensor = output.last_hidden_state
+        return hidden_1TD
 
     def _embed(self, new: NewTokens, device: torch.device) -> Tensor:
         """Input embeddings [1, T, D]: token ids and features alike."""
         ids_1T = torch.from_numpy(new.ids[None]).to(device)
-        embeddings_1TD = self.model.get_input_embeddings()(ids_1T)
+        embeddings_1TD = self.parts.embed(ids_1T)
         for at, values in new.features:
             embeddings_1TD[0, at : at + len(values)] = values.to(embeddings_1TD)
         return embeddings_1TD

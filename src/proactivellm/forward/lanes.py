@@ -104,6 +104,7 @@ class NewTokens:
         position_AT: positions, as the decoder takes them.
         probing: indices of the inputs that probe, [P].
         within: row of the probe among the new tokens of its lane, [P].
+        rows: its packed index, [P].
     """
 
     lanes: np.ndarray
@@ -117,12 +118,7 @@ class NewTokens:
     position_AT: np.ndarray
     probing: list[int]
     within: list[int]
-
-    @property
-    def rows(self) -> list[int]:
-        """Packed index of the tokens that probe, [P]."""
-        rows: list[int] = (self.first[self.probing] + self.within).tolist()
-        return rows
+    rows: list[int]
 
 
 def place(lane: LaneInput, layout: Layout) -> list[np.ndarray]:
@@ -156,7 +152,10 @@ def pack_lanes(inputs: Sequence[LaneInput], lengths: Sequence[int], layout: Layo
     groups: list[int] = []
     units: list[int] = []
     positions: list[np.ndarray] = []
+    rows: list[int] = []
     for lane in inputs:
+        if lane.probe is not None:
+            rows.append(len(ids) + lane.probe)
         positions += place(lane, layout)
         for group, unit, tokens in lane.pieces:
             n = len(tokens)
@@ -183,4 +182,5 @@ def pack_lanes(inputs: Sequence[LaneInput], lengths: Sequence[int], layout: Layo
         position_AT=position_AT,
         probing=[i for i, lane in enumerate(inputs) if lane.probe is not None],
         within=[lane.probe for lane in inputs if lane.probe is not None],
+        rows=rows,
     )

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from proactivellm.backbone.decoder import hidden_states, project
 from proactivellm.core.layout import SOURCE, TARGET
 from proactivellm.core.masks import layer_masks, visibility
 from proactivellm.core.packing import IGNORE, Sample, Written, pack
@@ -138,7 +137,6 @@ def _masked_logits(
     rows: Tensor,
 ) -> Tensor:
     """Logits of some rows of one forward, [B, R, V]."""
-    model = streaming.model
-    embeddings_BSD = model.get_input_embeddings()(ids_BS)
-    hidden = hidden_states(model, embeddings_BSD, position_BS, masks)
-    return project(model, hidden[:, rows]).float()
+    parts = streaming.parts
+    hidden = parts.decode(parts.embed(ids_BS), position_BS, masks).last_hidden_state
+    return parts.project(hidden[:, rows]).float()

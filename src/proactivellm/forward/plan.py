@@ -119,7 +119,7 @@ def make_plan(
     """
     device = store.kinds.device
     slots_T = torch.from_numpy(new_slots(store, new)).to(device)
-    store.kinds[:, slots_T] = torch.from_numpy(new.kinds_3T).to(device)
+    store.kinds.index_copy_(1, slots_T, torch.from_numpy(new.kinds_3T).to(device))
     return StepPlan(
         slots_T=slots_T,
         parts=()
@@ -159,16 +159,19 @@ def _part(
 ) -> Part:
     device = store.kinds.device
     counts, lengths, lanes = new.counts[inputs], new.lengths[inputs], new.lanes[inputs]
-    num_new, num_entries = int(counts.max()), int((lengths + counts).max())
+    ends = lengths + counts
+    num_new, num_entries = int(counts.max()), int(ends.max())
     within_BQ = np.minimum(np.arange(num_new), counts[:, None] - 1)
     rows_BQ = new.first[inputs][:, None] + within_BQ
     extent = None
     if len(lanes) == 1 and store.contiguous[int(lanes[0])]:
         start = int(store.page_table[lanes[0], 0]) * store.page
         extent = (start, start + num_entries)
-    ends_B = torch.from_numpy(lengths + counts).to(device)
-    slots_BK = _entry_slots(store, lanes, num_entries)
-    if int((lengths + counts).min()) < num_entries:
+        slots_BK = torch.arange(start, start + num_entries, device=device)[None]
+    else:
+        slots_BK = _entry_slots(store, lanes, num_entries)
+    ends_B = torch.from_numpy(ends).to(device)
+    if int(ends.min()) < num_entries:
         slots_BK = own_slots(slots_BK, ends_B)
     whole = len(inputs) == len(new.lanes) and bool((counts == num_new).all())
     return Part(

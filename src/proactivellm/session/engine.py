@@ -69,7 +69,7 @@ class Engine:
         self.residence = Residence(self.cache)
         self.outcomes = Outcomes(model, window)
         self.admission = Admission(model, self.limits, window, self.residence, self.outcomes.starts)
-        self.intake = Intake(*model.model.get_input_embeddings().weight.shape)
+        self.intake = Intake(*model.parts.embed.weight.shape)
         self.states: list[SessionState | None] = [None] * self.limits.streams
         self.policies: list[Policy] = [policy] * self.limits.streams
         self._watches: list[tuple[Evidence, ...]] = [()] * self.limits.streams

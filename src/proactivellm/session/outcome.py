@@ -209,8 +209,8 @@ class Outcomes:
 
         What ends the target closes the word before it, and is decided on as a word.
         """
-        rows = self.model.model.get_output_embeddings().weight.shape[0]
-        per_token = [self.by_token or (i < len(flags) and flags[i]) for i in range(rows)]
+        rows = self.model.parts.output_layer.weight.shape[0]
+        per_token = [True] * rows if self.by_token else (flags + [False] * rows)[:rows]
         for token in self.end_ids:
             per_token[token] = True
         return per_token
