@@ -156,6 +156,8 @@ class ArrivalCache(Cache):
             StoreFull: if the store is full and may not grow.
         """
         missing = self.missing_pages(lane, length)
+        if not missing:
+            return
         if missing > self.pool.num_free:
             if not self.may_grow:
                 raise StoreFull(

@@ -57,11 +57,12 @@ class Scratch:
         Returns:
             [I, W].
         """
-        size = len(index_I) * rows_NW.shape[1]
+        num_rows, width = index_I.shape[0], rows_NW.shape[1]  # `len` of a tensor takes five calls
+        size = num_rows * width
         buffer = self._buffers.get(name)
         if buffer is None or buffer.numel() < size or buffer.dtype != rows_NW.dtype:
             buffer = self._buffers[name] = rows_NW.new_empty(2 * size)
-        out = buffer[:size].view(len(index_I), -1)
+        out = buffer[:size].view(num_rows, width)
         return torch.index_select(rows_NW, 0, index_I, out=out)
 
 

@@ -5,7 +5,7 @@ Legend: P = lanes that probe in this step, R = those of them that are asked.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -40,17 +40,17 @@ class Question:
     by_bounds: tuple[Reason | None, Reason | None] = (None, None)
     error: Exception | None = None
 
-    @property
+    @cached_property
     def drafts(self) -> bool:
         """Whether the candidate lengthens a draft instead of being decided on."""
         return isinstance(self.policy, DraftPolicy) and self.by_bounds == (None, None)
 
-    @property
+    @cached_property
     def is_open(self) -> bool:
         """Whether the rule may have to be asked."""
         return None in self.by_bounds and not self.drafts and self.error is None
 
-    @property
+    @cached_property
     def evidence(self) -> tuple[Evidence, ...]:
         """What has to be computed for it."""
         return (*self.policy.evidence, *self.watch) if self.is_open else self.watch
@@ -59,15 +59,14 @@ class Question:
 def question(planned: Planned, policy: Policy, watch: tuple[Evidence, ...]) -> Question:
     """What a planned step will have to ask; integers only, its forward has not run."""
     state, lane = planned.state, planned.input.lane
-    if state.source_finished or any(unit.final for unit in planned.units):
+    if planned.source_finished:
         finished = (Reason.WRITE_SOURCE_FINISHED,) * 2
         return Question(state=state, lane=lane, policy=policy, watch=watch, by_bounds=finished)
     if isinstance(policy, DraftPolicy):
         return Question(state=state, lane=lane, policy=policy, watch=watch)
-    units_read = state.units_read + sum(not unit.is_end for unit in planned.units)
     try:
-        begins = policy.settle(units_read, state.words)
-        goes_on = policy.settle(units_read, state.words - 1) if state.words else begins
+        begins = policy.settle(planned.units_read, state.words)
+        goes_on = policy.settle(planned.units_read, state.words - 1) if state.words else begins
     except Exception as error:
         fault = undecided(policy, reason(error))
         return Question(state=state, lane=lane, policy=policy, watch=watch, error=fault)

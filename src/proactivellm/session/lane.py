@@ -28,6 +28,8 @@ class Planned:
         units: pending units that it takes.
         pieces: the source pieces they make.
         num_read: tokens of these.
+        units_read: units read after the step.
+        source_finished: whether the whole source is read then.
     """
 
     state: SessionState
@@ -35,6 +37,8 @@ class Planned:
     units: Sequence[Unit]
     pieces: Sequence[Piece]
     num_read: int
+    units_read: int
+    source_finished: bool
 
 
 def plan_step(
@@ -54,8 +58,10 @@ def plan_step(
         return None
     needed = _needed_units(state, policy)
     units = _units_to_take(state, needed, chunk)
-    units_read = state.units_read + sum(not unit.is_end for unit in units)
-    source_finished = state.source_finished or any(unit.final for unit in units)
+    units_read, source_finished = state.units_read, state.source_finished
+    for unit in units:
+        units_read += not unit.is_end
+        source_finished |= unit.final
     ready = source_finished or (needed is not None and units_read >= needed)
     if not units and not ready:
         return None
@@ -67,7 +73,15 @@ def plan_step(
         fed.append(Piece(TARGET, 0, state.target[held:] + drafted))
     step = LaneInput(lane=lane, pieces=fed, counts={**state.counts}, probe=-1 if ready else None)
     num_read = sum(len(piece.tokens) for piece in pieces)
-    return Planned(state=state, input=step, units=units, pieces=pieces, num_read=num_read)
+    return Planned(
+        state=state,
+        input=step,
+        units=units,
+        pieces=pieces,
+        num_read=num_read,
+        units_read=units_read,
+        source_finished=source_finished,
+    )
 
 
 def begin_step(planned: Planned, early: Reason, keep_features: bool) -> list[Read]:
