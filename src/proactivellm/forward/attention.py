@@ -33,7 +33,6 @@ def streaming_attention(
     """Attention of a step's new tokens to the entries of their own lanes.
 
     Args:
-        module: the attention layer.
         query: [1, H, T, D] with a plan, else [B, H, Q, D].
         key: the store [1, G, N, D] with a plan, else [B, G, K, D].
         value: as `key`.

@@ -26,11 +26,7 @@ GROWTH = 8  # it grows by an eighth: little is held in reserve, and copies stay 
 
 
 class ArrivalLayer(CacheLayerMixin):
-    """Keys and values of one layer, each [N, H, D].
-
-    Args:
-        cache: the cache it belongs to, which says how large the store is.
-    """
+    """Keys and values of one layer, each [N, H, D]; the cache says how large the store is."""
 
     is_sliding = False
     keys: Tensor
@@ -91,9 +87,6 @@ class ArrivalCache(Cache):
     """All layers' buffers, and which entries are whose.
 
     Args:
-        num_layers: attention layers of the model.
-        num_lanes: streams held at once.
-        device: of the bookkeeping tensors.
         capacity: entries preallocated, never exceeded; None = as many as it takes.
     """
 
@@ -205,9 +198,6 @@ class ArrivalCache(Cache):
     @torch.inference_mode()  # the buffers were made in it
     def restore(self, lane: int, state: dict[str, Any]) -> None:
         """Put a snapshot into a lane; what it held is lost.
-
-        Args:
-            state: from `snapshot`, of the same model.
 
         Raises:
             ValueError: if it is of another model.

@@ -33,9 +33,8 @@ from proactivellm.output import detokenize
 class StreamingCausalLM:
     """A causal LM that reads and writes at the same time; `modality.loading.load` makes one.
 
-    Args:
-        model: any transformers causal LM whose layers keep keys and values per token.
-        settings: layout, prompt, boundary; the default is `grouped` with an empty prompt.
+    Its layers have to keep keys and values per token. The default settings are layout `grouped` and
+    an empty prompt.
 
     Raises:
         ValueError: if the family cannot obey the streaming law (the message says why).
@@ -108,12 +107,7 @@ class StreamingCausalLM:
         self.static = None if mode is None else StaticSteps(self, mode)
 
     def new_cache(self, num_lanes: int = 1, capacity: int | None = None) -> ArrivalCache:
-        """An empty cache for this model.
-
-        Args:
-            num_lanes: sessions it holds.
-            capacity: entries it holds at most, preallocated; None = as many as it takes.
-        """
+        """An empty cache for this model, of at most `capacity` entries (preallocated) if given."""
         layers = self.model.config.get_text_config().num_hidden_layers
         return ArrivalCache(layers, num_lanes, self.device, capacity)
 
@@ -162,7 +156,7 @@ class StreamingCausalLM:
             attention: capture the attention of probing tokens.
 
         Returns:
-            The output of the probing lanes, or None if none probes.
+            None if no lane probes.
 
         Raises:
             ValueError: if a lane would use positions that the model does not have.
@@ -216,15 +210,9 @@ class StreamingCausalLM:
         position_AT: Tensor,
         probe: AttentionProbe | None,
     ) -> Tensor:
-        """Run the decoder along a plan.
+        """Run the decoder along a plan: last hidden states [1, T, D] of the new tokens.
 
-        Args:
-            embeddings_1TD: of the new tokens.
-            position_AT: theirs; of one axis, the decoder takes them as [1, T].
-            probe: collects attention weights.
-
-        Returns:
-            Last hidden states [1, T, D].
+        Positions have one axis, as the decoder takes them: [1, T].
         """
         cache.begin(plan)
         kwargs: dict[str, Any] = {}
