@@ -21,24 +21,16 @@ from proactivellm.session.state import SessionState
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """What a lane that probes has to be told.
-
-    Attributes:
-        state: of the lane.
-        lane: its number.
-        policy: of the lane.
-        watch: evidence that somebody looks at, whoever decides.
-        by_bounds: reasons that need no look, where the candidate begins a word and where it goes on
-            with the last one; None: the rule is asked. Both None while a draft is made.
-        error: why the bounds could not be settled.
-    """
+    """What a lane that probes has to be told."""
 
     state: SessionState
     lane: int
     policy: Policy
-    watch: tuple[Evidence, ...] = ()
+    watch: tuple[Evidence, ...] = ()  # what somebody looks at, whoever decides
+    # Reasons that need no look: where the candidate begins a word, and where it goes on with the
+    # last one. None: the rule is asked. Both None while a draft is made.
     by_bounds: tuple[Reason | None, Reason | None] = (None, None)
-    error: Exception | None = None
+    error: Exception | None = None  # why the bounds could not be settled
 
     @cached_property
     def drafts(self) -> bool:
@@ -77,12 +69,7 @@ def question(planned: Planned, policy: Policy, watch: tuple[Evidence, ...]) -> Q
 class Evident:
     """The evidence of a step: each one computed once, for all lanes that want it.
 
-    Args:
-        questions: of the lanes that probe.
-        output: of the step.
-        tokens_P: their candidates.
-        starts_V: by token id, whether it begins a word.
-        errors: by row; those whose evidence cannot be computed are added.
+    Rows whose evidence cannot be computed are added to `errors`.
     """
 
     def __init__(
@@ -153,10 +140,7 @@ def ask_rules(
 ) -> Tensor | None:
     """One question per policy, for all of its lanes that are open.
 
-    Args:
-        questions: of the lanes that probe.
-        evident: their evidence.
-        errors: by row; lanes without an answer are added.
+    Rows without an answer are added to `errors`.
 
     Returns:
         Codes of `Reason`, int64 [P], meaningless where nothing was open; None: nowhere.

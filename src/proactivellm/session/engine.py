@@ -103,11 +103,8 @@ class Engine:
     ) -> int:
         """Start a stream.
 
-        Args:
-            sampling: of this stream, else that of the engine.
-            policy: of this stream, else that of the engine.
-            watch: evidence to report of every probe (`Probed`), whoever decides; it changes nothing
-                that is written.
+        What is left out is that of the engine. Evidence to watch is reported of every probe
+        (`Probed`), whoever decides, and changes nothing that is written.
 
         Returns:
             Its lane, by which it is called until it is released.
@@ -145,9 +142,7 @@ class Engine:
     def push(self, lane: int, units: Iterable[Unit]) -> None:
         """Make source units available to a stream; those after the end of its target are dropped.
 
-        Args:
-            lane: from `open`.
-            units: in order; the last of the stream has `final` set.
+        The last unit of the stream has `final` set.
 
         Raises:
             ValueError: if one of them cannot be read (a token id that the model does not have,
@@ -181,7 +176,7 @@ class Engine:
             self.states[lane] = None
 
     def rollback(self, lane: int) -> list[Unit]:
-        """Take a stream back to its last written token; it may go on from there.
+        """Take a stream back to its last written token, from where it may go on.
 
         Returns:
             The units that were pushed and not read, now gone from its queue.
@@ -227,10 +222,8 @@ class Engine:
     def check_integrity(self, thorough: bool = True) -> None:
         """Compare the counters of all streams with what the cache holds for them.
 
-        `step` does so by itself, not thoroughly, whenever it finds nothing to do.
-
-        Args:
-            thorough: also look at every page and entry, which takes time in proportion to them.
+        Thoroughly: with every page and entry, which takes time in proportion to them. `step` does
+        so by itself, not thoroughly, whenever it finds nothing to do.
 
         Raises:
             IntegrityError: if they contradict each other; names all that is wrong.
@@ -244,11 +237,7 @@ class Engine:
             return {"state": state, "cache": self.residence.snapshot(lane)}
 
     def restore(self, lane: int, snapshot: dict[str, Any]) -> None:
-        """Continue a stream in a lane.
-
-        Args:
-            lane: from `open`; what it held is lost.
-            snapshot: from `snapshot`, of the same model.
+        """Continue the stream of a snapshot in a lane; what that held is lost.
 
         Raises:
             ValueError: if it is of another model, or of a stream without a window that did not

@@ -20,36 +20,23 @@ from proactivellm.session.state import SessionState
 
 @dataclass(frozen=True, kw_only=True)
 class Planned:
-    """A step of one lane that has not begun.
-
-    Attributes:
-        state: of the lane.
-        input: what the lane feeds.
-        units: pending units that it takes.
-        pieces: the source pieces they make.
-        num_read: tokens of these.
-        units_read: units read after the step.
-        source_finished: whether the whole source is read then.
-    """
+    """A step of one lane that has not begun."""
 
     state: SessionState
     input: LaneInput
-    units: Sequence[Unit]
-    pieces: Sequence[Piece]
-    num_read: int
-    units_read: int
-    source_finished: bool
+    units: Sequence[Unit]  # pending units that it takes
+    pieces: Sequence[Piece]  # the source pieces they make
+    num_read: int  # tokens of these
+    units_read: int  # units read after the step
+    source_finished: bool  # whether the whole source is read then
 
 
 def plan_step(
     state: SessionState, lane: int, policy: Policy, prompt: PromptIds, chunk: int
 ) -> Planned | None:
-    """Say what the lane takes of its pending units and what it feeds; changes nothing.
+    """What a lane takes of its pending units and what it feeds; changes nothing.
 
-    Args:
-        policy: says how much must be read before the next word.
-        prompt: fixed ids around source and target.
-        chunk: source tokens taken at most, except that one unit always may.
+    It takes at most `chunk` source tokens, except that one unit always may.
 
     Returns:
         None if the lane waits for input or is finished.
@@ -88,12 +75,8 @@ def begin_step(planned: Planned, early: Reason, keep_features: bool) -> list[Rea
     """Count what a step takes and feeds as read and fed: its forward has succeeded.
 
     Args:
-        planned: from `plan_step`; its state is changed.
         early: why units are read that no probe has asked for.
         keep_features: whether pieces that are no ids may be wanted again.
-
-    Returns:
-        The events.
     """
     state, step = planned.state, planned.input
     reads: list[Read] = []

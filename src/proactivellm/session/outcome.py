@@ -42,12 +42,7 @@ class Verdict(NamedTuple):
 
 
 class Outcomes:
-    """Samples, decides and writes for the lanes of a step.
-
-    Args:
-        model: whose tokenizer says where words begin, and what ends a target.
-        window: what a stream keeps in view; everything if None.
-    """
+    """Samples, decides and writes for the lanes of a step."""
 
     def __init__(self, model: StreamingCausalLM, window: Window | None = None) -> None:
         self.model = model
@@ -67,12 +62,7 @@ class Outcomes:
         A lane whose logits are not finite, or whose sampling, policy or detokenizer fails, ends
         with its error; the others get their outcome of the same forward.
 
-        Args:
-            questions: of the lanes that probed; their states are changed.
-            output: of the step; its logits are changed.
-
-        Returns:
-            What came of it, lane by lane.
+        The states of the lanes and the logits are changed.
 
         Raises:
             Exception: if memory ran out for every lane; each will probe again.

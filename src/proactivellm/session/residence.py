@@ -14,9 +14,6 @@ class Residence:
 
     A lane that is parked waits until there is room. One that is in the cache and grows goes
     before: idle lanes make way, then the youngest.
-
-    Args:
-        cache: the cache.
     """
 
     def __init__(self, cache: ArrivalCache) -> None:
@@ -35,11 +32,7 @@ class Residence:
         return lane in self._admitted
 
     def cut(self, lane: int, length: int) -> None:
-        """Forget a lane's last entries, wherever they are.
-
-        Args:
-            length: entries that stay.
-        """
+        """Forget a lane's last entries, wherever they are: the first `length` stay."""
         if lane not in self.parked:
             self.cache.lengths[lane] = length
             return
@@ -58,9 +51,6 @@ class Residence:
     def restore(self, lane: int, entries: Entries) -> None:
         """Put entries into a lane, whose own are lost; they are parked if there is no room now.
 
-        Args:
-            entries: from `snapshot`.
-
         Raises:
             ValueError: if they are of another model; the lane stays as it is.
         """
@@ -75,11 +65,7 @@ class Residence:
             self._admitted[lane] = None
 
     def fits(self, lane: int, length: int) -> bool:
-        """Give a lane pages for so many entries, if that takes nothing from others.
-
-        Returns:
-            Whether the lane is in the cache and has them.
-        """
+        """Give a lane pages for so many entries, if that takes nothing from others; else False."""
         cache = self.cache
         if lane in self.parked:
             return False

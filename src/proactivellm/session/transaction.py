@@ -21,17 +21,10 @@ from proactivellm.session.outcome import Outcomes
 
 
 class Steps:
-    """Runs planned steps.
+    """Runs planned steps; counts the forwards that succeeded, and tokens sent through them.
 
     Args:
-        model: runs the forwards.
-        cache: holds the lanes.
-        outcomes: turns distributions into events.
         keep_features: whether pieces that are no ids may be wanted again.
-
-    Attributes:
-        forwards: forwards that succeeded.
-        tokens: tokens sent through them.
     """
 
     def __init__(
@@ -56,14 +49,11 @@ class Steps:
     ) -> None:
         """One forward for all lanes; if it fails, one for each, and whose fails again ends.
 
-        Args:
-            plans: of the lanes.
-            policies: of all lanes of the engine.
-            watches: evidence to report, of all lanes.
-            events: what happens is added to it, the ends of lanes that failed included.
+        Policies, and evidence to report, are those of all lanes of the engine. What happens is
+        added to `events`.
 
         Raises:
-            Exception: if it is the fault of no one lane (see `apart.common_fault`); none has begun.
+            Exception: if it is no fault of one lane (see `isolation.common_fault`); none has begun.
         """
 
         def forward(some: Sequence[lanes.Planned]) -> StepOutput | None:
