@@ -1,4 +1,4 @@
-"""A stream whose reads and writes are given: for those who look into a model, not at a target."""
+"""Drives a stream whose reads and writes are given, to look into a model."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""The streaming law, tried on a loaded model: refuses what silently would not obey it."""
+"""Checks the streaming law on a loaded model, and refuses one that would break it silently."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Who takes part in the next step: plans that change nothing but what a stream forgets.
+"""Chooses the lanes of the next step and plans what each feeds; changes nothing but windows.
 
 A plan is made for every lane that has something to do; the limits say how many of them fit one
 step, and the cache who of them has room. Nothing is counted as read before its forward succeeded.

@@ -1,4 +1,4 @@
-"""What a probe is asked: bounds settled from integers before the forward, then only what is open.
+"""Decisions: bounds settle what they can before the forward, rules are asked about the rest.
 
 Legend: P = lanes that probe in this step, R = those of them that are asked.
 """
@@ -14,7 +14,7 @@ from proactivellm.forward.lanes import StepOutput
 from proactivellm.policy.base import DraftPolicy, Policy
 from proactivellm.policy.evidence import Evidence, Rows, Seen
 from proactivellm.policy.reason import Reason
-from proactivellm.session.isolation import attempt, gather, out_of_memory, reason
+from proactivellm.session.isolation import attempt, attempt_rows, out_of_memory, reason
 from proactivellm.session.lane import Planned
 from proactivellm.session.state import SessionState
 
@@ -66,7 +66,7 @@ def question(planned: Planned, policy: Policy, watch: tuple[Evidence, ...]) -> Q
     return Question(state=state, lane=lane, policy=policy, watch=watch, by_bounds=bounds)
 
 
-class Evident:
+class StepEvidence:
     """The evidence of a step: each one computed once, for all lanes that want it.
 
     Rows whose evidence cannot be computed are added to `errors`.
@@ -136,7 +136,7 @@ class Evident:
 
 
 def ask_rules(
-    questions: Sequence[Question], evident: Evident, errors: dict[int, Exception]
+    questions: Sequence[Question], evident: StepEvidence, errors: dict[int, Exception]
 ) -> Tensor | None:
     """One question per policy, for all of its lanes that are open.
 
@@ -158,7 +158,7 @@ def ask_rules(
     codes_P = torch.zeros(len(questions), dtype=torch.long, device=evident.device)
     for rows in rows_of.values():
         work = partial(ask_rows, questions[rows[0]].policy)
-        codes_P = gather(work, rows, codes_P, errors)
+        codes_P = attempt_rows(work, rows, codes_P, errors)
     return codes_P
 
 

@@ -1,4 +1,4 @@
-"""What may enter a stream: units are looked at before any of them does."""
+"""Checks units before any of them enters a stream."""
 
 from collections.abc import Sequence
 

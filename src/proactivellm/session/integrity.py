@@ -1,4 +1,4 @@
-"""What has to hold between steps, whatever went wrong in one of them."""
+"""Checks between steps that the counters of streams and the cache agree, whatever went wrong."""
 
 from collections.abc import Iterable, Iterator, Sequence
 

@@ -1,4 +1,4 @@
-"""A fault of one lane is its own: what failed for all is tried again for each."""
+"""Isolates faults: work that fails for all lanes is tried again for each lane alone."""
 
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -38,7 +38,7 @@ def _try(work: Callable[[Sequence[Item]], Result], items: Sequence[Item]) -> Res
         return error.with_traceback(None)
 
 
-def gather(
+def attempt_rows(
     work: Callable[[Sequence[int]], Tensor],
     rows: Sequence[int],
     result_P: Tensor,

@@ -1,4 +1,4 @@
-"""What one lane does next, and what a step that succeeded has read: functions of its state alone.
+"""Plans what one lane feeds next, and counts what it has read once the step succeeded.
 
 A lane READs unprobed up to what its policy requires, then probes; a probe ends in a WRITE or in a
 wish to READ, whose open entries the next step feeds again.

@@ -1,11 +1,10 @@
-"""What a step's distributions turn into: tokens, and of them WRITEs or wishes to READ.
+"""Turns the distributions of a step into tokens, and tokens into WRITEs or wishes to READ.
 
 All lanes are judged at once on the device; one small copy brings tokens and decisions to the host.
 Legend: P = lanes that probe in this step, V = vocabulary.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,9 +15,9 @@ from proactivellm.forward.lanes import StepOutput
 from proactivellm.policy.base import DraftPolicy
 from proactivellm.policy.reason import Reason
 from proactivellm.session import drafts, writing
-from proactivellm.session.deciding import Evident, Question, ask_rules, undecided
+from proactivellm.session.deciding import Question, StepEvidence, ask_rules, undecided
 from proactivellm.session.events import Event, Probed
-from proactivellm.session.isolation import gather, out_of_memory, reason
+from proactivellm.session.isolation import attempt_rows, out_of_memory, reason
 from proactivellm.session.sampling import sample
 from proactivellm.session.state import SessionState
 from proactivellm.session.window import Window
@@ -32,13 +31,6 @@ NOT_FINITE = (
 
 class NotFinite(ValueError):
     """The logits of a lane are NaN or infinite."""
-
-
-class Verdict(NamedTuple):
-    """What a probe came to: the candidate, and the code of what the rule says if it was asked."""
-
-    token: int
-    code: int
 
 
 class Outcomes:
@@ -73,7 +65,7 @@ class Outcomes:
         tokens_P = self._sample(logits_PV, [asked.state for asked in questions], errors)
         if any(asked.evidence for asked in questions):
             self._forbid_ends(questions, logits_PV)
-        evident = Evident(questions, output, tokens_P, self._starts_V, errors)
+        evident = StepEvidence(questions, output, tokens_P, self._starts_V, errors)
         codes_P = ask_rules(questions, evident, errors)
         if len(errors) == len(questions) and all(map(out_of_memory, errors.values())):
             raise errors[0]
@@ -192,7 +184,9 @@ class Outcomes:
                 logits, samplings, [s.num_written + len(s.draft) for s in chosen], history
             )
 
-        return gather(draw, range(len(states)), torch.zeros_like(logits_PV[:, 0]).long(), errors)
+        return attempt_rows(
+            draw, range(len(states)), torch.zeros_like(logits_PV[:, 0]).long(), errors
+        )
 
     def _per_token(self, flags: list[bool]) -> list[bool]:
         """Flags by token id for every row of the output layer; all True at token boundaries.

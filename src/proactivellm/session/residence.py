@@ -1,4 +1,4 @@
-"""Whose entries are in the cache, and whose had to leave it because it was full."""
+"""Says which lanes are in the cache, and parks others in host memory when it is full."""
 
 from collections.abc import Sequence
 from typing import Any
