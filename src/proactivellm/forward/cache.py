@@ -49,9 +49,8 @@ class ArrivalLayer(CacheLayerMixin):
     ) -> tuple[Tensor, Tensor]:
         """Write new entries [1, H, T, D] at the slots of this step.
 
-        Returns:
-            The whole store [1, H, N, D] for attention that follows the plan of the step; for a
-            joint plan the entries in use [1, H, K, D].
+        Attention that follows a plan is given the whole store [1, H, N, D], a joint one the entries
+        in use [1, H, K, D].
         """
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
@@ -86,8 +85,7 @@ class ArrivalLayer(CacheLayerMixin):
 class ArrivalCache(Cache):
     """All layers' buffers, and which entries are whose.
 
-    Args:
-        capacity: entries preallocated, never exceeded; None = as many as it takes.
+    A capacity is preallocated and never exceeded; without one, it takes as many as it needs.
     """
 
     def __init__(
@@ -143,11 +141,7 @@ class ArrivalCache(Cache):
         return max(0, -(-length // PAGE) - len(self.pages[lane]))
 
     def reserve(self, lane: int, length: int) -> None:
-        """Give a lane pages for that many entries.
-
-        Raises:
-            StoreFull: if the store is full and may not grow.
-        """
+        """Give a lane pages for that many entries; StoreFull if it is full and may not grow."""
         missing = self.missing_pages(lane, length)
         if not missing:
             return
@@ -183,8 +177,7 @@ class ArrivalCache(Cache):
     def snapshot(self, lane: int) -> dict[str, Any]:
         """A lane's entries as plain tensors, for cloning and saving.
 
-        Returns:
-            `keys` and `values` (lists of [K, H, D], one per layer), `kinds` ([3, K]), `units`.
+        `keys` and `values` are lists of [K, H, D], one per layer, `kinds` is [3, K].
         """
         slots = self._slots(lane)
         layers = [layer for layer in self._layers() if layer.is_initialized]

@@ -112,11 +112,7 @@ class StreamingCausalLM:
         return ArrivalCache(layers, num_lanes, self.device, capacity)
 
     def check_position(self, lane: LaneInput) -> None:
-        """Refuse positions that the model does not have.
-
-        Raises:
-            ValueError: if the last position of a lane is one of them.
-        """
+        """Raise ValueError if the last position of a lane is none of the model's."""
         if self.limit is not None and lane.pieces:
             self._check_positions(np.concatenate(place(lane, self.layout), axis=1), self.limit)
 
@@ -151,12 +147,8 @@ class StreamingCausalLM:
         length are overwritten by its next step, which is how a probe is taken back, and why a
         step that raises has changed nothing: lanes only keep the pages that it reserved.
 
-        Args:
-            inputs: at least one token each, distinct lanes.
-            attention: capture the attention of probing tokens.
-
-        Returns:
-            None if no lane probes.
+        Inputs are of distinct lanes, with at least one token each. `attention` keeps that of the
+        tokens that probe. None if no lane probes.
 
         Raises:
             ValueError: if a lane would use positions that the model does not have.

@@ -27,9 +27,6 @@ def forced_probes(
         probes: for each of them, units read and ids written before it; neither ever decreases. One
             that is followed by a READ is taken back.
         attention: capture the attention of the probing tokens.
-
-    Yields:
-        The output of each probe.
     """
     head = streaming.prompt.target_head
     sequence = [*head, *target]

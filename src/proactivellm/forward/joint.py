@@ -29,10 +29,7 @@ class Joint:
     num_bad_B: Tensor  # entries that were not finite, counted over the layers of this step
 
     def screen(self, keys_KHD: Tensor, values_KHD: Tensor) -> tuple[Tensor, Tensor]:
-        """Put 0 for entries of a layer that are not finite, and note whose they are.
-
-        A lane alone keeps its own.
-        """
+        """Put 0 for entries that are not finite, and note whose; a lane alone keeps its own."""
         if len(self.num_bad_B) == 1:
             return keys_KHD, values_KHD
         good_K = keys_KHD.isfinite().flatten(1).all(-1) & values_KHD.isfinite().flatten(1).all(-1)

@@ -27,11 +27,7 @@ class PagePool:
         return self._is_free[page]
 
     def take(self, after: int | None = None) -> int:
-        """Hand out a page: the one after a given page if it is free, so that runs stay whole.
-
-        Raises:
-            StoreFull: if none is free.
-        """
+        """Hand out a page, the one after a given page if it is free: runs stay whole."""
         if not self.num_free:
             raise StoreFull(f"all {self.num_pages} pages are in use")
         page = -1 if after is None else after + 1

@@ -28,15 +28,7 @@ class Chosen(NamedTuple):
 
 
 class AttentionProbe:
-    """Collects the attention weights of one token in each of some lanes, from every layer.
-
-    Args:
-        plan: of the forward.
-        chosen: what probes, by part; None where nothing does.
-        num_probing: P.
-        rows_P: packed index of the tokens; only a joint plan asks for it.
-        order_P: puts what the parts give in the order of the step's inputs; None = it is so.
-    """
+    """Collects the attention weights of one token in each of some lanes, from every layer."""
 
     def __init__(
         self,
@@ -47,9 +39,10 @@ class AttentionProbe:
         order_P: Tensor | None = None,
     ) -> None:
         self.plan = plan
-        self.chosen = chosen
+        self.chosen = chosen  # what probes, by part; None where nothing does
         self.num_probing = num_probing
-        self.rows_P = rows_P
+        self.rows_P = rows_P  # packed index of the tokens; only a joint plan asks for it
+        # Puts what the parts give in the order of the step's inputs; None = it is so.
         self.order_P = order_P
         self.captured: list[Tensor] = []
 
@@ -102,10 +95,7 @@ class AttentionProbe:
         return torch.stack(layers)
 
     def units(self, unit_N: Tensor) -> Tensor:
-        """Unit of the entries that the weights belong to, of those of the store: [P, K].
-
-        It is -1 where there is none.
-        """
+        """Unit of the entries that the weights belong to, -1 where there is none: [P, K]."""
         if self.plan.joint is not None:
             return unit_N[self.plan.joint.slots].expand(self.num_probing, -1)
         found = []

@@ -56,6 +56,7 @@ def question(planned: Planned, policy: Policy, watch: tuple[Evidence, ...]) -> Q
         return Question(state=state, lane=lane, policy=policy, watch=watch, by_bounds=finished)
     if isinstance(policy, DraftPolicy):
         return Question(state=state, lane=lane, policy=policy, watch=watch)
+    # The candidate is not known yet: it may go on with the last word, whose bounds hold then.
     try:
         begins = policy.settle(planned.units_read, state.words)
         goes_on = policy.settle(planned.units_read, state.words - 1) if state.words else begins

@@ -36,12 +36,7 @@ def reasons_to_commit(
 ) -> list[Reason]:
     """What of a finished draft is written, and why: whole words, within the bounds.
 
-    Args:
-        starts: for each token of the draft, whether it begins a word.
-        whole: whether the last word is known to be whole.
-
-    Returns:
-        A reason for each leading token of the draft to commit.
+    `starts` and `whole` as for `draft_suffices`; a reason for each leading token to commit.
     """
     draft = state.draft
     edges = [i for i in range(len(draft)) if starts[i] or i == 0] + [len(draft)] * whole

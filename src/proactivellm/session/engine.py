@@ -40,11 +40,10 @@ class Engine:
     one `End` for every stream, after which nothing follows.
 
     Args:
-        model: the streaming model.
-        policy: decides READ or WRITE for streams that bring none of their own.
-        limits: what it holds and does at most; one stream if left out.
-        sampling: how tokens are chosen; the model's generation settings if left out.
-        window: what a stream keeps in view; everything if left out.
+        policy: for streams that bring none of their own.
+        limits: one stream if left out.
+        sampling: the model's generation settings if left out.
+        window: everything stays in view if left out.
 
     Raises:
         ValueError: if the prompt leaves no room in the window.
@@ -101,13 +100,10 @@ class Engine:
         policy: Policy | None = None,
         watch: Iterable[Evidence] = (),
     ) -> int:
-        """Start a stream.
+        """Start a stream in a lane, by whose number it is called until it is released.
 
         What is left out is that of the engine. Evidence to watch is reported of every probe
         (`Probed`), whoever decides, and changes nothing that is written.
-
-        Returns:
-            Its lane, by which it is called until it is released.
 
         Raises:
             EngineFull: if as many streams are open as the limits allow.
@@ -178,8 +174,7 @@ class Engine:
     def rollback(self, lane: int) -> list[Unit]:
         """Take a stream back to its last written token, from where it may go on.
 
-        Returns:
-            The units that were pushed and not read, now gone from its queue.
+        What was pushed and not read leaves its queue and is returned.
         """
         with self._exclusive:
             return self._take_back(lane)
@@ -187,8 +182,7 @@ class Engine:
     def cancel(self, lane: int) -> list[Event]:
         """End a stream after its last written token; its text stays until `release`.
 
-        Returns:
-            The text that was held back, if there is any, and the end; nothing if it had ended.
+        The events are text that was held back, if any, and the end; none if it had ended.
         """
         with self._exclusive:
             self._take_back(lane)
@@ -196,11 +190,10 @@ class Engine:
             return [] if state.finished else writing.cancel(state, lane)
 
     def step(self) -> list[Event] | None:
-        """One forward for the lanes that have something to do.
+        """One forward for the lanes that have something to do: what happened, in order by lane.
 
-        Returns:
-            What happened, of each lane in order, or None if every lane waits for input or is
-            finished. A lane that cannot go on ends with its error; no other lane notices.
+        None if every lane waits for input or is finished. A lane that cannot go on ends with its
+        error; no other lane notices.
 
         Raises:
             RuntimeError: if another call is in progress.

@@ -19,10 +19,8 @@ def attempt(
 ) -> list[tuple[Sequence[Item], Result | Exception]]:
     """Do a piece of work for all items at once, and, only if that raises, for each by itself.
 
-    Work that raises may have changed nothing.
-
-    Returns:
-        Groups of items and what came of them: one group in the good case.
+    Work that raises may have changed nothing. Each group of items comes with its result or error:
+    one group in the good case.
     """
     result = _try(work, items)
     if len(items) == 1 or not isinstance(result, Exception):

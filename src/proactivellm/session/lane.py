@@ -36,10 +36,8 @@ def plan_step(
 ) -> Planned | None:
     """What a lane takes of its pending units and what it feeds; changes nothing.
 
-    It takes at most `chunk` source tokens, except that one unit always may.
-
-    Returns:
-        None if the lane waits for input or is finished.
+    It takes at most `chunk` source tokens, except that one unit always may. None if the lane waits
+    for input or is finished.
     """
     if state.finished:
         return None
@@ -110,7 +108,7 @@ def _needed_units(state: SessionState, policy: Policy) -> int | None:
     if required is None:
         return None
     needed = max(required, state.units_read + state.wants_read)
-    return needed + -needed % policy.every
+    return needed + -needed % policy.every  # up to a multiple: decisions fall only there
 
 
 def _units_to_take(state: SessionState, needed: int | None, chunk: int) -> list[Unit]:

@@ -173,16 +173,12 @@ class Outcomes:
         def draw(rows: Sequence[int]) -> Tensor:
             chosen = [states[p] for p in rows]
             logits = logits_PV if len(rows) == len(states) else logits_PV[list(rows)]
-            samplings = [s.sampling for s in chosen]
-            history: list[Tensor | list[int]] | None = None
-            if any(sampling.repetition_penalty != 1 for sampling in samplings):
-                history = [
-                    s.seen.of(s, logits.device) if s.sampling.repetition_penalty != 1 else []
-                    for s in chosen
-                ]
-            return sample(
-                logits, samplings, [s.num_written + len(s.draft) for s in chosen], history
-            )
+            steps = [s.num_written + len(s.draft) for s in chosen]
+            history = [
+                s.seen.of(s, logits.device) if s.sampling.repetition_penalty != 1 else ()
+                for s in chosen
+            ]
+            return sample(logits, [s.sampling for s in chosen], steps, history)
 
         return attempt_rows(
             draw, range(len(states)), torch.zeros_like(logits_PV[:, 0]).long(), errors

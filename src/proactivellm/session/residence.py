@@ -78,12 +78,7 @@ class Residence:
     def make_room(self, lane: int, length: int, idle: Sequence[int], others: Sequence[int]) -> bool:
         """Bring a lane into the cache, with pages for so many entries, at the cost of others.
 
-        Args:
-            idle: lanes that have nothing to do now.
-            others: all lanes that may be parked, `idle` included.
-
-        Returns:
-            False if it has to wait for others.
+        Idle lanes are among the others, which may be parked. False: it has to wait for them.
 
         Raises:
             StoreFull: if the whole cache is too small for it.
@@ -91,7 +86,7 @@ class Residence:
         cache = self.cache
         resident = lane in self._admitted
         victims = [v for v in idle if cache.pages[v]]
-        if resident:
+        if resident:  # the youngest make way, so that the oldest is sure to get on
             youngest = [v for v in reversed(self._admitted) if v in others and v not in idle]
             victims += [v for v in youngest if cache.pages[v]]
         missing = cache.missing_pages(lane, length)

@@ -135,10 +135,9 @@ class Sampling:
 def settings_not_applied(
     generation_config: GenerationConfig | None, greedy: bool = False
 ) -> list[str]:
-    """Names of settings that change what a model writes, are on, and that streams do not apply.
+    """Names of settings that are on, change what is written, and do not apply to streams.
 
-    Args:
-        greedy: whether tokens are chosen greedily, whatever it recommends.
+    `greedy`: tokens are chosen greedily, whatever the model recommends.
     """
     off = _NOT_OFFERED | ({"do_sample": False, "repetition_penalty": 1.0} if greedy else {})
     found = {name: getattr(generation_config, name, None) for name in off}
@@ -156,24 +155,22 @@ def uniform(seed: int, step: int) -> float:
 
 def sample(
     logits_BV: Tensor,
-    sampling: Sampling | Sequence[Sampling],
-    step_B: Sequence[int] | Tensor,
-    history: Sequence[Sequence[int] | Tensor] | None = None,
+    samplings: Sequence[Sampling],
+    steps: Sequence[int],
+    history: Sequence[Sequence[int] | Tensor] = (),
 ) -> Tensor:
     """The next token of every lane: int64 [B], on the device of the logits.
 
     Args:
         logits_BV: -inf forbids a token.
-        step_B: position in the target of the token to be chosen, from 0.
-        history: token ids read and written so far, in any order; needed for a repetition penalty.
+        steps: position in the target of the token to be chosen, from 0, by lane.
+        history: token ids read and written so far, in any order, of lanes with a penalty.
     """
-    samplings = _per_lane(sampling, logits_BV)
     penalised_BV = _penalise(logits_BV.float(), samplings, history)
     tokens_B = penalised_BV.argmax(-1)
     rows = [lane for lane, s in enumerate(samplings) if s.temperature > 0]
     if not rows:
         return tokens_B
-    steps = step_B.tolist() if isinstance(step_B, Tensor) else step_B
     # MPS has no float64.
     dtype = torch.float32 if logits_BV.device.type == "mps" else torch.float64
     probs_RV = _warp(penalised_BV[rows], [samplings[lane] for lane in rows]).to(dtype)
@@ -189,28 +186,15 @@ def sample(
     return tokens_B
 
 
-def _per_lane(sampling: Sampling | Sequence[Sampling], logits_BV: Tensor) -> list[Sampling]:
-    num_lanes = logits_BV.shape[0]
-    samplings = [sampling] * num_lanes if isinstance(sampling, Sampling) else list(sampling)
-    if len(samplings) != num_lanes:
-        raise ValueError(f"{len(samplings)} samplings for {num_lanes} lanes: give one per lane")
-    return samplings
-
-
 def _penalise(
     logits_BV: Tensor,
-    samplings: list[Sampling],
-    history: Sequence[Sequence[int] | Tensor] | None,
+    samplings: Sequence[Sampling],
+    history: Sequence[Sequence[int] | Tensor],
 ) -> Tensor:
     """Divides positive and multiplies negative logits of the tokens of each lane's history."""
     penalised = [lane for lane, s in enumerate(samplings) if s.repetition_penalty != 1]
     if not penalised:
         return logits_BV
-    if history is None or len(history) != len(samplings):
-        raise ValueError(
-            f"repetition_penalty={samplings[penalised[0]].repetition_penalty} needs `history`: "
-            "give the token ids read and written so far, one list per lane"
-        )
     logits_BV = logits_BV.clone()
     for lane in penalised:
         ids = torch.as_tensor(history[lane], dtype=torch.long, device=logits_BV.device)

@@ -82,11 +82,7 @@ class Session:
         return _writes(self._engine.cancel(self._lane))
 
     def rollback(self) -> list[Unit]:
-        """Take the stream back to its last written token; it may go on from there.
-
-        Returns:
-            The units that were pushed and not read, now gone from its queue.
-        """
+        """Take the stream back to its last written token; see `Engine.rollback`."""
         return self._engine.rollback(self._lane)
 
     def clone(self) -> "Session":

@@ -21,11 +21,7 @@ from proactivellm.session.outcome import Outcomes
 
 
 class Steps:
-    """Runs planned steps; counts the forwards that succeeded, and tokens sent through them.
-
-    Args:
-        keep_features: whether pieces that are no ids may be wanted again.
-    """
+    """Runs planned steps; counts the forwards that succeeded, and tokens sent through them."""
 
     def __init__(
         self,
@@ -37,7 +33,7 @@ class Steps:
         self.model = model
         self.cache = cache
         self.outcomes = outcomes
-        self.keep_features = keep_features
+        self.keep_features = keep_features  # whether pieces that are no ids may be wanted again
         self.forwards = self.tokens = 0
 
     def run(
@@ -96,6 +92,6 @@ class Steps:
                 events += lanes.begin_step(planned, why, self.keep_features)
             if output is not None:
                 events += self.outcomes.resolve(questions, output)
-        finally:
+        finally:  # also where memory ran out while tokens were chosen: reading is done by then
             for planned in plans:
                 self.cache.lengths[planned.input.lane] = planned.state.num_entries

@@ -105,6 +105,7 @@ def _drop_units(state: SessionState, room: int, sinks: int) -> int:
     first = newest + 1
     for _, unit, tokens in reversed(state.source):
         room -= len(tokens)
+        # The newest unit stays, however long it is: something has to be seen.
         if unit <= sinks or (room < 0 and unit < first <= newest):
             break
         first = unit
