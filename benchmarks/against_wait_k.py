@@ -13,11 +13,7 @@ import numpy as np
 
 
 def main(path: Path) -> None:
-    """Print a markdown table.
-
-    Args:
-        path: `scores.json` of an evaluation that has `offline` and several `wait-k`.
-    """
+    """Prints a table of the scores of an evaluation that has `offline` and several `wait-k`."""
     rows = json.loads(path.read_text(encoding="utf-8"))
     wait_k = sorted((r["LAAL"], r["BLEU"]) for r in rows if r["policy"].startswith("wait-k"))
     offline = next(r["BLEU"] for r in rows if r["policy"] == "offline")

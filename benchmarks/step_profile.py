@@ -21,8 +21,8 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import DynamicCache
 
 from proactivellm import Engine, StreamingCausalLM, TextSegmenter, Unit, load, parse_policy
+from proactivellm.backbone.bundled import DEFAULT_MODEL, bundled_models
 from proactivellm.backbone.decoder import CACHE_ARGUMENTS, cache_argument, decoder_of
-from proactivellm.backbone.hub import DEFAULT_MODEL, bundled_models
 from proactivellm.bench.alone import write_alone
 from proactivellm.bench.baselines import offline_generate
 from proactivellm.bench.shapes import find_shape, random_model

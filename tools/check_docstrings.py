@@ -26,15 +26,19 @@ Classes = dict[str, ast.ClassDef]
 def check(roots: list[Path]) -> Iterator[Offence]:
     """Yields missing docstrings and names that do not exist, in the folders `roots`."""
     files = list(parsed_files(roots))
-    # By name, to look up bases; a name used twice finds the last, which is near enough for bases.
-    classes = {
-        n.name: n for _, tree in files for n in ast.walk(tree) if isinstance(n, ast.ClassDef)
-    }
+    # By name, to look up bases; a name that several modules use is that of its own module, else the
+    # last, which is near enough for bases.
+    classes_in = {path: _classes(tree) for path, tree in files}
+    classes = {name: node for each in classes_in.values() for name, node in each.items()}
     for path, tree in files:
         if not ast.get_docstring(tree):
             yield Offence(path, 1, "module has no docstring")
-        for line, message in _check_body(tree, classes, public=True):
+        for line, message in _check_body(tree, classes | classes_in[path], public=True):
             yield Offence(path, line, message)
+
+
+def _classes(tree: ast.AST) -> Classes:
+    return {node.name: node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
 
 
 def _check_body(node: ast.AST, classes: Classes, public: bool) -> Iterator[tuple[int, str]]:

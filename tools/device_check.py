@@ -23,6 +23,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 from tests.laws import streams  # noqa: E402
 from tests.models import FAMILIES, save_tiny  # noqa: E402
 
+from proactivellm.core.schedule import wait_k  # noqa: E402
 from proactivellm.modality.loading import load  # noqa: E402
 from proactivellm.modality.text import TextSegmenter  # noqa: E402
 from proactivellm.policy.spec import parse_policy  # noqa: E402
@@ -48,7 +49,7 @@ def check_laws(device: str, folder: Path) -> Result:
         place = _tiny(family, folder)
         for layout in ("grouped", "interleaved"):
             model = streams.load(place, device=device, boundary="token", layout=layout)
-            gaps[f"{family} {layout}"] = _law_gap(model)
+            gaps[f"{family} {layout}"] = _law_gap(model, EXACT)
     return _within(gaps, EXACT)
 
 
@@ -59,25 +60,23 @@ def check_graphs(device: str, folder: Path) -> Result:
         model = streams.load(_tiny(family, folder), device=device)
         for spec in SPECS:
             model.accelerate(None)
-            expected, logits = _streams(model, spec)
+            expected, logits, _ = _streams(model, spec)
             model.accelerate("graph")
-            assert model.static is not None
-            actual, replayed = _streams(model, spec)
+            actual, replayed, graphs = _streams(model, spec)
             _same(actual, expected, f"{family} under {spec}")
             gaps[f"{family} {spec}"] = max(map(streams.gap, replayed, logits))
-            steps = [step for kept in model.static._steps.values() for step in kept.values()]
-            captured += sum(step.graph is not None for step in steps)
+            captured += graphs
     if torch.device(device).type == "cuda" and not captured:
         raise AssertionError("no step was captured as a CUDA graph")
     return {"graphs": captured, **_within(gaps, EXACT)}
 
 
 def check_compiled(device: str, folder: Path) -> Result:
-    """Compiled steps write what steps as they come write."""
+    """Compiled steps write what steps as they come write; one stream, as each shape takes long."""
     model = streams.load(_tiny("qwen3", folder), device=device)
-    expected, logits = _streams(model, SPECS[0])
+    expected, logits, _ = _streams(model, SPECS[0], lengths=(6,))
     model.accelerate("compile")
-    actual, compiled = _streams(model, SPECS[0])
+    actual, compiled, _ = _streams(model, SPECS[0], lengths=(6,))
     _same(actual, expected, "compiled")
     return _within({"qwen3": max(map(streams.gap, compiled, logits))}, EXACT)
 
@@ -88,7 +87,7 @@ def check_bf16(device: str, folder: Path) -> Result:
     for family in FAMILIES:
         place = _tiny(family, folder)
         model = streams.load(place, device=device, dtype=torch.bfloat16, boundary="token")
-        gaps[family] = _law_gap(model)
+        gaps[family] = _law_gap(model, ROUGH)
     return _within(gaps, ROUGH)
 
 
@@ -97,7 +96,7 @@ def check_int8(device: str, folder: Path) -> Result:
     model = streams.load(
         _tiny("qwen3", folder), device=device, dtype=None, quantization="int8", boundary="token"
     )
-    return _within({"qwen3": _law_gap(model)}, ROUGH)
+    return _within({"qwen3": _law_gap(model, ROUGH)}, ROUGH)
 
 
 def check_texts(device: str, folder: Path) -> Result:
@@ -129,29 +128,39 @@ def _tiny(family: str, folder: Path) -> Path:
     return place
 
 
-def _law_gap(model: streams.Recorder) -> float:
+def _law_gap(model: streams.Recorder, tolerance: float) -> float:
     size = len(model.tokenizer)
     source = streams.random_units(NUM_SOURCE, size, seed=1)
     target = [*streams.random_ids(NUM_TARGET, size, seed=2), streams.END]
     assert model.model.generation_config is not None
     model.model.generation_config.max_new_tokens = len(target)
-    return streams.law_gap(model, source, target, k=3)
+    gap = streams.law_gap(model, source, target, k=3)
+    sample = streams.sample_of(model.prompt, source, target)
+    other = wait_k(1, len(source), len(target))
+    wrong = streams.masked_logits(model, sample, [other])[0]
+    control = streams.gap(model.recorded(len(target)), wrong)
+    if not control > tolerance:
+        raise AssertionError(f"under a wrong schedule the gap is {control:.2g}: nothing is checked")
+    return gap
 
 
-def _streams(model: streams.Recorder, spec: str) -> tuple[Streams, list[torch.Tensor]]:
-    """Five streams of unlike lengths at once: what they wrote, and their logits."""
+def _streams(
+    model: streams.Recorder, spec: str, lengths: tuple[int, ...] = (9, 2, 5, 1, 7)
+) -> tuple[Streams, list[torch.Tensor], int]:
+    """Streams of so many units at once: what they wrote, their logits, and the graphs captured."""
     model.logits = {}
     model.forced = {}
-    engine = Engine(model, parse_policy(spec), Limits(streams=5))
-    for number, length in enumerate((9, 2, 5, 1, 7)):
+    engine = Engine(model, parse_policy(spec), Limits(streams=len(lengths)))
+    for number, length in enumerate(lengths):
         units = streams.random_units(length, len(model.tokenizer), seed=number)
         engine.push(engine.open(), streams.as_units(units))
     while engine.step() is not None:
         pass
-    states = [engine.state(lane) for lane in range(5)]
+    states = [engine.state(lane) for lane in range(len(lengths))]
     written = [(list(state.target), list(state.delays)) for state in states]
     logits = [model.recorded(len(state.delays), lane) for lane, state in enumerate(states)]
-    return written, logits
+    kept = {} if model.static is None else model.static._steps[engine.cache]
+    return written, logits, sum(step.graph is not None for step in kept.values())
 
 
 def _sample() -> list[str]:
@@ -192,15 +201,9 @@ def _within(gaps: dict[str, float], tolerance: float) -> Result:
 
 
 def run(names: list[str], device: str, budget_s: float) -> Iterator[Result]:
-    """Runs checks one after the other; those that no time is left for are told as such.
+    """Runs checks of CHECKS; none begins after `budget_s` seconds, and those are told as not run.
 
-    Args:
-        names: of CHECKS.
-        device: of torch.
-        budget_s: no check begins after so many seconds.
-
-    Yields:
-        The name, `status` (passed, failed, not run), seconds and numbers of each.
+    Yields the name, `status` (passed, failed, not run), seconds and numbers of each.
     """
     began_s = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:

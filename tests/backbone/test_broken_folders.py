@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.backbone import broken
 from tests.backbone.broken import BROKEN
-from tests.model import broken
 from tests.models import save_tiny, tiny_model
 from tests.tokenizers import build
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast

@@ -27,11 +27,9 @@ def with_template(template: str | None) -> PreTrainedTokenizerFast:
 
 
 def test_chat_template_is_split_around_the_source():
-    prompt = chat_prompt(
-        with_template(CHAT_TEMPLATE), instruction="To English: ", system="Be brief."
-    )
+    prompt = chat_prompt(with_template(CHAT_TEMPLATE), instruction="To English: ")
     assert prompt == Prompt(
-        source_head="<s>system\nBe brief.<|end|>\n<s>user\nTo English: ",
+        source_head="<s>user\nTo English: ",
         source_tail="<|end|>\n",
         target_head="<s>assistant\n",
     )

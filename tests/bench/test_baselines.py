@@ -143,15 +143,11 @@ class TestSeparateCaches:
 
 class TestReencodePrefix:
     @pytest.mark.parametrize("family", FAMILIES)
-    @pytest.mark.parametrize("tokens_per_word", [1, 2])
-    def test_each_word_is_written_from_all_that_is_known(
-        self, family: str, tokens_per_word: int
-    ) -> None:
+    def test_each_word_is_written_from_all_that_is_known(self, family: str) -> None:
         model = make(family)
         source = streams.random_units(7, len(model.tokenizer), seed=5)
-        run = reencode_prefix(model.model, source, model.prompt, 12, 3, tokens_per_word)
-        g_words = wait_k(3, num_source=7, num_target=12)
-        g = [g_words[t // tokens_per_word] for t in range(12)]
+        run = reencode_prefix(model.model, source, model.prompt, 12, 3)
+        g = wait_k(3, num_source=7, num_target=12)
         assert list(run.tokens) == reference(model.model, source, model.prompt, g)
         assert run.forwards == 12
 
@@ -240,5 +236,3 @@ class TestAll:
             offline_generate(model.model, [], model.prompt, 3)
         with pytest.raises(ValueError, match="num_tokens=0"):
             offline_generate(model.model, [[5]], model.prompt, 0)
-        with pytest.raises(ValueError, match="tokens_per_word=0"):
-            reencode_prefix(model.model, [[5]], model.prompt, 3, 1, tokens_per_word=0)

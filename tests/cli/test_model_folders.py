@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.backbone import broken
 from tests.cli.commands import Run, write_lines
-from tests.model import broken
 
 
 @pytest.fixture

@@ -70,11 +70,6 @@ def test_multinomial_share_is_drawn_anew_for_every_schedule():
     assert np.percentile(first, [10, 90]) == pytest.approx([11, 91], abs=5)
 
 
-def test_from_trace_is_fitted_to_the_instance():
-    assert schedule.from_trace([1, 3, 9], 4, 5) == [1, 3, 4, 4, 4]
-    assert schedule.from_trace([2, 3, 4], 9, 2) == [2, 3]
-
-
 @pytest.mark.parametrize(
     ("g", "message"),
     [
@@ -98,8 +93,6 @@ def test_expand_repeats_the_entry_of_a_word():
         (lambda: schedule.wait_k(0, 3, 3), "k >= 1, got 0"),
         (lambda: schedule.offline(0, 3), "at least one source unit, got 0"),
         (lambda: schedule.offline(1, -1), "cannot be negative, got -1"),
-        (lambda: schedule.from_trace([3, 1], 3, 2), "decreases at step 1"),
-        (lambda: schedule.from_trace([0], 3, 2), "outside"),
         (
             lambda: schedule.multinomial(3, 3, np.random.default_rng(0), (0.6, 0.4)),
             r"low <= high <= 1, got \(0.6, 0.4\)",

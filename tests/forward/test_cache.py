@@ -124,6 +124,13 @@ def test_a_lane_between_others_is_scattered_and_whole_again_when_it_begins_anew(
     assert cache.contiguous[1] and held(cache, 1) == [5] * 3 * PAGE
 
 
+@pytest.mark.parametrize(("growth", "grown"), [(8, 72), (1, 128)])
+def test_a_full_store_grows_by_one_part_in_so_many(growth: int, grown: int) -> None:
+    cache = ArrivalCache(LAYERS, 1, CPU, growth=growth)
+    cache.reserve(0, cache.num_entries + 1)
+    assert cache.num_entries == grown
+
+
 def test_growth_keeps_every_lane(monkeypatch: pytest.MonkeyPatch) -> None:
     few = 2 * -(-3 // PAGE)
     monkeypatch.setattr(cache_module, "INITIAL_PAGES", few)

@@ -12,7 +12,7 @@ from tools.simuleval_speech import agree, compare, join_pieces, lags
 from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.interop.heard_words import HeardWords
 from proactivellm.modality.loading import load
-from proactivellm.modality.speech.files import open_audio
+from proactivellm.modality.speech.files import Recording
 from proactivellm.modality.speech.gate import GateSettings
 from proactivellm.output.log import Instance
 from proactivellm.policy.spec import parse_policy
@@ -42,7 +42,7 @@ def block_by_block(
     model: StreamingCausalLM, spec: str, wav: Path
 ) -> tuple[list[tuple[str, float]], int]:
     """Words and the ms that had arrived with each, as SimulEval counts; how many are rests."""
-    with open_audio(wav) as recording:
+    with Recording(wav) as recording:
         heard = HeardWords(model, parse_policy(spec), recording.rate)
         blocks = list(recording.blocks(model.front_end.unit_s))
     words, num_samples = [], 0

@@ -23,8 +23,10 @@ from proactivellm.core.packing import pack
 from proactivellm.core.schedule import Schedule
 from proactivellm.forward.attention import ATTENTION
 from proactivellm.modality.loading import load
-from proactivellm.modality.speech.features import RATE, log_mel
+from proactivellm.modality.speech.features import log_mel
 from proactivellm.modality.speech.front_end import SpeechFrontEnd
+from proactivellm.modality.speech.resample import RATE
+from proactivellm.modality.speech.speech_stream import SpeechStream
 from proactivellm.policy.base import Policy
 from proactivellm.policy.fixed import Fixed, Offline, WaitK
 from proactivellm.session.session import Session
@@ -57,7 +59,7 @@ def streams_under(num_source: int) -> list[tuple[Policy, Schedule]]:
     )
     return [
         (WaitK(k=3), schedule.wait_k(3, num_source, NUM_TARGET + 1)),
-        (Fixed(trace=tuple(trace)), schedule.from_trace(trace, num_source, NUM_TARGET + 1)),
+        (Fixed(trace=tuple(trace)), [*trace, num_source]),
         (Offline(), schedule.offline(num_source, NUM_TARGET + 1)),
     ]
 
@@ -77,7 +79,7 @@ def masked_logits(
     model.model.set_attn_implementation(PACKED_ATTENTION)
     try:
         with torch.inference_mode():
-            heard_1EH, _ = front_end(torch.from_numpy(mel_TF)[None], torch.tensor([len(mel_TF)]))
+            heard_1EH = front_end(torch.from_numpy(mel_TF)[None], torch.tensor([len(mel_TF)]))
             embeddings_1SH = model.model.get_input_embeddings()(batch["input_ids"])
             assert (batch["input_ids"][0, start : start + sum(sizes)] == HEARD).all()
             embeddings_1SH[:, start : start + sum(sizes)] = heard_1EH
@@ -98,7 +100,7 @@ def streamed(
 ) -> Tensor:
     """Logits [N, V] of a session that hears the recording in chunks; its target is forced."""
     model.forced = {0: target}
-    session, stream = Session(model, policy), front_end.stream()
+    session, stream = Session(model, policy), SpeechStream(front_end)
     for chunk in pieces(SAMPLES, chunk_ms and chunk_ms * RATE // 1000):
         session.push(stream.push(chunk))
     session.push(stream.finish())

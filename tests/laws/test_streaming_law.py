@@ -46,10 +46,9 @@ def streams_under(num_source: int, num_target: int) -> list[tuple[Policy, Schedu
     rng = np.random.default_rng(5)
     trace = schedule.multinomial(num_source, num_target, rng, first_share=(0.1, 0.1))
     assert len(set(trace)) > 2, "the multinomial schedule should have steps"
-    fixed = schedule.from_trace(trace, num_source, num_target + 1)
     return [
         (WaitK(k=K), schedule.wait_k(K, num_source, num_target + 1)),
-        (Fixed(trace=tuple(trace)), fixed),
+        (Fixed(trace=tuple(trace)), [*trace, num_source]),
         (Offline(), schedule.offline(num_source, num_target + 1)),
     ]
 
@@ -110,7 +109,7 @@ def test_source_and_target_of_other_lengths(
     num_source, num_target = lengths
     source, target = make_stream(num_source, num_target)
     diagonal = [min(1 + t * num_source // num_target, num_source) for t in range(num_target)]
-    g = schedule.from_trace(diagonal, num_source, num_target + 1)
+    g = [*diagonal, num_source]
     expected = streams.law_logits(model, streams.sample_of(model.prompt, source, target), g)
     for size in (1, None):
         units = streams.as_units(source)

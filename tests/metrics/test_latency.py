@@ -12,7 +12,6 @@ from proactivellm.metrics.latency import (
     average_proportion,
     degeneracy,
     differentiable_average_lagging,
-    first_token_delay,
     length_adaptive_average_lagging,
     read_coverage,
     yaal,
@@ -117,10 +116,6 @@ def test_average_information_lag() -> None:
     assert average_information_lag([1, 1], 4) == pytest.approx(-2.0)
 
 
-def test_first_token_delay() -> None:
-    assert first_token_delay([3, 4]) == 3.0
-
-
 def test_nothing_written_is_undefined_not_an_error() -> None:
     for metric in (average_proportion, average_lagging, length_adaptive_average_lagging, yaal):
         assert metric([], 5, 4) is None
@@ -128,7 +123,6 @@ def test_nothing_written_is_undefined_not_an_error() -> None:
     assert differentiable_average_lagging([], 5) is None
     assert read_coverage([], 5) is None
     assert average_information_lag([], 5) is None
-    assert first_token_delay([]) is None
 
 
 def test_an_empty_source_or_reference_is_undefined_not_an_error() -> None:

@@ -9,9 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.tokenizers import CORPUS, TOKENIZERS, build
+from transformers import PreTrainedTokenizerFast
 
 from proactivellm.output import detokenize
-from proactivellm.output.detokenize import Detokenizer, word_starts
+from proactivellm.output.detokenize import Detokenizer, decision_points, word_starts
+from proactivellm.output.scripts import has_unspaced
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 NAMES = list(TOKENIZERS)
 TEXTS = st.text(alphabet=st.sampled_from("ab ü ß你好天😀👩\u200d👧\ufffd<|>.\n "), max_size=25)
@@ -211,7 +214,7 @@ def test_word_starts_find_the_words_of_a_text(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_token_that_starts_a_word_is_one_that_begins_with_white_space(name: str) -> None:
+def test_a_token_starts_a_word_with_white_space_or_with_a_script_that_has_none(name: str) -> None:
     tokenizer = build(name)
     starts = word_starts(tokenizer)
     (anchor,) = tokenizer.encode("a", add_special_tokens=False)
@@ -219,14 +222,43 @@ def test_a_token_that_starts_a_word_is_one_that_begins_with_white_space(name: st
     for token_id in range(len(tokenizer)):
         if token_id not in tokenizer.all_special_ids:
             after = full_decode(tokenizer, [anchor, token_id])
-            assert starts[token_id] == after[len(before) :][:1].isspace(), token_id
+            first = after[len(before) :][:1]
+            assert starts[token_id] == (first.isspace() or has_unspaced(first)), token_id
 
 
-def test_line_breaks_start_words_and_chinese_does_not() -> None:
-    tokenizer = build("byte_level")
-    starts = word_starts(tokenizer)
+def test_line_breaks_start_words_and_half_characters_do_not() -> None:
+    starts = word_starts(build("byte_level"))
     assert starts[byte_id("byte_level", ord("\n"))] and starts[byte_id("byte_level", ord("\t"))]
-    assert not any(starts[i] for i in tokenizer.encode("你好世界"))
+    assert not starts[byte_id("byte_level", 0xE4)]
     metaspace = word_starts(build("metaspace"))
     assert metaspace[byte_id("metaspace", ord("\n"))]
     assert not metaspace[byte_id("metaspace", 0xE4)]
+
+
+def test_pieces_of_scripts_without_spaces_start_words() -> None:
+    """Or a Chinese target would be one word: a single decision, and one step of any schedule."""
+    texts = [
+        "我每天早上喝咖啡",
+        "咖啡很好喝",
+        "ฉันดื่มกาแฟทุกวัน",
+        "한국어 문장입니다",
+        "I drink coffee",
+    ]
+    trained = Tokenizer(models.BPE())
+    trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trained.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=600, initial_alphabet=alphabet, min_frequency=1)
+    trained.train_from_iterator(texts, trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=trained)
+    starts, points = word_starts(tokenizer), decision_points(tokenizer)
+
+    def marks(text: str) -> list[tuple[str, bool]]:
+        return [(tokenizer.decode([i]), starts[i]) for i in tokenizer.encode(text)]
+
+    assert marks("咖啡很好喝") == [("咖啡很好喝", True)]
+    assert [start for _, start in marks("我每天早上喝咖啡咖啡很好喝")] == [True, True]
+    assert marks("กาแฟ")[0][1]
+    assert all(points[i] for i in tokenizer.encode("咖啡很好喝"))
+    assert [start for _, start in marks("한국어 문장입니다")] == [False, True]
+    assert [start for _, start in marks("I drink coffee")] == [False, True, True]

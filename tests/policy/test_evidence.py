@@ -15,7 +15,7 @@ from torch import Tensor
 from proactivellm.core.unit import Unit
 from proactivellm.policy import evidence
 from proactivellm.policy.attention import Attention
-from proactivellm.policy.base import BoundedPolicy, Policy
+from proactivellm.policy.base import BoundedPolicy, DraftPolicy, Policy
 from proactivellm.policy.endogenous import Entropy
 from proactivellm.policy.evidence import Evidence, Rows, Seen
 from proactivellm.policy.fixed import WaitK
@@ -172,6 +172,9 @@ class TestHiddenAndCandidate:
             name = "inner"
             evidence = (evidence.Hidden(layer=1),)
 
+            def writes(self, seen: Seen) -> Tensor:
+                return seen.units_read_B > 0
+
         with pytest.raises(ValueError, match=r"policy 'inner': there are no hidden states of laye"):
             Session(model, Inner())
 
@@ -221,12 +224,33 @@ def test_a_policy_without_options_has_its_name_for_a_spec(model: Recorder) -> No
         Session(model, Nameless(1))
 
 
-def test_a_policy_without_a_rule_ends_its_stream(model: Recorder) -> None:
-    class Ruleless(Policy):
-        name = "ruleless"
+def test_a_policy_without_a_rule_is_refused_when_its_class_is_made() -> None:
+    with pytest.raises(TypeError, match=r"'ruleless' \(Ruleless\) has no rule: define `writes`"):
 
-    with pytest.raises(ValueError, match="policy ruleless could not decide: .*define `writes`"):
-        Session(model, Ruleless(), Sampling()).push(units(model, 3))
+        class Ruleless(BoundedPolicy):
+            name = "ruleless"
+
+    class Base(BoundedPolicy):
+        """Has no name, so that it may leave the rule to others."""
+
+    with pytest.raises(TypeError, match="'later'"):
+
+        class Later(Base):
+            name = "later"
+
+    class Whole(Base):
+        name = "whole"
+
+        def decide(self, seen: Seen) -> Tensor:
+            return seen.units_read_B
+
+    with pytest.raises(TypeError, match="abstract .*'?commit'?"):
+
+        class Draft(DraftPolicy):
+            name = "draft"
+            lookahead = history = 1
+
+        Draft()
 
 
 def test_evidence_has_a_row_for_each_lane(model: Recorder) -> None:
@@ -238,6 +262,9 @@ def test_evidence_has_a_row_for_each_lane(model: Recorder) -> None:
     class Blind(Policy):
         name = "blind"
         evidence = (Short(),)
+
+        def writes(self, seen: Seen) -> Tensor:
+            return seen.units_read_B > 0
 
     with pytest.raises(ValueError, match=r"Short\(\) could not be computed: it is \[0\], and 1"):
         Session(model, Blind(), Sampling()).push(units(model, 3))

@@ -11,7 +11,7 @@ from tests.speech_models import save_tiny_listener
 from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.modality.loading import load
 from proactivellm.modality.speech import turns
-from proactivellm.modality.speech.gate import GateSettings, Piece
+from proactivellm.modality.speech.gate import GateSettings, Passage
 from proactivellm.output.log import Instance
 from proactivellm.policy.spec import parse_policy
 from proactivellm.session.limits import Limits
@@ -142,7 +142,7 @@ class CutsAtEachPush:
     def push(self, samples):
         start_s, end_s = self.num_samples / RATE, (self.num_samples + len(samples)) / RATE
         self.num_samples += len(samples)
-        return [Piece(samples, start_s), Piece(samples[:0], end_s, ends_turn=True, is_cut=True)]
+        return [Passage(samples, start_s), Passage(samples[:0], end_s, ends_turn=True, is_cut=True)]
 
     def finish(self):
         return []

@@ -10,7 +10,7 @@ from proactivellm.metrics.score import score
 from proactivellm.output.log import LOG_FILE
 from proactivellm.study.arms import Study
 from proactivellm.study.execution import Place
-from proactivellm.study.tables import REPORT_FILE, quality_of, write_report
+from proactivellm.study.tables import REPORT_FILE, write_report
 
 STUDY = {
     "title": "Words",
@@ -62,5 +62,5 @@ def test_less_is_more_in_word_error_rates(tmp_path: Path) -> None:
 
 
 def test_each_task_has_its_quality() -> None:
-    found = {task: quality_of(Study(**STUDY, task=task)) for task in ("translation", "qa", "asr")}
+    found = {task: Study(**STUDY, task=task).quality for task in ("translation", "qa", "asr")}
     assert found == {"translation": "BLEU", "qa": "F1", "asr": "WER"}

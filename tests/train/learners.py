@@ -1,5 +1,7 @@
 """Learners of the objectives that some keys of a recipe ask for."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from tests.models import tiny_model
@@ -13,7 +15,9 @@ from proactivellm.modality.speech.making import new_front_end
 from proactivellm.modality.speech.settings import SpeechSettings
 from proactivellm.train.learner import Learner
 from proactivellm.train.objectives.catalogue import make_objectives
-from proactivellm.train.recipe import Objectives, Speech
+from proactivellm.train.objectives.ctc import CtcSettings
+from proactivellm.train.objectives.objective import FRONT_END
+from proactivellm.train.recipe import Objectives
 
 ENCODER = {
     "d_model": 32,
@@ -38,7 +42,7 @@ def make_listener(**keys: object) -> Learner:
     torch.manual_seed(0)
     width, settings = model.config.hidden_size, SpeechSettings(unit=4, stack=2, hidden=32)
     front_end = new_front_end(ENCODER, FEATURES, settings, width)
-    tables = {"objective": Objectives(**keys), "speech": Speech(ctc_weight=0.5)}
+    tables = {"objective": Objectives(**keys), FRONT_END: CtcSettings(ctc_weight=0.5)}
     learner = Learner(model, grouped(), make_objectives(tables, model, front_end), front_end)
     learner.rows_per_chunk = lambda num_views: 5
     return learner.eval()
@@ -50,5 +54,5 @@ def heard_and_read(learner: Learner, seed: int) -> list[Packed]:
     mel_TF = rng.standard_normal((40, 20), np.float32)
     units = [[MEDIA_ID] * size for size in learner.front_end.unit_sizes(len(mel_TF))]
     spoken = sample_of([[1], *units], [1], [5, 6, 2])
-    samples = [spoken.with_features(mel_TF, "ab"), random_sample(rng, 4, 6)]
+    samples = [replace(spoken, features=mel_TF, transcript="ab"), random_sample(rng, 4, 6)]
     return [pack(each, views_of(random_schedules(rng, each, 1)), grouped()) for each in samples]

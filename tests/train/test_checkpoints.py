@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.model import broken
+from tests.backbone import broken
 from tests.models import save_tiny, tiny_model
 from torch import Tensor, nn
 

@@ -18,14 +18,15 @@ from proactivellm.core.layout import grouped, interleaved
 from proactivellm.core.packing import Sample, pack
 from proactivellm.core.schedule import multinomial, offline
 from proactivellm.forward.watch import watch_attention
+from proactivellm.modality.speech.augmentation import Augmentation
 from proactivellm.modality.speech.making import new_front_end
+from proactivellm.modality.speech.recordings import Recordings
 from proactivellm.modality.speech.settings import SpeechSettings
 from proactivellm.tasks.data import read_items
 from proactivellm.tasks.item import Item
 from proactivellm.train.assembly import make_trainer
 from proactivellm.train.build import make_backbone, make_settings
 from proactivellm.train.fit import Fit, positions_needed
-from proactivellm.train.recordings import Augmentation, Recordings
 from proactivellm.train.run import train
 from proactivellm.train.samples import ItemEncoder, SampleEncoder
 from proactivellm.train.views import collate, packed_output

@@ -15,18 +15,19 @@ from proactivellm.backbone.prompt import PromptIds
 from proactivellm.core.layout import grouped
 from proactivellm.core.packing import IGNORE, MEDIA_ID
 from proactivellm.files.toml import load_toml
+from proactivellm.modality.kinds import KINDS, Kind
 from proactivellm.modality.loading import load
+from proactivellm.modality.speech.augmentation import Augmentation
 from proactivellm.modality.speech.front_end import SpeechFrontEnd
 from proactivellm.modality.speech.making import new_front_end
+from proactivellm.modality.speech.recordings import Recordings
 from proactivellm.modality.speech.settings import SpeechSettings
 from proactivellm.policy.spec import parse_policy
 from proactivellm.stream import Job, run_streams
 from proactivellm.tasks.data import DataSource, read_items
 from proactivellm.tasks.item import Item
 from proactivellm.tasks.speech import read_manifest
-from proactivellm.train.augmentation import Augmentation
 from proactivellm.train.recipe import Recipe
-from proactivellm.train.recordings import Recordings
 from proactivellm.train.run import train
 from proactivellm.train.samples import ItemEncoder, PackedDataset, SampleEncoder
 from proactivellm.train.schedules import ViewPlan
@@ -149,9 +150,9 @@ def test_augmentation_is_a_function_of_the_generator(spoken, encoder):
         "band_masks": 1,
         "band_mask": 4,
     }
-    heard = recordings(**wish)
+    heard = ItemEncoder(encoder, recordings(**wish))
     plain, one, same, other = (
-        heard.encode([item], encoder, rng) for rng in (None, *map(np.random.default_rng, (1, 1, 2)))
+        heard.join([item], rng) for rng in (None, *map(np.random.default_rng, (1, 1, 2)))
     )
     assert np.array_equal(one.features, same.features)
     assert one.features.shape != other.features.shape  # another speed
@@ -162,10 +163,10 @@ def test_augmentation_is_a_function_of_the_generator(spoken, encoder):
 def test_masks_cover_what_they_may(spoken, encoder):
     (item, *_) = read_manifest(spoken / "train.jsonl")
     heard, plain = recordings(band_masks=1, band_mask=4), recordings()
-    original = plain.encode([item], encoder).features
+    original = plain.read([item.media]).features
     widths = set()
     for seed in range(8):
-        masked = heard.encode([item], encoder, np.random.default_rng(seed)).features
+        masked = heard.read([item.media], np.random.default_rng(seed)).features
         changed = np.flatnonzero(np.abs(masked - original).max(0) > 1e-4)
         widths.add(len(changed))
         if len(changed):
@@ -182,7 +183,7 @@ def test_edges_are_cut_and_padded(tmp_path, encoder):
         item = Item("", "low", media=(str(tmp_path / f"{name}.wav"),))
         heard = recordings(edges_s=(0.2, 0.5))
         lengths[name] = [
-            0.02 * len(heard.encode([item], encoder, np.random.default_rng(seed)).features)
+            0.02 * len(heard.read([item.media], np.random.default_rng(seed)).features)
             for seed in range(5)
         ]
     assert lengths["tight"] == pytest.approx(lengths["wide"], abs=0.05)  # told apart no more
@@ -191,9 +192,10 @@ def test_edges_are_cut_and_padded(tmp_path, encoder):
 
 def test_in_silence_and_noise_there_is_nothing_to_write(spoken, encoder):
     (item, *_) = read_manifest(spoken / "train.jsonl")
-    sample = recordings(nothing_share=1.0).encode([item], encoder, np.random.default_rng(0))
+    silent = ItemEncoder(encoder, recordings(nothing_share=1.0))
+    sample = silent.join([item], np.random.default_rng(0))
     assert target_of(sample) == [encoder.end_token_id] and not sample.transcript
-    assert recordings(nothing_share=1.0).encode([item], encoder).transcript == "low"
+    assert silent.join([item]).transcript == "low"
 
 
 def test_texts_and_recordings_share_a_batch(spoken, encoder):
@@ -202,7 +204,7 @@ def test_texts_and_recordings_share_a_batch(spoken, encoder):
     views = ViewPlan()
     dataset = PackedDataset(items, [(0,), (2,), (1,)], heard, views, grouped(), 0)
     batch = collate([dataset[i] for i in range(3)])
-    assert batch["mel"].shape == (2, 20, 20) and batch["mel_rows"].tolist() == [0, 2]
+    assert batch["features"].shape == (2, 20, 20) and batch["feature_rows"].tolist() == [0, 2]
     assert (batch["input_ids"][1] >= 0).all() and (batch["input_ids"][[0, 2]] < 0).any(1).all()
     spelt = [bytes(row[row != IGNORE].tolist()).decode() for row in batch["transcript"]]
     assert spelt == ["low", "mid"]
@@ -211,6 +213,12 @@ def test_texts_and_recordings_share_a_batch(spoken, encoder):
 def test_audio_without_a_front_end_is_refused(spoken, encoder):
     with pytest.raises(ValueError, match=r"give the recipe \[speech\]"):
         ItemEncoder(encoder).join(read_manifest(spoken / "train.jsonl")[:1])
+
+
+def test_media_of_another_kind_are_refused(encoder, monkeypatch):
+    monkeypatch.setitem(KINDS, "frames", Kind(lambda: None, lambda name: name.endswith(".npy")))
+    with pytest.raises(ValueError, match=r"there is frames among the items: .* \[frames\]"):
+        ItemEncoder(encoder, recordings()).join([Item("", "low", media=("a.npy",))])
 
 
 def make_recipe(spoken, folder, epochs: int, edit=lambda text: text) -> Recipe:

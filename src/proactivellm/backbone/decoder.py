@@ -16,14 +16,7 @@ KNOWN_LAYER_TYPES = {"full_attention", "sliding_attention"}
 
 
 def layer_types(config: Any) -> tuple[str, ...]:
-    """What a configuration calls each layer; "all" where it makes no difference between them.
-
-    Args:
-        config: a transformers model configuration.
-
-    Raises:
-        ValueError: if a layer is of a kind that keeps no per-token keys and values.
-    """
+    """What a configuration calls each layer; "all" where it makes no difference between them."""
     config = config.get_text_config()
     named = getattr(config, "layer_types", None)
     if not named:
@@ -39,20 +32,13 @@ def layer_types(config: Any) -> tuple[str, ...]:
 
 
 def position_limit(config: Any) -> int | None:
-    """First position id that a stream may not use.
-
-    Args:
-        config: a transformers model configuration.
-
-    Returns:
-        The number of learned positions, or that at which `longrope` changes to other angles than
-        those in the cache, and for the whole batch (Phi-MoE: any scaling, to another scale); None
-        without such a limit.
-    """
+    """First position id that a stream may not use; None without such a limit."""
     config = config.get_text_config()
     rope = rope_tables(config)
     if not rope:
         return getattr(config, "max_position_embeddings", None)
+    # There `longrope` changes to other angles than those in the cache, and for the whole batch;
+    # Phi-MoE changes its scale with any kind of scaling.
     limits = [
         int(table["original_max_position_embeddings"])
         for table in rope
@@ -63,46 +49,27 @@ def position_limit(config: Any) -> int | None:
 
 
 def rope_tables(config: Any) -> list[dict[str, Any]]:
-    """Rotary settings: one table, or one per layer type; none for learned positions.
-
-    Args:
-        config: a transformers model configuration.
-    """
+    """Rotary settings: one table, or one per layer type; none for learned positions."""
     rope = getattr(config.get_text_config(), "rope_parameters", None) or {}
     nested = [table for table in rope.values() if isinstance(table, dict)]
     return nested or ([rope] if rope else [])
 
 
 def cache_argument(module: nn.Module) -> str | None:
-    """The name of the argument by which a forward takes a cache of keys and values.
-
-    Args:
-        module: a causal LM or its decoder.
-
-    Returns:
-        One of CACHE_ARGUMENTS; None if the forward takes no cache.
-    """
+    """Which of CACHE_ARGUMENTS a causal LM or its decoder takes; None if it takes no cache."""
     accepted = inspect.signature(type(module).forward).parameters
     return next((name for name in CACHE_ARGUMENTS if name in accepted), None)
 
 
 def decoder_of(model: PreTrainedModel) -> Any:
-    """The decoder of a causal LM: what it is without its output layer.
-
-    Args:
-        model: a causal LM.
-    """
+    """The decoder of a causal LM: what it is without its output layer."""
     decoder = model.get_decoder()
     # Llama 4 names a part of the larger model that it comes from, and so finds itself.
     return model.model if decoder is model else decoder
 
 
 def recompute_activations(model: PreTrainedModel) -> None:
-    """Trade compute for memory: activations are computed again when gradients need them.
-
-    Args:
-        model: trained from now on.
-    """
+    """Trade compute for memory in training: activations are computed again for gradients."""
     # Where transformers has this name, the one before it is deprecated; old releases lack it.
     newer = getattr(model, "activation_checkpointing_enable", None)
     (newer or model.gradient_checkpointing_enable)()

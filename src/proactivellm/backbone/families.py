@@ -1,4 +1,4 @@
-"""Families whose architecture rules out the streaming law are refused, saying why."""
+"""Refuses families whose architecture rules out the streaming law, saying why."""
 
 import inspect
 
@@ -8,11 +8,7 @@ from proactivellm.backbone.decoder import cache_argument, decoder_of, layer_type
 
 
 def check_family(model: PreTrainedModel) -> None:
-    """Refuse a model that cannot stream.
-
-    Raises:
-        ValueError: saying why.
-    """
+    """Refuse (ValueError) a model that cannot stream, saying why."""
     config = model.config.get_text_config()
     name = f"model type {config.model_type!r} cannot stream"
     if getattr(model.config, "is_encoder_decoder", False):

@@ -1,4 +1,4 @@
-"""What is wrong with a model folder, in one line: the cause, and the remedy that belongs to it.
+"""Finds what is wrong with a model folder, and says it in one line: the cause, and its remedy.
 
 The libraries that read a folder raise whatever its content makes them stumble over, and often name
 neither file nor value. Here the files are read once more, to say which one it is.
@@ -38,31 +38,14 @@ NEEDS_TRUST = (
 
 
 def check_json_files(folder: Path) -> None:
-    """Refuse a folder whose small files cannot be read.
-
-    Args:
-        folder: of a model, or of a part of one.
-
-    Raises:
-        ValueError: naming the file.
-    """
+    """Refuse (ValueError, naming the file) a folder whose small files cannot be read."""
     for name in _JSON_FILES:
         if (folder / name).exists():
             read_object(folder / name)
 
 
 def read_object(file: Path) -> dict[str, Any]:
-    """Reads a JSON object.
-
-    Args:
-        file: of a model folder.
-
-    Returns:
-        The object.
-
-    Raises:
-        ValueError: naming the file, if it holds none.
-    """
+    """Reads a JSON object; ValueError, naming the file, if it holds none."""
     try:
         text = file.read_text(encoding="utf-8")
         found = json.loads(text)
@@ -80,14 +63,11 @@ def read_object(file: Path) -> dict[str, Any]:
 
 @contextmanager
 def refusing(what: str, cause: Callable[[], str | None] = lambda: None) -> Iterator[None]:
-    """Whatever a library raises on what a folder holds becomes one line.
+    """Whatever a library raises on what a folder holds becomes one line, a ValueError.
 
     Args:
         what: could not be done; begins the line.
         cause: asked for the reason first; None = that of the exception.
-
-    Raises:
-        ValueError: in place of any exception.
     """
     try:
         yield
@@ -96,11 +76,7 @@ def refusing(what: str, cause: Callable[[], str | None] = lambda: None) -> Itera
 
 
 def reason(error: Exception) -> str:
-    """An exception in one line, with its type where the text alone says little.
-
-    Args:
-        error: of a library.
-    """
+    """An exception in one line, with its type where the text alone says little."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if isinstance(error, UnpicklingError):  # whose own text says how to run it nevertheless
         return "its weights are a pickle that wants to run code: take them as .safetensors"
@@ -113,14 +89,7 @@ def reason(error: Exception) -> str:
 
 
 def broken_json(file: Path) -> str | None:
-    """What is wrong with a JSON file of a folder.
-
-    Args:
-        file: that may be missing.
-
-    Returns:
-        The file and what is wrong; None if it can be read, or is not there.
-    """
+    """What is wrong with a JSON file of a folder; None if it can be read, or is not there."""
     try:
         if file.exists():
             read_object(file)
@@ -145,14 +114,7 @@ def broken_weights(folder: Path) -> str | None:
 
 
 def unknown_names(config: PreTrainedConfig | None) -> str | None:
-    """What a configuration names and transformers does not have, which it tells as a KeyError.
-
-    Args:
-        config: of a model that could not be made; None if there is none.
-
-    Returns:
-        The key and the value; None if there is none.
-    """
+    """What a configuration names and transformers does not have, which it tells as a KeyError."""
     if config is None:
         return None
     text = config.get_text_config()

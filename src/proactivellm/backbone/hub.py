@@ -1,12 +1,7 @@
-"""Where a model lies: bundled, in a folder, or on the hub, of which a folder is made as well.
-
-From here on there are only folders, so that a model of the hub has all that lies beside its
-weights: stream settings, a calibration table, a front end.
-"""
+"""Finds the folder of a model, with all beside its weights: bundled, local, or from the hub."""
 
 import re
 from collections.abc import Iterable
-from importlib.resources import files
 from pathlib import Path
 
 from huggingface_hub import HfApi, constants, snapshot_download
@@ -17,7 +12,8 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-DEFAULT_MODEL = "tatoeba-de-en"
+from proactivellm.backbone.bundled import bundled_models
+
 _PARTS = r"(-\d+-of-\d+)?"
 _WEIGHTS = re.compile(rf"(adapter_)?model{_PARTS}\.safetensors")
 _OLDER_WEIGHTS = re.compile(rf"(pytorch_model{_PARTS}|adapter_model)\.bin")
@@ -25,22 +21,14 @@ _SMALL = re.compile(r".*\.(json|txt|model|tiktoken|jinja)")  # settings, tokeniz
 _IN_CACHE = re.compile(r"models--(?P<owner>[^/]+?)--(?P<name>[^/]+)/snapshots/(?P<commit>[^/]+)")
 
 
-def bundled_models() -> dict[str, Path]:
-    """Folders of the models that come with the package, by name."""
-    root = Path(str(files("proactivellm"))) / "assets"
-    return {path.parent.name: path.parent for path in sorted(root.glob("*/config.json"))}
-
-
 def find_folder(name: str | Path, trust_remote_code: bool = False) -> Path:
     """The folder of a model; what is missing of one of the hub is fetched into its cache.
 
-    Args:
-        name: bundled name, folder, or hub id (`owner/name`, `owner/name@revision`).
-        trust_remote_code: fetch the code that a model of the hub brings, too.
+    `name` is a bundled name, a folder, or a hub id (`owner/name`, `owner/name@revision`).
+    ValueError if there is no such model, or it is not in the cache and the hub gives no answer.
 
-    Raises:
-        ValueError: there is no such model, or the hub cannot be reached and does not have to be
-            asked for one that is in its cache.
+    Args:
+        trust_remote_code: fetch the code that a model of the hub brings, too.
     """
     bundled = bundled_models()
     folder = bundled.get(str(name), Path(name))
@@ -73,12 +61,7 @@ def hub_id(folder: Path) -> str | None:
 
 
 def needed(names: Iterable[str], trust_remote_code: bool = False) -> list[str]:
-    """Which files of a repository make a model; the same weights often lie there several times.
-
-    Args:
-        names: of all its files.
-        trust_remote_code: its code is among them.
-    """
+    """Which files of a repository make a model; the same weights often lie there several times."""
     names = list(names)
     weights = [name for name in names if _WEIGHTS.fullmatch(name)]
     weights = weights or [name for name in names if _OLDER_WEIGHTS.fullmatch(name)]
@@ -113,7 +96,7 @@ def _fetched(repo: str, revision: str | None, trust_remote_code: bool) -> Path:
         asked = "HF_HUB_OFFLINE is set" if constants.is_offline_mode() else "the hub gave no answer"
         raise ValueError(
             f"no model {wanted!r}: it is not in the cache of the hub ({constants.HF_HUB_CACHE}), "
-            f"and {asked}; is it a folder of yours? Then there is none of that name here"
+            f"and {asked}; if you meant a folder, there is none of that name here"
         ) from error
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot fetch {wanted!r} from the hub: {_first_line(error)}") from error

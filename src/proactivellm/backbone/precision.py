@@ -29,17 +29,7 @@ MIN_SHARE = 0.5  # of the weights that int8 is meant for; experts are often no l
 
 
 def parse_dtype(name: str) -> torch.dtype | None:
-    """Reads the name of a dtype.
-
-    Args:
-        name: one of DTYPES.
-
-    Returns:
-        The dtype; None for `auto`.
-
-    Raises:
-        ValueError: for any other name.
-    """
+    """The dtype of a name in DTYPES, None for `auto`; ValueError for any other name."""
     if name not in DTYPES:
         raise ValueError(f"unknown dtype {name!r}: choose {_either(DTYPES)}")
     return DTYPES[name]
@@ -50,17 +40,8 @@ def choose_dtype(
 ) -> torch.dtype | None:
     """The dtype to load weights in; that to compute in, where the weights have 8 bits.
 
-    Args:
-        dtype: asked for; None leaves it to the device: fp32 on a CPU, and elsewhere that of the
-            file, or bf16 for 8-bit weights.
-        device: where the model will be.
-        quantization: one of QUANTIZATIONS.
-
-    Returns:
-        The dtype; None = that of the file.
-
-    Raises:
-        ValueError: for 8-bit weights in fp16.
+    None leaves it to the device: fp32 on a CPU, and elsewhere that of the file (None), or bf16 for
+    8-bit weights. ValueError for 8-bit weights in fp16.
     """
     if dtype is None and torch.device(device).type == "cpu":
         return torch.float32
@@ -73,20 +54,11 @@ def choose_dtype(
 
 
 def quantization_config(quantization: str) -> "TorchAoConfig | None":
-    """What transformers is to do to the weights.
+    """What transformers is to do to the weights: for `from_pretrained`; None for `none`.
 
     int8 keeps the weights of linear layers as 8-bit integers with an fp32 scale per row, and
     computes in the dtype of the model. Embeddings and the output layer, often one and the same
-    tensor, stay as they are.
-
-    Args:
-        quantization: one of QUANTIZATIONS.
-
-    Returns:
-        For `from_pretrained`; None for `none`.
-
-    Raises:
-        ValueError: for any other name, or without torchao.
+    tensor, stay as they are. ValueError for a name not in QUANTIZATIONS, or without torchao.
     """
     if quantization not in QUANTIZATIONS:
         choices = _either(QUANTIZATIONS)
@@ -103,14 +75,7 @@ def quantization_config(quantization: str) -> "TorchAoConfig | None":
 
 
 def check_quantized(model: PreTrainedModel) -> None:
-    """Refuse a model of which quantisation leaves most as it was, such as fused experts.
-
-    Args:
-        model: loaded with a `quantization_config`.
-
-    Raises:
-        ValueError: saying how much was quantised.
-    """
+    """Refuse (ValueError) a model that stays mostly as it was, such as one of fused experts."""
     from torchao.utils import TorchAOBaseTensor
 
     kept = [module for module in model.modules() if isinstance(module, torch.nn.Embedding)]

@@ -33,15 +33,12 @@ def load_pretrained(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model of a folder, or that of an adapter with the adapter in it, and its tokenizer.
 
+    ValueError names what is missing, broken or does not fit, and where.
+
     Args:
-        folder: from `hub.find_folder`.
-        device: where to put the model.
         dtype: of the weights; None = that of the file.
         quantization: from `precision.quantization_config`.
         trust_remote_code: run code that the folder brings, with all rights of this process.
-
-    Raises:
-        ValueError: naming what is missing, broken or does not fit, and where.
     """
     # None would wipe the setting of a checkpoint whose weights are stored quantised.
     quantize = {} if quantization is None else {"quantization_config": quantization}
@@ -63,11 +60,7 @@ def load_pretrained(
 
 
 def load_tokenizer(folder: str | Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder.
-
-    Raises:
-        ValueError: if there is none, naming the remedy, or it is broken.
-    """
+    """The tokenizer of a folder; ValueError, with the remedy, if there is none or it is broken."""
     folder = Path(folder)
     what = f"cannot load a tokenizer from {str(folder)!r}"
     check_json_files(folder)

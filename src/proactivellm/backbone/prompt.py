@@ -21,26 +21,16 @@ _SOURCE_MARK = "<<<source>>>"
 
 
 class Prompt(Strict):
-    """The fixed texts of a stream; special tokens in them are control tokens.
-
-    Attributes:
-        source_head: before the first source unit.
-        source_tail: after the last source unit.
-        target_head: the assistant prefix; if empty, the tokenizer's BOS (or EOS) token.
-    """
+    """The fixed texts of a stream; special tokens in them are control tokens."""
 
     source_head: str = ""
     source_tail: str = ""
-    target_head: str = ""
+    target_head: str = ""  # the assistant prefix; if empty, the tokenizer's BOS (or EOS) token
 
 
 class PromptIds(Strict):
-    """A prompt as token ids.
-
-    Attributes:
-        source_head: ids before the first unit.
-        source_tail: ids that arrive with the final unit.
-        target_head: at least one id.
+    """Token ids of a prompt; `source_tail` arrives with the final unit, `target_head` is not
+    empty.
     """
 
     source_head: tuple[int, ...]
@@ -57,7 +47,6 @@ class StreamSettings(Strict):
         boundary: where decisions are taken.
         early_end: whether the target may end before the source does, as an answer may; otherwise a
             source not finished never ends the target.
-        prompt: the fixed texts.
     """
 
     layout: str = "grouped"
@@ -85,41 +74,23 @@ class StreamSettings(Strict):
 
 
 def load_settings(folder: str | Path) -> StreamSettings | None:
-    """Read `streaming.json`.
-
-    Returns:
-        The settings, or None where the folder has none (a model not trained by this library).
-
-    Raises:
-        ValueError: if the file is malformed; one line per mistake.
-    """
+    """Read `streaming.json`; None where there is none, ValueError with a line per mistake in it."""
     path = Path(folder) / SETTINGS_FILE
     if not path.is_file():
         return None
     return validated(read_object(path), StreamSettings, str(path))
 
 
-def chat_prompt(
-    tokenizer: PreTrainedTokenizerBase, instruction: str = "", system: str = ""
-) -> Prompt:
+def chat_prompt(tokenizer: PreTrainedTokenizerBase, instruction: str = "") -> Prompt:
     """Split a tokenizer's chat template around the source text.
 
-    Args:
-        tokenizer: must have a chat template.
-        instruction: text before the source in the user turn.
-        system: text of the system turn; none if empty.
-
-    Returns:
-        The prompt whose target head is the template's generation prompt.
-
-    Raises:
-        ValueError: if there is no chat template, it is broken, or it changes or repeats the
-            user's text.
+    The instruction stands before the source in the user turn; the target head is the template's
+    generation prompt. ValueError if there is no chat template, it is broken, or it changes or
+    repeats the user's text.
     """
     if not tokenizer.chat_template:
         raise ValueError("the tokenizer has no chat template; give the prompt as raw text")
-    messages = [{"role": "system", "content": system}] if system else []
-    messages.append({"role": "user", "content": instruction + _SOURCE_MARK})
+    messages = [{"role": "user", "content": instruction + _SOURCE_MARK}]
     turns, whole = render_chat(tokenizer, messages)
     if turns.count(_SOURCE_MARK) != 1 or not whole.startswith(turns):
         raise ValueError(
@@ -131,14 +102,7 @@ def chat_prompt(
 
 
 def render_chat(template: Any, messages: list[dict[str, Any]]) -> tuple[str, str]:
-    """A chat without and with what begins the answer.
-
-    Args:
-        template: a tokenizer or processor with a chat template.
-
-    Raises:
-        ValueError: if the template cannot be rendered.
-    """
+    """A chat without and with the beginning of the answer; ValueError if a template is broken."""
 
     # A template is a program of whoever made the folder: kept from everything outside by the
     # sandbox of transformers, but free to raise what it likes.
@@ -149,14 +113,7 @@ def render_chat(template: Any, messages: list[dict[str, Any]]) -> tuple[str, str
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> PromptIds:
-    """Token ids of a prompt.
-
-    Returns:
-        The ids; the target head falls back to BOS, then EOS.
-
-    Raises:
-        ValueError: if the target head is empty and the tokenizer has neither BOS nor EOS.
-    """
+    """Token ids of a prompt; an empty target head falls back to BOS, then EOS, else ValueError."""
 
     def ids(text: str) -> tuple[int, ...]:
         return tuple(tokenizer.encode(text, add_special_tokens=False)) if text else ()

@@ -1,6 +1,7 @@
-"""Weights of a model folder, all of which must be there and fit: transformers only warns.
+"""Loads weights of a model folder, and checks that all of them are there and fit.
 
-A weight that is missing is drawn at random, one that is not expected is left out.
+transformers only warns: a weight that is missing is drawn at random, one that is not expected is
+left out.
 """
 
 from collections.abc import Iterable
@@ -29,12 +30,7 @@ _NAMED = 3  # weights in a message
 
 
 def find_base(folder: Path, trust_remote_code: bool = False) -> Path | None:
-    """The folder of the model that an adapter (PEFT) belongs to; None = it is no adapter.
-
-    Raises:
-        ValueError: if the adapter does not say, its model is not to be had, or peft is not
-            installed.
-    """
+    """The folder of the model that an adapter (PEFT) belongs to; None = it is no adapter."""
     if not (folder / ADAPTER_FILE).exists():
         return None
     what = cannot_load(folder)
@@ -62,20 +58,13 @@ def load_lm(
     trust_remote_code: bool,
     quantize: dict[str, Any],
 ) -> PreTrainedModel:
-    """Load a causal LM.
+    """Load a causal LM, all of whose weights come from the folder.
+
+    ValueError names what is broken, missing or does not fit.
 
     Args:
-        folder: of the model.
-        config: its configuration.
         dtype: of the weights; None = that of the file.
-        trust_remote_code: run code that the folder brings.
         quantize: further keyword arguments of `from_pretrained`.
-
-    Returns:
-        The model, all of whose weights come from the folder.
-
-    Raises:
-        ValueError: naming what is broken, missing or does not fit.
     """
 
     def cause() -> str | None:
@@ -100,23 +89,29 @@ def load_lm(
     return model
 
 
-def add_adapter(model: PreTrainedModel, folder: Path) -> None:
-    """Load the adapter of a folder into the model that it belongs to.
+def load_whole(kind: Any, folder: Path, what: str, **options: Any) -> Any:
+    """A model of a class, all of whose weights are the folder's; ValueError "`what`: why" else."""
+    with refusing(what, lambda: broken_weights(folder)):
+        model, info = kind.from_pretrained(
+            folder,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # or they are told in a log, and not in the error
+            attn_implementation="sdpa",  # not what its config.json names, see NO_KERNEL
+            **options,
+        )
+    check_all_loaded(info, what)
+    return model
 
-    Raises:
-        ValueError: naming what is broken, missing or does not fit.
-    """
+
+def add_adapter(model: PreTrainedModel, folder: Path) -> None:
+    """Load the adapter of a folder into its model; ValueError if it is broken or does not fit."""
     with refusing(cannot_load(folder), lambda: broken_weights(folder)):
         info = model.load_adapter(str(folder))
     check_all_loaded(info.to_dict(), cannot_load(folder))
 
 
 def load_config(folder: Path, trust_remote_code: bool = False) -> PreTrainedConfig:
-    """The configuration of a causal LM.
-
-    Raises:
-        ValueError: if there is none, or it does not fit its model type.
-    """
+    """The configuration of a causal LM; ValueError if there is none, or it is broken."""
     what = cannot_load(folder)
     if not (folder / CONFIG_FILE).exists():
         raise ValueError(f"{what}: there is no {CONFIG_FILE} in it")
@@ -126,15 +121,10 @@ def load_config(folder: Path, trust_remote_code: bool = False) -> PreTrainedConf
 
 
 def check_all_loaded(info: dict[str, Any], what: str) -> None:
-    """Refuse a model part of which is not what the file has.
+    """Refuse (ValueError, "`what`: why") a model part of which is not what the file has.
 
-    Args:
-        info: what `from_pretrained(output_loading_info=True)` told; weights that the model class
-            ties or does without are not in it.
-        what: could not be loaded; begins the line.
-
-    Raises:
-        ValueError: naming the weights.
+    `info` is what `from_pretrained(output_loading_info=True)` told; weights that the model class
+    ties or does without are not in it.
     """
     faults = []
     if missing := info["missing_keys"]:

@@ -19,29 +19,23 @@ NAMES = {
     "b": "(b) separate caches, merged",
     "c": "(c) offline generate",
 }
-LONG_REPEATS = 2  # of the long stream, which baseline (a) takes minutes for
+_LONG_REPEATS = 2  # of the long stream, which baseline (a) takes minutes for
 
 
 @dataclass(frozen=True)
 class OurRun(BaselineRun):
-    """One stream, written by this library.
+    """One stream, written by this library, with its times."""
 
-    Attributes:
-        step_s: time of every step.
-        unit_s: from the arrival of every unit that allowed a token to the last token it allowed.
-    """
-
-    step_s: Sequence[float]
+    step_s: Sequence[float]  # of every step
+    # From the arrival of every unit that allowed a token to the last token it allowed.
     unit_s: Sequence[float]
 
 
 def run_alone(bench: Bench, result: dict[str, Any]) -> None:
     """Measures suite `alone`.
 
-    Args:
-        bench: model, sizes.
-        result: filled with `short` and, if asked for, `long`: what was streamed, and per way of
-            streaming its counts, times and rates; ratios of rates; whether (b) wrote the same.
+    Fills `result` with `short` and, if asked for, `long`: what was streamed; counts, times and
+    rates of each way of streaming; ratios of rates; whether (b) wrote the same.
     """
     options = bench.options
     result["short"] = {}
@@ -52,16 +46,7 @@ def run_alone(bench: Bench, result: dict[str, Any]) -> None:
 
 
 def write_alone(model: Endless, work: Work, k: int) -> OurRun:
-    """One stream whose units arrive one by one, each when all before it is written.
-
-    Args:
-        model: the model.
-        work: units and the number of tokens.
-        k: units read before the first token.
-
-    Returns:
-        The run.
-    """
+    """One stream whose units arrive one by one, each when all before it is written."""
     streams = Streams(model, WaitK(k=k), sampling=Sampling())
     stream = streams.open()
     whole, laps = Laps(model.device), Laps(model.device)
@@ -69,6 +54,7 @@ def write_alone(model: Endless, work: Work, k: int) -> OurRun:
     state = stream.state
     with whole.lap():
         for unit in work.units:
+            # One at a time, so that no step is spared by units that wait together.
             stream.push([unit])
             begun, written = len(laps.wall_s), state.num_written
             while state.num_written != work.num_tokens and laps.time(streams.step) is not None:
@@ -90,14 +76,16 @@ def write_alone(model: Endless, work: Work, k: int) -> OurRun:
 def _compare(
     bench: Bench, result: dict[str, Any], size: tuple[int, int], names: Sequence[str]
 ) -> None:
-    """Runs ways of streaming by turns, after a turn that warms them up and is not counted."""
+    """Runs ways of streaming by turns, after an uncounted turn that warms them up."""
     options = bench.options
     num_source, num_target = size
-    repeats = options.repeats if num_source != options.long else min(options.repeats, LONG_REPEATS)
+    repeats = options.repeats if num_source != options.long else min(options.repeats, _LONG_REPEATS)
     work = next(drawn_work(bench.model, num_source, num_target, options.seed))
     ways = _ways(bench.model, work, options.k)
     result |= {"source": num_source, "target": num_target, "k": options.k, "runs": {}}
+    # By turns, so that whatever else the machine does falls on all of them.
     runs: dict[str, list[BaselineRun]] = {}
+    # A few units warm everything up; the long stream would take minutes.
     short = next(drawn_work(bench.model, min(num_source, 9), min(num_target, 9), options.seed))
     for name in names:
         try:

@@ -22,25 +22,17 @@ ATTENTION = "sdpa"
 
 @dataclass(frozen=True)
 class BaselineRun:
-    """One stream, written.
+    """One stream, written."""
 
-    Attributes:
-        tokens: the target, without its head.
-        forwards: calls of the model's decoder.
-        fed: tokens sent through it.
-        wall_s: time from the first read to the last token.
-        cpu_s: processor time of all threads in between.
-    """
-
-    tokens: tuple[int, ...]
-    forwards: int
-    fed: int
-    wall_s: float
-    cpu_s: float
+    tokens: tuple[int, ...]  # the target, without its head
+    forwards: int  # calls of the model's decoder
+    fed: int  # tokens sent through it
+    wall_s: float  # from the first read to the last token
+    cpu_s: float  # processor time of all threads in between
 
 
 class Meter:
-    """Counts what passes the decoder, and the time it takes with all that is around it."""
+    """Counts forwards and the tokens in them, and the time from when it was made until `stop`."""
 
     def __init__(self) -> None:
         self.forwards = 0
@@ -48,23 +40,12 @@ class Meter:
         self._start = (time.perf_counter(), time.process_time())
 
     def count(self, num_tokens: int) -> None:
-        """A forward has run.
-
-        Args:
-            num_tokens: in it.
-        """
+        """A forward of so many tokens has run."""
         self.forwards += 1
         self.fed += num_tokens
 
     def stop(self, tokens: Sequence[int]) -> BaselineRun:
-        """The run that ends now.
-
-        Args:
-            tokens: written in it.
-
-        Returns:
-            The tokens, with counts and times since the meter was made.
-        """
+        """The run that ends now, having written these tokens."""
         wall_s = time.perf_counter() - self._start[0]
         cpu_s = time.process_time() - self._start[1]
         return BaselineRun(tuple(tokens), self.forwards, self.fed, wall_s, cpu_s)
@@ -72,14 +53,7 @@ class Meter:
 
 @contextmanager
 def metered(model: PreTrainedModel) -> Iterator[Meter]:
-    """Inference with fused attention, counted; the attention set before comes back at the end.
-
-    Args:
-        model: a causal LM.
-
-    Yields:
-        The meter, started.
-    """
+    """Inference with fused attention, counted; the attention set before comes back at the end."""
 
     def hook(module: torch.nn.Module, args: object, output: Any) -> None:
         meter.count(output.last_hidden_state.shape[:2].numel())
@@ -89,7 +63,7 @@ def metered(model: PreTrainedModel) -> Iterator[Meter]:
     try:
         model.set_attn_implementation(ATTENTION)
         with torch.inference_mode():
-            meter = Meter()
+            meter = Meter()  # last of all: its clock starts here
             yield meter
     finally:
         handle.remove()
@@ -102,39 +76,22 @@ def reencode_prefix(
     prompt: PromptIds,
     num_tokens: int,
     k: int,
-    tokens_per_word: int = 1,
 ) -> BaselineRun:
     """Wait-k with nothing but `generate`: after every READ, all that is known is encoded again.
 
     The model sees one text, `source so far | target head | target so far`, at ordinary positions.
-    A READ moves the target, so no cache outlives a call of `generate`, which writes one word; once
-    the source is complete, one call writes the rest.
-
-    Args:
-        model: a causal LM in eval mode.
-        source: token ids of each unit.
-        prompt: ids around source and target; the source tail follows the last unit.
-        num_tokens: to write.
-        k: units read before the first word.
-        tokens_per_word: written per READ.
-
-    Returns:
-        The run.
-
-    Raises:
-        ValueError: if there is nothing to read, to write, to start from or to wait for.
+    A READ moves the target, so no cache outlives a call of `generate`, which writes one token; once
+    the source is complete, one call writes the rest. `k` units are read before the first token.
+    Raises a ValueError as `check_work`.
     """
     check_work(source, prompt, num_tokens, k)
-    if tokens_per_word < 1:
-        raise ValueError(f"tokens_per_word={tokens_per_word}: give 1 or more")
     tokens: list[int] = []
     units_read = min(k, len(source))
     with metered(model) as meter:
         while len(tokens) < num_tokens:
             complete = units_read == len(source)
-            wanted = num_tokens - len(tokens)
             text = [*_source_text(source[:units_read], prompt, complete), *prompt.target_head]
-            count = wanted if complete else min(tokens_per_word, wanted)
+            count = num_tokens - len(tokens) if complete else 1
             tokens += _generate(model, [*text, *tokens], count)
             units_read = min(units_read + 1, len(source))
         return meter.stop(tokens)
@@ -145,17 +102,7 @@ def offline_generate(
 ) -> BaselineRun:
     """The whole source, then `generate`: the least work a target of this length can take.
 
-    Args:
-        model: a causal LM in eval mode.
-        source: token ids of each unit.
-        prompt: ids around source and target.
-        num_tokens: to write.
-
-    Returns:
-        The run, of `num_tokens` forwards.
-
-    Raises:
-        ValueError: if there is nothing to read, to write or to start from.
+    The run has `num_tokens` forwards. Raises a ValueError as `check_work`.
     """
     check_work(source, prompt, num_tokens)
     text = [*_source_text(source, prompt, complete=True), *prompt.target_head]
@@ -166,17 +113,7 @@ def offline_generate(
 def check_work(
     source: Sequence[Sequence[int]], prompt: PromptIds, num_tokens: int, k: int = 1
 ) -> None:
-    """Refuse a stream that is none.
-
-    Args:
-        source: token ids of each unit.
-        prompt: ids around source and target.
-        num_tokens: to write.
-        k: units read before the first word.
-
-    Raises:
-        ValueError: if there is nothing to read, to write, to start from or to wait for.
-    """
+    """Refuses a stream with nothing to read, to write, to start from or to wait for."""
     if not source or not all(len(unit) for unit in source):
         raise ValueError("a baseline needs a source: give at least one unit, each of some tokens")
     if not prompt.target_head:

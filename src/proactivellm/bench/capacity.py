@@ -19,34 +19,22 @@ from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling
 from proactivellm.stream import Stream, Streams
 
-SHARPNESS = 8  # the number of sessions is found to a part in so many
+SHARPNESS = 8  # the number of sessions is found to one part in so many
 
 
 @dataclass
 class Talk:
-    """A live session.
-
-    Attributes:
-        stream: takes it.
-        work: what it hears, and how many tokens it wants.
-        arrived_s: when each unit arrived; None: before the clock was started.
-        written: tokens.
-    """
+    """A live session."""
 
     stream: Stream
-    work: Work
+    work: Work  # what it hears
+    # Of each unit; None: before the clock was started.
     arrived_s: list[float | None] = field(default_factory=list)
-    written: int = 0
+    written: int = 0  # tokens
 
 
 class Arrivals:
-    """Sessions whose units arrive at a pace; the lanes of an engine.
-
-    Args:
-        model: the model.
-        options: sizes and pace.
-        num_sessions: at once; one that ends is replaced.
-    """
+    """As many sessions as asked for, whose units arrive at a pace; one that ends is replaced."""
 
     def __init__(self, model: Endless, options: Options, num_sessions: int) -> None:
         self.options = options
@@ -60,8 +48,9 @@ class Arrivals:
         self._settle(num_sessions)
 
     def run(self) -> None:
-        """Let units arrive for the seconds asked for; what is still owed then is late."""
+        """Lets units arrive for the seconds asked for; what is still owed then is late."""
         draw, unit_s = random.Random(self.options.seed), self.options.unit_ms / 1000
+        # Sessions have phases of their own: in step, all units would arrive at once.
         started_s = now_s = time.perf_counter()
         end_s = started_s + self.options.seconds
         self.due = [(started_s + draw.random() * unit_s, place) for place in range(len(self.talks))]
@@ -77,12 +66,14 @@ class Arrivals:
                 self.steps += 1
                 self._note(events, now_s)
         deadline_s = self.options.deadline_ms / 1000
+        # A unit whose time is not over is neither in time nor late.
         owed = [now_s - at for talk in self.talks for at in self._unanswered(talk)]
         self.latency_s += [wait_s for wait_s in owed if wait_s > deadline_s]
 
     def _settle(self, num_sessions: int) -> None:
-        """Start every session somewhere in its source, and write what that allows."""
+        """Starts every session somewhere in its source, and writes what that allows."""
         draw, options = random.Random(self.options.seed), self.options
+        # Caches of all lengths, as in a service that has run for a while.
         longest = min(options.source - 1, options.target + options.k - 2)
         for _ in range(num_sessions):
             work, heard = next(self.works), draw.randint(0, longest)
@@ -94,7 +85,7 @@ class Arrivals:
             talk.written = talk.stream.state.num_written
 
     def _hear(self, now_s: float) -> None:
-        """Push the units that have arrived."""
+        """Pushes the units that have arrived."""
         while self.due[0][0] <= now_s:
             at_s, place = self.due[0]
             talk = self.talks[place]
@@ -105,7 +96,7 @@ class Arrivals:
             heapq.heapreplace(self.due, (at_s + self.options.unit_ms / 1000, place))
 
     def _note(self, events: list[Event], now_s: float) -> None:
-        """Take the latency of units whose tokens were written; replace sessions that ended."""
+        """Takes the latency of units whose tokens were written; replaces sessions that ended."""
         self.tokens += count_tokens(events)
         for place, talk in enumerate(self.talks):
             # From 0: the units that allowed the tokens which are new.
@@ -128,10 +119,8 @@ class Arrivals:
 def run_capacity(bench: Bench, result: dict[str, Any]) -> None:
     """Measures suite `capacity`.
 
-    Args:
-        bench: model, sizes.
-        result: filled with the `curve`, by number of sessions, and the most that were `sustained`:
-            with that percentile of the latencies within the deadline.
+    Fills `result` with the `curve`, by number of sessions, and the most that were `sustained`: with
+    that percentile of the latencies within the deadline.
     """
     options = bench.options
     result |= {"deadline_ms": options.deadline_ms, "unit_ms": options.unit_ms, "curve": []}
@@ -152,8 +141,7 @@ def run_capacity(bench: Bench, result: dict[str, Any]) -> None:
 def _next_number(good: int, bad: int, most: int) -> int | None:
     """Sessions to try next: twice as many until there are too many, then in between.
 
-    Returns:
-        A number between `good`, which were served in time, and `bad`; None if they are close.
+    That is between `good`, served in time, and `bad`; None if they are close enough.
     """
     if bad > most:
         return min(max(2 * good, 1), most) if good < most else None
@@ -180,6 +168,7 @@ def _point(model: Endless, options: Options, num_sessions: int) -> dict[str, Any
 def _sustained(result: dict[str, Any], percentile: str) -> int:
     """The most sessions up to which every number tried was served in time."""
     most = 0
+    # Beyond the first number that was late, another that was in time was lucky.
     for point in result["curve"]:
         if point["latency_ms"][percentile] > result["deadline_ms"]:
             break

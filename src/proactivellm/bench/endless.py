@@ -17,31 +17,21 @@ from proactivellm.session.engine import Engine
 from proactivellm.session.sampling import Sampling
 from proactivellm.session.window import Window
 
-MOST_WITHOUT = 2000  # units read without a window, for contrast
+_MOST_WITHOUT = 2000  # units read without a window, for contrast
 
 
 @dataclass
-class Endlessly:
-    """A stream that reads a unit and writes a token per step.
+class _WatchedLane:
+    """A lane that reads a unit and writes a token per step, with its laps."""
 
-    Attributes:
-        engine: of one lane.
-        units: read one by one.
-        laps: of the steps that were looked at.
-        held: entries of the pages held after each of them.
-    """
-
+    # An engine of its own, not `Streams`: a stream cannot be copied, a lane can.
     engine: Engine
     units: Iterator[Unit]
     laps: Laps
-    held: list[int] = field(default_factory=list)
+    held: list[int] = field(default_factory=list)  # entries of the pages held after each step
 
     def advance(self) -> None:
-        """One more unit.
-
-        Raises:
-            ValueError: if the stream cannot go on.
-        """
+        """One more unit; raises a ValueError if the stream cannot go on."""
         self.engine.push(0, [next(self.units)])
         with self.laps.lap():
             self.engine.step()
@@ -50,24 +40,22 @@ class Endlessly:
             raise ValueError(state.error)
         self.held.append(held_entries(self.engine.cache))
 
-    def look_again(self) -> None:
-        """Forget what was seen."""
+    def forget(self) -> None:
+        """Starts the measurement anew; the stream goes on."""
         self.laps, self.held = Laps(self.laps.device), []
 
 
 def run_window(bench: Bench, result: dict[str, Any]) -> None:
     """Measures suite `window`.
 
-    Args:
-        bench: model, sizes.
-        result: filled with `windowed` and `unbounded`, each with step times and memory where the
-            stream is young (`near`) and old (`far`), and the ratios far to near.
+    Fills `result` with `windowed` and `unbounded`: step times and memory where the stream is young
+    (`near`) and old (`far`), and the ratios far to near.
     """
     size, (near, far) = bench.options.window, bench.options.units
     result["window"] = size
     windows = {"windowed": Window(source=size, target=size), "unbounded": None}
     for name, window in windows.items():
-        last = far if window else max(near + 1, min(far, MOST_WITHOUT))
+        last = far if window else max(near + 1, min(far, _MOST_WITHOUT))
         try:
             result[name] = _young_and_old(bench, name, window, last)
         except ValueError as error:  # it has reached the last position of the model
@@ -75,7 +63,7 @@ def run_window(bench: Bench, result: dict[str, Any]) -> None:
 
 
 def _young_and_old(bench: Bench, name: str, window: Window | None, far: int) -> dict[str, Any]:
-    """Both stretches lie around their number of units; both hold four renewals of the window."""
+    """Both stretches lie around their number of units and hold four renewals of the window."""
     size, near = bench.options.window, bench.options.units[0]
     old = _start(bench.model, bench, window)
     for _ in range(near - size):
@@ -88,8 +76,8 @@ def _young_and_old(bench: Bench, name: str, window: Window | None, far: int) -> 
         if done % 100 == 0:
             bench.progress(f"window {name}", done, far + size)
     memory_old = memory(bench.model.device)
-    young.look_again()
-    old.look_again()
+    young.forget()
+    old.forget()
     for _ in range(2 * size):
         young.advance()
         old.advance()
@@ -104,13 +92,13 @@ def _young_and_old(bench: Bench, name: str, window: Window | None, far: int) -> 
     return result
 
 
-def _start(model: Endless, bench: Bench, window: Window | None) -> Endlessly:
+def _start(model: Endless, bench: Bench, window: Window | None) -> _WatchedLane:
     engine = Engine(model, WaitK(k=bench.options.k), sampling=Sampling(), window=window)
     engine.open()
-    return Endlessly(engine, drawn_units(model, bench.options.seed), Laps(model.device))
+    return _WatchedLane(engine, drawn_units(model, bench.options.seed), Laps(model.device))
 
 
-def _summary(stream: Endlessly, units: int) -> dict[str, Any]:
+def _summary(stream: _WatchedLane, units: int) -> dict[str, Any]:
     entry = stream.engine.cache.entry_bytes()
     step_ms = percentiles_ms(stream.laps.wall_s)
     return {

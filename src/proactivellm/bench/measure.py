@@ -22,44 +22,21 @@ from torch import Tensor
 from proactivellm.forward.cache import PAGE, ArrivalCache
 from proactivellm.forward.causal_lm import StreamingCausalLM
 
-COPY_BYTES = {"cpu": 1 << 28, "cuda": 1 << 31}  # beyond every cache
-COPIES = 8
+_COPY_BYTES = {"cpu": 1 << 28, "cuda": 1 << 31}  # beyond every cache
+_COPIES = 8
 Result = TypeVar("Result")
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait until a device has done what it was asked to.
-
-    Args:
-        device: any.
-    """
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
 
 
 @dataclass
 class Laps:
-    """The time of laps, work of the device included.
-
-    Attributes:
-        device: to wait for.
-        wall_s: of each lap.
-        cpu_s: processor time of all threads in each lap.
-    """
+    """Wall time of laps, work of the device included, and processor time of all threads in them."""
 
     device: torch.device
     wall_s: list[float] = field(default_factory=list)
     cpu_s: list[float] = field(default_factory=list)
 
     def time(self, work: Callable[[], Result | None]) -> Result | None:
-        """Times a call; one that finds nothing to do is no lap.
-
-        Args:
-            work: returns None where there was nothing to do.
-
-        Returns:
-            What it returns.
-        """
+        """Times a call and returns its result; None means that there was nothing to do: no lap."""
         with self.lap():
             result = work()
         if result is None:
@@ -71,20 +48,14 @@ class Laps:
         """Times what is done inside."""
         cpu_s, wall_s = time.process_time(), time.perf_counter()
         yield
-        synchronize(self.device)
+        if self.device.type != "cpu":
+            torch.accelerator.synchronize(self.device)
         self.wall_s.append(time.perf_counter() - wall_s)
         self.cpu_s.append(time.process_time() - cpu_s)
 
 
 def percentiles_ms(times_s: Sequence[float]) -> dict[str, float]:
-    """Mean, p50, p95 and p99.
-
-    Args:
-        times_s: at least one, in seconds.
-
-    Returns:
-        Milliseconds, by name.
-    """
+    """`mean`, `p50`, `p95` and `p99` in ms of at least one time in seconds."""
     p50, p95, p99 = 1000 * np.percentile(times_s, [50, 95, 99])
     values = {"mean": 1000 * fmean(times_s), "p50": p50, "p95": p95, "p99": p99}
     return {name: round(float(value), 4) for name, value in values.items()}
@@ -96,21 +67,14 @@ def held_entries(cache: ArrivalCache) -> int:
 
 
 def memory(device: torch.device) -> dict[str, int | None]:
-    """Memory of the process now and at most, and of the device at most.
-
-    Args:
-        device: where the model is.
-
-    Returns:
-        `rss_bytes`, `peak_rss_bytes`, `peak_device_bytes`; None where unknown.
-    """
+    """Memory of the process now and at most, and of the device at most; None where unknown."""
     statm, rss, peak, on_device = Path("/proc/self/statm"), None, None, None
     if statm.exists():
         rss = int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     if sys.platform != "win32":
         import resource
 
-        unit = 1 if sys.platform == "darwin" else 1024
+        unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
         peak = unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     if device.type == "cuda":
         on_device = torch.cuda.max_memory_allocated(device)
@@ -118,33 +82,24 @@ def memory(device: torch.device) -> dict[str, int | None]:
 
 
 def copy_bandwidth(device: torch.device) -> float:
-    """Bytes per second, read and written, of the best of some large copies.
-
-    Args:
-        device: any.
-
-    Returns:
-        Bytes per second.
-    """
-    size = COPY_BYTES.get(device.type, COPY_BYTES["cpu"])
+    """Bytes per second, read and written, of the best of some large copies."""
+    size = _COPY_BYTES.get(device.type, _COPY_BYTES["cpu"])
     source = torch.ones(size // 4, dtype=torch.float32, device=device)
     target = torch.empty_like(source)
     laps = Laps(device)
-    for _ in range(COPIES):
+    for _ in range(_COPIES):
         with laps.lap():
             target.copy_(source)
+    # The best: whatever disturbs a copy makes it slower, nothing makes it faster.
     return 2 * size / min(laps.wall_s)
 
 
 def weight_bytes(model: StreamingCausalLM) -> tuple[int, int]:
-    """Bytes of the weights, and of those that every step reads.
+    """Bytes of all weights, and of those that every step reads.
 
-    Args:
-        model: any; an input embedding that is not the output layer too is not read whole.
-
-    Returns:
-        All, read.
+    An input embedding that is not the output layer too is not read whole.
     """
+    # By identity: an embedding tied to the output layer is one parameter.
     sizes = {id(p): _bytes(p) for p in model.model.parameters()}
     embedding = model.model.get_input_embeddings().weight
     tied = embedding is model.model.get_output_embeddings().weight
@@ -153,11 +108,7 @@ def weight_bytes(model: StreamingCausalLM) -> tuple[int, int]:
 
 
 def machine_facts(device: torch.device) -> dict[str, Any]:
-    """What the numbers were measured on, and with.
-
-    Args:
-        device: where the model is.
-    """
+    """What the numbers were measured on, and with."""
     affinity = getattr(os, "sched_getaffinity", None)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
     return {
@@ -175,11 +126,7 @@ def machine_facts(device: torch.device) -> dict[str, Any]:
 
 
 def model_facts(model: StreamingCausalLM) -> dict[str, Any]:
-    """Shape and size of a model.
-
-    Args:
-        model: any.
-    """
+    """Shape and size of a model."""
     config = model.model.config.get_text_config()
     total, read = weight_bytes(model)
     return {

@@ -9,48 +9,29 @@ SUITES = ("alone", "sessions", "window", "capacity")
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Sizes of the streams, and how long each of them is looked at.
-
-    Attributes:
-        suites: what to measure, of SUITES, in this order.
-        source: units of a stream, of one token each.
-        target: tokens written for it.
-        k: units read before the first token.
-        long: units and tokens of the stream that is compared with encoding the prefix again and
-            again, which takes minutes on a CPU; 0 leaves it out.
-        repeats: of every measurement that is compared with another, by turns.
-        sessions: how many at once, the first to compare the others with.
-        steps: looked at, of every number of sessions and every repeat.
-        window: tokens that stay in view of source and target, each, in suite `window`.
-        units: units read where a bounded stream is young, and where it is old.
-        deadline_ms: from the arrival of a unit to the token that it allows.
-        unit_ms: between the units of a session.
-        seconds: of every number of sessions in suite `capacity`.
-        max_sessions: tried in suite `capacity`.
-        seed: of the ids of the sources.
-    """
+    """Sizes of the streams, and how long each of them is looked at."""
 
     suites: Sequence[str] = SUITES
-    source: int = 60
-    target: int = 60
-    k: int = 5
-    long: int = 400
-    repeats: int = 5
-    sessions: Sequence[int] = (1, 32)
-    steps: int = 300
-    window: int = 256
-    units: tuple[int, int] = (800, 8000)
-    deadline_ms: float = 300.0
-    unit_ms: float = 400.0
-    seconds: float = 5.0
-    max_sessions: int = 1024
-    seed: int = 0
+    source: int = 60  # units of a stream, of one token each
+    target: int = 60  # tokens written for it
+    k: int = 5  # units read before the first token
+    long: int = 400  # units and tokens where the prefix is encoded again and again; 0 leaves it out
+    repeats: int = 5  # of every measurement that is compared with another, by turns
+    sessions: Sequence[int] = (1, 32)  # at once; the first is what the others are compared with
+    steps: int = 300  # measured, of every number of sessions and every repeat
+    window: int = 256  # tokens in view of source and target, each, in suite `window`
+    units: tuple[int, int] = (800, 8000)  # read where a stream is young, and where it is old
+    deadline_ms: float = 300.0  # from the arrival of a unit to the token that it allows
+    unit_ms: float = 400.0  # between the units of a session
+    seconds: float = 5.0  # of every number of sessions in suite `capacity`
+    max_sessions: int = 1024  # tried in suite `capacity`
+    seed: int = 0  # of the ids of the sources
 
     def __post_init__(self) -> None:
         unknown = [suite for suite in self.suites if suite not in SUITES]
         if unknown or not self.suites:
             wish = repr(unknown[0]) if unknown else "none"
-            raise ValueError(f"suite {wish}: choose of {', '.join(SUITES)}, all")
+            raise ValueError(f"suite {wish}: choose from {', '.join(SUITES)}, all")
         for name in ("source", "target", "k", "repeats", "steps", "max_sessions"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: give 1 or more")
@@ -70,18 +51,7 @@ class Options:
 
 
 def parse_numbers(text: str, name: str) -> tuple[int, ...]:
-    """Whole numbers joined by commas.
-
-    Args:
-        text: such as `1,32`.
-        name: of the option, for the message.
-
-    Returns:
-        The numbers.
-
-    Raises:
-        ValueError: if they are none.
-    """
+    """Whole numbers joined by commas, such as `1,32`; of others a ValueError names the option."""
     parts = [part.strip() for part in text.split(",")]
     if not all(re.fullmatch("-?[0-9]{1,9}", part) for part in parts):
         raise ValueError(

@@ -1,7 +1,7 @@
 """Grouped streaming as it was published: a source cache and a target cache, merged on every READ.
 
-The reference to read beside `session/`: group position encoding with the inference loop of the code
-released for it (GPE, Tong et al., arXiv 2505.16983), rebuilt on an unmodified transformers model.
+The reference for `session/`: group position encoding with the inference loop of the code released
+for it (GPE, Tong et al., arXiv 2505.16983), rebuilt on an unmodified transformers model.
 Legend: B = 1, H = key heads, S = entries, D = head dimension, Q = new tokens, V = vocabulary.
 """
 
@@ -40,19 +40,13 @@ def separate_caches(
     both write the same. For the published schedule give the tail as the last unit.
 
     Args:
-        model: a causal LM in eval mode.
         source: token ids of each of N units.
-        prompt: ids around source and target.
         num_tokens: T, to write.
         k: units read before the first token.
         phi: position of the first token of the target head.
 
-    Returns:
-        The run.
-
     Raises:
-        ValueError: if there is nothing to read, to write, to start from or to wait for, or the
-            stream exceeds a sliding window of the model.
+        ValueError: as `baselines.check_work`, or the stream exceeds a sliding window of the model.
     """
     check_work(source, prompt, num_tokens, k)
     _check_windows(model, source, prompt, num_tokens)
@@ -68,31 +62,24 @@ def _write_words(
     head: Sequence[int],
     num_tokens: int,
 ) -> list[int]:
-    """READ and WRITE by turns: `reads[t]` before target word t, here of one token.
-
-    That a word is complete shows only when the next token opens another one. That token is dropped,
-    the entry of the last token of the word is taken out of the cache, the next unit is read, and
-    the last token is fed again, now seeing that unit. This goes on when the source is complete,
-    where it computes the same again. What follows the last word would be the end of the target.
-    """
+    """READ and WRITE by turns: `reads[t]` before target word t, here of one token."""
     tokens: list[int] = []
     for t in range(num_tokens):
         for segment in reads[t] if t < len(reads) else ():
             stream.read(segment)
         tokens.append(stream.write(tokens[-1:] or head))
-        stream.write(tokens[-1:])  # opens the next word: dropped
+        # That a word is complete shows only when the next token opens another one (after the last
+        # word, it would be the end of the target). That token is dropped.
+        stream.write(tokens[-1:])
+        # The last token of the word is fed again after the READ, to see the unit read. This goes
+        # on when the source is complete, where it computes the same again.
         if t + 1 < num_tokens:
             stream.pop()
     return tokens
 
 
 class _Stream:
-    """A model with the cache of source and target entries, in this order.
-
-    Args:
-        model: a causal LM.
-        phi: position of the first target token.
-    """
+    """A model with the cache of source and target entries, in this order."""
 
     def __init__(self, model: PreTrainedModel, phi: int) -> None:
         self.model = model
@@ -104,17 +91,16 @@ class _Stream:
         self.end_ids = _end_ids(model)
 
     def read(self, segment: Sequence[int]) -> None:
-        """Encode source tokens, which see source tokens only; the target keeps its entries."""
-        source, target = split(self.past, self.num_source)
+        """Encodes source tokens, which see source tokens only; the target keeps its entries."""
+        source, target = _split(self.past, self.num_source)
         self._forward(segment, self.num_source, source)  # logits of all tokens, for nothing
         self.num_source += len(segment)
-        self.past = merge(source, target)
+        self.past = _merge(source, target)
 
     def write(self, tokens: Sequence[int]) -> int:
-        """Encode target tokens, which see the source read so far and the target before them.
+        """Encodes target tokens, which see the source read so far and the target before them.
 
-        Returns:
-            The most probable next token that does not end the target.
+        Returns the most probable next token that does not end the target.
         """
         logits_V = self._forward(tokens, self.phi + self.num_target, self.past)
         self.num_target += len(tokens)
@@ -122,12 +108,12 @@ class _Stream:
         return int(logits_V.argmax())
 
     def pop(self) -> None:
-        """Forget the entry of the last target token."""
+        """Forgets the entry of the last target token."""
         self.past.crop(-1)
         self.num_target -= 1
 
     def _forward(self, tokens: Sequence[int], position: int, cache: Cache) -> Tensor:
-        """Append the entries of the tokens to a cache; logits [V] after the last of them."""
+        """Appends the entries of the tokens to a cache; logits [V] after the last of them."""
         ids_BQ = torch.tensor([list(tokens)], device=self.model.device)
         position_BQ = torch.arange(position, position + len(tokens), device=self.model.device)[None]
         taken = {self.cache_argument: cache, "use_cache": True}
@@ -135,32 +121,16 @@ class _Stream:
         return output.logits[0, -1].float()
 
 
-def split(past: Cache, num_source: int) -> tuple[Cache, Cache]:
-    """The source and the target part of a merged cache.
-
-    Args:
-        past: source entries, then target entries.
-        num_source: source entries.
-
-    Returns:
-        Two caches that show the entries of `past` without a copy.
-    """
+def _split(past: Cache, num_source: int) -> tuple[Cache, Cache]:
+    """The source and the target part of a merged cache, without a copy."""
     source = [_layer(e.keys[:, :, :num_source], e.values[:, :, :num_source]) for e in past.layers]
     target = [_layer(e.keys[:, :, num_source:], e.values[:, :, num_source:]) for e in past.layers]
     return _cache(source), _cache(target)
 
 
-def merge(source: Cache, target: Cache) -> Cache:
-    """Source entries, then target entries, in one cache.
-
-    Args:
-        source: the source cache.
-        target: the target cache; without layers as long as nothing was written.
-
-    Returns:
-        A full copy: keys and values of every layer are concatenated.
-    """
-    if not target.layers:
+def _merge(source: Cache, target: Cache) -> Cache:
+    """Source entries, then target entries, in one cache: a full copy, as in the release."""
+    if not target.layers:  # nothing was written yet
         return source
     return _cache(
         [
@@ -202,7 +172,7 @@ def _end_ids(model: PreTrainedModel) -> list[int]:
 def _check_windows(
     model: PreTrainedModel, source: Sequence[Sequence[int]], prompt: PromptIds, num_tokens: int
 ) -> None:
-    """Refuse a window that would be measured in entries of the merged cache, not in positions."""
+    """Refuses a window that would be measured in entries of the merged cache, not in positions."""
     windows = [window for window in watch_attention(model).windows.values() if window is not None]
     ids = (prompt.source_head, *source, prompt.source_tail, prompt.target_head)
     entries = sum(map(len, ids)) + num_tokens

@@ -32,51 +32,29 @@ TEXT_POLICIES = ("wait-k:3", "attention:laal=4")  # the second where the model i
 
 @dataclass(frozen=True)
 class Workload:
-    """What is streamed.
-
-    Attributes:
-        name: in results.
-        model: for it.
-        policy: of all streams.
-        works: streams without end, the same at every call.
-    """
+    """What is streamed: by which model and policy, and which works."""
 
     name: str
     model: StreamingCausalLM
     policy: Policy
-    works: Callable[[], Iterator[Work]]
+    works: Callable[[], Iterator[Work]]  # streams without end, the same at every call
 
 
 @dataclass
 class Stretch:
-    """Some lanes, and what was seen of them.
-
-    Attributes:
-        crowd: the lanes.
-        laps: of every step that was looked at.
-        tokens: written in each stretch.
-        wall_s: of each stretch.
-        cpu_s: of each stretch.
-        fed: tokens sent through the model.
-        used: entries in use after each step.
-        held: entries of the pages held after each step.
-    """
+    """Some lanes, and what was measured of them: of each step, and summed over each run."""
 
     crowd: Crowd
     laps: Laps
-    tokens: list[int] = field(default_factory=list)
-    wall_s: list[float] = field(default_factory=list)
-    cpu_s: list[float] = field(default_factory=list)
-    fed: int = 0
-    used: list[int] = field(default_factory=list)
-    held: list[int] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)  # written in each run
+    wall_s: list[float] = field(default_factory=list)  # of each run
+    cpu_s: list[float] = field(default_factory=list)  # of each run
+    fed: int = 0  # tokens sent through the model
+    used: list[int] = field(default_factory=list)  # entries in use after each step
+    held: list[int] = field(default_factory=list)  # entries of the pages held after each step
 
     def run(self, steps: int) -> None:
-        """Look at some more steps.
-
-        Args:
-            steps: how many.
-        """
+        """Measures some more steps."""
         cache, begun = self.crowd.streams.engine.cache, len(self.laps.wall_s)
         fed, tokens = self.crowd.total_fed(), 0
         for _ in range(steps):
@@ -93,10 +71,8 @@ class Stretch:
 def run_sessions(bench: Bench, result: dict[str, Any]) -> None:
     """Measures suite `sessions`.
 
-    Args:
-        bench: model, sizes.
-        result: filled with the bandwidth, and a list of `workloads`: for each, per number of
-            sessions, rates, step times, counts and memory.
+    Fills `result` with the bandwidth and a list of `workloads`: rates, step times, counts and
+    memory of each, per number of sessions.
     """
     result["copy_bandwidth_bytes_per_s"] = copy_bandwidth(bench.model.device)
     result["workloads"] = []
@@ -108,9 +84,10 @@ def run_sessions(bench: Bench, result: dict[str, Any]) -> None:
 
 
 def _compare(bench: Bench, workload: Workload, result: dict[str, Any], bandwidth: float) -> None:
-    """Looks at all numbers of sessions by turns."""
+    """Measures all numbers of sessions by turns."""
     options = bench.options
     stretches = {n: _start(workload, n, options.seed) for n in dict.fromkeys(options.sessions)}
+    # By turns, so that a machine that slows down slows all numbers of sessions down.
     turns = options.repeats * len(stretches)
     for turn in range(turns):
         num_sessions = list(stretches)[turn % len(stretches)]
@@ -158,6 +135,7 @@ def _summary(stretch: Stretch, num_sessions: int, bandwidth: float) -> dict[str,
     rates = [t / s for t, s in zip(stretch.tokens, stretch.wall_s, strict=True)]
     cpu_rates = [t / s for t, s in zip(stretch.tokens, stretch.cpu_s, strict=True)]
     _, weights = weight_bytes(engine.model)
+    # A step cannot be faster than memory delivers the weights and the entries of all streams.
     floor_ms = 1000 * (weights + fmean(stretch.used) * entry) / bandwidth
     step_ms = percentiles_ms(stretch.laps.wall_s)
     return {

@@ -83,17 +83,14 @@ SHAPES: Mapping[str, Mapping[str, Any]] = {
 
 
 def find_shape(name: str, trust_remote_code: bool = False) -> PreTrainedConfig | None:
-    """The configuration that a name stands for, if its weights are to be drawn.
+    """The configuration that a name stands for, if its weights are to be drawn; else None.
 
     Args:
         name: `shape:NAME`, a config.json, or a folder that has one and no weights.
         trust_remote_code: run code that the folder brings.
 
-    Returns:
-        The configuration; None for any other name.
-
     Raises:
-        ValueError: if there is no such shape, or the file is no configuration.
+        ValueError: there is no such shape, or the file is no configuration.
     """
     if name.startswith(PREFIX):
         shape = name.removeprefix(PREFIX)
@@ -123,18 +120,11 @@ def random_model(
     """A model with drawn weights and words for tokens, each of them a unit and a decision.
 
     Args:
-        config: its shape.
-        device: where it is made.
         dtype: of the weights; fp32 on CPU and bf16 elsewhere if left out.
         quantization: `int8` keeps the weights of linear layers in 8 bits (extra `quant`).
-        seed: of the weights.
-        trust_remote_code: run code that the configuration brings.
-
-    Returns:
-        The model.
 
     Raises:
-        ValueError: if the shape has no place, no such precision, or cannot stream.
+        ValueError: the shape cannot stream, or there is no such device or precision.
     """
     quantize = quantization_config(quantization)
     try:
@@ -143,6 +133,8 @@ def random_model(
         reason = str(error).splitlines()[0]
         raise ValueError(f"cannot use --device {device}: {reason}") from None
     dtype = choose_dtype(dtype, device, quantization) or torch.bfloat16
+    # On its device from the start: main memory may not hold such a model. The generators of the
+    # process are left as they were.
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []), place:
         torch.manual_seed(seed)
         with refusing("no model has this shape", lambda: unknown_names(config)):
@@ -158,13 +150,9 @@ def random_model(
 
 
 def word_tokenizer(size: int) -> PreTrainedTokenizerFast:
-    """A tokenizer without an end of text, of one token a word.
+    """A tokenizer of one token a word, without an end of text.
 
-    Args:
-        size: of the vocabulary: the three marks of the prompt, then w0, w1, ...
-
-    Returns:
-        The tokenizer.
+    Its vocabulary of `size`: the three marks of the prompt, then w0, w1, ...
     """
     marks = [PROMPT.source_head, PROMPT.source_tail, PROMPT.target_head]
     words = [*marks, *(f"w{i}" for i in range(size - len(marks)))]
@@ -175,7 +163,7 @@ def word_tokenizer(size: int) -> PreTrainedTokenizerFast:
 
 
 def _quantize(model: PreTrainedModel, config: Any) -> None:
-    """As transformers does on loading: linear layers, without the output layer."""
+    """Quantises as transformers does on loading: linear layers, without the output layer."""
     from torchao.quantization import quantize_
 
     output = model.get_output_embeddings()

@@ -22,15 +22,7 @@ RUNS: Mapping[str, Callable[[Bench, dict[str, Any]], None]] = {
 
 
 def new_report(bench: Bench, command: Mapping[str, Any]) -> dict[str, Any]:
-    """A report without results.
-
-    Args:
-        bench: model and sizes.
-        command: arguments of the command.
-
-    Returns:
-        What was asked for, of which model, on which machine.
-    """
+    """A report without results: what was asked for, of which model, on which machine."""
     return {
         "proactivellm": __version__,
         "command": dict(command),
@@ -42,12 +34,10 @@ def new_report(bench: Bench, command: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def run_suites(bench: Bench, report: dict[str, Any], keep: Callable[[], None]) -> None:
-    """Runs the suites that the options name.
+    """Runs the suites that the options name, in a report from `new_report`.
 
-    Args:
-        bench: model and sizes.
-        report: from `new_report`; filled as results come, so that it holds them whenever this ends.
-        keep: called when a suite is done.
+    The report is filled as results come, so that it holds them whenever this ends; `keep` is called
+    when a suite is done.
     """
     for suite in bench.options.suites:
         result: dict[str, Any] = {}

@@ -25,8 +25,7 @@ TEXT = "assets/tatoeba-sample/test.de"
 class Endless(StreamingCausalLM):
     """A model whose targets never end by themselves, with a decision at every token.
 
-    Args:
-        model: shares its weights.
+    It shares the weights of the model given.
     """
 
     def __init__(self, model: StreamingCausalLM) -> None:
@@ -46,42 +45,23 @@ class Endless(StreamingCausalLM):
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """What a suite needs.
+    """What a suite needs."""
 
-    Attributes:
-        model: for sources of drawn ids.
-        text_model: for real text; None for weights that were drawn.
-        options: sizes.
-        progress: is told how far a suite is.
-    """
-
-    model: Endless
-    text_model: StreamingCausalLM | None
+    model: Endless  # for sources of drawn ids
+    text_model: StreamingCausalLM | None  # for real text; None for weights that were drawn
     options: Options
     progress: Progress
 
 
 @dataclass(frozen=True)
 class Work:
-    """One stream.
+    """A source to stream, and how much of a target to write for it."""
 
-    Attributes:
-        units: its source, the last one final.
-        num_tokens: after which it is ended; None: it ends by itself.
-    """
-
-    units: Sequence[Unit]
-    num_tokens: int | None = None
+    units: Sequence[Unit]  # its source, the last one final
+    num_tokens: int | None = None  # after which it is ended; None: it ends by itself
 
     def cut(self, share: float) -> "Work":
-        """The beginning of it.
-
-        Args:
-            share: of units and tokens, in (0, 1].
-
-        Returns:
-            A stream of at least one unit and one token.
-        """
+        """The beginning of it: a share in (0, 1] of units and tokens, at least one of each."""
         units = list(self.units[: math.ceil(share * len(self.units))])
         units[-1] = replace(units[-1], final=True)
         tokens = None if self.num_tokens is None else math.ceil(share * self.num_tokens)
@@ -89,15 +69,7 @@ class Work:
 
 
 def drawn_units(model: StreamingCausalLM, seed: int) -> Iterator[Unit]:
-    """An endless source of one-token units, of ids that are text.
-
-    Args:
-        model: whose ids.
-        seed: of the draw.
-
-    Yields:
-        Units, none of them final.
-    """
+    """An endless source of one-token units, none of them final, of ids that are text."""
     size = min(len(model.tokenizer), model.model.get_input_embeddings().weight.shape[0])
     control = {*model.tokenizer.all_special_ids, *model.tokenizer.added_tokens_decoder}
     ids = [token for token in range(size) if token not in control]
@@ -109,17 +81,7 @@ def drawn_units(model: StreamingCausalLM, seed: int) -> Iterator[Unit]:
 def drawn_work(
     model: StreamingCausalLM, num_source: int, num_target: int, seed: int
 ) -> Iterator[Work]:
-    """Streams of one size, without end.
-
-    Args:
-        model: whose ids.
-        num_source: units of one token.
-        num_target: tokens.
-        seed: of the draw.
-
-    Yields:
-        Streams.
-    """
+    """Streams of so many one-token units and target tokens, without end."""
     units = drawn_units(model, seed)
     while True:
         source = [next(units) for _ in range(num_source)]
@@ -128,15 +90,7 @@ def drawn_work(
 
 
 def text_work(model: StreamingCausalLM, seed: int) -> Iterator[Work]:
-    """German sentences, over and over, each to be written until its target ends.
-
-    Args:
-        model: reads them.
-        seed: of their order.
-
-    Yields:
-        Streams.
-    """
+    """German sentences, over and over, each to be written until its target ends."""
     path = Path(str(files("proactivellm"))) / TEXT
     segmenter = TextSegmenter(model.tokenizer)
     sources = [units for line in read_lines(str(path)) if (units := segmenter.segment(line))]
@@ -153,17 +107,13 @@ class Crowd:
         streams: of which as many are open as its limits allow.
         works: one after the other, for whichever lane is free.
         seed: of where the first streams are cut, so that lanes do not go in step.
-
-    Attributes:
-        fed: tokens that ended streams have sent through the model.
-        num_ended: streams that have ended.
     """
 
     streams: Streams
     works: Iterator[Work]
     seed: int = 0
-    fed: int = 0
     num_ended: int = 0
+    _fed: int = 0  # tokens that ended streams have sent through the model
     _running: list[tuple[Stream, Work]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -172,19 +122,16 @@ class Crowd:
             self._running.append(self._begin(next(self.works).cut(1 - draw.random())))
 
     def settle(self) -> None:
-        """Go on until no first stream is left."""
+        """Goes on until no first stream is left."""
         first = [stream for stream, _ in self._running]
         while not all(stream.ended for stream in first):
             self.step()
 
     def step(self) -> int:
-        """One step of the engine; streams that end are replaced.
-
-        Returns:
-            Tokens written.
+        """One step of the engine: the number of tokens written; streams that end are replaced.
 
         Raises:
-            ValueError: if a stream cannot go on.
+            ValueError: a stream cannot go on.
         """
         events = self.streams.step() or []
         for place, (stream, work) in enumerate(self._running):
@@ -193,14 +140,14 @@ class Crowd:
             if stream.error is not None:
                 raise ValueError(stream.error)
             if stream.ended:
-                self.fed += stream.state.tokens
+                self._fed += stream.state.tokens
                 self.num_ended += 1
                 self._running[place] = self._begin(next(self.works))
         return count_tokens(events)
 
     def total_fed(self) -> int:
         """Tokens sent through the model so far."""
-        return self.fed + sum(stream.state.tokens for stream, _ in self._running)
+        return self._fed + sum(stream.state.tokens for stream, _ in self._running)
 
     def _begin(self, work: Work) -> tuple[Stream, Work]:
         stream = self.streams.open()

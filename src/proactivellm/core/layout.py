@@ -1,8 +1,7 @@
 """Layouts as values: which groups a stream has, who may attend to whom, where their tokens sit.
 
-The mask of training (masks.py) and the cache of inference (cache.py) are both made from a layout;
-a new arrangement of the stream is a further value, not a further code path.
-Legend: G = groups, C = position counters, A = axes of a position (text has one), n = tokens.
+The masks of training and the cache of inference are both made from a layout. Legend: G = groups, C
+= position counters, A = axes of a position (text has one), n = tokens.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,23 +15,19 @@ SOURCE, TARGET = "source", "target"  # the groups that every session drives
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Named groups, a table of visibility between them, and the counter that each one uses.
-
-    Attributes:
-        name: how recipes and the command line call it.
-        groups: in the order in which their tokens arrive while no further unit is read.
-        attends: `attends[query][key]`: may a query of one group see earlier keys of another?
-        counter: position counter of each group, from 0; groups that name the same one share it, in
-            arrival order.
-        offset: added to every position of a group (the phi of GPE, arXiv 2505.16983, section 4).
-        reencoded: a READ forgets what was written, and feeds it again after the whole source.
-    """
+    """Named groups, a table of visibility between them, and the counter that each one uses."""
 
     name: str
+    # In the order in which their tokens arrive while no further unit is read.
     groups: tuple[str, ...]
+    # `attends[query][key]`: may a query of one group see earlier keys of another?
     attends: tuple[tuple[bool, ...], ...]
+    # Position counter of each group, from 0; groups that name the same one share it, in arrival
+    # order.
     counter: tuple[int, ...]
+    # Added to every position of a group (the phi of GPE, arXiv 2505.16983, section 4).
     offset: tuple[int, ...]
+    # A READ forgets what was written, and feeds it again after the whole source.
     reencoded: bool = False
 
     def __post_init__(self) -> None:
@@ -57,27 +52,14 @@ class Layout:
         return np.array([all(row) for row in self.attends])
 
     def numbers(self, counts: Mapping[str, int]) -> list[int]:
-        """What each counter has come to, [C].
-
-        Args:
-            counts: tokens of each group that have arrived.
-        """
+        """What each counter has come to, [C], after so many tokens of each group."""
         numbers = [0] * len(self.groups)
         for name, count in counts.items():
             numbers[self.counter[self.index[name]]] += count
         return numbers
 
     def positions(self, group: int, n: int, numbers: list[int]) -> np.ndarray:
-        """Positions of the next tokens of a group: the one rule of training and inference.
-
-        Args:
-            group: number of the group.
-            n: how many tokens arrive.
-            numbers: what each counter has come to, [C]; moved on by these tokens.
-
-        Returns:
-            int64 [A, n].
-        """
+        """Positions of the next n tokens of a group, int64 [A, n]; moves `numbers`, [C], on."""
         counter = self.counter[group]
         first = numbers[counter]
         numbers[counter] = first + n
@@ -85,11 +67,7 @@ class Layout:
         return np.arange(first, first + n)[None]
 
     def independent(self, read: Iterable[str]) -> set[str]:
-        """Groups whose encoding and positions do not depend on what is written.
-
-        Args:
-            read: names of the groups that are only read.
-        """
+        """Those groups, of the ones only read, that depend on nothing that is written."""
         free = set(read)
         while bound := {name for name in free if self._needs(name) - free}:
             free -= bound
@@ -106,11 +84,7 @@ class Layout:
 
 
 def grouped(phi: int = 0) -> Layout:
-    """Group position encoding: a counter per group, source sees source, target sees both.
-
-    Args:
-        phi: first target position, 0 or more.
-    """
+    """Group position encoding: a counter per group, from phi on for the target, which sees both."""
     return Layout(
         name="grouped",
         groups=(SOURCE, TARGET),
@@ -121,11 +95,7 @@ def grouped(phi: int = 0) -> Layout:
 
 
 def interleaved(phi: int = 0) -> Layout:
-    """One counter in arrival order; every token sees everything that arrived earlier.
-
-    Args:
-        phi: added to target positions, 0 or more.
-    """
+    """One counter in arrival order, phi added to target positions; all see everything earlier."""
     return Layout(
         name="interleaved",
         groups=(SOURCE, TARGET),
@@ -136,11 +106,7 @@ def interleaved(phi: int = 0) -> Layout:
 
 
 def reencoded(phi: int = 0) -> Layout:
-    """Batch order, as models are trained offline: after each READ the target is fed again.
-
-    Args:
-        phi: added to target positions, 0 or more.
-    """
+    """Batch order, as models are trained offline: after each READ the target is fed again."""
     return Layout(
         name="reencoded",
         groups=(SOURCE, TARGET),
@@ -152,13 +118,8 @@ def reencoded(phi: int = 0) -> Layout:
 
 
 def thoughts(phi: int = 0) -> Layout:
-    """A model that thinks while it reads (StreamingThinker, arXiv 2510.17238).
-
-    What it thinks and what it writes are one text with one counter; the source sees neither.
-
-    Args:
-        phi: first position of that text, 0 or more.
-    """
+    """A model that thinks while it reads (StreamingThinker, arXiv 2510.17238)."""
+    # Thoughts and target are one text with one counter, from phi on; the source sees neither.
     return Layout(
         name="thoughts",
         groups=(SOURCE, "thought", TARGET),
@@ -177,15 +138,7 @@ LAYOUTS = {
 
 
 def make_layout(name: str, phi: int = 0) -> Layout:
-    """The layout of that name.
-
-    Args:
-        name: a key of LAYOUTS.
-        phi: added to the positions of what is written.
-
-    Raises:
-        ValueError: if the name is unknown or phi negative.
-    """
+    """The layout of a name in LAYOUTS; ValueError if it is unknown or phi negative."""
     if name not in LAYOUTS:
         raise ValueError(f"unknown layout {name!r}; known: {', '.join(LAYOUTS)}")
     return LAYOUTS[name](phi)

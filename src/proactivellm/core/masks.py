@@ -1,9 +1,7 @@
-"""Attention masks from a layout and an arrival order.
+"""Attention masks from a layout and an arrival order: one rule for training and inference.
 
-Legend: B = batch, Q = query tokens, K = key tokens. True = may attend. Every token carries its
-group, an arrival stamp (larger = later), a view (SHARED or the number of the packed view) and its
-position. Training compares stamps of whole sequences, inference those of new tokens against the
-cache: one rule for both (DESIGN section 1).
+Every token carries its group, an arrival stamp (larger = later), a view (SHARED or the number of
+the packed view) and its position. Legend: B = batch, Q = query tokens, K = key tokens.
 """
 
 import functools
@@ -22,15 +20,10 @@ def visibility(
     query: dict[str, Tensor],
     key: dict[str, Tensor],
 ) -> Tensor:
-    """Which keys each query may attend to.
+    """Which keys each query may attend to: bool [B, 1, Q, K].
 
-    Args:
-        query: `group`, `arrival` and, where tokens of several views are packed, `view`, each
-            int64 [B, Q].
-        key: the same, each [B, K].
-
-    Returns:
-        bool [B, 1, Q, K].
+    Queries have `group`, `arrival` and, where tokens of several views are packed, `view`, each
+    int64 [B, Q]; keys the same, [B, K].
     """
     table = _table(layout.attends, query["group"].device)
     allowed = table[query["group"][:, :, None], key["group"][:, None, :]]
@@ -48,19 +41,9 @@ def _table(attends: tuple[tuple[bool, ...], ...], device: torch.device) -> Tenso
 
 
 def within_window(query_position: Tensor, key_position: Tensor, window: int) -> Tensor:
-    """Sliding-window visibility: positions less than `window` apart, in either direction.
-
-    The distance is one of positions, not of arrival, so that it is the same under every schedule,
-    and the distance that rotary embeddings see stays in the range the window was trained on.
-
-    Args:
-        query_position: int64 [B, Q].
-        key_position: int64 [B, K].
-        window: window size in tokens.
-
-    Returns:
-        bool [B, 1, Q, K].
-    """
+    """Whether positions [B, Q] and [B, K] are less than `window` apart: bool [B, 1, Q, K]."""
+    # The distance is one of positions, not of arrival, so that it is the same under every schedule,
+    # and rotary embeddings see no distance that the window was not trained on.
     distance = query_position[:, :, None] - key_position[:, None, :]
     return (distance.abs() < window)[:, None]
 
@@ -68,17 +51,10 @@ def within_window(query_position: Tensor, key_position: Tensor, window: int) -> 
 def layer_masks(
     mask: Tensor, query_position: Tensor, key_position: Tensor, windows: dict[str, int | None]
 ) -> Tensor | dict[str, Tensor]:
-    """The mask in the form a transformers model takes: one tensor, or one per layer type.
+    """The mask of `visibility` as a transformers model takes it: one tensor, or one per layer type.
 
-    Args:
-        mask: bool [B, 1, Q, K] from `visibility`.
-        query_position: int64 [B, Q].
-        key_position: int64 [B, K].
-        windows: window per layer type (None = full attention); the single key "all" for models
-            that take one tensor.
-
-    Returns:
-        bool [B, 1, Q, K], or a dict of them keyed by layer type.
+    `windows` has a window per layer type (None = full attention), or the single key "all" for
+    models that take one tensor. Positions are int64 [B, Q] and [B, K].
     """
     masks = {
         kind: mask if window is None else mask & within_window(query_position, key_position, window)

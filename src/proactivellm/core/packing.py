@@ -6,7 +6,7 @@ Legend: S = tokens of the packed sequence, N = tokens that one group predicts, M
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -26,34 +26,23 @@ Row = tuple[int, int, int]  # token, units read before it, label
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
-    """What a model writes into one group.
+    """What a model writes into one group."""
 
-    Attributes:
-        head: given ids before it, at least one (assistant prefix or BOS).
-        tokens: to predict, at least one (end of stream included).
-    """
-
-    head: Sequence[int]
-    tokens: Sequence[int]
+    head: Sequence[int]  # given ids before it, at least one (assistant prefix or BOS)
+    tokens: Sequence[int]  # to predict, at least one (end of stream included)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """Token ids of one instance, by the name of their group.
+    """What a model is trained on: token ids by the name of their group."""
 
-    Attributes:
-        read: ids per unit of each group that is only read; unit u of any of them arrives at time u,
-            entry 0 is the prompt (may be empty), and the last unit of the source includes the text
-            that closes it.
-        written: head and tokens of each group that the model writes.
-        features: mel frames [T, F] that become the embeddings of the ids MEDIA_ID, if there are.
-        transcript: what `features` sound like; empty where that is not known.
-    """
-
+    # Ids per unit of each group that is only read; unit u of any of them arrives at time u, entry 0
+    # is the prompt (may be empty), and the last unit of the source includes the text that closes it
     read: Mapping[str, Sequence[Sequence[int]]]
     written: Mapping[str, Written]
+    # [T, ...] that become the embeddings of the ids MEDIA_ID, if there are any
     features: "np.ndarray | None" = None
-    transcript: str = ""
+    transcript: str = ""  # the text of what `features` hold; empty where that is not known
 
     @property
     def num_units(self) -> int:
@@ -66,18 +55,10 @@ class Sample:
         read = {name: sum(map(len, units)) for name, units in self.read.items()}
         return read | {n: len(w.head) + len(w.tokens) - 1 for n, w in self.written.items()}
 
-    def with_features(self, mel_TF: "np.ndarray", transcript: str) -> "Sample":
-        """The same sample, with the frames that its ids MEDIA_ID stand for."""
-        return replace(self, features=mel_TF, transcript=transcript)
-
 
 @dataclass(kw_only=True)
 class Packed:
-    """Parallel lists over S tokens; `label` is IGNORE where nothing is predicted.
-
-    `features` and `transcript` are those of the sample; `index` is its place in the training plan,
-    -1 where there is none.
-    """
+    """Parallel lists over S tokens; `index` is the sample's place in the training plan, or -1."""
 
     input_ids: list[int] = field(default_factory=list)
     group: list[int] = field(default_factory=list)
@@ -98,12 +79,9 @@ def pack(sample: Sample, views: Sequence[View], layout: Layout) -> Packed:
     """Pack a sample with one copy of what is written per view.
 
     The row that *predicts* token t of a group sees units 1..g[t]; rows inside the head have the
-    visibility of the first token (the one-row shift of GPE, part of the definition). What is
-    written after as many units arrives in the order of the layout's groups.
-
-    Raises:
-        ValueError: if the layout lacks a group, a schedule is none of M units and N tokens, a head
-            is empty, or a view under a layout that encodes anew reads between its tokens.
+    visibility of the first token (the one-row shift of GPE, part of the definition). ValueError if
+    the layout lacks a group, a schedule is none of M units and N tokens, a head is empty, or a view
+    under a layout that encodes anew reads between its tokens.
     """
     for view in views:
         _check(sample, view, layout)
@@ -167,16 +145,10 @@ def _append(packed: Packed, layout: Layout, name: str, view: int, rows: Iterable
 
 
 def arrival_stamp(layout: Layout, group: int, units: int, order: int) -> int:
-    """When a token arrives: what is read with its unit, what is written after `units` units.
+    """A stamp by which tokens sort in order of arrival.
 
-    Args:
-        layout: its groups arrive in their order while no further unit is read.
-        group: number of the token's group.
-        units: index of the token's unit, or number of units read before it was predicted.
-        order: index within the group, below 2**32.
-
-    Returns:
-        A stamp that sorts by arrival.
+    What is read arrives with its unit, what is written after `units` units; in one of these, groups
+    follow each other in the layout's order. `order` is the index within the group, below 2**32.
     """
     return ((len(layout.groups) * units + group) << 32) + order
 

@@ -1,8 +1,7 @@
 """Reading schedules: `g[t]` = source units visible when target step t is predicted.
 
-The one representation of latency in the library (STACL's g, the survey's phi): masks are made
-from it, policies produce it, delays are read off it. Pure functions of lists and numbers.
-Legend: M = source units, N = target steps (words or tokens).
+The one representation of latency in the library (STACL's g, the survey's phi). Legend: M = source
+units, N = target steps (words or tokens).
 """
 
 from collections.abc import Sequence
@@ -13,17 +12,7 @@ Schedule = list[int]
 
 
 def wait_k(k: int, num_source: int, num_target: int) -> Schedule:
-    """Read k units, then alternate one write with one read (STACL, Ma et al. 2019, eq. 4).
-
-    Args:
-        k: units read before the first target step, at least 1.
-
-    Returns:
-        `g[t] = min(k + t, M)` for t = 0..N-1.
-
-    Raises:
-        ValueError: if k < 1 or num_source < 1.
-    """
+    """Wait-k (STACL, Ma et al. 2019, eq. 4): `g[t] = min(k + t, M)` for t = 0..N-1, k >= 1."""
     if k < 1:
         raise ValueError(f"wait-k needs k >= 1, got {k}")
     _check_lengths(num_source, num_target)
@@ -31,14 +20,7 @@ def wait_k(k: int, num_source: int, num_target: int) -> Schedule:
 
 
 def offline(num_source: int, num_target: int) -> Schedule:
-    """Read everything before the first write: `g[t] = M`.
-
-    Returns:
-        N times M.
-
-    Raises:
-        ValueError: if num_source < 1.
-    """
+    """Read everything before the first write: `g[t] = M`."""
     _check_lengths(num_source, num_target)
     return [num_source] * num_target
 
@@ -54,15 +36,6 @@ def multinomial(
     `Delta ~ Multinomial(M, w)`, `g[t] = Delta_0 + ... + Delta_t`, at least one unit visible. A
     share `s ~ U(first_share)` of w lies on the first step and the rest is spread evenly, so that
     one model meets every latency from the diagonal (s = 0) to offline (s = 1).
-
-    Args:
-        first_share: lowest and highest share of the budget read before the first step.
-
-    Returns:
-        A non-decreasing schedule of N entries in 1..M.
-
-    Raises:
-        ValueError: if num_source < 1 or first_share is not 0 <= low <= high <= 1.
     """
     low, high = first_share
     if not 0.0 <= low <= high <= 1.0:
@@ -78,48 +51,14 @@ def multinomial(
 
 
 def uniform(num_source: int, num_target: int, rng: np.random.Generator) -> Schedule:
-    """Cut-offs drawn one by one, evenly from 1..M, and sorted: a baseline for `multinomial`.
-
-    Most draws open with few units and cross the whole source, whatever the latency wanted.
-
-    Returns:
-        A non-decreasing schedule of N entries in 1..M.
-
-    Raises:
-        ValueError: if num_source < 1.
-    """
+    """Cut-offs drawn one by one, evenly from 1..M, and sorted: a baseline for `multinomial`."""
     _check_lengths(num_source, num_target)
+    # Most draws open with few units and cross the whole source, whatever the latency wanted.
     return sorted(int(units) for units in rng.integers(1, num_source + 1, size=num_target))
 
 
-def from_trace(trace: Sequence[int], num_source: int, num_target: int) -> Schedule:
-    """A recorded schedule fitted to an instance: clipped to M, continued with M.
-
-    Args:
-        trace: units read before each target step.
-
-    Returns:
-        A valid schedule of N entries.
-
-    Raises:
-        ValueError: if the trace decreases or holds a value below 1, or num_source < 1.
-    """
-    _check_lengths(num_source, num_target)
-    fitted = [min(int(units), num_source) for units in trace[:num_target]]
-    fitted += [num_source] * (num_target - len(fitted))
-    validate(fitted, num_source)
-    return fitted
-
-
 def validate(g: Sequence[int], num_source: int) -> None:
-    """Check that g is a schedule: non-decreasing, every entry in 1..M.
-
-    Args:
-        g: the candidate schedule.
-
-    Raises:
-        ValueError: naming the first offending step.
-    """
+    """Refuse (ValueError, naming the step) a g that decreases or has an entry outside 1..M."""
     previous = 1
     for t, units in enumerate(g):
         if not 1 <= units <= num_source:
@@ -130,15 +69,7 @@ def validate(g: Sequence[int], num_source: int) -> None:
 
 
 def expand(g_words: Sequence[int], word_index: Sequence[int]) -> Schedule:
-    """A schedule over target words as one over target tokens.
-
-    Args:
-        g_words: one entry per target word.
-        word_index: for each token, the index of its word.
-
-    Returns:
-        One entry per token: that of its word.
-    """
+    """A schedule over target words as one over target tokens, whose words are `word_index`."""
     return [g_words[word] for word in word_index]
 
 

@@ -13,11 +13,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Unit:
-    """One piece of the source: a word, an audio chunk, a frame.
+    """One piece of the source: a word, an audio chunk, a frame; token ids or features, never both.
 
-    A unit carries token ids or features, never both. A unit with neither and `final=True` is the
-    bare end-of-stream marker of `Unit.end()`: it says that the source is complete, and is not
-    counted as a unit read. Units compare equal without looking at `features`.
+    A unit with neither and `final=True` is the bare end-of-stream marker of `Unit.end()`, which is
+    not counted as a unit read. Units compare equal without looking at `features`.
     """
 
     text: str = ""
@@ -50,11 +49,7 @@ class Unit:
 
     @classmethod
     def end(cls, at_s: float = 0.0) -> Unit:
-        """Returns the bare end-of-stream marker.
-
-        Args:
-            at_s: when the source turned out to be complete, in seconds from its start.
-        """
+        """The bare end-of-stream marker of a source that was complete at `at_s` seconds."""
         return cls(start_s=at_s, end_s=at_s, final=True)
 
     @property

@@ -18,7 +18,7 @@ from proactivellm.session.sampling import Sampling
 from proactivellm.session.window import Window
 from proactivellm.stream import Job, Streams
 
-DIGITS = 6  # of the numbers in a trace
+_DIGITS = 6  # of the numbers in a trace
 
 
 def record(
@@ -31,15 +31,11 @@ def record(
 ) -> Trace:
     """Streams one source and keeps what was seen at every probe; tokens are chosen greedily.
 
+    Target and delays of the trace are those of an ordinary run.
+
     Args:
-        model: the streaming model.
-        policy: READ or WRITE.
-        job: the source.
         window: what the stream keeps in view; everything if left out.
         model_name: for the trace.
-
-    Returns:
-        The trace; target and delays are those of an ordinary run.
 
     Raises:
         ValueError: the source cannot be streamed.
@@ -50,7 +46,7 @@ def record(
     units = streams.segmenter.segment(job.source)
     stream.push(units)
     stream.close()
-    ahead = recorder.ahead()
+    ahead = recorder.ahead()  # before each step, which changes the text and the draft
     while (events := streams.step()) is not None:
         recorder.note(events, ahead)
         ahead = recorder.ahead()
@@ -87,8 +83,10 @@ class _Recorder:
         self._unwritten = 0  # index of the probe that the next Write belongs to
 
     def ahead(self) -> tuple[Detokenizer, int, int]:
-        """What the next candidate is added to: the text with the draft, the draft's length, and the
-        number of words written."""
+        """The text with the draft, the length of the draft, and the number of words written.
+
+        The next candidate is added to these.
+        """
         state = self.stream.state
         twin = state.detokenizer.clone()
         for drafted in state.draft:
@@ -96,7 +94,7 @@ class _Recorder:
         return twin, len(state.draft), len(self.words()[0])
 
     def note(self, events: list[Event], ahead: tuple[Detokenizer, int, int]) -> None:
-        """Add the probe of a step, and what came of it and of those of its draft before."""
+        """Adds the probe of a step, and what came of it and of those of its draft before."""
         for event in events:
             if isinstance(event, Probed):
                 twin, drafted, num_words = ahead
@@ -112,12 +110,12 @@ class _Recorder:
         """What was written, by word (by token, where every one is decided on), and the delays."""
         pieces = [
             (text.strip(), int(units))
-            for text, units, _ in self.stream.transcript.pieces
+            for text, units, _ in self.stream.transcript.texts
             if text.strip()
         ]
         if self.by_token:
             return [text for text, _ in pieces], [units for _, units in pieces]
-        prediction = "".join(text for text, _, _ in self.stream.transcript.pieces)
+        prediction = "".join(text for text, _, _ in self.stream.transcript.texts)
         return prediction.split(), [int(units) for units in self.stream.transcript.words()[0]]
 
     def _probe(self, event: Probed, twin: Detokenizer, row: int) -> Probe:
@@ -128,7 +126,7 @@ class _Recorder:
             row = max(0, len(twin.text.split()) - (not ends))
         statistic = None
         if isinstance(self.policy, ThresholdPolicy):
-            statistic = round(float(self.policy.statistic(event.seen)), DIGITS)
+            statistic = round(float(self.policy.statistic(event.seen)), _DIGITS)
         return Probe(
             units_read=int(event.seen.units_read_B),
             word=row,
@@ -136,8 +134,8 @@ class _Recorder:
             text=text,
             decision="READ",
             reason=(Reason.READ_RULE if event.reason is None else event.reason).text,
-            entropy=round(float(event.seen[Entropy()]), DIGITS),
-            max_prob=round(float(event.seen[Confidence()]), DIGITS),
+            entropy=round(float(event.seen[Entropy()]), _DIGITS),
+            max_prob=round(float(event.seen[Confidence()]), _DIGITS),
             attention=self._attention(event.seen),
             statistic=statistic,
         )
@@ -147,6 +145,6 @@ class _Recorder:
         if self.attention is None:
             return []
         in_view = int(seen.units_in_view_B)
-        shares = [round(share, DIGITS) for share in seen[self.attention][0].tolist()[:in_view]]
+        shares = [round(share, _DIGITS) for share in seen[self.attention][0].tolist()[:in_view]]
         dropped = [0.0] * (int(seen.units_read_B) - in_view)
         return [*shares[: self.sinks], *dropped, *shares[self.sinks :]]

@@ -1,7 +1,4 @@
-"""The trace of one instance: what the model saw at every probe, and what was decided. Plain JSON.
-
-In: what `record` saw, or a file. Out: the same for pictures, pages and the terminal.
-"""
+"""The trace of one instance: what the model saw at every probe, and what was decided. JSON."""
 
 import json
 from collections.abc import Sequence
@@ -20,64 +17,39 @@ FORCED = (Reason.WRITE_MAX_LAG.text, Reason.WRITE_SOURCE_FINISHED.text)
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """One look at the next token.
-
-    Attributes:
-        units_read: source units read.
-        word: row of `Trace.words` that the candidate belongs to, from 0; their number for what
-            ends the target.
-        token: id of the candidate, the token that a WRITE writes.
-        text: its text, the space before it included; empty for what ends the target.
-        decision: WRITE or READ; of a draft, whether the token was committed.
-        reason: why; the text of a `Reason`.
-        entropy: of the next-token distribution, nats.
-        max_prob: probability of its most probable token.
-        attention: share of the source attention on each unit read, by the policy's heads if it has
-            any, else by all; 0 for units that left the window, empty if the model shows none.
-        statistic: what the policy compares with its threshold, if it has one.
-    """
+    """One look at the next token."""
 
     units_read: int
+    # Row of `Trace.words` that the candidate belongs to, from 0; their number for what ends the
+    # target.
     word: int
-    token: int
-    text: str
-    decision: Decision
-    reason: str
-    entropy: float
-    max_prob: float
+    token: int  # id of the candidate, which a WRITE writes
+    text: str  # with the space before it; empty for what ends the target
+    decision: Decision  # of a draft, whether the token was committed
+    reason: str  # the text of a `Reason`
+    entropy: float  # of the next-token distribution, nats
+    max_prob: float  # of the most probable next token
+    # Share of the source attention on each unit read, by the policy's heads if it has any, else by
+    # all; 0 for units that left the window, empty if the model shows none.
     attention: list[float]
-    statistic: float | None = None
+    statistic: float | None = None  # what is compared with the threshold, if there is one
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trace:
-    """One instance under one policy.
+    """One instance under one policy."""
 
-    Attributes:
-        index: place of the source in its file.
-        model: name of the model.
-        policy: canonical spec.
-        source: source units as text.
-        words: what was written: words, or tokens where every token is decided on.
-        delays: for each of `words`, source units read when its last character was written.
-        probes: in the order in which they were taken.
-        prediction: the whole target.
-        reference: the wanted target, if known.
-        request: the policy as it was asked for, if known.
-        threshold: of the policy's statistic, if it has one.
-    """
-
-    index: int
+    index: int  # place of the source in its file
     model: str
-    policy: str
-    source: list[str]
-    words: list[str]
-    delays: list[int]
-    probes: list[Probe]
+    policy: str  # canonical spec
+    source: list[str]  # units as text
+    words: list[str]  # what was written: words, or tokens where every token is decided on
+    delays: list[int]  # for each of `words`, units read when its last character was written
+    probes: list[Probe]  # in the order in which they were taken
     prediction: str
     reference: str | None = None
-    request: str | None = None
-    threshold: float | None = None
+    request: str | None = None  # the policy as it was asked for, if known
+    threshold: float | None = None  # of the policy's statistic, if it has one
 
     @property
     def statistic(self) -> str | None:
@@ -85,39 +57,23 @@ class Trace:
         return None if self.threshold is None else self.policy.partition(":")[0]
 
     def writes(self, word: int) -> list[Probe]:
-        """The probes whose tokens make up a word, in order; at least one.
-
-        Args:
-            word: row of `words`.
-        """
+        """The probes whose tokens make up a word, a row of `words`, in order; at least one."""
         written = [probe for probe in self.probes if probe.decision == "WRITE"]
         later = [probe for probe in written if probe.word > word][:1]  # a token of several words
         return [probe for probe in written if probe.word == word] or later or written[-1:]
 
     def deciding(self, word: int) -> Probe:
-        """The probe that began a word, whose entropy and statistic stand for it.
-
-        Args:
-            word: row of `words`.
-        """
+        """The probe that began a word, whose entropy and statistic stand for it."""
         return self.writes(word)[0]
 
     def is_forced(self, word: int) -> bool:
-        """Whether a word was begun because a bound or the end of the source left no choice.
-
-        Args:
-            word: row of `words`.
-        """
+        """Whether a word was begun because a bound or the end of the source left no choice."""
         return self.deciding(word).reason in FORCED
 
     def attention(self, word: int) -> list[float]:
-        """Mean attention of the tokens of a word, for every source unit.
+        """Mean attention of the tokens of a word on each of `source`; 0 for those not read.
 
-        Args:
-            word: row of `words`.
-
-        Returns:
-            A share for each of `source`, 0 for those not read; empty if the model shows none.
+        Empty if the model shows none.
         """
         rows = [probe.attention for probe in self.writes(word)]
         if not any(rows):
@@ -130,25 +86,13 @@ _TRACES = TypeAdapter(list[Trace])
 
 
 def write_traces(path: str | Path, traces: Sequence[Trace]) -> None:
-    """Saves traces as a JSON list.
-
-    Args:
-        path: the file; it is replaced.
-        traces: what to save.
-    """
+    """Saves traces as a JSON list."""
     text = json.dumps([asdict(trace) for trace in traces], ensure_ascii=False, allow_nan=False)
     write_text(path, text + "\n")
 
 
 def read_traces(path: str | Path) -> list[Trace]:
-    """Loads what `write_traces` saved.
-
-    Args:
-        path: the file.
-
-    Raises:
-        ValueError: it is none of `write_traces`; names the file and what is wrong.
-    """
+    """Loads what `write_traces` saved; a ValueError says what is wrong with any other file."""
     try:
         return _TRACES.validate_json(Path(path).read_bytes())
     except ValidationError as error:

@@ -1,8 +1,8 @@
 """Thresholds from dev data: every policy over a grid of thresholds and bounds, measured.
 
-Three steps: record the statistic along a rule-based path, place thresholds at its quantiles, run
-each and note quality and latency. For attention, the heads come first: those whose attention on
-the newest units best tells whether the model would still change its mind.
+Records the policy's statistic along a rule-based path, places thresholds at its quantiles, runs
+each and notes quality and latency. Attention needs heads first: those whose attention on the newest
+units best tells whether the model would still change its mind.
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,56 +31,38 @@ from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling
 from proactivellm.stream import Job, run_streams
 
-QUANTILES = (0.3, 0.45, 0.6, 0.8)
-MIN_LAGS = (0, 1, 2)
-MAX_LAGS = (3, 4, 6, None)
-RECORDED_LAG = 3  # the statistic is recorded along wait-3
+_RECORDED_LAG = 3  # the statistic is recorded along wait-3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """What is measured for each policy.
+    """What is measured for each policy: thresholds at quantiles of its statistic, and bounds."""
 
-    Attributes:
-        quantiles: of the recorded statistic, as thresholds.
-        min_lags: lower bounds tried.
-        max_lags: upper bounds tried; None = none.
-        counting: tokens of BLEU and unit of latency.
-    """
-
-    quantiles: tuple[float, ...] = QUANTILES
-    min_lags: tuple[int, ...] = MIN_LAGS
-    max_lags: tuple[int | None, ...] = MAX_LAGS
+    quantiles: tuple[float, ...] = (0.3, 0.45, 0.6, 0.8)
+    min_lags: tuple[int, ...] = (0, 1, 2)
+    max_lags: tuple[int | None, ...] = (3, 4, 6, None)
     counting: Counting = Counting()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recorder(Policy):
-    """Follows wait-k and notes what a threshold policy would have looked at.
-
-    Attributes:
-        inner: supplies the statistic.
-        values: the statistic of every probe that was open to decision.
-        path: says when to probe.
-        holds: whether nothing is written while there is source: for targets that may end early,
-            which would end on that path before they have seen much.
-    """
+    """Follows wait-k and notes what a threshold policy would have looked at."""
 
     name: ClassVar[str] = "recorder"
-    inner: ThresholdPolicy
-    values: list[float] = field(default_factory=list)
-    path: WaitK = field(default_factory=lambda: WaitK(k=RECORDED_LAG))
+    inner: ThresholdPolicy  # supplies the statistic
+    values: list[float] = field(default_factory=list)  # of every probe that was open to decision
+    path: WaitK = field(default_factory=lambda: WaitK(k=_RECORDED_LAG))  # says when to probe
+    # Whether nothing is written while there is source: for targets that may end early, which would
+    # end on that path before they have seen much.
     holds: bool = False
 
     @property
     def evidence(self) -> tuple[Evidence, ...]:
-        """What the inner policy looks at."""
         return self.inner.evidence
 
     @property
     def spec(self) -> str:
-        """Not a spec users can give: it names what is recorded."""
-        return f"{self.name}({self.inner.name})"
+        return f"{self.name}({self.inner.name})"  # for messages; no spec that users can give
 
     @property
     def min_lag(self) -> int:
@@ -93,11 +75,10 @@ class Recorder(Policy):
         return self.path.stride
 
     def settle(self, units_read: int, words_written: int) -> Reason | None:
-        """Return None: whether it is noted depends on the word of the candidate."""
-        return None
+        return None  # whether a probe is noted depends on the word of the candidate
 
     def decide(self, seen: Seen) -> Tensor:
-        """Follow the path, and note the statistic where it would write."""
+        """Follows the path, and notes the statistic where it would write."""
         counters = zip(seen.units_read_B.tolist(), seen.words_written_B.tolist(), strict=True)
         codes_B = torch.tensor([int(self.path.settle(*each)) for each in counters])
         ready_B = codes_B == Reason.WRITE_RULE
@@ -115,13 +96,11 @@ def calibrate(
     description: str = "dev",
     progress: Progress | None = None,
 ) -> Calibration:
-    """Measure policies over a grid of thresholds and bounds on dev data.
+    """Measures policies over a grid of thresholds and bounds on dev data.
 
     Args:
-        model: the streaming model.
         jobs: dev sources with references.
         policies: names, optionally with fixed options (`entropy:top=20`).
-        grid: thresholds and bounds to try.
         num_lanes: streams advanced by one forward.
         description: of the dev data, stored with the table.
         progress: called after every point.
@@ -131,7 +110,7 @@ def calibrate(
         policy's valid range (a quantile at its very edge), or that writes nothing, gives no point.
 
     Raises:
-        ValueError: if a policy has no threshold, or references are missing or cannot be scored.
+        ValueError: a policy has no threshold, or references are missing or cannot be scored.
     """
     if any(job.reference is None for job in jobs):
         raise ValueError("calibration needs references: give --target")
@@ -141,7 +120,7 @@ def calibrate(
     limits = Limits(streams=num_lanes)
     points: list[CalibrationPoint] = []
     candidates: list[tuple[ThresholdPolicy, float]] = []
-    chosen: dict[bool, Heads] = {}
+    chosen: dict[bool, Heads] = {}  # by whether they are judged by concentration
     for kind in _with_heads([prototype(text) for text in policies], model, jobs, chosen):
         thresholds = statistic_quantiles(model, jobs, kind, grid.quantiles, num_lanes)
         candidates += _candidates(kind, thresholds, grid)
@@ -153,6 +132,7 @@ def calibrate(
         if progress:
             progress(policy.spec, number, len(candidates))
     meta = CalibrationMeta(source=description, num_instances=len(jobs))
+    # A table has room for one set of heads: that of the attention policy itself.
     return Calibration(meta=meta, heads=chosen.get(False), points=tuple(points))
 
 
@@ -162,13 +142,13 @@ def _with_heads(
     jobs: Sequence[Job],
     chosen: dict[bool, Heads],
 ) -> Iterator[ThresholdPolicy]:
-    """Prototypes with heads where they look at attention and name none; `chosen` is filled."""
+    """Prototypes, with chosen heads where they look at attention and name none; fills `chosen`."""
     for prototype in prototypes:
         if isinstance(prototype, AttentionPolicy) and prototype.heads is None:
-            kind = isinstance(prototype, Concentration)
-            if kind not in chosen:
-                chosen[kind] = choose_heads(model, jobs, concentrated=kind)
-            change: dict[str, Any] = {"heads": chosen[kind]}
+            concentrated = isinstance(prototype, Concentration)
+            if concentrated not in chosen:
+                chosen[concentrated] = choose_heads(model, jobs, concentrated)
+            change: dict[str, Any] = {"heads": chosen[concentrated]}
             prototype = replace(prototype, **change)
         yield prototype
 
@@ -180,21 +160,13 @@ def statistic_quantiles(
     quantiles: Sequence[float],
     num_lanes: int,
 ) -> dict[float, float]:
-    """Quantiles of a policy's statistic over dev data: along wait-3, or over all reading.
+    """Thresholds by quantile (in 0..1) of a policy's statistic over dev data.
 
-    Args:
-        model: the streaming model.
-        jobs: dev sources.
-        policy: supplies the statistic.
-        quantiles: between 0 and 1.
-        num_lanes: streams advanced by one forward.
-
-    Returns:
-        Threshold by quantile.
+    Recorded along wait-3, or over all reading where the target may end early.
     """
     recorder = Recorder(
         inner=policy,
-        path=WaitK(k=RECORDED_LAG, stride=policy.stride),
+        path=WaitK(k=_RECORDED_LAG, stride=policy.stride),
         holds=model.settings.early_end,
     )
     for _ in run_streams(
@@ -208,22 +180,15 @@ def statistic_quantiles(
 
 
 def prototype(text: str) -> ThresholdPolicy:
-    """A policy of that name and options, its threshold still to be set.
+    """A policy of that name and options (a spec without threshold), its threshold still to be set.
 
-    Args:
-        text: a spec without a threshold.
-
-    Returns:
-        The policy.
-
-    Raises:
-        ValueError: there is no such policy, or it has no threshold.
+    Raises a ValueError if there is no such policy, or it has no threshold.
     """
     name = text.partition(":")[0].strip()
     known = {n: kind for n, kind in POLICIES.items() if issubclass(kind, ThresholdPolicy)}
     if name in POLICIES and name not in known:
         raise ValueError(f"{name} has no threshold to calibrate; choose from {', '.join(known)}")
-    # a quantile stands in for the threshold, so that a threshold given as well is an error
+    # A quantile stands in for the threshold, so that a threshold given as well is an error.
     spec = PolicySpec.parse(f"{text}{',' if ':' in text else ':'}quantile=0.5")
     values = {key: value for key, value in spec.values.items() if value != CALIBRATED}
     return known[spec.name](threshold=0.5, **values)

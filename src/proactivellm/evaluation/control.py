@@ -1,7 +1,7 @@
 """A control for adaptive policies: the same reads and writes, at the wrong moments.
 
-Whether a policy gains because it knows *when* to read, or only because of how much it reads, is
-told by its own schedules with the reads of each source dealt out anew.
+Does a policy gain because it knows *when* to read, or only because of how much it reads? Its own
+schedules tell, when the reads of each source are dealt out anew.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,35 +16,22 @@ from proactivellm.stream import Job
 
 
 def shuffled_schedule(delays: Sequence[float], rng: np.random.Generator) -> tuple[int, ...]:
-    """The reads before each word, in random order.
+    """The reads before each word in random order: as many words, as many reads, from 1.
 
-    Args:
-        delays: source units read when each word was written, non-decreasing.
-        rng: source of randomness.
-
-    Returns:
-        A schedule over as many words that reads as much, from 1.
+    `delays` are source units read when each word was written, non-decreasing.
     """
     reads = np.diff(np.asarray(delays), prepend=0)
     return tuple(int(units) for units in np.maximum(np.cumsum(rng.permutation(reads)), 1))
 
 
-def shuffled_jobs(
-    instances: Sequence[Instance], jobs: Sequence[Job], seed: int = 0
-) -> Iterator[Job]:
+def shuffled_jobs(instances: Sequence[Instance], jobs: Sequence[Job]) -> Iterator[Job]:
     """Jobs that replay the schedules of a log, shuffled.
 
-    Args:
-        instances: the log of a policy.
-        jobs: what it streamed.
-        seed: of the shuffling; each source has its own stream of numbers.
-
-    Yields:
-        Jobs with a policy each; those whose prediction was empty read everything first.
+    Jobs whose prediction was empty read everything first.
     """
     words = TargetUnit("word")  # policies decide by word
     delays = {instance.index: words.convert(instance).delays for instance in instances}
     for job in jobs:
-        rng = np.random.default_rng([seed, job.index])
+        rng = np.random.default_rng([0, job.index])  # whatever other jobs there are
         trace = shuffled_schedule(delays[job.index], rng) or (10**9,)
         yield replace(job, policy=Fixed(trace=trace))

@@ -27,11 +27,8 @@ def earlier_rows(
     """Scores of the policies that a folder holds already, besides those that are asked for.
 
     Args:
-        out: folder of the evaluation.
-        requests: the policies that are asked for.
         jobs: what is streamed now.
-        inputs: of this run.
-        counting: tokens of BLEU and unit of latency.
+        inputs: of this run, see `provenance.run_inputs`.
 
     Returns:
         Scores of those that are complete, with intervals, in the order they have in scores.json.
@@ -73,16 +70,9 @@ def _leave_out(what: object, why: str) -> None:
 def check_instances(
     folder: Path, instances: Sequence[Instance], jobs: Sequence[Job], spec: str | None = None
 ) -> None:
-    """Checks that a log is of what is asked for.
+    """Refuses a log of other sources than the jobs, or of another policy than `spec` (None = any).
 
-    Args:
-        folder: of the log.
-        instances: of the log.
-        jobs: what is streamed now.
-        spec: of the policy; None = whatever it was.
-
-    Raises:
-        ValueError: it is of other sources or another policy; names what differs.
+    Raises a ValueError that names what differs.
     """
     by_index = {job.index: job for job in jobs}
     for instance in instances:

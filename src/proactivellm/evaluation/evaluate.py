@@ -1,4 +1,4 @@
-"""Run policies over a test set: a log per policy, scores, a table's worth of numbers. Resumable."""
+"""Runs policies over a test set: a log and scores of each, tables and curves. Resumable."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -31,17 +31,9 @@ SIMULEVAL_CONFIG = "source_type: {}\ntarget_type: text\n"  # what `simuleval --s
 
 
 def make_jobs(sources: Sequence[str], targets: Sequence[str] | None) -> list[Job]:
-    """Pair sources with references.
+    """Pairs sources with references, line by line.
 
-    Args:
-        sources: one instance a line.
-        targets: line i belongs to source i; None if there are none.
-
-    Returns:
-        The jobs.
-
-    Raises:
-        ValueError: if there is nothing to do, or the lengths differ.
+    Raises a ValueError if there are no sources, or not as many references as sources.
     """
     if not sources:
         raise ValueError("the source has no lines")
@@ -64,11 +56,7 @@ def kind_of(jobs: Sequence[Job]) -> str:
 def with_replays(jobs: Sequence[Job]) -> list[Job]:
     """The same jobs; their media are taken in once, whatever number of policies.
 
-    Args:
-        jobs: of text or media. What media become stays in memory: their embeddings.
-
-    Returns:
-        The jobs.
+    The embeddings of the media stay in memory.
     """
     return [replace(j, replay=Replay()) if j.media and not j.replay else j for j in jobs]
 
@@ -83,11 +71,10 @@ def evaluate(
     conditions: Conditions | None = None,
     progress: Progress | None = None,
 ) -> list[Scores]:
-    """Stream every job under every policy; what `out` already holds is not run again.
+    """Streams every job under every policy; what `out` already holds is not run again.
 
     Args:
-        model: the streaming model; its folder may hold a calibration table.
-        jobs: from `make_jobs`.
+        model: its folder may hold a calibration table.
         policies: specs, all parsed before anything runs; or policies by what they are called.
         out: folder for logs and results; policies that it has besides stay in its tables.
         num_lanes: streams advanced by one forward.
@@ -98,12 +85,13 @@ def evaluate(
         Scores per policy, in order, with intervals; also written to `out` (`write_results`).
 
     Raises:
-        ValueError: if a spec or reference is wrong, another process works in `out`, or a log in it
-            is of another run; at the end, if sources failed: their policies have no scores.
+        ValueError: a spec or reference is wrong, another process works in `out`, or a log in it is
+            of another run; at the end, if sources failed: their policies have no scores.
     """
     check_references(jobs)
     out, conditions = Path(out), conditions or Conditions()
     policies = _parsed(model, policies)
+    # A single policy takes each recording in once, and need not keep it in memory.
     jobs = with_replays(jobs) if len(policies) > 1 else jobs
     rows, failed = list[Scores](), list[str]()
     with locked(out):
@@ -118,7 +106,7 @@ def evaluate(
             if reasons:
                 continue
             rows.append({"request": text, **score(done, NUM_RESAMPLES, conditions.counting)})
-            write_tables([*others, *rows], out)
+            write_tables([*others, *rows], out)  # after each: an interruption loses none
         if failed:
             raise ValueError("\n".join(failed))
         write_results([*others, *rows], out, _about(inputs))
@@ -159,16 +147,9 @@ def _stream(
 
 
 def find_calibration(model: StreamingCausalLM) -> Calibration | None:
-    """The calibration table stored beside a model.
+    """The calibration table stored beside a model, if there is one.
 
-    Args:
-        model: loaded from a folder, or not.
-
-    Returns:
-        The table, or None.
-
-    Raises:
-        ValueError: if it is malformed, or of a model with other attention heads.
+    Raises a ValueError if it is malformed, or of a model with other attention heads.
     """
     if model.folder is None or not (model.folder / CALIBRATION_FILE).is_file():
         return None
@@ -201,10 +182,7 @@ def _append(
     total: int,
     told: Callable[[int, int], None] | None,
 ) -> list[str]:
-    """Logs new instances as they come, at the end in the order of the sources.
-
-    Returns the reasons why others could not be streamed.
-    """
+    """Logs new instances as they come; returns the reasons why others could not be streamed."""
     reasons = []
     told = told or (lambda *_: None)
     told(len(done), total)
@@ -217,13 +195,9 @@ def _append(
                 told(len(done), total)
         except StreamsFailed as error:
             reasons = str(error).splitlines()
+    # Streams end in any order; tools that pair lines expect that of the sources.
     done.sort(key=lambda instance: instance.index)
-    _rewrite(folder, done)
-    return reasons
-
-
-def _rewrite(folder: Path, instances: Sequence[Instance]) -> None:
-    """The log in the order of the sources, as tools that pair lines expect."""
-    with replacing(folder / LOG_FILE) as new, new.open("w", encoding="utf-8") as log:
-        for instance in instances:
+    with replacing(folder / LOG_FILE) as new_file, new_file.open("w", encoding="utf-8") as log:
+        for instance in done:
             write_instance(log, instance)
+    return reasons

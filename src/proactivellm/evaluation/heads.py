@@ -21,36 +21,30 @@ from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling
 from proactivellm.stream import Job, run_streams, source_turns
 
-NUM_HEADS = 4
-NUM_JOBS = 120
-LAGS = (1, 2, 3)
-SHARES = (0.2, 0.4, 0.6, 0.8)  # of the source, where the target may end before the source
+_NUM_LANES = 32
+_NUM_HEADS = 4
+_NUM_JOBS = 120
+_LAGS = (1, 2, 3)
+_SHARES = (0.2, 0.4, 0.6, 0.8)  # of the source, where the target may end before the source
 
 
 def choose_heads(
     model: StreamingCausalLM,
     jobs: Sequence[Job],
-    num_lanes: int = 32,
     concentrated: bool = False,
 ) -> tuple[tuple[int, int], ...]:
-    """Pick the heads for an attention policy on dev data.
+    """The (layer, head) pairs for an attention policy, best first, from the first dev jobs.
 
     Args:
-        model: the streaming model.
-        jobs: dev sources; the first NUM_JOBS are used.
-        num_lanes: streams advanced by one forward.
         concentrated: judge heads by how much they look at one unit, instead of at the newest.
 
-    Returns:
-        (layer, head) pairs, best first.
-
     Raises:
-        ValueError: if there is no source of one turn with two units.
+        ValueError: there is no source of one turn with two units.
     """
     shares: list[Tensor] = []  # each [L, H]: of the newest unit, or of all but the most attended
     changed: list[bool] = []
     offline = run_streams(
-        model, Offline(), jobs[:NUM_JOBS], limits=Limits(streams=num_lanes), sampling=Sampling()
+        model, Offline(), jobs[:_NUM_JOBS], limits=Limits(streams=_NUM_LANES), sampling=Sampling()
     )
     by_index = {job.index: job for job in jobs}
     for instance in offline:
@@ -67,25 +61,25 @@ def choose_heads(
         raise ValueError("no heads can be chosen: every dev source is too short, or has pauses")
     share_LHP = torch.stack(shares, dim=-1)
     auc_LH = ranking_quality(share_LHP, torch.tensor(changed))
-    best = auc_LH.flatten().topk(min(NUM_HEADS, auc_LH.numel())).indices.tolist()
+    best = auc_LH.flatten().topk(min(_NUM_HEADS, auc_LH.numel())).indices.tolist()
     num_heads = auc_LH.shape[1]
     return tuple((index // num_heads, index % num_heads) for index in best)
 
 
 def ranking_quality(share_LHP: Tensor, changed_P: Tensor) -> Tensor:
-    """Area under the ROC curve of "high share = will change", per head.
+    """Area under the ROC curve of "high share = will change", per head, [L, H].
+
+    0.5 = no better than chance; 0.5 everywhere if only one outcome occurs.
 
     Args:
         share_LHP: share on the newest unit.
         changed_P: whether more reading changed the token, bool.
-
-    Returns:
-        [L, H], 0.5 = no better than chance; 0.5 everywhere if only one outcome occurs.
     """
     positives, negatives = int(changed_P.sum()), int((~changed_P).sum())
     if not positives or not negatives:
         return torch.full(share_LHP.shape[:2], 0.5)
     ranks = share_LHP.argsort(-1).argsort(-1).float() + 1
+    # The statistic of Mann and Whitney, which is the area times the number of pairs.
     rank_sum = (ranks * changed_P).sum(-1)
     return (rank_sum - positives * (positives + 1) / 2) / (positives * negatives)
 
@@ -93,7 +87,7 @@ def ranking_quality(share_LHP: Tensor, changed_P: Tensor) -> Tensor:
 def _probe_along(
     model: StreamingCausalLM, units: Sequence[Unit], target: str, lag: int
 ) -> Iterator[tuple[Tensor, bool]]:
-    """Force the offline target along wait-k.
+    """Forces the offline target along wait-k.
 
     Yields, for each token while there is source to read, the attention of every head on the units
     read, [L, H, U], and whether more reading changed the token.
@@ -112,7 +106,7 @@ def _probe_along(
 
 
 def _lags(model: StreamingCausalLM, num_units: int) -> list[int]:
-    """Where to look: an answer that may come any time is not decided on in the first units only."""
+    """The lags to probe at; an answer that may come at any time is decided all along the source."""
     if not model.settings.early_end:
-        return list(LAGS)
-    return sorted({max(1, round(share * num_units)) for share in SHARES})
+        return list(_LAGS)
+    return sorted({max(1, round(share * num_units)) for share in _SHARES})

@@ -1,6 +1,6 @@
-"""What an evaluation is made of, by content: model, conditions, recordings, schedules.
+"""Hashes and settings of all that an evaluation depends on: model, conditions, recordings.
 
-It is noted beside every log (`run.json`), so that a log is continued only with the same.
+They are noted beside every log (`run.json`), so that a log is continued only with the same.
 """
 
 import hashlib
@@ -33,34 +33,21 @@ _PASSING = ("transformers_version", "_name_or_path", "_commit_hash", "dtype", "t
 
 @dataclass(frozen=True, kw_only=True)
 class Conditions:
-    """What the instances of a log have in common, besides model and policy.
+    """What the instances of a log have in common, besides model and policy."""
 
-    Attributes:
-        rate_wpm: words per minute on the clock of `elapsed`.
-        window: what a stream keeps in view; everything if None.
-        counting: tokens of BLEU and unit of latency. A log may be scored in any way, so that it is
-            no condition of continuing one.
-        data: what the test set is called, for headings.
-    """
-
-    rate_wpm: float = DEFAULT_RATE_WPM
-    window: Window | None = None
+    rate_wpm: float = DEFAULT_RATE_WPM  # words per minute on the clock of `elapsed`
+    window: Window | None = None  # what a stream keeps in view; everything if None
+    # A log may be scored in any way, so that this is no condition of continuing one.
     counting: Counting = Counting()
-    data: str | None = None
+    data: str | None = None  # what the test set is called, for headings
 
 
 def run_inputs(
     model: StreamingCausalLM, conditions: Conditions, jobs: Sequence[Job]
 ) -> dict[str, Any]:
-    """What a run is made of, besides its policy and the texts, which the log has.
+    """What a run depends on besides its policy and the texts, which the log has; ready for JSON.
 
-    Args:
-        model: the streaming model.
-        conditions: rate and window.
-        jobs: the files of their recordings are read.
-
-    Returns:
-        Inputs by name, as JSON holds them.
+    Reads the files of the jobs' recordings.
     """
     method = getattr(getattr(model.model.config, "quantization_config", None), "quant_method", None)
     versions = {"proactivellm": __version__, "transformers": transformers.__version__}
@@ -80,17 +67,7 @@ def run_inputs(
 def calibration_inputs(
     model: StreamingCausalLM, jobs: Sequence[Job], policies: Sequence[str], grid: object
 ) -> dict[str, Any]:
-    """What a calibration table is made of.
-
-    Args:
-        model: the streaming model.
-        jobs: dev sources with references.
-        policies: as they are asked for.
-        grid: thresholds and bounds that are tried.
-
-    Returns:
-        Inputs by name, as JSON holds them.
-    """
+    """What a calibration table depends on; ready for JSON."""
     texts = ([job.name, str(job.reference), job.task, *(job.answers or ())] for job in jobs)
     heard = digest_media(job.media for job in jobs)
     return {
@@ -102,14 +79,8 @@ def calibration_inputs(
 
 
 def model_inputs(model: StreamingCausalLM) -> dict[str, Any]:
-    """What a model is, by content, wherever it lies.
-
-    Args:
-        model: as it was loaded.
-
-    Returns:
-        Digests and settings by name.
-    """
+    """What a model is, by content, wherever it lies: digests and settings by name."""
+    # Only what differs from the defaults: a release of transformers may add keys.
     config = {**model.model.config.to_diff_dict()}
     generation = getattr(model.model, "generation_config", None)
     config["generation"] = {} if generation is None else generation.to_diff_dict()
@@ -126,14 +97,7 @@ def model_inputs(model: StreamingCausalLM) -> dict[str, Any]:
 
 
 def digest_weights(module: nn.Module) -> str:
-    """The content of a module's weights, as they are in memory.
-
-    Args:
-        module: on any device.
-
-    Returns:
-        Hexadecimal digits.
-    """
+    """SHA-256 of a module's weights as they are in memory, in hexadecimal digits."""
     found = hashlib.sha256()
     for name, tensor in module.state_dict().items():
         if isinstance(tensor, Tensor):
@@ -142,15 +106,9 @@ def digest_weights(module: nn.Module) -> str:
 
 
 def check_run(folder: Path, inputs: Mapping[str, Any], continues: bool) -> None:
-    """Notes what the log of a policy is made of, or compares with what was noted.
+    """Notes what the log of a policy depends on, or compares with what was noted if it `continues`.
 
-    Args:
-        folder: of the policy.
-        inputs: of the run.
-        continues: whether it has a log already.
-
-    Raises:
-        ValueError: the log is of another run.
+    Raises a ValueError if the log is of another run.
     """
     file = folder / RUN_FILE
     if not continues:
@@ -161,15 +119,7 @@ def check_run(folder: Path, inputs: Mapping[str, Any], continues: bool) -> None:
 
 
 def compared(inputs: Mapping[str, Any], noted: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of what a run is made of that must be as it was noted.
-
-    Args:
-        inputs: of a run.
-        noted: of an earlier one, perhaps over fewer instances.
-
-    Returns:
-        Inputs by name.
-    """
+    """The inputs that must be as an earlier run, perhaps over fewer instances, noted them."""
     wanted = {key: value for key, value in inputs.items() if key not in _TOLD}
     for key in _OF_EACH:
         known = noted.get(key, {})
@@ -208,12 +158,12 @@ def _lasting(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _update(found: "hashlib._Hash", name: str, tensor: Tensor) -> None:
-    """Adds a tensor; of one that is made of others, such as a quantised one, those."""
+    """Adds a tensor to a hash; of one that is made of others, such as a quantised one, those."""
     if hasattr(tensor, "__tensor_flatten__"):
         for inner in tensor.__tensor_flatten__()[0]:
             _update(found, f"{name}.{inner}", getattr(tensor, inner))
         return
     found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
     flat = tensor.detach().cpu().contiguous().reshape(-1)
-    if flat.numel():
+    if flat.numel():  # as bytes: numpy has no bfloat16
         found.update(flat.view(torch.uint8).numpy().data)

@@ -18,18 +18,15 @@ RESULT_FILES = (SCORES_FILE, TABLE_FILE, CURVE_FILE, PAGE_FILE)
 
 
 def write_tables(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
-    """Write scores.json and table.md; a row is an object per policy."""
+    """Writes scores.json and table.md; a row is an object per policy."""
     write_scores(folder, rows)
     write_text(folder / TABLE_FILE, scores_markdown(rows))
 
 
-def write_results(rows: Sequence[Mapping[str, Any]], folder: Path, about: str = "") -> None:
-    """Write the tables, and curve.png and curve.html where they can be drawn; warns where not.
+def write_results(rows: Sequence[Mapping[str, Any]], folder: Path, about: str) -> None:
+    """Writes the tables, and curve.png and curve.html where they can be drawn; warns where not.
 
-    Args:
-        rows: scores, one object per policy.
-        folder: of the evaluation.
-        about: model and data, for the headings.
+    `about` names model and data, for the headings.
     """
     write_tables(rows, folder)
     for draw, name in ((quality_latency_curve, CURVE_FILE), (curve_page, PAGE_FILE)):

@@ -1,1 +1,1 @@
-"""Files that hold results: replaced whole, locked, told apart by what they are made of."""
+"""Files that hold results: replaced whole, locked, told apart by their content."""

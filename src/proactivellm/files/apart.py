@@ -1,23 +1,19 @@
-"""What is written to is none of what is read: a slip must not cost the input."""
+"""Refuses outputs that are inputs as well: a slip must not cost the input."""
 
 import os
 import stat
 from collections.abc import Iterable, Sequence
 
 Path = str | os.PathLike[str]
-Output = tuple[str, Path | None]  # as the user knows it, file; None = there is none
-Input = tuple[str, Path | int | None]  # as the user knows it; file, or an open one
+Output = tuple[str, Path | None]  # flag, file; None = there is none
+Input = tuple[str, Path | int | None]  # flag; file, or the descriptor of an open one
 
 
 def check_apart(outputs: Sequence[Output], inputs: Iterable[Input]) -> None:
-    """Refuses to write to an input, or twice to the same file.
-
-    Args:
-        outputs: flag and file of each that is going to be written.
-        inputs: flag and place of each that is going to be read.
+    """Refuses to write to an input, or twice to the same file, by whatever name.
 
     Raises:
-        ValueError: two of them are the same file, by whatever name.
+        ValueError: two of them are the same file; names their flags.
     """
     read = [(flag, place) for flag, place in inputs if place is not None]
     written: list[tuple[str, Path]] = []

@@ -1,8 +1,8 @@
-"""What a file or a pipe holds, by its first bytes, and what to do where text was expected."""
+"""Tells what a file or a pipe holds by its first bytes, and what to do where text was expected."""
 
 import re
 
-HEAD_BYTES = 12  # that are looked at
+HEAD_BYTES = 12  # that tell all; fewer tell less
 
 GZIP = b"\x1f\x8b"
 _COMPRESSED = {  # by name: how it begins, and what decompresses it
@@ -29,14 +29,7 @@ _AUDIO = {
 
 
 def audio_format(head: bytes) -> str | None:
-    """The format of audio that begins with these bytes.
-
-    Args:
-        head: the first HEAD_BYTES bytes; of fewer, no more than they tell.
-
-    Returns:
-        Its name, such as "WAV"; None if it is none that is known.
-    """
+    """The format of audio that begins with these bytes, such as "WAV"; None if it is unknown."""
     for name, pattern in _AUDIO.items():
         if re.match(pattern, head, re.DOTALL):
             return name
@@ -44,14 +37,7 @@ def audio_format(head: bytes) -> str | None:
 
 
 def why_no_text(head: bytes) -> str | None:
-    """Why these bytes do not begin a text in UTF-8, where that is plain.
-
-    Args:
-        head: the first HEAD_BYTES bytes or more; of fewer, no more than they tell.
-
-    Returns:
-        The reason and the remedy; None where it may be text.
-    """
+    """Why these bytes do not begin a text in UTF-8, and the remedy; None where it may be text."""
     for name, (pattern, command) in _COMPRESSED.items():
         if re.match(pattern, head):
             return f"it is compressed ({name}), not text: decompress it first, with {command}"

@@ -1,4 +1,4 @@
-"""Content told apart: of texts, files and model folders, by SHA-256."""
+"""SHA-256 of texts, files and model folders, in hexadecimal digits."""
 
 import hashlib
 from collections.abc import Iterable
@@ -13,14 +13,7 @@ _MODEL_FILES = (
 
 
 def digest_text(parts: Iterable[str]) -> str:
-    """The content of texts, in order.
-
-    Args:
-        parts: of any length.
-
-    Returns:
-        Hexadecimal digits, the same for the same texts.
-    """
+    """The digest of texts, in order; how they are cut counts as well."""
     found = hashlib.sha256()
     for part in parts:
         found.update(len(part).to_bytes(8, "big") + part.encode("utf-8", "surrogatepass"))
@@ -28,17 +21,7 @@ def digest_text(parts: Iterable[str]) -> str:
 
 
 def digest_file(path: str | Path) -> str:
-    """The content of a file.
-
-    Args:
-        path: the file; it is read whole, a block at a time.
-
-    Returns:
-        Hexadecimal digits.
-
-    Raises:
-        OSError: it cannot be read.
-    """
+    """The digest of a file, which is read a block at a time."""
     found = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(_CHUNK_BYTES):
@@ -47,14 +30,7 @@ def digest_file(path: str | Path) -> str:
 
 
 def model_files(folder: str | Path) -> list[Path]:
-    """The files that make a model folder a model.
-
-    Args:
-        folder: of a model; what is calibrated, trained or measured beside it does not count.
-
-    Returns:
-        Files, sorted by name.
-    """
+    """The files that make a folder a model, sorted; results that lie beside it are none of them."""
     found = {file for pattern in _MODEL_FILES for file in Path(folder).glob(pattern)}
     for place in Path(folder).iterdir():  # a front end: speech/speech.json and what lies beside it
         if (place / f"{place.name}.json").is_file():
@@ -63,14 +39,7 @@ def model_files(folder: str | Path) -> list[Path]:
 
 
 def digest_model(folder: str | Path) -> str:
-    """The content of a model folder: weights, tokenizer and settings.
-
-    Args:
-        folder: of a model.
-
-    Returns:
-        Hexadecimal digits.
-    """
+    """The digest of a model folder: weights, tokenizer and settings."""
     return digest_text(
         text
         for file in model_files(folder)

@@ -10,14 +10,9 @@ from proactivellm.files.replace import naming
 
 @contextmanager
 def open_lines(path: str | Path | None, mode: Literal["w", "a"] = "w") -> Iterator[TextIO | None]:
-    """Opens a file that whoever writes to it flushes after each line.
+    """Opens a file to write lines to, anew or to go on; no path gives None.
 
-    Args:
-        path: the file; None = there is to be none.
-        mode: whether it begins anew or goes on.
-
-    Yields:
-        The file, or None.
+    Whoever writes flushes after each line.
 
     Raises:
         OSError: it cannot be opened, or not be written to the end; names it.
@@ -29,5 +24,5 @@ def open_lines(path: str | Path | None, mode: Literal["w", "a"] = "w") -> Iterat
     try:
         yield file
     finally:
-        with naming(path):
+        with naming(path):  # what a full disk did not take shows on closing
             file.close()

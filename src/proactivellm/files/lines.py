@@ -14,22 +14,19 @@ NUL_REMEDY = "a NUL byte: this is not text in UTF-8; convert it first, or give a
 
 
 def read_lines(path: str | Path) -> Iterator[str]:
-    """Opens a text file, or standard input, and yields its lines as they come.
+    """Opens a text file, maybe compressed by gzip, and yields its lines as they come.
 
-    Args:
-        path: a UTF-8 file with one source per line, maybe compressed by gzip; "-" is standard
-            input, of which each line is yielded as soon as it is there.
-
-    Returns:
-        An iterator over the lines, without line ends (\\n or \\r\\n) and without a byte order mark.
+    "-" is standard input, of which each line is yielded as soon as it is there. Lines are without
+    line ends (\\n or \\r\\n) and without a byte order mark.
 
     Raises:
-        ValueError: if the file cannot be opened (at once), or a line is not UTF-8 (on reaching it).
+        ValueError: the file cannot be opened (at once), or a line is not UTF-8 (on reaching it).
     """
     if str(path) == "-":
-        return _decoded(standard_input(), "standard input", closes=False)
+        return _decoded(standard_input(), "standard input", closes=False)  # it is not ours
     try:
         file = open(path, "rb")
+        # By its name too: what is no gzip under that name is broken, and not text.
         compressed = str(path).endswith(".gz") or file.peek(len(GZIP)).startswith(GZIP)
     except OSError as error:
         remedy = "give a text file" if isinstance(error, IsADirectoryError) else "check the path"
@@ -40,14 +37,7 @@ def read_lines(path: str | Path) -> Iterator[str]:
 
 
 def standard_input() -> BinaryIO:
-    """The bytes of standard input.
-
-    Returns:
-        The stream; not to be closed.
-
-    Raises:
-        ValueError: if there is none.
-    """
+    """The bytes of standard input, not to be closed; raises a ValueError if there is none."""
     if sys.stdin is None:
         raise ValueError("standard input is closed: give a file, or pipe the input in")
     return sys.stdin.buffer

@@ -1,4 +1,4 @@
-"""What a result was made of, noted beside it, so that it is not continued with anything else.
+"""A note beside a result, which lists its inputs, so that it is not continued with any others.
 
 Inputs are told apart by content (`files.digest`), not by the name of a file or its time.
 """
@@ -14,68 +14,52 @@ _MAX_SHOWN = 80  # characters of a value in a message
 ANOTHER = "choose another --out or delete that folder"
 
 
-def check_note(
-    file: Path, inputs: Mapping[str, Any], continues: bool, remedy: str = ANOTHER
-) -> None:
-    """Notes what a result is made of, or compares with what was noted when it was begun.
+def check_note(file: Path, inputs: Mapping[str, Any], continues: bool) -> None:
+    """Notes the inputs of a result, or compares them with those noted when it was begun.
 
     Args:
         file: the note, JSON.
         inputs: by name; nested objects are compared key by key.
         continues: whether there is a result already.
-        remedy: what to do about another one.
 
     Raises:
-        ValueError: the result is made of something else, or nobody knows of what; names the
-            folder, what differs and the remedy.
+        ValueError: the result has other inputs, or nobody knows which; names the folder, what
+            differs and the remedy.
     """
-    wanted = json.loads(json.dumps(inputs))
+    wanted = json.loads(json.dumps(inputs))  # as it will be read again: tuples are lists
     if continues:
-        differs = differences(read_note(file, remedy), wanted)
+        differs = differences(read_note(file), wanted)
         if differs:
-            raise ValueError(f"{file.parent} holds another run ({'; '.join(differs)}); {remedy}")
+            raise ValueError(f"{file.parent} holds another run ({'; '.join(differs)}); {ANOTHER}")
     else:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_text(file, json.dumps(wanted, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_note(file: Path, remedy: str = ANOTHER) -> dict[str, Any]:
-    """What was noted.
-
-    Args:
-        file: the note.
-        remedy: what to do where there is none.
-
-    Returns:
-        Inputs by name.
+def read_note(file: Path) -> dict[str, Any]:
+    """The inputs that were noted, by name.
 
     Raises:
-        ValueError: there is no note, or it is broken.
+        ValueError: there is no note, or it is broken; names the remedy.
     """
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(
             f"{file.parent} holds a run without {file.name}, so that nobody can tell what it was "
-            f"made of; {remedy}"
+            f"made of; {ANOTHER}"
         ) from None
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise ValueError(f"{file} is broken; {remedy}")
+        raise ValueError(f"{file} is broken; {ANOTHER}")
     return found
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], within: str = "") -> list[str]:
-    """What differs, in words.
+    """What differs, in words: a phrase for each value, at most three.
 
-    Args:
-        before: what was noted.
-        now: what holds now; what only `before` has does not count.
-        within: name of what both are part of.
-
-    Returns:
-        One phrase for each value, at most three.
+    What only `before` has does not count. `within` is the name of what both are part of.
     """
     found: list[str] = []
     for key, value in now.items():
@@ -90,12 +74,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], within: str =
 
 
 def merge_note(file: Path, inputs: Mapping[str, Any]) -> None:
-    """Adds to a note, for a result that grows.
-
-    Args:
-        file: the note; it is there.
-        inputs: by name; objects are joined with those noted.
-    """
+    """Adds to a note, for a result that grows; objects are joined with those noted."""
     noted = read_note(file)
     joined = {
         key: {**noted.get(key, {}), **value} if isinstance(value, dict) else value

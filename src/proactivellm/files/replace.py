@@ -1,7 +1,4 @@
-"""Files are replaced whole or not at all: a full disk or a kill leaves what was there.
-
-In: where the file is to be, and its text or what writes it. Out: the file.
-"""
+"""Files are replaced whole or not at all: a full disk or a kill leaves what was there."""
 
 import json
 import os
@@ -19,10 +16,6 @@ _MARK = ".tmp-"  # of what is not whole yet
 def write_text(path: str | Path, text: str) -> None:
     """Replaces a text file.
 
-    Args:
-        path: the file.
-        text: all of it.
-
     Raises:
         OSError: it cannot be written; names the file, which is as it was.
     """
@@ -31,11 +24,7 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Replaces a JSON file.
-
-    Args:
-        path: the file.
-        value: plain values.
+    """Replaces a JSON file by plain values.
 
     Raises:
         ValueError: a number is not finite.
@@ -46,14 +35,10 @@ def write_json(path: str | Path, value: Any) -> None:
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Replaces a file by one that is written in its folder, once that is whole.
+    """Yields where to write, with the ending of `path`, and replaces the file once that is whole.
 
-    Args:
-        path: the file. Of a link, what it leads to is replaced. What is no file, such as a pipe
-            or /dev/stdout, cannot be replaced, and is written to as it is.
-
-    Yields:
-        Where to write, with the ending of `path`.
+    Of a link, what it leads to is replaced. What is no file, such as a pipe or /dev/stdout, cannot
+    be replaced, and is written to as it is.
 
     Raises:
         OSError: it cannot be written; names the file, which is as it was.
@@ -78,13 +63,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_in(folder: str | Path) -> Iterator[Path]:
-    """Replaces files of a folder by those that are written into another, once these are whole.
+    """Yields an empty folder to write to, and replaces the files of `folder` once all are whole.
 
-    Args:
-        folder: it is made if it is not there; what is not written anew stays in it.
-
-    Yields:
-        An empty folder to write to; folders may be made in it.
+    Folders may be made in it. `folder` is made if it is missing; what is not written anew stays.
 
     Raises:
         OSError: something cannot be written; names the folder, whose files are as they were.
@@ -96,6 +77,7 @@ def replacing_in(folder: str | Path) -> Iterator[Path]:
         with naming(folder):
             new.mkdir()
             yield new
+            # All are on the disk before the first is replaced.
             files = [path for path in new.rglob("*") if path.is_file()]
             for file in files:
                 _settle(file)
@@ -108,11 +90,7 @@ def replacing_in(folder: str | Path) -> Iterator[Path]:
 
 
 def remove_unfinished(folder: str | Path) -> None:
-    """Removes what a process that was killed had not made whole; only where the folder is locked.
-
-    Args:
-        folder: of results.
-    """
+    """Removes what a killed process had not made whole; only where the folder is locked."""
     for path in Path(folder).glob(f"{_MARK}*"):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -123,14 +101,7 @@ def remove_unfinished(folder: str | Path) -> None:
 
 @contextmanager
 def naming(path: str | Path) -> Iterator[None]:
-    """Lets an error of the system name the file that the user knows.
-
-    Args:
-        path: the file.
-
-    Raises:
-        OSError: whatever is raised inside, with the name.
-    """
+    """Lets an OSError raised inside name the file that the user knows."""
     try:
         yield
     except OSError as error:

@@ -1,7 +1,7 @@
 """Strict recipes: a TOML file in, a validated and frozen model out.
 
-The models themselves belong to the rooms that use them. Whatever is wrong in a file is told as a
-ValueError with one line for each mistake: the file, the dotted key, what is wrong, the remedy.
+The models themselves belong to the rooms that use them. A mistake is a ValueError with one line for
+each: the file, the dotted key, what is wrong, the remedy.
 """
 
 import difflib
@@ -27,13 +27,7 @@ class Strict(BaseModel):
 def load_toml(path: str | Path, model_class: type[ModelT]) -> ModelT:
     """Reads one TOML file and validates it without guessing: the string "3" is not the number 3.
 
-    Args:
-        path: the file.
-        model_class: what the file must describe, usually a subclass of `Strict`; its nested models
-            are the file's tables.
-
-    Returns:
-        An instance of `model_class`.
+    `model_class` is usually a `Strict`; its nested models are the file's tables.
 
     Raises:
         ValueError: the file cannot be read, is not TOML, or does not fit; one line per mistake.
@@ -44,16 +38,8 @@ def load_toml(path: str | Path, model_class: type[ModelT]) -> ModelT:
 def validated(data: dict[str, Any], model_class: type[ModelT], where: str) -> ModelT:
     """Validates what a TOML file held.
 
-    Args:
-        data: its content.
-        model_class: what it must describe.
-        where: begins the line of every mistake.
-
-    Returns:
-        An instance of `model_class`.
-
     Raises:
-        ValueError: it does not fit; one line per mistake.
+        ValueError: it does not fit; one line per mistake, which begins with `where`.
     """
     if key := _key_beyond_64_bits(data):
         raise ValueError(f"{where}: {key}: a whole number of more than 64 bits")
@@ -67,13 +53,7 @@ def validated(data: dict[str, Any], model_class: type[ModelT], where: str) -> Mo
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
-    """Reads one TOML file.
-
-    Args:
-        path: the file.
-
-    Returns:
-        Its content.
+    """The content of one TOML file.
 
     Raises:
         ValueError: the file cannot be read or is not TOML.
@@ -135,12 +115,12 @@ def _explain(detail: ErrorDetails, model_class: type[BaseModel]) -> str:
 
 
 def _dotted(location: tuple[int | str, ...]) -> str:
-    """The keys; a member of a union, as pydantic names it, is none."""
+    """A location as dotted keys, without the members of unions, which pydantic names as well."""
     return ".".join(str(part) for part in location if not re.search(r"[\[(]", str(part)))
 
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str:
-    """A question about a name that is mistyped; empty where no valid one is near."""
+    """A question about a mistyped name; empty where no valid one is near."""
     near = difflib.get_close_matches(name, list(valid), n=1)
     return f"did you mean {near[0]!r}?" if near else ""
 

@@ -7,11 +7,13 @@ Legend: B = lanes, H = heads, G = key/value heads, Q = new tokens per lane, T = 
 K = entries, N = entries of the store, D = head dimension.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -19,6 +21,7 @@ from transformers.masking_utils import sdpa_mask
 from proactivellm.forward.plan import Part, Scratch, StepPlan
 from proactivellm.forward.probe import AttentionProbe, attention_weights
 
+ANY_LENGTH = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 ATTENTION = "proactivellm"  # name of the attention function in transformers' registry
 
 
@@ -64,6 +67,15 @@ def register() -> None:
     """Make `streaming_attention` known to transformers under the name ATTENTION (idempotent)."""
     AttentionInterface.register(ATTENTION, streaming_attention)
     AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+
+
+def attention_kernels(device: torch.device) -> AbstractContextManager[None]:
+    """Kernels that are ready for any number of entries.
+
+    cuDNN's, which torch prefers in half precision, are planned anew for each: 50 ms a step on an
+    H200, as a stream that grows is of another length at each step.
+    """
+    return sdpa_kernel(ANY_LENGTH) if device.type == "cuda" else nullcontext()
 
 
 def _by_parts(

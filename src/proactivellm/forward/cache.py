@@ -85,16 +85,23 @@ class ArrivalLayer(CacheLayerMixin):
 class ArrivalCache(Cache):
     """All layers' buffers, and which entries are whose.
 
-    A capacity is preallocated and never exceeded; without one, it takes as many as it needs.
+    A capacity is preallocated and never exceeded. Without one it grows when it is full, by one part
+    in `growth`.
     """
 
     def __init__(
-        self, num_layers: int, num_lanes: int, device: torch.device, capacity: int | None = None
+        self,
+        num_layers: int,
+        num_lanes: int,
+        device: torch.device,
+        capacity: int | None = None,
+        growth: int = GROWTH,
     ) -> None:
         if capacity is not None and capacity < PAGE:
             raise ValueError(f"capacity={capacity}: give at least {PAGE} entries")
         self.num_lanes = num_lanes
         self.may_grow = capacity is None
+        self.growth = growth
         self.pool = PagePool(INITIAL_PAGES if capacity is None else capacity // PAGE)
         self.lengths = [0] * num_lanes  # entries that count, per lane; later ones are overwritten
         self.units = [0] * num_lanes  # source units among them
@@ -151,7 +158,7 @@ class ArrivalCache(Cache):
                     f"a stream needs {missing} pages of {PAGE} entries and {self.pool.num_free} of "
                     f"{self.pool.num_pages} are free"
                 )
-            self._grow(max(missing - self.pool.num_free, self.pool.num_pages // GROWTH))
+            self._grow(max(missing - self.pool.num_free, self.pool.num_pages // self.growth))
         mine = self.pages[lane]
         if len(mine) + missing > self.page_table.shape[1]:
             wider = max(len(mine) + missing, 2 * self.page_table.shape[1])

@@ -20,8 +20,8 @@ from proactivellm.backbone.decoder import Parts, position_limit
 from proactivellm.backbone.families import check_family
 from proactivellm.backbone.prompt import StreamSettings, encode_prompt
 from proactivellm.core.layout import TARGET
-from proactivellm.forward.attention import ATTENTION, register
-from proactivellm.forward.cache import ArrivalCache
+from proactivellm.forward.attention import ATTENTION, attention_kernels, register
+from proactivellm.forward.cache import GROWTH, ArrivalCache
 from proactivellm.forward.graphs import Mode, StaticSteps
 from proactivellm.forward.lanes import LaneInput, NewTokens, Piece, StepOutput, pack_lanes, place
 from proactivellm.forward.plan import StepPlan, make_plan
@@ -109,7 +109,9 @@ class StreamingCausalLM:
     def new_cache(self, num_lanes: int = 1, capacity: int | None = None) -> ArrivalCache:
         """An empty cache for this model, of at most `capacity` entries (preallocated) if given."""
         layers = self.model.config.get_text_config().num_hidden_layers
-        return ArrivalCache(layers, num_lanes, self.device, capacity)
+        # Each growth makes fixed shapes captured anew: rather few and large ones.
+        growth = GROWTH if self.static is None else 1
+        return ArrivalCache(layers, num_lanes, self.device, capacity, growth)
 
     def check_position(self, lane: LaneInput) -> None:
         """Raise ValueError if the last position of a lane is none of the model's."""
@@ -161,10 +163,11 @@ class StreamingCausalLM:
             cache.reserve(lane.lane, cache.lengths[lane.lane] + lane.size)
         units = {lane.lane: max(cache.units[lane.lane], lane.last_unit) for lane in inputs}
         num_units = max([units[inputs[i].lane] for i in new.probing], default=0)
-        if self.static is not None and self.static.takes(new):
-            output = self.static.run(cache, new, num_units, attention)
-        else:
-            output = self._run(cache, new, num_units, attention)
+        with attention_kernels(self.device):
+            if self.static is not None and self.static.takes(new):
+                output = self.static.run(cache, new, num_units, attention)
+            else:
+                output = self._run(cache, new, num_units, attention)
         for number, read in units.items():
             cache.units[number] = read
         return output

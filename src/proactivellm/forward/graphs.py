@@ -12,6 +12,7 @@ import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 MAX_NEW = 8  # new tokens per lane of the largest bucket; longer steps run as they are
 MIN_ENTRIES = 256  # entries per lane of the smallest bucket; each further one is twice as large
-WARM_UP = 2  # runs before a capture: lazy initialisation must not be part of it
+WARM_UP = 1  # runs before a capture: lazy initialisation must not be part of it
 
 Mode = Literal["graph", "compile"]
 
@@ -72,9 +73,6 @@ class StaticSteps:
         self.mode = mode
         self._steps: WeakKeyDictionary[ArrivalCache, dict[Bucket, _StaticStep]]
         self._steps = WeakKeyDictionary()
-        # One pool of memory for all graphs: they are never replayed at the same time, and what one
-        # puts out is copied before the next one runs.
-        self._pool = torch.cuda.graph_pool_handle() if model.device.type == "cuda" else None
 
     def takes(self, new: NewTokens) -> bool:
         """Whether a step fits a bucket: few new tokens per lane, all of them ids."""
@@ -106,7 +104,10 @@ class StaticSteps:
         if any(step.growths != cache.growths for step in steps.values()):
             steps.clear()  # the store has grown: what was captured writes into its old buffers
         if bucket not in steps:
-            steps[bucket] = _StaticStep(self.model, cache.growths, bucket, self.mode, self._pool)
+            # One pool of memory for all graphs of a cache: they never run at the same time, and
+            # what one puts out is copied before the next one runs. It ends with the last graph.
+            pool = next((step.pool for step in steps.values()), None)
+            steps[bucket] = _StaticStep(self.model, cache.growths, bucket, self.mode, pool)
         logits_BV, hidden_BD, weights_LBHK, unit_BK = steps[bucket].run(cache, new)
         if not new.probing:
             return None
@@ -134,19 +135,20 @@ class _StaticStep:
         mode: Mode,
         pool: Any,
     ) -> None:
-        self.model, self.growths, self.bucket, self.pool = model, growths, bucket, pool
+        self.model, self.growths, self.bucket = model, growths, bucket
         tokens, pages = bucket.lanes * bucket.new, bucket.entries // PAGE
         # Of every token: id, group, position, unit, slot and stamp; of every lane: the row that
         # probes, and its pages.
         self.size = 6 * tokens + bucket.lanes * (1 + pages)
         cuda = model.device.type == "cuda"
+        self.pool = torch.cuda.graph_pool_handle() if cuda and pool is None else pool
         self.host = torch.zeros(self.size, dtype=torch.long, pin_memory=cuda)
         self.inputs = torch.zeros(self.size, dtype=torch.long, device=model.device)
-        # Without `self` in it: a step that is dropped frees its graph at once, and not when the
+        # Not bound to `self`: a step that is dropped frees its graph at once, and not when the
         # garbage collector comes by.
         self.function: Callable[[_StaticStep, ArrivalCache], _Outputs] = _StaticStep._forward
         if mode == "compile":
-            self.function = torch.compile(_StaticStep._forward, dynamic=False)
+            self.function = torch.compile(_copied(self.function), dynamic=False)
         self.copied: torch.cuda.Event | None = None
         self.warm = False
         self.graph: torch.cuda.CUDAGraph | None = None
@@ -249,7 +251,6 @@ class _StaticStep:
 @contextmanager
 def _no_garbage() -> Iterator[None]:
     """A graph that the garbage collector frees during a capture would end it, and the process."""
-    gc.collect()
     collects = gc.isenabled()
     gc.disable()
     try:
@@ -257,6 +258,13 @@ def _no_garbage() -> Iterator[None]:
     finally:
         if collects:
             gc.enable()
+
+
+def _copied(function: Callable[..., _Outputs]) -> Callable[..., _Outputs]:
+    """The same function once more: torch compiles one function for eight shapes at most."""
+    assert isinstance(function, FunctionType)
+    code = function.__code__.replace()  # what is compiled is kept by this object
+    return FunctionType(code, function.__globals__, function.__name__)
 
 
 def _power_of_two(number: int) -> int:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from proactivellm.core.layout import SOURCE, TARGET
 from proactivellm.core.masks import layer_masks, visibility
@@ -53,11 +54,25 @@ def check_law(streaming: "StreamingCausalLM") -> None:
         except Exception as error:  # whatever a family makes of inputs it was not written for
             reason = str(error).strip().split("\n")[0]
             raise ValueError(f"{name}: {type(error).__name__}: {reason}") from error
+        if expected.isnan().any():
+            raise ValueError(_why_nan(model))
         gap = float((expected - actual).abs().max() / expected.abs().max().clamp(min=1e-6))
         if not gap <= tolerance:
             raise ValueError(
                 f"{name}: {failure} its logits by {gap:.2g} of their scale (allowed: {tolerance:g})"
             )
+
+
+def _why_nan(model: PreTrainedModel) -> str:
+    """The model as it is, without anything of ours, gives no numbers."""
+    precision = str(model.dtype).removeprefix("torch.")
+    remedy = "the file is damaged, or its training diverged; take another checkpoint"
+    if model.dtype != torch.float32:
+        remedy = f"load it with --dtype float32; if that does not help, {remedy}"
+    for name, weight in model.named_parameters():
+        if not weight.isfinite().all():
+            return f"weight {name!r} of the model holds NaN or infinity in {precision}: {remedy}"
+    return f"the model's logits are NaN in {precision}: {remedy}"
 
 
 def _plain_logits(streaming: "StreamingCausalLM", ids: list[int]) -> tuple[Tensor, Tensor]:

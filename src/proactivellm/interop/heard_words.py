@@ -1,7 +1,7 @@
 """One recording for a tool that sends blocks of samples and takes whole words, final ones.
 
 In: blocks of samples. Out: words, each when our own log counts it: as soon as it is complete as far
-as the stream knows, and not only when the next one begins.
+as the stream knows, not only when the next one begins.
 """
 
 import numpy as np
@@ -14,17 +14,13 @@ from proactivellm.stream import Hearing, Streams
 
 
 class HeardWords:
-    """A recording that is listened to block by block, and written greedily, as `evaluate` does.
+    """A recording that is heard block by block, and written greedily, as `evaluate` does.
 
     A word is whole when the next one begins, when its turn ends, or when the stream wants to hear
     more before it writes on. If it then lengthens the word ("we", then "'re"), the rest comes as a
     word of its own; `num_lengthened` counts these. (Where decisions fall at every token, a stream
-    does not know where words end: there, the next word is waited for.)
-
-    Args:
-        model: has a front end.
-        policy: READ or WRITE.
-        rate: of the blocks, in samples per second.
+    does not know where words end: there, the next word is waited for.) The model has a front end;
+    `rate` is that of the blocks, in samples per second.
     """
 
     def __init__(self, model: StreamingCausalLM, policy: Policy, rate: int) -> None:
@@ -36,17 +32,10 @@ class HeardWords:
         self._knows_words = model.settings.boundary == "word"
 
     def hear(self, block: np.ndarray, finished: bool) -> list[str]:
-        """Takes the next block.
-
-        Args:
-            block: float32 mono [n].
-            finished: whether it is the last one.
-
-        Returns:
-            The words that are whole now.
+        """Takes the next block, float32 mono [n], and returns the words that are whole now.
 
         Raises:
-            ValueError: if the stream cannot go on.
+            ValueError: the stream cannot go on.
         """
         self._stream.push(block)
         if finished:

@@ -8,21 +8,27 @@ from argparse import ArgumentParser, Namespace
 from simuleval.agents import TextToTextAgent
 from simuleval.agents.actions import Action, ReadAction, WriteAction
 
-from proactivellm.backbone.hub import DEFAULT_MODEL
+from proactivellm.backbone.bundled import DEFAULT_MODEL
 from proactivellm.evaluation.evaluate import find_calibration
 from proactivellm.interop.whole_words import WordStream
 from proactivellm.modality.loading import load
 from proactivellm.policy.spec import parse_policy
 
 
+def add_model_args(parser: ArgumentParser, default_model: str | None, policy: str) -> None:
+    """Adds the options that all agents have; `policy` is a spec that makes an example."""
+    parser.add_argument("--model", default=default_model, help="Bundled model, folder or hub id.")
+    parser.add_argument("--policy", required=True, help=f"Such as wait-k:3 or {policy}.")
+    parser.add_argument(
+        "--trust-remote-code", action="store_true", help="Run code that the model brings."
+    )
+
+
 class StreamingAgent(TextToTextAgent):
     """Text to text, one session per sentence.
 
-    Args:
-        args: `model`, `policy` and `trust_remote_code`, see `add_args`; SimulEval's own `device`.
-
     Raises:
-        ValueError: if there is no such model or policy.
+        ValueError: there is no such model or policy.
     """
 
     def __init__(self, args: Namespace) -> None:
@@ -34,18 +40,8 @@ class StreamingAgent(TextToTextAgent):
 
     @staticmethod
     def add_args(parser: ArgumentParser) -> None:
-        """Adds the agent's options to those of SimulEval.
-
-        Args:
-            parser: of SimulEval's command line.
-        """
-        parser.add_argument(
-            "--model", default=DEFAULT_MODEL, help="Bundled model, folder or hub id."
-        )
-        parser.add_argument("--policy", required=True, help="Such as wait-k:3 or entropy:laal=3.")
-        parser.add_argument(
-            "--trust-remote-code", action="store_true", help="Run code that the model brings."
-        )
+        """Adds the agent's options to those of SimulEval."""
+        add_model_args(parser, DEFAULT_MODEL, "entropy:laal=3")
 
     def reset(self) -> None:
         """Begins the next sentence; called by SimulEval."""
@@ -58,9 +54,6 @@ class StreamingAgent(TextToTextAgent):
 
         Every call costs SimulEval a source word, so that all words written on one prefix go out in
         one action; a target that is complete is said to be, or SimulEval would wait for ever.
-
-        Returns:
-            The action.
         """
         words = self.states.source[self._num_read :]
         self._num_read += len(words)

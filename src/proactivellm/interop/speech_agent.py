@@ -1,4 +1,4 @@
-"""The agent that SimulEval 1.1.4 runs on recordings; with `simuleval_agent`, all that imports it.
+"""The agent that SimulEval 1.1.4 runs on recordings.
 
 simuleval --agent-class proactivellm.interop.speech_agent.SpeechAgent --policy wait-k:3
   --source recordings.txt --target transcripts.txt --source-segment-size 320 ...
@@ -12,6 +12,7 @@ from simuleval.agents.actions import Action, ReadAction, WriteAction
 
 from proactivellm.evaluation.evaluate import find_calibration
 from proactivellm.interop.heard_words import HeardWords
+from proactivellm.interop.simuleval_agent import add_model_args
 from proactivellm.modality.kinds import KINDS
 from proactivellm.modality.loading import front_end_of, load
 from proactivellm.modality.speech.files import to_mono
@@ -25,12 +26,8 @@ class SpeechAgent(SpeechToTextAgent):
     lengthened afterwards comes in two, as what SimulEval was given stays; its log then has a word
     more than that of `evaluate`.
 
-    Args:
-        args: `model`, `policy`, `no_gate` and `trust_remote_code`, see `add_args`; SimulEval's own
-            `device`.
-
     Raises:
-        ValueError: if there is no such model or policy, or the model does not listen.
+        ValueError: there is no such model or policy, or the model does not listen.
     """
 
     def __init__(self, args: Namespace) -> None:
@@ -44,21 +41,9 @@ class SpeechAgent(SpeechToTextAgent):
 
     @staticmethod
     def add_args(parser: ArgumentParser) -> None:
-        """Adds the agent's options to those of SimulEval.
-
-        Args:
-            parser: of SimulEval's command line.
-        """
-        parser.add_argument(
-            "--model",
-            default=KINDS["speech"].default_model,
-            help="Bundled model, folder or hub id.",
-        )
-        parser.add_argument("--policy", required=True, help="Such as wait-k:3 or entropy:laal=800.")
+        """Adds the agent's options to those of SimulEval."""
+        add_model_args(parser, KINDS["speech"].default_model, "entropy:laal=800")
         parser.add_argument("--no-gate", action="store_true", help="Listen to silence too.")
-        parser.add_argument(
-            "--trust-remote-code", action="store_true", help="Run code that the model brings."
-        )
 
     def reset(self) -> None:
         """Begins the next recording; called by SimulEval."""
@@ -69,11 +54,9 @@ class SpeechAgent(SpeechToTextAgent):
         """Hears the samples that have come, and writes all that they allow.
 
         SimulEval asks once for each segment, and, after the last one, once in all: everything goes
-        out then. Samples that were heard are taken from the states, or a list of floats would grow.
-
-        Returns:
-            The action.
+        out then.
         """
+        # What was heard is taken from the states, or a list of floats would grow without end.
         samples, self.states.source = self.states.source, []
         finished = self.states.source_finished
         written: list[str] = []

@@ -20,35 +20,19 @@ class WholeWords:
         self._partial = ""
 
     def add(self, text: str) -> list[str]:
-        """Takes the next piece.
-
-        Args:
-            text: any number of characters.
-
-        Returns:
-            The words that are whole because of it, as `str.split()` cuts them.
-        """
+        """Takes the next piece; returns the words that it makes whole, cut as by `str.split()`."""
         text = self._partial + text
         words = text.split()
         self._partial = words.pop() if words and not text[-1].isspace() else ""
         return words
 
     def finish(self) -> list[str]:
-        """Ends the text.
-
-        Returns:
-            The last word, if it was not whole before.
-        """
+        """Ends the text; returns the last word, if it was not whole before."""
         return self.add(" ")
 
 
 class WordStream:
-    """A stream that reads words and writes whole words, greedily, as `evaluate` does.
-
-    Args:
-        model: the streaming model.
-        policy: READ or WRITE.
-    """
+    """A stream that reads words and writes whole words, greedily, as `evaluate` does."""
 
     def __init__(self, model: StreamingCausalLM, policy: Policy) -> None:
         self._streams = Streams(model, policy, sampling=Sampling())
@@ -65,17 +49,12 @@ class WordStream:
         return self._stream.finished
 
     def read(self, words: Sequence[str], source_finished: bool) -> list[str]:
-        """Takes the next words of the source.
+        """Takes the next words of the source, if any; returns the target words that are whole now.
 
-        Args:
-            words: without white space in them; there may be none.
-            source_finished: whether these are the last.
-
-        Returns:
-            The target words that are whole now.
+        `source_finished` says whether these are the last.
 
         Raises:
-            ValueError: if the source was finished before, or the stream cannot go on.
+            ValueError: the source was finished before, or the stream cannot go on.
         """
         self._stream.push(" ".join(words))
         if source_finished:  # together with the last word: policies decide otherwise from there on

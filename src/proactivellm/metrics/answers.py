@@ -11,42 +11,32 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
-from proactivellm.output.log import apart, has_unspaced
+from proactivellm.output.scripts import apart, has_unspaced
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def normalise(text: str) -> str:
-    """Bring a text into the form in which answers are compared.
-
-    Returns:
-        Its words in lower case, without punctuation and articles, separated by single spaces.
-    """
+    """The words of a text in lower case, without punctuation and articles, with single spaces."""
     text = text.lower().translate(_PUNCTUATION)
     if has_unspaced(text):
+        # `string.punctuation` is ASCII alone: SQuAD never meets other signs, MLQA does.
         text = "".join(c for c in apart(text) if unicodedata.category(c)[0] != "P")
     return " ".join(_ARTICLES.sub(" ", text).split())
 
 
 def exact_match(prediction: str, answers: Sequence[str]) -> float:
-    """Whether a prediction is one of the answers, after normalisation: 100 or 0.
-
-    Raises:
-        ValueError: if there are no answers.
-    """
+    """100 if a prediction is one of the answers after normalisation, else 0."""
     _check(answers)
     return 100.0 * (normalise(prediction) in map(normalise, answers))
 
 
 def token_f1(prediction: str, answers: Sequence[str]) -> float:
-    """Harmonic mean of the precision and recall of the words, 0..100, of the best answer.
+    """Harmonic mean of the precision and recall of the words, 0..100, against the best answer.
 
     Words count as often as they occur in both. Two texts of which normalisation leaves nothing
     agree, and one such text agrees with no other (the rule of SQuAD v2.0, which v1.1 never needs).
-
-    Raises:
-        ValueError: if there are no answers.
     """
     _check(answers)
     return max(_f1(normalise(prediction).split(), normalise(text).split()) for text in answers)

@@ -1,7 +1,7 @@
 """The bootstrap: intervals of corpus scores, and of the difference between two systems.
 
-A score is a function of sums of per-instance statistics, so that a resample of instances needs no
-more than another sum: how often each instance was drawn, times the statistics.
+A score is a function of sums of per-instance statistics. A resample is therefore one more sum: how
+often each instance was drawn, times its statistics.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,16 +22,12 @@ Key = TypeVar("Key")
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """What a corpus score is made of.
+    """Statistics of each instance, and a score as a function of their sums."""
 
-    Attributes:
-        values: [instances, columns], to be summed over the instances.
-        score: maps sums [..., columns] to scores [...], nan where undefined.
-        is_mean: whether the columns are those of `mean`: instances without a value do not count.
-    """
-
-    values: Floats
+    values: Floats  # [instances, columns]
+    # Maps sums [..., columns] to scores [...], nan where undefined.
     score: Callable[[Floats], Floats]
+    # Whether the columns are those of `mean`: instances without a value do not count.
     is_mean: bool = False
 
     def corpus(self) -> float | None:
@@ -40,42 +36,25 @@ class Statistics:
         return None if np.isnan(score) else score
 
     def num_defined(self) -> int:
-        """How many instances count: all, or those a mean is over."""
+        """How many instances count: of a mean, those with a value; else all."""
         return int(np.count_nonzero(self.values[:, 1])) if self.is_mean else len(self.values)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """How two systems differ in one metric, on the instances where both have a value.
-
-    Attributes:
-        first: score of the first system.
-        second: score of the second system.
-        difference: second minus first.
-        low: lower end of the 95% interval of the difference.
-        high: its upper end.
-        p: two-sided p-value of the hypothesis that they do not differ.
-        num_instances: on how many instances this rests.
-    """
+    """How two systems differ in one metric, on the instances where both have a value."""
 
     first: float
     second: float
-    difference: float
-    low: float
+    difference: float  # second minus first
+    low: float  # of the 95% interval of the difference
     high: float
-    p: float
-    num_instances: int
+    p: float  # two-sided, of the hypothesis that they do not differ
+    num_instances: int  # where both have a value
 
 
 def mean(values: Sequence[float | None]) -> Statistics:
-    """Statistics of a mean over instances.
-
-    Args:
-        values: of each instance, None where undefined: such instances do not count.
-
-    Returns:
-        Columns: sum of the values, number of the values.
-    """
+    """Statistics of a mean over the instances with a value: the sum of the values, their number."""
     column = np.array(values, np.float64)  # None becomes nan
     defined = ~np.isnan(column)
     columns = np.stack([np.where(defined, column, 0.0), defined], axis=1)
@@ -83,60 +62,37 @@ def mean(values: Sequence[float | None]) -> Statistics:
 
 
 def ratio(sums: Floats) -> Floats:
-    """The first of two columns over the second.
-
-    Args:
-        sums: [..., 2].
-
-    Returns:
-        [...], nan where the second is 0.
-    """
+    """The first of two columns over the second: [..., 2] -> [...], nan where the second is 0."""
     numerator, denominator = sums[..., 0], sums[..., 1]
     return np.where(denominator > 0, numerator / np.where(denominator > 0, denominator, 1), np.nan)
 
 
-def intervals(
-    statistics: Mapping[str, Statistics], num_resamples: int, seed: int = SEED
-) -> dict[str, float]:
+def intervals(statistics: Mapping[str, Statistics], num_resamples: int) -> dict[str, float]:
     """Half the width of the 95% percentile interval of each score (Efron 1979).
 
-    All scores share the same resamples; those where a score is undefined do not count for it.
-
-    Args:
-        statistics: of each metric, over the same instances.
-        num_resamples: how many; 0 gives no intervals.
-
-    Returns:
-        Of each metric that two instances at least make up. One instance has no interval: every
-        resample would be the same.
+    All statistics are of the same instances, and share the same resamples; those where a score is
+    undefined do not count for it. With 0 resamples, or of fewer than two instances, there is no
+    interval: every resample of one instance is the same.
     """
     if not num_resamples or _num_instances(statistics) < 2:
         return {}
     several = {name: each for name, each in statistics.items() if each.num_defined() > 1}
     result = {}
-    for name, samples in resample(several, num_resamples, seed).items():
-        samples = samples[~np.isnan(samples)]
-        if len(samples):
-            low, high = np.percentile(samples, TAILS)
+    for name, drawn in resample(several, num_resamples).items():
+        drawn = drawn[~np.isnan(drawn)]
+        if len(drawn):
+            low, high = np.percentile(drawn, TAILS)
             result[name] = float(high - low) / 2
     return result
 
 
-def summarise(
-    statistics: Mapping[str, Statistics], num_resamples: int, seed: int = SEED
-) -> dict[str, Any]:
-    """Scores with their intervals, flat and ready for JSON.
+def summarise(statistics: Mapping[str, Statistics], num_resamples: int) -> dict[str, Any]:
+    """Scores with their intervals, flat and ready for JSON; 0 resamples give no intervals.
 
-    Args:
-        statistics: of each metric, over the same instances.
-        num_resamples: how many; 0 leaves the intervals out.
-
-    Returns:
-        Each score under its name, None if undefined, `X_ci` beside X where it has an interval,
-        `num_bootstrap` if any has, and `num_undefined`: how many instances each mean leaves out,
-        metrics that leave out none omitted.
+    Each score under its name, None if undefined; `X_ci` beside X where it has an interval, and then
+    `num_bootstrap`; `num_undefined`: how many instances each mean leaves out, if any.
     """
-    widths = intervals(statistics, num_resamples, seed)
+    widths = intervals(statistics, num_resamples)
     scores: dict[str, Any] = {}
     undefined = {}
     for name, each in statistics.items():
@@ -154,28 +110,16 @@ def differences(
     first: Mapping[str, Statistics],
     second: Mapping[str, Statistics],
     num_resamples: int = NUM_RESAMPLES,
-    seed: int = SEED,
 ) -> dict[str, Difference]:
-    """Paired bootstrap (Koehn 2004) of every metric that both systems have.
+    """Paired bootstrap (Koehn 2004) of every metric that both systems have, as `first` orders them.
 
-    Both are scored on the same resamples of the instances. The p-value is two-sided: the share of
-    resamples whose difference lies at least as far from the measured one as that lies from 0, the
-    measured one counted in: `(1 + #{|d*_b - d| >= |d|}) / (1 + B)` (the shift method; Noreen 1989,
-    Riezler and Maxwell 2005). The count of resamples on the other side of 0, which Koehn reports,
-    is one-sided and may be 0; this is neither. It holds for any score that is a function of sums,
-    a mean lag as well as BLEU, and has its interval from the same resamples.
-
-    Args:
-        first: statistics of the first system.
-        second: of the second, over the same instances in the same order.
-
-    Returns:
-        Of each metric in the order of `first`. Metrics without an instance where both have a value
-        are left out.
+    Both are scored on the same resamples of the instances, which must be the same in the same
+    order. A metric without an instance where both have a value is left out. It holds for any
+    function of sums, a mean lag as well as BLEU.
 
     Raises:
         ValueError: fewer than two instances, which cannot be resampled, or fewer than 100
-            resamples, whose ends tell nothing.
+            resamples, too few for the ends of the interval.
     """
     pairs = {
         name: pair
@@ -189,25 +133,22 @@ def differences(
             f"{num_resamples} resamples are too few for a comparison: give 100 or more"
         )
     joined = {(name, side): pair[side] for name, pair in pairs.items() for side in (0, 1)}
-    samples = resample(joined, num_resamples, seed)
+    drawn = resample(joined, num_resamples)
     return {
-        name: _difference(pair, samples[name, 1] - samples[name, 0]) for name, pair in pairs.items()
+        name: _difference(pair, drawn[name, 1] - drawn[name, 0]) for name, pair in pairs.items()
     }
 
 
 def resample(
     statistics: Mapping[Key, Statistics], num_resamples: int, seed: int = SEED
 ) -> dict[Key, Floats]:
-    """Scores of resamples of the instances, the same resamples for all.
+    """Scores of resamples of the instances, [num_resamples] each, nan where undefined.
 
-    Args:
-        statistics: over the same instances.
-
-    Returns:
-        For each, [num_resamples], nan where undefined.
+    All statistics are of the same instances and see the same resamples.
     """
     if not statistics:
         return {}
+    # All metrics side by side, so that one product per part of the drawings sums them all.
     matrix = np.concatenate([each.values for each in statistics.values()], axis=1)
     sums = np.concatenate([c @ matrix for c in _drawings(len(matrix), num_resamples, seed)])
     ends = np.cumsum([each.values.shape[1] for each in statistics.values()])
@@ -220,6 +161,7 @@ def resample(
 def _drawings(num_instances: int, num_resamples: int, seed: int) -> Iterator[Floats]:
     """How often each instance is drawn: [resamples, instances], some resamples at a time."""
     random = np.random.default_rng(seed)
+    # Not all at once: for a large log that would be gigabytes of counts.
     at_once = max(1, _CELLS_AT_ONCE // num_instances)
     for begin in range(0, num_resamples, at_once):
         counts = np.empty((min(at_once, num_resamples - begin), num_instances))
@@ -238,24 +180,29 @@ def _on_common_instances(
     common = (first.values[:, 1] > 0) & (second.values[:, 1] > 0)
     if not common.any():
         return None
+    # Rows of zeros rather than fewer rows: all metrics must share the drawings of `resample`.
     kept = common[:, None]
     return replace(first, values=first.values * kept), replace(second, values=second.values * kept)
 
 
-def _difference(pair: tuple[Statistics, Statistics], samples: Floats) -> Difference:
+def _difference(pair: tuple[Statistics, Statistics], drawn: Floats) -> Difference:
     first, second = (float(each.score(each.values.sum(axis=0))) for each in pair)
-    samples = samples[~np.isnan(samples)]
+    drawn = drawn[~np.isnan(drawn)]
     difference = second - first
-    low, high = np.percentile(samples, TAILS)
-    # A resample that gives the same difference but for rounding does not lie nearer.
-    far = np.abs(samples - difference) >= abs(difference) - 1e-9
+    low, high = np.percentile(drawn, TAILS)
+    # Two-sided p by the shift method, `(1 + #{|d*_b - d| >= |d|}) / (1 + B)` (Noreen 1989, Riezler
+    # and Maxwell 2005): the share of resamples whose difference lies at least as far from the
+    # measured one as that lies from 0, the measured one counted in. Koehn reports the share on the
+    # other side of 0 instead, which is one-sided and may be 0. A resample that gives the same
+    # difference but for rounding does not lie nearer.
+    far = np.abs(drawn - difference) >= abs(difference) - 1e-9
     return Difference(
         first=first,
         second=second,
         difference=difference,
         low=float(low),
         high=float(high),
-        p=float(1 + far.sum()) / (1 + len(samples)),
+        p=float(1 + far.sum()) / (1 + len(drawn)),
         num_instances=pair[0].num_defined(),
     )
 

@@ -25,26 +25,27 @@ def compare_logs(
     num_bootstrap: int = NUM_RESAMPLES,
     counting: Counting | None = None,
 ) -> Comparison:
-    """Compares two systems on the same sources by the paired bootstrap.
+    """Compares two systems, A and B, on the same sources by the paired bootstrap.
 
     Args:
-        second: log of the second, B: the same indices, with the same sources and references.
+        second: the same indices as `first`, with the same sources and references.
         counting: tokens of BLEU and unit of latency; by the script of the references if left out.
 
     Returns:
         `A`, `B` (policies), `num_instances`, `num_bootstrap`, `latency_unit`, `target_unit` and
-        maybe `counting_note` (see `score.score`), and `metrics`: for
-        each metric that both have, `first`, `second`, `difference` (B minus A; of `WER` and `CER`,
-        less than 0 is better), `low` and `high` (its 95% interval), `p` (two-sided, see
-        `bootstrap.differences`) and `num_instances`: a mean is taken over the instances where both
-        have a value, and so may differ from the mean of one alone.
+        maybe `counting_note` (see `score.score`), and `metrics`: for each that both have, the
+        fields of `bootstrap.Difference`, B minus A (less than 0 is better for `WER` and `CER`). A
+        mean is over the instances where both have a value, and may differ from the mean of one
+        alone.
 
     Raises:
         ValueError: the logs are not of the same sources and references, or cannot be scored.
     """
     first, second = _paired(first, second)
     shows_revisions = any(instance.revisions for instance in (*first, *second))
+    # Where nothing is ever taken back, NE is 0 on both sides and tells nothing.
     names = [name for name in COMPARED if name != "NE" or shows_revisions]
+    # Decided for both together: two units of latency could not be compared.
     counted = resolve([*first, *second], counting)
     measured = [measure(log, counted) for log in (first, second)]
     selected = [{name: one[name] for name in names if name in one} for one in measured]
@@ -63,7 +64,7 @@ def compare_logs(
 def _paired(
     first: Sequence[Instance], second: Sequence[Instance]
 ) -> tuple[list[Instance], list[Instance]]:
-    """Both in the order of the sources, after a check that they are of the same ones."""
+    """Both logs in the order of the sources; refuses logs of other sources or several policies."""
     logs = [{instance.index: instance for instance in log} for log in (first, second)]
     for name, log, other in (("A", logs[0], logs[1]), ("B", logs[1], logs[0])):
         if not log:

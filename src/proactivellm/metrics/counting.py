@@ -1,7 +1,7 @@
-"""What scores count in a target: tokens of BLEU, and words, characters or subwords of latency.
+"""What is counted in a target: tokens for BLEU; words, characters or subwords for latency.
 
-Words are what white space separates, and some scripts have none between words: there, what is
-counted is chosen by the script of the references. Whoever knows better names it.
+White space separates words, but some scripts write none. The script of the references decides what
+is counted there, unless the caller names it.
 """
 
 from collections.abc import Sequence
@@ -10,47 +10,32 @@ from typing import Any
 
 from proactivellm.metrics.tokenizers import Choice, choose_tokenizer
 from proactivellm.metrics.units import AUTO, TargetUnit, choose_unit, target_texts
-from proactivellm.output.log import Instance, Task, is_unspaced
+from proactivellm.output.log import Instance, Task
+from proactivellm.output.scripts import is_unspaced
 
 
 @dataclass(frozen=True, kw_only=True)
 class Counting:
-    """What is to be counted, as it is asked for.
+    """What the caller wants counted; "auto" leaves it to the script of the references."""
 
-    Attributes:
-        tokenize: of BLEU, a tokenizer of sacrebleu, see `tokenizers.choose_tokenizer`; "auto" = by
-            the script of the references.
-        unit: of latency, "word", "char" or "spm:FILE" (pieces of that SentencePiece model), as
-            SimulEval has it; "auto" = by the script of the references, or of the predictions if
-            there are none.
-    """
-
-    tokenize: str = AUTO
+    tokenize: str = AUTO  # of BLEU, a tokenizer of sacrebleu, see `tokenizers.choose_tokenizer`
+    # Of latency, "word", "char" or "spm:FILE" (pieces of that SentencePiece model), as SimulEval
+    # has it.
     unit: str = AUTO
 
 
 @dataclass(frozen=True)
 class Counted:
-    """What is counted of certain logs.
-
-    Attributes:
-        tokenizer: of BLEU.
-        unit: of latency.
-        unspaced: whether most letters of the target are of a script without spaces.
-        coarse: whether times of words stand for those of the smaller unit.
-    """
+    """What was decided to be counted in certain logs."""
 
     tokenizer: Choice
     unit: TargetUnit
-    unspaced: bool = False
+    unspaced: bool = False  # whether most letters of the target are of a script without spaces
+    # Whether the log has times of words only, which stand for those of a smaller unit.
     coarse: bool = False
 
     def facts(self, task: Task) -> dict[str, Any]:
-        """What scores tell about it.
-
-        Returns:
-            `target_unit`, and `counting_note` where something else than usual is counted.
-        """
+        """`target_unit`, and `counting_note` where something else than usual is counted."""
         notes = []
         if task == "translation" and self.tokenizer.note:
             notes.append(self.tokenizer.note)
@@ -66,17 +51,14 @@ class Counted:
 
 
 def resolve(instances: Sequence[Instance], counting: Counting | None = None) -> Counted:
-    """Decides what is counted.
+    """Decides what is counted in one log, or in several that are compared.
 
-    Args:
-        instances: of one log, or of several that are compared.
-
-    Raises:
-        ValueError: there is no such unit or tokenizer, or what it needs is not there.
+    Raises a ValueError if there is no such unit or tokenizer, or what it needs is not installed.
     """
     counting = counting or Counting()
     texts = target_texts(instances)
     has_references = any(instance.reference for instance in instances)
+    # Without references there is no BLEU, and nothing to tell about its tokenizer.
     tokenizer = choose_tokenizer(texts if has_references else [], counting.tokenize)
     unit = choose_unit(instances, counting.unit)
     coarse = unit.name != "word" and any(i.delays and i.latency_unit == "word" for i in instances)

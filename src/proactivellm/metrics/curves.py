@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from proactivellm.metrics.bootstrap import NUM_RESAMPLES, SEED, TAILS, Floats, Statistics, resample
+from proactivellm.metrics.bootstrap import NUM_RESAMPLES, TAILS, Floats, Statistics, resample
 from proactivellm.metrics.counting import Counting, resolve
 from proactivellm.metrics.measures import measure
 from proactivellm.output.log import Instance
@@ -17,52 +17,30 @@ from proactivellm.output.log import Instance
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """Policies of one family over the same sources.
+    """Policies of one family over the same sources, in the order of their latency."""
 
-    Attributes:
-        latency: of each policy, first as measured and then of every resample, [1 + B, P]; policies
-            in the order of their latency.
-        quality: likewise.
-    """
-
-    latency: Floats
-    quality: Floats
+    latency: Floats  # [1 + B, P]: of each policy P, as measured and then of each of the B resamples
+    quality: Floats  # likewise
 
     def span(self) -> tuple[float, float]:
         """The least and the largest latency."""
         return float(self.latency[0, 0]), float(self.latency[0, -1])
 
     def at(self, latency: Floats) -> Floats:
-        """Quality at a latency of each row, linear between the points and constant beyond them.
-
-        Args:
-            latency: [1 + B].
-
-        Returns:
-            [1 + B].
-        """
+        """Quality of each row at its latency, [1 + B]: linear between points, constant beyond."""
         rows = zip(latency, self.latency, self.quality, strict=True)
         return np.array([np.interp(x, *_sorted(points, values)) for x, points, values in rows])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gap:
-    """How far a curve, or a policy, lies above another curve at one latency.
+    """How far a curve, or a policy, lies above another curve at one latency."""
 
-    Attributes:
-        latency: where.
-        quality: of the first there.
-        interval: half the width of its 95% interval.
-        gap: the first minus the second.
-        low: lower end of the 95% interval of the gap.
-        high: its upper end.
-    """
-
-    latency: float
-    quality: float
-    interval: float
-    gap: float
-    low: float
+    latency: float  # where
+    quality: float  # of the first curve there
+    interval: float  # half the width of its 95% interval
+    gap: float  # the first minus the second
+    low: float  # of the 95% interval of the gap
     high: float
 
 
@@ -71,22 +49,13 @@ def make_curve(
     quality: str = "BLEU",
     latency: str = "LAAL",
     num_resamples: int = NUM_RESAMPLES,
-    seed: int = SEED,
     counting: Counting | None = None,
 ) -> Curve:
-    """Score policies, and their resamples.
+    """Scores policies, and their resamples; policies without one of the two scores are left out.
 
-    Args:
-        logs: of each policy, over the same sources in the same order.
-        num_resamples: how many; curves compared must have the same.
-        seed: of the drawing; likewise.
-        counting: tokens of BLEU and unit of latency; by the script of the references if left out.
-
-    Returns:
-        The curve; policies without one of the scores are left out.
-
-    Raises:
-        ValueError: if the logs are not over the same sources, or none has both scores.
+    `logs` are of each policy, over the same sources in the same order. Curves that are compared
+    must have the same number of resamples. Raises a ValueError if the sources differ, or no policy
+    has both scores.
     """
     if len({tuple((i.index, i.source) for i in log) for log in logs}) > 1:
         raise ValueError("the policies of a curve must have streamed the same sources")
@@ -97,22 +66,20 @@ def make_curve(
             points |= {(number, name): scores[name] for name in (quality, latency)}
     if not points:
         raise ValueError(f"no policy of the curve has both {quality} and {latency}")
-    drawn = resample(points, num_resamples, seed)
+    # One call for all points: they must share the drawings, or their differences would be noise.
+    drawn = resample(points, num_resamples)
     rows = {key: np.concatenate([[points[key].corpus()], drawn[key]]) for key in points}
     columns = [
         np.stack([row for (_, name), row in rows.items() if name == wanted], axis=1)
         for wanted in (latency, quality)
     ]
+    # By what was measured, in every row: a column has to stay one policy.
     order = np.argsort(columns[0][0])
     return Curve(columns[0][:, order], columns[1][:, order])
 
 
 def gaps(first: Curve, second: Curve, at: Sequence[float]) -> list[Gap | None]:
-    """One curve against another at chosen latencies.
-
-    Returns:
-        For each, None where one of the curves does not reach.
-    """
+    """One curve against another at chosen latencies; None where one of them does not reach."""
     low = max(first.span()[0], second.span()[0])
     high = min(first.span()[1], second.span()[1])
     return [
@@ -125,8 +92,7 @@ def gaps(first: Curve, second: Curve, at: Sequence[float]) -> list[Gap | None]:
 def point_gaps(first: Curve, second: Curve) -> list[Gap | None]:
     """Each policy of a curve against another curve, at the policy's own latency.
 
-    Returns:
-        In the order of `first`, None where the second curve does not reach.
+    In the order of `first`; None where the second curve does not reach.
     """
     low, high = second.span()
     return [
@@ -150,5 +116,6 @@ def _gap(latency: float, quality: Floats, other: Floats) -> Gap:
 
 
 def _sorted(points: Floats, values: Floats) -> tuple[Floats, Floats]:
+    """A resample may order the policies otherwise by latency; `np.interp` needs them ascending."""
     order = np.argsort(points)
     return points[order], values[order]

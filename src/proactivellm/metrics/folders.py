@@ -16,29 +16,17 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class Folder:
-    """The logs of an evaluation folder, or a single log.
-
-    Attributes:
-        path: as it was given.
-        logs: by request, as the policy was asked for; the name of its folder where `scores.json`
-            does not tell.
-        is_log: whether a single log was given, or the folder of one.
-    """
+    """The logs of an evaluation folder, or a single log."""
 
     path: Path
+    # By request, the policy as it was asked for; by folder name where `scores.json` does not tell.
     logs: Mapping[str, Path]
-    is_log: bool = False
+    is_log: bool = False  # whether a single log was given, or the folder of one
 
 
 @dataclass(frozen=True, kw_only=True)
 class Matches:
-    """Which logs of two folders are compared.
-
-    Attributes:
-        pairs: requests, of the first folder and of the second.
-        only_first: requests that only the first folder has.
-        only_second: requests that only the second folder has.
-    """
+    """Pairs of requests to compare, and the requests that only one folder has."""
 
     pairs: Sequence[Pair]
     only_first: Sequence[str] = field(default_factory=list)
@@ -46,17 +34,14 @@ class Matches:
 
 
 def find_logs(path: str | Path) -> Folder:
-    """The logs in an evaluation folder.
+    """The logs in a folder that `evaluate` wrote, or the one log given.
 
-    Args:
-        path: a folder that `evaluate` wrote, or an instance log.
-
-    Raises:
-        ValueError: no such file, or there are no logs in it.
+    Raises a ValueError if there is no such file, or there are no logs in the folder.
     """
     path = Path(path)
     log = path / LOG_FILE if path.is_dir() else path
     if log.is_file():
+        # Resolved, because "." has no name.
         return Folder(path=path, logs={log.resolve().parent.name: log}, is_log=True)
     if not path.is_dir():
         raise ValueError(f"{path}: no such file or folder")
@@ -70,17 +55,11 @@ def find_logs(path: str | Path) -> Folder:
 
 
 def match(first: Folder, second: Folder, wanted: Sequence[str] = ()) -> Matches:
-    """Which logs are compared.
+    """Which logs are compared, and what has no partner.
 
-    Args:
-        wanted: pairs `A_POLICY=B_POLICY`; if there are none, policies whose folders have the same
-            name are pairs.
-
-    Returns:
-        The pairs, and what has no partner. Two single logs are a pair, whatever their names.
-
-    Raises:
-        ValueError: a wanted pair is not there, or nothing is in both.
+    Policies whose folders have the same name are pairs, and two single logs are, whatever their
+    names; `wanted` names others, `A_POLICY=B_POLICY`. Raises a ValueError if a wanted pair is not
+    there, or nothing is in both.
     """
     if wanted:
         return Matches(pairs=[_parse_pair(text, first, second) for text in wanted])
@@ -124,13 +103,9 @@ def _find(name: str, folder: Folder) -> str | None:
 
 
 def requests_of(path: Path) -> dict[str, str]:
-    """The requests of an evaluation folder, by the names of their folders, as scores.json has them.
+    """Folder name -> request, as scores.json has them, in its order; empty where there is none.
 
-    Returns:
-        Folder name -> request, in the order of the tables; empty where there is no such file.
-
-    Raises:
-        ValueError: scores.json is no list of scores.
+    Raises a ValueError if scores.json is no list of scores.
     """
     file = path / SCORES_FILE
     try:

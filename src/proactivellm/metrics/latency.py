@@ -10,31 +10,26 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 # Beyond this difference of the two shares, in points, a policy counts as degenerate (OmniSTEval).
-DEGENERATE_POINTS = 20.0
+_DEGENERATE_POINTS = 20.0
 
 
 class Degeneracy(NamedTuple):
-    """How the share of words written before the end compares with what the mean lag lets expect.
+    """The share of words written before the end, beside what the mean lag lets expect."""
 
-    Attributes:
-        swf: simultaneous words, in % of all words: those written before the source ended.
-        efsw: the share that YAAL lets expect, in % of the source; None if no instance has a YAAL.
-        degenerate: whether the two differ by more than 20 points: most of the output comes after
-            the source has ended, and a few early words make the mean lag look small.
-    """
-
-    swf: float
+    swf: float  # simultaneous words, in % of all words: those written before the source ended
+    # The share that YAAL lets expect, in % of the source; None if no instance has a YAAL.
     efsw: float | None
+    # Whether the two differ by more than 20 points: most of the output comes after the source has
+    # ended, and a few early words make the mean lag look small.
     degenerate: bool
 
 
 def average_proportion(
     delays: Sequence[float], source_length: float, reference_length: int | None = None
 ) -> float | None:
-    """AP (Cho and Esipova 2016): `sum_i d_i / (|X| |Y*|)`; over 1 if more is written than wanted.
+    """AP (Cho and Esipova 2016): `sum_i d_i / (|X| |Y*|)`, the mean share of the source read.
 
-    Returns:
-        The mean share of the source read; None if nothing was written or a length is 0.
+    Over 1 if more is written than wanted; None if nothing was written or a length is 0.
     """
     target_length = len(delays) if reference_length is None else reference_length
     if not delays or not source_length or not target_length:
@@ -48,11 +43,8 @@ def average_lagging(
     """AL (STACL, Ma et al. 2019): `1/tau sum_{i<=tau} [d_i - (i-1) |X|/|Y*|]`.
 
     tau is the first word with d_i >= |X|, or else the last word. If that is the first word (the
-    policy is offline, or the clock counts computing) the value is d_1, as in SimulEval.
-
-    Returns:
-        The lag behind a writer that keeps pace, in the unit of the delays; None if nothing was
-        written or a length is 0.
+    policy is offline, or the clock counts computing) the value is d_1, as in SimulEval. In the unit
+    of the delays; None if nothing was written or a length is 0.
     """
     target_length = len(delays) if reference_length is None else reference_length
     return _lagging(delays, source_length, target_length)
@@ -63,8 +55,7 @@ def length_adaptive_average_lagging(
 ) -> float | None:
     """LAAL (Papi et al. 2022): AL with max(|Y|, |Y*|), so that writing too much gains nothing.
 
-    Returns:
-        The lag in the unit of the delays; None if nothing was written or |X| is 0.
+    In the unit of the delays; None if nothing was written or |X| is 0.
     """
     return _lagging(delays, source_length, max(len(delays), reference_length or 0))
 
@@ -86,10 +77,7 @@ def differentiable_average_lagging(delays: Sequence[float], source_length: float
     """DAL (Arivazhagan et al. 2019): mean lag where each word costs at least |X|/|Y| of time.
 
     `d'_1 = d_1`, `d'_i = max(d_i, d'_{i-1} + |X|/|Y|)`, `1/|Y| sum_i [d'_i - (i-1) |X|/|Y|]`, over
-    all words.
-
-    Returns:
-        The lag in the unit of the delays; None if nothing was written or |X| is 0.
+    all words. In the unit of the delays; None if nothing was written or |X| is 0.
     """
     if not delays or not source_length:
         return None
@@ -111,14 +99,11 @@ def yaal(
     """YAAL (Polak et al. 2025, arXiv 2509.17349): LAAL without words after the end.
 
     `1/tau sum_{i<=tau} [d_i - (i-1) |X|/max(|Y|, |Y*|)]`, tau = the last word before the first one
-    with d_i >= the end.
+    with d_i >= the end. In the unit of the delays; None if no word was written before the end.
 
     Args:
         end: None takes |X|, the short form; in the long form, LongYAAL, X is a segment of a
             recording, and the end is that of the recording, counted from the start of X.
-
-    Returns:
-        The lag in the unit of the delays; None if no word was written before the end.
     """
     end = source_length if end is None else end
     if not delays or delays[0] >= end:
@@ -136,8 +121,7 @@ def yaal(
 def read_coverage(schedule: Sequence[float], source_length: float) -> float | None:
     """RCO (ProactiveLLM, arXiv 2606.00523): the mean of g[t]/M over all target tokens.
 
-    Returns:
-        A share in 0..1 (1 = offline); None if there are no tokens or M is 0.
+    A share in 0..1 (1 = offline); None if there are no tokens or M is 0.
     """
     if not schedule or not source_length:
         return None
@@ -147,19 +131,13 @@ def read_coverage(schedule: Sequence[float], source_length: float) -> float | No
 def average_information_lag(schedule: Sequence[float], source_length: float) -> float | None:
     """AIL (ProactiveLLM, arXiv 2606.00523): mean of g[t] - t M/N, t = 1..N, over all tokens.
 
-    Returns:
-        Source units read beyond an even spread, negative if fewer; None if there are no tokens or
-        M is 0.
+    Source units read beyond an even spread, negative if fewer; None if there are no tokens or M is
+    0.
     """
     if not schedule or not source_length:
         return None
     pace = source_length / len(schedule)
     return sum(units - t * pace for t, units in enumerate(schedule, start=1)) / len(schedule)
-
-
-def first_token_delay(delays: Sequence[float]) -> float | None:
-    """Start offset: the delay d_1 of the first target word; None if nothing was written."""
-    return float(delays[0]) if delays else None
 
 
 def degeneracy(
@@ -168,15 +146,12 @@ def degeneracy(
     """Whether a policy hides late output behind a few early words (Polak et al. 2025; OmniSTEval).
 
     SWF = 100 * words with d < |X| / all words; EFSW = 100 * sum max(0, |X| - YAAL) / sum |X| over
-    the instances that have a YAAL; degenerate if they differ by more than 20 points.
+    the instances that have a YAAL; degenerate if they differ by more than 20 points. None if
+    nothing was written.
 
     Args:
         instances: delays, source length and reference length (None: that of the prediction) of
             each instance of a corpus.
-
-    Returns:
-        Both shares and the verdict; None if nothing was written. An offline policy has no early
-        words and no YAAL; it is not degenerate.
     """
     words, early_words, expected, sources = 0, 0, 0.0, 0.0
     for delays, source_length, reference_length in instances:
@@ -189,7 +164,7 @@ def degeneracy(
     if not words:
         return None
     swf = 100.0 * early_words / words
-    if not sources:
+    if not sources:  # an offline policy: late, but it hides nothing
         return Degeneracy(swf, None, False)
     efsw = 100.0 * expected / sources
-    return Degeneracy(swf, efsw, abs(efsw - swf) > DEGENERATE_POINTS)
+    return Degeneracy(swf, efsw, abs(efsw - swf) > _DEGENERATE_POINTS)

@@ -1,10 +1,9 @@
-"""Long recordings: their words are given back to reference segments, and scored by segment.
+"""Long recordings: the words of a log are assigned to reference segments and scored by segment.
 
-The resegmentation is OmniSTEval's SoftSegmenter (Polak et al. 2025, arXiv 2509.17349): words of the
-log and of the references are aligned by the similarity of their characters, in order; characters,
-where a script has no spaces between words, are aligned with equal ones. StreamLAAL
-has borders of its own, those of mwerSegmenter. Needs the extra `longform` (omnisteval); StreamLAAL
-needs the extra `mwer` as well.
+SoftSegmenter of OmniSTEval (Polak et al. 2025, arXiv 2509.17349) aligns the words of log and
+references, in order, by the similarity of their characters; of a script without spaces, equal
+characters. StreamLAAL has borders of its own, those of mwerSegmenter. Needs the extra `longform`
+(omnisteval), and for StreamLAAL the extra `mwer`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,16 +31,12 @@ _WORDS = TargetUnit("word")
 
 
 class Resegmented(NamedTuple):
-    """A segment with the words that were given to it.
+    """A segment as an instance, with the words that were given to it."""
 
-    Attributes:
-        instance: as a log has it; `source_length` is the duration in ms, `delays` and `elapsed`
-            are ms since the segment began, less than 0 for a word that came before.
-        end_ms: when the last segment of the recording ends, since this one began.
-    """
-
+    # `source_length` is the duration in ms, `delays` and `elapsed` are ms since the segment began,
+    # less than 0 for a word that came before.
     instance: Instance
-    end_ms: float
+    end_ms: float  # when the last segment of the recording ends, since this one began
 
 
 def resegment(
@@ -51,17 +46,12 @@ def resegment(
 ) -> list[Resegmented]:
     """Gives each word of the recordings to a reference segment.
 
-    Args:
-        instances: the log of one policy, an instance per recording, of speech.
-        segments: of all these recordings, in any order.
-        unit: of the target: words or characters.
-
-    Returns:
-        One for each segment, by recording in the order of the log, then by start.
+    The log is of one policy, an instance per recording, of speech; the unit is words or characters.
+    Segments come back by recording in the order of the log, then by start.
 
     Raises:
-        ValueError: the log is not of speech, or a recording lacks segments, is not in the log, is
-            there twice or is too long to be aligned, or omnisteval is not installed.
+        ValueError: as `segments.match_recordings`; a recording is too long to be aligned, or
+            omnisteval is not installed.
     """
     try:
         import omnisteval
@@ -71,6 +61,7 @@ def resegment(
             "pip install 'proactivellm[longform]'"
         ) from None
     recordings = match_recordings([unit.convert(i) for i in instances], segments)
+    # omnisteval tells segments apart by a number that is unique over all recordings.
     numbers = iter(range(len(segments)))
     wanted, written = [], []
     for whole, parts in recordings:
@@ -160,7 +151,7 @@ def _decide(
 def _lags(
     parts: Sequence[Resegmented], clocks: Mapping[str, str], unit: TargetUnit
 ) -> dict[str, Statistics]:
-    """LongYAAL and LongLAAL of each clock: the end of their names, and its field of the log."""
+    """LongYAAL and LongLAAL; `clocks` maps the end of their names to the field of the log."""
     result = {}
     for suffix, clock in clocks.items():
         rows = [
@@ -179,6 +170,7 @@ def _stream_laal(
     clocks: Mapping[str, str],
     unit: TargetUnit,
 ) -> dict[str, Statistics]:
+    # Without resegmented instances: its borders come from another segmenter.
     values: dict[str, list[float | None]] = {suffix: [] for suffix in clocks}
     for whole, parts in match_recordings([unit.convert(i) for i in instances], segments):
         texts = [" ".join(unit.split(part.text)) for part in parts]
@@ -225,6 +217,7 @@ def _instance(index: int, whole: Instance, found: Any, place: Mapping[str, float
         delays=delays,
         elapsed=found.emission_ca or [],
         token_delays=delays,
+        # Known of the whole recording only: a segment has no share of it.
         forwards=None,
         tokens=None,
         first_token_ms=None,

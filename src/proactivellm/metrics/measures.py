@@ -1,4 +1,4 @@
-"""What is measured of the instances of one policy: statistics of each, for every metric."""
+"""The metrics of one policy's instances, each as statistics of every instance."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol
@@ -8,7 +8,7 @@ import numpy as np
 from proactivellm.metrics import latency, quality
 from proactivellm.metrics.answers import exact_match, token_f1
 from proactivellm.metrics.bootstrap import Statistics, mean, ratio
-from proactivellm.metrics.counting import Counted, resolve
+from proactivellm.metrics.counting import Counted
 from proactivellm.metrics.stability import erased_words, normalized_erasure
 from proactivellm.metrics.transcripts import error_rates, normalise
 from proactivellm.metrics.units import TargetUnit
@@ -21,10 +21,9 @@ QUALITIES_OF: Mapping[Task, tuple[str, ...]] = {
     "asr": ("WER", "CER"),
 }
 _Length = int | None  # of the reference, which sets the pace of lags
-_PerInstance = Mapping[str, Callable[[Instance, _Length], float | None]]
 
 # Macro-averages over instances: name -> value of one instance, None where it is undefined.
-_LATENCY: _PerInstance = {
+_LATENCY: Mapping[str, Callable[[Instance, _Length], float | None]] = {
     "AL": lambda i, n: latency.average_lagging(i.delays, i.source_length, n),
     "LAAL": lambda i, n: latency.length_adaptive_average_lagging(i.delays, i.source_length, n),
     "AP": lambda i, n: latency.average_proportion(i.delays, i.source_length, n),
@@ -32,39 +31,31 @@ _LATENCY: _PerInstance = {
     "YAAL": lambda i, n: latency.yaal(i.delays, i.source_length, n),
     "RCO": lambda i, n: latency.read_coverage(i.token_delays, i.source_length),
     "AIL": lambda i, n: latency.average_information_lag(i.token_delays, i.source_length),
-    "first_token_delay": lambda i, n: latency.first_token_delay(i.delays),
+    "first_token_delay": lambda i, n: float(i.delays[0]) if i.delays else None,
 }
-# The same on the clock of `elapsed`, where listening and computing overlap; in ms.
-_COMPUTATION_AWARE: _PerInstance = {
-    "AL_CA_ms": lambda i, n: latency.average_lagging(i.elapsed, i.source_ms or 0.0, n),
-    "LAAL_CA_ms": lambda i, n: latency.length_adaptive_average_lagging(
-        i.elapsed, i.source_ms or 0.0, n
-    ),
-    "YAAL_CA_ms": lambda i, n: latency.yaal(i.elapsed, i.source_ms or 0.0, n),
+# Of `elapsed` instead, in ms, on a clock where listening and computing overlap.
+_COMPUTATION_AWARE: Mapping[str, Callable[[Sequence[float], float, _Length], float | None]] = {
+    "AL_CA_ms": latency.average_lagging,
+    "LAAL_CA_ms": latency.length_adaptive_average_lagging,
+    "YAAL_CA_ms": latency.yaal,
 }
 
 
-def measure(instances: Sequence[Instance], counted: Counted | None = None) -> dict[str, Statistics]:
+def measure(instances: Sequence[Instance], counted: Counted) -> dict[str, Statistics]:
     """Statistics of every metric that a log gives.
-
-    Args:
-        counted: what is counted in targets; `counting.resolve` decides if left out.
 
     Returns:
         By name: `BLEU`, `chrF` or, of answers, `F1`, `EM` or, of transcripts, those of
-        `transcripts.error_rates`, where there are references, and `insertions_per_min`, of speech
-        in whose recordings nothing is said: words written per minute of these recordings; the lags
-        and shares of `latency`;
+        `transcripts.error_rates`, where there are references; `insertions_per_min`: words written
+        per minute of the recordings in which nothing is said; the lags and shares of `latency`;
         `NE` and `NE_corpus`; `AL_CA_ms`, `LAAL_CA_ms`, `YAAL_CA_ms`, `first_token_ms`,
         `final_token_ms` (means), `forwards`, `tokens`, `RTF` where the log tells them.
 
     Raises:
-        ValueError: the instances have different tasks or are both of text and of speech, only some
-            have a reference, or a reference is empty (but those of transcripts).
+        ValueError: as `check_references`, or the instances are both of text and of speech.
     """
     if len({instance.source_type for instance in instances}) > 1:
         raise ValueError("the instances are of text and of speech: split the log")
-    counted = counted or resolve(instances)
     instances, unit = [counted.unit.convert(i) for i in instances], counted.unit
     result = measure_quality(instances, counted)
     lengths = [unit.length(instance.reference) for instance in instances]
@@ -73,34 +64,26 @@ def measure(instances: Sequence[Instance], counted: Counted | None = None) -> di
     result["NE"] = mean([normalized_erasure(i.revisions or [], unit.split) for i in instances])
     result["NE_corpus"] = _measure_erasure(instances, unit)
     if all(instance.source_ms is not None for instance in instances):
-        for name, metric in _COMPUTATION_AWARE.items():
-            result[name] = mean(list(map(metric, instances, lengths)))
+        for name, aware in _COMPUTATION_AWARE.items():
+            pairs = zip(instances, lengths, strict=True)
+            result[name] = mean([aware(i.elapsed, i.source_ms or 0.0, n) for i, n in pairs])
         result["final_token_ms"] = mean([final_token_ms(instance) for instance in instances])
     first_ms = [instance.first_token_ms for instance in instances]
     if any(value is not None for value in first_ms):
         result["first_token_ms"] = mean(first_ms)
     for name in ("forwards", "tokens"):
         counts = [getattr(instance, name) for instance in instances]
-        if None not in counts:
+        if None not in counts:  # else it would be the mean of another set of sources
             result[name] = mean(counts)
     if (factor := measure_real_time(instances)) is not None:
         result["RTF"] = factor
     return result
 
 
-def measure_quality(
-    instances: Sequence[Instance], counted: Counted | None = None
-) -> dict[str, Statistics]:
-    """Statistics of the scores of the task, against the references.
+def measure_quality(instances: Sequence[Instance], counted: Counted) -> dict[str, Statistics]:
+    """Statistics of the scores of the task, by name; none if there are no references.
 
-    Args:
-        counted: what is counted in targets; `counting.resolve` decides if left out.
-
-    Returns:
-        By name, those of `measure`; none if there are no references.
-
-    Raises:
-        ValueError: as `check_references`.
+    Raises a ValueError as `check_references`.
     """
     check_references(instances)
     if not instances or instances[0].reference is None:
@@ -116,34 +99,27 @@ def measure_quality(
     if task == "asr":
         rates = error_rates(predictions, references)
         return rates | _measure_silence(instances, rates["insertions"])
-    counted = counted or resolve(instances)
     return {
         "BLEU": quality.bleu(predictions, references, counted.tokenizer.name),
         "chrF": quality.chrf(predictions, references),
     }
 
 
-class Asked(Protocol):
-    """What is scored: an instance, or what will become one."""
+class _Asked(Protocol):
+    """What is scored: an instance, or a job that will become one."""
 
     @property
-    def index(self) -> int:
-        """Its place."""
+    def index(self) -> int: ...
 
     @property
-    def reference(self) -> str | None:
-        """The wanted target."""
+    def reference(self) -> str | None: ...
 
     @property
-    def task(self) -> Task:
-        """What is scored."""
+    def task(self) -> Task: ...
 
 
-def check_references(asked: Sequence[Asked]) -> None:
-    """Refuses references that could not be scored; before anything runs, if it is asked then.
-
-    Args:
-        asked: instances, or the jobs that they will be of.
+def check_references(asked: Sequence[_Asked]) -> None:
+    """Refuses references that could not be scored: of instances, or of jobs before they run.
 
     Raises:
         ValueError: they have different tasks, only some have a reference, or the reference of a
@@ -168,10 +144,9 @@ def check_references(asked: Sequence[Asked]) -> None:
 
 
 def measure_real_time(instances: Sequence[Instance]) -> Statistics | None:
-    """The real-time factor of a corpus: time of computing over duration of the audio.
+    """The real-time factor of a corpus: ms of computing over ms of audio.
 
-    Returns:
-        Columns: both, in ms; None if an instance is of text, or does not tell its time.
+    None if an instance is of text, or does not tell its time.
     """
     if any(i.compute_ms is None or i.source_type == "text" for i in instances):
         return None
@@ -180,14 +155,7 @@ def measure_real_time(instances: Sequence[Instance]) -> Statistics | None:
 
 
 def common_policy(instances: Sequence[Instance]) -> str:
-    """The policy of a log.
-
-    Args:
-        instances: all of the log.
-
-    Raises:
-        ValueError: there are no instances, or they are of several policies.
-    """
+    """The policy of a log; a ValueError if it has several, or no instances."""
     if not instances:
         raise ValueError("there are no instances to score: the log is empty")
     policies = sorted({instance.policy for instance in instances})
@@ -204,11 +172,10 @@ def latency_unit(instances: Sequence[Instance]) -> Literal["ms", "source units"]
 
 
 def final_token_ms(instance: Instance) -> float | None:
-    """How long after the end of the source the target was complete.
+    """How long after the end of the source the target was complete, in ms.
 
-    Returns:
-        ms, negative if the last word came before the end; None if nothing was written, or the log
-        does not tell when the source ended.
+    Negative if the last word came before the end; None if nothing was written, or the log does not
+    tell when the source ended.
     """
     if instance.source_ms is None or not instance.elapsed:
         return None
@@ -216,11 +183,7 @@ def final_token_ms(instance: Instance) -> float | None:
 
 
 def degeneracy(instances: Sequence[Instance], unit: TargetUnit) -> dict[str, Any]:
-    """Whether late output hides behind a few early words.
-
-    Returns:
-        `SWF`, `EFSW`, `degenerate`, see `latency.degeneracy`; None each if nothing was written.
-    """
+    """`SWF`, `EFSW`, `degenerate` of `latency.degeneracy`; None each if nothing was written."""
     found = latency.degeneracy(
         (instance.delays, instance.source_length, unit.length(instance.reference))
         for instance in map(unit.convert, instances)
@@ -237,12 +200,13 @@ def _answers(instance: Instance) -> list[str]:
 def _measure_silence(
     instances: Sequence[Instance], insertions: Statistics
 ) -> dict[str, Statistics]:
-    """What is written where nothing is said, in words per minute; nothing if there is no such."""
+    """Words written per minute where nothing is said; nothing if there are no such recordings."""
     silent = [not normalise(instance.reference or "") for instance in instances]
     if instances[0].source_type == "text" or not any(silent):
         return {}
     minutes = [instance.source_length / 60_000 for instance in instances]
     values = np.stack([insertions.values[:, 0], np.array(minutes, np.float64)], axis=1)
+    # Rows of 0 for the others, which must stay in the resamples that all metrics share.
     return {"insertions_per_min": Statistics(values * np.array(silent)[:, None], ratio)}
 
 

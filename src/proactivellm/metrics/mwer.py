@@ -1,7 +1,7 @@
 """Borders of segments in a long text where the word errors are fewest: mwerSegmenter.
 
-Matusov et al. 2005; the package mweralign (Post and Huang 2025), whose licence is GPL 3: it has the
-extra `mwer` to itself, and nothing else here needs it.
+Matusov et al. 2005; the package mweralign (Post and Huang 2025), whose licence is GPL 3. It has an
+extra, `mwer`, to itself, and only this module needs it.
 """
 
 import logging
@@ -12,19 +12,11 @@ from itertools import accumulate
 
 
 def mwer_borders(words: Sequence[str], texts: Sequence[str]) -> list[tuple[int, int]]:
-    """Give the words of a recording to its segments, in order, with the fewest word errors.
+    """For each segment, its first word and the one after its last, with the fewest word errors.
 
-    Upper and lower case of ASCII letters are the same; punctuation belongs to its word.
-
-    Args:
-        words: all that were written, none with white space inside.
-        texts: what is said in each segment, a word at least.
-
-    Returns:
-        For each segment, its first word and the one after its last.
-
-    Raises:
-        ValueError: mweralign is not installed.
+    Upper and lower case of ASCII letters are the same; punctuation belongs to its word. The words
+    have no white space inside, and every segment has a word. Raises a ValueError if mweralign is
+    not installed.
     """
     with _silence():
         try:
@@ -44,9 +36,10 @@ def mwer_borders(words: Sequence[str], texts: Sequence[str]) -> list[tuple[int, 
 @contextmanager
 def _silence() -> Iterator[None]:
     """Keeps what the aligner prints from stderr, and its handler from the root logger."""
+    # Importing the package sets the root logger up, which is the program's.
     root, level = logging.getLogger(), logging.getLogger().level
     handlers = list(root.handlers)
-    kept = os.dup(2)
+    kept = os.dup(2)  # it prints from C++, where replacing sys.stderr has no effect
     try:
         with open(os.devnull, "wb") as nowhere:
             os.dup2(nowhere.fileno(), 2)

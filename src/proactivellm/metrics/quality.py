@@ -1,7 +1,7 @@
 """Quality of a corpus: BLEU and chrF as sacrebleu defines them, from statistics of each instance.
 
-The numbers are sacrebleu's, to the last digit but for rounding; they are counted here because its
-own counting, a sentence at a time, takes minutes where a bootstrap of both metrics takes seconds.
+The numbers are sacrebleu's, to the last digit but for rounding. Its own counting, one sentence at a
+time, would take minutes for a bootstrap of both metrics; this takes seconds.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,25 +22,21 @@ _BETA2 = 4.0  # chrF2: recall counts beta^2 times
 def bleu(
     predictions: Sequence[str], references: Sequence[str], tokenize: str = "13a"
 ) -> Statistics:
-    """Corpus BLEU (Papineni et al. 2002) with sacrebleu's defaults: 13a tokens, mixed case.
+    """Corpus BLEU (Papineni et al. 2002), 0..100, by sacrebleu's defaults: 13a tokens, mixed case.
 
-    Args:
-        predictions: detokenised outputs; empty ones count.
-        tokenize: another tokenizer of sacrebleu, see `tokenizers.choose_tokenizer`.
-
-    Returns:
-        Columns: words of the prediction, words of the reference, matches of orders 1 to 4, n-grams
-        of the prediction of orders 1 to 4. Its score is 0..100.
+    Columns: words of the prediction, words of the reference, matches of orders 1 to 4, n-grams of
+    the prediction of orders 1 to 4. Predictions are detokenised; empty ones count.
 
     Raises:
         ValueError: there are no predictions, or not as many references.
     """
-    _check_numbers(predictions, references)
+    check_numbers(predictions, references)
     words: dict[str, int] = {}
     tokens_of = make_tokenizer(tokenize)
 
     def encode(texts: Sequence[str]) -> Iterator[Counts]:
         for text in texts:
+            # sacrebleu takes the end of a line off before it tokenizes.
             tokens = tokens_of(text.rstrip()).split()
             yield np.array([words.setdefault(token, len(words)) for token in tokens], np.int64)
 
@@ -51,19 +47,15 @@ def bleu(
 
 
 def chrf(predictions: Sequence[str], references: Sequence[str]) -> Statistics:
-    """Corpus chrF2 (Popovic 2015) with sacrebleu's defaults: character 6-grams, no words.
+    """Corpus chrF2 (Popovic 2015), 0..100, with sacrebleu's defaults: character 6-grams, no words.
 
-    Args:
-        predictions: detokenised outputs; empty ones count.
-
-    Returns:
-        Columns: n-grams of the prediction, n-grams of the reference, matches; orders 1 to 6 each.
-        Its score is 0..100.
+    Columns: n-grams of the prediction, n-grams of the reference, matches; orders 1 to 6 each.
+    Predictions are detokenised; empty ones count.
 
     Raises:
         ValueError: there are no predictions, or not as many references.
     """
-    _check_numbers(predictions, references)
+    check_numbers(predictions, references)
     counts = count_ngrams(_characters(predictions), _characters(references), _CHARACTER_ORDER)
     # sacrebleu counts no n-grams of an order that the reference is too short for.
     predicted = np.where(counts.wanted > 0, counts.predicted, 0)
@@ -78,7 +70,8 @@ def signature(metric: Literal["BLEU", "chrF"], tokenize: str = "13a") -> str:
     return str(scorer.get_signature())
 
 
-def _check_numbers(predictions: Sequence[str], references: Sequence[str]) -> None:
+def check_numbers(predictions: Sequence[str], references: Sequence[str]) -> None:
+    """Raises a ValueError unless there are predictions, and as many references."""
     if not predictions or len(predictions) != len(references):
         raise ValueError(
             f"{len(predictions)} predictions and {len(references)} references: "
@@ -88,6 +81,7 @@ def _check_numbers(predictions: Sequence[str], references: Sequence[str]) -> Non
 
 def _characters(texts: Sequence[str]) -> Iterator[Counts]:
     for text in texts:
+        # A log may hold half of a surrogate pair, which is a character here like any other.
         code = "".join(text.split()).encode("utf-32-le", "surrogatepass")
         yield np.frombuffer(code, np.uint32).astype(np.int64)
 

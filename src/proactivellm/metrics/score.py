@@ -56,9 +56,8 @@ def score(
         `SWF`, `EFSW`, `degenerate`: see `latency.degeneracy`; None if nothing was written.
 
     Raises:
-        ValueError: there are no instances, they are of several policies or tasks, only some have a
-            reference, the reference of a translation is empty, or what is to be counted is not to
-            be had.
+        ValueError: as `measures.measure`; there are no instances, they are of several policies, or
+            what is to be counted is not available.
     """
     scores: Scores = {"policy": common_policy(instances), "num_instances": len(instances)}
     counted = resolve(instances, counting)
@@ -74,25 +73,20 @@ def score(
     return scores | degeneracy(instances, counted.unit) | _percentiles(instances)
 
 
-def score_log(path: str | Path, num_bootstrap: int = 0, counting: Counting | None = None) -> Scores:
-    """Scores an instance log: the same numbers as `score` gave when it was written.
+def score_log(path: str | Path, counting: Counting | None = None) -> Scores:
+    """Scores an instance log (ours, SimulEval's or simulstream's) as `score` does.
 
-    Args:
-        path: the log, ours, SimulEval's or simulstream's.
-        num_bootstrap: resamples for the intervals; 0 leaves the intervals out.
-        counting: as in `score`.
-
-    Raises:
-        ValueError: the log cannot be read or scored; names the file.
+    Raises a ValueError that names the file if it cannot be read or scored.
     """
     instances = read_log(path)
     try:
-        return score(instances, num_bootstrap, counting)
+        return score(instances, counting=counting)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
 
 def _is_empty(instance: Instance) -> bool:
+    # Where nothing is said, to write nothing is right.
     wanted = instance.reference is None or any(map(str.isalnum, instance.reference))
     return wanted and not instance.prediction.strip()
 

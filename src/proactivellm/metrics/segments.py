@@ -1,7 +1,8 @@
-"""Reference segments of long recordings: the file of them, and to which recording each belongs."""
+"""Reference segments of long recordings: their file, and to which recording each belongs."""
 
 import json
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,19 +14,9 @@ from proactivellm.output.log import Instance
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """What is said in a part of a recording.
+    """What is said in a part of a recording: a word at least, else a ValueError."""
 
-    Attributes:
-        audio: the recording, as the log names it, or its file name.
-        start_s: where the part begins.
-        end_s: where it ends.
-        text: the wanted text, a word at least.
-
-    Raises:
-        ValueError: the part is empty or has no text.
-    """
-
-    audio: str
+    audio: str  # the recording, as the log names it, or its file name
     start_s: float
     end_s: float
     text: str
@@ -44,13 +35,9 @@ _SEGMENT = TypeAdapter(Segment)
 
 
 def read_segments(path: str | Path) -> list[Segment]:
-    """Reads reference segments.
+    """Reads JSON lines `{"audio", "start_s", "end_s", "text"}`; other keys are passed over.
 
-    Args:
-        path: JSON lines `{"audio", "start_s", "end_s", "text"}`; other keys are passed over.
-
-    Raises:
-        ValueError: no such file, or a line is no segment; names the file and the line.
+    Raises a ValueError that names the file, and the line if one is no segment.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8").split("\n")
@@ -75,28 +62,22 @@ def read_segments(path: str | Path) -> list[Segment]:
 def match_recordings(
     instances: Sequence[Instance], segments: Sequence[Segment]
 ) -> list[tuple[Instance, list[Segment]]]:
-    """Finds the segments of each recording: by path, or by file name if any path is unknown.
+    """Each instance of a log of speech with its segments by start, in the order of the log.
 
-    Args:
-        instances: a log of speech, an instance per recording.
-        segments: of all these recordings, in any order.
-
-    Returns:
-        Each instance with its segments by start, in the order of the log.
+    Recordings are found by path, or by file name if any path is unknown.
 
     Raises:
-        ValueError: the log is not of speech, or a recording lacks segments, is not in the log or
-            is there twice.
+        ValueError: the log is not of speech, or a recording lacks segments, is not in the log or is
+            there twice.
     """
     if any(instance.source_type == "text" for instance in instances):
         raise ValueError("segments are of recordings: the log is of text")
+    # Test sets name their recordings by file name; a log has the path of this machine.
     sources = {instance.source for instance in instances}
     by_path = all(segment.audio in sources for segment in segments)
-    parts_of: dict[str, list[Segment]] = {}
+    parts_of = defaultdict(list)
     for segment in segments:
-        parts_of.setdefault(segment.audio if by_path else Path(segment.audio).name, []).append(
-            segment
-        )
+        parts_of[segment.audio if by_path else Path(segment.audio).name].append(segment)
     recordings = []
     for instance in instances:
         name = instance.source if by_path else Path(instance.source).name

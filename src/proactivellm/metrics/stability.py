@@ -9,16 +9,13 @@ Split = Callable[[str], list[str]]
 def normalized_erasure(history: Sequence[str], split: Split = str.split) -> float | None:
     """NE (Arivazhagan et al. 2020, re-translation): words taken back per word of the final text.
 
-    `sum_{t>=2} (|o_{t-1}| - |LCP(o_t, o_{t-1})|) / |o_final|` in words. A text that only continues
-    the one before it, be it in the middle of a word, takes nothing back.
+    `sum_{t>=2} (|o_{t-1}| - |LCP(o_t, o_{t-1})|) / |o_final|` in words: 0 for append-only output,
+    1 if as many words were taken back as remain; None if words were taken back and none remain. A
+    text that only continues the one before it, even within a word, takes nothing back.
 
     Args:
         history: every text that was shown for one instance, oldest first.
         split: cuts a text into words, or into characters where there are no spaces between words.
-
-    Returns:
-        0 for append-only output, 1 if as many words were taken back as remain; None if words were
-        taken back and none remain.
     """
     erased = erased_words(history, split)
     if not erased:
@@ -28,19 +25,15 @@ def normalized_erasure(history: Sequence[str], split: Split = str.split) -> floa
 
 
 def erased_words(history: Sequence[str], split: Split = str.split) -> int:
-    """Words that were taken back, the numerator of NE.
+    """Words that were taken back, the numerator of NE, of the texts shown, oldest first.
 
     Over a corpus, their sum per word of all final texts is how simulstream has NE.
-
-    Args:
-        history: every text that was shown for one instance, oldest first.
-        split: as in `normalized_erasure`.
     """
     return sum(_erased_between(old, new, split) for old, new in pairwise(history))
 
 
 def _erased_between(old: str, new: str, split: Split) -> int:
-    if new.startswith(old):
+    if new.startswith(old):  # also where its last word was shown in part
         return 0
     old_words, new_words = split(old), split(new)
     kept = 0

@@ -9,7 +9,7 @@ from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.utils import SACREBLEU_DIR
 
 from proactivellm.metrics.units import AUTO
-from proactivellm.output.log import script_of
+from proactivellm.output.scripts import script_of
 
 TOKENIZERS = tuple(BLEU.TOKENIZERS)
 Tokenize = Callable[[str], str]
@@ -31,28 +31,18 @@ _BEST = {
 
 
 class Choice(NamedTuple):
-    """A tokenizer, and why it was taken.
-
-    Attributes:
-        name: of sacrebleu.
-        note: what a reader of the score should know; empty for the usual one, 13a.
-    """
+    """A tokenizer of sacrebleu, and what a reader of the score should know of it."""
 
     name: str
-    note: str = ""
+    note: str = ""  # empty for the usual one, 13a
 
 
 def choose_tokenizer(references: Sequence[str], wanted: str = AUTO) -> Choice:
-    """The tokenizer for a corpus.
+    """The tokenizer that is wanted, or with "auto" the best one for the script of the references.
 
-    Args:
-        references: their script decides if none is asked for.
-        wanted: a name of `TOKENIZERS`, or "auto": `zh` for Chinese, `ja-mecab` for Japanese,
-            `ko-mecab` for Korean, `flores200` for the scripts of South-East Asia, each of them only
-            if all that it needs is there, else `char`; for all others `13a`.
-
-    Raises:
-        ValueError: it is unknown, or what it needs is not there.
+    That is `zh` for Chinese, `ja-mecab` for Japanese, `ko-mecab` for Korean, `flores200` for the
+    scripts of South-East Asia, each only if all that it needs is installed, else `char`; `13a` for
+    all others. Raises a ValueError if one is wanted that is unknown, or lacks what it needs.
     """
     if wanted != AUTO:
         if wanted not in TOKENIZERS:
@@ -73,14 +63,7 @@ def choose_tokenizer(references: Sequence[str], wanted: str = AUTO) -> Choice:
 
 
 def make_tokenizer(name: str) -> Tokenize:
-    """A tokenizer of sacrebleu.
-
-    Args:
-        name: one of `TOKENIZERS`; all that it needs is there.
-
-    Returns:
-        A function that puts spaces between the tokens of a text.
-    """
+    """A tokenizer of sacrebleu: a function that puts spaces between the tokens of a text."""
     tokenize: Tokenize = BLEU(tokenize=name).tokenizer
     return tokenize
 
@@ -94,6 +77,7 @@ def _lack(name: str) -> str:
         return ""
     from sacrebleu.tokenizers.tokenizer_spm import SPM_MODELS
 
+    # Looked up here because sacrebleu would download it without asking.
     file = os.path.join(SACREBLEU_DIR, "models", os.path.basename(SPM_MODELS[name]["url"]))
     if os.path.exists(file):
         return ""

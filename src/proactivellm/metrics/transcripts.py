@@ -1,8 +1,8 @@
 """Word and character error rates of transcripts, of texts in one named normal form.
 
 A character of a script without spaces between words (Chinese, Japanese, Thai, ...) is a word, so
-that WER is the mixed error rate where such texts hold words of other scripts.
-Needs the extra `speech` (jiwer), which does the alignment.
+that WER is the mixed error rate where such texts hold words of other scripts. Needs the extra
+`speech` (jiwer), which does the alignment.
 """
 
 import re
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from proactivellm.metrics.bootstrap import Floats, Statistics, ratio
-from proactivellm.output.log import apart, together
+from proactivellm.metrics.quality import check_numbers
+from proactivellm.output.scripts import apart, together
 
 if TYPE_CHECKING:
     from jiwer import CharacterOutput, WordOutput
@@ -24,12 +25,11 @@ _OUTSIDE_WORDS = re.compile(r"(?<!\S)'+|'+(?!\S)")
 
 
 def normalise(text: str) -> str:
-    """Bring a text into the form in which transcripts are compared, "lower-no-punctuation".
+    """The form in which transcripts are compared, "lower-no-punctuation".
 
     Unicode NFC; lower case; all forms of the apostrophe are one, and stay inside a word only;
-    every other character of punctuation and every symbol (Unicode categories P and S) is a space,
-    the hyphen, too; white space is single spaces. Numbers, abbreviations and spellings stay as
-    they are.
+    every other character of punctuation and every symbol (Unicode categories P and S, the hyphen
+    too) is a space; white space is single spaces. Numbers, abbreviations and spellings stay.
     """
     text = unicodedata.normalize("NFC", text).lower().translate(_APOSTROPHES)
     text = "".join(c if c == "'" or unicodedata.category(c)[0] not in "PS" else " " for c in text)
@@ -39,28 +39,19 @@ def normalise(text: str) -> str:
 def error_rates(predictions: Sequence[str], references: Sequence[str]) -> dict[str, Statistics]:
     """WER and CER of a corpus: errors of all instances per word, or character, of all references.
 
-    Errors are those of the alignment with the fewest; both texts are normalised. Characters are
-    counted with the spaces between words, but for those beside a character of a script without
-    spaces. Of an empty reference, where nothing is said, every word written is an insertion: it
-    counts among the errors, and adds nothing to the words they are divided by.
-
-    Args:
-        predictions: transcripts; empty ones count.
-        references: one for each; empty ones, or those of punctuation alone, are silence.
+    Errors are those of the alignment with the fewest; both texts are normalised. In a silent
+    recording, one with an empty reference, every word written is an insertion: it counts among the
+    errors, and adds nothing to the words they are divided by.
 
     Returns:
-        `WER`, `CER`, and its kinds of errors, `substitutions`, `deletions` and `insertions`, in %
-        of the words of the references. Columns: errors, length of the reference. Scores are 0 at
-        best and have no upper bound; they are undefined if no reference has a word.
+        `WER`, `CER`, and the kinds of errors of words, `substitutions`, `deletions`, `insertions`,
+        in %: 0 at best, no upper bound, undefined if no reference has a word. Columns: errors,
+        length of the reference.
 
     Raises:
         ValueError: there are no predictions, or not as many references, or jiwer is not installed.
     """
-    if not predictions or len(predictions) != len(references):
-        raise ValueError(
-            f"{len(predictions)} predictions and {len(references)} references: "
-            "give one reference for each prediction, and at least one of each"
-        )
+    check_numbers(predictions, references)
     wanted, written = [normalise(t) for t in references], [normalise(t) for t in predictions]
     try:
         from jiwer import process_characters, process_words
@@ -68,6 +59,7 @@ def error_rates(predictions: Sequence[str], references: Sequence[str]) -> dict[s
         raise ValueError(
             "WER and CER need jiwer, which is not installed: pip install 'proactivellm[speech]'"
         ) from None
+    # Spaces between words are characters too, but not those beside a character that is a word.
     words = [[" ".join(apart(text).split()) for text in texts] for texts in (wanted, written)]
     letters = [[together(text) for text in texts] for texts in (wanted, written)]
     of_words = _errors(process_words(*words))

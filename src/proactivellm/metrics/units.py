@@ -10,7 +10,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from proactivellm.output.log import Instance, LatencyUnit, characters, is_unspaced
+from proactivellm.output.log import Instance, LatencyUnit
+from proactivellm.output.scripts import characters, is_unspaced
 
 AUTO = "auto"
 Times = tuple[list[float], list[float]]  # delays, elapsed
@@ -19,15 +20,11 @@ _NAMES: dict[LatencyUnit, str] = {"word": "words", "char": "characters", "spm": 
 
 @dataclass(frozen=True)
 class TargetUnit:
-    """What lags are counted in.
-
-    Attributes:
-        name: "word", "char" or "spm".
-        model: file of the SentencePiece model, of "spm".
-    """
+    """What lags are counted in; `model` is the file of the SentencePiece model of "spm"."""
 
     name: LatencyUnit
     model: str = ""
+    # Every lag of every policy asks for the length of the same references.
     _cache: dict[str, int] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -52,13 +49,10 @@ class TargetUnit:
         return self._cache[text]
 
     def convert(self, instance: Instance) -> Instance:
-        """The same instance with delays and times of this unit.
+        """The instance with delays and times of this unit; itself if it counts this unit already.
 
         A unit has the times of its last character. A log of words tells only when the whole word
         was there: then all of its characters have these times.
-
-        Returns:
-            The instance, itself if it counts this unit already.
         """
         if instance.latency_unit == self.name:
             return instance
@@ -88,19 +82,12 @@ class TargetUnit:
 
 
 def choose_unit(instances: Sequence[Instance], wanted: str = AUTO) -> TargetUnit:
-    """What the lags of logs are counted in.
+    """What the lags of one log, or of several that are compared, are counted in.
 
-    Args:
-        instances: of one log, or of several that are compared.
-        wanted: see `counting.Counting`.
-
-    Returns:
-        The unit. Without a wish: characters, if most letters of the references (else of the
-        predictions) are of a script without spaces, or if the log counts them and has no white
-        space at all; else words.
-
-    Raises:
-        ValueError: there is no such unit, or no such model.
+    With "auto": characters, if most letters of the references (else of the predictions) are of a
+    script without spaces, or if the log counts them and has no white space at all; else words. See
+    `counting.Counting` for what else may be wanted. Raises a ValueError for any other unit, or a
+    file that is no model.
     """
     name, _, model = wanted.partition(":")
     if name == "spm" and model:
@@ -115,6 +102,7 @@ def choose_unit(instances: Sequence[Instance], wanted: str = AUTO) -> TargetUnit
         )
     if is_unspaced(target_texts(instances)):
         return TargetUnit("char")
+    # The log of a tool may count characters without saying so of a script that has spaces.
     in_characters = {i.latency_unit for i in instances if i.delays} == {"char"}
     has_spaces = any(len(i.prediction.split()) > 1 for i in instances)
     return TargetUnit("char" if in_characters and not has_spaces else "word")

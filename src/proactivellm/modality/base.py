@@ -1,10 +1,12 @@
-"""What a modality other than text must have: a front end, and an ear for each source.
+"""The interfaces of a modality other than text: a front end, and an ear for each source.
 
-Nothing after it knows what the payload was: a session reads units, a log counts milliseconds.
+Nothing after it knows what the payload was: a session reads units, a log counts milliseconds. To be
+trained by a recipe, it has more: a table of its own there (`FrontEndTable`) and `Examples`.
+Legend: A = sources, T = frames of features, P = encoder outputs, D = their width, E = embeddings,
+H = width of the LM.
 """
 
-from __future__ import annotations
-
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, Self
@@ -14,33 +16,24 @@ import torch
 from torch import Tensor
 
 from proactivellm.core.unit import Unit
+from proactivellm.files.toml import Strict
 
 
 class Media(NamedTuple):
-    """A source as it arrives.
+    """A source as it arrives."""
 
-    Attributes:
-        rate: samples, or frames, a second.
-        blocks: arrays [n, ...] of samples or frames that arrive together.
-    """
-
-    rate: int
-    blocks: Iterator[np.ndarray]
+    rate: int  # samples, or frames, a second
+    blocks: Iterator[np.ndarray]  # [n, ...] of those that arrive together
 
 
 class Ear(Protocol):
     """A front end at work on one source."""
 
     def push(self, block: np.ndarray, now_s: float) -> list[Unit]:
-        """Takes what arrived next.
+        """Takes what arrived next, [n, ...]; returns the units that are complete now.
 
-        Args:
-            block: [n, ...] samples or frames.
-            now_s: how much of the source has arrived with it, in seconds.
-
-        Returns:
-            The units that are complete now, whose `end_s` is `now_s`. A final unit ends a turn: the
-            next one begins another, which is streamed afresh.
+        `now_s` is how much of the source has arrived with it, in seconds, and the `end_s` of the
+        units. A final unit ends a turn: the next one begins another, which is streamed afresh.
         """
         ...
 
@@ -69,15 +62,11 @@ class FrontEnd(Protocol):
 
     @property
     def identity(self) -> str:
-        """Settings that, with the weights, make it what it is."""
+        """Settings that, with the weights, decide what it computes."""
         ...
 
     def read(self, files: Sequence[str]) -> Media:
-        """Opens files as one source, in blocks of a unit.
-
-        Raises:
-            ValueError: if a file cannot be read.
-        """
+        """Opens files as one source, in blocks of a unit; ValueError if a file cannot be read."""
         ...
 
     def open(self, rate: int) -> Ear:
@@ -85,11 +74,7 @@ class FrontEnd(Protocol):
         ...
 
     def embed(self, media: np.ndarray) -> Tensor:
-        """Embeddings [n, H] of a whole source, those of its units one after another.
-
-        Args:
-            media: all of it, at the rate the front end works with.
-        """
+        """Embeddings [n, H] of a whole source at its rate, those of its units in order."""
         ...
 
     def save(self, model_folder: Path, dtype: torch.dtype) -> None:
@@ -98,18 +83,90 @@ class FrontEnd(Protocol):
 
     @classmethod
     def load(cls, model_folder: Path, width: int, device: str) -> Self:
-        """Reads what `save` wrote, for inference.
-
-        Args:
-            model_folder: that of the causal LM.
-            width: H, of its embeddings.
-            device: where to put it.
-
-        Raises:
-            ValueError: if it is broken, or does not fit the LM.
-        """
+        """Reads what `save` wrote, for an LM of width H; ValueError if it does not fit."""
         ...
 
     def state_dict(self) -> Mapping[str, Any]:
         """Its weights, as those of any torch module."""
         ...
+
+
+class TrainedFrontEnd(FrontEnd, Protocol):
+    """A front end that a recipe can train: it sees whole sources, several at a time.
+
+    Its outputs are what objectives such as CTC look at; embeddings are made of them.
+    """
+
+    @property
+    def width(self) -> int:
+        """D."""
+        ...
+
+    def encode(self, features: Tensor, num_frames_A: Tensor) -> Tensor:
+        """Outputs [A, P, D] of features [A, T, ...], padded on the right."""
+        ...
+
+    def num_outputs(self, num_frames_A: Tensor) -> Tensor:
+        """P of each source; the outputs after them mean nothing."""
+        ...
+
+    def embed_outputs(self, outputs_APD: Tensor, num_frames_A: Tensor) -> Tensor:
+        """Embeddings [A, E, H]; of each source as many as `Example.unit_sizes` add up to."""
+        ...
+
+    def set_attention(self, name: str) -> None:
+        """Takes an attention function of transformers' registry, if it attends by any."""
+        ...
+
+    def save(
+        self, model_folder: Path, dtype: torch.dtype, weights: Mapping[str, Tensor] | None = None
+    ) -> None:
+        """As any front end; `weights` where its own tensors are parts of the state dict (FSDP)."""
+        ...
+
+
+class Example(NamedTuple):
+    """A source, or several joined, as a front end is trained on it."""
+
+    features: np.ndarray  # float32 [T, ...], as `encode` takes them
+    unit_sizes: list[int]  # embeddings in each unit
+    says_nothing: bool = False  # augmentation left nothing in it that could be written
+
+
+class Examples(Protocol):
+    """Reads sources to train on, each of them one or more files; several are joined."""
+
+    @property
+    def kind(self) -> str:
+        """Of payload, as the front end has it."""
+        ...
+
+    @property
+    def length_per_s(self) -> float:
+        """By how many characters of text a second of a source makes a sample longer, about."""
+        ...
+
+    def read(
+        self, sources: Sequence[tuple[str, ...]], rng: np.random.Generator | None = None
+    ) -> Example:
+        """One example of all sources; augmented as a function of `rng`, None = not at all."""
+        ...
+
+    def longest(self, sources: Sequence[tuple[str, ...]]) -> list[int]:
+        """`unit_sizes` of the same at its longest, whatever augmentation draws."""
+        ...
+
+
+class FrontEndTable(Strict):
+    """The table of a recipe that says what front end is trained; named by its kind."""
+
+    # Bundled model, folder or hub id that it is taken from; None = it is new.
+    pretrained: str | None = None
+
+    @abstractmethod
+    def make_front_end(self, width: int) -> TrainedFrontEnd:
+        """The front end for an LM of width H, in fp32; ValueError where the table does not fit."""
+
+    @abstractmethod
+    def make_examples(self, front_end: Any) -> Examples:
+        """What reads the sources that this front end is trained on."""

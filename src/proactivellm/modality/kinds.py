@@ -1,25 +1,31 @@
-"""Which modalities there are besides text: a new one is a line in this table."""
+"""Which modalities there are besides text: a new one is a line in this table.
+
+Nothing heavy is imported here: commands look names up before they load a model.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from proactivellm.modality.base import FrontEnd
-from proactivellm.modality.speech.files import is_audio
+from proactivellm.modality.speech.extensions import is_audio
+
+if TYPE_CHECKING:
+    from proactivellm.modality.base import FrontEnd, FrontEndTable
 
 
 class Kind(NamedTuple):
-    """A modality.
+    """A modality."""
 
-    Attributes:
-        front_end: gives its class; what that needs is imported when it is called.
-        takes: whether a name is that of a file of this kind; nothing is opened.
-        default_model: bundled; None = there is none.
-    """
-
+    # Gives its class; what that needs is imported when it is called.
     front_end: Callable[[], type[FrontEnd]]
-    takes: Callable[[str], bool]
-    default_model: str | None = None
+    takes: Callable[[str], bool]  # whether a name is that of a file of this kind; nothing is opened
+    default_model: str | None = None  # bundled; None = there is none
+    # Gives the class of its table in recipes; None = it cannot be trained by one.
+    table: Callable[[], type[FrontEndTable]] | None = None
+    # Opens a file, and raises OSError or ValueError if it cannot be read.
+    check: Callable[[str], None] = lambda name: open(name, "rb").close()
 
 
 def _speech() -> type[FrontEnd]:
@@ -28,13 +34,25 @@ def _speech() -> type[FrontEnd]:
     return SpeechFrontEnd
 
 
+def _check_audio(name: str) -> None:
+    from proactivellm.modality.speech.files import Recording
+
+    Recording(name).close()
+
+
+def _speech_table() -> type[FrontEndTable]:
+    from proactivellm.modality.speech.recipe import Speech
+
+    return Speech
+
+
 def _qwen2_audio() -> Callable[..., Any]:
     from proactivellm.modality.speech.qwen2_audio import load_qwen2_audio
 
     return load_qwen2_audio
 
 
-KINDS = {"speech": Kind(_speech, is_audio, "speech-en")}
+KINDS = {"speech": Kind(_speech, is_audio, "speech-en", _speech_table, _check_audio)}
 # Checkpoints that hold LM and front end in one, by model type, and what gives their loader.
 WHOLE_MODELS = {"qwen2_audio": _qwen2_audio}
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 from transformers.utils import logging
 
+from proactivellm.backbone.bundled import DEFAULT_MODEL, bundled_models
 from proactivellm.backbone.folder import CONFIG_FILE, read_object
-from proactivellm.backbone.hub import DEFAULT_MODEL, bundled_models, find_folder
+from proactivellm.backbone.hub import find_folder
 from proactivellm.backbone.precision import choose_dtype, parse_dtype, quantization_config
 from proactivellm.backbone.pretrained import default_settings, load_pretrained
 from proactivellm.backbone.prompt import StreamSettings, load_settings
@@ -28,23 +29,18 @@ def load(
     quantization: str = "none",
     trust_remote_code: bool = False,
 ) -> StreamingCausalLM:
-    """Load a model, and what it hears with if it does.
+    """Load a model, checked against the streaming law, with its front end if there is one.
+
+    ValueError if there is no such model, device or precision, its files are broken, lack weights or
+    do not fit each other, or it cannot stream.
 
     Args:
         name: bundled model, folder, or hub id (`owner/name`, `owner/name@revision`).
         settings: override those of the folder; without any, the chat template is used.
-        device: where to put the model.
         dtype: of the LM's weights, also by name; fp32 on CPU and that of the file elsewhere if left
             out.
         quantization: `int8` keeps the weights of the LM's linear layers in 8 bits (extra `quant`).
         trust_remote_code: run code that the model brings, with all rights of this process.
-
-    Returns:
-        The model, checked against the streaming law.
-
-    Raises:
-        ValueError: if there is no such model, device or precision, its files are broken, lack
-            weights or do not fit each other, or it cannot stream.
     """
     dtype = parse_dtype(dtype) if isinstance(dtype, str) else dtype
     _check_device(device)
@@ -72,15 +68,7 @@ def load(
 
 
 def front_end_of(model: StreamingCausalLM, kind: str) -> FrontEnd:
-    """The front end of a model.
-
-    Args:
-        model: from `load`.
-        kind: of payload that it is to take.
-
-    Raises:
-        ValueError: if it has none for this kind.
-    """
+    """The front end of a model for a kind of payload; ValueError if it has none for it."""
     if model.front_end is not None and model.front_end.kind == kind:
         return model.front_end
     able = [name for name, folder in bundled_models().items() if kind_in(folder) == kind]
@@ -98,7 +86,6 @@ def _check_device(device: str) -> None:
 
 
 def _model_type(folder: Path) -> str:
-    """What `config.json` says; what is wrong with it is told on loading."""
     try:
         return str(read_object(folder / CONFIG_FILE).get("model_type"))
     except ValueError:
@@ -107,7 +94,6 @@ def _model_type(folder: Path) -> str:
 
 @contextmanager
 def _quiet_transformers() -> Iterator[None]:
-    """No progress bars and hints while a model is loaded; errors are raised, not logged."""
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

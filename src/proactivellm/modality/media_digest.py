@@ -1,4 +1,4 @@
-"""Sources that are no text, told apart by what their files hold."""
+"""Hashes of the files of sources that are no text."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -7,14 +7,10 @@ from proactivellm.files.digest import digest_file, digest_text
 
 
 def digest_media(sources: Iterable[Sequence[str]]) -> list[str]:
-    """The content of sources.
+    """A hexadecimal digest for each source, of what its files hold.
 
-    Args:
-        sources: the files of each, "archive.zip:member" among them; each file is read once, whole
-            archives as well. One that cannot be read is told of by whoever takes it in.
-
-    Returns:
-        Hexadecimal digits of each.
+    Each file is read once; of "archive.zip:member" that is the archive. One that cannot be read
+    counts as empty: whoever opens it later says so.
     """
     known: dict[str, str] = {}
     found = []

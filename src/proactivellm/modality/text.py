@@ -24,42 +24,33 @@ class TextSegmenter:
     """Cuts text into word units, whole lines or live characters.
 
     Unit 0 is the token ids of the bare word, unit i > 0 those of " " + word, each tokenised alone
-    and without special tokens. (Tokenizers that put a space before any text by themselves, as that
-    of Llama 2 does, are given the bare word: " " + word would carry two spaces.)
+    and without special tokens.
 
-    Text is only ever text: the strings of special tokens, and of added tokens that look like
-    markup (<think>, [INST]), are tokenised as the characters they are made of. Only tokenizers
-    without a `tokenizers` backend may still match markup that is not declared special.
+    Text is only ever text: the strings of special tokens, and of added tokens that look like markup
+    (<think>, [INST]), are tokenised as the characters they consist of. Only tokenizers without a
+    `tokenizers` backend may still match markup that is not declared special.
 
     The unfinished word of `feed` is the only state; `clone` and `state_dict` carry it.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Prepares the segmenter.
-
-        Args:
-            tokenizer: the tokenizer of the model that will read the units.
-        """
         self.tokenizer = tokenizer
         self._cache: dict[tuple[str, bool], tuple[int, ...]] = {}
         self._partial, self._num_fed, self._fed_s = "", 0, 0.0
         self._control_ids = control_ids(tokenizer) - {tokenizer.unk_token_id}
+        # Tokenizers that put a space before any text by themselves, as that of Llama 2 does, are
+        # given the bare word: " " + word would carry two spaces.
         self._prefix = " " if self._joins(" ") or not self._joins("") else ""
 
     def segment(self, line: str, rate_wpm: float | None = None) -> list[Unit]:
-        """Cuts a whole line into units, the last one final.
+        """Cuts a whole line into units, the last one final; none for a line of white space.
+
+        A word of which the tokenizer keeps nothing (control characters, for some) is no unit.
+        ValueError if rate_wpm is not positive.
 
         Args:
-            line: the source text; any run of white space separates words.
             rate_wpm: arrival rate in words per minute. Word i is spoken from i * 60 / rate_wpm to
                 (i + 1) * 60 / rate_wpm seconds. None: everything is there at 0 s.
-
-        Returns:
-            One unit per word; an empty list for a line that is empty or white space only. A word
-            of which the tokenizer keeps nothing (control characters, for some) is no unit.
-
-        Raises:
-            ValueError: if rate_wpm is not positive.
         """
         if rate_wpm is not None and not rate_wpm > 0:
             raise ValueError(f"rate_wpm={rate_wpm}: give a positive number of words per minute")
@@ -73,26 +64,15 @@ class TextSegmenter:
         return units
 
     def word_token_ids(self, words: Iterable[str]) -> list[tuple[int, ...]]:
-        """Tokenises the words of one source, as `segment` does; for training in bulk.
-
-        Args:
-            words: the words in order, without white space in them.
-
-        Returns:
-            The token ids of each unit. Words are cached, so a repeated word costs a look-up.
-        """
+        """Token ids of each word of one source, as `segment` has them; for training in bulk."""
         return [unit.token_ids for unit in self._units(words, 0)]
 
     def feed(self, text: str, now_s: float = 0.0) -> list[Unit]:
-        """Takes characters as they arrive; a word is complete at the white space after it.
+        """Takes characters as they arrive at `now_s` seconds; a word is complete at the white space
+        after it.
 
-        Args:
-            text: the next characters, any number of them.
-            now_s: when they arrived, in seconds from the start of the source.
-
-        Returns:
-            The units completed by this text, none of them final, stamped from the previous arrival
-            to now_s.
+        Returns the units completed by this text, none of them final, stamped from the previous
+        arrival to now_s.
         """
         text = self._partial + text
         words = text.split()
@@ -106,14 +86,10 @@ class TextSegmenter:
         return units
 
     def finish(self, now_s: float = 0.0) -> list[Unit]:
-        """Ends the source of `feed`, and makes ready for the next one.
+        """Ends the source of `feed` at `now_s` seconds, and makes ready for the next one.
 
-        Args:
-            now_s: when the source ended, in seconds from its start.
-
-        Returns:
-            The unfinished word as the final unit; the bare end marker if there is none; an empty
-            list if the whole source had no words, as `segment` has it.
+        Returns the unfinished word as the final unit; the bare end marker if there is none; nothing
+        if the whole source had no words.
         """
         units = self.feed(" ", now_s)
         if units:
@@ -124,21 +100,17 @@ class TextSegmenter:
         return units
 
     def clone(self) -> TextSegmenter:
-        """Returns a segmenter in the same state, which shares the tokenizer and the word cache."""
+        """A segmenter in the same state, which shares the tokenizer and the word cache."""
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__)
         return twin
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the state of `feed` as plain JSON types."""
+        """The state of `feed` as plain JSON types."""
         return {"partial": self._partial, "num_fed": self._num_fed, "fed_s": self._fed_s}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores a state of `feed`.
-
-        Args:
-            state: what `state_dict` returned, of a segmenter with the same tokenizer.
-        """
+        """Restores a state of `feed`, of a segmenter with the same tokenizer."""
         self._partial, self._num_fed = str(state["partial"]), int(state["num_fed"])
         self._fed_s = float(state["fed_s"])
 
@@ -192,11 +164,7 @@ class TextSegmenter:
 
 
 def control_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """The tokens that no text becomes: special ones, and added ones that look like markup.
-
-    Args:
-        tokenizer: of a model.
-    """
+    """The tokens that no text becomes: special ones, and added ones that look like markup."""
     return {
         token_id
         for token_id, token in tokenizer.added_tokens_decoder.items()

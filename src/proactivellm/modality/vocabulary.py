@@ -1,4 +1,4 @@
-"""Tokens that a model is given and ends with must be rows of its embeddings."""
+"""Checks that all tokens which a model is given and ends with are rows of its embeddings."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,14 +9,7 @@ if TYPE_CHECKING:
 
 
 def check_tokens(streaming: "StreamingCausalLM") -> None:
-    """Refuse a model whose tokenizer, prompt or end of text is another model's.
-
-    Args:
-        streaming: the model to try.
-
-    Raises:
-        ValueError: naming the token and how many rows there are.
-    """
+    """Refuse (ValueError) a model whose tokenizer, prompt or end of text is another model's."""
     model, tokenizer = streaming.model, streaming.tokenizer
     rows = min(
         model.get_input_embeddings().num_embeddings, model.get_output_embeddings().weight.shape[0]

@@ -10,6 +10,8 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from proactivellm.output.scripts import has_unspaced
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -39,12 +41,11 @@ class Detokenizer:
       decodes the run as a whole, and one bad byte changes all of its characters.
 
     Only the undecided tail and a few tokens before it are decoded, so a push takes constant time
-    on average however long the target is. Copy a detokenizer with `clone`, for instance to see the
-    text of a draft that may yet be dropped: `detokenizer.clone().finish()`.
+    on average however long the target is. `clone` makes a copy, for instance to see the text of a
+    draft that may yet be dropped: `detokenizer.clone().finish()`.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Starts an empty target."""
         self.tokenizer = tokenizer
         self._skipped = {
             token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special
@@ -60,13 +61,9 @@ class Detokenizer:
         return "".join(self._deltas)
 
     def push(self, token_id: int) -> str:
-        """Takes the next token.
+        """Takes the next token and returns the text that it decides, often empty.
 
-        Args:
-            token_id: a token id; special tokens and ids outside the vocabulary write nothing.
-
-        Returns:
-            The text that this token decides, often empty.
+        Special tokens and ids outside the vocabulary write nothing.
 
         Raises:
             ValueError: after `finish`.
@@ -80,7 +77,7 @@ class Detokenizer:
         if token_id in self._skipped or piece is None:
             return ""
         self._window.append(token_id)
-        if _BYTE_PIECE.fullmatch(piece):
+        if _BYTE_PIECE.fullmatch(piece):  # its run is decoded whole, when another piece ends it
             return ""
         decoded = _decode(self.tokenizer, self._window)
         num_decided = len(decoded) - decoded.endswith(_REPLACEMENT)
@@ -95,25 +92,23 @@ class Detokenizer:
         return self._emit(delta)
 
     def finish(self) -> str:
-        """Ends the target.
+        """Ends the target and returns what was held back; nothing when called again.
 
-        Returns:
-            What was held back; a character that was never completed shows as U+FFFD. Empty when
-            called again.
+        A character that was never completed shows as U+FFFD.
         """
         delta = _decode(self.tokenizer, self._window)[self._num_shown :] if self._window else ""
         self._window, self._num_shown, self._finished = [], 0, True
         return self._emit(delta)
 
     def clone(self) -> Detokenizer:
-        """Returns an independent copy that shares the tokenizer."""
+        """An independent copy that shares the tokenizer."""
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__)
         twin._window, twin._deltas = list(self._window), list(self._deltas)
         return twin
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the state as plain JSON types."""
+        """The state as plain JSON types."""
         return {
             "window": list(self._window),
             "num_shown": self._num_shown,
@@ -122,11 +117,7 @@ class Detokenizer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores a state.
-
-        Args:
-            state: what `state_dict` returned, of a detokenizer with the same tokenizer.
-        """
+        """Restores what `state_dict` returned, of a detokenizer with the same tokenizer."""
         self._window, self._num_shown = list(state["window"]), int(state["num_shown"])
         self._deltas, self._finished = list(state["deltas"]), bool(state["finished"])
 
@@ -139,22 +130,20 @@ class Detokenizer:
 
 
 def word_starts(tokenizer: PreTrainedTokenizerBase) -> list[bool]:
-    """Tells for each token whether writing it begins a new word.
+    """For each token id, whether writing the token begins a new word: [len(tokenizer)].
 
     A token begins a word if its piece carries a space marker ("Ġ" of byte-level BPE, "▁" of
     SentencePiece) or if the text it adds after another token begins with white space: that covers
     line breaks, and tokenizers whose pieces carry no marker because decoding puts the spaces
-    (WordPiece: all but "##..."). Special tokens, the end of the target among them, count as starts:
-    they close the word before them.
+    (WordPiece: all but "##..."). So does every token that begins with a character of a script
+    without spaces (Chinese, Japanese, Thai, ...). Special tokens, the end of the target among them,
+    count as starts: they close the word before them. White space in two pieces in a row counts
+    twice.
 
-    Where nothing marks a start, the list is False but for special tokens, a whole target then is
-    one word, and decisions have to be made at every token. That is so for tokenizers that mark the
-    end of words instead ("</w>"), for characters or bytes, and for the pieces of languages written
-    without spaces, in any tokenizer. White space in two pieces in a row counts as two starts.
-
-    Returns:
-        A list of `len(tokenizer)` values, indexed by token id. A model may have more rows than
-        that in its output layer; such ids write nothing.
+    Where nothing marks a start, only special tokens are starts: a whole target is then one word,
+    and decisions have to be made at every token. That is so for tokenizers that mark the end of
+    words ("</w>"), and for characters or bytes. A model may have more rows than `len(tokenizer)` in
+    its output layer; such ids write nothing.
     """
     special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     pieces = [piece or "" for piece in tokenizer.convert_ids_to_tokens(range(len(tokenizer)))]
@@ -163,20 +152,19 @@ def word_starts(tokenizer: PreTrainedTokenizerBase) -> list[bool]:
     anchor = next((i for i in unmarked if _is_plain(_decode(tokenizer, [i]))), None)
     if anchor is None:
         return starts
+    # After an anchor, because many tokenizers drop a space at the start of a text.
     num_before = len(_decode(tokenizer, [anchor]))
     for i in unmarked:
-        starts[i] = _decode(tokenizer, [anchor, i])[num_before:][:1].isspace()
+        first = _decode(tokenizer, [anchor, i])[num_before:][:1]
+        starts[i] = first.isspace() or has_unspaced(first)
     return starts
 
 
 def decision_points(tokenizer: PreTrainedTokenizerBase) -> list[bool]:
-    """Tells for each token whether it may be decided on: it begins a word, or with punctuation.
+    """For each token id, whether a policy may decide on it: it begins a word, or with punctuation.
 
     A sentence's end and a contraction ("I" + "'m") are worth a decision of their own, though no
     space stands before them; the inside of a word is not.
-
-    Returns:
-        A list of `len(tokenizer)` values, indexed by token id; True wherever `word_starts` is.
     """
     points = word_starts(tokenizer)
     for i, starts in enumerate(points):

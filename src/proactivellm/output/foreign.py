@@ -42,11 +42,7 @@ _Split = Callable[[str], list[str]]
 
 
 def tool_of(record: Mapping[str, Any]) -> Tool | None:
-    """The tool that writes such lines.
-
-    Returns:
-        Its name; None if it is none of those known.
-    """
+    """The tool that writes such lines; None if it is none of those known."""
     if "version" in record:
         return "ours"
     if {"metadata", "generated_tokens", "model_loading_time"} & record.keys():
@@ -54,7 +50,7 @@ def tool_of(record: Mapping[str, Any]) -> Tool | None:
     return "SimulEval" if {"prediction", "delays", "elapsed"} & record.keys() else None
 
 
-def from_simuleval(record: Mapping[str, Any], where: str = "") -> Record:
+def from_simuleval(record: Mapping[str, Any], where: str) -> Record:
     """A line of SimulEval's `instances.log`.
 
     `index`, `prediction`, `prediction_length`, `delays`, `elapsed` and `source_length` are taken as
@@ -112,7 +108,7 @@ def _unit_of(record: Mapping[str, Any]) -> Record:
 
 
 def from_simulstream(lines: Iterable[tuple[str, Mapping[str, Any]]]) -> list[tuple[str, Record]]:
-    """The lines of simulstream's metric log, of which each recording has several.
+    """Our records of the recordings in simulstream's metric log, with their places, not validated.
 
     A recording begins with `{"id", "metadata": {"wav_name"}}`; each chunk of it is
     `{"id", "total_audio_processed", "computation_time", "generated_tokens", "deleted_tokens"}`, in
@@ -127,10 +123,6 @@ def from_simulstream(lines: Iterable[tuple[str, Mapping[str, Any]]]) -> list[tup
 
     Args:
         lines: place (file and line) and content of each line.
-
-    Returns:
-        Place of the first line and our record, not validated, of each recording in the order of
-        the log.
 
     Raises:
         ValueError: a line lacks a key or has a wrong value, or deletes tokens that are not there;
@@ -193,7 +185,7 @@ class _Recording(NamedTuple):
     chunks: list[tuple[str, _Chunk]]
 
     def record(self, join: Callable[[Sequence[str]], str], split: _Split) -> Record:
-        """Its record, but for what names it."""
+        """The record of the recording, without its index and its source."""
         tokens: list[str] = []
         token_delays: list[float] = []
         words: list[str] = []

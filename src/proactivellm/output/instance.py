@@ -27,44 +27,7 @@ _ROUNDING_MS = 1.0  # by which a delay may lie beyond media, whose length is rou
 
 @dataclass(frozen=True, kw_only=True)
 class Instance:
-    """One source, what was written for it, and when.
-
-    Attributes:
-        version: format of the log; 1.
-        index: place of the source in its file, from 0.
-        source: the source text; of media, their files.
-        source_length: source units in the stream; of media, their duration in ms.
-        prediction: the whole target text; its words are what `str.split()` gives.
-        prediction_length: words of the prediction, or whatever `latency_unit` counts.
-        reference: the wanted target; None if there is none (SimulEval then scores latency against
-            the length of the prediction, as is done here).
-        delays: for each target word (or `latency_unit`), source units read when it was written; of
-            media, ms of them: the end of the last unit read, `source_length` once the end of the
-            source was read.
-        elapsed: for each of them, ms from the start of the stream until it was written, on a
-            clock where arriving (at a stated rate) and computing overlap.
-        token_delays: the schedule g: for each target token, the end-of-stream token included,
-            source units read when it was predicted; ms, likewise, of media.
-        policy: canonical spec of the policy.
-        forwards: forward passes of the model; None if not recorded.
-        tokens: tokens that went through the model; None if not recorded.
-        first_token_ms: ms from the start of the stream until the first target token; None if there
-            was none.
-        source_ms: ms until the whole source has arrived, on the clock of `elapsed`; None if not
-            recorded.
-        dropped_units: source units that had left the window at the end.
-        dropped_tokens: target tokens that had left the window at the end.
-        revisions: every text that was shown, oldest first, for policies that take words back.
-        task: "translation"; "qa": the prediction answers a question about the source; "asr": it is
-            a transcript.
-        answers: every accepted answer of a "qa" instance; None stands for the reference alone.
-        source_type: "text", or a modality such as "speech"; says what `source_length`, `delays` and
-            `token_delays` count.
-        compute_ms: time spent in computing (encoder and model); None if not recorded.
-        latency_unit: what `prediction_length`, `delays` and `elapsed` count, as SimulEval names it:
-            "word"; "char": characters without white space, for scripts that have no spaces between
-            words; "spm": the pieces of `prediction_spm`.
-        prediction_spm: SentencePiece pieces of the prediction, if they are what is counted.
+    """One source, what was written for it, and when; None is what was not recorded.
 
     Raises:
         ValueError: the version is not supported, or delays, elapsed times and words differ in
@@ -72,27 +35,41 @@ class Instance:
     """
 
     version: int = VERSION
-    index: Count
-    source: StrictStr
-    source_length: Number
-    prediction: StrictStr
-    prediction_length: Count
+    index: Count  # place of the source in its file, from 0
+    source: StrictStr  # the text; of media, their files
+    source_length: Number  # source units in the stream; of media, their duration in ms
+    prediction: StrictStr  # the whole target text
+    prediction_length: Count  # words as `str.split()` cuts them, or whatever `latency_unit` counts
+    # None: latency is scored against the length of the prediction, as SimulEval does.
     reference: StrictStr | None = None
+    # For each target word (or `latency_unit`), source units read when it was written; of media, ms
+    # of them: the end of the last unit read, `source_length` once the end of the source was read.
     delays: Sequence[Number]
+    # For each of them, ms from the start of the stream until it was written, on a clock where
+    # arriving (at a stated rate) and computing overlap.
     elapsed: Sequence[Number]
+    # The schedule g: for each target token, the end-of-stream token included, source units read
+    # when it was predicted; ms, likewise, of media.
     token_delays: Sequence[Number]
-    policy: StrictStr
-    forwards: Count | None
-    tokens: Count | None
+    policy: StrictStr  # canonical spec
+    forwards: Count | None  # of the model
+    tokens: Count | None  # that went through the model
+    # From the start of the stream until the first target token, if any.
     first_token_ms: Number | None = None
-    source_ms: Number | None = None
-    dropped_units: Count = 0
-    dropped_tokens: Count = 0
+    source_ms: Number | None = None  # until the whole source has arrived, on the clock of `elapsed`
+    dropped_units: Count = 0  # source units that had left the window at the end
+    dropped_tokens: Count = 0  # target tokens, likewise
+    # Every text that was shown, oldest first, of policies that take words back.
     revisions: list[StrictStr] | None = None
+    # "qa": an answer to a question about the source; "asr": a transcript.
     task: Task = "translation"
+    # All that are accepted of a "qa" instance; None: the reference alone.
     answers: list[StrictStr] | None = None
-    source_type: SourceType = TEXT
-    compute_ms: Number | None = None
+    source_type: SourceType = TEXT  # says what `source_length`, `delays` and `token_delays` count
+    compute_ms: Number | None = None  # time spent in encoder and model
+    # What `prediction_length`, `delays` and `elapsed` count, as SimulEval names it: words; "char":
+    # characters without white space, for scripts that have no spaces between words; "spm": the
+    # pieces of `prediction_spm`.
     latency_unit: LatencyUnit = "word"
     prediction_spm: list[StrictStr] | None = None
 
@@ -126,16 +103,10 @@ class Instance:
         )
 
 
-def check_times(instance: Instance, runs_on: bool = True) -> None:
-    """Refuses times that cannot have been.
+def check_times(instance: Instance, runs_on: bool) -> None:
+    """Raises a ValueError for times that cannot have been: beyond the source, or less than before.
 
-    Args:
-        instance: its single values are as they should be.
-        runs_on: whether `elapsed` is a clock that never goes back.
-
-    Raises:
-        ValueError: a delay lies beyond the source, or is less than the one before it; names the
-            value.
+    `runs_on` says whether `elapsed` is a clock that never goes back.
     """
     room = 0.0 if instance.source_type == TEXT else _ROUNDING_MS
     for name in ("delays", "token_delays"):

@@ -1,9 +1,8 @@
 """The instance log: JSON lines, one per source, the only thing between running and scoring.
 
 The names of SimulEval's `instances.log` are kept, so its `--score-only` and `omnisteval shortform`
-read the file as it is; what is added to them is ignored by both. (Where times are of characters,
-both have to be told: `--eval-latency-unit char`, `--char_level`.) Its logs are read here, and
-simulstream's (`output.foreign`).
+read the file as it is and ignore what is added. (Where times are of characters, both have to be
+told: `--eval-latency-unit char`, `--char_level`.) Its logs and simulstream's are read here too.
 """
 
 import json
@@ -24,12 +23,7 @@ from proactivellm.output.instance import Instance as Instance
 from proactivellm.output.instance import LatencyUnit as LatencyUnit
 from proactivellm.output.instance import Task as Task
 from proactivellm.output.instance import check_times
-from proactivellm.output.scripts import apart as apart
-from proactivellm.output.scripts import characters as characters
-from proactivellm.output.scripts import has_unspaced as has_unspaced
-from proactivellm.output.scripts import is_unspaced as is_unspaced
-from proactivellm.output.scripts import script_of as script_of
-from proactivellm.output.scripts import together as together
+from proactivellm.output.scripts import characters
 
 LOG_FILE = "instances.log"  # the name SimulEval looks for
 
@@ -44,17 +38,11 @@ _LEFT_OUT = {
 def write_instance(file: TextIO, instance: Instance) -> None:
     """Appends one instance as one line and flushes it, so that an interruption loses at most it.
 
-    Args:
-        file: text file open for writing with `encoding="utf-8"`.
-        instance: what to write. Optional fields that have their default (None, nothing dropped,
-            translation, text) are left out, except the reference: SimulEval takes an absent one
-            for a reference of one word.
-
-    Raises:
-        ValueError: a number is not finite.
-        OSError: the disk is full, for example; names the file.
+    `file` is open for writing in UTF-8. Raises a ValueError if a number is not finite, an OSError
+    that names the file if, for example, the disk is full.
     """
     record = asdict(instance)
+    # Not the reference: SimulEval takes an absent one for a reference of one word.
     for key, default in _LEFT_OUT.items():
         if record[key] == default:
             del record[key]
@@ -65,12 +53,9 @@ def write_instance(file: TextIO, instance: Instance) -> None:
 
 
 def read_log(path: str | Path) -> list[Instance]:
-    """Reads an instance log, or one of SimulEval or simulstream, whichever it is.
+    """Reads an instance log, or one of SimulEval or simulstream, in the order of the file.
 
     What is taken from the logs of others, see `from_simuleval` and `from_simulstream`.
-
-    Returns:
-        The instances in the order of the file; blank lines are passed over.
 
     Raises:
         ValueError: no such file, or a line is of no known log, malformed, lacks a key, has another
@@ -81,15 +66,10 @@ def read_log(path: str | Path) -> list[Instance]:
 
 
 def recover_log(path: str | Path) -> list[Instance]:
-    """Makes the log of an interrupted run fit to be appended to.
+    """Makes the log of an interrupted run fit to be appended to, and returns its instances.
 
-    A last line that was cut off is removed from the file; a missing final newline is added.
-
-    Args:
-        path: the log; it need not exist.
-
-    Returns:
-        The instances that are complete, none if there is no such file.
+    A last line that was cut off is removed from the file; a missing final newline is added. A file
+    that does not exist has no instances.
 
     Raises:
         ValueError: as `read_log`, for whatever an interruption does not explain.
@@ -168,7 +148,7 @@ def _parse(line: bytes, where: str) -> dict[str, Any]:
 
 
 def _check_reference(instance: Instance, record: dict[str, Any]) -> None:
-    """A log may tell how long its reference is: then it is that long, however it was counted."""
+    """Refuses a reference that has another length than the log tells, however it was counted."""
     told = record.get("reference_length")
     if told is None or instance.reference is None or instance.latency_unit == "spm":
         return

@@ -36,10 +36,9 @@ _KANA_SHARE = 0.1
 def script_of(texts: Iterable[str]) -> Script:
     """The script of most letters.
 
-    Returns:
-        "Chinese", "Japanese" (Chinese characters and at least a tenth of kana), "Korean",
-        "South-East Asian" (Thai, Lao, Khmer, Burmese and others without spaces, Tibetan too), or
-        "spaced": words are what white space separates. Korean has spaces as well.
+    "Japanese" is Chinese characters with at least a tenth of kana; "South-East Asian" is Thai, Lao,
+    Khmer, Burmese and others without spaces, Tibetan too; "spaced" is where white space separates
+    words. Korean has spaces as well.
     """
     counts = dict.fromkeys(_OF_SCRIPT, 0)
     num_letters = 0
@@ -57,7 +56,7 @@ def script_of(texts: Iterable[str]) -> Script:
 
 
 def is_unspaced(texts: Iterable[str]) -> bool:
-    """Whether white space does not tell the words of texts."""
+    """Whether the texts are of a script in which white space does not separate words."""
     return script_of(texts) not in ("spaced", "Korean")
 
 
@@ -74,11 +73,7 @@ def characters(text: str) -> list[str]:
 def apart(text: str) -> str:
     """A text where each character of a script without spaces is a word.
 
-    Args:
-        text: any; one without such characters is returned as it is.
-
-    Returns:
-        The text with spaces around these characters: "我用GPT" becomes " 我  用 GPT".
+    "我用GPT" becomes " 我  用 GPT".
     """
     return _UNSPACED.sub(r" \g<0> ", text) if has_unspaced(text) else text
 
@@ -86,11 +81,7 @@ def apart(text: str) -> str:
 def together(text: str) -> str:
     """A text without the white space beside characters of scripts without spaces.
 
-    Args:
-        text: any; one without such characters is returned as it is.
-
-    Returns:
-        The text; the spaces between words of other scripts stay.
+    The spaces between words of other scripts stay.
     """
     if not has_unspaced(text):
         return text

@@ -15,8 +15,6 @@ from proactivellm.policy.options import check_int, option
 
 @dataclass(frozen=True, kw_only=True)
 class _Drafting(BoundedPolicy, DraftPolicy):
-    """The options common to both: n, draft and every."""
-
     main_key: ClassVar[str | None] = "n"
 
     n: int = option()
@@ -30,7 +28,6 @@ class _Drafting(BoundedPolicy, DraftPolicy):
 
     @property
     def lookahead(self) -> int:
-        """Tokens drafted at most at a time: the option `draft`."""
         return self.draft
 
 
@@ -38,10 +35,10 @@ class _Drafting(BoundedPolicy, DraftPolicy):
 class LocalAgreement(_Drafting):
     """Commit the longest common prefix of the last n hypotheses.
 
-    Liu et al. 2020 (arXiv 2005.11185).
+    Liu et al. 2020 (arXiv 2005.11185). Until there are n hypotheses nothing is committed.
 
     Args:
-        n: Hypotheses that must agree, at least 2. Until there are n of them nothing is committed.
+        n: Hypotheses that must agree, at least 2.
         draft: Tokens drafted at most at a time, at least 1.
         every: Source units from one draft to the next, at least 1.
     """
@@ -54,11 +51,9 @@ class LocalAgreement(_Drafting):
 
     @property
     def history(self) -> int:
-        """The last n hypotheses."""
         return self.n
 
     def commit(self, drafts: Sequence[Sequence[int]]) -> int:
-        """Return the length of the longest common prefix of the last n of `drafts`."""
         newest = drafts[-self.n :]
         if len(newest) < self.n:
             return 0
@@ -80,7 +75,7 @@ class HoldN(_Drafting):
     Args:
         n: Tokens held back, at least 0.
         draft: Tokens drafted at most at a time, more than n.
-        every: Source units from one draft to the next, at least 1: the chunk of fixed chunking.
+        every: Source units from one draft to the next, at least 1.
     """
 
     name: ClassVar[str] = "hold-n"
@@ -95,9 +90,7 @@ class HoldN(_Drafting):
 
     @property
     def history(self) -> int:
-        """The newest hypothesis only."""
         return 1
 
     def commit(self, drafts: Sequence[Sequence[int]]) -> int:
-        """Return the length of the newest of `drafts` less n, at least 0."""
         return max(0, len(drafts[-1]) - self.n) if drafts else 0

@@ -24,17 +24,9 @@ CALIBRATED = "calibrated"
 
 
 def parse_heads(text: str) -> Heads | str | None:
-    """Read a choice of attention heads.
+    """Read ``all`` (None), ``calibrated`` (CALIBRATED) or layer.head pairs such as ``3.1-4.0``.
 
-    Args:
-        text: ``all``, ``calibrated`` (those in the calibration table), or layer.head pairs joined
-            by dashes, such as ``3.1-4.0``.
-
-    Returns:
-        None for all, CALIBRATED, or the (layer, head) pairs.
-
-    Raises:
-        ValueError: When it is none of them.
+    ValueError when it is none of them.
     """
     if text in ("all", "none"):
         return None
@@ -68,13 +60,10 @@ def check_heads(heads: Heads | None) -> Heads | None:
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionPolicy(BoundedPolicy):
-    """A bounded policy over the source attention of chosen heads.
+    """A bounded policy over the source attention of chosen heads."""
 
-    Args:
-        heads: (layer, head) pairs to average over; None takes all heads. In a spec ``all``,
-            ``calibrated`` (from the calibration table) or ``3.1-4.0``.
-    """
-
+    # (layer, head) pairs to average over; None takes all heads. In a spec ``all``, ``calibrated``
+    # (from the calibration table) or ``3.1-4.0``
     heads: Heads | None = option(default=None, parse=parse_heads, write=format_heads)
 
     def __post_init__(self) -> None:
@@ -83,7 +72,6 @@ class AttentionPolicy(BoundedPolicy):
 
     @cached_property
     def evidence(self) -> tuple[Evidence, ...]:
-        """The attention of the heads."""
         return (evidence.Attention(self.heads),)
 
     def attention_BU(self, seen: Seen) -> Tensor:
@@ -93,11 +81,7 @@ class AttentionPolicy(BoundedPolicy):
 
 @dataclass(frozen=True, kw_only=True)
 class FrontierPolicy(AttentionPolicy):
-    """An attention policy that tells the newest units from the older ones.
-
-    Args:
-        frontier: How many of the newest units count as new, at least 1.
-    """
+    """An attention policy for which the newest `frontier` units, at least 1, count as new."""
 
     frontier: int = option(default=1)
 
@@ -121,14 +105,8 @@ class FrontierPolicy(AttentionPolicy):
 class Attention(FrontierPolicy, ThresholdPolicy):
     """Write when little of the source attention is on the newest units.
 
-    A share instead of AlignAtt's argmax (Papi et al. 2023, arXiv 2305.11408). With no unit older
-    than the frontier all attention is on it, so the lane READs.
-
-    Args:
-        threshold: Share of the source attention, above 0 and at most 1.
-        frontier: How many of the newest units count as new, at least 1.
-        heads: (layer, head) pairs to average over; None takes all heads. In a spec ``all``,
-            ``calibrated`` (from the calibration table) or ``3.1-4.0``.
+    A share instead of AlignAtt's argmax (Papi et al. 2023, arXiv 2305.11408), above 0 and at most
+    1. With no unit older than the frontier all attention is on it, so the lane READs.
     """
 
     name: ClassVar[str] = "attention"
@@ -138,11 +116,9 @@ class Attention(FrontierPolicy, ThresholdPolicy):
         self._check_threshold(0 < self.threshold <= 1, "above 0 and at most 1")
 
     def statistic(self, seen: Seen) -> Tensor:
-        """Return the share of the source attention on the newest units, [B]."""
         return self.newest_share_B(seen)
 
     def writes(self, seen: Seen) -> Tensor:
-        """Below the threshold, and there is an older unit."""
         # The second condition holds by definition; it keeps rounding out of a share that is 1.
         return (self.statistic(seen) < self.threshold) & self.has_older_B(seen)
 
@@ -152,16 +128,12 @@ class AlignAtt(FrontierPolicy):
     """Write when the most attended source unit is none of the newest.
 
     AlignAtt, Papi et al. 2023 (arXiv 2305.11408), on the self-attention of a decoder.
-
-    Args:
-        frontier: How many of the newest units count as new, at least 1.
     """
 
     name: ClassVar[str] = "alignatt"
     main_key: ClassVar[str | None] = "frontier"
 
     def writes(self, seen: Seen) -> Tensor:
-        """The most attended unit is older than the frontier."""
         most_attended_B = self.attention_BU(seen).argmax(dim=1)
         return most_attended_B < seen.units_in_view_B - self.frontier
 
@@ -170,8 +142,7 @@ class AlignAtt(FrontierPolicy):
 class Concentration(AttentionPolicy, ThresholdPolicy):
     """Write when one source unit has a large share of the source attention.
 
-    Args:
-        threshold: Share of the source attention, above 0 and below 1.
+    The threshold is a share above 0 and below 1.
     """
 
     name: ClassVar[str] = "concentration"
@@ -181,11 +152,9 @@ class Concentration(AttentionPolicy, ThresholdPolicy):
         self._check_threshold(0 < self.threshold < 1, "above 0 and below 1")
 
     def statistic(self, seen: Seen) -> Tensor:
-        """Return the largest share of the source attention on one unit, [B]."""
         return self.attention_BU(seen).amax(dim=1)
 
     def writes(self, seen: Seen) -> Tensor:
-        """Above the threshold, of several units."""
         # With a single unit in view the share is 1 and says nothing.
         several_B = seen.units_in_view_B > 1
         return (self.statistic(seen) > self.threshold) & several_B
@@ -195,10 +164,8 @@ class Concentration(AttentionPolicy, ThresholdPolicy):
 class Combined(FrontierPolicy, ThresholdPolicy):
     """Write when the next token is probable and the source attention is not on the newest units.
 
-    Args:
-        threshold: Probability of the most probable token times the share of the source attention
-            that is not on the newest units, above 0 and below 1.
-        frontier: How many of the newest units count as new, at least 1.
+    The threshold is for the probability of the most probable token times the share of the source
+    attention that is not on the newest units, above 0 and below 1.
     """
 
     name: ClassVar[str] = "combined"
@@ -209,14 +176,11 @@ class Combined(FrontierPolicy, ThresholdPolicy):
 
     @cached_property
     def evidence(self) -> tuple[Evidence, ...]:
-        """The attention of the heads, and the largest probability."""
         return evidence.Attention(self.heads), evidence.Confidence()
 
     def statistic(self, seen: Seen) -> Tensor:
-        """Return probability times share on older units, [B]."""
         max_prob_B = seen[self.evidence[1]]
         return max_prob_B * (1.0 - self.newest_share_B(seen))
 
     def writes(self, seen: Seen) -> Tensor:
-        """Above the threshold, and there is an older unit."""
         return (self.statistic(seen) > self.threshold) & self.has_older_B(seen)

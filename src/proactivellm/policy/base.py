@@ -1,4 +1,4 @@
-"""What a policy is: bounds in whole numbers, the evidence it wants, and a rule over that.
+"""The interface of policies: bounds in whole numbers, the evidence they want, a rule over that.
 
 The bounds of a lane are settled first, on the host; only what they leave open is asked of the rule,
 for many lanes at once. Shape suffix: B = lanes that are asked.
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 STRIDE_PARTS = 1000  # a stride is a fraction with this denominator at most
 _BOUNDS = ("min_lag", "max_lag", "stride")  # the last keys of a spec
+_RULES = ("writes", "decide", "settle", "commit")  # a policy defines one of them at least
 
 
 class Policy:
@@ -50,6 +51,13 @@ class Policy:
     main_key: ClassVar[str | None] = None
     early: ClassVar[Reason] = Reason.READ_MIN_LAG
     """Why a lane READs while fewer than `required_units` are read."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # Those without a name are bases of others. What is missing would else be noticed in the
+        # middle of a stream, by the first lane that its bounds leave open.
+        if cls.name and all(getattr(cls, r, None) is getattr(Policy, r, None) for r in _RULES):
+            raise TypeError(f"policy {cls.name!r} ({cls.__name__}) has no rule: define `writes`")
 
     @property
     def evidence(self) -> tuple[Evidence, ...]:
@@ -114,14 +122,10 @@ class Policy:
 
     def writes(self, seen: Seen) -> Tensor:
         """The rule: bool [B], True = WRITE. Bounds are none of its business."""
-        raise NotImplementedError("it has no rule: define `writes`")
+        raise NotImplementedError("define `writes`")
 
     def check(self, model: StreamingCausalLM) -> None:
-        """Refuse, before a stream is opened, what could not be decided or logged.
-
-        Raises:
-            ValueError: If the policy has no name, or the model cannot show its evidence.
-        """
+        """Refuse (ValueError) a policy without a name, or whose evidence the model cannot show."""
         if not self.name:
             raise ValueError(f"{type(self).__name__} has no name: give the class one, as in a spec")
         for evidence in self.evidence:
@@ -171,19 +175,16 @@ class Policy:
 
 @dataclass(frozen=True, kw_only=True)
 class BoundedPolicy(Policy):
-    """A policy with bounds around its rule (the range constraint of LSG, Guo et al. 2025).
+    """A policy with bounds around its rule (the range constraint of LSG, Guo et al. 2025)."""
 
-    Args:
-        min_lag: Word n (from 1) is never written before min_lag + stride * (n - 1) units (rounded
-            up) are read, nor before the first unit. Default 1; 0 and below loosen the bound.
-        max_lag: Word n is written at once when max_lag + stride * (n - 1) units (rounded up) are
-            read. Default: no bound.
-        stride: Source units for each target word, in thousandths: 1 (the default) where units are
-            words; of media about the units that a word lasts.
-    """
-
+    # Word n (from 1) is never written before min_lag + stride * (n - 1) units (rounded up) are
+    # read, nor before the first unit; 0 and below loosen the bound.
     min_lag: int = option(default=1)
+    # Word n is written at once when max_lag + stride * (n - 1) units (rounded up) are read. None:
+    # no bound.
     max_lag: int | None = option(default=None, parse=parse_optional_int)
+    # Source units for each target word, in thousandths: 1 where units are words; of media about the
+    # units that a word lasts.
     stride: float = option(default=1.0, parse=parse_float)
 
     def __post_init__(self) -> None:
@@ -221,7 +222,6 @@ class DraftPolicy(Policy, ABC):
     def commit(self, drafts: Sequence[Sequence[int]]) -> int:
         """Return how many leading tokens of the newest hypothesis to write.
 
-        Args:
-            drafts: Hypotheses as token ids that follow the committed prefix, oldest first, newest
-                last. Fewer than `history` when the stream is young; more are ignored.
+        `drafts` are token ids that follow the committed prefix, newest last: fewer than `history`
+        when the stream is young; more are ignored.
         """

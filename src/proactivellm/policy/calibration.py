@@ -29,45 +29,28 @@ class _Strict(BaseModel):
 
 
 class CalibrationPoint(_Strict):
-    """One policy as measured on dev data.
-
-    Args:
-        policy: Name of the policy.
-        options: All its keys but the threshold, defaults included.
-        threshold: The threshold.
-        quantile: Share of the dev statistic below the threshold, when that is how it was chosen.
-        LAAL: Length-adaptive average lagging, source units or, of media, ms.
-        RCO: Reading completeness, 0 to 1.
-        AL: Average lagging, as LAAL.
-        quality: What is best when highest: BLEU, or F1 of answers, or 100 - WER of transcripts;
-            100 at best.
-    """
+    """One policy as measured on dev data."""
 
     policy: str
+    # All keys of the policy but the threshold, defaults included.
     options: dict[str, int | float | str | None]
     threshold: float
+    # Share of the dev statistic below the threshold, when that is how it was chosen.
     quantile: float | None = None
-    LAAL: float
-    RCO: float
+    LAAL: float  # length-adaptive average lagging, source units or, of media, ms; AL likewise
+    RCO: float  # reading completeness, 0 to 1
     AL: float
-    quality: float
+    quality: float  # BLEU, or F1 of answers, or 100 - WER of transcripts; 100 at best
 
     @classmethod
     def measured(
         cls, policy: ThresholdPolicy, scores: Mapping[str, float], quantile: float | None = None
     ) -> CalibrationPoint:
-        """Make the point of a policy that was run on dev data.
+        """The point of a policy that was run on dev data, of scores LAAL, RCO, AL, and WER, F1 or
+        BLEU.
 
-        Args:
-            policy: The policy that was run.
-            scores: At least LAAL, RCO, AL, and WER, F1 or BLEU.
-            quantile: The quantile that gave the threshold, if one did.
-
-        Returns:
-            The point.
-
-        Raises:
-            ValueError: When a score is missing or not finite.
+        `quantile` is what gave the threshold, if one did. ValueError when a score is missing or not
+        finite.
         """
         metric = next((name for name in ("WER", "F1") if name in scores), "BLEU")
         missing = [name for name in ("LAAL", "RCO", "AL", metric) if name not in scores]
@@ -87,46 +70,27 @@ class CalibrationPoint(_Strict):
 
 
 class CalibrationMeta(_Strict):
-    """Where the table comes from.
-
-    Args:
-        source: The data, in words; say "dev", never test.
-        num_instances: How many instances were run.
-    """
+    """Where the table comes from: the data in words (say "dev", never test), and instances run."""
 
     source: str
     num_instances: PositiveInt
 
 
 class Calibration(_Strict):
-    """All points measured for one model.
-
-    Args:
-        version: Version of the file format.
-        meta: The data behind it.
-        heads: (layer, head) pairs for ``attention:heads=calibrated``, or None.
-        default: Spec of the policy to use where none is named, or None.
-        points: The measurements, in any order.
-    """
+    """All points measured for one model."""
 
     version: Literal[2] = 2
     meta: CalibrationMeta
-    default: str | None = None
+    default: str | None = None  # spec of the policy to use where none is named, or None
+    # (layer, head) pairs for ``attention:heads=calibrated``, or None
     heads: tuple[tuple[NonNegativeInt, NonNegativeInt], ...] | None = None
-    points: tuple[CalibrationPoint, ...]
+    points: tuple[CalibrationPoint, ...]  # the measurements, in any order
 
     @classmethod
     def load(cls, path: str | Path) -> Calibration:
-        """Read a table.
+        """Read a table: a JSON file, or the model folder that holds calibration.json.
 
-        Args:
-            path: The JSON file, or the model folder that holds calibration.json.
-
-        Returns:
-            The table.
-
-        Raises:
-            ValueError: When there is none, or it is malformed.
+        ValueError when there is none, or it is malformed.
         """
         file = Path(path)
         file = file / CALIBRATION_FILE if file.is_dir() else file
@@ -146,14 +110,7 @@ class Calibration(_Strict):
             ) from None
 
     def merged(self, newer: Calibration) -> Calibration:
-        """Add another table of the same model: the policies it measured replace those here.
-
-        Args:
-            newer: The table that wins.
-
-        Returns:
-            Points, heads and default of both, with the description of the newer.
-        """
+        """Both tables of a model: policies measured in `newer` replace those here."""
         measured = {point.policy for point in newer.points}
         kept = tuple(point for point in self.points if point.policy not in measured)
         return Calibration(
@@ -164,11 +121,7 @@ class Calibration(_Strict):
         )
 
     def save(self, path: str | Path) -> None:
-        """Write the table as JSON.
-
-        Args:
-            path: The JSON file, or the model folder to hold calibration.json.
-        """
+        """Write the table as JSON, to a file or into a model folder."""
         file = Path(path)
         file = file / CALIBRATION_FILE if file.is_dir() else file
         write_text(file, self.model_dump_json(indent=2) + "\n")
@@ -178,21 +131,17 @@ class Calibration(_Strict):
     ) -> tuple[float, dict[str, Scalar]]:
         """Find the threshold that gave a target on dev data.
 
-        Points with the same options make a curve. Only curves that agree with `options` count;
-        of those that reach the target, the one with the best quality there (interpolated) wins.
+        Points with the same options make a curve. Only curves that agree with `options` count; of
+        those that reach the target, the one with the best quality there (interpolated) wins.
+        ValueError when no curve reaches the value; names the range covered.
 
         Args:
-            name: Name of the policy.
             options: The options the user fixed (scalars, as in CalibrationPoint.options); those not
                 named are free.
             target: "laal" or "al" (source units or, of media, ms), "rco" or "quantile" (0 to 1).
-            value: The target's value.
 
         Returns:
             The threshold (6 significant digits) and all options of the curve.
-
-        Raises:
-            ValueError: When no curve reaches the value; names the range covered.
         """
         if target not in TARGETS:
             raise ValueError(f"unknown target {target!r}; use one of {', '.join(TARGETS)}")
@@ -242,14 +191,11 @@ class Calibration(_Strict):
 
 @dataclass(frozen=True)
 class _Curve:
-    """Blocks of a calibration curve, by strictly increasing target."""
-
     target: tuple[float, ...]
     threshold: tuple[float, ...]
     quality: tuple[float, ...]
 
     def at(self, value: float) -> tuple[float, float]:
-        """Interpolate linearly: (threshold, quality) where the target is `value`."""
         threshold = np.interp(value, self.target, self.threshold)
         return float(threshold), float(np.interp(value, self.target, self.quality))
 

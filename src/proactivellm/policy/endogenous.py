@@ -19,10 +19,7 @@ from proactivellm.policy.options import check_int, check_number, option, parse_f
 
 @dataclass(frozen=True, kw_only=True)
 class ThresholdPolicy(BoundedPolicy):
-    """A bounded policy with a threshold, where its statistic turns from READ to WRITE.
-
-    Calibration can set the threshold.
-    """
+    """A bounded policy with a threshold, which calibration can set, for a statistic."""
 
     main_key: ClassVar[str | None] = "threshold"
 
@@ -52,11 +49,11 @@ class Entropy(ThresholdPolicy):
 
     Args:
         threshold: Nats, above 0.
-        top: Entropy of the renormalised `top` most probable tokens; 0 takes the whole vocabulary.
     """
 
     name: ClassVar[str] = "entropy"
 
+    # Entropy of the renormalised `top` most probable tokens; 0 takes the whole vocabulary.
     top: int = option(default=0)
 
     def __post_init__(self) -> None:
@@ -68,21 +65,15 @@ class Entropy(ThresholdPolicy):
 
     @cached_property
     def evidence(self) -> tuple[Evidence, ...]:
-        """The entropy."""
         return (evidence.Entropy(self.top),)
 
     def writes(self, seen: Seen) -> Tensor:
-        """Below the threshold."""
         return self.statistic(seen) < self.threshold
 
 
 @dataclass(frozen=True, kw_only=True)
 class Confidence(ThresholdPolicy):
-    """Write when the most probable next token is more probable than a threshold.
-
-    Args:
-        threshold: Probability, between 0 and 1.
-    """
+    """Write when the most probable next token is more probable than a threshold."""
 
     name: ClassVar[str] = "confidence"
     evidence = (evidence.Confidence(),)
@@ -92,5 +83,4 @@ class Confidence(ThresholdPolicy):
         self._check_threshold(0 < self.threshold < 1, "above 0 and below 1")
 
     def writes(self, seen: Seen) -> Tensor:
-        """Above the threshold."""
         return self.statistic(seen) > self.threshold

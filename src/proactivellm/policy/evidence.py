@@ -29,7 +29,6 @@ class Rows:
     """What a step computed for the lanes that want an evidence; each part is cut out on demand.
 
     Args:
-        output: of the step.
         tokens_P: the token that each probing lane would write.
         chosen: the lanes that look, among those of the output; None = all.
     """
@@ -90,7 +89,6 @@ class Entropy(Evidence):
     top: int = 0
 
     def of(self, rows: Rows) -> Tensor:
-        """Compute it: [P]."""
         return entropy(rows.probs_PV, self.top)
 
 
@@ -99,7 +97,6 @@ class Confidence(Evidence):
     """Probability of the most probable next token, [P]."""
 
     def of(self, rows: Rows) -> Tensor:
-        """Compute it: [P]."""
         return rows.probs_PV.max(-1).values
 
 
@@ -107,10 +104,8 @@ class Confidence(Evidence):
 class Attention(Evidence):
     """Share of the source attention on each unit in view, in reading order, [P, U].
 
-    Rows sum to 1 (prompt and sinks removed) and are 0 beyond the units read.
-
-    Args:
-        heads: (layer, head) pairs to average over; None = all.
+    Rows sum to 1 (prompt and sinks removed) and are 0 beyond the units read. It is averaged over
+    (layer, head) pairs; None = all.
     """
 
     attention: ClassVar[bool] = True
@@ -118,11 +113,9 @@ class Attention(Evidence):
     heads: Heads | None = None
 
     def of(self, rows: Rows) -> Tensor:
-        """Compute it: [P, U]."""
         return rows.unit_attention(self.heads)
 
     def check(self, model: StreamingCausalLM) -> None:
-        """Raise ValueError if `model` shows no attention, or lacks one of the heads."""
         if not model.shows_attention:
             raise ValueError(NO_ATTENTION)
         check_heads_exist(self.heads, *model.num_heads)
@@ -135,11 +128,9 @@ class Hidden(Evidence):
     layer: int = -1
 
     def of(self, rows: Rows) -> Tensor:
-        """Compute it: [P, D]."""
         return rows.hidden_PD
 
     def check(self, model: StreamingCausalLM) -> None:
-        """Raise ValueError for an inner layer."""
         if self.layer != -1:
             raise ValueError(
                 f"there are no hidden states of layer {self.layer}: a step keeps those of the last "
@@ -152,24 +143,17 @@ class Candidate(Evidence):
     """The token that a WRITE would write, int64 [P]."""
 
     def of(self, rows: Rows) -> Tensor:
-        """Compute it: [P]."""
         return rows.tokens_P
 
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """What a policy is shown of the lanes that its bounds leave open.
+    """What a policy is shown of lanes that its bounds leave open; `seen[evidence]` is a tensor."""
 
-    Args:
-        units_read_B: Source units read so far, int64.
-        units_in_view_B: Those that the model still sees, int64.
-        words_written_B: Target words (tokens, when decisions fall at token boundaries) before the
-            one that the candidate belongs to, int64.
-        evidence: By what was asked for; `seen[evidence]` is the way to it.
-    """
-
-    units_read_B: Tensor
-    units_in_view_B: Tensor
+    units_read_B: Tensor  # source units read so far, int64
+    units_in_view_B: Tensor  # those that the model still sees, int64
+    # Target words (tokens, when decisions fall at token boundaries) before the one that the
+    # candidate belongs to, int64.
     words_written_B: Tensor
     evidence: Mapping[Evidence, Tensor]
 
@@ -181,12 +165,7 @@ class Seen:
 
 
 def entropy(probs_PV: Tensor, top: int = 0) -> Tensor:
-    """Entropy of distributions, nats [P]; of the `top` most probable tokens, renormalised, if any.
-
-    Args:
-        probs_PV: rows sum to 1.
-        top: 0 = all tokens.
-    """
+    """Entropy of distributions, nats [P]; `top` > 0: of so many tokens, renormalised."""
     if top and top < probs_PV.shape[-1]:
         probs_PV = probs_PV.topk(top, dim=-1).values
         probs_PV = probs_PV / probs_PV.sum(-1, keepdim=True)

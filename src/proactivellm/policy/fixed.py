@@ -16,14 +16,7 @@ from proactivellm.policy.reason import Reason
 def parse_trace(text: str) -> tuple[int, ...]:
     """Read a trace: ``1-2-4-4``, or the name of a file with one JSON list of whole numbers.
 
-    Args:
-        text: The numbers joined by dashes, or a file name.
-
-    Returns:
-        Source units read before each target word.
-
-    Raises:
-        ValueError: When it is neither.
+    ValueError when it is neither.
     """
     if re.fullmatch(r"[0-9]+(-[0-9]+)*", text):
         return tuple(parse_int(part) for part in text.split("-"))
@@ -54,7 +47,6 @@ class _Scheduled(Policy):
     early: ClassVar[Reason] = Reason.READ_RULE
 
     def settle(self, units_read: int, words_written: int) -> Reason:
-        """Return what the schedule says."""
         required = self.required_units(words_written)
         ready = required is not None and units_read >= required
         return Reason.WRITE_RULE if ready else self.early
@@ -64,14 +56,9 @@ class _Scheduled(Policy):
 class WaitK(_Scheduled):
     """Read k units, then write one word for each unit read.
 
-    STACL, Ma et al. 2019 (arXiv 1810.08398). Where a word lasts several units, give a
-    stride: word n (from 1) is then written when k + stride * (n - 1) units, rounded up, are read.
-    So wait-3 with a fixed pre-decision of 2 units (Ma et al. 2020, arXiv 2011.02048) is
-    `wait-k:6,stride=2`.
-
-    Args:
-        k: Lag in source units, at least 1.
-        stride: Source units for each target word, see BoundedPolicy.
+    STACL, Ma et al. 2019 (arXiv 1810.08398). Where a word lasts several units, give a stride: word
+    n (from 1) is then written when k + stride * (n - 1) units, rounded up, are read. So wait-3 with
+    a fixed pre-decision of 2 units (Ma et al. 2020, arXiv 2011.02048) is `wait-k:6,stride=2`.
     """
 
     name: ClassVar[str] = "wait-k"
@@ -86,12 +73,10 @@ class WaitK(_Scheduled):
 
     @property
     def min_lag(self) -> int:
-        """The lag k."""
         return self.k
 
     @property
     def max_lag(self) -> int | None:
-        """The lag k."""
         return self.k
 
 
@@ -102,7 +87,6 @@ class Offline(_Scheduled):
     name: ClassVar[str] = "offline"
 
     def required_units(self, words_written: int) -> int | None:
-        """Return None: the whole source, whatever `words_written`."""
         return None
 
 
@@ -111,15 +95,13 @@ class Fixed(_Scheduled):
     """Replay one trace: the units read before each word; words beyond it wait for the whole source.
 
     The trace belongs to one source: one policy per instance.
-
-    Args:
-        trace: g per target word, non-decreasing, from 1. In a spec inline (``fixed:1-2-4-4``) or
-            from a file with one JSON list (``fixed:trace=FILE``).
     """
 
     name: ClassVar[str] = "fixed"
     main_key: ClassVar[str | None] = "trace"
 
+    # `g` per target word, non-decreasing, from 1. In a spec inline (``fixed:1-2-4-4``) or from a
+    # file with one JSON list (``fixed:trace=FILE``).
     trace: tuple[int, ...] = option(parse=parse_trace, write=format_trace)
 
     def __post_init__(self) -> None:
@@ -135,5 +117,4 @@ class Fixed(_Scheduled):
             )
 
     def required_units(self, words_written: int) -> int | None:
-        """Return the trace's entry for the word after `words_written`; None beyond its end."""
         return self.trace[words_written] if words_written < len(self.trace) else None

@@ -60,12 +60,9 @@ def option(
     """Declare one key of a policy spec: a dataclass field with its text form.
 
     Args:
-        default: Value when the key is not given; without one the key is required.
+        default: Without one the key is required.
         parse: Text to value; raises ValueError that begins with "must".
         write: Value to text, the inverse of `parse`.
-
-    Returns:
-        A dataclass field.
     """
     return dataclasses.field(default=default, metadata={"parse": parse, "write": write})
 

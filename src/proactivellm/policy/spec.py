@@ -63,50 +63,29 @@ def available_policies() -> list[PolicyRow]:
 
 
 def parse_policy(text: str, calibration: Calibration | None = None) -> Policy:
-    """Turn the text form of a policy into the policy.
+    """Turn the text form of a policy into the policy, whose `spec` has targets resolved.
+
+    ValueError when the text is no policy, or its target cannot be resolved.
 
     Args:
         text: A spec, such as ``entropy:threshold=1.2,min_lag=1`` or ``entropy:laal=3``.
         calibration: The model's table, needed by targets and by ``heads=calibrated``.
-
-    Returns:
-        The policy; its `spec` is canonical, with targets resolved to thresholds.
-
-    Raises:
-        ValueError: When the text is no policy, or its target cannot be resolved.
     """
     return PolicySpec.parse(text).build(calibration)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PolicySpec:
-    """A policy as asked for: parsed, but targets not resolved yet.
-
-    Args:
-        name: Name of the policy.
-        values: The keys given, with parsed values.
-        target: (target, value) in place of a threshold, or None.
-        request: The text as given, stripped; names the policy in logs and tables.
-    """
+    """A policy as asked for: parsed, but targets not resolved yet."""
 
     name: str
-    values: Mapping[str, Any]
-    target: tuple[str, float] | None = None
-    request: str
+    values: Mapping[str, Any]  # the keys given, with parsed values
+    target: tuple[str, float] | None = None  # (target, value) in place of a threshold, or None
+    request: str  # the text as given, stripped; names the policy in logs and tables
 
     @classmethod
     def parse(cls, text: str) -> PolicySpec:
-        """Read a spec.
-
-        Args:
-            text: A spec.
-
-        Returns:
-            The request.
-
-        Raises:
-            ValueError: When the name, a key or a value is wrong.
-        """
+        """Read a spec; ValueError when the name, a key or a value is wrong."""
         request = text.strip()
         name, colon, rest = (part.strip() for part in request.partition(":"))
         if name not in POLICIES:
@@ -129,16 +108,9 @@ class PolicySpec:
         return cls(name=name, values=values, target=target, request=request)
 
     def build(self, calibration: Calibration | None = None) -> Policy:
-        """Make the policy.
+        """Make the policy, with targets resolved by the model's table.
 
-        Args:
-            calibration: The model's table, needed by targets and by ``heads=calibrated``.
-
-        Returns:
-            The policy.
-
-        Raises:
-            ValueError: When a value is out of range or a target cannot be resolved.
+        ValueError when a value is out of range or a target cannot be resolved.
         """
         values = dict(self.values)
         fields = {field.name: field for field in POLICIES[self.name].option_fields()}
@@ -193,7 +165,6 @@ def _split(policy: type[Policy], text: str) -> dict[str, str]:
 
 
 def _parse(key: str, text: str, parse: Any) -> Any:
-    """Parse the value of a key; an error begins with the key."""
     try:
         return parse(text)
     except ValueError as error:
@@ -201,7 +172,6 @@ def _parse(key: str, text: str, parse: Any) -> Any:
 
 
 def _pop_target(values: dict[str, Any]) -> tuple[str, float] | None:
-    """Take the target out of `values`, if one is given, and check it."""
     given = [key for key in values if key in TARGETS or key == "threshold"]
     if len(given) > 1:
         raise ValueError(f"{given[0]} and {given[1]} both set the threshold; give one of them")

@@ -16,11 +16,9 @@ _Panel = Callable[["Axes", Result], None]
 
 
 def draw_bench(report: Result, path: str | Path) -> None:
-    """Draws what was measured, be the report complete or not.
+    """Draws what was measured, be the report of `bench.suites` complete or not.
 
-    Args:
-        report: of `bench.run.run_suites`.
-        path: picture to write; its ending is the format (.png, .svg, .pdf).
+    The ending of `path` is the format (.png, .svg, .pdf).
 
     Raises:
         ImportError: matplotlib is not installed.

@@ -20,13 +20,9 @@ def plain_table(
     rows: Iterable[Sequence[str]],
     caption: str | None = None,
 ) -> Table:
-    """A table with texts on the left and numbers on the right; what cannot be printed is replaced.
+    """A table with texts in the first column and numbers in the others, to their right.
 
-    Args:
-        title: above it.
-        headings: of the columns; the first one holds texts.
-        rows: cells.
-        caption: below it.
+    What cannot be printed is replaced: texts are those of sources and models.
     """
     title = title and "\n".join(map(printable, title.splitlines()))
     table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
@@ -39,11 +35,9 @@ def plain_table(
 
 
 def print_tables(tables: Iterable[Table], hint: str = "") -> None:
-    """Prints tables; columns that find no room are left out from the right, and named.
+    """Prints tables of `plain_table`; columns without room are left out from the right, and named.
 
-    Args:
-        tables: of `plain_table`.
-        hint: where the reader finds everything.
+    `hint` tells where the reader finds everything.
     """
     from rich.console import Console
 
@@ -59,10 +53,11 @@ def print_tables(tables: Iterable[Table], hint: str = "") -> None:
 
 
 def _fit(table: Table, console: "Console") -> list[str]:
-    """Narrows a table to the console; the headings of the columns that it took out."""
+    """Narrows a table to the console; returns the headings of the columns that it took out."""
     unbounded = console.options.update(max_width=10_000)
     left_out: list[str] = []
     while console.measure(table, options=unbounded).maximum > console.width:
+        # Texts can be folded; only then do numbers have to go.
         first = table.columns[0]
         if first.max_width is None:
             first.max_width = _NARROW

@@ -69,13 +69,9 @@ def quality_latency_curve(
 def draw_curve(
     families: Families, scores: Sequence[Row], keys: tuple[str, str], about: str
 ) -> "Figure":
-    """The figure, with its labels in place.
+    """The figure of some families, with its labels in place; `keys` are those of both axes.
 
-    Args:
-        families: of `points_by_family`; not empty.
-        scores: all of them, for the headings.
-        keys: of the horizontal and the vertical axis.
-        about: model and data.
+    All scores are for the headings.
     """
     levels = {name: rows for name, rows in families.items() if is_offline(name)}
     curves = {name: rows for name, rows in families.items() if name not in levels}

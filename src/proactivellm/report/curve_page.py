@@ -27,10 +27,7 @@ from proactivellm.report.points import (
 def curve_page(scores: Sequence[Row], path: str | Path, about: str = "") -> None:
     """Writes a page with the curve and a table; it needs no network, and the table no script.
 
-    Args:
-        scores: what `metrics.score` returned, one object per policy; metrics may be missing.
-        path: the file, replaced.
-        about: model and data.
+    `about` names model and data.
 
     Raises:
         ValueError: no policy has any quality, or none has any latency.

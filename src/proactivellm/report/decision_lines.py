@@ -16,16 +16,11 @@ _WIDTH = 80
 
 
 def terminal_view(trace: Trace) -> RenderableType:
-    """The decisions of one instance in 80 columns.
+    """The decisions of one instance in 80 columns, for `rich.print`.
 
-    Args:
-        trace: from `record` or `read_traces`.
-
-    Returns:
-        What `rich.print` shows: the policy and its spec, then for each word what was READ before
-        it, the word, the policy's statistic, where the word was held back and then where it was
-        written (of policies without one the entropy), the source word most attended to, and what
-        made the word wait, or come.
+    The policy and its spec, then for each word: what was READ before it, the word, the policy's
+    statistic where the word was held back and where it was written (of policies without one the
+    entropy), the source word most attended to, and what made the word wait, or come.
     """
     header = [_plain(f"{trace.index}: {title(trace)}", style="bold")]
     if title(trace) != readable(trace.policy):

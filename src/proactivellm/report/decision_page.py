@@ -14,10 +14,6 @@ from proactivellm.report.page import fill_page, html_table
 def decision_page(traces: Sequence[Trace], path: str | Path) -> None:
     """Writes a page with one or several instances to choose from; it needs no network.
 
-    Args:
-        traces: from `record` or `read_traces`; at least one.
-        path: the file, replaced.
-
     Raises:
         ValueError: there are no traces.
     """
@@ -31,7 +27,7 @@ def decision_page(traces: Sequence[Trace], path: str | Path) -> None:
 
 
 def _with_words(trace: Trace) -> dict[str, Any]:
-    """A trace with what its words sum up, so that the script adds up nothing."""
+    """A trace with the sums over each of its words, so that the script need not add up."""
     rows = range(len(trace.words))
     place = {id(probe): number for number, probe in enumerate(trace.probes)}
     sums = {

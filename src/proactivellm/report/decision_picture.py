@@ -11,9 +11,7 @@ from proactivellm.report.path import Evidence, Heading, Strip, read_write_path
 def draw_trace(trace: Trace, path: str | Path) -> None:
     """Draws one instance; needs the extra `plot`.
 
-    Args:
-        trace: from `record` or `read_traces`.
-        path: picture to write; its ending is the format (.png, .svg, .pdf).
+    The ending of `path` is the format (.png, .svg, .pdf).
 
     Raises:
         ValueError: nothing was read or nothing was written.

@@ -25,11 +25,7 @@ _FALLBACKS = (  # where they are installed: for scripts that it lacks
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    """A figure in constrained layout that draws itself (Agg for PNG), independent of pyplot.
-
-    Args:
-        width: inches.
-        height: inches.
+    """A figure of so many inches in constrained layout, drawn without pyplot (Agg for PNG).
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -55,9 +51,7 @@ def plain_text() -> dict[str, Any]:
 def save_figure(figure: "Figure", path: str | Path) -> None:
     """Writes a picture; one warning for all characters that no installed font has.
 
-    Args:
-        figure: what to draw.
-        path: picture to write; its ending is the format (.png, .svg, .pdf).
+    The ending of `path` is the format (.png, .svg, .pdf).
 
     Raises:
         ValueError: there is no such format.
@@ -67,6 +61,7 @@ def save_figure(figure: "Figure", path: str | Path) -> None:
         with replacing(path) as new:
             figure.savefig(new)
     missing = 0
+    # matplotlib warns of each character.
     for warning in caught:
         if str(warning.message).startswith("Glyph "):
             missing += 1

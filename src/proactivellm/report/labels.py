@@ -25,15 +25,10 @@ Label = tuple[str, tuple[float, float], str]  # text, point, colour
 
 
 def put_labels(axes: "Axes", labels: Sequence[Label]) -> int:
-    """Labels points; the layout of the figure must be final, and its lines drawn.
+    """Labels points and returns how many labels found no place; the first ones choose first.
 
-    Args:
-        axes: where the points are.
-        labels: text, point in data coordinates and colour of each; the first ones choose first.
-            Where points with the same text lie together, one label is enough.
-
-    Returns:
-        How many found no place.
+    Points are in data coordinates; where some with the same text lie together, one label is
+    enough. The layout of the figure must be final, and its lines drawn.
     """
     import numpy as np
     from matplotlib.transforms import Bbox

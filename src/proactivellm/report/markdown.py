@@ -8,10 +8,8 @@ def markdown_table(
 ) -> str:
     """A table; nothing in a cell can end it, or be taken for HTML.
 
-    Args:
-        headings: of the columns.
-        rows: cells; what begins with a backtick is code.
-        num_texts: columns that hold texts, the first ones; numbers stand to the right.
+    The first `num_texts` columns hold texts; numbers stand to the right. A cell that begins with a
+    backtick is code.
     """
     rules = ["---" if number < num_texts else "---:" for number in range(len(headings))]
     return "\n".join(map(_row, [headings, rules, *rows]))

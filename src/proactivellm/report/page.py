@@ -11,17 +11,12 @@ from importlib.resources import files
 from typing import Any
 
 
-def fill_page(template: str, title: str, data: Any, static: str = "") -> str:
-    """Fills a template.
+def fill_page(template: str, title: str, data: Any, static: str) -> str:
+    """Fills a template of `assets/pages`, which has {{title}}, {{style}}, {{static}} and {{data}}.
 
     Args:
-        template: file name in `assets/pages`; has {{title}}, {{style}}, {{static}} and {{data}}.
-        title: plain text.
         data: plain values for the script.
         static: HTML that is read without a script.
-
-    Returns:
-        The page.
 
     Raises:
         ValueError: a number is not finite.
@@ -33,36 +28,19 @@ def fill_page(template: str, title: str, data: Any, static: str = "") -> str:
         "static": static,
         "data": embedded_json(data),
     }
+    # In one pass: what is filled in may hold braces itself.
     text = (pages / template).read_text(encoding="utf-8")
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], text)
 
 
 def embedded_json(data: Any) -> str:
-    """JSON that may stand inside a script element: no text in it can end the element.
-
-    Args:
-        data: plain values.
-
-    Returns:
-        The same values for a JSON parser.
-
-    Raises:
-        ValueError: a number is not finite.
-    """
+    """JSON that may stand inside a script element: no text in it can end the element."""
     text = json.dumps(data, ensure_ascii=False, allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def html_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table; everything in it is escaped.
-
-    Args:
-        headings: of the columns.
-        rows: the cells of each row.
-
-    Returns:
-        A table element.
-    """
+    """A table; everything in it is escaped."""
     lines = [_table_row("th", headings), *(_table_row("td", row) for row in rows)]
     return (
         f"<table><thead>{lines[0]}</thead><tbody>\n" + "\n".join(lines[1:]) + "\n</tbody></table>"

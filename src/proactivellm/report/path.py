@@ -17,36 +17,23 @@ _CELL, _STRIP, _TEXT = 0.5, 1.5, 0.064  # inches: a unit, numbers, a character o
 
 
 class Strip(NamedTuple):
-    """A number of the probes for each target word.
+    """A number of the probes for each target word, drawn beside the path."""
 
-    Attributes:
-        name: with its unit.
-        held: for each word, of the tokens that were held back before it.
-        written: for each word, of the token that was written.
-        threshold: where the decision turns, if it does on this number.
-    """
-
-    name: str
-    held: Sequence[Sequence[float]]
-    written: Sequence[float]
-    threshold: float | None = None
+    name: str  # with its unit
+    held: Sequence[Sequence[float]]  # for each word, of the tokens that were held back before it
+    written: Sequence[float]  # for each word, of the token that was written
+    threshold: float | None = None  # where the decision turns, if it does on this number
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """What the model saw when it wrote each target word.
+    """What the model saw when it wrote each target word."""
 
-    Attributes:
-        attention: share of the source attention on each source unit; nothing where it is unknown.
-        forced: whether the word was written because there was no choice.
-        strips: further numbers.
-        reasons: why each word was written when it was; none if left out.
-    """
-
+    # Share of the source attention on each source unit; nothing where it is unknown.
     attention: Sequence[Sequence[float]]
-    forced: Sequence[bool]
+    forced: Sequence[bool]  # whether the word was written because there was no choice
     strips: Sequence[Strip] = ()
-    reasons: Sequence[str] = ()
+    reasons: Sequence[str] = ()  # why each word was written when it was
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,11 +55,8 @@ def read_write_path(
     """Draws one instance as a staircase: a step right is a READ, a step down is a WRITE.
 
     Args:
-        source_units: the units of the source as text, from left to right.
-        target_words: the words that were written, from top to bottom.
         delays: for each target word, source units read when it was written; non-decreasing.
         path: picture to write; its ending is the format (.png, .svg, .pdf).
-        heading: none if left out.
         evidence: of the decisions; without it cells tell only what was read when.
 
     Raises:

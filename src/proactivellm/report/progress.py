@@ -14,11 +14,7 @@ Progress = Callable[[str, int, int], None]  # what, how many are done, how many 
 
 @contextmanager
 def show_progress() -> Iterator[Progress]:
-    """Progress on standard error: bars on a terminal, otherwise a line now and then.
-
-    Yields:
-        What to call with a name, how many are done, how many there are.
-    """
+    """Progress on standard error: bars on a terminal, otherwise a line now and then."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars

@@ -18,7 +18,7 @@ class Clock(Protocol):
 
 
 class WallClock:
-    """Goes by itself."""
+    """Real time; what takes time has passed already."""
 
     def __init__(self) -> None:
         self._started_s = time.perf_counter()
@@ -29,7 +29,7 @@ class WallClock:
         return time.perf_counter() - self._started_s
 
     def work(self, arrived_s: float, spent_s: float) -> None:
-        """Has passed already."""
+        """Nothing to do."""
 
 
 class ArrivalClock:

@@ -10,26 +10,18 @@ from proactivellm.stream.media import Replay
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One source to stream.
+    """One source to stream, with its reference."""
 
-    Attributes:
-        index: place in its file.
-        source: source text; of media, the text that is read before them.
-        reference: wanted target, if known.
-        task: what is scored: a translation, the answer to a question, or a transcript.
-        answers: all answers that are accepted; None = the reference alone.
-        policy: of this source alone; None = that of the run, whose name its log entry bears anyway.
-        media: files that are the source, joined; empty = the source is text.
-        replay: of the media, where several policies are to take them in.
-    """
-
-    index: int
-    source: str
+    index: int  # place in its file
+    source: str  # source text; of media, the text that is read before them
     reference: str | None = None
     task: Task = "translation"
+    # All answers that are accepted; None = the reference alone.
     answers: tuple[str, ...] | None = None
+    # Of this source alone; None = that of the run, whose name its log entry bears anyway.
     policy: Policy | None = None
-    media: tuple[str, ...] = ()
+    media: tuple[str, ...] = ()  # files that are the source, joined; empty = the source is text
+    # Of the media, where several policies are to take them in.
     replay: Replay | None = field(default=None, compare=False, repr=False)
 
     @property

@@ -1,7 +1,6 @@
 """One live source: units come in as they arrive, events go out as they happen."""
 
-import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 
 from proactivellm.core.unit import Unit
 from proactivellm.forward.causal_lm import StreamingCausalLM
@@ -12,6 +11,7 @@ from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling
 from proactivellm.session.window import Window
 from proactivellm.stream.media import MediaUnits
+from proactivellm.stream.pace import paced
 from proactivellm.stream.source import StreamEvent
 from proactivellm.stream.streams import Streams
 
@@ -29,19 +29,17 @@ def stream_units(
 ) -> Generator[StreamEvent, None, Instance]:
     """Stream one source live: units are there as the iterable yields them.
 
-    A final unit ends a turn; what follows it is streamed afresh.
+    A final unit ends a turn; what follows it is streamed afresh. ValueError if the source cannot be
+    streamed.
 
     Args:
         arrivals: units that arrive together (of media: a `MediaUnits`); may block until they do.
-            The source is closed when they are exhausted; no more are asked for when the target of
-            a text has ended before.
+            The source is closed when they are exhausted; no more are asked for when the target of a
+            text has ended before.
         sampling: the model's generation settings if left out.
 
     Returns:
         The log entry (value of the generator).
-
-    Raises:
-        ValueError: if the source cannot be streamed.
     """
     media = arrivals if isinstance(arrivals, MediaUnits) else None
     streams = Streams(model, policy, Limits(), sampling, window)
@@ -71,29 +69,10 @@ def stream_text(
     sampling: Sampling | None = None,
     window: Window | None = None,
 ) -> Generator[StreamEvent, None, Instance]:
-    """Stream one line of text, word by word, at a rate.
-
-    Args:
-        rate_wpm: words per minute at which they arrive; None = at once.
-        sampling: the model's generation settings if left out.
+    """Stream one line of text, word by word, at `rate_wpm` words per minute, or at once.
 
     Returns:
         The log entry (value of the generator).
     """
     arrivals = paced([TextSegmenter(model.tokenizer).segment(source, rate_wpm)])
     return (yield from stream_units(model, policy, arrivals, sampling, window))
-
-
-def paced(arrivals: Iterable[Sequence[Unit]]) -> Iterator[list[Unit]]:
-    """Hold units back until they are due: `end_s` seconds after the first was asked for."""
-    started = time.perf_counter()
-    for units in arrivals:
-        rest = list(units)
-        while rest:
-            wait_s = rest[0].end_s - (time.perf_counter() - started)
-            if wait_s > 0:
-                time.sleep(wait_s)
-            now_s = time.perf_counter() - started
-            due = 1 + sum(unit.end_s <= now_s for unit in rest[1:])
-            yield rest[:due]
-            del rest[:due]

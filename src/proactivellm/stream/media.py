@@ -22,11 +22,9 @@ class Arrival(NamedTuple):
 
 
 class Hearing:
-    """A front end at work on one source, with a question before each turn.
+    """A front end at work on one source, with a question that is read before each turn.
 
-    Args:
-        rate: of the blocks, in samples or frames per second.
-        question: text that is read before each turn.
+    `rate` is in samples or frames per second.
     """
 
     def __init__(self, model: StreamingCausalLM, rate: int, question: str = "") -> None:
@@ -57,43 +55,27 @@ class Hearing:
 
 @dataclass
 class Replay:
-    """What a model made of a source, kept when it is first taken in, for further policies.
-
-    Attributes:
-        steps: what arrived.
-        complete: whether the source was taken in to its end.
-        made_by: who made them of what: front end, its conditions, question, files. Another one does
-            it anew.
-    """
+    """What a model made of a source, kept when it is first taken in, for further policies."""
 
     steps: list[Arrival] = field(default_factory=list)
-    complete: bool = False
+    complete: bool = False  # whether the source was taken in to its end
+    # Front end, its conditions, question, files. With another one it is made anew.
     made_by: tuple[object, ...] = ()
 
 
 @dataclass
 class MediaUnits:
-    """Units of a source as it is taken in; iterate once.
-
-    Args:
-        blocks: what arrives together, as the front end takes it.
-        rate: of the blocks, in samples or frames per second.
-        question: text that is read before each turn.
-        replay: is filled; once it is complete, it is given instead of taking the source in again,
-            with the times that were measured then.
-
-    Attributes:
-        received_s: seconds of the source that have arrived.
-        spent_s: time that the front end spent on the last block.
-    """
+    """Units of a source as it is taken in; iterate once."""
 
     model: StreamingCausalLM
-    blocks: Iterable[np.ndarray]
-    rate: int
-    question: str = ""
+    blocks: Iterable[np.ndarray]  # what arrives together, as the front end takes it
+    rate: int  # of the blocks, in samples or frames per second
+    question: str = ""  # text that is read before each turn
+    # Filled at first; a complete one replaces taking the source in again, with the times that
+    # were measured then.
     replay: Replay | None = None
-    received_s: float = 0.0
-    spent_s: float = 0.0
+    received_s: float = 0.0  # seconds of the source that have arrived
+    spent_s: float = 0.0  # time that the front end spent on the last block
 
     @property
     def kind(self) -> str:
@@ -126,12 +108,11 @@ def open_media(
 ) -> MediaUnits:
     """Takes files, joined to one source, in as if they were live, a unit at a time.
 
+    ValueError if a file cannot be read, or the model has no front end.
+
     Args:
         question: text that is read before each turn.
         replay: of an earlier time, or to be filled.
-
-    Raises:
-        ValueError: if a file cannot be read, or the model has no front end.
     """
     front_end = model.front_end
     if front_end is None:

@@ -63,18 +63,15 @@ def run_streams(
     sampling: Sampling | None = None,
     window: Window | None = None,
 ) -> Iterator[Instance]:
-    """Stream recorded sources, many at once, as if each had been alone.
+    """Stream recorded sources, many at once, as if each had been alone; yields their log entries.
 
     Decisions do not depend on when units are pushed, so that nothing sleeps: arrival times at
-    `rate_wpm` enter the clock behind `elapsed`, together with the measured time of every step.
+    `rate_wpm` words per minute enter the clock behind `elapsed`, together with the measured time of
+    every step. Log entries come in order of completion.
 
     Args:
         limits: of the engine; 16 streams at once if left out.
-        rate_wpm: words per minute on the clock of `elapsed`.
         sampling: the model's generation settings if left out.
-
-    Yields:
-        Log entries in order of completion.
 
     Raises:
         StreamsFailed: at the end, if sources could not be streamed; names them, one a line.
@@ -84,6 +81,7 @@ def run_streams(
     waiting, failed = iter(jobs), list[str]()
     running: list[_Recorded] = []
     while True:
+        # Jobs are drawn as lanes come free: there may be more than fit into memory.
         new = itertools.islice(waiting, limits.streams - len(running))
         running += [_Recorded(streams, job, rate_wpm) for job in new]
         if not running:

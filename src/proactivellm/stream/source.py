@@ -26,24 +26,16 @@ Payload = str | np.ndarray | Iterable[Unit]  # text, samples or frames, or units
 
 @dataclass(frozen=True)
 class StreamEvent:
-    """What happened in a stream.
+    """What happened in a stream."""
 
-    Attributes:
-        kind: READ (a unit was read), WRITE (text became certain), or END (a turn is over; a text is
-            one turn).
-        text: the unit's text or the new target text.
-        units_read: source units read so far.
-        elapsed_s: seconds since the stream began.
-        media_s: seconds of the media that had arrived; None for text.
-        reason: why it was read or written; None of text that came out as the target was cut.
-    """
-
+    # READ (a unit was read), WRITE (text became certain), or END (a turn is over; a text is one
+    # turn).
     kind: Literal["READ", "WRITE", "END"]
-    text: str
+    text: str  # the unit's text or the new target text
     units_read: int
-    elapsed_s: float
-    media_s: float | None = None
-    reason: Reason | None = None
+    elapsed_s: float  # seconds since the stream began
+    media_s: float | None = None  # seconds of the media that had arrived; None for text
+    reason: Reason | None = None  # None of text that came out as the target was cut
 
 
 class Stream:
@@ -55,7 +47,6 @@ class Stream:
     Attributes:
         kind: of the source: text, or a modality.
         state: of the lane of this turn, live.
-        transcript: what was written, and when.
         words: texts of the units that have arrived.
         closed: whether nothing more arrives.
         ended: whether all is written, or it was cancelled, or could not go on.
@@ -128,11 +119,7 @@ class Stream:
             self._arrive(Arrival(list(payload), now_s, spent_s))
 
     def close(self, now_s: float | None = None) -> None:
-        """Say that nothing more arrives; idempotent.
-
-        Args:
-            now_s: when the source ended, in seconds since it began; now, if left out.
-        """
+        """Say that nothing more arrives; idempotent. `now_s` as for `push`."""
         with self._streams.exclusive:
             if self.closed:
                 return
@@ -141,7 +128,7 @@ class Stream:
                 self._arrive(self._hearing.push(None))
             elif self._segmenter is not None:
                 self._arrive(Arrival(self._segmenter.finish(now_s), now_s, 0.0))
-            if self._is_within_turn:
+            if self._is_within_turn:  # it would wait for its last unit forever
                 self._arrive(Arrival([Unit.end(now_s)], now_s, 0.0))
             self.closed = True
 
@@ -159,11 +146,7 @@ class Stream:
     def events(self) -> Iterator[StreamEvent]:
         """What has happened, and, step by step, what happens until all streams wait for input.
 
-        Yields:
-            The events, each as soon as its forward is done.
-
-        Raises:
-            ValueError: if the stream cannot go on.
+        Each event comes as soon as its forward is done. ValueError if the stream cannot go on.
         """
         yield from self.take()
         while not self.ended and self._streams.step() is not None:
@@ -177,11 +160,7 @@ class Stream:
             yield self._events.popleft()
 
     def instance(self, job: Job | None = None) -> Instance:
-        """The log entry, of all that was written.
-
-        Args:
-            job: what was streamed; a text made of the units that arrived if left out.
-        """
+        """The log entry of all that was written; without a job, of a text of the units arrived."""
         job = job or Job(index=0, source=" ".join(word for word in self.words if word))
         return self.transcript.instance(
             job,
@@ -230,10 +209,11 @@ class Stream:
 
     def _note(self, event: Event) -> None:
         now_s = self.clock.now_s
+        # Units of media have no text to tell of.
         if isinstance(event, Read) and event.unit.text:
             self._tell("READ", now_s, event.units_read, event.unit.text, reason=event.reason)
         elif isinstance(event, Write) and (text := self.transcript.add(event, 1000 * now_s)):
-            media_s = None if self.kind == TEXT else self.transcript.pieces[-1][1] / 1000
+            media_s = None if self.kind == TEXT else self.transcript.texts[-1][1] / 1000
             self._tell("WRITE", now_s, event.units_read, text, media_s, event.reason)
 
     def _tell(
@@ -245,6 +225,7 @@ class Stream:
         media_s: float | None = None,
         reason: Reason | None = None,
     ) -> None:
+        # An event counts within its turn, which is a session of its own; a stream over all turns.
         units_read += self.transcript.counted["units_read"]
         self._events.append(StreamEvent(kind, text, units_read, now_s, media_s, reason))
 
@@ -252,6 +233,7 @@ class Stream:
         """End the turn if it is over; whether it is."""
         state = self.state
         self.error = self.error or state.error
+        # The lane was opened for a turn that never came.
         nothing_left = self.closed and not (self._waiting or self._has_begun)
         if self.error is None and not nothing_left and not (state.finished and state.closed):
             return False

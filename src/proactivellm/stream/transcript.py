@@ -1,4 +1,4 @@
-"""What was written, with its times: the makings of a log entry.
+"""What was written, with its times, of which a log entry is made.
 
 A source is one turn, or, of media, as many as their front end makes of it; each turn is a session
 of its own. Delays count units of text, or milliseconds of media that had arrived.
@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from proactivellm.core.unit import Unit
-from proactivellm.output.log import TEXT, Instance, is_unspaced
+from proactivellm.output.log import TEXT, Instance
+from proactivellm.output.scripts import is_unspaced
 from proactivellm.session.events import Write
 from proactivellm.session.state import SessionState
 from proactivellm.stream.job import Job
@@ -18,19 +19,13 @@ _COUNTED = ("units_read", "forwards", "tokens", "dropped_units", "dropped_tokens
 
 @dataclass
 class Transcript:
-    """Target text with, for every piece, what had been read and when it came.
-
-    Attributes:
-        kind: of source; of all but text, delays are milliseconds that had arrived, instead of units
-            read.
-        pieces: (text, delay, ms) in order.
-        token_delays: delay of each token.
-        counted: what the turns that are over have read and cost.
-    """
+    """Target text with, for every piece of text, what had been read and when it came."""
 
     kind: str = TEXT
-    pieces: list[tuple[str, float, float]] = field(default_factory=list)
+    # (text, delay, ms) in order
+    texts: list[tuple[str, float, float]] = field(default_factory=list)
     token_delays: list[float] = field(default_factory=list)
+    # What the turns that are over have read and cost.
     counted: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_COUNTED, 0))
     _ends_s: list[float] = field(default_factory=list)  # of the units of this turn
     _closed_s: float = 0.0  # when the turn turned out to be over
@@ -58,9 +53,9 @@ class Transcript:
             self.token_delays.append(delay)
         if not write.text:
             return ""
-        text = " " * bool(self._breaks and self.pieces) + write.text
+        text = " " * bool(self._breaks and self.texts) + write.text
         self._breaks = False
-        self.pieces.append((text, delay, elapsed_ms))
+        self.texts.append((text, delay, elapsed_ms))
         return text
 
     def end_turn(self, state: SessionState) -> None:
@@ -74,7 +69,7 @@ class Transcript:
         delays: list[float] = []
         elapsed: list[float] = []
         inside = False
-        for text, delay, at_ms in self.pieces:
+        for text, delay, at_ms in self.texts:
             for character in text:
                 if character.isspace():
                     inside = False
@@ -90,7 +85,7 @@ class Transcript:
         """Delay and time in ms of every character that is not white space."""
         times = [
             (delay, round(at_ms, 3))
-            for text, delay, at_ms in self.pieces
+            for text, delay, at_ms in self.texts
             for _ in range(len("".join(text.split())))
         ]
         return [delay for delay, _ in times], [at_ms for _, at_ms in times]
@@ -110,7 +105,7 @@ class Transcript:
             source_ms: when the whole source had arrived; of media, their length.
             source_length: units of a text, read or not.
         """
-        prediction = "".join(text for text, _, _ in self.pieces)
+        prediction = "".join(text for text, _, _ in self.texts)
         unspaced = is_unspaced([prediction, job.reference or ""])
         delays, elapsed = self.characters() if unspaced else self.words()
         source_ms = round(source_ms, 3)

@@ -44,8 +44,7 @@ class _Call:
 class Worker:
     """A thread that steps an engine while there is something to do, and sleeps otherwise.
 
-    Args:
-        streams: used by nobody else from here on.
+    The streams are used by nobody else from here on.
     """
 
     def __init__(self, streams: Streams) -> None:
@@ -86,9 +85,7 @@ class Worker:
     async def ask(self, work: Callable[[], Any], when: Callable[[], bool] = lambda: True) -> Any:
         """Do something in the thread, between two steps, as soon as `when` holds there.
 
-        Raises:
-            RuntimeError: if the worker is closed.
-            Exception: what the work raises.
+        RuntimeError if the worker is closed, else what the work raises.
         """
         return await asyncio.wrap_future(self._put(work, when))
 
@@ -115,7 +112,6 @@ class Worker:
         return call.done
 
     def _run(self) -> None:
-        """What the thread does."""
         calls: list[_Call] = []
         idle = True
         while True:

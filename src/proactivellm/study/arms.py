@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from proactivellm.evaluation.calibrate import Grid
 from proactivellm.files.toml import Strict, read_toml, validated
 from proactivellm.metrics.counting import Counting, resolve
+from proactivellm.metrics.measures import QUALITIES_OF
 from proactivellm.metrics.units import AUTO
 from proactivellm.output.log import Task
 from proactivellm.tasks.data import DataSource
@@ -18,16 +19,9 @@ Level = Annotated[float, Field(gt=0.0)]
 
 
 class CalibrationPlan(Strict):
-    """What is measured on the dev data before an arm is evaluated.
+    """What is measured on the dev data before an arm is evaluated, see `evaluation.Grid`."""
 
-    Attributes:
-        policies: as `calibrate --policy`; none = no calibration.
-        quantiles: of the statistic, as thresholds.
-        min_lags: lower bounds tried.
-        max_lags: upper bounds tried; "none" = no bound.
-    """
-
-    policies: list[str] = []
+    policies: list[str] = []  # as `calibrate --policy`; none = no calibration
     quantiles: list[Annotated[float, Field(gt=0.0, lt=1.0)]] = list(Grid().quantiles)
     min_lags: list[int] = list(Grid().min_lags)
     max_lags: list[Bound] = ["none" if lag is None else lag for lag in Grid().max_lags]
@@ -45,23 +39,17 @@ class CalibrationPlan(Strict):
 class Arm(Strict):
     """One way to train, or to decide with a model that another arm trained.
 
-    Attributes:
-        about: what differs, in words.
-        recipe: training recipe instead of that of the study.
-        change: tables laid over the recipe.
-        like: arm whose model is used; nothing is trained.
-        calibration: instead of that of the study.
-        policies: instead of those of the study.
-        shuffle: the schedules that this other arm's policies (or those of them named here) chose
-            are replayed, each source's reads in random order.
+    Recipe, calibration and policies are those of the study where the arm names none.
     """
 
-    about: str = ""
+    about: str = ""  # what differs, in words
     recipe: str | None = None
-    change: dict[str, Any] = {}
-    like: str | None = None
+    change: dict[str, Any] = {}  # tables laid over the recipe
+    like: str | None = None  # arm whose model is used; nothing is trained
     calibration: CalibrationPlan | None = None
     policies: list[str] | None = None
+    # The schedules that this other arm's policies (or those of them named here) chose are
+    # replayed, each source's reads in random order.
     shuffle: str | None = None
 
     @model_validator(mode="after")
@@ -74,38 +62,22 @@ class Arm(Strict):
 
 
 class Study(Strict):
-    """A whole study.
-
-    Attributes:
-        title: heading of the tables.
-        recipe: training recipe of the arms that name none.
-        task: of the test data.
-        dev: thresholds come from here.
-        test: scores come from here.
-        calibration: of the arms that name none.
-        policies: of the arms that name none.
-        at: latencies at which curves are compared.
-        latency: which latency that is.
-        bleu_tokenize: tokens of BLEU, as `score --bleu-tokenize`.
-        latency_unit: what lags count in the target, as `score --latency-unit`.
-        curves: families of policies whose curves are compared.
-        against: arm and family that the others are compared with, such as "multi-k/wait-k"; a mere
-            arm compares each family with the same one there.
-        arms: by name.
-    """
+    """A whole study; recipe, calibration and policies are of the arms that name none."""
 
     title: str
     recipe: str | None = None
     task: Task = "translation"
-    dev: DataSource
-    test: DataSource
+    dev: DataSource  # thresholds come from here
+    test: DataSource  # scores come from here
     calibration: CalibrationPlan = CalibrationPlan()
     policies: list[str]
-    at: list[Level] = [2.0, 2.5, 3.0, 4.0, 5.0]
+    at: list[Level] = [2.0, 2.5, 3.0, 4.0, 5.0]  # latencies at which curves are compared
     latency: str = "LAAL"
-    bleu_tokenize: str = AUTO
-    latency_unit: str = AUTO
-    curves: list[str] = []
+    bleu_tokenize: str = AUTO  # as `score --bleu-tokenize`
+    latency_unit: str = AUTO  # as `score --latency-unit`
+    curves: list[str] = []  # families of policies whose curves are compared
+    # Arm and family that the others are compared with, such as "multi-k/wait-k"; a mere arm
+    # compares each family with the same one there.
     against: str
     arms: dict[str, Arm]
 
@@ -125,7 +97,7 @@ class Study(Strict):
             raise ValueError(
                 f"against: {self.against!r} begins with no arm: {', '.join(self.arms)}"
             )
-        resolve([], self.counting)
+        resolve([], self.counting)  # refuses what cannot be counted before anything is trained
         return self
 
     @property
@@ -133,15 +105,13 @@ class Study(Strict):
         """What all scores count."""
         return Counting(tokenize=self.bleu_tokenize, unit=self.latency_unit)
 
+    @property
+    def quality(self) -> str:
+        """The quality that the tables show: the main one of the task."""
+        return QUALITIES_OF[self.task][0]
+
     def owner(self, name: str) -> str:
-        """The arm that trains the model an arm uses.
-
-        Args:
-            name: of the arm.
-
-        Returns:
-            Its name, or that of another.
-        """
+        """The arm that trains the model an arm uses: itself, or another."""
         arm = self.arms[name]
         other = arm.like or arm.shuffle
         return self.owner(other) if other else name
@@ -150,16 +120,10 @@ class Study(Strict):
 def arm_recipe(study: Study, name: str, folder: Path) -> Recipe:
     """The training recipe of an arm: the study's, or its own, with its changes.
 
-    Args:
-        study: the study.
-        name: of the arm.
-        folder: of the study file, from which recipes are found.
-
-    Returns:
-        The recipe.
+    Recipes are found from `folder`, that of the study file.
 
     Raises:
-        ValueError: if the recipe with the changes does not fit.
+        ValueError: the recipe with the changes does not fit.
     """
     arm = study.arms[name]
     file = folder / str(arm.recipe or study.recipe)
@@ -167,15 +131,7 @@ def arm_recipe(study: Study, name: str, folder: Path) -> Recipe:
 
 
 def overlaid(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """One table laid over another, tables within them likewise.
-
-    Args:
-        below: what holds unless changed.
-        above: the changes.
-
-    Returns:
-        A new table.
-    """
+    """A new table: one laid over another, tables within them likewise."""
     both = below.keys() & above.keys()
     merged = {
         key: overlaid(below[key], above[key])

@@ -12,7 +12,7 @@ from proactivellm.evaluation.provenance import Conditions, calibration_inputs
 from proactivellm.files.lock import locked
 from proactivellm.files.note import check_note
 from proactivellm.forward.causal_lm import StreamingCausalLM
-from proactivellm.metrics.folders import folder_name
+from proactivellm.metrics.folders import SCORES_FILE, folder_name
 from proactivellm.metrics.measures import check_references
 from proactivellm.modality.loading import load
 from proactivellm.output.log import LOG_FILE, read_log
@@ -25,30 +25,27 @@ from proactivellm.study.arms import Arm, CalibrationPlan, Study, arm_recipe
 from proactivellm.tasks.data import DataSource, read_items
 from proactivellm.tasks.jobs import item_job
 
-MODEL_FOLDER = "model"
-RESULTS_FOLDER = "results"
-CALIBRATION_NOTE = "calibration-inputs.json"
+_CALIBRATION_NOTE = "calibration-inputs.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where a study lies, and where its arms go.
-
-    Attributes:
-        recipes: folder from which recipes are found.
-        out: folder of the results, one folder per arm.
-    """
+    """The folder from which recipes are found, and that of the results, with one for each arm."""
 
     recipes: Path
     out: Path
 
     def model(self, arm: str) -> Path:
         """The folder of an arm's model."""
-        return self.out / arm / MODEL_FOLDER
+        return self.out / arm / "model"
 
     def results(self, arm: str) -> Path:
         """The evaluation folder of an arm."""
-        return self.out / arm / RESULTS_FOLDER
+        return self.out / arm / "results"
+
+    def has_results(self, arm: str) -> bool:
+        """Whether an arm has been evaluated: its first policy has scores."""
+        return (self.results(arm) / SCORES_FILE).exists()
 
 
 def run_arm(
@@ -58,25 +55,23 @@ def run_arm(
     num_lanes: int = 64,
     progress: Progress | None = None,
 ) -> None:
-    """Train, calibrate and evaluate one arm, and first the arm whose model it uses.
+    """Trains, calibrates and evaluates one arm, and first the arm whose model it uses.
 
     Args:
-        study: the study.
-        name: of the arm.
-        place: where it lies.
         num_lanes: streams advanced by one forward.
         progress: called as the evaluation goes on.
 
     Raises:
-        ValueError: if recipe, data or policies do not fit.
+        ValueError: recipe, data or policies do not fit.
     """
     arm, owner = study.arms[name], study.owner(name)
-    jobs = make_jobs(study, study.test)
-    make_jobs(study, study.dev)  # what cannot be scored is told before anything is trained
+    jobs = _read_jobs(study, study.test)
+    _read_jobs(study, study.dev)  # what cannot be scored is told before anything is trained
     _train(study, owner, place)
     recipe = arm_recipe(study, owner, place.recipes)
     model = load(place.model(owner), trust_remote_code=recipe.backbone.trust_remote_code)
     if arm.shuffle:
+        # The schedules to be shuffled are in the logs of that arm.
         run_arm(study, arm.shuffle, place, num_lanes, progress)
         _replay_shuffled(study, name, place, model, jobs, num_lanes)
         return
@@ -95,14 +90,9 @@ def run_arm(
 
 
 def requests(study: Study, arm: Arm) -> Sequence[str]:
-    """The policies of an arm, as they are asked for.
+    """The policies of an arm as they are asked for.
 
-    Args:
-        study: the study.
-        arm: of it.
-
-    Returns:
-        Specs; those of the arm whose schedules it replays, if it does and names none.
+    If it names none: those of the study, or of the arm whose schedules it replays.
     """
     if arm.policies is not None:
         return arm.policies
@@ -114,25 +104,18 @@ def _resolved(
 ) -> Iterator[tuple[str, Policy]]:
     """The policies asked for; a target that the arm's calibration does not reach is left out."""
     for text in texts:
-        PolicySpec.parse(text)
+        PolicySpec.parse(text)  # a mistake in the spec is an error, not a target out of reach
         try:
             yield text, parse_policy(text, table)
         except ValueError as error:
             warnings.warn(f"{name}: left out: {error}", stacklevel=2)
 
 
-def make_jobs(study: Study, data: DataSource) -> list[Job]:
-    """The instances of a set.
-
-    Args:
-        study: knows the task.
-        data: dev or test.
-
-    Returns:
-        One job per instance.
+def _read_jobs(study: Study, data: DataSource) -> list[Job]:
+    """The jobs of the dev or the test set.
 
     Raises:
-        ValueError: if a file is missing or does not fit, or a reference cannot be scored.
+        ValueError: a file is missing or does not fit, or a reference cannot be scored.
     """
     split = "valid" if data == study.dev else "test"
     items = enumerate(read_items(data, split))
@@ -157,10 +140,10 @@ def _calibrate(
 ) -> Calibration | None:
     if not plan.policies:
         return None
-    jobs, grid = make_jobs(study, study.dev), replace(plan.grid, counting=study.counting)
+    jobs, grid = _read_jobs(study, study.dev), replace(plan.grid, counting=study.counting)
     inputs = calibration_inputs(model, jobs, plan.policies, grid)
     with locked(file.parent):
-        check_note(file.with_name(CALIBRATION_NOTE), inputs, continues=file.exists())
+        check_note(file.with_name(_CALIBRATION_NOTE), inputs, continues=file.exists())
         if not file.exists():
             table = calibrate(
                 model,
@@ -182,7 +165,7 @@ def _replay_shuffled(
     jobs: Sequence[Job],
     num_lanes: int,
 ) -> None:
-    """The arm's own folder, policy by policy, with the schedules of the arm it shuffles."""
+    """Evaluates the schedules of the arm that this one shuffles, policy by policy."""
     other = str(study.arms[name].shuffle)
     same = Conditions(counting=study.counting)
     for text in requests(study, study.arms[name]):

@@ -1,4 +1,4 @@
-"""Where the items of a task come from, as a recipe or a command names it: one place decides."""
+"""Where the items of a task come from, as a recipe or a study names it."""
 
 from collections.abc import Iterator
 from typing import Self
@@ -24,38 +24,23 @@ _KEYS = {  # what names the data: what may stand beside it
 class DataSource(Strict):
     """Pairs from a TSV file or two text files, questions, recordings, or generated questions.
 
-    Attributes:
-        tsv: file with both sides in columns; as all files here, it may be `.gz`.
-        source_column: column of the source in `tsv`, from 0.
-        target_column: column of the target in `tsv`, from 0.
-        source: text file, one source a line.
-        target: text file, one target a line.
-        squad: file of questions in SQuAD format.
-        manifest: file of recordings with their texts, see `tasks.speech`.
-        unanswerable: whether the questions of `squad` without an answer are kept ("unknown").
-        source_characters: a source unit is a character, for languages without spaces.
-        skip: leave out the first items of the files.
-        limit: keep only the first items (after those skipped); 0 = all.
-        lookup: generated questions: one level of `lookup.LEVELS` ("easy", "medium", "hard", or
-            "recital" to learn from), or several in turns.
-        count: how many questions are generated.
-        seed: of the generated questions.
+    Every file may be `.gz`.
     """
 
-    tsv: str | None = None
+    tsv: str | None = None  # both sides in columns, counted from 0
     source_column: int = Field(default=0, ge=0)
     target_column: int = Field(default=1, ge=0)
-    source: str | None = None
-    target: str | None = None
-    squad: str | None = None
-    manifest: str | None = None
-    unanswerable: bool = True
-    source_characters: bool = False
-    skip: int = Field(default=0, ge=0)
-    limit: int = Field(default=0, ge=0)
-    lookup: str | list[str] | None = None
-    count: int = Field(default=0, ge=0)
-    seed: int = Field(default=0, ge=0)
+    source: str | None = None  # one source a line
+    target: str | None = None  # one target a line
+    squad: str | None = None  # questions in SQuAD format
+    manifest: str | None = None  # recordings with their texts, see `tasks.speech`
+    unanswerable: bool = True  # keep questions of `squad` without an answer ("unknown")
+    source_characters: bool = False  # a unit is a character, for languages without spaces
+    skip: int = Field(default=0, ge=0)  # leave out the first items of the files
+    limit: int = Field(default=0, ge=0)  # keep the first items after those; 0 = all
+    lookup: str | list[str] | None = None  # generated: a level of `lookup.LEVELS`, or more in turns
+    count: int = Field(default=0, ge=0)  # questions that are generated
+    seed: int = Field(default=0, ge=0)  # of the generated questions
 
     @property
     def levels(self) -> list[str]:
@@ -89,17 +74,13 @@ def _either(kinds: list[str]) -> str:
 
 
 def read_items(data: DataSource, split: str = "train") -> list[Item]:
-    """Read or generate the items.
+    """Reads or generates the items, in order.
 
     Args:
-        data: where they come from.
         split: "train", "valid" or "test", of generated items; a file is one split.
 
-    Returns:
-        The items in order.
-
     Raises:
-        ValueError: if a file is missing or does not fit.
+        ValueError: a file is missing or does not fit.
     """
     if data.lookup is not None:
         return [question.item for question in draw(data.levels, data.count, data.seed, split)]
@@ -119,14 +100,7 @@ def read_items(data: DataSource, split: str = "train") -> list[Item]:
 
 
 def texts(items: list[Item]) -> Iterator[str]:
-    """All text that a tokenizer of these items should know.
-
-    Args:
-        items: of training.
-
-    Yields:
-        Sources and targets.
-    """
+    """All text that a tokenizer of these items should know: sources and targets."""
     for item in items:
         yield item.source
         yield item.target

@@ -12,13 +12,12 @@ from proactivellm.tasks.item import Item
 from proactivellm.tasks.speech import read_manifest
 from proactivellm.tasks.squad import read_squad
 
-TASKS: tuple[Task, ...] = get_args(Task)
 _SQUAD = (".json", ".json.gz")
 _MANIFEST = (".jsonl", ".jsonl.gz")
 
 
 def read_jobs(task: str | None, source: str, target: str | None = None) -> list[Job]:
-    """The items of a test set.
+    """The items of a test set as jobs, which name their task.
 
     Args:
         task: "translation"; "asr", the transcript of recordings; "qa": a question, then what may
@@ -29,13 +28,10 @@ def read_jobs(task: str | None, source: str, target: str | None = None) -> list[
             or a recording.
         target: text file, line i is the reference of source i; None if there is none.
 
-    Returns:
-        The jobs, which name their task.
-
     Raises:
-        ValueError: if the task is unknown, or a file does not fit.
+        ValueError: the task is unknown, or a file does not fit.
     """
-    known = None if task is None else check_task(task)
+    known = None if task is None else _known_task(task)
     if source.endswith(_SQUAD):
         if known != "qa":
             raise ValueError(f"{source}: JSON is read as questions: give --task qa, or a text file")
@@ -60,16 +56,7 @@ def _jobs(items: list[Item], task: Task, source: str, target: str | None) -> lis
 
 
 def item_job(index: int, item: Item, task: Task) -> Job:
-    """An item of a task as something to stream.
-
-    Args:
-        index: its place.
-        item: the item.
-        task: what is scored.
-
-    Returns:
-        The job.
-    """
+    """An item of a task as something to stream."""
     return Job(
         index=index,
         source=item.source,
@@ -80,19 +67,9 @@ def item_job(index: int, item: Item, task: Task) -> Job:
     )
 
 
-def check_task(task: str) -> Task:
-    """Refuse unknown tasks.
-
-    Args:
-        task: its name.
-
-    Returns:
-        The same.
-
-    Raises:
-        ValueError: if there is none of that name.
-    """
-    for known in TASKS:
+def _known_task(task: str) -> Task:
+    tasks: tuple[Task, ...] = get_args(Task)
+    for known in tasks:
         if task == known:
             return known
-    raise ValueError(f"unknown task {task!r}: give one of {', '.join(TASKS)}")
+    raise ValueError(f"unknown task {task!r}: give one of {', '.join(tasks)}")

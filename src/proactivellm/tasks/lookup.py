@@ -1,7 +1,7 @@
 """Lookup questions, generated: a question, then a stream of facts of which one may answer it.
 
-The answer can stand anywhere in the stream, so a model that reads while it writes may answer as
-soon as the evidence is in, whereas "unknown" can be known at the end of the source only: what comes
+The answer can stand anywhere in the stream. A model that reads while it writes may answer as soon
+as the evidence is in; "unknown" can be known at the end of the source only, because what comes
 before the evidence is drawn alike whether the question has an answer or not.
 """
 
@@ -27,17 +27,11 @@ _THINGS = """bag ball bed belt bike boat book bottle box bowl car chair clock co
 
 
 class Relation(NamedTuple):
-    """Something that a fact can say of a person.
+    """Something that a fact can say of a person."""
 
-    Attributes:
-        question: with {} for the person.
-        fact: with {} for the person and {} for the value.
-        values: what it can be, at least 30.
-    """
-
-    question: str
-    fact: str
-    values: tuple[str, ...]
+    question: str  # with {} for the person
+    fact: str  # with {} for the person and {} for the value
+    values: tuple[str, ...]  # at least 30
 
 
 def _relation(question: str, fact: str, values: str) -> Relation:
@@ -107,22 +101,15 @@ RELATIONS = (
 
 
 class Level(NamedTuple):
-    """How hard the questions are.
+    """How hard the questions are."""
 
-    Attributes:
-        facts: least and most facts of a stream.
-        same_person: share of the other facts that are about the person asked about; fewer where
-            there is nothing more to say of that person.
-        same_relation: share of the other facts that say of others what is asked.
-        unknown: share of the questions without an answer.
-        recites: whether everything is asked at once, see `_draw_recital`.
-    """
-
-    facts: tuple[int, int]
+    facts: tuple[int, int]  # least and most facts of a stream
+    # Share of the other facts that are about the person asked about; fewer where there is nothing
+    # more to say of that person.
     same_person: float
-    same_relation: float
-    unknown: float
-    recites: bool = False
+    same_relation: float  # share of the other facts that say of others what is asked
+    unknown: float  # share of the questions without an answer
+    recites: bool = False  # whether everything is asked at once, see `_draw_recital`
 
 
 LEVELS = {
@@ -134,17 +121,12 @@ LEVELS = {
 
 
 class Lookup(NamedTuple):
-    """A generated question with its stream.
+    """A generated question with its stream."""
 
-    Attributes:
-        source: the question, then the facts.
-        target: the answer, one or two words.
-        evidence: units (words) of the source up to and including the answer's first word; all of
-            them where the answer is "unknown".
-    """
-
-    source: str
-    target: str
+    source: str  # the question, then the facts
+    target: str  # the answer, one or two words
+    # Units (words) of the source up to and including the answer's first word; all of them where the
+    # answer is "unknown".
     evidence: int
 
     @property
@@ -156,17 +138,8 @@ class Lookup(NamedTuple):
 def draw(levels: Sequence[str], count: int, seed: int = 0, split: str = "train") -> list[Lookup]:
     """Questions of one split; no source occurs twice in it, nor in another split, whatever seeds.
 
-    Args:
-        levels: names of levels, which take turns.
-        count: number of questions.
-        seed: of what is drawn.
-        split: "train", "valid" or "test": the sources whose checksum falls into its tenths.
-
-    Returns:
-        The questions.
-
-    Raises:
-        ValueError: if a level or the split is unknown.
+    Levels take turns. A split ("train", "valid" or "test") has the sources whose checksum falls
+    into its tenths. Unknown levels and splits raise a ValueError.
     """
     for name in levels:
         if name not in LEVELS:
@@ -179,6 +152,7 @@ def draw(levels: Sequence[str], count: int, seed: int = 0, split: str = "train")
     for i in range(count):
         level = LEVELS[levels[i % len(levels)]]
         for question in _endless(level, rng):
+            # The hash of Python would put a source into another split in every process.
             checksum = zlib.crc32(question.source.encode())
             if checksum % 10 in SPLITS[split] and question.source not in seen:
                 seen.add(question.source)
@@ -193,7 +167,7 @@ def _endless(level: Level, rng: random.Random) -> Iterator[Lookup]:
 
 
 def _draw_one(level: Level, rng: random.Random) -> Lookup:
-    """Draw facts that do not answer, then put the evidence, if any, in the place of one of them."""
+    """Draws facts that do not answer, then puts the evidence, if any, in the place of one."""
     person, relation = rng.choice(NAMES), rng.choice(RELATIONS)
     facts = _other_facts(level, person, relation, rng)
     question = relation.question.format(person)
@@ -209,7 +183,7 @@ def _draw_one(level: Level, rng: random.Random) -> Lookup:
 
 
 def _draw_recital(level: Level, rng: random.Random) -> Lookup:
-    """Ask for the facts of all persons, to be told in random order, each after the person's name.
+    """Asks for the facts of all persons, to be told in random order, each after the person's name.
 
     One answer per stream is little to learn looking up from; this asks for many.
     """

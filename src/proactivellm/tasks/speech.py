@@ -6,7 +6,6 @@ joined. Optional: `question` (read before the recording), `answers` (all that is
 """
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,28 +16,17 @@ from proactivellm.files.toml import Strict
 from proactivellm.tasks.item import Item
 
 
-class ManifestLine(Strict):
-    """One line of a manifest.
+class _Line(Strict):
+    """One line of a manifest."""
 
-    Attributes:
-        audio: one file, or several that are joined; relative to the manifest.
-        text: what is to be written.
-        source: text to read in place of audio.
-        question: text that is read before the recording.
-        answers: all answers that are accepted; empty = only the text.
-        duration_s: of the recording.
-        speaker: who speaks.
-        id: what others call it.
-    """
-
-    audio: str | list[str] = Field(default_factory=list)
-    text: str = ""
-    source: str = ""
-    question: str = ""
-    answers: tuple[str, ...] = ()
+    audio: str | list[str] = Field(default_factory=list)  # relative to the manifest
+    text: str = ""  # what is to be written
+    source: str = ""  # text to read in place of audio
+    question: str = ""  # text that is read before the recording
+    answers: tuple[str, ...] = ()  # all that are accepted; empty = only the text
     duration_s: float | None = None
     speaker: str | None = None
-    id: str | None = None
+    id: str | None = None  # what others call it
 
     @model_validator(mode="after")
     def _has_one_source(self) -> Self:
@@ -47,12 +35,7 @@ class ManifestLine(Strict):
         return self
 
     def item(self, path: Path, number: int) -> Item:
-        """The item; its files are found from the folder of the manifest.
-
-        Args:
-            path: of the manifest.
-            number: of the line there, from 1.
-        """
+        """The item of a line (counted from 1); its files are found from the manifest's folder."""
         files = [self.audio] if isinstance(self.audio, str) else self.audio
         return Item(
             source=self.source or self.question,
@@ -65,42 +48,22 @@ class ManifestLine(Strict):
 
 
 def read_manifest(path: str | Path) -> list[Item]:
-    """Reads a manifest.
+    """Reads a manifest: one item a line, blank lines left out.
 
-    Args:
-        path: JSON lines.
-
-    Returns:
-        One item a line, blank lines left out.
-
-    Raises:
-        ValueError: if it cannot be read, or a line does not fit; names the line.
+    Raises a ValueError that names the line if one does not fit.
     """
-    return [line.item(Path(path), number) for number, line in read_manifest_lines(path)]
-
-
-def read_manifest_lines(path: str | Path) -> Iterator[tuple[int, ManifestLine]]:
-    """Reads a manifest line by line.
-
-    Args:
-        path: JSON lines.
-
-    Yields:
-        Number, from 1, and content of each line that is not blank.
-
-    Raises:
-        ValueError: if it cannot be read, or a line does not fit; names the line.
-    """
+    items = []
     for number, text in enumerate(read_lines(path), start=1):
         if not text.strip():
             continue
         try:
-            yield number, ManifestLine.model_validate(_parse(text))
+            items.append(_Line.model_validate(_parse(text)).item(Path(path), number))
         except ValueError as error:
             raise ValueError(
                 f"{path}, line {number}: {_reason(error)}; a manifest has lines such as "
                 '{"audio": "a.wav", "text": "hello"}'
             ) from None
+    return items
 
 
 def _parse(text: str) -> dict[str, Any]:
@@ -108,6 +71,7 @@ def _parse(text: str) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise ValueError(f"{text[:40]!r} is no JSON object")
     try:
+        # JSON can spell half a surrogate pair, which would fail only where it is written.
         json.dumps(record, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError:
         raise ValueError("half of a surrogate pair, which is no character") from None

@@ -14,18 +14,17 @@ from proactivellm.tasks.lookup import UNKNOWN
 
 
 def read_squad(path: str | Path, unanswerable: bool = True) -> list[Item]:
-    """Read a file in SQuAD format.
+    """Reads a file in SQuAD format, one item a question, in file order.
+
+    The source is the question, then the passage, inner white space collapsed; the target is the
+    first answer; all different ones are accepted.
 
     Args:
         path: JSON, maybe `.gz`.
         unanswerable: whether impossible questions (v2.0) are kept, with the answer "unknown".
 
-    Returns:
-        One item a question, in file order. Its source is the question, then the passage, inner
-        white space collapsed; its target is the first answer; all different ones are accepted.
-
     Raises:
-        ValueError: if the file is missing or broken, is not in SQuAD format, or holds no question.
+        ValueError: the file is missing or broken, is not in SQuAD format, or holds no question.
     """
     items = []
     questions = _questions(path, _load(Path(path)))
@@ -53,7 +52,7 @@ def _load(file: Path) -> Any:
 
 def _questions(path: str | Path, data: Any) -> Iterator[tuple[str, str, list[str]]]:
     """Yields question, passage and answers (none where there is none)."""
-    where = "the top level"
+    where = "the top level"  # what is being read when an error comes
     try:
         for article in data["data"]:
             for paragraph in article["paragraphs"]:

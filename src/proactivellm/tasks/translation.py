@@ -7,34 +7,21 @@ from proactivellm.tasks.item import Item
 
 
 def read_tsv(path: str, source_column: int = 0, target_column: int = 1) -> list[Item]:
-    """Read translation pairs from the columns of a file; those with an empty side are left out.
+    """Reads translation pairs from the columns of a file, counted from 0.
 
-    Args:
-        path: file with both sides in columns, maybe `.gz`.
-        source_column: column of the source, from 0.
-        target_column: column of the target, from 0.
-
-    Returns:
-        The pairs in file order, inner white space collapsed.
+    Pairs with an empty side are left out; inner white space is collapsed. The file may be `.gz`.
 
     Raises:
-        ValueError: if the file is missing, not UTF-8, broken, or lacks a column.
+        ValueError: the file is missing, not UTF-8, broken, or lacks a column.
     """
     return _pairs(path, _columns(path, source_column, target_column))
 
 
 def read_parallel(source: str, target: str) -> list[Item]:
-    """Read translation pairs from two text files; those with an empty side are left out.
-
-    Args:
-        source: file with one source a line, maybe `.gz`.
-        target: file with one target a line, maybe `.gz`.
-
-    Returns:
-        The pairs in file order, inner white space collapsed.
+    """Reads translation pairs from two text files, one side a line in each, as `read_tsv` does.
 
     Raises:
-        ValueError: if a file is missing, not UTF-8 or broken, or the lengths differ.
+        ValueError: a file is missing, not UTF-8 or broken, or the lengths differ.
     """
     sources, targets = list(read_lines(source)), list(read_lines(target))
     if len(sources) != len(targets):

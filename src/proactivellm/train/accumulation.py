@@ -17,18 +17,11 @@ def share_counts(
     add_up: Callable[[Tensor], Tensor],
     num_processes: int,
 ) -> list[Batch]:
-    """Give every micro-batch of an update the counts of the whole update.
+    """Give every micro-batch of an update the counts of the whole update, as `count_NAME`, scalars.
 
     Gradients and recorded losses are averaged over processes, so a process divides by its share.
-
-    Args:
-        batches: of this process, from `views.collate`.
-        count: what the losses of a batch are means over, by objective.
-        add_up: sums a tensor over processes.
-        num_processes: how many those are.
-
-    Returns:
-        The batches with `count_NAME` of every objective, scalars.
+    `count` tells what the losses of a batch are means over, by objective; `add_up` sums a tensor
+    over processes.
     """
     counts = [count(batch) for batch in batches]
     total = add_up(torch.stack([torch.stack(list(each.values())) for each in counts]).sum(0))

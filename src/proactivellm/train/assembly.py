@@ -14,7 +14,6 @@ from proactivellm.train.fit import Fit
 from proactivellm.train.learner import Learner
 from proactivellm.train.objectives.catalogue import make_objectives
 from proactivellm.train.recipe import Recipe
-from proactivellm.train.recordings import Recordings
 from proactivellm.train.samples import (
     ItemEncoder,
     PackedDataset,
@@ -46,10 +45,8 @@ def make_trainer(
     text = SampleEncoder(
         tokenizer, encode_prompt(tokenizer, settings.prompt), tokenizer.eos_token_id
     )
-    recordings = None
-    if recipe.speech:
-        recordings = Recordings(learner.front_end, recipe.speech.augment, recipe.speech.gate)
-    encoder = ItemEncoder(text, recordings)
+    table = recipe.front_end
+    encoder = ItemEncoder(text, table.make_examples(learner.front_end) if table else None)
     views = ViewPlan(
         full=learner.needs_full,
         boundary=settings.boundary,
@@ -76,12 +73,13 @@ def make_trainer(
 
 def make_learner(recipe: Recipe, model: PreTrainedModel, settings: StreamSettings) -> Learner:
     """The models and objectives of a recipe; these go on from what a pretrained folder keeps."""
-    front_end = make_front_end(recipe, model) if recipe.speech else None
-    objectives = make_objectives(dict(recipe), model, front_end)
+    table = recipe.front_end
+    front_end = make_front_end(table, model) if table else None
+    objectives = make_objectives(recipe.tables, model, front_end)
     layout, logits_mib = settings.make_layout(), recipe.objective.logits_mib
     learner = Learner(model, layout, objectives, front_end, logits_mib)
-    if recipe.speech and recipe.speech.pretrained:
-        load_objectives(learner, find_folder(recipe.speech.pretrained), required=False)
+    if table and table.pretrained:
+        load_objectives(learner, find_folder(table.pretrained), required=False)
     return learner
 
 
@@ -95,11 +93,10 @@ def _report(left_out: list[str]) -> None:
 
 
 def _plan(recipe: Recipe, items: list[Item], num_processes: int, fit: Fit) -> list[tuple[int, ...]]:
-    """Which items make up each sample."""
     optimisation = recipe.optimisation
     size = optimisation.batch_size * optimisation.gradient_accumulation * num_processes
     plan = concatenation_plan(
-        [_length(item) for item in items],
+        [fit.encoder.length(item) for item in items],
         recipe.data.concat,
         optimisation.epochs,
         size,
@@ -113,9 +110,3 @@ def _plan(recipe: Recipe, items: list[Item], num_processes: int, fit: Fit) -> li
             "gradient_accumulation x processes): give more, or lower these"
         )
     return plan
-
-
-def _length(item: Item) -> float:
-    """How long an item is, in any unit, so that those of a batch are alike."""
-    heard = 25.0 * (item.duration_s or 0.0)
-    return heard + len(item.source) + 2 * len(item.target)

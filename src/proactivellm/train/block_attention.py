@@ -23,13 +23,9 @@ Blocks = list[tuple[slice, Tensor]]
 
 
 def visible_blocks(mask: Tensor) -> Blocks:
-    """Runs of rows, each with the keys that at least one of them sees.
+    """Runs of rows, in order, each with the indices of the keys that at least one of them sees.
 
-    Args:
-        mask: bool [B, 1, Q, K], True = may attend.
-
-    Returns:
-        Slices of queries with the indices of their keys, in order; empty if one block is all.
+    Empty if one block is all. `mask` is bool [B, 1, Q, K], True = may attend.
     """
     rows = max(MIN_ROWS, -(-mask.shape[2] // MAX_BLOCKS))
     if mask.shape[2] <= rows:
@@ -49,9 +45,7 @@ def packed_attention(
     """The attention of sessions, block by block if the forward was given `blocks`.
 
     Args:
-        query: [B, H, Q, D].
-        key: [B, H_kv, K, D].
-        value: [B, H_kv, K, D].
+        query: [B, H, Q, D]; key and value are [B, H_kv, K, D].
         attention_mask: bool [B, 1, Q, K].
         **kwargs: `blocks` of `visible_blocks`, and what the model passes.
 

@@ -1,7 +1,8 @@
 """The backbone of a recipe: tokenizer, model and stream settings, loaded or made from scratch."""
 
+from typing import Any
+
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from proactivellm.backbone.decoder import recompute_activations
@@ -10,9 +11,7 @@ from proactivellm.backbone.pretrained import load_pretrained, load_tokenizer
 from proactivellm.backbone.prompt import Prompt, StreamSettings, chat_prompt, load_settings
 from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.forward.law import check_law
-from proactivellm.modality.speech.front_end import SpeechFrontEnd
-from proactivellm.modality.speech.gate import GateSettings
-from proactivellm.modality.speech.making import new_front_end, pretrained_front_end
+from proactivellm.modality.base import FrontEndTable, TrainedFrontEnd
 from proactivellm.modality.vocabulary import check_tokens
 from proactivellm.tasks.item import Item
 from proactivellm.train.block_attention import PACKED_ATTENTION, register
@@ -26,15 +25,9 @@ def make_backbone(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The pretrained backbone, or a new model of the configured shape with its own tokenizer.
 
-    Args:
-        checkpoint: of an interrupted run, whose tokenizer is taken.
-
-    Returns:
-        The model in fp32 (mixed precision is the Trainer's), with adapters if asked for, and the
-        tokenizer. Attention is that of sessions, so that training and streaming agree.
-
-    Raises:
-        ValueError: if the backbone cannot be loaded or made, or its family cannot stream.
+    The model is in fp32 (mixed precision is the Trainer's), with adapters if asked for.
+    `checkpoint` is that of an interrupted run, whose tokenizer is taken. ValueError if the backbone
+    cannot be loaded or made, or its family cannot stream.
     """
     backbone = recipe.backbone
     if backbone.pretrained:
@@ -46,6 +39,7 @@ def make_backbone(
                 f"the tokenizer of {backbone.pretrained!r} has no EOS token, which closes the "
                 "target: set `eos_token` in its tokenizer_config.json"
             )
+        # Training closes every target with this token, which is not always among those.
         end_generation_with(model, tokenizer.eos_token_id)
     else:
         tokenizer = load_tokenizer(checkpoint) if checkpoint else new_tokenizer(backbone, items)
@@ -61,38 +55,17 @@ def make_backbone(
 
 
 def end_generation_with(model: PreTrainedModel, token_id: int) -> None:
-    """Make a token one of those that end generation, as training closes every target with it.
-
-    The tokenizer's EOS token is not always among them.
-    """
+    """Add a token to those that end generation."""
     ends = model.generation_config.eos_token_id
     ends = [] if ends is None else ends if isinstance(ends, list) else [ends]
     if token_id not in ends:
         model.generation_config.eos_token_id = [*ends, token_id]
 
 
-def make_front_end(recipe: Recipe, model: PreTrainedModel) -> SpeechFrontEnd:
-    """The front end for speech: that of a model folder, or a new one.
-
-    Returns:
-        The front end in fp32, with the attention that training uses.
-
-    Raises:
-        ValueError: if it cannot be loaded, or the configuration does not fit.
-    """
-    speech, width = recipe.speech, model.config.get_text_config().hidden_size
-    assert speech is not None
-    if speech.pretrained:
-        units = speech.units if "units" in speech.model_fields_set else None
-        front_end = pretrained_front_end(find_folder(speech.pretrained), units, width)
-    else:
-        try:
-            front_end = new_front_end(speech.encoder, speech.features, speech.units, width)
-        except (StrictDataclassError, ValueError, TypeError) as error:
-            reason = " ".join(str(error).split())
-            raise ValueError(f"[speech] does not fit: {reason}") from None
-    front_end.gate = speech.gate or front_end.gate or GateSettings()  # for streaming
-    front_end.encoder.tower.set_attn_implementation(PACKED_ATTENTION)
+def make_front_end(table: FrontEndTable, model: PreTrainedModel) -> TrainedFrontEnd:
+    """The front end of a recipe's table, in fp32; ValueError if it cannot be loaded or made."""
+    front_end: Any = table.make_front_end(model.config.get_text_config().hidden_size)
+    front_end.set_attention(PACKED_ATTENTION)
     return front_end.train()
 
 
@@ -111,13 +84,10 @@ def add_adapters(model: PreTrainedModel, lora: Lora) -> PreTrainedModel:
 
 
 def make_settings(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> StreamSettings:
-    """Layout and prompt: the recipe's, else those beside the backbone, else the chat template's.
+    """Layout and prompt: the recipe's, else those beside the backbone, else the chat template's;
+    for a model from scratch, control tokens.
 
-    Returns:
-        The settings saved beside the model; for a model from scratch, with control tokens.
-
-    Raises:
-        ValueError: if there is no prompt in the recipe and none can be had from the backbone.
+    ValueError if there is no prompt in the recipe and none can be had from the backbone.
     """
     if recipe.stream and recipe.stream.prompt != Prompt():
         return recipe.stream

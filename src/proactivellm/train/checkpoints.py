@@ -9,19 +9,15 @@ from transformers.trainer_callback import TrainerState
 
 from proactivellm.backbone.folder import NO_KERNEL, broken_weights, refusing
 from proactivellm.backbone.weights import check_all_loaded
-from proactivellm.modality.speech.front_end import SpeechFrontEnd
 from proactivellm.train.learner import Learner
 from proactivellm.train.saving import load_objectives
 
 
 def last_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that was written to the end.
+    """The path of the newest checkpoint that was written to the end, or None.
 
     A run killed while it saves leaves a folder without `trainer_state.json`, which the Trainer
     writes last, or with a part of it.
-
-    Returns:
-        Its path, or None.
     """
     steps = {}
     for state in folder.glob("checkpoint-*/trainer_state.json"):
@@ -33,32 +29,25 @@ def last_checkpoint(folder: Path) -> str | None:
 
 
 def load_checkpoint(learner: Learner, folder: str) -> None:
-    """Load what `saving.save_checkpoint` wrote.
-
-    Raises:
-        ValueError: if something is missing, broken or of another shape.
-    """
+    """Load what `saving.save_checkpoint` wrote; ValueError if it is broken or does not fit."""
     load_weights(learner.model, folder)
     if learner.front_end is not None:
-        stored = SpeechFrontEnd.load(folder, learner.model.config.get_text_config().hidden_size)
+        width = learner.model.config.get_text_config().hidden_size
+        stored = type(learner.front_end).load(Path(folder), width, "cpu")
         with refusing(f"cannot continue from {folder}"):
             learner.front_end.load_state_dict(stored.state_dict())
     load_objectives(learner, folder, required=True)
 
 
 def load_weights(model: PreTrainedModel, folder: str) -> None:
-    """Load a checkpoint's weights (or adapters) into a model of the same shape.
-
-    Raises:
-        ValueError: if weights are missing, broken or of another shape.
-    """
+    """Load a checkpoint's weights (or adapters) into a model of the same shape, else ValueError."""
     what = f"cannot continue from {folder}"
     with refusing(what, lambda: broken_weights(Path(folder))):
         check_all_loaded(_load_weights(model, folder), what)
 
 
 def _load_weights(model: PreTrainedModel, folder: str) -> dict[str, Any]:
-    """What `load_weights` does; returns what there was too little or too much of."""
+    """Returns the names that are missing, unexpected or of another shape."""
     if hasattr(model, "peft_config"):
         from peft import get_peft_model_state_dict, set_peft_model_state_dict
         from peft.utils import load_peft_weights

@@ -16,11 +16,7 @@ from proactivellm.train.samples import ItemEncoder
 
 
 def positions_needed(sample: Sample, layout: Layout) -> int:
-    """Positions that a sample may come to, whatever schedule is drawn for it.
-
-    Returns:
-        The largest position id, and one.
-    """
+    """The largest position id, and one, of a sample under any schedule that may be drawn for it."""
     numbers = layout.numbers(sample.sizes)
     return max(
         numbers[counter] + offset
@@ -29,10 +25,9 @@ def positions_needed(sample: Sample, layout: Layout) -> int:
 
 
 class Fit:
-    """Knows the samples that a model has positions for.
+    """Knows the samples that a model has positions for; its limit is that of sessions.
 
     Args:
-        model: its limit is that of sessions.
         skip: leave out what does not fit, in place of refusing it.
     """
 
@@ -47,14 +42,7 @@ class Fit:
         self.left_out: list[str] = []
 
     def __call__(self, items: Sequence[Item]) -> bool:
-        """Whether a sample fits.
-
-        Returns:
-            False if it is to be left out; it is noted.
-
-        Raises:
-            ValueError: naming a sample that does not fit, if it is not to be left out.
-        """
+        """Whether a sample fits; if not, it is noted, or refused (ValueError) unless `skip`."""
         if self.limit is None:
             return True
         needed = positions_needed(self.encoder.longest(items), self.layout)

@@ -19,12 +19,11 @@ from proactivellm.train.rows import rows_within
 
 
 class Learner(nn.Module):
-    """A causal LM, its front end if it listens, and what they learn.
+    """A causal LM, its front end if it has one, and objectives, whose losses are added.
 
     Args:
-        objectives: their losses are added.
         front_end: trained in place.
-        logits_mib: memory that logits and what is made of them may take at once.
+        logits_mib: memory that logits and what is computed from them may take at once.
     """
 
     def __init__(
@@ -78,8 +77,8 @@ class Learner(nn.Module):
                 part of a larger update.
 
         Returns:
-            `loss` (scalar) and `parts` (detached), in the order of `part_names`; or `scores`
-            [W, 3]: sums of negative log-likelihood, hits, rows per view.
+            `loss` (scalar) and `parts` (detached, in the order of `part_names`); or `scores` [W,
+            3]: sums of negative log-likelihood, hits, rows per view.
 
         Raises:
             ValueError: if no objective has anything to learn from the batch.

@@ -1,7 +1,7 @@
-"""What the models make of a batch, for all objectives; each output is made when first asked for.
+"""Outputs of the models on a batch, for all objectives; each is computed when first asked for.
 
 So CTC alone runs no language model. Legend: B = batch, S = tokens of the packed sequence, H = LM
-width, A = samples with a recording, P = encoder outputs, D = encoder width, E = embeddings.
+width, A = samples with features, P = encoder outputs, D = encoder width, E = embeddings.
 """
 
 from collections.abc import Callable
@@ -22,38 +22,33 @@ if TYPE_CHECKING:
 
 
 class Outputs:
-    """Outputs of a learner's models; made and used inside its forward only.
-
-    Args:
-        learner: has the models.
-        batch: from `views.collate`.
-    """
+    """Outputs of a learner's models on a batch of `views.collate`; used inside its forward only."""
 
     def __init__(self, learner: "Learner", batch: dict[str, Tensor]) -> None:
         self.learner = learner
         self.batch = batch
 
     @cached_property
-    def heard_APD(self) -> Tensor | None:
-        """Outputs of the encoder; None in a batch without recordings."""
-        if "mel" not in self.batch:
+    def encoded_APD(self) -> Tensor | None:
+        """Outputs of the front end's encoder; None in a batch of texts alone."""
+        if "features" not in self.batch:
             return None
-        return self.learner.front_end.encoder(self.batch["mel"], self.batch["num_frames"])
+        return self.learner.front_end.encode(self.batch["features"], self.batch["num_frames"])
 
     @cached_property
     def embeddings_BSH(self) -> Tensor:
-        """Input embeddings, with what is heard in place of the ids MEDIA_ID."""
+        """Input embeddings, with those of the front end in place of the ids MEDIA_ID."""
         ids_BS = self.batch["input_ids"]
-        audio_BS = ids_BS == MEDIA_ID
-        text_BSH = self.learner.model.get_input_embeddings()(ids_BS.masked_fill(audio_BS, 0))
-        if self.heard_APD is None:
+        media_BS = ids_BS == MEDIA_ID
+        text_BSH = self.learner.model.get_input_embeddings()(ids_BS.masked_fill(media_BS, 0))
+        if self.encoded_APD is None:
             return text_BSH
         front_end = self.learner.front_end
-        embedded_AEH = front_end.embed_outputs(self.heard_APD, self.batch["num_frames"])
-        count_A = audio_BS.sum(1)[self.batch["mel_rows"]]
+        embedded_AEH = front_end.embed_outputs(self.encoded_APD, self.batch["num_frames"])
+        count_A = media_BS.sum(1)[self.batch["feature_rows"]]
         place_E = torch.arange(embedded_AEH.shape[1], device=ids_BS.device)
-        heard = embedded_AEH[place_E < count_A[:, None]]
-        return text_BSH.masked_scatter(audio_BS[..., None], heard.to(text_BSH.dtype))
+        embedded = embedded_AEH[place_E < count_A[:, None]]
+        return text_BSH.masked_scatter(media_BS[..., None], embedded.to(text_BSH.dtype))
 
     @cached_property
     def decoded(self) -> Any:
@@ -82,7 +77,6 @@ class Outputs:
 
     @cached_property
     def _row_sums(self) -> dict[RowObjective, Tensor]:
-        """The sums of all objectives over rows, which are shown the same distributions."""
         every = [o for o in self.learner.terms if isinstance(o, RowObjective)]
         views = view_rows(self.decoded.last_hidden_state, self.batch)
         chunk = self.learner.rows_per_chunk(len(views[0]))

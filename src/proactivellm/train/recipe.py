@@ -2,52 +2,40 @@
 
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, create_model, model_validator
 
 from proactivellm.backbone.prompt import Prompt, StreamSettings
 from proactivellm.files.toml import Strict
-from proactivellm.modality.speech.gate import GateSettings
-from proactivellm.modality.speech.settings import SpeechSettings
+from proactivellm.files.values import Count, Counts, Natural, Share, Weight
+from proactivellm.modality.base import FrontEndTable
+from proactivellm.modality.kinds import KINDS
 from proactivellm.tasks.data import DataSource
-from proactivellm.train.augmentation import Augmentation
 from proactivellm.train.objectives.catalogue import keys_of, teaches
+from proactivellm.train.objectives.objective import FRONT_END
 from proactivellm.train.schedules import ViewSettings
-from proactivellm.train.values import Count, Counts, Natural, Share, Weight
 
 
 class Data(Strict):
-    """Training and validation items: pairs, questions with their answers, recordings.
+    """Training and validation items: pairs, questions with their answers, media with texts."""
 
-    Attributes:
-        train: items to learn from; several sources are mixed.
-        valid: items to watch; never learnt from.
-        concat: least and most items joined into one sample.
-        skip_too_long: leave out samples that need more positions than the model has, and say how
-            many; without it they are refused.
-    """
-
-    train: DataSource | list[DataSource]
-    valid: DataSource | None = None
-    concat: Counts = (1, 1)
+    train: DataSource | list[DataSource]  # several sources are mixed
+    valid: DataSource | None = None  # never learnt from
+    concat: Counts = (1, 1)  # least and most items joined into one sample
+    # Leave out samples that need more positions than the model has, and say how many; else they are
+    # refused.
     skip_too_long: bool = False
 
 
 class Backbone(Strict):
-    """A pretrained model, or the shape of one trained from scratch.
-
-    Attributes:
-        pretrained: hub id or folder.
-        trust_remote_code: run code that the pretrained model brings, with all your rights.
-        model_type: transformers model type for training from scratch.
-        config: its configuration, as keyword arguments.
-        vocab_size: size of the tokenizer trained with it.
-    """
+    """A pretrained model (hub id or folder), or the shape of one trained from scratch."""
 
     pretrained: str | None = None
+    # Run code that the pretrained model brings, with all your rights.
     trust_remote_code: bool = False
     model_type: str | None = None
+    # Keyword arguments of the configuration of `model_type`.
     config: dict[str, Any] = Field(default_factory=dict)
-    vocab_size: int = 8000
+    vocab_size: int = 8000  # of the tokenizer that is trained too
 
     @model_validator(mode="after")
     def _is_one_of_two(self) -> Self:
@@ -58,140 +46,97 @@ class Backbone(Strict):
         return self
 
 
-class Speech(*keys_of("speech"), Strict):  # type: ignore[misc]
-    """The front end of a model that listens (`modality.speech`); with keys of objectives.
-
-    Attributes:
-        pretrained: bundled model, folder or hub id: the front end of a model that listens, or the
-            encoder of a Whisper, such as openai/whisper-base, to which a new projector comes.
-        encoder: configuration of an encoder from scratch (keyword arguments of WhisperConfig).
-        features: of the extractor (keyword arguments of WhisperFeatureExtractor).
-        units: how encoder outputs become source units.
-        gate: leaves out of recordings what it will hold back while streaming; without it they are
-            heard whole in training, and the usual gate is saved for streaming.
-        augment: what is done to recordings.
-    """
-
-    pretrained: str | None = None
-    encoder: dict[str, Any] = Field(default_factory=dict)
-    features: dict[str, Any] = Field(default_factory=dict)
-    units: SpeechSettings = SpeechSettings()
-    gate: GateSettings | None = None
-    augment: Augmentation = Augmentation()
-
-    @model_validator(mode="after")
-    def _is_one_of_two(self) -> Self:
-        if self.pretrained is not None and self.model_fields_set & {"encoder", "features"}:
-            raise ValueError("`encoder` and `features` are those of `pretrained`: leave them out")
-        return self
-
-
 class Lora(Strict):
-    """Low-rank adapters instead of full fine-tuning (peft); merged into the saved model.
+    """Low-rank adapters instead of full fine-tuning (peft), merged into the saved model."""
 
-    Attributes:
-        r: rank.
-        alpha: scaling numerator.
-        dropout: on the adapter's input.
-        target_modules: names of linear layers, or "all-linear".
-    """
-
-    r: Count = 32
-    alpha: Count = 64
-    dropout: Share = 0.0
-    target_modules: str | list[str] = "all-linear"
+    r: Count = 32  # rank
+    alpha: Count = 64  # numerator of the scale alpha / r
+    dropout: Share = 0.0  # on the adapter's input
+    target_modules: str | list[str] = "all-linear"  # names of linear layers, or "all-linear"
 
 
 class Objectives(*keys_of("objective"), ViewSettings):  # type: ignore[misc]
-    """What is learnt: the keys of each objective, of the views, and one of all.
+    """The keys of all objectives and of the views."""
 
-    Attributes:
-        logits_mib: memory in MiB that logits and what is made of them may take at once; target
-            rows are taken in chunks that fit.
-    """
-
+    # Memory in MiB that logits and what is computed from them may take at once.
     logits_mib: Count = 1024
 
 
 class Optimisation(Strict):
-    """Optimiser and schedule, passed to transformers.Trainer.
-
-    Attributes:
-        epochs: passes over the training pairs.
-        batch_size: samples per step and device.
-        gradient_accumulation: steps per update.
-        learning_rate: peak.
-        schedule: learning-rate schedule after warm-up.
-        warmup_steps: linear warm-up.
-        weight_decay: AdamW.
-        betas: AdamW.
-        max_grad_norm: clipping; 0 = none.
-        precision: of the forward and backward passes.
-        gradient_checkpointing: trade compute for memory.
-        seed: of weights, order and schedules.
-    """
+    """Optimiser (AdamW) and schedule, passed to transformers.Trainer."""
 
     epochs: Count = 1
-    batch_size: Count = 32
-    gradient_accumulation: Count = 1
-    learning_rate: float = Field(default=5e-5, gt=0.0)
+    batch_size: Count = 32  # samples per step and device
+    gradient_accumulation: Count = 1  # steps per update
+    learning_rate: float = Field(default=5e-5, gt=0.0)  # the peak, after a linear warm-up
     schedule: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
     warmup_steps: Natural = 0
     weight_decay: Weight = 0.0
     betas: tuple[Share, Share] = (0.9, 0.98)
-    max_grad_norm: Weight = 1.0
+    max_grad_norm: Weight = 1.0  # 0 = no clipping
+    # Of the forward and backward passes; weights are fp32.
     precision: Literal["bf16", "fp32"] = "bf16"
     gradient_checkpointing: bool = False
-    seed: Natural = 0
+    seed: Natural = 0  # of weights, order and schedules
 
 
 class Output(Strict):
-    """Checkpoints, progress, the saved model.
-
-    Attributes:
-        save_steps: between checkpoints.
-        keep: checkpoints kept.
-        log_steps: between log lines.
-        eval_steps: between evaluations; 0 = never.
-        dtype: of the saved weights.
-    """
+    """Checkpoints, progress, the saved model; all `_steps` are updates."""
 
     save_steps: Count = 500
-    keep: Count = 2
+    keep: Count = 2  # checkpoints kept
     log_steps: Count = 50
-    eval_steps: Natural = 0
-    dtype: Literal["float16", "bfloat16", "float32"] = "float16"
+    eval_steps: Natural = 0  # 0 = never
+    dtype: Literal["float16", "bfloat16", "float32"] = "float16"  # of the saved weights
 
 
-class Recipe(Strict):
-    """A whole training run.
+def _front_end_tables() -> dict[str, Any]:
+    """A table for each modality that can be trained, with the keys of objectives added to it."""
+    bases = {kind: known.table() for kind, known in KINDS.items() if known.table is not None}
+    made = {
+        kind: create_model(base.__name__, __base__=(*keys_of(FRONT_END), base))
+        for kind, base in bases.items()
+    }
+    return {kind: (table | None, None) for kind, table in made.items()}
 
-    Attributes:
-        data: pairs.
-        backbone: model.
-        stream: layout, prompt, decision boundary. Without a prompt: that beside the backbone, or
-            its chat template, or control tokens for a model from scratch.
-        instruction: text before the source in the chat template's user turn.
-        objective: losses and schedules.
-        optimisation: optimiser.
-        speech: front end, for a model that listens.
-        lora: adapters; full training if left out.
-        output: checkpoints and saving.
-    """
+
+_FrontEnds: Any = create_model("_FrontEnds", __base__=Strict, **_front_end_tables())
+
+
+class Recipe(_FrontEnds):
+    """A whole training run; besides the tables below, one of a modality that is trained."""
 
     data: Data
     backbone: Backbone
+    # Layout, prompt, decision boundary. Without a prompt: that beside the backbone, or its chat
+    # template, or control tokens for a model from scratch.
     stream: StreamSettings | None = None
-    instruction: str = ""
+    instruction: str = ""  # text before the source in the chat template's user turn
     objective: Objectives = Objectives()
     optimisation: Optimisation = Optimisation()
-    speech: Speech | None = None
-    lora: Lora | None = None
+    lora: Lora | None = None  # full training if left out
     output: Output = Output()
+
+    @property
+    def front_end(self) -> FrontEndTable | None:
+        """The table of the modality that is trained, if any is."""
+        return next((table for kind in KINDS if (table := getattr(self, kind, None))), None)
+
+    @property
+    def tables(self) -> dict[str, Any]:
+        """The tables in which keys of objectives stand, by section."""
+        return {"objective": self.objective, FRONT_END: self.front_end}
+
+    @model_validator(mode="after")
+    def _has_one_front_end(self) -> Self:
+        given = [f"[{kind}]" for kind in KINDS if getattr(self, kind, None)]
+        if len(given) > 1:
+            raise ValueError(f"a model has one front end: give either {' or '.join(given)}")
+        return self
 
     @model_validator(mode="after")
     def _learns_something(self) -> Self:
-        if not teaches(dict(self)):
+        if not teaches(self.tables):
             raise ValueError("batch_weight and mslm_weight are both 0: nothing would be learnt")
         return self
 

@@ -33,7 +33,7 @@ def row_sums(
     """The parts of objectives, summed over rows in chunks that are recomputed in the backward pass.
 
     Args:
-        objectives: all of which are shown the same distributions.
+        objectives: all are shown the same distributions.
         project: hidden states -> logits.
         views: hidden states [W, R, D] and labels [R].
         has_full: whether the first view is the full one.
@@ -78,16 +78,7 @@ def _chunk_sums(
 def view_scores(
     project: Callable[[Tensor], Tensor], hidden_WRD: Tensor, label_R: Tensor, chunk: int
 ) -> Tensor:
-    """How well each view predicts the labels.
-
-    Args:
-        project: hidden states -> logits.
-        hidden_WRD: hidden states of any views.
-        chunk: rows whose logits exist at once.
-
-    Returns:
-        Sums of [negative log-likelihood, hits, rows] per view: [W, 3].
-    """
+    """Sums of [negative log-likelihood, hits, rows] per view: [W, 3]; `chunk` rows at a time."""
     scores = hidden_WRD.new_zeros(len(hidden_WRD), 3, dtype=torch.float32)
     for view, hidden_RD in enumerate(hidden_WRD):
         for rows, label in zip(hidden_RD.split(chunk), label_R.split(chunk), strict=True):

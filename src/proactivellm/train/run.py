@@ -1,4 +1,4 @@
-"""A recipe carried out: tokenizer, model, data, trainer; resumable; ends with a model folder."""
+"""A recipe carried out: tokenizer, model, data, trainer. Resumable; ends with a model folder."""
 
 import json
 import logging
@@ -25,12 +25,8 @@ log = logging.getLogger(__name__)
 def train(recipe: Recipe, out: str | Path) -> Path:
     """Train by a recipe, continuing from the last checkpoint in `out` if there is one.
 
-    Returns:
-        `out`, now a transformers model folder with `streaming.json`.
-
-    Raises:
-        ValueError: if data or model do not fit the recipe, `out` holds another run, or another
-            process trains there.
+    `out` becomes a transformers model folder with `streaming.json`. ValueError if data or model do
+    not fit the recipe, `out` holds another run, or another process trains there.
     """
     out = Path(out)
     check_out(recipe, out)

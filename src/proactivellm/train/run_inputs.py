@@ -1,4 +1,4 @@
-"""What a training run is made of, by content, noted in its folder.
+"""Hashes of everything that a training run depends on, kept in its folder as `training.json`.
 
 Another recipe, other data or another backbone at the same path is another run.
 """
@@ -27,23 +27,15 @@ _FREE = {"output": {"save_steps", "keep", "log_steps"}, "data": {"train", "valid
 
 @contextmanager
 def claimed(out: Path) -> Iterator[None]:
-    """Keeps other runs out of a folder; of several processes of one run, the first holds it.
-
-    Raises:
-        ValueError: another run writes to it.
-    """
+    """Keep other runs out of a folder (ValueError); the first process of a run holds it."""
     alone = int(os.environ.get("RANK", "0")) == 0
     with locked(out) if alone else nullcontext():
         yield
 
 
 def check_out(recipe: Recipe, out: Path) -> None:
-    """Refuses to save a model over the one that it is made from.
-
-    Raises:
-        ValueError: it is the folder of the backbone or of the front end.
-    """
-    for name in (recipe.backbone.pretrained, recipe.speech and recipe.speech.pretrained):
+    """Refuse (ValueError) to save a model over one that it is made from."""
+    for name in (recipe.backbone.pretrained, recipe.front_end and recipe.front_end.pretrained):
         if name and find_folder(name).resolve() == out.resolve():
             raise ValueError(f"--out {out} would overwrite {name}, which the recipe reads")
 
@@ -51,21 +43,17 @@ def check_out(recipe: Recipe, out: Path) -> None:
 def check_run(
     recipe: Recipe, items: tuple[Sequence[Item], Sequence[Item]], out: Path, continues: bool
 ) -> None:
-    """Notes what a run is made of, or compares with what was noted when it was begun.
+    """Note what a run depends on, or compare it with what was noted when the run began.
 
-    Args:
-        items: of training and of validation; the files of recordings are read.
-        continues: whether it has checkpoints or a model already.
-
-    Raises:
-        ValueError: they are of another recipe, other data or another backbone, or nobody knows.
+    The files that items (of training, of validation) name are read. ValueError if the run that
+    `continues` is of another recipe, other data or another backbone, or nobody knows.
     """
     inputs = {
         "recipe": recipe.model_dump(mode="json", exclude=_FREE),
         "train_data": _digest(items[0]),
         "valid_data": _digest(items[1]),
         "backbone": _folder(recipe.backbone.pretrained),
-        "front_end": _folder(recipe.speech.pretrained if recipe.speech else None),
+        "front_end": _folder(recipe.front_end.pretrained if recipe.front_end else None),
         # Which samples make an update depends on it.
         "processes": int(os.environ.get("WORLD_SIZE", "1")),
     }
@@ -77,12 +65,10 @@ def check_run(
 
 
 def _digest(items: Sequence[Item]) -> str:
-    """The content of items: texts, and what the files of recordings hold."""
-    heard = digest_media(item.media for item in items)
-    texts = ([i.source, i.target, *i.answers, media] for i, media in zip(items, heard, strict=True))
+    media = digest_media(item.media for item in items)
+    texts = ([i.source, i.target, *i.answers, each] for i, each in zip(items, media, strict=True))
     return digest_text(digest_text(each) for each in texts)
 
 
 def _folder(name: str | None) -> str | None:
-    """The content of a pretrained model's folder."""
     return None if name is None else digest_model(find_folder(name))

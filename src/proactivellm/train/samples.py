@@ -4,6 +4,7 @@ Everything random is a function of (seed, index), so that a resumed run sees wha
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -12,21 +13,17 @@ from transformers import PreTrainedTokenizerBase
 from proactivellm.backbone.prompt import PromptIds
 from proactivellm.core import schedule
 from proactivellm.core.layout import SOURCE, TARGET, Layout
-from proactivellm.core.packing import Packed, Sample, Written, pack
+from proactivellm.core.packing import MEDIA_ID, Packed, Sample, Written, pack
+from proactivellm.modality.base import Examples
+from proactivellm.modality.kinds import kind_of_media
 from proactivellm.modality.text import TextSegmenter
 from proactivellm.output.detokenize import word_starts
 from proactivellm.tasks.item import Item, place_of
-from proactivellm.train.recordings import Recordings
 from proactivellm.train.schedules import ViewPlan, sampled_schedule
 
 
 class SampleEncoder:
-    """Text -> `Sample`, with the segmentation that sessions use.
-
-    Args:
-        prompt: fixed ids around source and target.
-        end_token_id: closes the target.
-    """
+    """Text -> `Sample`, with the segmentation of sessions; `end_token_id` closes the target."""
 
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, prompt: PromptIds, end_token_id: int
@@ -40,14 +37,9 @@ class SampleEncoder:
     def encode(
         self, source: str, target: str, further_units: Sequence[Sequence[int]] = ()
     ) -> Sample:
-        """Token ids of one item.
+        """The sample of one item; its last unit includes the prompt's source tail.
 
-        Args:
-            source: at least one word.
-            further_units: ids of source units that follow those of the text.
-
-        Returns:
-            The sample; its last unit includes the prompt's source tail.
+        `further_units` are ids of source units that follow those of the text.
         """
         units = [list(ids) for ids in self.segmenter.word_token_ids(source.split())]
         # A source of which the tokenizer keeps nothing is one empty unit: it must not end the run.
@@ -62,14 +54,7 @@ class SampleEncoder:
         )
 
     def word_index(self, target: Sequence[int]) -> list[int]:
-        """The word each target token belongs to, the end of stream left out.
-
-        Args:
-            target: target ids, end of stream included.
-
-        Returns:
-            Non-decreasing indices from 0, one per token but the last.
-        """
+        """The word, from 0, that each target token belongs to, the end of stream left out."""
         index = -1
         words = []
         for token in target[:-1]:
@@ -79,48 +64,68 @@ class SampleEncoder:
 
 
 class ItemEncoder:
-    """Items of any kind -> `Sample`.
+    """Items -> `Sample`; without `media`, of texts only."""
 
-    Args:
-        text: tokenises.
-        recordings: for items with audio; None = there are none.
-    """
-
-    def __init__(self, text: SampleEncoder, recordings: Recordings | None = None) -> None:
+    def __init__(self, text: SampleEncoder, media: Examples | None = None) -> None:
         self.text = text
-        self.recordings = recordings
+        self.media = media
+
+    def length(self, item: Item) -> float:
+        """How long an item is, in any unit, so that those of a batch are alike."""
+        media = self.media.length_per_s * (item.duration_s or 0.0) if self.media else 0.0
+        return media + len(item.source) + 2 * len(item.target)
 
     def join(self, items: Sequence[Item], rng: np.random.Generator | None = None) -> Sample:
-        """One sample of several items, one after the other; texts and recordings do not mix.
+        """One sample of several items, one after the other; texts and media do not mix.
+
+        Items of another kind than the first are left out. ValueError if the recipe has no front end
+        for this kind.
 
         Args:
-            items: at least one; those that are of another kind than the first are left out.
-            rng: of the augmentation of recordings; None = none.
-
-        Returns:
-            The sample.
-
-        Raises:
-            ValueError: if there is audio, and the model has no front end for it.
+            rng: of the augmentation; None = none.
         """
-        if not items[0].media:
-            chosen = [item for item in items if not item.media]
-            return self.text.encode(
-                " ".join(item.source for item in chosen), " ".join(item.target for item in chosen)
-            )
-        if self.recordings is None:
-            raise ValueError("there are recordings among the items: give the recipe [speech]")
-        return self.recordings.encode([item for item in items if item.media], self.text, rng)
+        chosen, media = self._chosen(items)
+        if media is None:
+            return self._of_texts(chosen)
+        example = media.read([item.media for item in chosen], rng)
+        question = chosen[0].source
+        target = "" if example.says_nothing else _targets(chosen)
+        sample = self.text.encode(question, target, _placeholders(example.unit_sizes))
+        # With a question, the target is an answer, and not what the features say.
+        transcript = "" if question else target
+        return replace(sample, features=example.features, transcript=transcript)
 
     def longest(self, items: Sequence[Item]) -> Sample:
-        """The sample of several items at its longest, whatever augmentation draws.
+        """The sample of several items at its longest, whatever augmentation draws, for its size.
 
-        Returns:
-            The sample, without features.
+        Without features; questions of items after the first are left out.
         """
-        if not items[0].media or self.recordings is None:
-            return self.join(items)
-        return self.recordings.longest([item for item in items if item.media], self.text)
+        chosen, media = self._chosen(items)
+        if media is None:
+            return self._of_texts(chosen)
+        units = _placeholders(media.longest([item.media for item in chosen]))
+        return self.text.encode(chosen[0].source, _targets(chosen), units)
+
+    def _chosen(self, items: Sequence[Item]) -> tuple[list[Item], Examples | None]:
+        """The items of the first one's kind, and what reads them; None of texts."""
+        if not items[0].media:
+            return [item for item in items if not item.media], None
+        kind = kind_of_media(items[0].media)
+        if self.media is None or self.media.kind != kind:
+            raise ValueError(f"there is {kind} among the items: give the recipe [{kind}]")
+        return [item for item in items if item.media], self.media
+
+    def _of_texts(self, items: Sequence[Item]) -> Sample:
+        source = " ".join(item.source for item in items)
+        return self.text.encode(source, " ".join(item.target for item in items))
+
+
+def _targets(items: Sequence[Item]) -> str:
+    return " ".join(item.target for item in items if item.target)
+
+
+def _placeholders(unit_sizes: Sequence[int]) -> list[list[int]]:
+    return [[MEDIA_ID] * size for size in unit_sizes]
 
 
 def concatenation_plan(
@@ -131,20 +136,16 @@ def concatenation_plan(
     seed: int,
     fits: Callable[[tuple[int, ...]], bool] = lambda sample: True,
 ) -> list[tuple[int, ...]]:
-    """Which items make up each sample, in training order.
+    """Which items make up each sample, in training order: a tuple of item indices per sample.
 
-    Every item occurs once an epoch, in a run of random neighbours; samples of similar length
-    stand together so that batches need little padding, and batches are shuffled. The samples of an
-    epoch that do not fill a batch are left out of it.
+    Every item occurs once an epoch, in a run of random neighbours. Samples of similar length stand
+    together so that batches need little padding, and batches are shuffled. The samples of an epoch
+    that do not fill a batch are left out of it.
 
     Args:
-        lengths: length of each item, in any unit.
+        lengths: of each item, in any unit.
         concat: least and most items in a sample.
-        batch_size: samples per batch.
         fits: whether a sample is to be taken.
-
-    Returns:
-        One tuple of item indices per sample.
     """
     rng = np.random.default_rng(seed)
     size = np.asarray(lengths)
@@ -169,14 +170,10 @@ def concatenation_plan(
 
 
 class PackedDataset(Dataset[Packed]):
-    """Concatenated, packed samples; item i is a function of (seed, i).
+    """Concatenated, packed samples; sample i is a function of (seed, i).
 
     Args:
         plan: item indices per sample.
-        encoder: items -> samples.
-        views: schedules to draw.
-        layout: layout of the packed sequence.
-        seed: of the schedules.
     """
 
     def __init__(
@@ -210,9 +207,5 @@ class PackedDataset(Dataset[Packed]):
         return packed
 
     def place(self, index: int) -> str:
-        """Where the items of a sample were read.
-
-        Returns:
-            Files and lines, for a message.
-        """
+        """Files and lines in which the items of a sample were read, for a message."""
         return place_of([self.items[i] for i in self.plan[index]], f"sample {index}")

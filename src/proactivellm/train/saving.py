@@ -19,11 +19,7 @@ Side = tuple[PreTrainedTokenizerBase, StreamSettings]  # what a model folder hol
 
 @contextmanager
 def saving(folder: str | Path) -> Iterator[None]:
-    """Names the folder that could not be saved: libraries word a full disk differently.
-
-    Raises:
-        ValueError: it could not be saved; what was saved before is as it was.
-    """
+    """Names the folder that could not be saved (ValueError): libraries have many words for it."""
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
@@ -39,8 +35,7 @@ def save_checkpoint(
 ) -> None:
     """Writes what a run goes on from: all weights as they are, adapters by themselves.
 
-    Args:
-        weights: of the learner, where its own are parts of them.
+    `weights` are those of the learner, where its own are parts of them (FSDP).
     """
     learner.model.save_pretrained(folder, state_dict=_under("model.", weights))
     _save_rest(learner, side, Path(folder), torch.float32, weights)
@@ -76,11 +71,7 @@ def _save_rest(
 def load_objectives(learner: Learner, folder: str | Path, required: bool) -> None:
     """Reads what objectives keep, each from the file of its name.
 
-    Args:
-        required: whether every file must be there.
-
-    Raises:
-        ValueError: if one is not, or is broken or of another model.
+    ValueError if one is missing (and `required`), broken or of another model.
     """
     for name, objective in learner.objectives.items():
         file = Path(folder) / f"{name}.pt"

@@ -9,48 +9,34 @@ from proactivellm.core.layout import TARGET
 from proactivellm.core.packing import Sample
 from proactivellm.core.schedule import Schedule
 from proactivellm.files.toml import Strict
-from proactivellm.train.values import Counts, Natural, Shares
+from proactivellm.files.values import Counts, Natural, Shares
 
 if TYPE_CHECKING:
     from proactivellm.train.samples import SampleEncoder
 
 
 class ViewSettings(Strict):
-    """How partial views of a sample are drawn.
-
-    Attributes:
-        num_partial: partial views per sample.
-        profile: how schedules are drawn.
-        first_share: multinomial: range of the share of the source read before the first write.
-        wait_k: wait-k: least and most k, drawn evenly (multi-path wait-k, Elbayad et al. 2020).
-    """
+    """How partial views of a sample are drawn; `num_partial` of them per sample."""
 
     num_partial: Natural = 1
     profile: Literal["multinomial", "uniform", "wait-k"] = "multinomial"
+    # Multinomial: range of the share of the source read before the first write.
     first_share: Shares = (0.0, 1.0)
+    # Wait-k: least and most k, drawn evenly (multi-path wait-k, Elbayad et al. 2020).
     wait_k: Counts = (1, 9)
 
 
 class ViewPlan(ViewSettings):
-    """All views of a sample.
+    """All views of a sample."""
 
-    Attributes:
-        full: whether the full view is packed too.
-        boundary: schedule steps are target words or target tokens.
-        early_end: a random share of the source is never read, and the end of stream belongs to the
-            last step instead of seeing the whole source.
-    """
-
-    full: bool = True
-    boundary: str = "word"
+    full: bool = True  # whether the full view is packed too
+    boundary: str = "word"  # schedule steps are target words or target tokens
+    # A random share of the source is never read, and the end of stream belongs to the last step
+    # instead of seeing the whole source.
     early_end: bool = False
 
     def draw(self, num_source: int, num_target: int, rng: np.random.Generator) -> Schedule:
-        """A schedule of the profile.
-
-        Returns:
-            A non-decreasing schedule of N entries in 1..M.
-        """
+        """A schedule of the profile: `num_target` entries in 1..`num_source`."""
         if self.profile == "uniform":
             return schedule.uniform(num_source, num_target, rng)
         if self.profile == "wait-k":
@@ -62,14 +48,9 @@ class ViewPlan(ViewSettings):
 def sampled_schedule(
     sample: Sample, encoder: "SampleEncoder", plan: ViewPlan, rng: np.random.Generator
 ) -> Schedule:
-    """A schedule drawn for a sample; the end of stream sees the whole source, or the last step's.
+    """A schedule drawn for a sample of N target tokens, N entries.
 
-    Args:
-        sample: of M units and N target tokens.
-        encoder: knows where target words begin.
-
-    Returns:
-        N entries.
+    The end of stream sees the whole source, or what the last step sees (`early_end`).
     """
     target = sample.written[TARGET].tokens
     words = encoder.word_index(target) if plan.boundary == "word" else list(range(len(target) - 1))
@@ -81,10 +62,7 @@ def sampled_schedule(
 
 
 def evaluation_schedules(sample: Sample, encoder: "SampleEncoder") -> dict[str, Schedule]:
-    """The schedules a model is watched under while it trains, by name.
-
-    The end of stream sees everything.
-    """
+    """The schedules of evaluation while a model trains; the end of stream sees everything."""
     words = encoder.word_index(sample.written[TARGET].tokens)
     steps = words[-1] + 1 if words else 0
     units = sample.num_units

@@ -28,9 +28,8 @@ _ROPE_KEYS = ("rope_theta", "rope_scaling", "partial_rotary_factor")
 def new_tokenizer(backbone: Backbone, items: list[Item]) -> PreTrainedTokenizerBase:
     """A tokenizer trained on the items, which loads again as it is.
 
-    Raises:
-        ValueError: if the vocabulary is too small, or transformers has a tokenizer class of its own
-            for the model type and would load another tokenizer than the one saved.
+    ValueError if the vocabulary is too small, or transformers has a tokenizer class of its own for
+    the model type and would load another tokenizer than the one saved.
     """
     tokenizer = train_tokenizer(texts(items), backbone.vocab_size)
     with tempfile.TemporaryDirectory() as folder:
@@ -49,8 +48,7 @@ def new_tokenizer(backbone: Backbone, items: list[Item]) -> PreTrainedTokenizerB
 def new_config(backbone: Backbone, tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
     """The configuration of a model trained from scratch; vocabulary and control tokens are given.
 
-    Raises:
-        ValueError: if transformers does not know the type or a key, or a value does not fit.
+    ValueError if transformers does not know the type or a key, or a value does not fit.
     """
     if backbone.model_type not in CONFIG_MAPPING:
         hint = _nearest(str(backbone.model_type), list(CONFIG_MAPPING.keys()))
@@ -76,11 +74,7 @@ def new_config(backbone: Backbone, tokenizer: PreTrainedTokenizerBase) -> PreTra
 
 
 def new_model(backbone: Backbone, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-    """A model of the configured shape with random weights, in fp32.
-
-    Raises:
-        ValueError: if there is no causal LM of that type, or none of that shape.
-    """
+    """A model of the configured shape with random weights, in fp32; ValueError if there is none."""
     config = new_config(backbone, tokenizer)
     if type(config) not in AutoModelForCausalLM._model_mapping:
         raise ValueError(f"backbone.model_type: {backbone.model_type!r} is not a causal LM")

@@ -1,4 +1,4 @@
-"""A tokenizer of one's own for models trained from scratch."""
+"""Trains a tokenizer for a model from scratch."""
 
 from collections.abc import Iterable
 
@@ -12,11 +12,8 @@ SOURCE, TARGET, END, PAD = "<|source|>", "<|target|>", "<|end|>", "<|pad|>"
 def train_tokenizer(lines: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
     """Byte-level BPE over both languages; every word begins with a space marker.
 
-    Returns:
-        A tokenizer whose end-of-stream token is `<|end|>`.
-
-    Raises:
-        ValueError: if the vocabulary cannot hold the bytes and the control tokens.
+    `<|end|>` is the end of stream. ValueError if the vocabulary cannot hold the bytes and the
+    control tokens.
     """
     if vocab_size < 300:
         raise ValueError(

@@ -23,11 +23,9 @@ MOST_PLACES = 4  # samples that a message names
 
 
 class StreamingTrainer(Trainer):
-    """Trains a `Learner` of any objectives; its checkpoints are ordinary model folders.
+    """Trains a `Learner`; its checkpoints are model folders with `streaming.json` and tokenizer.
 
     Args:
-        settings: written as `streaming.json` beside every checkpoint.
-        tokenizer: saved beside every checkpoint.
         valid: samples for evaluation, already encoded.
         encoder: knows where target words begin.
     """

@@ -24,10 +24,10 @@ def collate(batch: Sequence[Packed]) -> dict[str, Tensor]:
     """Right-pad packed sequences to one length.
 
     Returns:
-        int64 tensors [B, S] named as the fields of `Packed`; where there are recordings, also
-        `mel` [A, T, F], `num_frames` and `mel_rows` (place in the batch) [A] of the A samples that
-        have one, and their `transcript` as bytes, [A, L], padded with IGNORE; where they are of
-        a training plan, also `index` [B].
+        int64 tensors [B, S] named as the fields of `Packed`. Of the A samples that have features,
+        also `features` [A, T, ...], `num_frames` and `feature_rows` (place in the batch) [A], and
+        their `transcript` as bytes, [A, L], padded with IGNORE. Where samples are of a training
+        plan, also `index` [B].
     """
     tensors = {
         name: _padded([getattr(packed, name) for packed in batch], pad) for name, pad in PAD.items()
@@ -43,20 +43,19 @@ def _padded(rows: Sequence[list[int]], pad: int) -> Tensor:
 
 
 def _collate_features(batch: Sequence[Packed]) -> dict[str, Tensor]:
-    """Mel frames padded on the right with zeros, of the samples that have any."""
     rows = [row for row, packed in enumerate(batch) if packed.features is not None]
     features = [packed.features for packed in batch if packed.features is not None]
     if not features:
         return {}
-    num_frames = [len(mel_TF) for mel_TF in features]
-    mel_ATF = np.zeros((len(features), max(num_frames), features[0].shape[1]), np.float32)
-    for row, mel_TF in zip(mel_ATF, features, strict=True):
-        row[: len(mel_TF)] = mel_TF
+    num_frames = [len(each) for each in features]
+    padded = np.zeros((len(features), max(num_frames), *features[0].shape[1:]), np.float32)
+    for row, each in zip(padded, features, strict=True):
+        row[: len(each)] = each
     return {
-        "mel": torch.from_numpy(mel_ATF),
+        "features": torch.from_numpy(padded),
         "num_frames": torch.tensor(num_frames),
         "transcript": _padded([list(batch[row].transcript.encode()) for row in rows], IGNORE),
-        "mel_rows": torch.tensor(rows),
+        "feature_rows": torch.tensor(rows),
     }
 
 
@@ -68,14 +67,12 @@ def packed_output(
     embeddings_BSD: Tensor | None = None,
     **kwargs: Any,
 ) -> Any:
-    """One forward over packed sequences under the layout's block mask.
+    """One forward over packed sequences under the layout's block mask; returns what the decoder
+    does.
 
     Args:
         windows: attention window per layer type, of `watch.watch_attention`.
         embeddings_BSD: input embeddings, where they are not those of the ids.
-
-    Returns:
-        What the decoder returns; its `last_hidden_state` is [B, S, D].
     """
     position_BS = batch["position"]
     mask = visibility(layout, batch, batch)
@@ -88,11 +85,7 @@ def packed_output(
 
 
 def view_rows(hidden_BSD: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """The rows that predict something, view by view in the same order.
-
-    Returns:
-        hidden [W, R, D] and labels [R].
-    """
+    """The rows that predict something: hidden [W, R, D], labels [R]; the same in every view."""
     views = int(batch["view"].max()) + 1
     predicts = batch["label"] != IGNORE
     chosen = [predicts & (batch["view"] == view) for view in range(views)]

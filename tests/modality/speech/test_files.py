@@ -11,7 +11,8 @@ import soundfile
 from tests.modality.speech.signals import RATE, noise, voice
 
 from proactivellm.modality.speech import files
-from proactivellm.modality.speech.files import is_audio, open_audio, read_audio
+from proactivellm.modality.speech.extensions import is_audio
+from proactivellm.modality.speech.files import Recording, read_audio
 from proactivellm.modality.speech.resample import to_16k
 
 FORMATS = {
@@ -34,7 +35,7 @@ def write(path, samples, rate=RATE, **options):
 def test_every_format_is_read(tmp_path, name):
     samples = voice(1)
     path = write(tmp_path / f"a.{name}", samples)
-    with warnings.catch_warnings(), open_audio(path) as recording:
+    with warnings.catch_warnings(), Recording(path) as recording:
         warnings.simplefilter("error")
         assert (recording.rate, recording.channels, recording.duration_s) == (RATE, 1, 1.0)
         blocks = list(recording.blocks())
@@ -54,7 +55,7 @@ def test_every_sample_format_is_read(tmp_path, subtype):
 def test_channels_are_averaged(tmp_path):
     left, right = voice(0.5), noise(0.5, -20)
     path = write(tmp_path / "a.wav", np.stack([left, right], axis=1), subtype="FLOAT")
-    with open_audio(path) as recording:
+    with Recording(path) as recording:
         assert recording.channels == 2
     assert np.abs(read_audio(path) - (left + right) / 2).max() < 1e-6
 
@@ -72,7 +73,7 @@ def test_bad_samples_become_silence_and_loud_ones_are_clipped(tmp_path):
 def test_codecs_that_cannot_be_sought_in_are_read(tmp_path, name, subtype):
     samples = voice(0.5, 8000)
     path = write(tmp_path / name, samples, 8000, subtype=subtype)
-    with open_audio(path) as recording:
+    with Recording(path) as recording:
         read = np.concatenate(list(recording.blocks(seconds=0.03)))
     assert len(samples) <= len(read) <= len(samples) + 640
     assert np.corrcoef(samples, read[: len(samples)])[0, 1] > 0.9
@@ -119,13 +120,13 @@ def test_wav_of_64_bit_lengths(tmp_path, suffix, kind):
 def test_rates_that_are_none_of_speech_are_refused_at_once(tmp_path):
     path = write(tmp_path / "a.wav", np.zeros(99, np.float32), 500)
     with pytest.raises(ValueError, match=r"a\.wav: a sample rate of 500 Hz: speech has 1,000 to"):
-        open_audio(path)
+        Recording(path)
 
 
 @pytest.mark.parametrize("rate", [8_000, 44_100])
 def test_the_whole_equals_its_blocks(tmp_path, rate):
     path = write(tmp_path / "a.wav", voice(1, rate), rate)
-    with open_audio(path) as recording:
+    with Recording(path) as recording:
         blocks = np.concatenate(list(to_16k(recording.blocks(seconds=0.033), recording.rate)))
     assert np.array_equal(read_audio(path), blocks)
     assert len(blocks) == RATE
@@ -173,7 +174,7 @@ def test_a_flac_gives_all_samples_before_the_damage(tmp_path):
     path = write(tmp_path / "a.flac", voice(4))
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
-    with pytest.warns(UserWarning, match="the file is cut"), open_audio(path) as recording:
+    with pytest.warns(UserWarning, match="the file is cut"), Recording(path) as recording:
         lengths = [len(block) for block in recording.blocks()]
     assert sum(lengths) % 1600 != 0  # more than whole blocks
 
@@ -211,12 +212,12 @@ def test_what_is_no_audio_is_refused(tmp_path, name, content, message):
 def test_a_file_without_samples_is_refused(tmp_path):
     path = write(tmp_path / "a.wav", np.zeros(0, np.float32))
     with pytest.raises(ValueError, match=r"a\.wav: there are no samples"):
-        open_audio(path)
+        Recording(path)
 
 
 def test_a_long_file_is_never_in_memory(tmp_path):
     path = write(tmp_path / "a.wav", np.zeros(120 * RATE, np.int16))
-    with open_audio(path) as recording:
+    with Recording(path) as recording:
         blocks = recording.blocks()
         next(blocks)
         tracemalloc.start()
@@ -236,4 +237,4 @@ def test_audio_is_known_by_extension():
 def test_without_soundfile_the_error_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "soundfile", None)
     with pytest.raises(ValueError, match=r"soundfile.*pip install 'proactivellm\[speech\]'"):
-        open_audio(tmp_path / "a.wav")
+        Recording(tmp_path / "a.wav")

@@ -7,7 +7,7 @@ import pytest
 from tests.modality.speech.signals import noise, ragged, silence, voice
 
 from proactivellm.modality.speech import gate as gate_module
-from proactivellm.modality.speech.gate import FRAME, RATE, Gate, GateSettings, Piece, trim
+from proactivellm.modality.speech.gate import FRAME, RATE, Gate, GateSettings, Passage
 
 # In frames of 32 ms: 3 of speech begin a turn, 2 of pre-roll, 4 of hang, 10 of pause.
 SETTINGS = GateSettings(min_speech_s=0.1, preroll_s=0.064, hang_s=0.128, pause_s=0.32)
@@ -47,21 +47,21 @@ def frames(script):
 
 def run(samples, settings=SETTINGS, pushes=None):
     gate = Gate(settings)
-    pieces = [piece for push in pushes or [samples] for piece in gate.push(push)]
-    return pieces + gate.finish()
+    passages = [passage for push in pushes or [samples] for passage in gate.push(push)]
+    return passages + gate.finish()
 
 
-def spans(pieces, samples):
+def spans(passages, samples):
     """What passed, as runs of frame numbers; None for the end of a turn. Checks the samples."""
     runs = []
-    for piece in pieces:
-        if piece.ends_turn:
-            assert not len(piece.samples)
+    for passage in passages:
+        if passage.ends_turn:
+            assert not len(passage.samples)
             runs.append(None)
             continue
-        start = round(piece.start_s * RATE)
-        assert np.array_equal(piece.samples, samples[start : start + len(piece.samples)])
-        end = start + len(piece.samples)
+        start = round(passage.start_s * RATE)
+        assert np.array_equal(passage.samples, samples[start : start + len(passage.samples)])
+        end = start + len(passage.samples)
         if runs and runs[-1] and runs[-1][1] * FRAME == start:
             runs[-1] = (runs[-1][0], end / FRAME)
         else:
@@ -129,15 +129,15 @@ def test_the_detector_listens_afresh_in_long_noise_only(scripted):
 
 def test_the_end_of_a_turn_says_when_it_was_known(scripted):
     *_, end = run(frames("sss" + "." * 20))
-    assert end == Piece(end.samples, 13 * FRAME / RATE, ends_turn=True)
+    assert end == Passage(end.samples, 13 * FRAME / RATE, ends_turn=True)
 
 
 def test_the_last_piece_may_be_short(scripted):
     samples = frames("....ssss")[:-100]
-    pieces = run(samples)
-    assert spans(pieces, samples) == [(2, 8 - 100 / FRAME), None]
-    assert [len(piece.samples) % FRAME for piece in pieces[:-2]] == [0]
-    assert pieces[-1].start_s == len(samples) / RATE
+    passages = run(samples)
+    assert spans(passages, samples) == [(2, 8 - 100 / FRAME), None]
+    assert [len(passage.samples) % FRAME for passage in passages[:-2]] == [0]
+    assert passages[-1].start_s == len(samples) / RATE
 
 
 @pytest.mark.parametrize(
@@ -158,9 +158,9 @@ def test_the_last_piece_may_be_short(scripted):
 def test_a_turn_that_grows_too_long_is_cut(scripted, script, expected, in_speech):
     samples = frames(script)
     settings = SETTINGS.model_copy(update={"longest_s": 12 * FRAME / RATE})
-    pieces = run(samples, settings)
-    assert spans(pieces, samples) == expected
-    assert [piece.is_cut for piece in pieces if piece.ends_turn] == in_speech
+    passages = run(samples, settings)
+    assert spans(passages, samples) == expected
+    assert [passage.is_cut for passage in passages if passage.ends_turn] == in_speech
 
 
 def test_a_turn_is_cut_where_the_voice_dips(scripted):
@@ -180,17 +180,17 @@ def test_no_limit_no_cut(scripted):
 def test_chunking_changes_nothing(seed):
     samples = np.concatenate([silence(0.5), voice(1), noise(2, -40), voice(0.7), silence(0.31)])
     whole = run(samples, GateSettings())
-    pieces = run(samples, GateSettings(), ragged(samples, seed))
-    assert spans(pieces, samples) == spans(whole, samples)
-    assert [(p.start_s, len(p.samples), p.ends_turn) for p in pieces] == [
+    passages = run(samples, GateSettings(), ragged(samples, seed))
+    assert spans(passages, samples) == spans(whole, samples)
+    assert [(p.start_s, len(p.samples), p.ends_turn) for p in passages] == [
         (p.start_s, len(p.samples), p.ends_turn) for p in whole
     ]
 
 
 def test_a_voice_in_silence_is_a_turn():
     samples = np.concatenate([silence(2), voice(1.5), silence(3), voice(1), silence(2)])
-    pieces = run(samples, GateSettings())
-    runs = spans(pieces, samples)
+    passages = run(samples, GateSettings())
+    runs = spans(passages, samples)
     assert [run is None for run in runs] == [False, True, False, True]
     for (start, end), voice_s in zip(runs[::2], [(2, 3.5), (6.5, 7.5)], strict=True):
         start_s, end_s = start * FRAME / RATE, end * FRAME / RATE
@@ -213,14 +213,6 @@ def test_silence_and_noise_pass_nothing(sound):
     assert run(sound, GateSettings()) == []
 
 
-def test_trim_cuts_both_ends_only(scripted):
-    samples = frames("." * 8 + "sssss" + "." * 12 + "sss" + "." * 20)
-    trimmed = trim(samples, SETTINGS)
-    assert np.array_equal(trimmed, samples[6 * FRAME : 32 * FRAME])
-    nothing = frames("." * 9)
-    assert trim(nothing, SETTINGS) is nothing
-
-
 def test_quiet_speech_at_the_first_sample_is_heard():
     assert run(0.1 * voice(0.3), GateSettings())[0].start_s == 0
 
@@ -229,7 +221,7 @@ def test_a_hum_that_goes_on_stays_outside():
     t = np.arange(16 * RATE) / RATE
     hum = sum(0.05 * np.sin(2 * np.pi * 50 * k * t + k) / k for k in range(1, 12))
     hum = hum.astype(np.float32)
-    turns = [piece for piece in run(hum, GateSettings()) if piece.ends_turn]
+    turns = [passage for passage in run(hum, GateSettings()) if passage.ends_turn]
     assert (
         len(turns) <= 1
     )  # the jump from nothing to a pure hum, at the start, may sound like speech

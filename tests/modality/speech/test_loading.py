@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.backbone import broken
 from tests.modality.speech.fronts import SHAPE, gap, new_listener, noise, pieces, save_qwen2_audio
-from tests.model import broken
 from tests.models import save_tiny
 from transformers import Qwen2AudioForConditionalGeneration
 
@@ -14,9 +14,11 @@ from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.modality.kinds import kind_in
 from proactivellm.modality.loading import front_end_of, load
 from proactivellm.modality.speech import qwen2_audio
-from proactivellm.modality.speech.features import RATE, log_mel
+from proactivellm.modality.speech.features import log_mel
 from proactivellm.modality.speech.front_end import SpeechFrontEnd
+from proactivellm.modality.speech.resample import RATE
 from proactivellm.modality.speech.settings import SpeechSettings
+from proactivellm.modality.speech.speech_stream import SpeechStream
 from proactivellm.policy.fixed import WaitK
 from proactivellm.session.session import Session
 
@@ -27,7 +29,7 @@ def qwen_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def chunked(front_end, samples):
-    stream = front_end.stream()
+    stream = SpeechStream(front_end)
     return [u for push in pieces(samples, 3000) for u in stream.push(push)] + stream.finish()
 
 
@@ -116,12 +118,13 @@ class TestQwen2Audio:
         assert count == sum(p.numel() for p in whole.parameters())
 
     def test_a_session_equals_the_checkpoint_itself_on_the_whole_recording(
-        self, qwen_folder: Path
+        self, qwen_folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Offline, in one block: the forward of transformers, audio tokens, masks and all."""
         everything = SpeechSettings(unit=10**6, stack=1, block=10**6)
-        *parts, front_end = qwen2_audio.load_qwen2_audio(qwen_folder, units=everything)
-        model = StreamingCausalLM(*parts)
+        monkeypatch.setattr(qwen2_audio, "UNITS", everything)
+        model = load(qwen_folder)
+        front_end = model.front_end
         whole = Qwen2AudioForConditionalGeneration.from_pretrained(qwen_folder).eval()
         tokenizer, num_frames = model.tokenizer, 2 * SHAPE["max_source_positions"]
         samples = noise(num_frames * 160)
@@ -139,7 +142,7 @@ class TestQwen2Audio:
             ).logits
             embeddings_1SH = whole.get_input_embeddings()(torch.tensor([ids + target]))
             start = len(prompt.source_head)
-            embedded_1EH, _ = front_end(mel_TF[None], torch.tensor([num_frames]))
+            embedded_1EH = front_end(mel_TF[None], torch.tensor([num_frames]))
             embeddings_1SH[:, start : start + count] = embedded_1EH
             actual = model.model(inputs_embeds=embeddings_1SH).logits
         assert gap(actual, expected) < 1e-4
@@ -151,10 +154,6 @@ class TestQwen2Audio:
         session = Session(model, WaitK(k=2))
         session.push(chunked(front_end, noise(2 * RATE)))
         assert session.state.finished
-
-    def test_what_its_projector_cannot_take(self, qwen_folder: Path) -> None:
-        with pytest.raises(ValueError, match="stack=2: the projector of Qwen2-Audio"):
-            qwen2_audio.load_qwen2_audio(qwen_folder, units=SpeechSettings(stack=2))
 
     def test_a_broken_checkpoint(self, qwen_folder: Path, tmp_path: Path) -> None:
         for path in qwen_folder.iterdir():

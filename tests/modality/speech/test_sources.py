@@ -11,7 +11,7 @@ import soundfile
 from tests.modality.speech.signals import RATE, noise, voice
 
 from proactivellm.modality.speech import sources
-from proactivellm.modality.speech.files import open_audio
+from proactivellm.modality.speech.files import Recording
 from proactivellm.modality.speech.sources import microphone_blocks, paced, pcm_blocks, piped_blocks
 
 
@@ -42,7 +42,7 @@ def test_piped_wav_is_read_by_its_header(tmp_path, subtype, length):
     path = tmp_path / "a.wav"
     stereo = np.stack([voice(0.2, 8000), noise(0.2, -20, 8000)], axis=1)
     soundfile.write(path, stereo, 8000, subtype=subtype)
-    with open_audio(path) as recording:
+    with Recording(path) as recording:
         expected = np.concatenate(list(recording.blocks()))
     content = path.read_bytes()
     place = content.index(b"data") + 4

@@ -5,7 +5,9 @@ import pytest
 import torch
 from tests.modality.speech.fronts import gap, new_listener, noise, pieces
 
-from proactivellm.modality.speech.features import RATE, log_mel
+from proactivellm.modality.speech.features import log_mel
+from proactivellm.modality.speech.resample import RATE
+from proactivellm.modality.speech.speech_stream import SpeechStream
 
 TOLERANCE = 1e-4
 CHUNKS_MS = (80, 320, 640, 1000, None)  # None = ragged
@@ -37,7 +39,7 @@ def whole(front_end, samples):
     """Embeddings of one forward over a recording, and how many are in each unit."""
     mel_TF = log_mel(samples, front_end.extractor)
     with torch.inference_mode():
-        embedded_1EH, _ = front_end(torch.from_numpy(mel_TF)[None], torch.tensor([len(mel_TF)]))
+        embedded_1EH = front_end(torch.from_numpy(mel_TF)[None], torch.tensor([len(mel_TF)]))
     count = front_end.num_embeddings(len(mel_TF))
     assert count == embedded_1EH.shape[1]
     return embedded_1EH[0], front_end.unit_sizes(len(mel_TF))
@@ -52,7 +54,7 @@ def test_units_are_those_of_one_forward_however_the_audio_arrives(hop, settings)
     first = None
     for chunk_ms in CHUNKS_MS:
         pushes = pieces(samples, chunk_ms and chunk_ms * RATE // 1000)
-        units = stream_all(front_end.stream(), pushes)
+        units = stream_all(SpeechStream(front_end), pushes)
         assert [len(unit.features) for unit in units] == sizes
         assert gap(embeddings(units), expected) < TOLERANCE
         first = first or times(units)
@@ -63,7 +65,7 @@ def test_units_are_those_of_one_forward_however_the_audio_arrives(hop, settings)
 @pytest.mark.parametrize("hop", [160, 320])
 def test_unit_k_comes_with_push_k(hop, settings):
     front_end = new_listener(hop, positions=320, **settings)
-    stream, unit_s = front_end.stream(), front_end.unit_s
+    stream, unit_s = SpeechStream(front_end), front_end.unit_s
     samples = noise(RATE * 2)
     for k, push in enumerate(pieces(samples, round(unit_s * RATE))[:-1]):
         (unit,) = stream.push(push)
@@ -73,7 +75,7 @@ def test_unit_k_comes_with_push_k(hop, settings):
 
 
 def test_a_unit_comes_with_its_last_sample_and_not_before():
-    stream = new_listener(320).stream()
+    stream = SpeechStream(new_listener(320))
     size = round(stream.front_end.unit_s * RATE)
     samples = noise(3 * size)
     assert not stream.push(samples[: size - 1])
@@ -81,7 +83,7 @@ def test_a_unit_comes_with_its_last_sample_and_not_before():
 
 
 def test_looking_ahead_for_longer_than_a_unit_leaves_the_first_push_without_one():
-    stream = new_listener(320, unit=4, stack=2, lookahead=6).stream()
+    stream = SpeechStream(new_listener(320, unit=4, stack=2, lookahead=6))
     size = round(stream.front_end.unit_s * RATE)
     counts = [len(stream.push(push)) for push in pieces(noise(5 * size), size)]
     assert counts == [0, 1, 1, 1, 1]
@@ -89,7 +91,7 @@ def test_looking_ahead_for_longer_than_a_unit_leaves_the_first_push_without_one(
 
 
 def test_blocks_longer_than_units_make_units_come_together_when_they_can():
-    stream = new_listener(320, unit=4, stack=2, block=8).stream()
+    stream = SpeechStream(new_listener(320, unit=4, stack=2, block=8))
     size = round(stream.front_end.unit_s * RATE)
     pushes = [stream.push(push) for push in pieces(noise(4 * size), size)]
     assert [len(units) for units in pushes] == [0, 2, 0, 2]
@@ -99,7 +101,7 @@ def test_blocks_longer_than_units_make_units_come_together_when_they_can():
 @pytest.mark.parametrize("num_samples", [1, 100, 300, 639, 640, 5119, 5120, 5121, 10240, 11111])
 def test_the_last_unit_is_final_and_ends_with_the_audio(num_samples):
     front_end, samples = new_listener(320), noise(num_samples)
-    units = stream_all(front_end.stream(), [samples])
+    units = stream_all(SpeechStream(front_end), [samples])
     expected, sizes = whole(front_end, samples)
     assert [unit.final for unit in units] == [False] * (len(units) - 1) + [True]
     assert units[-1].end_s == pytest.approx(num_samples / RATE)
@@ -110,7 +112,7 @@ def test_the_last_unit_is_final_and_ends_with_the_audio(num_samples):
 
 
 def test_nothing_to_hear_is_a_bare_end():
-    (end,) = new_listener(320).stream().finish()
+    (end,) = SpeechStream(new_listener(320)).finish()
     assert end.is_end and end.end_s == 0.0
 
 
@@ -119,7 +121,7 @@ class TestAudioThatWasLeftOut:
 
     def test_units_have_the_times_of_their_first_and_last_samples(self):
         front_end, samples = new_listener(320), noise(5 * 5120)
-        stream = front_end.stream()
+        stream = SpeechStream(front_end)
         units = stream.push(samples[:2560], 10.0)  # to 10.16
         units += stream.push(samples[2560:12800], 11.0)  # to 11.64
         units += stream.push(samples[12800:], 20.0)  # to 20.8
@@ -131,21 +133,21 @@ class TestAudioThatWasLeftOut:
         assert gap(embeddings(units), whole(front_end, samples)[0]) < TOLERANCE
 
     def test_a_gap_between_units(self):
-        stream = new_listener(320).stream()
+        stream = SpeechStream(new_listener(320))
         (first,) = stream.push(noise(5120), 1.0)
         (second,) = stream.push(noise(5120), 5.0)
         assert (first.start_s, first.end_s) == pytest.approx((1.0, 1.32))
         assert (second.start_s, second.end_s) == pytest.approx((5.0, 5.32))
 
     def test_pieces_that_follow_each_other_leave_nothing_behind(self):
-        stream = new_listener(320).stream()
+        stream = SpeechStream(new_listener(320))
         for k in range(200):
             stream.push(noise(512), k * 512 / RATE + (k // 20))  # a gap after twenty
             stream.push(noise(0), 1e3)  # nothing was spoken
         assert len(stream._pieces) <= 2
 
     def test_the_past_is_refused(self):
-        stream = new_listener(320).stream()
+        stream = SpeechStream(new_listener(320))
         stream.push(noise(16000), 3.0)
         with pytest.raises(ValueError, match=r"start_s=3.5 lies before 4.0"):
             stream.push(noise(100), 3.5)
@@ -153,7 +155,7 @@ class TestAudioThatWasLeftOut:
 
 def test_a_clone_goes_on_by_itself():
     front_end, samples = new_listener(320, lookahead=2), noise(40_000)
-    stream = front_end.stream()
+    stream = SpeechStream(front_end)
     before = stream.push(samples[:17_777], 2.0)
     twin = stream.clone()
     stream.push(noise(20_000, seed=1), 50.0)
@@ -163,7 +165,7 @@ def test_a_clone_goes_on_by_itself():
 
 
 def test_a_recording_longer_than_the_positions_goes_on():
-    stream = new_listener(320, positions=40).stream()  # of 1.6 s
+    stream = SpeechStream(new_listener(320, positions=40))  # of 1.6 s
     units = stream_all(stream, pieces(noise(RATE * 16), 5120))
     assert len(units) == 51 and units[-1].end_s == pytest.approx(16.0)
     features = embeddings(units)
@@ -171,5 +173,5 @@ def test_a_recording_longer_than_the_positions_goes_on():
 
 
 def test_features_are_of_the_width_of_the_lm_and_need_no_gradient():
-    (unit,) = new_listener(320, lm_width=20).stream().push(np.zeros(5120, np.float32))
+    (unit,) = SpeechStream(new_listener(320, lm_width=20)).push(np.zeros(5120, np.float32))
     assert unit.features.shape == (2, 20) and not unit.features.requires_grad

@@ -7,9 +7,10 @@ from tests.modality.speech.fronts import gap, new_listener, pieces
 from tests.modality.speech.signals import noise, silence, voice
 
 from proactivellm.modality.speech.encoder_stream import EncoderStream
-from proactivellm.modality.speech.features import RATE
-from proactivellm.modality.speech.gate import Gate, GateSettings, Piece
+from proactivellm.modality.speech.gate import Gate, GateSettings, Passage
 from proactivellm.modality.speech.level import FRAME
+from proactivellm.modality.speech.resample import RATE
+from proactivellm.modality.speech.speech_stream import SpeechStream
 from proactivellm.modality.speech.turns import Listener
 
 GATE = GateSettings(pause_s=0.6)
@@ -46,12 +47,12 @@ def test_each_turn_is_a_recording_of_its_own():
     turns = turns_of(listen(front_end, GATE, 320))
     assert len(turns) == 2
     gate, passed = Gate(GATE), [[]]
-    for piece in [*gate.push(RECORDING), *gate.finish()]:
-        passed[-1].append(piece.samples)
-        if piece.ends_turn:
+    for passage in [*gate.push(RECORDING), *gate.finish()]:
+        passed[-1].append(passage.samples)
+        if passage.ends_turn:
             passed.append([])
     for turn, parts in zip(turns, passed[:2], strict=True):
-        stream = front_end.stream()
+        stream = SpeechStream(front_end)
         alone = stream.push(np.concatenate(parts)) + stream.finish()
         assert gap(embeddings(turn), embeddings(alone)) < 1e-4
 
@@ -101,16 +102,16 @@ class Scripted:
         self.script, self.num_frames = script, 0
 
     def push(self, samples):
-        pieces = []
+        passages = []
         for frame in samples.reshape(-1, FRAME):
             letter = self.script[self.num_frames]
-            pieces.append(Piece(frame, self.num_frames * FRAME / RATE, speech=(letter == "s",)))
+            passages.append(Passage(frame, self.num_frames * FRAME / RATE, speech=(letter == "s",)))
             self.num_frames += 1
-        return pieces
+        return passages
 
     def finish(self):
         end_s = self.num_frames * FRAME / RATE
-        return [Piece(np.zeros(0, np.float32), end_s, ends_turn=True)]
+        return [Passage(np.zeros(0, np.float32), end_s, ends_turn=True)]
 
 
 def listen_to(front_end, script, chunk=FRAME):
@@ -144,7 +145,7 @@ def test_a_silent_unit_comes_with_the_next_that_is_not(script, came):
     assert [after for _, after in whole] == came
     assert [unit.final for unit, _ in found] == [False] * len(came) + [True]
     # Nothing of it is lost: a unit is as long as what it covers.
-    stream = front_end.stream()
+    stream = SpeechStream(front_end)
     alone = stream.push(samples) + stream.finish()
     assert gap(embeddings([unit for unit, _ in found]), embeddings(alone)) < 1e-4
     bounds = [0.0, *(unit.end_s for unit, _ in found)]
@@ -176,7 +177,7 @@ def test_a_turn_that_the_recording_cuts_off_ends_with_it():
 def test_without_a_gate_the_whole_recording_is_one_turn():
     front_end = new_listener(320)
     (turn,) = turns_of(listen(front_end, None, 320))
-    stream = front_end.stream()
+    stream = SpeechStream(front_end)
     alone = stream.push(RECORDING) + stream.finish()
     assert gap(embeddings(turn), embeddings(alone)) < 1e-4
     assert turn[-1].end_s == pytest.approx(len(RECORDING) / RATE)

@@ -1,15 +1,11 @@
 """An unmodified Whisper-class encoder of transformers, run causally over whole recordings.
 
-The encoder's own modules are called; nothing in them changes but the mask of self-attention, which
-they take as an input. Frames attend in blocks: to everything up to the end of their own block, and
-to `lookahead` frames after it, which the block encodes on its own behalf (as in Emformer, Shi et
-al. 2021, arXiv 2010.10759), so that looking ahead does not add up over layers. The convolutions
-keep the two frames that they look ahead.
-Legend: B = recordings, T = mel frames, F = mel bands, S = encoder steps (two mel frames each),
-P = steps after pooling, D = encoder width.
+Its own modules are called; nothing in them changes but the mask of self-attention, an input.
+Legend: B = recordings, T = mel frames, F = mel bands, S = encoder steps (two mel frames each), P =
+steps after pooling, D = encoder width.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as nn_f
@@ -18,33 +14,25 @@ from torch import Tensor, nn
 
 from proactivellm.files.toml import Strict
 
+Count = TypeVar("Count", int, Tensor)  # of one recording, or of each of several
+
 
 class AttentionSettings(Strict):
-    """Which steps of the encoder may attend to which.
+    """Which steps of the encoder may attend to which."""
 
-    Attributes:
-        block: steps that attend to each other in both directions; 1 = strictly causal.
-        lookahead: steps after its block that a block sees.
-        offset: steps that the first block is shorter, so that blocks end where units do.
-    """
-
+    # Steps that attend to each other in both directions; 1 = strictly causal.
     block: int = Field(default=1, ge=1)
-    lookahead: int = Field(default=0, ge=0)
+    lookahead: int = Field(default=0, ge=0)  # steps after its block that a block sees
+    # Steps that the first block is shorter, so that blocks end where units do.
     offset: int = Field(default=0, ge=0)
 
 
 class Rows(NamedTuple):
-    """Rows that are encoded together.
+    """Rows that are encoded together."""
 
-    Attributes:
-        step_S: the step that each row is.
-        block_S: the block in which it is encoded.
-        num_steps: rows that stay; those after them are copies for looking ahead.
-    """
-
-    step_S: Tensor
-    block_S: Tensor
-    num_steps: int
+    step_S: Tensor  # the step that each row is
+    block_S: Tensor  # the block in which it is encoded
+    num_steps: int  # rows that stay; those after them are copies for looking ahead
 
     def visible(self) -> Tensor:
         """Which rows see which: bool [S, S]."""
@@ -56,9 +44,7 @@ class Rows(NamedTuple):
 class CausalEncoder(nn.Module):
     """A Whisper-class encoder under a causal mask: trainable, whole recordings at a time.
 
-    Args:
-        tower: `WhisperEncoder` or `Qwen2AudioEncoder`, as transformers has them.
-        attention: which steps attend to which.
+    `tower` is a `WhisperEncoder` or `Qwen2AudioEncoder`, as transformers has them.
     """
 
     def __init__(self, tower: nn.Module, attention: AttentionSettings) -> None:
@@ -77,44 +63,21 @@ class CausalEncoder(nn.Module):
         """D, channels of the output."""
         return int(self.tower.config.d_model)
 
-    def num_steps(self, num_frames: int) -> int:
-        """Encoder steps S that mel frames make, before pooling.
-
-        Args:
-            num_frames: T.
-        """
+    def num_steps(self, num_frames: Count) -> Count:
+        """Encoder steps S, before pooling, of T mel frames."""
         return (num_frames + 1) // 2
 
-    def num_outputs(self, num_frames: int) -> int:
-        """Outputs P that mel frames make.
-
-        Args:
-            num_frames: T.
-        """
+    def num_outputs(self, num_frames: Count) -> Count:
+        """Outputs P of T mel frames."""
         return self.num_steps(num_frames) // self.pool
 
-    def num_outputs_of(self, num_frames_B: Tensor) -> Tensor:
-        """Outputs P of several recordings, [B].
-
-        Args:
-            num_frames_B: T of each.
-        """
-        return (num_frames_B + 1) // 2 // self.pool
-
     def forward(self, mel_BTF: Tensor, num_frames_B: Tensor) -> Tensor:
-        """Encodes whole recordings under the causal mask.
+        """Outputs [B, P, D] of mel frames, padded on the right with anything.
 
-        Args:
-            mel_BTF: mel frames, padded on the right with anything.
-            num_frames_B: frames of each recording.
-
-        Returns:
-            [B, P, D]; rows after `num_outputs` of a recording mean nothing.
-
-        Raises:
-            ValueError: if a recording has more steps than the encoder has positions.
+        Rows after `num_outputs` of a recording mean nothing. ValueError if one has more steps than
+        the encoder has positions.
         """
-        steps_B = (num_frames_B + 1) // 2
+        steps_B = self.num_steps(num_frames_B)
         hidden_BSD = self._convolve(mel_BTF, num_frames_B)
         num_steps = hidden_BSD.shape[1]
         self.check_length(num_steps)
@@ -129,14 +92,7 @@ class CausalEncoder(nn.Module):
         return self.close(hidden_BSD[:, :num_steps])
 
     def close(self, hidden_BSD: Tensor) -> Tensor:
-        """What follows the layers: pooling, where the tower has it, and the last norm.
-
-        Args:
-            hidden_BSD: after the last layer.
-
-        Returns:
-            [B, P, D]; steps at the end that are no whole output are left out.
-        """
+        """What follows the last layer, pooling and a norm: whole outputs, [B, P, D]."""
         if self.pool > 1:
             whole = hidden_BSD.shape[1] // self.pool * self.pool
             hidden_BSD = hidden_BSD[:, :whole]
@@ -145,14 +101,7 @@ class CausalEncoder(nn.Module):
         return self.tower.layer_norm(hidden_BSD)
 
     def check_length(self, num_steps: int) -> None:
-        """Refuses what the position embeddings do not reach.
-
-        Args:
-            num_steps: S.
-
-        Raises:
-            ValueError: if there are more steps than positions.
-        """
+        """Refuse (ValueError) more steps S than there are position embeddings."""
         limit = self.tower.config.max_source_positions
         if num_steps > limit:
             raise ValueError(
@@ -163,14 +112,11 @@ class CausalEncoder(nn.Module):
     def rows(self, first: int, stop: int, num_known: int) -> "Rows":
         """What is encoded together: steps, then copies of those that their blocks look ahead to.
 
-        Args:
-            first: step with which a block begins.
-            stop: step after the last one.
-            num_known: steps there are to look at, at least `stop`.
-
-        Returns:
-            The rows, on the CPU.
+        From `first`, with which a block begins, to before `stop`; `num_known` steps, at least
+        `stop`, are there to look at.
         """
+        # A block encodes what it looks ahead to on its own behalf, as in Emformer (Shi et al. 2021,
+        # arXiv 2010.10759), so that looking ahead does not add up over layers.
         block, offset = self.attention.block, self.attention.offset
         step_S = torch.arange(first, stop)
         block_S = (step_S + offset) // block

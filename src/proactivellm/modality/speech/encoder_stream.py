@@ -1,10 +1,8 @@
 """A causal encoder, fed mel frames as they come: what comes out equals `CausalEncoder.forward`.
 
-A block of steps is encoded as soon as all frames that it needs have arrived. Where position
-embeddings end, a stream starts anew at a block boundary: the newest half of its steps take the
-positions from 0 on, so that memory and time per frame are bounded however long it is.
-Legend: T = mel frames, F = mel bands, S = encoder steps (two frames each), P = steps after pooling,
-D = encoder width; B = 1.
+A block of steps is encoded as soon as all frames that it needs have arrived. Legend: T = mel
+frames, F = mel bands, S = encoder steps (two frames each), P = steps after pooling, D = encoder
+width; B = 1.
 """
 
 from typing import Any, Self
@@ -21,13 +19,9 @@ _COUNTS = ("num_frames", "num_known", "num_encoded", "num_attended", "origin")
 
 
 class EncoderStream:
-    """The encoder at work on one recording; a value that `clone` copies.
+    """The encoder, in eval mode, at work on one recording; a value that `clone` copies.
 
-    Args:
-        encoder: in eval mode.
-
-    Raises:
-        ValueError: if a block has more steps than the encoder has positions.
+    ValueError if a block has more steps than the encoder has positions.
     """
 
     def __init__(self, encoder: CausalEncoder) -> None:
@@ -43,7 +37,9 @@ class EncoderStream:
         if tower.config._attn_implementation != ATTENTION:
             register()
             tower.set_attn_implementation(ATTENTION)
-        # Steps that are kept for a new start: whole blocks, at most half of the positions.
+        # Where position embeddings end, a stream starts anew at a block boundary, and the newest
+        # half of its steps take the positions from 0 on: memory and time per frame are bounded.
+        # What is kept for that are whole blocks, at most half of the positions.
         self._num_kept = min(self._limit // 2, self._limit - ahead) // attention.block
         self._num_kept *= attention.block
         weight = tower.conv1.weight
@@ -60,14 +56,7 @@ class EncoderStream:
 
     @torch.inference_mode()
     def push(self, mel_TF: np.ndarray) -> Tensor:
-        """Takes the next frames.
-
-        Args:
-            mel_TF: any number of frames.
-
-        Returns:
-            The outputs that are complete now, [P, D].
-        """
+        """Takes the next frames; returns the outputs that are complete now, [P, D]."""
         self._take(mel_TF)
         num_steps = (self.num_frames - 1) // 2
         ready = self._block_end(num_steps - self.encoder.attention.lookahead)
@@ -77,14 +66,7 @@ class EncoderStream:
 
     @torch.inference_mode()
     def finish(self, mel_TF: np.ndarray) -> Tensor:
-        """Takes the last frames: what comes after them is zero.
-
-        Args:
-            mel_TF: any number of frames.
-
-        Returns:
-            The last outputs, [P, D].
-        """
+        """Takes the last frames, with zeros after them; returns the last outputs, [P, D]."""
         self._take(mel_TF)
         num_steps = self.encoder.num_steps(self.num_frames)
         if num_steps > self.num_known:
@@ -108,11 +90,7 @@ class EncoderStream:
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores a state.
-
-        Args:
-            state: what `state_dict` returned, of a stream with the same encoder.
-        """
+        """Restores a state of a stream with the same encoder."""
         for name in _COUNTS:
             setattr(self, name, int(state[name]))
         like = self._unpooled_1SD
@@ -134,13 +112,10 @@ class EncoderStream:
         self._mel_1FT = torch.cat([self._mel_1FT, new_1FT.to(self._mel_1FT)], dim=2)
 
     def _convolve_to(self, num_steps: int, final: bool) -> None:
-        """Brings steps through the convolutions.
-
-        Step s needs frames 2 s - 2 to 2 s + 2, and the first frame that is there is frame 2 s - 2
-        of the next step. The convolutions put zeros around what they are given; rows that have seen
-        zeros from elsewhere than the true begin and end are dropped.
-        """
         tower = self.encoder.tower
+        # Step s needs frames 2 s - 2 to 2 s + 2, and the first frame that is there is frame 2 s - 2
+        # of the next step. The convolutions put zeros around what they are given; rows that have
+        # seen zeros from elsewhere than the true begin and end are dropped.
         first = self.num_frames - self._mel_1FT.shape[2]
         hidden_1DT = nn_f.gelu(tower.conv1(self._mel_1FT[:, :, : 2 * num_steps + 1 - first]))
         hidden_1DS = nn_f.gelu(tower.conv2(hidden_1DT if final else hidden_1DT[:, :, :-1]))

@@ -5,18 +5,7 @@ from typing import Any
 
 
 def needed(name: str, extra: str = "speech") -> Any:
-    """Imports a package that only an extra installs.
-
-    Args:
-        name: the package, as it is imported.
-        extra: the extra it belongs to.
-
-    Returns:
-        The package.
-
-    Raises:
-        ValueError: it is not installed.
-    """
+    """Imports a package that only an extra installs; ValueError if it is not installed."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError:

@@ -1,12 +1,8 @@
 """Log-mel frames as transformers' `WhisperFeatureExtractor` makes them, from audio as it arrives.
 
-In: 16 kHz mono samples in pieces of any size. Out: the frames that are complete. How they come in
-pieces does not change them. They differ from the extractor's, run on the same audio, in one way:
-the extractor raises everything below (maximum of the whole recording - 8) to that floor, in units
-of log10; a stream knows only the maximum so far. `floor(frames)` makes up for it: with it applied,
-all frames are equal. The last frames see zeros after the end, as the extractor's do, which pads
-recordings to 30 s.
-Legend: T = frames, F = mel bands, N = samples.
+In: 16 kHz mono samples in pieces of any size, which do not change the frames. Out: the frames that
+are complete, equal to the extractor's but for its floor (see `floor`). Legend: T = frames, F = mel
+bands, N = samples.
 """
 
 from __future__ import annotations
@@ -15,12 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from proactivellm.modality.speech.resample import RATE
-
 if TYPE_CHECKING:
     from transformers import WhisperFeatureExtractor
-
-__all__ = ["DYNAMIC_RANGE", "RATE", "LogMelStream", "floor", "log_mel"]
 
 DYNAMIC_RANGE = 8.0  # decades of power below the loudest band of a recording
 
@@ -28,10 +20,8 @@ DYNAMIC_RANGE = 8.0  # decades of power below the loudest band of a recording
 class LogMelStream:
     """Frames of one recording as its audio arrives; a value that `clone` copies.
 
-    Frame t is centred on sample t * hop, so that it is complete n_fft / 2 samples later.
-
-    Args:
-        extractor: gives bands, hop and window.
+    Frame t is centred on sample t * hop, so that it is complete n_fft / 2 samples later. The
+    extractor gives bands, hop and window.
     """
 
     def __init__(self, extractor: WhisperFeatureExtractor) -> None:
@@ -49,24 +39,15 @@ class LogMelStream:
         return self.n_fft // 2
 
     def push(self, samples: np.ndarray) -> np.ndarray:
-        """Takes the next samples.
-
-        Args:
-            samples: [N], 16 kHz, in [-1, 1].
-
-        Returns:
-            The frames that are complete now, [T, F] float32.
+        """Takes the next samples [N], 16 kHz, in [-1, 1]; returns complete frames, float32 [T,
+        F].
         """
         self.num_samples += len(samples)
         self._rest = np.concatenate([self._rest, np.asarray(samples, dtype=np.float32)])
         return self._frames()
 
     def finish(self) -> np.ndarray:
-        """Ends the recording: what comes after it is silence.
-
-        Returns:
-            The last frames, [T, F] float32: one per `hop` samples in all, the last of them begun.
-        """
+        """Ends the recording; returns the last of one frame per `hop` samples, [T, F] float32."""
         missing = -(-self.num_samples // self.hop) - self.num_frames
         self._rest = np.concatenate([self._rest, np.zeros(self.n_fft + self.hop, np.float32)])
         return self._frames(missing)
@@ -97,27 +78,19 @@ class LogMelStream:
 
 
 def log_mel(samples: np.ndarray, extractor: WhisperFeatureExtractor) -> np.ndarray:
-    """Frames of a whole recording, as a stream gives them.
-
-    Args:
-        samples: [N], 16 kHz, in [-1, 1].
-        extractor: gives bands, hop and window.
-
-    Returns:
-        [T, F] float32, T = N / hop rounded up.
+    """Frames of a whole recording [N], as a stream gives them: float32 [T, F], T = ceil(N /
+    hop).
     """
     stream = LogMelStream(extractor)
     return np.concatenate([stream.push(samples), stream.finish()])
 
 
 def floor(mel_TF: np.ndarray) -> np.ndarray:
-    """What knowing the whole recording changes: nothing lies further below its maximum than 8.
+    """Frames [T, F] of a whole recording with the floor of the extractor, whose frames they then
+    are.
 
-    Args:
-        mel_TF: all frames of a recording.
-
-    Returns:
-        [T, F], equal to those of `WhisperFeatureExtractor`.
+    It raises everything below (maximum of the recording - 8), in units of log10, to that floor; a
+    stream knows only the maximum so far.
     """
     return np.maximum(mel_TF, mel_TF.max() - DYNAMIC_RANGE / 4.0) if len(mel_TF) else mel_TF
 

@@ -1,7 +1,7 @@
 """Audio files, read block by block: whatever libsndfile decodes, also members of zip archives.
 
 In: a path, or "archive.zip:member". Out: float32 mono blocks [n] in [-1, 1] at the file's own rate
-(`open_audio`), or the whole at 16 kHz (`read_audio`).
+(`Recording`), or the whole at 16 kHz (`read_audio`).
 """
 
 import io
@@ -20,80 +20,28 @@ from proactivellm.modality.speech.extra import needed
 from proactivellm.modality.speech.resample import check_rate, to_16k
 from proactivellm.modality.speech.wav import UNKNOWN_LENGTH, WithLength, place_of_missing_length
 
-_READABLE = (
-    *(".wav", ".wave", ".rf64", ".w64", ".flac", ".ogg", ".oga", ".opus", ".mp3"),
-    *(".aiff", ".aif", ".aifc", ".au", ".snd", ".caf", ".sph", ".voc"),
-)
-# Known as audio, so that the error is about audio; libsndfile does not decode them.
-_UNREADABLE = (
-    *(".aac", ".ac3", ".amr", ".m4a", ".mka", ".wma"),
-    *(".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv", ".3gp"),
-)
 _REMEDY = "give wav, flac, ogg, opus or mp3, for example from: ffmpeg -i INPUT out.wav"
 # What libsndfile notes about a header that promises more than the file holds. A length near 2**31
 # or 2**32 is how a program says that it writes to a pipe and does not know.
 _PROMISED = re.compile(r"(?:data|SSND|Data Size)\s*: (\d+) \(should be \d+\)")
 # Floats beyond this, where 1 is full scale, are not loud: they are at the scale of integers.
-_LOUDEST = 8.0
-_SHARE_OF_LOUD = 0.01  # fewer are single faults
+LOUDEST = 8.0
+SHARE_OF_LOUD = 0.01  # fewer are single faults
 _SCALES = {2.0**15: 16, 2.0**23: 24, 2.0**31: 32}  # of integers, and their bits
 _OGG_WITHOUT_END = "Last page lacks an end-of-stream bit"
 _UNKNOWN_FRAMES = 2**62
 _LARGEST_MEMBER = 2**30  # bytes, read to memory whole; an archive can say that it unpacks to more
 
 
-def is_audio(path: str | Path) -> bool:
-    """Whether the extension of a path, or of a zip member, is one of audio.
-
-    Args:
-        path: a path or "archive.zip:member"; nothing is opened.
-    """
-    return Path(path).suffix.lower() in _READABLE + _UNREADABLE
-
-
-def open_audio(path: str | Path) -> "Recording":
-    """Opens a recording; use it in a `with` statement.
-
-    Args:
-        path: a file, or "archive.zip:member". A member is read to memory whole: members are meant
-            to be small. A file is never in memory but for the block being read.
-
-    Returns:
-        The recording, at its start.
-
-    Raises:
-        ValueError: there is no such file or member, it is empty or no audio that can be read, its
-            rate is not one of speech, or soundfile is not installed.
-    """
-    return Recording(path)
-
-
 def read_audio(path: str | Path) -> np.ndarray:
-    """Reads a whole recording: the samples that a stream of its blocks gives too.
-
-    Args:
-        path: a file, or "archive.zip:member".
-
-    Returns:
-        Float32 [n] mono at 16 kHz.
-
-    Raises:
-        ValueError: as `open_audio`, or the rate cannot be resampled.
-    """
-    with open_audio(path) as recording:
+    """The whole of a recording, float32 [n] mono at 16 kHz; ValueError as `Recording`."""
+    with Recording(path) as recording:
         blocks = list(to_16k(recording.blocks(seconds=1.0), recording.rate))
     return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
 
 
 def to_mono(samples_NC: np.ndarray) -> np.ndarray:
-    """Averages channels; whatever is not finite becomes 0, the rest is clipped to [-1, 1].
-
-    Args:
-        samples_NC: float [n, channels].
-
-    Returns:
-        Float32 [n].
-    """
+    """Averages channels [n, channels] to [n] in [-1, 1]; what is not finite becomes 0."""
     finite_NC = np.nan_to_num(samples_NC, nan=0.0, posinf=0.0, neginf=0.0)
     return np.clip(finite_NC.mean(axis=1), -1.0, 1.0).astype(np.float32, copy=False)
 
@@ -102,14 +50,6 @@ class Recording:
     """An open recording. `rate`, `channels` and `duration_s` are what its header says."""
 
     def __init__(self, path: str | Path) -> None:
-        """Opens it; see `open_audio`.
-
-        Args:
-            path: a file, or "archive.zip:member".
-
-        Raises:
-            ValueError: it cannot be opened.
-        """
         self.path = str(path)
         self._library = needed("soundfile")
         self._source = self._found()
@@ -126,15 +66,11 @@ class Recording:
             raise ValueError(f"{self.path}: {error}") from None
 
     def blocks(self, seconds: float = 0.1) -> Iterator[np.ndarray]:
-        """Reads on to the end. A file cut in the middle ends early, with a Python warning.
+        """Reads on to the end: float32 [n] mono, at the file's own rate, n of so many seconds at
+        most.
 
-        Floats at the scale of integers are brought to [-1, 1], with a warning as well.
-
-        Args:
-            seconds: length of a block; the last one may be shorter.
-
-        Yields:
-            Float32 [n] mono, at the file's own rate.
+        A file cut in the middle ends early, with a Python warning. Floats at the scale of integers
+        are brought to [-1, 1], with a warning as well.
         """
         buffer_NC = np.empty((max(1, round(seconds * self.rate)), self.channels), np.float32)
         damaged, scale, num_bad = self._looks_cut(), self._scale(), 0
@@ -171,11 +107,11 @@ class Recording:
         for block_NC in self._file.blocks(blocksize=1 << 16, dtype="float32", always_2d=True):
             sizes_NC = np.nan_to_num(np.abs(block_NC), nan=0.0, posinf=0.0)
             peak = max(peak, float(sizes_NC.max(initial=0.0)))
-            num_loud += np.count_nonzero(sizes_NC > _LOUDEST)
+            num_loud += np.count_nonzero(sizes_NC > LOUDEST)
             num_all += sizes_NC.size
         self._file.close()
         self._file = self._opened()
-        if num_loud <= _SHARE_OF_LOUD * num_all:
+        if num_loud <= SHARE_OF_LOUD * num_all:
             return 1.0
         scale = next((scale for scale in _SCALES if peak <= scale), None)
         if scale is None:

@@ -1,9 +1,9 @@
-"""What stands between audio and a causal LM: features, encoder, projector, and how they make units.
+"""The front end for speech: features, encoder, projector, and how outputs become units.
 
-A folder `speech/` inside an ordinary model folder holds them: `preprocessor_config.json` and the
+A folder `speech/` inside an ordinary model folder holds it: `preprocessor_config.json` and the
 encoder as transformers saves them, `projector.safetensors`, and `speech.json` with the settings.
-Legend: B = recordings, T = mel frames, F = mel bands, P = encoder outputs, E = embeddings,
-D = encoder width, H = LM width.
+Legend: B = recordings, T = mel frames, F = mel bands, P = encoder outputs, E = embeddings, D =
+encoder width, H = LM width.
 """
 
 import json
@@ -19,20 +19,20 @@ from transformers import WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from proactivellm.backbone.folder import broken_weights, check_json_files, read_object, refusing
-from proactivellm.backbone.weights import check_all_loaded
+from proactivellm.backbone.weights import load_whole
 from proactivellm.files.replace import replacing_in, write_text
 from proactivellm.files.toml import validated
 from proactivellm.modality.base import Media
 from proactivellm.modality.speech.encoder import AttentionSettings, CausalEncoder
-from proactivellm.modality.speech.features import RATE, log_mel
+from proactivellm.modality.speech.features import log_mel
 from proactivellm.modality.speech.gate import GateSettings
 from proactivellm.modality.speech.joined import recorded_blocks
 from proactivellm.modality.speech.projector import StackProjector
+from proactivellm.modality.speech.resample import RATE
 from proactivellm.modality.speech.settings import SpeechSettings
-from proactivellm.modality.speech.speech_stream import SpeechStream
 from proactivellm.modality.speech.turns import SpeechEar
 
-KIND = FOLDER = "speech"  # inside the model folder
+KIND = "speech"  # also the name of its folder inside that of the model
 SETTINGS_FILE, PROJECTOR_FILE = "speech.json", "projector.safetensors"
 
 
@@ -46,10 +46,8 @@ class SpeechFrontEnd(nn.Module):
     """Audio to embeddings of a language model.
 
     Args:
-        extractor: of the encoder.
         tower: the encoder, `WhisperEncoder` or `Qwen2AudioEncoder`.
         projector: maps `stack` neighbouring outputs [B, P, D] to one embedding [B, E, H].
-        settings: how outputs become units.
         gate: what it lets through is what the model has learned to hear; None = everything.
     """
 
@@ -79,17 +77,14 @@ class SpeechFrontEnd(nn.Module):
 
     @property
     def unit_s(self) -> float:
-        """Seconds of audio in a unit."""
         return self.settings.unit * self.encoder.pool * 2 * self.extractor.hop_length / RATE
 
     @property
     def conditions(self) -> dict[str, Any]:
-        """What a user may change while it runs: the gate."""
         return {"gate": None if self.gate is None else self.gate.model_dump()}
 
     @property
     def identity(self) -> str:
-        """Settings that, with the weights, make it what it is."""
         return str(self.settings.model_dump(mode="json"))
 
     def read(self, files: Sequence[str]) -> Media:
@@ -103,8 +98,13 @@ class SpeechFrontEnd(nn.Module):
     def embed(self, media: np.ndarray) -> Tensor:
         """Embeddings [E, H] of a whole recording, float32 mono [N] at 16 kHz."""
         mel_TF = torch.from_numpy(log_mel(media, self.extractor)).to(self.device)
-        embedded_1EH, _ = self(mel_TF[None], torch.tensor([len(mel_TF)], device=self.device))
+        embedded_1EH = self(mel_TF[None], torch.tensor([len(mel_TF)], device=self.device))
         return embedded_1EH[0, : self.num_embeddings(len(mel_TF))]
+
+    @property
+    def width(self) -> int:
+        """D, channels of the encoder's outputs."""
+        return self.encoder.width
 
     @property
     def device(self) -> torch.device:
@@ -117,20 +117,12 @@ class SpeechFrontEnd(nn.Module):
         return self.encoder.attention.offset // self.encoder.pool
 
     def num_embeddings(self, num_frames: int) -> int:
-        """Embeddings E that mel frames make.
-
-        Args:
-            num_frames: T.
-        """
+        """Embeddings E that T mel frames become."""
         outputs, stack = self.encoder.num_outputs(num_frames), self.settings.stack
         return -(-(outputs + self.offset % stack) // stack) if outputs else 0
 
     def unit_sizes(self, num_frames: int) -> list[int]:
-        """Embeddings in each unit of a recording.
-
-        Args:
-            num_frames: T.
-        """
+        """Embeddings in each unit of a recording of T mel frames."""
         whole = self.settings.unit // self.settings.stack
         left, size = self.num_embeddings(num_frames), whole - self.offset // self.settings.stack
         sizes = []
@@ -141,56 +133,38 @@ class SpeechFrontEnd(nn.Module):
             size = min(size, 0) + whole
         return sizes
 
-    def forward(self, mel_BTF: Tensor, num_frames_B: Tensor) -> tuple[Tensor, Tensor]:
-        """Encodes and projects whole recordings.
+    def forward(self, mel_BTF: Tensor, num_frames_B: Tensor) -> Tensor:
+        """Embeddings [B, E, H] of mel frames padded on the right; see `num_embeddings`."""
+        return self.embed_outputs(self.encode(mel_BTF, num_frames_B), num_frames_B)
 
-        Args:
-            mel_BTF: mel frames, padded on the right.
-            num_frames_B: frames of each recording.
+    def encode(self, features: Tensor, num_frames_A: Tensor) -> Tensor:
+        """Encoder outputs of mel frames; see `CausalEncoder.forward`."""
+        outputs_APD: Tensor = self.encoder(features, num_frames_A)
+        return outputs_APD
 
-        Returns:
-            Embeddings [B, E, H], those after `num_embeddings` of a recording meaning nothing, and
-            encoder outputs [B, P, D].
-        """
-        outputs_BPD = self.encoder(mel_BTF, num_frames_B)
-        return self.embed_outputs(outputs_BPD, num_frames_B), outputs_BPD
+    def num_outputs(self, num_frames_A: Tensor) -> Tensor:
+        """Encoder outputs P of each recording."""
+        return self.encoder.num_outputs(num_frames_A)
+
+    def set_attention(self, name: str) -> None:
+        """Takes an attention function of the registry of transformers."""
+        self.encoder.tower.set_attn_implementation(name)
 
     def embed_outputs(self, outputs_BPD: Tensor, num_frames_B: Tensor) -> Tensor:
-        """Projects the outputs of whole recordings: [B, E, H].
-
-        Args:
-            outputs_BPD: of the encoder.
-            num_frames_B: frames of each recording.
-        """
-        num_outputs_B = self.encoder.num_outputs_of(num_frames_B)
+        """Projects the encoder outputs of whole recordings of so many frames: [B, E, H]."""
+        num_outputs_B = self.encoder.num_outputs(num_frames_B)
         place_P = torch.arange(outputs_BPD.shape[1], device=outputs_BPD.device)
         inside_BP1 = (place_P < num_outputs_B[:, None])[..., None]
         return self.project(outputs_BPD * inside_BP1)
 
     def project(self, outputs_BPD: Tensor, first: bool = True) -> Tensor:
-        """Projects outputs; what they lack of whole stacks is zero.
+        """Projects outputs to [B, E, H]; what they lack of whole stacks is zero.
 
-        Args:
-            outputs_BPD: zero after the end of a recording.
-            first: whether they are the first ones, whose first stack is shorter.
-
-        Returns:
-            [B, E, H].
+        They are zero after the end of a recording. Of the `first` ones, the first stack is shorter.
         """
         before = self.offset % self.settings.stack if first else 0
         missing = -(outputs_BPD.shape[1] + before) % self.settings.stack
         return self.projector(nn.functional.pad(outputs_BPD, (0, 0, before, missing)))
-
-    def stream(self) -> SpeechStream:
-        """A stream for one recording, or for one turn of it.
-
-        Returns:
-            The stream.
-
-        Raises:
-            ValueError: if the encoder cannot be streamed.
-        """
-        return SpeechStream(self)
 
     def save(
         self,
@@ -198,13 +172,6 @@ class SpeechFrontEnd(nn.Module):
         dtype: torch.dtype = torch.float16,
         weights: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Writes the folder `speech/`.
-
-        Args:
-            model_folder: that of the causal LM.
-            dtype: of the saved weights.
-            weights: the state dict, where this module's own tensors are parts of it (FSDP).
-        """
         whole = {k: v.detach().to(dtype) for k, v in (weights or self.state_dict()).items()}
         tower, projector = (
             {k.removeprefix(prefix): v for k, v in whole.items() if k.startswith(prefix)}
@@ -213,7 +180,7 @@ class SpeechFrontEnd(nn.Module):
         stored = self.settings.model_dump()
         if self.gate is not None:
             stored["gate"] = self.gate.model_dump()
-        with replacing_in(Path(model_folder) / FOLDER) as folder:
+        with replacing_in(Path(model_folder) / KIND) as folder:
             self.extractor.save_pretrained(folder)
             self.encoder.tower.save_pretrained(folder, state_dict=tower)
             save_file(projector, folder / PROJECTOR_FILE)
@@ -223,34 +190,19 @@ class SpeechFrontEnd(nn.Module):
     def load(cls, model_folder: str | Path, width: int, device: str = "cpu") -> Self:
         """Reads the folder `speech/`; the front end is in fp32, for inference.
 
-        Args:
-            model_folder: that of the causal LM.
-            width: H.
-            device: where to put it.
-
-        Raises:
-            ValueError: if there is none, or it does not fit the LM.
+        ValueError if there is none, or it does not fit the LM of this `width` H.
         """
-        folder = Path(model_folder) / FOLDER
+        folder = Path(model_folder) / KIND
         if not (folder / SETTINGS_FILE).is_file():
-            raise ValueError(
-                f"{model_folder} has no front end for speech ({FOLDER}/{SETTINGS_FILE})"
-            )
+            raise ValueError(f"{model_folder} has no front end for speech ({KIND}/{SETTINGS_FILE})")
         file = folder / SETTINGS_FILE
         stored = validated(read_object(file), _Stored, str(file))
         settings = SpeechSettings(**stored.model_dump(exclude={"gate"}))
         check_json_files(folder)
         what = f"{folder} holds no front end of this model"
+        tower = load_whole(WhisperEncoder, folder, what, dtype=torch.float32)
         with refusing(what, lambda: broken_weights(folder)):
             extractor = WhisperFeatureExtractor.from_pretrained(folder)
-            tower, info = WhisperEncoder.from_pretrained(
-                folder,
-                dtype=torch.float32,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,
-                attn_implementation="sdpa",  # not what its config.json names, see NO_KERNEL
-            )
             projector = StackProjector(tower.config.d_model, settings.stack, settings.hidden, width)
             projector.load_state_dict(load_file(folder / PROJECTOR_FILE))
-        check_all_loaded(info, what)
         return cls(extractor, tower, projector, settings, stored.gate).float().eval().to(device)

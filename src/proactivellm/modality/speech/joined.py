@@ -1,32 +1,26 @@
-"""Files as one recording: blocks of samples, with a little silence between the files."""
+"""Several files as one recording: blocks of samples, with a little silence between the files."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 
 import numpy as np
 
-from proactivellm.modality.speech.files import Recording, open_audio
+from proactivellm.modality.speech.files import Recording
 from proactivellm.modality.speech.resample import RATE, Resampler
 
 GAP_S = 0.1  # of silence between the files of one recording
 
 
 def recorded_blocks(files: Iterable[str], seconds: float) -> tuple[int, Iterator[np.ndarray]]:
-    """Blocks of files that are joined.
+    """The rate of joined files in samples per second, and their float32 mono blocks of some
+    seconds.
 
-    Args:
-        files: audio; where there are several, each is brought to 16 kHz first.
-        seconds: length of a block, whatever the files' lengths; the last one may be shorter.
-
-    Returns:
-        Their rate in samples per second, and float32 mono blocks.
-
-    Raises:
-        ValueError: if a file cannot be read (the first at once, others on reaching them).
+    Several files are brought to 16 kHz first. ValueError if one cannot be read (the first at once,
+    others on reaching them).
     """
     files = list(files)
     if len(files) == 1:
-        recording = open_audio(files[0])
+        recording = Recording(files[0])
         return recording.rate, _closing(recording, seconds)
     return RATE, _cut(_joined(files), max(1, round(seconds * RATE)))
 
@@ -40,7 +34,7 @@ def _joined(files: Iterable[str]) -> Iterator[np.ndarray]:
     for number, file in enumerate(files):
         if number:
             yield np.zeros(round(GAP_S * RATE), np.float32)
-        with open_audio(file) as recording:
+        with Recording(file) as recording:
             resampler = Resampler(recording.rate)
             for block in recording.blocks():
                 yield resampler.push(block)

@@ -1,4 +1,4 @@
-"""Speech that is too quiet, or off zero: what the detector and the model get of it instead.
+"""Normalises the level and offset of recordings that are too quiet, or off zero.
 
 In: frames of 512 samples at 16 kHz, as they come. Out: a frame for the detector of speech, always
 at the level it knows best; and, turn by turn, the samples for the model, which stay as they are
@@ -22,14 +22,7 @@ _SILENCE_DB = -120.0
 
 
 def level_db(samples: np.ndarray) -> float:
-    """Level of samples in dB below full scale.
-
-    Args:
-        samples: float32 [n], n >= 1.
-
-    Returns:
-        20 log10 of their root mean square, -120 at least.
-    """
+    """Level of samples [n], n >= 1: 20 log10 of their root mean square, at least -120 dB."""
     power = float(np.mean(np.square(samples, dtype=np.float64)))
     return max(_SILENCE_DB, 10 * np.log10(power + 1e-12))
 
@@ -43,14 +36,7 @@ class Conditioner:
         self._turn_offset, self._turn_loudest_db, self._is_quiet = 0.0, _SILENCE_DB, False
 
     def hear(self, frame: np.ndarray) -> np.ndarray:
-        """Takes the next frame.
-
-        Args:
-            frame: float32 [512].
-
-        Returns:
-            The same without its offset, raised where it is quiet, for the detector.
-        """
+        """Takes the next frame, float32 [512]; returns it centred, raised where it is quiet."""
         self._num_frames += 1
         share = 1 / min(self._num_frames, _MEAN_FRAMES)
         self._offset += share * (float(frame.mean()) - self._offset)
@@ -60,11 +46,7 @@ class Conditioner:
         return np.clip(_raised(centred, gain_db), -1.0, 1.0)
 
     def begin_turn(self, samples: np.ndarray) -> None:
-        """Decides what is to be done to a turn.
-
-        Args:
-            samples: float32 [n], its begin.
-        """
+        """Decides by the begin of a turn, float32 [n], whether it is raised and centred."""
         level = level_db(samples - np.float32(self._offset))
         is_off_zero = abs(self._offset) > _OFF_ZERO * 10 ** (level / 20)
         self._turn_offset = self._offset if is_off_zero else 0.0
@@ -72,14 +54,7 @@ class Conditioner:
         self._is_quiet = self._turn_loudest_db < _QUIET_DB
 
     def condition(self, samples: np.ndarray) -> np.ndarray:
-        """The next samples of the turn as the model is to hear them.
-
-        Args:
-            samples: float32 [n].
-
-        Returns:
-            The same array where level and offset are usual.
-        """
+        """The next samples of the turn for the model: as they are where they are usual."""
         if self._turn_offset:
             samples = samples - np.float32(self._turn_offset)
         if not self._is_quiet or not len(samples):

@@ -7,18 +7,12 @@ import torch
 from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperModel
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from proactivellm.backbone.folder import (
-    CONFIG_FILE,
-    broken_weights,
-    check_json_files,
-    read_object,
-    refusing,
-)
-from proactivellm.backbone.weights import check_all_loaded
+from proactivellm.backbone.folder import CONFIG_FILE, check_json_files, read_object, refusing
+from proactivellm.backbone.weights import load_whole
 from proactivellm.modality.kinds import kind_in
-from proactivellm.modality.speech.features import RATE
 from proactivellm.modality.speech.front_end import KIND, SpeechFrontEnd
 from proactivellm.modality.speech.projector import StackProjector
+from proactivellm.modality.speech.resample import RATE
 from proactivellm.modality.speech.settings import SpeechSettings
 
 _WHISPER = "whisper"
@@ -27,16 +21,9 @@ _WHISPER = "whisper"
 def new_front_end(
     encoder: dict[str, Any], features: dict[str, Any], settings: SpeechSettings, lm_width: int
 ) -> SpeechFrontEnd:
-    """A front end with random weights, to be trained.
+    """A front end with random weights for an LM of width H.
 
-    Args:
-        encoder: keyword arguments of `WhisperConfig`.
-        features: keyword arguments of `WhisperFeatureExtractor`.
-        settings: how outputs become units.
-        lm_width: H.
-
-    Returns:
-        The front end.
+    `encoder` and `features` are keyword arguments of `WhisperConfig` and `WhisperFeatureExtractor`.
     """
     extractor = WhisperFeatureExtractor(**features)
     tower = WhisperEncoder(WhisperConfig(num_mel_bins=extractor.feature_size, **encoder))
@@ -49,14 +36,8 @@ def pretrained_front_end(
 ) -> SpeechFrontEnd:
     """The front end of a model folder, or a new one around the encoder of a Whisper.
 
-    Args:
-        folder: with `speech/`, or of a WhisperModel or WhisperForConditionalGeneration.
-        settings: how outputs become units; None = those of `speech/`, else the usual ones.
-        lm_width: H.
-
-    Raises:
-        ValueError: if it is neither, is broken, or the settings are not those of `speech/`, whose
-            projector is made for its own.
+    ValueError if the folder is of neither, is broken, or the settings (None = those of `speech/`,
+    else the defaults) are not those of `speech/`, whose projector is made for its own.
     """
     if kind_in(folder) == KIND:
         front_end = SpeechFrontEnd.load(folder, lm_width)
@@ -79,17 +60,10 @@ def _around_whisper(folder: Path, settings: SpeechSettings, lm_width: int) -> Sp
     """Takes the encoder with all its weights; the projector is new."""
     what = f"cannot load a Whisper encoder from {str(folder)!r}"
     check_json_files(folder)
-    with refusing(what, lambda: broken_weights(folder)):
+    with refusing(what):
         extractor = WhisperFeatureExtractor.from_pretrained(folder)
-        # The decoder is read and dropped: a part that is missing anywhere is told as for any model.
-        whole, info = WhisperModel.from_pretrained(
-            folder,
-            dtype=torch.float32,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            attn_implementation="sdpa",  # not what its config.json names, see NO_KERNEL
-        )
-    check_all_loaded(info, what)
+    # The decoder is read and dropped: a part that is missing anywhere is told as for any model.
+    whole = load_whole(WhisperModel, folder, what, dtype=torch.float32)
     config, rate, bands = whole.config, extractor.sampling_rate, extractor.feature_size
     if (rate, bands) != (RATE, config.num_mel_bins):
         raise ValueError(

@@ -1,8 +1,8 @@
 """The attention function given to a speech encoder: new steps see those of earlier calls, too.
 
 What earlier calls left is an argument of the layers, which transformers hands down to the attention
-function: no module is patched. Without it, it is attention as usual.
-Legend: B = recordings, H = heads, Q = new steps, K = steps, D = head dimension.
+function: no module is patched. Legend: B = recordings, H = heads, Q = new steps, K = steps, D =
+head dimension.
 """
 
 from typing import Any
@@ -16,11 +16,9 @@ ATTENTION = "proactivellm-encoder"  # name of the attention function in transfor
 
 
 class Memory:
-    """Keys and values of one layer, which its next call goes on from.
+    """Keys and values [1, H, K, D] of one layer, which its next call goes on from.
 
-    Args:
-        keys: [1, H, K, D], which the memory may write to; None = no steps yet.
-        values: likewise.
+    The memory may write to the tensors it is given; None = no steps yet.
     """
 
     def __init__(self, keys: Tensor | None = None, values: Tensor | None = None) -> None:
@@ -28,14 +26,8 @@ class Memory:
         self.num_steps = 0 if keys is None else keys.shape[2]
 
     def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Adds new steps.
-
-        Args:
-            keys: of the new steps, [1, H, Q, D].
-            values: likewise.
-
-        Returns:
-            Keys and values of all steps, valid until the next call.
+        """Adds new steps [1, H, Q, D]; returns keys and values of all, valid until the next
+        call.
         """
         held, self.num_steps = self.num_steps, self.num_steps + keys.shape[2]
         self._keys = _with_room(self._keys, keys, held, self.num_steps)
@@ -71,18 +63,11 @@ def remembering_attention(
     attention_mask: Tensor | None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attention to what a memory holds and to what is new.
+    """Attention, [B, Q, H, D], of queries [B, H, Q, D] to what a memory holds and to what is new.
 
     Args:
-        module: the attention layer.
-        query: [B, H, Q, D].
-        key: [B, H, Q, D].
-        value: [B, H, Q, D].
         attention_mask: [B, 1, Q, K], or None: all see all.
         **kwargs: `memory`, a `Memory` that is extended, and what the model passes.
-
-    Returns:
-        [B, Q, H, D] and None.
     """
     memory: Memory | None = kwargs.pop("memory", None)
     if memory is not None:

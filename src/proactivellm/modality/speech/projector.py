@@ -8,14 +8,7 @@ from torch import Tensor, nn
 
 
 class StackProjector(nn.Module):
-    """Stacks neighbouring outputs and maps them with a two-layer perceptron.
-
-    Args:
-        width: D.
-        stack: outputs that become one embedding.
-        hidden: width of the hidden layer.
-        lm_width: H.
-    """
+    """Stacks `stack` neighbouring outputs and maps them with a two-layer perceptron."""
 
     def __init__(self, width: int, stack: int, hidden: int, lm_width: int) -> None:
         super().__init__()
@@ -24,13 +17,6 @@ class StackProjector(nn.Module):
         self.outer = nn.Linear(hidden, lm_width)
 
     def forward(self, outputs_BPD: Tensor) -> Tensor:
-        """Projects outputs.
-
-        Args:
-            outputs_BPD: P a multiple of the stack.
-
-        Returns:
-            [B, E, H], E = P / stack.
-        """
+        """Projects P outputs, a multiple of the stack, to [B, E, H], E = P / stack."""
         stacked = outputs_BPD.unflatten(1, (-1, self.stack)).flatten(2)
         return self.outer(nn_f.gelu(self.inner(stacked)))

@@ -1,8 +1,6 @@
 """Qwen2-Audio checkpoints (Chu et al. 2024, arXiv 2407.10759) as a streaming LM and its front end.
 
-The parts are those of transformers' Qwen2AudioForConditionalGeneration: the audio tower runs
-causally, its projector makes the embeddings, and the language model becomes the plain causal LM
-that it is, with the same parameters.
+The audio tower runs causally, and the language model becomes the plain causal LM that it is.
 """
 
 from pathlib import Path
@@ -17,10 +15,9 @@ from transformers import (
     Qwen2AudioForConditionalGeneration,
 )
 
-from proactivellm.backbone.folder import broken_weights, check_json_files, refusing
-from proactivellm.backbone.precision import choose_dtype
+from proactivellm.backbone.folder import check_json_files, refusing
 from proactivellm.backbone.prompt import Prompt, StreamSettings, load_settings, render_chat
-from proactivellm.backbone.weights import check_all_loaded
+from proactivellm.backbone.weights import load_whole
 from proactivellm.modality.speech.front_end import SpeechFrontEnd
 from proactivellm.modality.speech.settings import SpeechSettings
 
@@ -29,39 +26,19 @@ INSTRUCTION = "Transcribe the speech. "
 
 
 def load_qwen2_audio(
-    folder: Path,
-    *,
-    units: SpeechSettings = UNITS,
-    instruction: str = INSTRUCTION,
-    device: str = "cpu",
-    dtype: torch.dtype | None = None,
+    folder: Path, *, device: str, dtype: torch.dtype | None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, StreamSettings, SpeechFrontEnd]:
-    """Load a checkpoint.
+    """The LM of a checkpoint, its tokenizer, stream settings, and the front end.
 
-    Args:
-        folder: of the checkpoint.
-        units: how the tower's outputs become units; `stack` must be 1.
-        instruction: read before the audio, unless the folder has a `streaming.json`.
-        device: where to put the model.
-        dtype: of the weights; fp32 on CPU and that of the file elsewhere if left out.
-
-    Returns:
-        The LM, its tokenizer, the settings of the folder or those of the chat template, and the
-        front end.
-
-    Raises:
-        ValueError: if there is no such checkpoint, or the units do not fit its projector.
+    Settings are those of the folder, else of the chat template; a `dtype` of None is the file's.
     """
-    if units.stack != 1:
-        raise ValueError(f"stack={units.stack}: the projector of Qwen2-Audio takes stack=1")
-    chosen = choose_dtype(dtype, device, "none")
-    processor, whole = _load_whole(folder, chosen)
+    processor, whole = _load_whole(folder, dtype)
     whole = whole.eval().to(device)
     settings = load_settings(folder)
-    settings = settings or StreamSettings(prompt=audio_prompt(processor, instruction))
+    settings = settings or StreamSettings(prompt=audio_prompt(processor, INSTRUCTION))
     parts = whole.model
     front_end = SpeechFrontEnd(
-        processor.feature_extractor, parts.audio_tower, parts.multi_modal_projector, units
+        processor.feature_extractor, parts.audio_tower, parts.multi_modal_projector, UNITS
     )
     return _causal_lm(whole), processor.tokenizer, settings, front_end.eval()
 
@@ -69,34 +46,20 @@ def load_qwen2_audio(
 def _load_whole(
     folder: Path, dtype: torch.dtype | None
 ) -> tuple[Any, Qwen2AudioForConditionalGeneration]:
-    """The processor, and the model with all its weights."""
     what = f"cannot load Qwen2-Audio from {str(folder)!r}"
     check_json_files(folder)
-    with refusing(what, lambda: broken_weights(folder)):
+    with refusing(what):
         processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
-        whole, info = Qwen2AudioForConditionalGeneration.from_pretrained(
-            folder,
-            dtype=dtype or "auto",
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            attn_implementation="sdpa",  # not what its config.json names, see NO_KERNEL
-        )
-    check_all_loaded(info, what)
-    return processor, whole
+    kind = Qwen2AudioForConditionalGeneration
+    return processor, load_whole(kind, folder, what, dtype=dtype or "auto")
 
 
 def audio_prompt(processor: Any, instruction: str) -> Prompt:
-    """Splits the processor's chat template around the audio.
+    """Splits the chat template of a `Qwen2AudioProcessor` around the audio.
 
-    Args:
-        processor: `Qwen2AudioProcessor`.
-        instruction: text before the audio in the user turn.
-
-    Returns:
-        The prompt whose target head is the template's generation prompt.
-
-    Raises:
-        ValueError: if the template is broken, or does not put the audio token in one place.
+    The instruction stands before the audio in the user turn, and the target head is the template's
+    generation prompt. ValueError if the template is broken, or does not put the audio token in one
+    place.
     """
     text = [{"type": "text", "text": instruction}] if instruction else []
     messages = [{"role": "user", "content": [*text, {"type": "audio", "audio_url": ""}]}]

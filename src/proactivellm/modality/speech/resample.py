@@ -15,60 +15,32 @@ _LOWEST, _HIGHEST = 1_000, 768_000
 
 
 def check_rate(rate: int) -> None:
-    """Refuses what is no rate of speech.
-
-    Args:
-        rate: in samples per second.
-
-    Raises:
-        ValueError: it is outside 1,000 to 768,000.
-    """
+    """Refuse (ValueError) what is no rate of speech: 1,000 to 768,000 samples per second."""
     if not _LOWEST <= rate <= _HIGHEST:
         raise ValueError(f"a sample rate of {rate} Hz: speech has {_LOWEST:,} to {_HIGHEST:,} Hz")
 
 
 class Resampler:
-    """Resamples a stream, block by block.
+    """Resamples a stream to 16 kHz, block by block; ValueError if soxr is missing, or for the rate.
 
     Delay (soxr 1.1, quality HQ, pushes of 10 ms): libsoxr works in blocks, so that what it has
     returned is behind what it was given by at most 37 ms from 48 kHz, 40 ms from 44.1 or 22.05 kHz,
     84 ms from 11.025 kHz and 115 ms from 8 kHz; from 16 kHz there is none. `finish` returns the
-    rest. In all, n samples become round(n * to / rate), or one more or less.
+    rest. In all, n samples become round(n * 16,000 / rate), or one more or less.
     """
 
-    def __init__(self, rate: int, to: int = RATE) -> None:
-        """Prepares the filter; samples pass through untouched where `rate` is `to`.
-
-        Args:
-            rate: of what will be pushed, in samples per second.
-            to: of what is wanted.
-
-        Raises:
-            ValueError: a rate outside 1,000 to 768,000, or soxr is not installed.
-        """
+    def __init__(self, rate: int) -> None:
         check_rate(rate)
-        check_rate(to)
         self._stream = None
-        if rate != to:
-            self._stream = needed("soxr").ResampleStream(rate, to, 1, "float32", "HQ")
+        if rate != RATE:
+            self._stream = needed("soxr").ResampleStream(rate, RATE, 1, "float32", "HQ")
 
     def push(self, samples: np.ndarray) -> np.ndarray:
-        """Takes the next samples in.
-
-        Args:
-            samples: float32 [n] mono, n >= 0.
-
-        Returns:
-            Float32 [m]: what is complete so far; often nothing, as libsoxr works in blocks.
-        """
+        """Takes the next samples, float32 [n]; returns what is complete, [m], often nothing."""
         return self._resampled(samples, last=False)
 
     def finish(self) -> np.ndarray:
-        """Ends the stream, once; nothing may be pushed after it.
-
-        Returns:
-            Float32 [m]: what was still on its way.
-        """
+        """Ends the stream, once; returns what was still on its way, float32 [m]."""
         return self._resampled(np.zeros(0, np.float32), last=True)
 
     def _resampled(self, samples: np.ndarray, last: bool) -> np.ndarray:
@@ -79,18 +51,7 @@ class Resampler:
 
 
 def to_16k(blocks: Iterable[np.ndarray], rate: int) -> Iterator[np.ndarray]:
-    """Resamples a stream of blocks to 16 kHz.
-
-    Args:
-        blocks: float32 mono blocks [n].
-        rate: of the blocks, in samples per second.
-
-    Yields:
-        Float32 mono blocks [m] at 16 kHz, none of them empty.
-
-    Raises:
-        ValueError: a rate outside 1,000 to 768,000, or soxr is not installed.
-    """
+    """Resamples a stream of float32 mono blocks [n] to 16 kHz; no block of it is empty."""
     resampler = Resampler(rate)
     for block in blocks:
         resampled = resampler.push(block)

@@ -8,21 +8,14 @@ from proactivellm.files.toml import Strict
 
 
 class SpeechSettings(Strict):
-    """How encoder outputs become source units.
+    """How encoder outputs become source units."""
 
-    Attributes:
-        unit: encoder outputs in a unit.
-        stack: neighbouring outputs that become one embedding.
-        hidden: width of the projector's hidden layer.
-        block: encoder steps that attend to each other; 0 = all of a unit, 1 = strictly causal.
-        lookahead: encoder steps after its block that a block sees.
-    """
-
-    unit: int = Field(default=8, ge=1)
-    stack: int = Field(default=4, ge=1)
-    hidden: int = Field(default=512, ge=1)
+    unit: int = Field(default=8, ge=1)  # encoder outputs in a unit
+    stack: int = Field(default=4, ge=1)  # neighbouring outputs that become one embedding
+    hidden: int = Field(default=512, ge=1)  # width of the projector's hidden layer
+    # Encoder steps that attend to each other; 0 = all of a unit, 1 = strictly causal.
     block: int = Field(default=0, ge=0)
-    lookahead: int = Field(default=0, ge=0)
+    lookahead: int = Field(default=0, ge=0)  # encoder steps after its block that a block sees
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

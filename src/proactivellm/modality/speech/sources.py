@@ -1,7 +1,7 @@
 """Live sources of audio: raw samples in a pipe, a microphone, and recordings held to real time.
 
 Out of each: float32 mono blocks [n] in [-1, 1] at the source's own rate, as soon as they are there;
-`resample.to_16k` takes them on. Recordings themselves are read by `files.open_audio`.
+`resample.to_16k` takes them on. Recordings themselves are read by `files.Recording`.
 """
 
 import queue
@@ -14,7 +14,7 @@ import numpy as np
 
 from proactivellm.files.contents import audio_format
 from proactivellm.modality.speech.extra import needed
-from proactivellm.modality.speech.files import to_mono
+from proactivellm.modality.speech.files import LOUDEST, SHARE_OF_LOUD, to_mono
 from proactivellm.modality.speech.resample import RATE, check_rate
 from proactivellm.modality.speech.wav import WAV_HEAD_BYTES, read_wav_header
 
@@ -25,29 +25,21 @@ PCM_FORMATS = {
     **{"s16le": ("<i2", 2.0**15), "f32le": ("<f4", 1.0), "u8": ("u1", 2.0**7)},
     **{"s24le": ("V3", 2.0**31), "s32le": ("<i4", 2.0**31), "f64le": ("<f8", 1.0)},
 }
-_LOUDEST = 8.0  # of floats where 1 is full scale
-_SHARE_OF_LOUD = 0.01
 _PIPE_INSTEAD = "or give recordings, or pipe raw samples in"
 
 
 def pcm_blocks(
     stream: BinaryIO, rate: int = RATE, channels: int = 1, sample_format: str = "s16le"
 ) -> Iterator[np.ndarray]:
-    """Reads raw samples as they arrive, without waiting for a block to be full.
+    """Reads raw samples as they arrive, float32 [n] mono, n >= 1, without waiting for a full 0.1 s.
+
+    ValueError at the first block for another sample format, a rate or channels below 1; later for
+    floats that are none of sound.
 
     Args:
         stream: such as `sys.stdin.buffer`; bytes at its end that make no whole sample are dropped.
-        rate: in samples per second.
         channels: interleaved, averaged to mono.
-        sample_format: a name of PCM_FORMATS: "s16le" (16-bit integers), "f32le" (floats), ..., all
-            little-endian.
-
-    Yields:
-        Float32 [n] mono at `rate`, n >= 1, at most 0.1 s.
-
-    Raises:
-        ValueError: at the first block: another sample format, a rate or channels below 1; later:
-            floats that are none of sound.
+        sample_format: a name of PCM_FORMATS, little-endian: "s16le" (16-bit integers), "f32le", ...
     """
     if sample_format not in PCM_FORMATS:
         raise ValueError(
@@ -69,7 +61,6 @@ def pcm_blocks(
 
 
 def _samples(content: bytes, sample_format: str) -> np.ndarray:
-    """Whole samples as float32, 1 for full scale."""
     dtype, full_scale = PCM_FORMATS[sample_format]
     if sample_format == "s24le":  # the upper bytes of 32-bit integers
         wide = np.zeros((len(content) // 3, 4), np.uint8)
@@ -79,8 +70,8 @@ def _samples(content: bytes, sample_format: str) -> np.ndarray:
     if sample_format == "u8":
         return samples / full_scale - 1
     if sample_format.startswith("f"):
-        loud = np.abs(samples[np.isfinite(samples)]) > _LOUDEST
-        if np.count_nonzero(loud) > max(16, _SHARE_OF_LOUD * samples.size):
+        loud = np.abs(samples[np.isfinite(samples)]) > LOUDEST
+        if np.count_nonzero(loud) > max(16, SHARE_OF_LOUD * samples.size):
             raise ValueError(
                 f"{sample_format} samples of up to {np.nanmax(np.abs(samples)):.3g}, where 1 is "
                 "full scale: are they integers (s16le, s32le), or floats at the scale of integers?"
@@ -91,19 +82,9 @@ def _samples(content: bytes, sample_format: str) -> np.ndarray:
 def piped_blocks(
     stream: BinaryIO, rate: int = RATE, channels: int = 1, sample_format: str = "s16le"
 ) -> tuple[int, Iterator[np.ndarray]]:
-    """Reads samples from a pipe: raw ones, or WAV, whose header counts then, with a warning.
+    """The rate and blocks (`pcm_blocks`) of a pipe: raw samples, or WAV, whose header counts then.
 
-    Args:
-        stream: such as `sys.stdin.buffer`.
-        rate: of raw samples, in samples per second.
-        channels: of raw samples.
-        sample_format: of raw samples, see `pcm_blocks`.
-
-    Returns:
-        The rate, and float32 mono blocks as `pcm_blocks` yields them.
-
-    Raises:
-        ValueError: it is a recording in another format, or a header that cannot be read.
+    ValueError if it is a recording in another format, or has a header that cannot be read.
     """
     head = _exactly(stream, WAV_HEAD_BYTES)
     found = audio_format(head)
@@ -154,21 +135,15 @@ class _Joined:
 def microphone_blocks(
     rate: int = RATE, channels: int = 1, device: int | str | None = None
 ) -> Iterator[np.ndarray]:
-    """Records from a microphone until the generator is closed or the device goes away.
+    """Records from a microphone, float32 [n] mono of 0.1 s each, until the generator is closed.
 
     A reader who falls more than 30 s behind loses what is spoken then, with a Python warning.
+    ValueError at the first block: there is no sounddevice, no PortAudio or no such device, or the
+    device does not offer the rate or the channels.
 
     Args:
         rate: in samples per second; most systems offer 16,000, else take the device's own.
-        channels: of the device, averaged to mono.
         device: number or name, as `python -m sounddevice` lists them; None: the system's default.
-
-    Yields:
-        Float32 [n] mono at `rate`, 0.1 s each.
-
-    Raises:
-        ValueError: at the first block: there is no sounddevice, no PortAudio or no such device, or
-            the device does not offer the rate or the channels.
     """
     sounddevice = _sounddevice()
     inbox = _Inbox()
@@ -201,13 +176,6 @@ def paced(blocks: Iterable[np.ndarray], rate: int) -> Iterator[np.ndarray]:
 
     The clock starts with the first block that is asked for. A reader who is late gets what was
     spoken meanwhile at once.
-
-    Args:
-        blocks: float32 mono blocks [n].
-        rate: of the blocks, in samples per second.
-
-    Yields:
-        The same blocks.
     """
     start_s = time.monotonic()
     num_spoken = 0

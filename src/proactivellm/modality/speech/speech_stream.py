@@ -15,26 +15,22 @@ from torch import Tensor
 
 from proactivellm.core.unit import Unit
 from proactivellm.modality.speech.encoder_stream import EncoderStream
-from proactivellm.modality.speech.features import RATE, LogMelStream
+from proactivellm.modality.speech.features import LogMelStream
+from proactivellm.modality.speech.resample import RATE
 
 if TYPE_CHECKING:
     from proactivellm.modality.speech.front_end import SpeechFrontEnd
 
 
 class SpeechStream:
-    """A front end at work on one recording, or on one turn of it; a value that `clone` copies.
+    """A front end, in eval mode, at work on one recording or turn; a value that `clone` copies.
 
     Unit k covers the audio up to (k + 1) * `unit_s`, and comes out with it. The units are those of
-    `SpeechFrontEnd.forward` over all the audio, and so are their embeddings.
-
-    Args:
-        front_end: in eval mode.
+    `SpeechFrontEnd.forward` over all the audio, and so are their embeddings. ValueError if its
+    encoder cannot be streamed.
 
     Attributes:
         num_units: units that have come out, or would have, had they not lain before the start.
-
-    Raises:
-        ValueError: if its encoder cannot be streamed.
     """
 
     def __init__(self, front_end: SpeechFrontEnd) -> None:
@@ -47,27 +43,16 @@ class SpeechStream:
         self._pieces: list[tuple[int, float]] = []  # first sample of each, and when it was spoken
 
     def push(self, samples: np.ndarray, start_s: float | None = None) -> list[Unit]:
-        """Takes the next samples.
+        """Takes the next samples [N], 16 kHz, in [-1, 1]; returns the units that are complete now.
 
-        Args:
-            samples: [N], 16 kHz, in [-1, 1].
-            start_s: when they were spoken; None = right after those before.
-
-        Returns:
-            The units that are complete now.
-
-        Raises:
-            ValueError: if they were spoken before those that came before.
+        `start_s` is when they were spoken, not before those that came before; None = right after
+        them.
         """
         self._stamp(len(samples), start_s)
         return self._units(self._encoder.push(self._mel.push(samples)))
 
     def finish(self) -> list[Unit]:
-        """Ends the audio; nothing may be pushed after it.
-
-        Returns:
-            The last units; the very last one is final, or the bare end marker.
-        """
+        """Ends the audio; the very last unit is final, or the bare end marker."""
         units = self._units(self._encoder.finish(self._mel.finish()), finished=True)
         if self._pending_PD is not None and len(self._pending_PD):
             return [*units, replace(self._unit(len(self._pending_PD)), final=True)]

@@ -1,10 +1,7 @@
 """Listening to a recording turn by turn: a gate cuts it, and each turn is a stream of its own.
 
 In: 16 kHz mono samples in pushes of any length. Out: the units of turns; the last unit of a turn,
-or the bare end marker after it, is final. Silence between turns reaches no encoder. A unit that is
-silent, in a pause within a turn, comes with the next one that is not, or with the end of the turn:
-nobody said anything in it, so there is nothing to be written after it. (A model asked all the same
-finds little attention on the newest unit, and writes words nobody said.)
+or the bare end marker after it, is final. Silence between turns reaches no encoder.
 """
 
 from __future__ import annotations
@@ -18,7 +15,7 @@ import numpy as np
 import torch
 
 from proactivellm.core.unit import Unit
-from proactivellm.modality.speech.gate import Gate, GateSettings, Piece
+from proactivellm.modality.speech.gate import Gate, GateSettings, Passage
 from proactivellm.modality.speech.level import FRAME
 from proactivellm.modality.speech.resample import RATE, Resampler
 from proactivellm.modality.speech.speech_stream import SpeechStream
@@ -30,14 +27,9 @@ _VOICED = 0.3  # of its frames are speech, or a unit is silent: the detector lag
 
 
 class SpeechEar:
-    """An `Ear` for one recording at its own rate.
+    """An `Ear` for one recording of so many samples a second; the front end is in eval mode.
 
-    Args:
-        front_end: in eval mode.
-        rate: in samples per second.
-
-    Raises:
-        ValueError: as `Listener`, or the rate cannot be resampled.
+    ValueError as `Listener`, or the rate cannot be resampled.
     """
 
     def __init__(self, front_end: SpeechFrontEnd, rate: int) -> None:
@@ -69,36 +61,23 @@ class SpeechEar:
 
 
 class Listener:
-    """Turns of one recording.
+    """Turns of one recording; without a gate, all of it is one turn.
 
-    Args:
-        front_end: in eval mode.
-        gate: when a turn begins and ends; None = all of the recording is one turn.
-
-    Attributes:
-        num_cuts: turns that grew too long, and whose ends may go through a word.
-
-    Raises:
-        ValueError: if the front end cannot be streamed, or the gate's detector is not installed.
+    ValueError if the front end cannot be streamed, or the gate's detector is not installed.
     """
 
     def __init__(self, front_end: SpeechFrontEnd, gate: GateSettings | None) -> None:
         self.front_end = front_end
         self._gate = None if gate is None else Gate(gate)
-        self._turn: SpeechStream | None = front_end.stream() if gate is None else None
+        self._turn: SpeechStream | None = SpeechStream(front_end) if gate is None else None
         self._speech: list[bool] = []  # of the frames of the turn
         self._silent: list[Unit] = []  # units that are held back
-        self.num_cuts = 0
+        self.num_cuts = 0  # turns that grew too long, and whose ends may go through a word
 
     def push(self, samples: np.ndarray) -> list[Unit]:
-        """Takes the next samples.
+        """Takes the next samples [N], 16 kHz, in [-1, 1]; returns the units that are complete now.
 
-        Args:
-            samples: [N], 16 kHz, in [-1, 1].
-
-        Returns:
-            The units that are complete now; times are those of the recording. A final unit ends a
-            turn, and the next one begins another.
+        Times are those of the recording. A final unit ends a turn, and the next one begins another.
         """
         if self._gate is not None:
             return self._pass(self._gate.push(samples))
@@ -106,32 +85,30 @@ class Listener:
         return self._turn.push(samples)
 
     def finish(self) -> list[Unit]:
-        """Ends the recording; nothing may be pushed after it.
-
-        Returns:
-            The last units; none if no turn is open.
-        """
+        """Ends the recording; returns the last units, none if no turn is open."""
         if self._gate is not None:
             return self._pass(self._gate.finish())
         assert self._turn is not None
         return self._turn.finish()
 
-    def _pass(self, pieces: list[Piece]) -> list[Unit]:
+    def _pass(self, passages: list[Passage]) -> list[Unit]:
         units = []
-        for piece in pieces:
-            if len(piece.samples):
-                turn = self._turn = self._turn or self.front_end.stream()
-                self._speech += piece.speech
-                arrived = turn.push(piece.samples, piece.start_s)
+        for passage in passages:
+            if len(passage.samples):
+                turn = self._turn = self._turn or SpeechStream(self.front_end)
+                self._speech += passage.speech
+                arrived = turn.push(passage.samples, passage.start_s)
                 units += self._voiced(arrived, turn.num_units - len(arrived))
-            if piece.ends_turn and self._turn is not None:
+            if passage.ends_turn and self._turn is not None:
                 units += self._end(self._turn)
                 self._turn = None
-                self.num_cuts += piece.is_cut
+                self.num_cuts += passage.is_cut
         return units
 
     def _voiced(self, units: list[Unit], first: int) -> list[Unit]:
         """Units with speech in them, silent ones before them included; `first` is their number."""
+        # Nobody said anything in a silent unit, so there is nothing to be written after it. A model
+        # asked all the same finds little attention on the newest unit, and writes of its own.
         voiced = []
         for index, unit in enumerate(units, start=first):
             self._silent.append(unit)
@@ -161,7 +138,6 @@ def _stamped(units: Iterable[Unit], now_s: float) -> list[Unit]:
 
 
 def _joined(units: list[Unit]) -> Unit:
-    """One unit of several."""
     if len(units) == 1:
         return units[0]
     features_EH = torch.cat([unit.features for unit in units if unit.features is not None])

@@ -1,7 +1,4 @@
-"""WAV headers where libsndfile does not help: in a pipe, and where the length was never filled in.
-
-In: bytes of a stream or a file. Out: how its samples are stored, or the same file with a length.
-"""
+"""WAV headers where libsndfile does not help: in a pipe, and where the length is missing."""
 
 import os
 import struct
@@ -22,32 +19,20 @@ _REMEDY = "give the file, or pipe samples: ffmpeg -i INPUT -f s16le -ar 16000 -a
 
 @dataclass(frozen=True)
 class WavHeader:
-    """How the samples of a WAV stream are stored.
+    """How the samples of a WAV stream are stored."""
 
-    Attributes:
-        sample_format: a name of `sources.PCM_FORMATS`.
-        rate: in samples per second.
-        channels: interleaved.
-        num_bytes: of all samples; None: whatever comes until the end.
-    """
-
-    sample_format: str
-    rate: int
-    channels: int
-    num_bytes: int | None
+    sample_format: str  # a name of `sources.PCM_FORMATS`
+    rate: int  # in samples per second
+    channels: int  # interleaved
+    num_bytes: int | None  # of all samples; None: whatever comes until the end
 
 
 def read_wav_header(read: Callable[[int], bytes]) -> WavHeader:
-    """Reads the header of a WAV stream up to the first sample.
+    """Reads the header of a WAV stream up to the first sample; the first WAV_HEAD_BYTES are read
+    already.
 
-    Args:
-        read: returns so many bytes, fewer only at the end; the first WAV_HEAD_BYTES are read.
-
-    Returns:
-        What the header says.
-
-    Raises:
-        ValueError: it is cut, or the samples are stored in another way than as plain numbers.
+    `read` returns so many bytes, fewer only at the end. ValueError if the header is cut, or the
+    samples are stored in another way than as plain numbers.
     """
     stored: tuple[str, int, int] | None = None
     while True:
@@ -80,13 +65,8 @@ def _stored(content: bytes) -> tuple[str, int, int]:
 
 
 def place_of_missing_length(file: BinaryIO) -> int | None:
-    """Where a WAV file says that it has 0 bytes of samples, although there are some.
-
-    Args:
-        file: at its start; moved.
-
-    Returns:
-        Offset of that length, 4 bytes; None if nothing is missing.
+    """Where (4 bytes) a WAV file says that it has no samples, although it has; None if it does
+    not.
     """
     if not file.read(WAV_HEAD_BYTES).startswith(b"RIFF"):
         return None
@@ -112,22 +92,13 @@ def _are_chunks(file: BinaryIO) -> bool:
 
 
 class WithLength:
-    """A file whose length of samples reads as unknown.
-
-    Args:
-        file: the file.
-        place: offset of the length.
-    """
+    """A file that reads as if its length of samples, at the offset `place`, were unknown."""
 
     def __init__(self, file: BinaryIO, place: int) -> None:
         self._file, self._place = file, place
 
     def read(self, size: int = -1) -> bytes:
-        """Reads on.
-
-        Args:
-            size: bytes at most; all if negative.
-        """
+        """Reads at most `size` bytes, all if negative."""
         start = self._file.tell()
         content = bytearray(self._file.read(size))
         for place in range(max(start, self._place), min(start + len(content), self._place + 4)):
@@ -135,12 +106,7 @@ class WithLength:
         return bytes(content)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Moves.
-
-        Args:
-            offset: to where.
-            whence: from where, as `io` has it.
-        """
+        """Moves, as `io` has it."""
         return self._file.seek(offset, whence)
 
     def tell(self) -> int:

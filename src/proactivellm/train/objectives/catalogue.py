@@ -21,11 +21,7 @@ def keys_of(section: str) -> list[type[Strict]]:
 
 
 def teaches(tables: Mapping[str, Any]) -> bool:
-    """Whether a model learns something by the objectives of a recipe.
-
-    Args:
-        tables: of the recipe, by their name; None = not there.
-    """
+    """Whether a model learns something by the objectives of a recipe, whose `tables` go by name."""
     asked = [(kind, tables.get(kind.section)) for kind in OBJECTIVES]
     return any(kind.teaches and table and kind.wanted(table) for kind, table in asked)
 
@@ -33,14 +29,10 @@ def teaches(tables: Mapping[str, Any]) -> bool:
 def make_objectives(
     tables: Mapping[str, Any], model: PreTrainedModel, front_end: Any = None
 ) -> list[Objective]:
-    """The objectives of a run, those of weight 0 left out.
+    """The objectives of a run, those of weight 0 left out; ValueError if the model does not fit
+    one.
 
-    Args:
-        tables: of the recipe, by their name; None = not there.
-        front_end: of a model that listens.
-
-    Raises:
-        ValueError: if the model has not what one of them needs.
+    `tables` are those of the recipe, by section; None = not there.
     """
     asked = [(kind, tables.get(kind.section)) for kind in OBJECTIVES]
     made = [kind.make(table, model, front_end) for kind, table in asked if table is not None]

@@ -1,8 +1,8 @@
-"""CTC on the encoder of a model that listens (Graves et al. 2006).
+"""CTC on the encoder of a front end (Graves et al. 2006).
 
 A front end that is trained from scratch finds no alignment from the words of the LM alone: a linear
 head over the bytes of the transcript, used in training only, shows it one. Legend: A = samples with
-a recording, L = bytes, P = encoder outputs, D = encoder width, V = classes.
+features, L = bytes, P = encoder outputs, D = encoder width, V = classes.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from proactivellm.core.packing import IGNORE
 from proactivellm.files.toml import Strict
-from proactivellm.train.objectives.objective import Objective
-from proactivellm.train.values import Weight
+from proactivellm.files.values import Weight
+from proactivellm.train.objectives.objective import FRONT_END, Objective
 
 if TYPE_CHECKING:
     from proactivellm.train.outputs import Outputs
@@ -22,11 +22,7 @@ _BLANK = 0  # byte b of a transcript is class b + 1, whatever the tokenizer of t
 
 
 class CtcSettings(Strict):
-    """The keys of CTC.
-
-    Attributes:
-        ctc_weight: weight of the CTC loss on the encoder, whose head is not part of the model.
-    """
+    """The key of CTC; its head is not part of the saved model."""
 
     ctc_weight: Weight = 0.0
 
@@ -36,14 +32,14 @@ class Ctc(Objective):
 
     name = "ctc"
     Settings = CtcSettings
-    section = "speech"
+    section = FRONT_END
     weight_keys = ("ctc_weight",)
     part_names = ("ctc",)
     teaches = True
 
     def __init__(self, settings: CtcSettings, model: Any, front_end: Any) -> None:
         super().__init__(settings)
-        head = nn.Linear(front_end.encoder.width, 1 + 256)
+        head = nn.Linear(front_end.width, 1 + 256)
         self.weight, self.bias = head.weight, head.bias
 
     def count(self, batch: dict[str, Tensor]) -> Tensor:
@@ -52,23 +48,23 @@ class Ctc(Objective):
         return batch["label"].new_zeros(()) if spoken is None else (spoken != IGNORE).sum()
 
     def forward(self, outputs: "Outputs") -> dict[str, Tensor]:
-        if outputs.heard_APD is None:
+        if outputs.encoded_APD is None:
             ctc = outputs.batch["label"].new_zeros((), dtype=self.weight.dtype)
         else:
-            ctc = self._loss(outputs.heard_APD, outputs)
+            ctc = self._loss(outputs.encoded_APD, outputs)
         return {"loss": self.weights[0] * ctc, "parts": ctc.detach()[None]}
 
-    def _loss(self, heard_APD: Tensor, outputs: "Outputs") -> Tensor:
+    def _loss(self, encoded_APD: Tensor, outputs: "Outputs") -> Tensor:
         batch = outputs.batch
         kept_AL = batch["transcript"] != IGNORE
         spoken_A = kept_AL.any(1)
         if not spoken_A.any():  # nothing to learn, but still something to call backward on
-            return 0.0 * heard_APD.float().sum()
-        logits_APV = nn_f.linear(heard_APD[spoken_A], self.weight, self.bias)
+            return 0.0 * encoded_APD.float().sum()
+        logits_APV = nn_f.linear(encoded_APD[spoken_A], self.weight, self.bias)
         summed = nn_f.ctc_loss(
             logits_APV.float().log_softmax(-1).transpose(0, 1),
             batch["transcript"][kept_AL] + 1,
-            outputs.learner.front_end.encoder.num_outputs_of(batch["num_frames"][spoken_A]),
+            outputs.learner.front_end.num_outputs(batch["num_frames"][spoken_A]),
             kept_AL.sum(1)[spoken_A],
             blank=_BLANK,
             reduction="sum",

@@ -1,7 +1,5 @@
 """SPSD, synchronised privileged self-distillation: a partial view learns from the full one.
 
-Where the KL is cut to the teacher's most probable tokens, the others are one more outcome together:
-without it the sums are no divergence, and least for a student that differs from the teacher.
 Legend: R = target rows, K = tokens of the KL, V = vocabulary. Row r of every view predicts the same
 token, so that rows of teacher (full source) and student (partial source) correspond one to one.
 """
@@ -12,21 +10,20 @@ import torch
 from pydantic import model_validator
 from torch import Tensor
 
+from proactivellm.files.values import Count, Weight
 from proactivellm.train.objectives.objective import RowObjective, ViewRows
 from proactivellm.train.schedules import ViewSettings
-from proactivellm.train.values import Count, Weight
 
 
 def top_k_kl(teacher_RV: Tensor, student_RV: Tensor, top_k: int, direction: str) -> Tensor:
     """The divergence of partial view and full view, summed over rows, nats.
 
-    Over the teacher's most probable tokens, and all others as one outcome: never above the
+    Over the teacher's `top_k` most probable tokens, and all others as one outcome: never above the
     divergence over the whole vocabulary, and 0 where the student is the teacher.
 
     Args:
         teacher_RV: log-probabilities with the full source visible; no gradient flows into them.
         student_RV: log-probabilities under a partial schedule.
-        top_k: number of the teacher's most probable tokens that enter.
         direction: "forward" is `KL(P_full || P_partial)` (ProactiveLLM), which wants the student to
             cover the teacher; "reverse" is `KL(P_partial || P_full)`.
     """
@@ -47,16 +44,10 @@ def _with_rest(log_p_RK: Tensor) -> Tensor:
 
 
 class DistillationSettings(ViewSettings):
-    """The keys of SPSD.
+    """The keys of SPSD."""
 
-    Attributes:
-        kl_weight: lambda.
-        kl_top_k: teacher tokens in the KL.
-        kl_direction: KL(full || partial), or the reverse.
-    """
-
-    kl_weight: Weight = 0.1
-    kl_top_k: Count = 100
+    kl_weight: Weight = 0.1  # lambda
+    kl_top_k: Count = 100  # teacher tokens in the KL
     kl_direction: Literal["forward", "reverse"] = "forward"
 
     @model_validator(mode="after")

@@ -6,17 +6,15 @@ import torch
 from pydantic import model_validator
 from torch import Tensor
 
+from proactivellm.files.values import Share, Weight
 from proactivellm.train.objectives.objective import RowObjective, ViewRows
 from proactivellm.train.schedules import ViewSettings
-from proactivellm.train.values import Share, Weight
 
 
 def cross_entropy(log_p_RV: Tensor, label_R: Tensor, smoothing: float) -> Tensor:
     """Cross-entropy from log-probabilities, summed over rows, nats.
 
     Args:
-        log_p_RV: log-probabilities.
-        label_R: the token each row predicts.
         smoothing: mass spread evenly over the vocabulary.
     """
     expected_R = log_p_RV.gather(-1, label_R[:, None])[:, 0]
@@ -26,13 +24,7 @@ def cross_entropy(log_p_RV: Tensor, label_R: Tensor, smoothing: float) -> Tensor
 
 
 class LikelihoodSettings(ViewSettings):
-    """The keys of L_batch and L_MSLM.
-
-    Attributes:
-        batch_weight: weight of L_batch.
-        mslm_weight: weight of L_MSLM.
-        label_smoothing: mass spread over the vocabulary in both cross-entropies.
-    """
+    """The keys of L_batch and L_MSLM, and of the label smoothing in both."""
 
     batch_weight: Weight = 1.0
     mslm_weight: Weight = 1.0

@@ -1,9 +1,7 @@
 """One term of the loss: the interface, and the kind that looks at distributions of target rows.
 
-A run learns the sum of its objectives over one forward, whose outputs they share. An objective
-names its keys in the recipe (`Settings`), says what it is when a run begins (`make`), and turns
-outputs into a loss; what it has of weights is saved in checkpoints under its name. Legend:
-R = target rows, V = vocabulary, P = parts of a loss.
+A run learns the sum of its objectives over one forward, whose outputs they share. Legend: R =
+target rows, V = vocabulary, P = parts of a loss.
 """
 
 from abc import ABC, abstractmethod
@@ -20,27 +18,23 @@ if TYPE_CHECKING:
     from proactivellm.train.outputs import Outputs
 
 
+FRONT_END = "front_end"  # section of keys that stand in the table of the modality
+
+
 class Objective(nn.Module, ABC):
-    """One term of the loss.
+    """One term of the loss; its weights, if it has any, are saved in checkpoints."""
 
-    Attributes:
-        name: of the objective, and of its file in a checkpoint.
-        Settings: its keys in the recipe.
-        section: the table of the recipe that they stand in.
-        weight_keys: those of its keys that are weights, one for each part; all 0 = it is not there.
-        full_keys: those by which it looks at the view that sees the whole source.
-        part_names: what its parts are called in the log.
-        decoder_arguments: what it asks of the decoder beside hidden states.
-        teaches: whether a model learns something by it alone; by a penalty it does not.
-    """
-
-    name: ClassVar[str]
-    Settings: ClassVar[type[Strict]]
+    name: ClassVar[str]  # of the objective, and of its file in a checkpoint
+    Settings: ClassVar[type[Strict]]  # its keys in the recipe, in the table `section`
     section: ClassVar[str] = "objective"
+    # Those of its keys that are weights, one for each part; if all are 0, the run is without it.
     weight_keys: ClassVar[tuple[str, ...]]
+    # Those by which it looks at the view that sees the whole source.
     full_keys: ClassVar[tuple[str, ...]] = ()
-    part_names: ClassVar[tuple[str, ...]]
+    part_names: ClassVar[tuple[str, ...]]  # what its parts are called in the log
+    # What it asks of the decoder beside hidden states.
     decoder_arguments: ClassVar[dict[str, Any]] = {}
+    # Whether a model learns something by it alone; by a penalty it does not.
     teaches: ClassVar[bool] = False
 
     def __init__(self, settings: Any, model: Any = None, front_end: Any = None) -> None:
@@ -56,14 +50,10 @@ class Objective(nn.Module, ABC):
 
     @classmethod
     def make(cls, settings: Any, model: PreTrainedModel, front_end: Any) -> Self | None:
-        """The objective of a run; None where it has no weight.
+        """The objective of a run; None where it has no weight. ValueError if it does not fit the
+        model.
 
-        Args:
-            settings: the table of the recipe, with the keys of `Settings` among others.
-            front_end: of a model that listens, else None.
-
-        Raises:
-            ValueError: if it does not fit the model.
+        `settings` are the table of the recipe, with the keys of `Settings` among others.
         """
         return cls(settings, model, front_end) if cls.wanted(settings) else None
 
@@ -73,29 +63,17 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, outputs: "Outputs") -> dict[str, Tensor]:
-        """The loss of a batch.
-
-        Args:
-            outputs: of the models.
-
-        Returns:
-            `loss`, weighted, and `parts` [P], detached, in the order of `part_names`.
-        """
+        """The loss of a batch: `loss`, weighted, and `parts` [P], detached, as in `part_names`."""
 
 
 @dataclass(frozen=True)
 class ViewRows:
-    """Some target rows as one view sees them.
-
-    Attributes:
-        log_p_RV: log-probabilities.
-        label_R: the token each row predicts.
-        full_RV: log-probabilities of the same rows with the whole source visible; None if no
-            objective needs them.
-    """
+    """Some target rows as one view sees them: log-probabilities and the token each row predicts."""
 
     log_p_RV: Tensor
     label_R: Tensor
+    # Log-probabilities of the same rows with the whole source visible; None if no objective needs
+    # them.
     full_RV: Tensor | None = None
 
 

@@ -13,8 +13,8 @@ from transformers import PreTrainedModel
 
 from proactivellm.core.masks import PADDING
 from proactivellm.files.toml import Strict
+from proactivellm.files.values import Weight
 from proactivellm.train.objectives.objective import Objective
-from proactivellm.train.values import Weight
 
 if TYPE_CHECKING:
     from proactivellm.train.outputs import Outputs
@@ -24,13 +24,10 @@ _ARGUMENTS = ["gate_logits", "num_experts", "top_k", "attention_mask"]
 
 
 class RouterSettings(Strict):
-    """The keys of the router's loss.
+    """The key of the router's loss."""
 
-    Attributes:
-        router_weight: None = what transformers would do: the configuration's
-            `router_aux_loss_coef` if it has `output_router_logits`, else 0.
-    """
-
+    # None = what transformers would do: the configuration's `router_aux_loss_coef` if it has
+    # `output_router_logits`, else 0.
     router_weight: Weight | None = None
 
 

@@ -1,4 +1,4 @@
-"""What is done to recordings in training, so that a model hears more than there are.
+"""Augmentation of recordings in training.
 
 A function of the random generator it is given, so that a resumed run hears what the first would.
 Legend: N = audio samples, T = mel frames, F = mel bands.
@@ -8,46 +8,33 @@ import numpy as np
 from pydantic import Field
 
 from proactivellm.files.toml import Strict
+from proactivellm.files.values import Natural, Range, Share
 from proactivellm.modality.speech.extra import needed
 from proactivellm.modality.speech.resample import RATE
-from proactivellm.train.values import Natural, Range, Share
 
 
 class Augmentation(Strict):
-    """What is done to recordings while a model is trained on them.
+    """How recordings are changed while a model is trained on them."""
 
-    Attributes:
-        speed: range of the speed perturbation (Ko et al. 2015), pitch included; (1, 1) = none.
-        edges_s: range of the silence before and after what is said, to which it is cut or padded;
-            without it, sets of recordings are told apart by their edges. None = as they are.
-        gain_db: range of the level that is added.
-        noise_share: share of the recordings that noise is added to.
-        noise_db: range of the signal-to-noise ratio then.
-        narrow_share: share of the recordings of which only what a telephone passes (up to 4 kHz)
-            is left.
-        time_masks: SpecAugment (Park et al. 2019): masks over time.
-        time_mask_s: longest of them, in seconds.
-        band_masks: masks over mel bands.
-        band_mask: most bands that one of them covers.
-        nothing_share: share of the samples that are replaced by silence or noise, in which there is
-            nothing to write.
-    """
-
+    # Range of the speed perturbation (Ko et al. 2015), pitch included; (1, 1) = none.
     speed: Range = (1.0, 1.0)
+    # Range of the silence before and after what is said, to which it is cut or padded; without it,
+    # sets of recordings are told apart by their edges. None = as they are.
     edges_s: Range | None = None
-    gain_db: Range = (0.0, 0.0)
-    noise_share: Share = 0.0
-    noise_db: Range = (5.0, 30.0)
-    narrow_share: Share = 0.0
-    time_masks: Natural = 0
-    time_mask_s: float = Field(default=0.4, gt=0.0)
-    band_masks: Natural = 0
-    band_mask: int = Field(default=10, ge=1)
+    gain_db: Range = (0.0, 0.0)  # range of the level that is added
+    noise_share: Share = 0.0  # share of the recordings that noise is added to
+    noise_db: Range = (5.0, 30.0)  # range of the signal-to-noise ratio then
+    narrow_share: Share = 0.0  # share of the recordings that are cut to telephone bandwidth, 4 kHz
+    time_masks: Natural = 0  # number of masks over time (SpecAugment, Park et al. 2019)
+    time_mask_s: float = Field(default=0.4, gt=0.0)  # longest of them, in seconds
+    band_masks: Natural = 0  # number of masks over mel bands
+    band_mask: int = Field(default=10, ge=1)  # most bands that one of them covers
+    # Share of the samples that are replaced by silence or noise, in which there is nothing to write
     nothing_share: Share = 0.0
 
 
 def perturb(samples_N: np.ndarray, wish: Augmentation, rng: np.random.Generator) -> np.ndarray:
-    """Another speed, other edges, a telephone, noise, another level: as the settings wish."""
+    """Changes speed, edges, bandwidth, noise and level as the settings wish."""
     soxr = needed("soxr")
     speed = rng.uniform(*wish.speed)
     if speed != 1.0:

@@ -1,4 +1,4 @@
-"""Kinds of numbers that a recipe holds, with the bounds that pydantic checks."""
+"""Kinds of numbers in settings, with the bounds that pydantic checks."""
 
 from typing import Annotated
 
@@ -6,11 +6,7 @@ from pydantic import AfterValidator, Field
 
 
 def ordered(bounds: tuple[float, float]) -> tuple[float, float]:
-    """Refuses an empty range.
-
-    Raises:
-        ValueError: if the lower bound is above the upper one.
-    """
+    """Refuses (ValueError) a range whose lower bound is above the upper one."""
     if bounds[0] > bounds[1]:
         raise ValueError(f"the lower bound {bounds[0]} is above the upper bound {bounds[1]}")
     return bounds
