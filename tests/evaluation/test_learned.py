@@ -10,7 +10,6 @@ from tests.laws import streams
 from tests.models import save_tiny
 from torch import Tensor
 
-from proactivellm.backbone.decoder import project
 from proactivellm.core.layout import TARGET
 from proactivellm.evaluation.evaluate import make_jobs
 from proactivellm.evaluation.learned import HeadPlan, ensure_head, examples, train_head
@@ -190,4 +189,4 @@ def test_the_full_view_of_a_pack_is_the_offline_model() -> None:
         view, label = torch.tensor(batch[0].view), torch.tensor(batch[0].label)
         states.append(hidden_SD[((view == 0) & (label != IGNORE)).nonzero()[:, 0]])
     torch.testing.assert_close(states[0], states[1], atol=1e-4, rtol=1e-4)
-    assert project(model.model, states[0]).shape[0] == len(one.words)
+    assert model.parts.project(states[0]).shape[0] == len(one.words)

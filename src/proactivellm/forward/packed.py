@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from proactivellm.backbone.decoder import decoder_output
 from proactivellm.core.masks import PADDING, layer_masks, visibility
 from proactivellm.core.packing import IGNORE, MEDIA_ID, Packed
 from proactivellm.forward.attention import attention_kernels
@@ -44,7 +43,7 @@ def packed_hidden(
     model, layout = streaming.model, streaming.layout
     columns = {name: rows.to(model.device) for name, rows in as_tensors(batch).items()}
     ids_BS, position_BS = columns["input_ids"], columns["position"]
-    embeddings_BSD = model.get_input_embeddings()(ids_BS.clamp(min=0))
+    embeddings_BSD = streaming.parts.embed(ids_BS.clamp(min=0))
     for row, values_FD in enumerate(media or ()):
         if values_FD is not None and len(values_FD):
             places = (ids_BS[row] == MEDIA_ID).nonzero()[:, 0]
@@ -54,6 +53,6 @@ def packed_hidden(
         visibility(layout, columns, columns), position_BS, position_BS, streaming.windows
     )
     with attention_kernels(model.device):
-        output = decoder_output(model, embeddings_BSD, position_BS, masks)
+        output = streaming.parts.decode(embeddings_BSD, position_BS, masks)
     hidden_BSD: Tensor = output.last_hidden_state
     return hidden_BSD

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from proactivellm.backbone.decoder import decoder_output
+from proactivellm.backbone.decoder import Parts
 from proactivellm.core.layout import Layout
 from proactivellm.core.masks import layer_masks, visibility
 from proactivellm.core.packing import IGNORE, Packed
@@ -73,7 +73,7 @@ def packed_output(
         embeddings_BSD = model.get_input_embeddings()(batch["input_ids"])
     # Taken up by `packed_attention`, and by no other attention function.
     kwargs["blocks"] = visible_blocks(mask)
-    return decoder_output(model, embeddings_BSD, position_BS, masks, **kwargs)
+    return Parts(model).decode(embeddings_BSD, position_BS, masks, **kwargs)
 
 
 def view_rows(hidden_BSD: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
