@@ -84,6 +84,15 @@ class Policy:
         """Decisions fall only where a multiple of so many units, or the whole source, is read."""
         return 1
 
+    @property
+    def restarts(self) -> bool:
+        """Whether units and words are counted from where the sentence being written began.
+
+        `required_units` alone decides then: the sentence is written to its end once its source has
+        ended, and the next one begins there.
+        """
+        return False
+
     def required_units(self, words_written: int) -> int | None:
         """Return the units to be read before the next word may be considered; None: all there are.
 

@@ -66,13 +66,24 @@ def question(planned: Planned, policy: Policy, watch: tuple[Evidence, ...]) -> Q
         return Question(state=state, lane=lane, policy=policy, watch=watch)
     units_read = state.units_read + sum(not unit.is_end for unit in planned.units)
     try:
-        begins = policy.settle(units_read, state.words)
-        goes_on = policy.settle(units_read, state.words - 1) if state.words else begins
+        bounds = _bounds(planned, policy, units_read)
     except Exception as error:
         fault = undecided(policy, reason(error))
         return Question(state=state, lane=lane, policy=policy, watch=watch, error=fault)
-    bounds = begins, goes_on
     return Question(state=state, lane=lane, policy=policy, watch=watch, by_bounds=bounds)
+
+
+def _bounds(
+    planned: Planned, policy: Policy, units_read: int
+) -> tuple[Reason | None, Reason | None]:
+    """See `Question.by_bounds`."""
+    words = planned.state.words
+    if policy.restarts:
+        settle = partial(planned.sentences.settle, policy, units_read)
+        begins = settle(words, begins=True)
+        return begins, settle(words - 1, begins=False) if words else begins
+    at_once = policy.settle(units_read, words)
+    return at_once, policy.settle(units_read, words - 1) if words else at_once
 
 
 class Evident:

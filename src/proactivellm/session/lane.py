@@ -12,9 +12,11 @@ from proactivellm.backbone.prompt import PromptIds
 from proactivellm.core.layout import SOURCE, TARGET
 from proactivellm.core.unit import Unit
 from proactivellm.forward.lanes import LaneInput, Piece
+from proactivellm.output.sentences import ends_sentence
 from proactivellm.policy.base import Policy
 from proactivellm.policy.reason import Reason
 from proactivellm.session.events import Read
+from proactivellm.session.sentences import Sentences
 from proactivellm.session.state import SessionState
 
 
@@ -28,6 +30,7 @@ class Planned:
         units: pending units that it takes.
         pieces: the source pieces they make.
         num_read: tokens of these.
+        sentences: after they are read.
     """
 
     state: SessionState
@@ -35,6 +38,7 @@ class Planned:
     units: Sequence[Unit]
     pieces: Sequence[Piece]
     num_read: int
+    sentences: Sentences
 
 
 def plan_step(
@@ -53,7 +57,7 @@ def plan_step(
     if state.finished:
         return None
     needed = _needed_units(state, policy)
-    units = _units_to_take(state, needed, chunk)
+    units = _units_to_take(state, needed, chunk, policy.restarts)
     units_read = state.units_read + sum(not unit.is_end for unit in units)
     source_finished = state.source_finished or any(unit.final for unit in units)
     ready = source_finished or (needed is not None and units_read >= needed)
@@ -67,7 +71,14 @@ def plan_step(
         fed.append(Piece(TARGET, 0, state.target[held:] + drafted))
     step = LaneInput(lane=lane, pieces=fed, counts={**state.counts}, probe=-1 if ready else None)
     num_read = sum(len(piece.tokens) for piece in pieces)
-    return Planned(state=state, input=step, units=units, pieces=pieces, num_read=num_read)
+    return Planned(
+        state=state,
+        input=step,
+        units=units,
+        pieces=pieces,
+        num_read=num_read,
+        sentences=_hear(state, units),
+    )
 
 
 def begin_step(planned: Planned, early: Reason, keep_features: bool) -> list[Read]:
@@ -94,6 +105,7 @@ def begin_step(planned: Planned, early: Reason, keep_features: bool) -> list[Rea
             reason = early
     if planned.units:
         state.wants_read = False
+        state.sentences = planned.sentences
     state.source_tokens += planned.num_read
     state.source += [
         piece for piece in planned.pieces if keep_features or not hasattr(piece.tokens, "dim")
@@ -109,14 +121,19 @@ def _needed_units(state: SessionState, policy: Policy) -> int | None:
     """Units that must be read before the next probe; None = the whole source."""
     if state.draft or not state.at_boundary:
         return state.units_read + state.wants_read
-    required = policy.required_units(state.words)
+    if policy.restarts:
+        required = state.sentences.required_units(policy, state.words)
+    else:
+        required = policy.required_units(state.words)
     if required is None:
         return None
     needed = max(required, state.units_read + state.wants_read)
     return needed + -needed % policy.every
 
 
-def _units_to_take(state: SessionState, needed: int | None, chunk: int) -> list[Unit]:
+def _units_to_take(
+    state: SessionState, needed: int | None, chunk: int, restarts: bool
+) -> list[Unit]:
     units: list[Unit] = []
     if state.source_finished:
         return units
@@ -129,9 +146,19 @@ def _units_to_take(state: SessionState, needed: int | None, chunk: int) -> list[
             break
         units.append(unit)
         units_read += not unit.is_end
-        if unit.final:
+        # A policy that restarts requires something else from a sentence end on.
+        if unit.final or (restarts and ends_sentence(unit.text)):
             break
     return units
+
+
+def _hear(state: SessionState, units: Sequence[Unit]) -> Sentences:
+    sentences, units_read = state.sentences, state.units_read
+    for unit in units:
+        units_read += not unit.is_end
+        if ends_sentence(unit.text):
+            sentences = sentences.hear(units_read)
+    return sentences
 
 
 def _pieces(state: SessionState, units: Sequence[Unit], prompt: PromptIds) -> list[Piece]:

@@ -15,6 +15,7 @@ from proactivellm.forward.lanes import Piece
 from proactivellm.output.detokenize import Detokenizer
 from proactivellm.session.history import SeenIds
 from proactivellm.session.sampling import Sampling
+from proactivellm.session.sentences import Sentences
 
 
 @dataclass(kw_only=True)
@@ -35,6 +36,7 @@ class SessionState:
         counts: tokens of each group whose entries in the cache stay as they are.
         source_tokens: source tokens read, prompt included.
         words: target words begun (tokens, where decisions fall at token boundaries).
+        sentences: where the sentence being written began.
         delays: g of every token of the target, head excluded, end of stream included.
         dropped_units: source units that left the window.
         dropped_tokens: target tokens that left the window.
@@ -65,6 +67,7 @@ class SessionState:
     counts: dict[str, int] = field(default_factory=lambda: {SOURCE: 0, TARGET: 0})
     source_tokens: int = 0
     words: int = 0
+    sentences: Sentences = Sentences()
     delays: list[int] = field(default_factory=list)
     dropped_units: int = 0
     dropped_tokens: int = 0
@@ -111,6 +114,7 @@ class SessionState:
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
         values["detokenizer"] = self.detokenizer.state_dict()
         values["sampling"] = vars(self.sampling)
+        values["sentences"] = vars(self.sentences)
         values["pending"] = [vars(unit) for unit in self.pending]
         values["source"] = [tuple(piece) for piece in self.source]
         return copy.deepcopy(values)
@@ -128,4 +132,5 @@ class SessionState:
         pending = deque(Unit(**unit) for unit in values["pending"])
         values |= {"detokenizer": detokenizer, "sampling": Sampling(**values["sampling"])}
         values |= {"pending": pending, "source": [Piece(*piece) for piece in values["source"]]}
+        values["sentences"] = Sentences(**values.get("sentences", {}))
         return cls(**values)
