@@ -10,7 +10,7 @@ from tests.models import save_tiny
 
 from proactivellm.core.unit import Unit
 from proactivellm.policy.base import Policy
-from proactivellm.policy.fixed import WaitK
+from proactivellm.policy.fixed import SentenceWaitK, WaitK
 from proactivellm.session.events import Read
 from proactivellm.session.sentences import Sentences
 from proactivellm.session.session import Session
@@ -59,7 +59,7 @@ def delays_of_words(
     ],
 )
 def test_the_count_starts_anew_at_sentence_ends(model, k, source, target, expected, step):
-    found = delays_of_words(model, WaitK(k=k, restart=True), source, target, step)
+    found = delays_of_words(model, SentenceWaitK(k=k), source, target, step)
     assert found == expected
 
 
@@ -70,7 +70,7 @@ def test_without_restart_sentences_make_no_difference(model, step):
 
 
 def test_with_a_stride(model):
-    policy = WaitK(k=2, stride=2, restart=True)
+    policy = SentenceWaitK(k=2, stride=2)
     found = delays_of_words(model, policy, "a b c d e. f g h i.", "u v w. x y.", None)
     assert found == [2, 4, 5, 7, 9]
 
@@ -81,7 +81,7 @@ def test_a_clone_goes_on_with_its_sentence(model):
     assert model.model.generation_config is not None
     model.model.generation_config.max_new_tokens = len(ids)
     units = [Unit(text=word, token_ids=(9,)) for word in "a b c. d e f.".split()]
-    session = Session(model, WaitK(k=2, restart=True))
+    session = Session(model, SentenceWaitK(k=2))
     session.push(units[:4])
     clone = session.clone()
     assert (
@@ -99,7 +99,7 @@ def test_a_held_end_ends_a_sentence_whose_source_has_ended(model):
     """The second "word" is the end of the target, which is held while there is source."""
     ids = [*model.tokenizer.encode("u", add_special_tokens=False), END]
     model.forced = {0: ids}
-    session = Session(model, WaitK(k=2, restart=True))
+    session = Session(model, SentenceWaitK(k=2))
     session.push([Unit(text=word, token_ids=(9,)) for word in ("a", "b.", "c")])
     assert session.state.sentences == Sentences(heard=2, ended=True, following=2)
     model.forced = {0: [ids[0], ids[0], END]}

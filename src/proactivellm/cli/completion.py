@@ -5,8 +5,8 @@ from pathlib import Path
 
 # As in `policy.spec.POLICIES`, which would load torch.
 POLICY_NAMES = (
-    *("wait-k", "offline", "fixed", "entropy", "confidence", "attention", "alignatt"),
-    *("concentration", "combined", "local-agreement", "hold-n"),
+    *("wait-k", "sentence-wait-k", "offline", "fixed", "entropy", "confidence"),
+    *("attention", "alignatt", "concentration", "combined", "local-agreement", "hold-n", "oracle"),
 )
 
 

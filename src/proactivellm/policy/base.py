@@ -49,6 +49,14 @@ class Policy:
 
     name: ClassVar[str] = ""
     main_key: ClassVar[str | None] = None
+    restarts: ClassVar[bool] = False
+    """Whether units and words are counted from where the sentence being written began.
+
+    `required_units` alone decides then: the sentence is written to its end once its source has
+    ended, and the next one begins there.
+    """
+    clairvoyant: ClassVar[bool] = False
+    """Whether it looks at what is not read yet: for evaluation only, where the source is given."""
     early: ClassVar[Reason] = Reason.READ_MIN_LAG
     """Why a lane READs while fewer than `required_units` are read."""
 
@@ -83,15 +91,6 @@ class Policy:
     def every(self) -> int:
         """Decisions fall only where a multiple of so many units, or the whole source, is read."""
         return 1
-
-    @property
-    def restarts(self) -> bool:
-        """Whether units and words are counted from where the sentence being written began.
-
-        `required_units` alone decides then: the sentence is written to its end once its source has
-        ended, and the next one begins there.
-        """
-        return False
 
     def required_units(self, words_written: int) -> int | None:
         """Return the units to be read before the next word may be considered; None: all there are.

@@ -9,15 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from proactivellm.policy.base import Policy
-from proactivellm.policy.options import (
-    check_int,
-    check_stride,
-    format_flag,
-    option,
-    parse_flag,
-    parse_float,
-    parse_int,
-)
+from proactivellm.policy.options import check_int, check_stride, option, parse_float, parse_int
 from proactivellm.policy.reason import Reason
 
 
@@ -67,11 +59,6 @@ class WaitK(_Scheduled):
     STACL, Ma et al. 2019 (arXiv 1810.08398). Where a word lasts several units, give a stride: word
     n (from 1) is then written when k + stride * (n - 1) units, rounded up, are read. So wait-3 with
     a fixed pre-decision of 2 units (Ma et al. 2020, arXiv 2011.02048) is `wait-k:6,stride=2`.
-
-    With `restart` the count starts anew at each sentence end that is read, a control for sources of
-    several sentences: when a sentence has been read, its translation is written to its end, then k
-    units of the next one are read. An end is judged by the text of a unit, which audio has not (see
-    `output.sentences`). Sentences are paired in order (see `session.sentences`).
     """
 
     name: ClassVar[str] = "wait-k"
@@ -79,12 +66,9 @@ class WaitK(_Scheduled):
 
     k: int = option()
     stride: float = option(default=1.0, parse=parse_float)
-    restart: bool = option(default=False, parse=parse_flag, write=format_flag)
 
     def __post_init__(self) -> None:
         check_int("k", self.k, 1)
-        if not isinstance(self.restart, bool):
-            raise ValueError(f"restart must be true or false, got {self.restart!r}")
         check_stride(self.stride)
 
     @property
@@ -95,9 +79,18 @@ class WaitK(_Scheduled):
     def max_lag(self) -> int | None:
         return self.k
 
-    @property
-    def restarts(self) -> bool:
-        return self.restart
+
+@dataclass(frozen=True, kw_only=True)
+class SentenceWaitK(WaitK):
+    """Wait-k that starts anew at each sentence end of the source.
+
+    A control for sources of several sentences: when a sentence has been read, its translation is
+    written to its end, then k units of the next one are read. An end is judged by the text of a
+    unit, which audio has not (`output.sentences`); sentences are paired by `session.sentences`.
+    """
+
+    name: ClassVar[str] = "sentence-wait-k"
+    restarts: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, kw_only=True)

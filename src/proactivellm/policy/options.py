@@ -31,18 +31,6 @@ def parse_optional_int(text: str) -> int | None:
     return None if text == "none" else parse_int(text)
 
 
-def parse_flag(text: str) -> bool:
-    """Read ``true`` or ``false``; raises ValueError when `text` is neither."""
-    if text not in ("true", "false"):
-        raise ValueError(f"must be true or false, got {shown(text)}")
-    return text == "true"
-
-
-def format_flag(value: bool) -> str:
-    """Write a flag, the inverse of `parse_flag`."""
-    return "true" if value else "false"
-
-
 def parse_float(text: str) -> float:
     """Read a number; raises ValueError when `text` is something else."""
     if not _NUMBER.fullmatch(text):

@@ -6,7 +6,7 @@ from rich.table import Table
 
 from proactivellm.report.console import plain_table
 from proactivellm.report.markdown import markdown_table
-from proactivellm.report.points import Row, asked_for, decimals_of
+from proactivellm.report.points import ORACLE, Row, asked_for, decimals_of, family, split_family
 
 _Column = tuple[str, str, int]
 # Columns of the tables: key, heading, decimals. Columns that no score fills are left out.
@@ -79,6 +79,8 @@ def _footnotes(scores: Sequence[Row]) -> list[str]:
             f"{_MARK} degenerate: of the words, SWF came before the end of the source, where the "
             f"mean lag lets expect EFSW ({numbers})"
         )
+    if any(split_family(family(row))[1] == ORACLE for row in scores):
+        notes.append(f"{ORACLE}: decides with the whole source in view, a ceiling and no policy")
     notes += dict.fromkeys(row["counting_note"] for row in scores if row.get("counting_note"))
     if found := [row for row in scores if _is_hollow(row)]:
         numbers = "; ".join(

@@ -17,6 +17,7 @@ from proactivellm.policy.reason import Reason
 from proactivellm.session.isolation import attempt, gather, out_of_memory, reason
 from proactivellm.session.lane import Planned
 from proactivellm.session.state import SessionState
+from proactivellm.session.whole_view import WholeView
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +96,7 @@ class Evident:
         tokens_P: their candidates.
         starts_V: by token id, whether it begins a word.
         errors: by row; those whose evidence cannot be computed are added.
+        whole: what the model would say after the whole source.
     """
 
     def __init__(
@@ -104,6 +106,7 @@ class Evident:
         tokens_P: Tensor,
         starts_V: Tensor,
         errors: dict[int, Exception],
+        whole: WholeView,
     ) -> None:
         self._states = [asked.state for asked in questions]
         self._tokens_P, self._starts_V, self.device = tokens_P, starts_V, tokens_P.device
@@ -113,7 +116,8 @@ class Evident:
         def compute(evidence: Evidence, rows: Sequence[int]) -> Tensor:
             if tuple(rows) not in views:
                 chosen = None if len(rows) == len(questions) else self._index(rows)
-                views[tuple(rows)] = Rows(output, tokens_P, chosen)
+                lanes = [(questions[p].lane, questions[p].state) for p in rows]
+                views[tuple(rows)] = Rows(output, tokens_P, chosen, partial(whole.logits, lanes))
             values = evidence.of(views[tuple(rows)])
             if len(values) != len(rows):
                 raise ValueError(f"it is {list(values.shape)}, and {len(rows)} lanes asked for it")

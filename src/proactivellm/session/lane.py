@@ -63,7 +63,7 @@ def plan_step(
     ready = source_finished or (needed is not None and units_read >= needed)
     if not units and not ready:
         return None
-    pieces = _pieces(state, units, prompt)
+    pieces = source_pieces(state, units, prompt)
     fed = [*state.unfed, *pieces]
     if ready:
         held = state.counts[TARGET]
@@ -161,7 +161,7 @@ def _hear(state: SessionState, units: Sequence[Unit]) -> Sentences:
     return sentences
 
 
-def _pieces(state: SessionState, units: Sequence[Unit], prompt: PromptIds) -> list[Piece]:
+def source_pieces(state: SessionState, units: Sequence[Unit], prompt: PromptIds) -> list[Piece]:
     """Source pieces of new units: prompt first, the closing text with the final unit."""
     if not units:
         return []
