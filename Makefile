@@ -79,7 +79,7 @@ SPEECH_OUT ?= out/simuleval-speech
 SPEECH_FLAGS ?= --policy wait-k:3,stride=2
 
 .PHONY: install demo demo-speech test lowest newest mutants simuleval simuleval-speech \
-	environments site lint check format
+	environments site typed lint check format
 .DEFAULT_GOAL := check
 
 install: $(STAMP)
@@ -196,6 +196,10 @@ $(NEWEST_STAMP): | install
 
 site: install
 	$(BIN)/python $(SITE)
+
+# Not in the gate, as it takes a minute: the types of the wheel as a user's checker sees them.
+typed: install
+	$(BIN)/python tools/check_typed.py
 
 # All of them run, also after one has failed.
 lint: install

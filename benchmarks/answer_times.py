@@ -22,17 +22,13 @@ UNKNOWN = "unknown"
 
 
 def answer_times(instances: Sequence[Instance], evidence: Sequence[int]) -> dict[str, float]:
-    """Lags of one log.
+    """What a row of the table shows of one log; nan where there is nothing to count.
 
     Args:
-        instances: of the log.
         evidence: for each line of the sources, units up to and including the evidence.
 
-    Returns:
-        What a row of the table shows; nan where there is nothing to count.
-
     Raises:
-        ValueError: if a source has no such line, or an instance has no reference.
+        ValueError: a source has no such line, or an instance has no reference.
     """
     known, unknown = [], []
     for instance in instances:
@@ -62,12 +58,7 @@ def _match(instance: Instance) -> float:
 
 
 def main(evidence: str, *logs: str) -> None:
-    """Print a Markdown table.
-
-    Args:
-        evidence: side file of the sources.
-        logs: instance logs.
-    """
+    """Prints a Markdown table of instance logs."""
     units = [int(line) for line in Path(evidence).read_text(encoding="utf-8").split()]
     for number, log in enumerate(logs):
         instances = read_log(log)

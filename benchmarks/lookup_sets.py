@@ -16,13 +16,7 @@ LEVELS = ("easy", "medium", "hard")
 
 
 def main(out: Path, count: int = 500, seed: int = 0) -> None:
-    """Write the sets.
-
-    Args:
-        out: folder to write to.
-        count: questions in each set.
-        seed: of what is drawn.
-    """
+    """Writes sets of so many questions each."""
     out.mkdir(parents=True, exist_ok=True)
     for split in ("valid", "test"):
         for level in LEVELS:

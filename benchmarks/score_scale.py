@@ -25,11 +25,7 @@ PROGRAM = [sys.executable, "-c", "from proactivellm.cli import main; main()"]
 
 
 def main(num_instances: int) -> None:
-    """Print what the commands cost.
-
-    Args:
-        num_instances: of each log.
-    """
+    """Prints what the commands cost on logs of so many instances."""
     with tempfile.TemporaryDirectory() as folder:
         logs = []
         for name, share_right in (("wait-k:3", 0.6), ("wait-k:5", 0.7)):
@@ -41,13 +37,9 @@ def main(num_instances: int) -> None:
 
 
 def make_log(path: Path, policy: str, num_instances: int, share_right: float) -> None:
-    """Write a log whose targets are random words, some of them those of the reference.
+    """Writes a log whose targets are random words, a share of them those of the reference.
 
-    Args:
-        path: the log.
-        policy: its spec, "wait-k:K".
-        num_instances: how many.
-        share_right: of the reference's words that the prediction has.
+    `policy` is the spec "wait-k:K".
     """
     texts, lags = random.Random(0), random.Random(policy)  # the same references in every log
     letters = "abcdefghijklmnopqrstuvwxyz"
@@ -82,11 +74,7 @@ def make_log(path: Path, policy: str, num_instances: int, share_right: float) ->
 
 
 def run(command: Sequence[str]) -> None:
-    """Run a command and print what it cost.
-
-    Args:
-        command: arguments of the command line.
-    """
+    """Runs a command of the command line and prints what it cost."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     begin = time.perf_counter()
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}

@@ -15,7 +15,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from proactivellm import Engine, StreamingCausalLM, TextSegmenter, load, parse_policy
-from proactivellm.backbone.hub import DEFAULT_MODEL, bundled_models
+from proactivellm.backbone.bundled import DEFAULT_MODEL, bundled_models
 from proactivellm.session.events import End, Write
 from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling
@@ -36,7 +36,7 @@ KINDS = {
 
 
 def main() -> None:
-    """Profile and print one table."""
+    """Profiles and prints one table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sessions", type=int, nargs="+", default=[1, 32])
     parser.add_argument("--policy", default="wait-k:3")
@@ -52,13 +52,7 @@ def main() -> None:
 
 
 def profile_steps(model: StreamingCausalLM, policy: str, sessions: int) -> dict[str, float]:
-    """Milliseconds of CPU time per step, by kind.
-
-    Args:
-        model: the bundled one.
-        policy: spec.
-        sessions: kept busy at once.
-    """
+    """Milliseconds of CPU time per step, by kind, with so many sessions busy at once."""
     engine, step = busy_engine(model, policy, sessions)
     for _ in range(WARM_UP):
         step()
@@ -87,13 +81,7 @@ def busy_engine(
 ) -> tuple[Engine, Callable[[], int]]:
     """An engine whose lanes are always busy, and a function that makes one step of it.
 
-    Args:
-        model: the bundled one.
-        policy: spec.
-        sessions: kept busy at once.
-
-    Returns:
-        The engine; the function, which returns how many tokens were written.
+    The function returns how many tokens were written.
     """
     sample = bundled_models()[DEFAULT_MODEL].parent / "tatoeba-sample" / "test.de"
     segmenter = TextSegmenter(model.tokenizer)

@@ -14,12 +14,7 @@ from proactivellm.tasks.translation import read_tsv
 
 
 def main(data: Path, out: Path) -> None:
-    """Write the sets.
-
-    Args:
-        data: folder of `{valid,test}.en-de.tsv.gz`.
-        out: folder to write to.
-    """
+    """Writes the sets of the pairs in `{valid,test}.en-de.tsv.gz` of a folder."""
     out.mkdir(parents=True, exist_ok=True)
     for split in ("valid", "test"):
         tsv = str(data / f"{split}.en-de.tsv.gz")

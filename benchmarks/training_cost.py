@@ -165,12 +165,7 @@ def count_flops(step: Step) -> int:
 
 
 def measure(case: Case, repeats: int) -> list[dict[str, Any]]:
-    """One row per step: GFLOP, seconds (median of alternating runs), ratios to plain.
-
-    Args:
-        case: shape and batch.
-        repeats: timed runs of each step.
-    """
+    """One row per step: GFLOP, seconds (median of alternating runs), ratios to plain."""
     torch.manual_seed(0)
     model = case.model()
     steps = make_steps(case, model)
@@ -218,7 +213,7 @@ def as_markdown(case: Case, rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Measure every case and print its table."""
+    """Measures every case and prints its table."""
     parser = argparse.ArgumentParser(description="Cost of a streaming training step.")
     parser.add_argument("--out", help="write the numbers to this JSON file too")
     parser.add_argument("--repeats", type=int, default=5, help="timed runs of each step; 0 = none")

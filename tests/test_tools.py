@@ -283,3 +283,10 @@ def test_docstrings_finds(tmp_path, old, new, expected):
 @pytest.mark.parametrize("tool", ["check_imports", "check_size", "check_docstrings"])
 def test_a_check_of_nothing_fails(tmp_path, tool):
     assert run(tool, tmp_path) == (1, [])
+
+
+def test_contributing_has_the_rooms_in_the_order_that_is_checked() -> None:
+    text = (TOOLS.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    code = "import check_imports; print(', '.join(check_imports.ROOMS[:-1]))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=TOOLS)
+    assert f"\n    {done.stdout}" in text

@@ -19,13 +19,9 @@ class Offence(NamedTuple):
 
 
 def parsed_files(roots: Iterable[Path]) -> Iterator[tuple[Path, ast.Module]]:
-    """Parses every Python file under the given folders.
+    """Parses every Python file under the given folders; yields path and tree, in order of the path.
 
-    Args:
-        roots: folders; each must hold at least one Python file, as a check of nothing cannot fail.
-
-    Yields:
-        The path and the syntax tree of each file, in order of the path.
+    A folder without a Python file ends the program: a check of nothing cannot fail.
     """
     for root in roots:
         paths = sorted(root.rglob("*.py"))
@@ -36,15 +32,8 @@ def parsed_files(roots: Iterable[Path]) -> Iterator[tuple[Path, ast.Module]]:
 
 
 def report(offences: Iterable[Offence]) -> int:
-    """Prints offences as `path:line message`, paths relative to the current folder if inside it.
-
-    Args:
-        offences: what the check has found.
-
-    Returns:
-        The exit status: 1 if there was any, otherwise 0.
-    """
-    here, count = Path.cwd(), 0
+    """Prints offences as `path:line message`; returns the exit status, 1 if there were any."""
+    here, count = Path.cwd(), 0  # paths relative to the current folder can be clicked on
     for path, line, message in offences:
         shown = path.relative_to(here) if path.is_relative_to(here) else path
         print(f"{shown}:{line} {message}")

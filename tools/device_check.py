@@ -201,15 +201,9 @@ def _within(gaps: dict[str, float], tolerance: float) -> Result:
 
 
 def run(names: list[str], device: str, budget_s: float) -> Iterator[Result]:
-    """Runs checks one after the other; those that no time is left for are told as such.
+    """Runs checks of CHECKS; none begins after `budget_s` seconds, and those are told as not run.
 
-    Args:
-        names: of CHECKS.
-        device: of torch.
-        budget_s: no check begins after so many seconds.
-
-    Yields:
-        The name, `status` (passed, failed, not run), seconds and numbers of each.
+    Yields the name, `status` (passed, failed, not run), seconds and numbers of each.
     """
     began_s = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:

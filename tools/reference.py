@@ -100,14 +100,7 @@ RECIPES = {
 
 
 def record(folder: Path) -> Iterator[list[Any]]:
-    """Runs everything in an empty folder.
-
-    Args:
-        folder: takes all files.
-
-    Yields:
-        What must not change: what it is of, and the values.
-    """
+    """Runs everything in an empty folder; yields what must not change: of what, and the values."""
     for name, file in (("source.de", "test.de"), ("target.en", "test.en")):
         lines = (SAMPLE / file).read_text(encoding="utf-8").splitlines(keepends=True)
         (folder / name).write_text("".join(lines[:NUM_PAIRS]), encoding="utf-8")
@@ -137,16 +130,7 @@ def record(folder: Path) -> Iterator[list[Any]]:
 
 
 def train(folder: Path, name: str, recipe: str) -> Iterator[list[Any]]:
-    """A short training.
-
-    Args:
-        folder: has the data.
-        name: of the training.
-        recipe: TOML.
-
-    Yields:
-        The losses of each step, then the digests of the weights.
-    """
+    """A short training: yields the losses of each step, then the digests of the weights."""
     (folder / f"{name}.toml").write_text(recipe, encoding="utf-8")
     run(folder, "train", f"{name}.toml", "--out", name)
     for step in json_lines(folder / name / "training_log.jsonl"):
@@ -190,15 +174,7 @@ def run(folder: Path, *words: str, text: str = "") -> None:
 
 
 def compare(before: Path, after: Path) -> int:
-    """Prints what differs.
-
-    Args:
-        before: from `record`.
-        after: from `record`.
-
-    Returns:
-        How many values do.
-    """
+    """Prints the values that differ between two records, and returns how many do."""
     old, new = ({json.dumps(r[:2]): r[2:] for r in json_lines_of(p)} for p in (before, after))
     differing = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
     for key in differing:

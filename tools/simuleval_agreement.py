@@ -32,14 +32,9 @@ Scores = Mapping[str, float | None]
 
 
 def largest_difference(columns: Sequence[Scores], metric: str) -> float:
-    """How far apart the tools are that have a metric.
+    """The largest value of a metric less the smallest, over the tools that have it.
 
-    Args:
-        columns: of each tool, by metric; absent = the tool has no such metric, None = undefined.
-        metric: which.
-
-    Returns:
-        The largest value less the smallest; infinite if it is defined for some tools only.
+    None is undefined; the difference is infinite if it is defined for some of the tools only.
     """
     values = [column[metric] for column in columns if metric in column]
     numbers = [value for value in values if value is not None]
@@ -49,15 +44,7 @@ def largest_difference(columns: Sequence[Scores], metric: str) -> float:
 
 
 def print_table(title: str, columns: Mapping[str, Scores]) -> bool:
-    """Prints what each tool says.
-
-    Args:
-        title: what was scored.
-        columns: by name of the tool, by metric.
-
-    Returns:
-        Whether they agree within TOLERANCE.
-    """
+    """Prints what each tool says, by metric; returns whether they agree within TOLERANCE."""
     print(f"\n{title}")
     print(f"  {'metric':8}" + "".join(f"{name:>14}" for name in columns) + f"{'difference':>14}")
     agree = True
@@ -72,14 +59,9 @@ def print_table(title: str, columns: Mapping[str, Scores]) -> bool:
 
 
 def differing_words(ours: Sequence["Instance"], theirs: Sequence["Instance"]) -> tuple[int, int]:
-    """Compares two runs word for word.
+    """How many words of two runs differ in text or delay, and how many there are.
 
-    Args:
-        ours: entries of one run.
-        theirs: entries of the other, of the same sources in the same order.
-
-    Returns:
-        How many words differ in themselves or in their delay, and how many words there are.
+    Both are of the same sources in the same order.
     """
     differing = total = 0
     for pair in zip(ours, theirs, strict=True):
@@ -143,16 +125,8 @@ def _run_whole_words(model: "StreamingCausalLM", spec: str, logged: "Instance") 
 
 
 def check(options: argparse.Namespace) -> bool:
-    """Runs everything, and prints the tables.
-
-    Args:
-        options: of the command line.
-
-    Returns:
-        Whether all agree.
-    """
-    from proactivellm.cli.models import load_model
-    from proactivellm.cli.shared import quiet_imports
+    """Runs everything, and prints the tables; returns whether all agree."""
+    from proactivellm.cli.models import load_model, quiet_imports
     from simuleval_runs import check_environment
 
     check_environment()
@@ -210,11 +184,7 @@ def _first_lines(file: Path, count: int | None) -> list[str]:
 
 
 def main() -> int:
-    """Reads the command line.
-
-    Returns:
-        The exit status.
-    """
+    """Reads the command line; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--source", type=Path, required=True)
     parser.add_argument("--target", type=Path, required=True)

@@ -32,15 +32,9 @@ def check_environment() -> None:
 
 
 def run_command(main: Callable[[], Any], arguments: Sequence[str], log: Path) -> None:
-    """Runs a command in a fork, as imports take longer than the rest.
+    """Runs a command in a fork, as imports take longer than the rest; its output goes to `log`.
 
-    Args:
-        main: of the command.
-        arguments: its name, then what it is given.
-        log: where its output goes.
-
-    Raises:
-        RuntimeError: it failed, or did not end.
+    `arguments` begin with its name. Raises a RuntimeError if it failed, or did not end.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("fork")
@@ -63,15 +57,9 @@ def _become(main: Callable[[], Any], arguments: list[str], log: Path) -> None:
 
 
 def omnisteval_score(folder: Path, target: Path, metrics: Iterable[str]) -> dict[str, float | None]:
-    """OmniSTEval scores the log in a folder.
+    """OmniSTEval scores the log in a folder: by metric, None where it is undefined.
 
-    Args:
-        folder: with `instances.log`.
-        target: references, line by line.
-        metrics: which.
-
-    Returns:
-        By metric; None where it is undefined.
+    `target` has the references, line by line.
     """
     from omnisteval.cli import main
 
@@ -86,24 +74,15 @@ def omnisteval_score(folder: Path, target: Path, metrics: Iterable[str]) -> dict
 
 
 def read_tsv(path: Path) -> list[dict[str, str]]:
-    """The rows of a table.
-
-    Args:
-        path: tab-separated, with a heading.
-    """
+    """The rows of a tab-separated table with a heading."""
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file, delimiter="\t"))
 
 
 def write_recordings(jobs: Sequence["Job"], folder: Path) -> list[str]:
-    """Writes recordings as SimulEval reads them: each a file of its own, samples as we read them.
+    """Writes recordings as SimulEval reads them, a file each, and returns the paths.
 
-    Args:
-        jobs: with audio.
-        folder: for the files.
-
-    Returns:
-        Their paths.
+    Samples are as we read them.
     """
     import numpy as np
     import soundfile

@@ -30,19 +30,13 @@ Scores = Mapping[str, float | None]
 
 @dataclass(frozen=True)
 class Verdict:
-    """A recording, as both count it.
+    """A recording, as both count it."""
 
-    Attributes:
-        ours: by metric, of the log of `evaluate`.
-        theirs: as SimulEval has it; YAAL of its log.
-        joined: of its log with the pieces of lengthened words joined; None if there are none.
-        same_text: whether both wrote the same.
-    """
-
-    ours: Scores
-    theirs: Scores
+    ours: Scores  # by metric, of the log of `evaluate`
+    theirs: Scores  # as SimulEval has it; YAAL of its log
+    # Of its log with the pieces of lengthened words joined; None if there are none.
     joined: Scores | None
-    same_text: bool
+    same_text: bool  # whether both wrote the same
 
     @property
     def agrees(self) -> bool:
@@ -51,39 +45,21 @@ class Verdict:
 
 
 def agree(ours: Scores, theirs: Scores) -> bool:
-    """Whether two agree within the tolerances.
-
-    Args:
-        ours: by metric; None = undefined.
-        theirs: likewise.
-    """
+    """Whether two agree within the tolerances; None is undefined."""
     return all(difference(ours[m], theirs[m]) <= most for m, most in TOLERANCES.items())
 
 
 def difference(one: float | None, other: float | None) -> float:
-    """How far apart two numbers are.
-
-    Args:
-        one: None = undefined.
-        other: likewise.
-
-    Returns:
-        Infinite if only one is defined.
-    """
+    """How far apart two numbers are; infinite if only one is defined."""
     if one is None or other is None:
         return 0.0 if one is other else math.inf
     return abs(one - other)
 
 
 def join_pieces(ours: "Instance", theirs: "Instance") -> "Instance | None":
-    """The log entry of SimulEval with its words cut as ours.
+    """The log entry of SimulEval with its words cut as ours, each with the delay of its last piece.
 
-    Args:
-        ours: of `evaluate`.
-        theirs: of SimulEval's log.
-
-    Returns:
-        The entry, each word with the delay of its last piece; None if the texts differ.
+    None if the texts differ.
     """
     words = ours.prediction.split()
     pieces = list(zip(theirs.prediction.split(), theirs.delays, strict=True))
@@ -108,16 +84,7 @@ def join_pieces(ours: "Instance", theirs: "Instance") -> "Instance | None":
 
 
 def compare(ours: "Instance", theirs: "Instance", row: Mapping[str, str]) -> Verdict:
-    """Compares a recording.
-
-    Args:
-        ours: of `evaluate`.
-        theirs: of SimulEval's log.
-        row: of SimulEval's table of recordings.
-
-    Returns:
-        What both count.
-    """
+    """What both count of a recording; `row` is of SimulEval's table of recordings."""
     own = lags(theirs)
     counted = {m: float(row[m]) if row.get(m) else None for m in THEIRS}
     joined = join_pieces(ours, theirs)
@@ -131,11 +98,7 @@ def compare(ours: "Instance", theirs: "Instance", row: Mapping[str, str]) -> Ver
 
 
 def lags(instance: "Instance") -> Scores:
-    """The metrics of one entry.
-
-    Args:
-        instance: of a log.
-    """
+    """The metrics of one entry of a log."""
     from proactivellm.metrics.score import score
 
     scores = score([instance])
@@ -143,19 +106,12 @@ def lags(instance: "Instance") -> Scores:
 
 
 def check(options: argparse.Namespace) -> bool:
-    """Runs everything, and prints what was found.
-
-    Args:
-        options: of the command line.
-
-    Returns:
-        Whether all agree.
+    """Runs everything, and prints what was found; returns whether all agree.
 
     Raises:
-        ValueError: if there are no recordings with texts, or the model's units are no whole ms.
+        ValueError: there are no recordings with texts, or the model's units are no whole ms.
     """
-    from proactivellm.cli.models import load_model
-    from proactivellm.cli.shared import quiet_imports
+    from proactivellm.cli.models import load_model, quiet_imports
     from simuleval_runs import check_environment, omnisteval_score, write_recordings
 
     check_environment()
@@ -257,11 +213,7 @@ def _number(value: float | None) -> str:
 
 
 def main() -> int:
-    """Reads the command line.
-
-    Returns:
-        The exit status.
-    """
+    """Reads the command line; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--source", required=True, help="a manifest, or a list of recordings")
     parser.add_argument("--target", help="texts, line by line; a manifest has them")

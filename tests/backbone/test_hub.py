@@ -10,9 +10,10 @@ from tests.models import save_tiny
 from tests.speech_models import save_tiny_listener
 
 from proactivellm.backbone import hub
-from proactivellm.backbone.hub import bundled_models, find_folder, hub_id, name_of, needed
+from proactivellm.backbone.bundled import bundled_models
+from proactivellm.backbone.hub import find_folder, hub_id, name_of, needed
 from proactivellm.backbone.prompt import Prompt, StreamSettings
-from proactivellm.cli.shared import table_file
+from proactivellm.cli.calibrate import table_file
 from proactivellm.evaluation.evaluate import find_calibration
 from proactivellm.modality.loading import load
 

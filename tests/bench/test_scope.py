@@ -10,7 +10,10 @@ from proactivellm.bench.scope import Options, parse_numbers
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"suites": ("speed",)}, "suite 'speed': choose of alone, sessions, window, capacity, all"),
+        (
+            {"suites": ("speed",)},
+            "suite 'speed': choose from alone, sessions, window, capacity, all",
+        ),
         ({"suites": ()}, "suite none"),
         ({"source": 0}, "source=0: give 1 or more"),
         ({"seconds": 0.0}, "seconds=0: give a positive number"),

@@ -53,8 +53,8 @@ def test_a_model_with_a_tokenizer_reads_text(run: Run, model: str, tmp_path: Pat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--suite", "speed"), "suite 'speed': choose of alone"),
-        (("--accelerate", "fast"), "accelerate 'fast': choose of none, graph, compile"),
+        (("--suite", "speed"), "suite 'speed': choose from alone"),
+        (("--accelerate", "fast"), "accelerate 'fast': choose from none, graph, compile"),
         (("--sessions", "1;2"), "sessions '1;2': give whole numbers joined by commas"),
         (("--units", "800"), "units '800': give two numbers"),
         (("--model", "shape:qwen"), "no shape 'qwen'"),

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from proactivellm.backbone.hub import bundled_models
-from proactivellm.cli.stream import choose_policy
+from proactivellm.backbone.bundled import bundled_models
+from proactivellm.cli.policies import choose_policy
 from proactivellm.policy.calibration import Calibration
 
 

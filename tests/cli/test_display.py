@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from proactivellm.cli import shared
+from proactivellm.cli import messages
 from proactivellm.cli.columns import Block
 from proactivellm.cli.display import NamedTargets, PipeDisplay, TerminalDisplay
 from proactivellm.output.log import Instance
@@ -146,7 +146,7 @@ def test_a_target_does_not_rule_the_terminal(
 
 def test_policies_of_others_in_tables_and_warnings(capsys: pytest.CaptureFixture[str]) -> None:
     print_scores([{"policy": f"{NAME}\x1b[2J", "BLEU": 1.0}])
-    shared.warn("warning: \x1b[2J\rof a\nfile")
+    messages.warn("warning: \x1b[2J\rof a\nfile")
     told = capsys.readouterr()
     assert f"{NAME}\ufffd[2J" in told.out
     assert told.err == "warning: \ufffd[2J of a file\n"

@@ -12,7 +12,7 @@ import pytest
 import typer.main
 from tests.cli.commands import Run
 
-from proactivellm.cli.commands import app
+from proactivellm.cli.app import app
 from proactivellm.files.toml import load_toml
 from proactivellm.metrics.folders import folder_name
 from proactivellm.policy.spec import PolicySpec

@@ -8,7 +8,7 @@ from tests.cli.commands import Run, write_lines
 from tests.models import save_tiny
 
 from proactivellm.backbone.prompt import StreamSettings
-from proactivellm.cli import live
+from proactivellm.cli import live_lines
 from proactivellm.output.log import read_log
 
 LINES = ("Der Hund schläft auf dem Sofa", "ein Mann", "", "und ein Mann putzt das Fenster")
@@ -37,7 +37,7 @@ def test_lines_are_told_apart(
     count: int,
     rate: tuple[object, ...],
 ) -> None:
-    monkeypatch.setattr(live, "_CHUNK_BYTES", 5)  # lines arrive in pieces
+    monkeypatch.setattr(live_lines, "_CHUNK_BYTES", 5)  # lines arrive in pieces
     files = [write_lines(tmp_path / str(i), *LINES) for i in range(count)]
     inputs = [part for file in files for part in ("--input", file)]
     log = tmp_path / "log"

@@ -1,16 +1,23 @@
 """Exit codes and the one line: command lines, standard streams that are closed or full, help."""
 
 import os
+import re
+import shlex
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
 import pytest
+import typer.main
 from tests.cli.commands import ONE_THREAD, Run, write_lines
 
-from proactivellm.cli import main
+from proactivellm.cli import main, policies
+from proactivellm.cli.app import app
 from proactivellm.output.log import read_log
+from proactivellm.policy.calibration import TARGETS
+from proactivellm.policy.endogenous import ThresholdPolicy
+from proactivellm.policy.spec import POLICIES, available_policies
 
 PROGRAM = (sys.executable, "-m", "proactivellm")
 
@@ -40,7 +47,7 @@ def test_a_reader_that_leaves_ends_it_quietly(
         main(["stream", "--model", model, "--input", str(text), "--log", str(log)])
     reader.join()
     sys.stdout.close()
-    assert (ended.value.code, capfd.readouterr().err) == (141, "")
+    assert (ended.value.code, capfd.readouterr().err) == (141, f"loading {model}\n")
     assert 1 <= len(read_log(log)) < 99
 
 
@@ -75,23 +82,36 @@ def test_command_lines_are_refused_in_one_line(run: Run, arguments: list[str], t
 
 
 def test_help_of_every_command(run: Run) -> None:
-    from typer.main import get_command
-
-    from proactivellm.cli.commands import app
-
-    for name in get_command(app).commands:  # type: ignore[attr-defined]
-        if name not in ("stream", "evaluate", "calibrate", "show"):  # (their tables load torch)
-            done = run(name, "-h")
-            assert done.code == 0 and f"Usage: proactivellm {name}" in done.out
+    program = typer.main.get_command(app)
+    for name in program.commands:  # type: ignore[attr-defined]
+        done = run(name, "-h")
+        assert done.code == 0 and f"Usage: proactivellm {name}" in done.out
+        assert done.out.count("Example:") == 1
     assert run("--version").out.startswith("proactivellm 0.")
     assert "Usage: proactivellm" in run("-h").out
 
 
-def test_a_shell_completes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from proactivellm.cli.completion import POLICY_NAMES
-    from proactivellm.policy.spec import POLICIES
+def test_every_example_of_the_help_is_a_command() -> None:
+    program = typer.main.get_command(app)
+    for name, command in program.commands.items():  # type: ignore[attr-defined]
+        (line,) = re.findall(r"^ {4}.*\bproactivellm (.*)", command.help, re.MULTILINE)
+        called, *arguments = shlex.split(line)
+        assert called == name
+        program.commands[name].make_context(name, arguments)  # type: ignore[attr-defined]
 
-    assert set(POLICY_NAMES) == set(POLICIES)
+
+def test_the_table_of_policies_is_that_of_the_library() -> None:
+    """A copy, as the library needs torch, for which a help page would take seconds."""
+    rows = {
+        row.name: (", ".join(key for key in row.keys if key not in TARGETS), row.summary)
+        for row in available_policies()
+    }
+    assert rows == policies.TABLE and policies.TARGETS == tuple(TARGETS)
+    with_threshold = [n for n, kind in POLICIES.items() if issubclass(kind, ThresholdPolicy)]
+    assert list(policies.WITH_THRESHOLD) == with_threshold
+
+
+def test_a_shell_completes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
     assert "_PROACTIVELLM_COMPLETE=complete_bash" in run("--show-completion", "bash").out
     monkeypatch.setenv("_PROACTIVELLM_COMPLETE", "complete_bash")

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from proactivellm.cli import inputs
-from proactivellm.cli.inputs import Input, Piece
-from proactivellm.cli.live import LiveLine
+from proactivellm.cli import read_ahead
+from proactivellm.cli.live_lines import LiveLine
+from proactivellm.cli.read_ahead import Input, Piece
 
 PATIENCE_S = 60.0
 
@@ -29,7 +29,7 @@ def wait_until_gone(name: str) -> None:
 
 
 def test_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inputs, "_MAX_CHARACTERS", 4)
+    monkeypatch.setattr(read_ahead, "_MAX_CHARACTERS", 4)
     lines = [LiveLine("f, line 1", iter(["ein Haus", "", "!"])), LiveLine("f, line 2", iter([""]))]
     arrived = threading.Event()
     source = Input("f", iter(lines), arrived)
@@ -57,10 +57,10 @@ def test_stays_ahead_by_a_bounded_number_of_pieces() -> None:
         piece = take(source, arrived)
         assert piece and piece.where == f"f, line {number}"
     end_s = time.monotonic() + PATIENCE_S
-    while num_read < 3 + inputs._MAX_PIECES and time.monotonic() < end_s:
+    while num_read < 3 + read_ahead._MAX_PIECES and time.monotonic() < end_s:
         time.sleep(0.01)
     time.sleep(0.05)
-    assert num_read <= 3 + inputs._MAX_PIECES + 1  # one more waits for room
+    assert num_read <= 3 + read_ahead._MAX_PIECES + 1  # one more waits for room
     source.close()
     assert source.ended and source.take() is None
     wait_until_gone("endless")

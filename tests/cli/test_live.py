@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from tests.tokenizers import build
 
-from proactivellm.cli import live
-from proactivellm.cli.live import live_lines, live_lines_of_several
+from proactivellm.cli import live_lines as module
+from proactivellm.cli.live_lines import live_lines, live_lines_of_several
 from proactivellm.core.unit import Unit
 from proactivellm.modality.text import TextSegmenter
 
@@ -34,7 +34,7 @@ def test_units_are_those_of_whole_lines(
 ) -> None:
     path = tmp_path / "text"
     path.write_bytes(b"\xef\xbb\xbf" + TEXT.encode())  # a byte order mark is no text
-    monkeypatch.setattr(live, "_CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr(module, "_CHUNK_BYTES", chunk_bytes)
     texts, units = zip(*read_all(str(path), segmenter), strict=True)
     assert list(texts) == LINES
     for line, found in zip(LINES, units, strict=True):

@@ -6,7 +6,7 @@ import pytest
 from tests.cli.commands import Run, write_lines
 from tests.models import tiny_model
 
-from proactivellm.cli import commands, running
+from proactivellm.cli import models, stream
 from proactivellm.output.log import read_log
 
 
@@ -81,7 +81,7 @@ def test_lengths_differ(
     def load_model(*_: object, **__: object) -> None:
         raise AssertionError("a model is loaded before the files are compared")
 
-    monkeypatch.setattr(commands, "load_model", load_model)
+    monkeypatch.setattr(models, "load_model", load_model)
     target = write_lines(tmp_path / "text.en", "one", "two", "three")
     data = ("--source", text, "--target", target)
     for command in (("evaluate", "--policy", "offline", "--out", tmp_path), ("calibrate",)):
@@ -119,9 +119,9 @@ def test_bugs_keep_their_traceback(
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(running, "load_model", fail)
+    monkeypatch.setattr(stream, "load_model", fail)
     with pytest.raises(RuntimeError, match="a bug"):
-        commands.app(["stream", "--input", str(text)])
+        run("stream", "--input", text)
 
 
 def test_what_is_too_much_for_the_machine(
@@ -134,7 +134,7 @@ def test_what_is_too_much_for_the_machine(
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
 
-    monkeypatch.setattr(running, "load_model", fail)
+    monkeypatch.setattr(stream, "load_model", fail)
     assert run("stream", "--input", text).error.startswith("out of memory: give shorter sources")
 
 

@@ -11,7 +11,7 @@ from tests.cli.commands import Run, write_lines
 from torchao.quantization import Int8Tensor
 
 from proactivellm.backbone import precision
-from proactivellm.cli.shared import quiet_imports
+from proactivellm.cli.models import quiet_imports
 from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.modality import loading
 from proactivellm.output.log import read_log

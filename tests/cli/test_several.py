@@ -12,7 +12,7 @@ import pytest
 from tests.cli.commands import Done, Forked, Run, shortened, write_lines
 from tests.families import OBEYING, save_random
 
-from proactivellm.cli import several
+from proactivellm.cli import side_by_side
 from proactivellm.core.unit import Unit
 from proactivellm.output.log import read_log
 from proactivellm.session.engine import Engine
@@ -86,7 +86,7 @@ def test_queues_are_bounded(
         longest = max(longest, len(engine.state(lane).pending))
 
     monkeypatch.setattr(Engine, "push", watched_push)
-    monkeypatch.setattr(several, "MAX_PENDING", 5)
+    monkeypatch.setattr(side_by_side, "MAX_PENDING", 5)
     for policy, written in expected.items():
         assert sorted(lines(run(*command, policy))) == sorted(written)
     assert longest == 5
@@ -216,5 +216,5 @@ def test_ctrl_c(model: str, files: list[Path], tmp_path: Path) -> None:
     assert process.code == 130
     assert sum(line.startswith(b"-\t") for line in written) == 1
     assert out.startswith(b"-\t") and out.count(b"\n") == 1  # of what had arrived of its line
-    assert err.startswith(b"10 sentences, AL") and err.count(b"\n") == 1
+    assert err.splitlines()[1].startswith(b"10 sentences, AL") and err.count(b"\n") == 2
     assert [i.source for i in read_log(log)][9:] == ["Der "]

@@ -83,8 +83,8 @@ def test_mistakes(run: Run, folder: Path, tmp_path: Path) -> None:
     log = folder / "wait-k_1" / "instances.log"
     assert "has no index 9: it has 0 to 2" in run("show", log, "--index", 9).error
     assert "name one with --policy: entropy:3.0, wait-k:1" in run("show", folder).error
-    assert "give one of LOG, --source" in run("show").error
-    assert "give one of LOG, --source" in run("show", log, "--source", "x").error
+    assert "give exactly one of LOG, --source" in run("show").error
+    assert "give exactly one of LOG, --source" in run("show", log, "--source", "x").error
     assert "unknown policy" in run("show", "--source", "x", "--policy", "wait").error
     assert "no such file" in run("show", tmp_path / "nowhere").error
     run_file = log.with_name("run.json")

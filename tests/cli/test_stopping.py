@@ -18,7 +18,7 @@ from proactivellm.evaluation import calibrate
 from proactivellm.output.log import read_log
 from proactivellm.policy.calibration import Calibration
 from proactivellm.session.engine import Engine
-from proactivellm.stream import live
+from proactivellm.stream import pace
 
 LONG = " ".join(["der Hund schläft"] * 40)
 TWICE = """
@@ -116,7 +116,7 @@ def test_a_slow_pace_is_not_waited_for(
     run: Run, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, log = write_lines(tmp_path / "source", LONG), tmp_path / "log"
-    monkeypatch.setattr(live.time, "sleep", lambda _: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr(pace.time, "sleep", lambda _: signal.raise_signal(signal.SIGTERM))
     command = ("stream", "--model", model, "--policy", "wait-k:1", "--input", source)
     assert run(*command, "--rate", 0.1, "--log", log).code == 143  # ten minutes a word
     (logged,) = read_log(log)

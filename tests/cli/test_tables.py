@@ -11,7 +11,7 @@ import pytest
 from tests.cli.commands import Run, write_lines
 from tests.train.runs import SCRATCH, write_recipe
 
-from proactivellm.cli import shared
+from proactivellm.cli import train
 from proactivellm.evaluation import calibrate
 from proactivellm.output.log import read_log
 from proactivellm.policy.calibration import Calibration, CalibrationMeta, CalibrationPoint
@@ -111,7 +111,7 @@ def test_train_then_stream(run: Run, tmp_path: Path) -> None:
 
 
 def test_train_without_its_extra(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(train.importlib.util, "find_spec", lambda name: None)
     recipe = write_recipe(tmp_path, SCRATCH)
     error = run("train", recipe, "--out", tmp_path / "out").error
     assert error.startswith("training needs accelerate") and "'proactivellm[train]'" in error

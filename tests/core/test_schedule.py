@@ -70,6 +70,12 @@ def test_multinomial_share_is_drawn_anew_for_every_schedule():
     assert np.percentile(first, [10, 90]) == pytest.approx([11, 91], abs=5)
 
 
+@pytest.mark.parametrize("shares", [(-0.1, 0.5), (0.6, 0.5), (0.5, 1.1)])
+def test_multinomial_shares_are_shares(shares):
+    with pytest.raises(ValueError, match="0 <= low <= high <= 1"):
+        schedule.multinomial(5, 5, np.random.default_rng(0), shares)
+
+
 @pytest.mark.parametrize(
     ("g", "message"),
     [

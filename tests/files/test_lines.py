@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from proactivellm.cli.live import live_lines
+from proactivellm.cli.live_lines import live_lines
 from proactivellm.files.contents import audio_format, why_no_text
 from proactivellm.files.lines import read_lines
 

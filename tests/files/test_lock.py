@@ -29,8 +29,8 @@ def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path: Path) -> 
         assert str(raised.value).startswith(str(folder))
         process.send_signal(signal.SIGKILL)
         process.wait()
-    with locked(folder), pytest.raises(ValueError, match="or wait elsewhere"):
-        with locked(folder, "wait elsewhere"):  # nor twice in one process
+    with locked(folder), pytest.raises(ValueError, match="is in use"):
+        with locked(folder):  # nor twice in one process
             pass
     with locked(folder):
         pass

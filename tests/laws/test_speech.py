@@ -24,8 +24,9 @@ from proactivellm.core.packing import pack
 from proactivellm.core.schedule import Schedule
 from proactivellm.forward.attention import ATTENTION
 from proactivellm.modality.loading import load
-from proactivellm.modality.speech.features import RATE, log_mel
+from proactivellm.modality.speech.features import log_mel
 from proactivellm.modality.speech.front_end import SpeechFrontEnd
+from proactivellm.modality.speech.resample import RATE
 from proactivellm.modality.speech.speech_stream import SpeechStream
 from proactivellm.policy.base import Policy
 from proactivellm.policy.fixed import Fixed, Offline, WaitK

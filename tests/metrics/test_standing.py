@@ -23,9 +23,9 @@ def bleu(right: int) -> float:
 
 
 def test_gaps_and_shares_at_equal_latency():
-    quality, rows = standings(LOGS, "wait-k", "oracle", num_resamples=100)
-    assert quality == "BLEU" and [row.policy for row in rows] == [*LOGS]
-    by_policy = {row.policy: row for row in rows}
+    found = standings(LOGS, "wait-k", "oracle", num_resamples=100)
+    assert found.quality == "BLEU" and [row.policy for row in found.rows] == [*LOGS]
+    by_policy = {row.policy: row for row in found.rows}
     between = (bleu(4) + bleu(8)) / 2
     for latency in ("LAAL", "DAL"):
         gap = by_policy["entropy:1"].gaps[latency]
@@ -47,8 +47,8 @@ def test_gaps_and_shares_at_equal_latency():
 
 
 def test_without_a_ceiling_there_are_no_shares():
-    _, rows = standings(LOGS, "wait-k", num_resamples=100)
-    assert {share for row in rows for share in row.shares.values()} == {None}
+    found = standings(LOGS, "wait-k", num_resamples=100)
+    assert {share for row in found.rows for share in row.shares.values()} == {None}
 
 
 def test_the_families_have_to_be_there():

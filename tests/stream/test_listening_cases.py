@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import proactivellm
-from proactivellm.cli.stream import choose_policy
+from proactivellm.cli.policies import choose_policy
 from proactivellm.modality.loading import load
 from proactivellm.modality.speech.files import read_audio
 from proactivellm.modality.speech.resample import RATE

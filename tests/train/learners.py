@@ -1,5 +1,7 @@
 """Learners of the objectives that some keys of a recipe ask for."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from tests.models import tiny_model
@@ -52,5 +54,5 @@ def heard_and_read(learner: Learner, seed: int) -> list[Packed]:
     mel_TF = rng.standard_normal((40, 20), np.float32)
     units = [[MEDIA_ID] * size for size in learner.front_end.unit_sizes(len(mel_TF))]
     spoken = sample_of([[1], *units], [1], [5, 6, 2])
-    samples = [spoken.with_features(mel_TF, "ab"), random_sample(rng, 4, 6)]
+    samples = [replace(spoken, features=mel_TF, transcript="ab"), random_sample(rng, 4, 6)]
     return [pack(each, views_of(random_schedules(rng, each, 1)), grouped()) for each in samples]

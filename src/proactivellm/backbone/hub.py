@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable
-from importlib.resources import files
 from pathlib import Path
 
 from huggingface_hub import HfApi, constants, snapshot_download
@@ -13,18 +12,13 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-DEFAULT_MODEL = "tatoeba-de-en"
+from proactivellm.backbone.bundled import bundled_models
+
 _PARTS = r"(-\d+-of-\d+)?"
 _WEIGHTS = re.compile(rf"(adapter_)?model{_PARTS}\.safetensors")
 _OLDER_WEIGHTS = re.compile(rf"(pytorch_model{_PARTS}|adapter_model)\.bin")
 _SMALL = re.compile(r".*\.(json|txt|model|tiktoken|jinja)")  # settings, tokenizer, tables
 _IN_CACHE = re.compile(r"models--(?P<owner>[^/]+?)--(?P<name>[^/]+)/snapshots/(?P<commit>[^/]+)")
-
-
-def bundled_models() -> dict[str, Path]:
-    """Folders of the models that come with the package, by name."""
-    root = Path(str(files("proactivellm"))) / "assets"
-    return {path.parent.name: path.parent for path in sorted(root.glob("*/config.json"))}
 
 
 def find_folder(name: str | Path, trust_remote_code: bool = False) -> Path:
@@ -102,7 +96,7 @@ def _fetched(repo: str, revision: str | None, trust_remote_code: bool) -> Path:
         asked = "HF_HUB_OFFLINE is set" if constants.is_offline_mode() else "the hub gave no answer"
         raise ValueError(
             f"no model {wanted!r}: it is not in the cache of the hub ({constants.HF_HUB_CACHE}), "
-            f"and {asked}; is it a folder of yours? Then there is none of that name here"
+            f"and {asked}; if you meant a folder, there is none of that name here"
         ) from error
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot fetch {wanted!r} from the hub: {_first_line(error)}") from error

@@ -33,7 +33,8 @@ class OurRun(BaselineRun):
 
 def run_alone(bench: Bench, result: dict[str, Any]) -> None:
     """Measures suite `alone`.
-     Fills `result` with `short` and, if asked for, `long`: what was streamed; counts, times and
+
+    Fills `result` with `short` and, if asked for, `long`: what was streamed; counts, times and
     rates of each way of streaming; ratios of rates; whether (b) wrote the same.
     """
     options = bench.options

@@ -31,7 +31,7 @@ class Options:
         unknown = [suite for suite in self.suites if suite not in SUITES]
         if unknown or not self.suites:
             wish = repr(unknown[0]) if unknown else "none"
-            raise ValueError(f"suite {wish}: choose of {', '.join(SUITES)}, all")
+            raise ValueError(f"suite {wish}: choose from {', '.join(SUITES)}, all")
         for name in ("source", "target", "k", "repeats", "steps", "max_sessions"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: give 1 or more")

@@ -70,7 +70,8 @@ class Stretch:
 
 def run_sessions(bench: Bench, result: dict[str, Any]) -> None:
     """Measures suite `sessions`.
-     Fills `result` with the bandwidth and a list of `workloads`: rates, step times, counts and
+
+    Fills `result` with the bandwidth and a list of `workloads`: rates, step times, counts and
     memory of each, per number of sessions.
     """
     result["copy_bandwidth_bytes_per_s"] = copy_bandwidth(bench.model.device)

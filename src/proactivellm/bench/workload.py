@@ -55,7 +55,7 @@ class Bench:
 
 @dataclass(frozen=True)
 class Work:
-    """One stream."""
+    """A source to stream, and how much of a target to write for it."""
 
     units: Sequence[Unit]  # its source, the last one final
     num_tokens: int | None = None  # after which it is ended; None: it ends by itself

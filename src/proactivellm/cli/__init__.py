@@ -4,19 +4,18 @@ A user's mistake ends in one line `error: ...` and exit code 2; Ctrl-C in 130, S
 output that nobody reads any more in 141; a bug in a traceback.
 """
 
+import gc
 import os
 import sys
 import warnings
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any, NoReturn
 
 import typer
 
-from proactivellm.cli import bench as _bench  # noqa: F401  (registers its command)
-from proactivellm.cli import scoring as _scoring  # noqa: F401  (registers its commands)
-from proactivellm.cli import show as _show  # noqa: F401
-from proactivellm.cli import study as _study  # noqa: F401
-from proactivellm.cli.commands import app
+from proactivellm.cli import models
+from proactivellm.cli.app import app
 from proactivellm.cli.ending import (
     USAGE_ERROR,
     explain_limit,
@@ -27,28 +26,32 @@ from proactivellm.cli.ending import (
     open_standard_streams,
     refuse,
 )
+from proactivellm.cli.messages import warn
 from proactivellm.cli.stopping import INTERRUPTED, Stops
-from proactivellm.output.printable import printable
 
 __all__ = ["main"]
 
+# In the order in which the help lists them; each registers itself.
+for _name in (
+    *("stream", "show", "evaluate", "score", "compare"),
+    *("calibrate", "train", "study", "bench"),
+):
+    import_module(f"proactivellm.cli.{_name}")
+
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """Runs one command and exits.
-
-    Args:
-        argv: arguments after the program's name; those of the process if left out.
-
-    Raises:
-        SystemExit: always.
-    """
+    """Runs one command and exits; `argv` is what follows the program's name (None = sys.argv)."""
     # Threads of torch that wait for each other keep the cores busy by default: beside another busy
     # process a stream is ten times slower then. Read when torch is loaded, which commands do.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    models.process_is_ours = argv is None
     stops = Stops()
     with warnings.catch_warnings(), stops.installed():
         warnings.showwarning = _show_warning
-        sys.exit(_exit_code(argv, stops))
+        try:
+            sys.exit(_exit_code(argv, stops))
+        finally:
+            gc.unfreeze()  # what `loading` froze: the process may have been here before the command
 
 
 def _exit_code(argv: Sequence[str] | None, stops: Stops) -> int:
@@ -89,4 +92,4 @@ def _named(error: OSError) -> OSError:
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    print(f"warning: {printable(str(message))}", file=sys.stderr)
+    warn(f"warning: {message}")

@@ -1,19 +1,20 @@
 """The command `bench`: what a model costs, beside what one would use without this library."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from proactivellm.cli.commands import app
-from proactivellm.cli.models import load_model
-from proactivellm.cli.options import MOST, Device, Dtype, Quantization, TrustRemoteCode
+from proactivellm.backbone.bundled import DEFAULT_MODEL
+from proactivellm.cli.app import app
+from proactivellm.cli.flags import MOST, Device, Dtype, Quantization, TrustRemoteCode
+from proactivellm.cli.messages import warn
+from proactivellm.cli.models import load_model, loading
 from proactivellm.cli.places import check_places
-from proactivellm.cli.shared import warn
-from proactivellm.report.progress import Progress, show_progress
 
 if TYPE_CHECKING:
     from proactivellm.bench.scope import Options
@@ -23,19 +24,19 @@ Model = Annotated[
     str | None,
     typer.Option(
         metavar="NAME|PATH|SHAPE",
-        help="A bundled model, a Hugging Face folder or a hub id; with random weights: a "
-        "config.json, a folder that has no more than that, or a shape: shape:6x256, "
-        "shape:qwen3-0.6b, shape:qwen2.5-3b, shape:qwen3-8b.",
-        show_default="the bundled German-English one",
+        help="A bundled model, a model folder or a Hugging Face hub id. Or one with random "
+        "weights: a config.json, a folder that holds only that, or a shape (shape:6x256, "
+        "shape:qwen3-0.6b, shape:qwen2.5-3b, shape:qwen3-8b).",
+        show_default=f"the bundled {DEFAULT_MODEL}",
     ),
 ]
 Suite = Annotated[
     list[str] | None,
     typer.Option(
         metavar="NAME",
-        help="alone: one stream against three baselines; sessions: many against one; window: an "
-        "endless stream, young and old; capacity: live sessions within a deadline; all. "
-        "Repeat it for more.",
+        help="What to measure. alone: one stream against three baselines. sessions: many streams "
+        "against one. window: an endless stream, young and old. capacity: how many live sessions "
+        "meet a deadline. Repeat the flag for more.",
         show_default="all",
     ),
 ]
@@ -44,34 +45,95 @@ Accelerate = Annotated[
     str,
     typer.Option(
         metavar="none|graph|compile",
-        help="Steps of fixed shapes: as CUDA graphs, or compiled as well. For GPUs.",
+        help="On a GPU, run steps as CUDA graphs (graph), or compile them as well (compile).",
     ),
 ]
 Threads = Annotated[
-    int | None, typer.Option(min=1, max=1024, help="Of torch.", show_default="as many as it takes")
+    int | None,
+    typer.Option(
+        min=1, max=1024, metavar="N", help="Threads of torch.", show_default="torch's choice"
+    ),
 ]
 Sessions = Annotated[
     str,
-    typer.Option(metavar="N,...", help="How many at once; the first is what ratios compare with."),
+    typer.Option(
+        metavar="N,...",
+        help="Numbers of streams at once; ratios are against the first. For the suite sessions.",
+    ),
 ]
-SourceUnits = Annotated[int, typer.Option(max=MOST, help="Units of a stream, of one token each.")]
-TargetTokens = Annotated[int, typer.Option(max=MOST, help="Tokens written for it.")]
-WaitK = Annotated[int, typer.Option("--k", max=MOST, help="Units read before the first token.")]
+SourceUnits = Annotated[
+    int, typer.Option(max=MOST, metavar="UNITS", help="Length of a source; a unit is one token.")
+]
+TargetTokens = Annotated[
+    int, typer.Option(max=MOST, metavar="TOKENS", help="Tokens that are written for a source.")
+]
+WaitK = Annotated[
+    int, typer.Option("--k", max=MOST, metavar="UNITS", help="Units read before the first token.")
+]
 Long = Annotated[
     int,
     typer.Option(
-        max=MOST, help="Units and tokens where the prefix is encoded again and again; 0: not."
+        max=MOST,
+        metavar="N",
+        help="Units, and tokens, of the source on which encoding the prefix anew for each token is "
+        "measured; 0 leaves it out.",
     ),
 ]
-Repeats = Annotated[int, typer.Option(max=MOST, help="Of everything that is compared, by turns.")]
-Steps = Annotated[int, typer.Option(max=MOST, help="Per number of sessions and repeat (sessions).")]
-WindowSize = Annotated[int, typer.Option("--window", max=MOST, help="Tokens in view (window).")]
-Units = Annotated[str, typer.Option(metavar="N,N", help="Units read: young, old (window).")]
-Deadline = Annotated[float, typer.Option(help="From a unit to its token (capacity).")]
-UnitMs = Annotated[float, typer.Option(help="Between the units of a session (capacity).")]
-Seconds = Annotated[float, typer.Option(help="Per number of sessions (capacity).")]
-MaxSessions = Annotated[int, typer.Option(max=MOST, help="Tried at most (capacity).")]
-Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of sources and random weights.")]
+Repeats = Annotated[
+    int,
+    typer.Option(max=MOST, metavar="N", help="How often each comparison is measured, in turn."),
+]
+Steps = Annotated[
+    int,
+    typer.Option(
+        max=MOST,
+        metavar="N",
+        help="Steps per number of streams and repeat. For the suite sessions.",
+    ),
+]
+WindowSize = Annotated[
+    int,
+    typer.Option(
+        "--window", max=MOST, metavar="TOKENS", help="Tokens in view. For the suite window."
+    ),
+]
+Units = Annotated[
+    str,
+    typer.Option(
+        metavar="N,N",
+        help="Units read by the young stream and by the old one. For the suite window.",
+    ),
+]
+Deadline = Annotated[
+    float,
+    typer.Option(
+        metavar="MS", help="Milliseconds from a unit to its token. For the suite capacity."
+    ),
+]
+UnitMs = Annotated[
+    float,
+    typer.Option(
+        metavar="MS", help="Milliseconds between units of a session. For the suite capacity."
+    ),
+]
+Seconds = Annotated[
+    float,
+    typer.Option(
+        metavar="S", help="Seconds measured per number of sessions. For the suite capacity."
+    ),
+]
+MaxSessions = Annotated[
+    int,
+    typer.Option(
+        max=MOST, metavar="N", help="The most sessions that are tried. For the suite capacity."
+    ),
+]
+Seed = Annotated[
+    int,
+    typer.Option(
+        min=0, max=2**63 - 1, metavar="N", help="Seed of the sources and of random weights."
+    ),
+]
 
 
 @app.command()
@@ -101,19 +163,28 @@ def bench(
     max_sessions: MaxSessions = 1024,
     seed: Seed = 0,
 ) -> None:
-    """Measure speed, latency, memory and capacity: bench.json, a picture, tables.
+    """Measure speed, latency, memory and capacity of a model.
 
-    Every number is measured in this process, by turns with what it is compared with.
+    The folder gets bench.json and a picture. Every number is measured in this process, in turn
+    with the baseline that it is compared with.
+
+    Example:
+        proactivellm bench --out bench --suite alone
     """
-    from proactivellm.backbone.hub import DEFAULT_MODEL
-    from proactivellm.bench.suites import new_report, run_suites
-    from proactivellm.files.lock import locked
-    from proactivellm.files.replace import write_json
+    name = model or DEFAULT_MODEL
+    command = {**context.params, "out": str(out), "model": name}
+    with ExitStack() as until_the_end:
+        with loading(name):
+            from proactivellm.bench.suites import new_report, run_suites
+            from proactivellm.files.lock import locked
+            from proactivellm.files.replace import write_json
+            from proactivellm.report.progress import show_progress
 
-    command = {**context.params, "out": str(out), "model": model or DEFAULT_MODEL}
-    options = _options(command)
-    with locked(out), _threads(threads), show_progress() as progress:
-        job = _prepare(command, options, progress)
+            options = _options(command)
+            until_the_end.enter_context(locked(out))
+            until_the_end.enter_context(_threads(threads))
+            prepared = _prepare(command, options)
+        job = prepared(progress=until_the_end.enter_context(show_progress()))
         report = new_report(job, command)
         try:
             run_suites(job, report, lambda: write_json(out / "bench.json", report))
@@ -135,7 +206,7 @@ def _options(command: Mapping[str, Any]) -> "Options":
     check_places([("--out", file) for file in files], [], command["model"])
     if command["accelerate"] not in ("none", *get_args(Mode)):
         raise ValueError(
-            f"accelerate {command['accelerate']!r}: choose of none, {', '.join(get_args(Mode))}"
+            f"accelerate {command['accelerate']!r}: choose from none, {', '.join(get_args(Mode))}"
         )
     wanted = command["suite"] or ["all"]
     units = parse_numbers(command["units"], "units")
@@ -150,8 +221,8 @@ def _options(command: Mapping[str, Any]) -> "Options":
     return Options(**plain, **special)
 
 
-def _prepare(command: Mapping[str, Any], options: "Options", progress: Progress) -> "Bench":
-    """The model, loaded or made, with what the suites need."""
+def _prepare(command: Mapping[str, Any], options: "Options") -> "Callable[..., Bench]":
+    """The model, loaded or made, with what the suites need; called with where progress goes."""
     from proactivellm.backbone.precision import parse_dtype
     from proactivellm.bench.shapes import find_shape, random_model
     from proactivellm.bench.workload import Bench, Endless
@@ -170,7 +241,7 @@ def _prepare(command: Mapping[str, Any], options: "Options", progress: Progress)
     if command["accelerate"] != "none":
         for each in (model, endless):
             each.accelerate(command["accelerate"])
-    return Bench(model=endless, text_model=text_model, options=options, progress=progress)
+    return partial(Bench, model=endless, text_model=text_model, options=options)
 
 
 @contextmanager

@@ -32,14 +32,9 @@ class Drawing(Protocol):
 
 @dataclass
 class Column:
-    """A READ, and what was written before the next one.
+    """A READ, and what was written before the next one."""
 
-    Attributes:
-        source: the unit read; empty where the target goes on without reading.
-        target: what was written.
-    """
-
-    source: str = ""
+    source: str = ""  # the unit read; empty where the target goes on without reading
     target: str = ""
 
     @property
@@ -55,14 +50,9 @@ class Column:
 
 @dataclass
 class Block:
-    """Columns that fit side by side on a terminal.
+    """Columns that fit side by side on a terminal; only the last one still grows."""
 
-    Attributes:
-        width: cells for the columns.
-        columns: from left to right; only the last one still grows.
-    """
-
-    width: int
+    width: int  # cells
     columns: list[Column] = field(default_factory=list)
 
     @property
@@ -71,26 +61,12 @@ class Block:
         return not self.columns
 
     def take(self, event: StreamEvent) -> "Block":
-        """Adds what was read or written.
-
-        Args:
-            event: of a text.
-
-        Returns:
-            The block to go on with: this one, or a new one if this is full.
-        """
+        """Adds what was read or written; returns this block, or a new one if it is full."""
         text = printable(event.text)
         return self.read(text) if event.kind == "READ" else self.write(text)
 
     def read(self, unit: str) -> "Block":
-        """Adds a READ.
-
-        Args:
-            unit: its text.
-
-        Returns:
-            The block to go on with: this one, or a new one if this is full.
-        """
+        """Adds a READ of a unit with this text."""
         column = Column(source=unit)
         if self.columns and self._used() + column.width > self.width:
             return Block(self.width, [column])
@@ -98,14 +74,7 @@ class Block:
         return self
 
     def write(self, text: str) -> "Block":
-        """Adds written text to the last READ.
-
-        Args:
-            text: new text, possibly the middle of a word.
-
-        Returns:
-            The block to go on with: this one, or a new one if this is full.
-        """
+        """Adds written text, possibly the middle of a word, to the last READ."""
         if not self.columns:
             self.columns.append(Column())
         column = self.columns[-1]
@@ -133,15 +102,10 @@ class Block:
 
 @dataclass
 class Word:
-    """A word of a caption.
-
-    Attributes:
-        text: the word, or what there is of it.
-        heard_s: seconds of the recording that had arrived when its last character was written.
-    """
+    """A word of a caption, or what there is of it."""
 
     text: str
-    heard_s: float
+    heard_s: float  # of the recording, when the last character was written
 
     @property
     def time(self) -> str:
@@ -151,17 +115,11 @@ class Word:
 
 @dataclass
 class Caption:
-    """Words that fit on a line, each group that was written together above its time.
+    """Words that fit on a line, each group that was written together above its time."""
 
-    Attributes:
-        width: cells of a line.
-        words: from left to right; only the last one still grows.
-        ends_word: whether what comes next begins another word.
-    """
-
-    width: int
-    words: list[Word] = field(default_factory=list)
-    ends_word: bool = True
+    width: int  # cells
+    words: list[Word] = field(default_factory=list)  # only the last one still grows
+    ends_word: bool = True  # whether what comes next begins another word
 
     @property
     def is_empty(self) -> bool:
@@ -169,14 +127,7 @@ class Caption:
         return not self.words
 
     def take(self, event: StreamEvent) -> "Caption":
-        """Adds what was written.
-
-        Args:
-            event: of a recording; at most one word, with white space before it.
-
-        Returns:
-            The caption to go on with: this one, or a new one if this is full.
-        """
+        """Adds at most one word, with white space before it; returns this or a new caption."""
         self.ends_word = self.ends_word or event.text[:1].isspace()
         word = printable(event.text).strip()
         if not word:

@@ -50,15 +50,12 @@ class Display(Protocol):
 
 
 def choose_display(header: str, speech: bool = False, times: bool = False) -> Display:
-    """The display that fits standard output.
+    """A drawing for a terminal, plain text for a pipe or a terminal that cannot move its cursor.
 
     Args:
         header: one line that a terminal shows first.
         speech: whether recordings are streamed.
         times: whether a pipe, too, is told when words were written.
-
-    Returns:
-        A drawing for a terminal, plain text for a pipe (or a terminal that cannot move its cursor).
     """
     console = Console(highlight=False)
     if sys.stdout.isatty() and not console.is_dumb_terminal:
@@ -138,23 +135,14 @@ class NamedTargets:
         _write_what_fits()
 
     def show(self, name: str, instance: Instance) -> None:
-        """Writes a line.
-
-        Args:
-            name: of the input.
-            instance: with the target.
-        """
+        """Writes the target of an input."""
         text = instance.prediction
         if sys.stdout.isatty():
             text = printable(text)
         _write(f"{_in_one_line(name)}\t{_in_one_line(text)}\n")
 
     def summary(self, text: str) -> None:
-        """Writes it to standard error.
-
-        Args:
-            text: one line.
-        """
+        """Writes it to standard error."""
         print(text, file=sys.stderr)
 
 
@@ -162,7 +150,6 @@ class TerminalDisplay:
     """A drawing that grows as words are read and written; a full one stays, and another begins.
 
     Args:
-        console: to draw on.
         header: one line that is shown first.
         new_drawing: makes an empty one of a width in cells.
     """
@@ -225,11 +212,7 @@ class TerminalDisplay:
 
 
 def format_number(value: float | None) -> str:
-    """Two decimals, or a dash where there is no number.
-
-    Args:
-        value: a lag or a share.
-    """
+    """Two decimals, or a dash where there is no number."""
     return "-" if value is None else f"{value:.2f}"
 
 

@@ -58,11 +58,7 @@ def open_standard_streams() -> None:
 
 
 def leave_pipe() -> int:
-    """Makes what is still printed go nowhere, as nobody reads it.
-
-    Returns:
-        The exit code.
-    """
+    """Makes what is still printed go nowhere, as nobody reads it; returns the exit code."""
     _silence(sys.stdout)
     try:
         sys.stderr.flush()
@@ -93,28 +89,14 @@ def _silence(stream: TextIO) -> None:
 
 
 def refuse(lines: Iterable[str]) -> NoReturn:
-    """Ends the program with the reason.
-
-    Args:
-        lines: a recipe may have several mistakes, one a line.
-
-    Raises:
-        SystemExit: always.
-    """
+    """Ends the program with the reason; a recipe may have several mistakes, one a line."""
     for line in lines:
         print(f"error: {printable(line)}", file=sys.stderr)
     sys.exit(REFUSED)
 
 
 def explain_os_error(error: OSError) -> str:
-    """One line about a file that cannot be read or written, with the remedy of that cause.
-
-    Args:
-        error: of the operating system.
-
-    Returns:
-        The line.
-    """
+    """One line about a file that cannot be read or written, with the remedy of that cause."""
     if error.strerror is None:
         return str(error)
     reason = error.strerror
@@ -130,28 +112,14 @@ def explain_os_error(error: OSError) -> str:
 
 
 def explain_usage(error: Any) -> str:
-    """One line about a command line that does not fit.
-
-    Args:
-        error: of the kind USAGE_ERROR.
-
-    Returns:
-        The line.
-    """
+    """One line about a command line that does not fit; `error` is a USAGE_ERROR."""
     message = " ".join(error.format_message().split()).rstrip(".")
     context = getattr(error, "ctx", None)
     return f"{message}: see `{context.command_path} --help`" if context else message
 
 
 def explain_limit(error: RuntimeError | MemoryError) -> str | None:
-    """One line where an input is too much for the machine.
-
-    Args:
-        error: that was raised.
-
-    Returns:
-        The line; None if it is something else, a bug.
-    """
+    """One line where an input is too much for the machine; None of anything else, a bug."""
     if isinstance(error, RecursionError):
         *_, innermost = traceback.extract_tb(error.__traceback__)
         in_json = Path(innermost.filename).parent.name == "json"

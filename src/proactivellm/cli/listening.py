@@ -9,32 +9,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from proactivellm.cli.messages import warn
+from proactivellm.cli.places import MICROPHONE, STANDARD_INPUT
 from proactivellm.cli.stopping import Stops
 from proactivellm.files.lines import standard_input
 from proactivellm.forward.causal_lm import StreamingCausalLM
-from proactivellm.modality.speech.files import Recording, is_audio
-from proactivellm.modality.speech.joined import recorded_blocks
+from proactivellm.modality.kinds import KINDS, kind_of_file
 from proactivellm.modality.speech.resample import RATE, check_rate
 from proactivellm.modality.speech.sources import PCM_FORMATS, microphone_blocks, paced, piped_blocks
 from proactivellm.output.log import Task
 from proactivellm.stream import MediaUnits
 
-MICROPHONE = "mic"
-STANDARD_INPUT = "-"
-
 
 @dataclass(frozen=True, kw_only=True)
 class AudioOptions:
-    """How recordings are listened to.
-
-    Attributes:
-        pcm: standard input holds raw samples of this format; None = it holds text.
-        pcm_rate: of raw samples and of the microphone, in samples per second; None = 16,000.
-        pcm_channels: of raw samples and of the microphone; None = 1.
-        real_time: recordings are held back to real time.
-        no_gate: silence is listened to as well.
-        question: text that is read before a recording.
-        times: a pipe is told when words were written.
+    """The flags of `stream` about recordings.
 
     Raises:
         ValueError: if there is no such format, or the rate is not one of speech.
@@ -60,32 +49,26 @@ class AudioOptions:
         return [f"--{name.replace('_', '-')}" for name, value in vars(self).items() if value]
 
 
-def check_inputs(inputs: Sequence[str], options: AudioOptions) -> bool:
-    """Checks what is to be streamed, before a model is loaded.
+def check_media(inputs: Sequence[str], options: AudioOptions, kind: str) -> None:
+    """Checks what is to be listened to, before a model is loaded.
 
     Args:
         inputs: as --input takes them.
-        options: of audio.
-
-    Returns:
-        Whether they are recordings, not text.
+        kind: of the first of them that is not text.
 
     Raises:
-        ValueError: if they are of both kinds, cannot be read, or the options do not fit them.
+        ValueError: if they are not of one kind, cannot be read, or the options do not fit them.
     """
     live = [STANDARD_INPUT] if options.pcm else []
     live += [MICROPHONE] * (MICROPHONE in inputs)
-    files = [name for name in inputs if is_audio(name)]
-    texts = [name for name in inputs if name not in files + live]
-    if not (files or live):
-        if options.given:
-            raise ValueError(f"{options.given[0]} is for recordings: leave it out, or give audio")
-        return False
-    if texts:
-        hint = "; raw samples need --pcm" * (STANDARD_INPUT in texts)
+    files = [name for name in inputs if kind_of_file(name) == kind]
+    others = [name for name in inputs if name not in files + live]
+    if others:
+        what = kind_of_file(others[0]) or "text"
+        hint = "; raw samples need --pcm" * (STANDARD_INPUT in others)
         raise ValueError(
-            f"--input {texts[0]} is text and --input {(files + live)[0]} is audio: give inputs of "
-            f"one kind{hint}"
+            f"--input {others[0]} is {what} and --input {(files + live)[0]} is {kind}: give "
+            f"inputs of one kind{hint}"
         )
     if options.pcm and STANDARD_INPUT not in inputs:
         raise ValueError(f"--pcm {options.pcm} is for standard input: give --input - with it")
@@ -94,11 +77,10 @@ def check_inputs(inputs: Sequence[str], options: AudioOptions) -> bool:
     if not live and (options.pcm_rate or options.pcm_channels):
         raise ValueError("--pcm-rate and --pcm-channels are for raw samples: give --pcm as well")
     for name in files:
-        Recording(name).close()
+        KINDS[kind].check(name)
     if options.pcm and standard_input() and sys.stdin.isatty():
         example = "arecord -t raw -f S16_LE -r 16000 | proactivellm stream --pcm s16le"
         raise ValueError(f"--pcm {options.pcm}: pipe raw samples in, for example: {example}")
-    return True
 
 
 @dataclass(frozen=True)
@@ -106,20 +88,17 @@ class LiveRecording:
     """One recording as it arrives.
 
     Attributes:
-        where: its name, for messages.
         text: what the log calls it.
-        rate: of the blocks, in samples per second.
-        blocks: float32 mono blocks [n].
-        question: text that is read before it.
-        is_live: whether it is only there as it is spoken.
+        rate: of the blocks, in samples, or frames, per second.
+        blocks: arrays [n, ...] of what arrives together; of audio, float32 mono.
     """
 
-    where: str
+    where: str  # for messages
     text: str
     rate: int
     blocks: Iterator[np.ndarray]
-    question: str = ""
-    is_live: bool = False
+    question: str = ""  # text that is read before it
+    is_live: bool = False  # whether it is only there as it is spoken
 
     @property
     def ends_with_ctrl_c(self) -> bool:
@@ -139,38 +118,34 @@ class LiveRecording:
 def live_recordings(
     model: StreamingCausalLM, inputs: Sequence[str], options: AudioOptions, stops: Stops
 ) -> Iterator[LiveRecording]:
-    """Opens recordings, one after another.
+    """Opens recordings, one after another; finish one before the next.
 
     Args:
         model: that listens; what arrives together is as long as its units.
-        inputs: that `check_inputs` took.
-        options: of audio.
+        inputs: that `check_media` took.
         stops: ends them, also while nothing is heard.
-
-    Yields:
-        The recordings; finish one before the next.
 
     Raises:
         ValueError: if one of them cannot be read.
     """
     question = options.question or ""
     for name in inputs:
-        rate, blocks = _opened(name, options, model.front_end.unit_s)
+        is_live = name in (STANDARD_INPUT, MICROPHONE)
+        rate, blocks = _live(name, options) if is_live else model.front_end.read([name])
         if options.real_time:
             blocks = paced(blocks, rate)
-        blocks, is_live = stops.until_stopped(blocks), not is_audio(name)
+        blocks = stops.until_stopped(blocks)
         where = "standard input" if name == STANDARD_INPUT else name
         yield LiveRecording(where, f"{name} {question}".strip(), rate, blocks, question, is_live)
 
 
-def _opened(name: str, options: AudioOptions, unit_s: float) -> tuple[int, Iterator[np.ndarray]]:
+def _live(name: str, options: AudioOptions) -> tuple[int, Iterator[np.ndarray]]:
+    """Sampling rate and blocks of what is heard as it is spoken."""
     rate, channels = options.pcm_rate or RATE, options.pcm_channels or 1
     if name == MICROPHONE:
-        print("listening; Ctrl-C ends", file=sys.stderr)
+        warn("listening; Ctrl-C ends")
         return rate, microphone_blocks(rate, channels)
-    if name == STANDARD_INPUT:
-        # Not buffered, so that samples are there as soon as they are written.
-        stream = standard_input()
-        raw = getattr(stream, "raw", stream)
-        return piped_blocks(raw, rate, channels, options.pcm or "s16le")
-    return recorded_blocks([name], unit_s)
+    # Not buffered, so that samples are there as soon as they are written.
+    stream = standard_input()
+    raw = getattr(stream, "raw", stream)
+    return piped_blocks(raw, rate, channels, options.pcm or "s16le")

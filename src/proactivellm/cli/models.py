@@ -1,11 +1,86 @@
-"""The model that a command names. Heavy imports are inside."""
+"""The model that a command names, and what loading one needs. Heavy imports are inside."""
 
+import gc
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from proactivellm.cli.shared import warn
+from proactivellm.backbone.bundled import DEFAULT_MODEL, bundled_models
+from proactivellm.cli.messages import status, warn
+from proactivellm.modality.kinds import KINDS
 
 if TYPE_CHECKING:
     from proactivellm.forward.causal_lm import StreamingCausalLM
+    from proactivellm.stream import Job
+
+
+process_is_ours = False  # whether it runs one command and ends, which `cli.main` knows
+
+
+def default_model(kind: str | None) -> str:
+    """The model for sources of a kind (`modality.kinds.KINDS`; None = text), if none is named."""
+    return (KINDS[kind].default_model if kind else None) or DEFAULT_MODEL
+
+
+@contextmanager
+def loading(what: str, quantization: str = "int8") -> Iterator[None]:
+    """Says what is loaded until it is; begin it before anything heavy is imported.
+
+    Args:
+        what: as the user called the model.
+        quantization: `none` if torchao is not needed, unless `what` is stored quantised.
+    """
+    hides = quantization == "none" and not _may_be_quantised(what)
+    was_enabled = gc.isenabled()
+    # Imports make some million objects that stay. The garbage collector would go through them
+    # again and again, which takes a fifth of the time to the first word.
+    gc.disable()
+    try:
+        with status(f"loading {what}"), _without_torchao() if hides else nullcontext():
+            yield
+        gc.freeze()  # it does not look at them later on either
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _may_be_quantised(model: str) -> bool:
+    """Whether the weights of a model may be stored quantised: of the hub, one cannot know yet."""
+    config = bundled_models().get(model, Path(model)) / "config.json"
+    return not config.is_file() or b"quantization_config" in config.read_bytes()
+
+
+@contextmanager
+def _without_torchao() -> Iterator[None]:
+    """Hides torchao from transformers, which imports it wherever it is installed: a second of CPU.
+
+    It stays hidden from transformers, hence only where the process runs one command and ends.
+    """
+    if not process_is_ours or "transformers" in sys.modules or "torchao" in sys.modules:
+        yield
+        return
+    sys.modules["torchao"] = None  # type: ignore[assignment]  # how Python marks what is not there
+    try:
+        yield
+    finally:
+        del sys.modules["torchao"]
+
+
+@contextmanager
+def quiet_imports() -> Iterator[None]:
+    """No warnings of torchao about kernels of other devices; transformers imports it if it can."""
+    loggers = [logging.getLogger(name) for name in ("torchao", "torch.utils._pytree")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def load_model(
@@ -22,12 +97,9 @@ def load_model(
     Raises:
         ValueError: as `load`, or the model does not take such sources.
     """
-    from proactivellm.backbone.hub import DEFAULT_MODEL
-    from proactivellm.modality.kinds import KINDS
     from proactivellm.modality.loading import front_end_of, load
 
-    default = KINDS[kind].default_model if kind else DEFAULT_MODEL
-    model = load(name or default or DEFAULT_MODEL, **how)
+    model = load(name or default_model(kind), **how)
     if kind:
         front_end_of(model, kind)
     if not gate:
@@ -35,15 +107,21 @@ def load_model(
     return model
 
 
+def load_for(
+    jobs: "Sequence[Job]", model: str | None, no_gate: bool, **how: Any
+) -> "StreamingCausalLM":
+    """Loads the model for these sources, which writes greedily."""
+    from proactivellm.evaluation.evaluate import kind_of
+    from proactivellm.output.log import TEXT
+
+    kind = None if kind_of(jobs) == TEXT else kind_of(jobs)
+    if no_gate and kind is None:
+        raise ValueError("--no-gate is for recordings: leave it out, or give audio")
+    return tell_settings_not_applied(load_model(model, kind, gate=not no_gate, **how))
+
+
 def tell_settings_not_applied(model: "StreamingCausalLM") -> "StreamingCausalLM":
-    """Tells which generation settings of a model a command that writes greedily passes over.
-
-    Args:
-        model: a loaded model.
-
-    Returns:
-        The model.
-    """
+    """Warns of generation settings that a command passes over as it writes greedily."""
     from proactivellm.session.sampling import settings_not_applied
 
     if names := settings_not_applied(model.model.generation_config, greedy=True):

@@ -8,6 +8,7 @@ from proactivellm.files.apart import Input, Output, check_apart
 from proactivellm.files.digest import model_files
 
 STANDARD_INPUT = "-"
+MICROPHONE = "mic"
 
 
 def check_places(
@@ -18,9 +19,7 @@ def check_places(
     """Refuses outputs that are inputs, before anything is opened for writing.
 
     Args:
-        outputs: flag and file of each.
-        inputs: flag and name of each, as it was given: a file, "archive.zip:member", or "-" for
-            standard input.
+        inputs: flag and name of each: a file, "archive.zip:member", or "-" for standard input.
         model: as it was given; of a folder, its files are read.
 
     Raises:

@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from proactivellm.cli.commands import app
-from proactivellm.cli.models import load_model, tell_settings_not_applied
-from proactivellm.cli.options import Device, Dtype, Model, OnePolicy, TrustRemoteCode
+from proactivellm.backbone.bundled import DEFAULT_MODEL
+from proactivellm.cli.app import app
+from proactivellm.cli.flags import Device, Dtype, Model, OnePolicy, TrustRemoteCode
+from proactivellm.cli.messages import warn
+from proactivellm.cli.models import load_model, loading, tell_settings_not_applied
 from proactivellm.cli.places import check_places
-from proactivellm.cli.shared import PolicyCommand, warn
+from proactivellm.cli.policies import PolicyCommand, choose_policy, default_spec
 
 if TYPE_CHECKING:
     from proactivellm.decisions.trace import Trace
+    from proactivellm.forward.causal_lm import StreamingCausalLM
     from proactivellm.output.log import Instance
     from proactivellm.session.window import Window
     from proactivellm.stream import Job
@@ -25,22 +28,32 @@ Recorded = Annotated[
     Path | None,
     typer.Argument(
         metavar="LOG|TRACES",
-        help="Folder or log of `evaluate` with one policy, or what --json wrote.",
-        show_default="give --source or --source-file",
+        help="A log of `evaluate` (or its folder, if it holds one policy), or what --json wrote.",
+        show_default="give --source or --source-file instead",
     ),
 ]
 Index = Annotated[
     list[int] | None,
-    typer.Option(min=0, metavar="N", help="Which instance; repeat it.", show_default="the first"),
+    typer.Option(
+        min=0,
+        metavar="N",
+        help="Which source to show, counted from 0. Repeat the flag for more.",
+        show_default="the first",
+    ),
 ]
-SourceText = Annotated[str | None, typer.Option(metavar="TEXT", help="One source.")]
-SourceFile = Annotated[str | None, typer.Option(metavar="FILE", help="Sources, one a line.")]
+SourceText = Annotated[str | None, typer.Option(metavar="TEXT", help="A source to run.")]
+SourceFile = Annotated[
+    str | None, typer.Option(metavar="FILE", help="A file of sources to run, one a line.")
+]
 Picture = Annotated[
     Path | None,
-    typer.Option("--out", metavar="FILE", help="Picture (.png, .svg, .pdf) or page (.html)."),
+    typer.Option(
+        "--out", metavar="FILE", help="Draw a picture (.png, .svg, .pdf) or a page (.html)."
+    ),
 ]
 AsJson = Annotated[
-    Path | None, typer.Option("--json", metavar="FILE", help="Everything that was seen, as JSON.")
+    Path | None,
+    typer.Option("--json", metavar="FILE", help="Write everything that was measured, as JSON."),
 ]
 
 
@@ -58,17 +71,20 @@ def show(
     dtype: Dtype = "auto",
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Show why each word came when it did: units read, what was held back, attention, entropy.
+    """Show why each word was written when it was.
 
-    An instance of a log is run again, under the model and the policy that its log names (or those
-    given here).
+    A source is run, and each decision is printed: what had been read, what was held back, and for
+    what reason. A source of a log is run again, with the model and the policy that the log names,
+    or with those given here.
+
+    Example:
+        proactivellm show --source "Ich habe gestern einen alten Freund getroffen."
     """
-    from proactivellm.decisions.trace import read_traces, write_traces
     from proactivellm.metrics.folders import find_logs
 
     given = [name for name in (recorded, source, source_file) if name is not None]
     if len(given) != 1:
-        raise ValueError("give one of LOG, --source and --source-file")
+        raise ValueError("give exactly one of LOG, --source and --source-file")
     is_traces = recorded is not None and recorded.is_file() and recorded.suffix == ".json"
     logs = [] if recorded is None or is_traces else find_logs(recorded).logs.values()
     check_places(
@@ -81,17 +97,23 @@ def show(
         model,
     )
     if recorded is not None and is_traces:
+        from proactivellm.decisions.trace import read_traces
+
         found = {trace.index: trace for trace in read_traces(recorded)}
         traces = [found[i] for i in _chosen(index, list(found), str(recorded))]
         _check_out(out, len(traces))
     else:
-        if recorded is not None:
-            wish = _wish_from_log(recorded, index, model, policy)
-        else:
-            wish = _wish_from_text(source, source_file, index, model, policy)
-        _check_out(out, len(wish.jobs))  # before a model is loaded
-        traces = _record(wish, device, dtype, trust_remote_code)
+        with loading(model or (f"the model of {recorded}" if recorded else DEFAULT_MODEL)):
+            if recorded is not None:
+                wish = _wish_from_log(recorded, index, model, policy)
+            else:
+                wish = _wish_from_text(source, source_file, index, model, policy)
+            _check_out(out, len(wish.jobs))  # before a model is loaded
+            streaming = _load(wish, device, dtype, trust_remote_code)
+        traces = _record(wish, streaming)
     if as_json is not None:
+        from proactivellm.decisions.trace import write_traces
+
         write_traces(as_json, traces)
     _print(traces)
     if out is not None:
@@ -102,27 +124,16 @@ def show(
 
 @dataclass(frozen=True, kw_only=True)
 class _Wish:
-    """What is to be run: sources under one policy.
-
-    Attributes:
-        jobs: the sources.
-        model: name; None = the bundled default.
-        policy: spec; None = a sensible one.
-        request: the policy as it was asked for.
-        run: facts of the run that made the log, if it was of this model.
-        window: of that run.
-        logged: what should come out.
-        log: that names the model.
-    """
+    """What is to be run: sources under one policy."""
 
     jobs: "Sequence[Job]"
-    model: str | None
-    policy: str | None
-    request: str | None = None
-    run: Mapping[str, Any] = field(default_factory=dict)
-    window: "Window | None" = None
-    logged: "Sequence[Instance]" = ()
-    log: Path | None = None
+    model: str | None  # None = the bundled default
+    policy: str | None  # None = that of the model
+    request: str | None = None  # the policy as it was asked for
+    run: Mapping[str, Any] = field(default_factory=dict)  # facts of the run behind the log
+    window: "Window | None" = None  # of that run
+    logged: "Sequence[Instance]" = ()  # what should come out
+    log: Path | None = None  # names the model
 
 
 def _chosen(index: Sequence[int] | None, there: Sequence[int], where: str) -> list[int]:
@@ -223,18 +234,12 @@ def _read_run(file: Path) -> dict[str, Any]:
         raise ValueError(f"{file} is broken: delete it and give --model") from None
 
 
-def _record(wish: _Wish, device: str, dtype: str, trust_remote_code: bool) -> "list[Trace]":
-    """Runs what is wished for; warns where it is not what the log has."""
-    from proactivellm.backbone.hub import DEFAULT_MODEL
-    from proactivellm.cli.stream import choose_policy, default_spec
-    from proactivellm.decisions.record import record
-
-    name = wish.model or DEFAULT_MODEL
+def _load(wish: _Wish, device: str, dtype: str, trust_remote_code: bool) -> "StreamingCausalLM":
     if dtype == "auto":
         dtype = wish.run.get("dtype") or dtype
     try:
         streaming = load_model(
-            name,
+            wish.model,
             device=device,
             dtype=dtype,
             quantization=wish.run.get("quantization") or "none",
@@ -244,8 +249,15 @@ def _record(wish: _Wish, device: str, dtype: str, trust_remote_code: bool) -> "l
         where = f"the model of {wish.log}: " if wish.log else ""
         remedy = "; name it with --model" if wish.log else ""
         raise ValueError(f"{where}{error}{remedy}") from None
-    tell_settings_not_applied(streaming)
+    return tell_settings_not_applied(streaming)
+
+
+def _record(wish: _Wish, streaming: "StreamingCausalLM") -> "list[Trace]":
+    """Runs what is wished for; warns where it is not what the log has."""
+    from proactivellm.decisions.record import record
+
     policy = choose_policy(streaming, wish.policy)
+    name = wish.model or DEFAULT_MODEL
     traces = [
         record(streaming, policy, job, window=wish.window, model_name=name) for job in wish.jobs
     ]
@@ -281,10 +293,7 @@ def _draw(traces: "Sequence[Trace]", out: Path) -> None:
     from proactivellm.report.decision_page import decision_page
     from proactivellm.report.decision_picture import draw_trace
 
-    if out.suffix == ".html":
-        decision_page(traces, out)
-        return
     try:
-        draw_trace(traces[0], out)
+        decision_page(traces, out) if out.suffix == ".html" else draw_trace(traces[0], out)
     except ImportError as error:
         raise ValueError(str(error)) from None

@@ -8,7 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import TypeVar
+from typing import NoReturn, TypeVar
+
+import typer
+
+from proactivellm.cli.messages import warn
 
 T = TypeVar("T")
 INTERRUPTED = 130  # how a command exits that was stopped, by whatever signal: see `Stops.code`
@@ -18,16 +22,11 @@ _SHOW_CURSOR = "\x1b[?25h"  # a drawing hides it
 
 @dataclass
 class Stops:
-    """Whether the user wants an end, and how a command takes it.
+    """Whether the user wants an end, and how a command takes it."""
 
-    Attributes:
-        number: of the first signal that came; None = none.
-        noted: whether a signal is only noted while something is computed, so that what was heard
-            and written can be kept. It raises KeyboardInterrupt otherwise, and where input is
-            waited for (`until_stopped`, `waiting`).
-    """
-
-    number: int | None = None
+    number: int | None = None  # of the first signal that came
+    # Whether a signal is only noted while something is computed, so that what was heard and written
+    # can be kept. Otherwise, and where input is waited for, it raises KeyboardInterrupt.
     noted: bool = False
 
     @property
@@ -41,12 +40,7 @@ class Stops:
         return 128 + (self.number or signal.SIGINT)
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """Takes a signal.
-
-        Args:
-            number: of the signal.
-            frame: where it came; not looked at.
-        """
+        """Takes a signal."""
         if self.came:
             if sys.__stdout__ is not None and sys.__stdout__.isatty():
                 os.write(sys.__stdout__.fileno(), _SHOW_CURSOR.encode())
@@ -93,14 +87,7 @@ class Stops:
             self.noted = before
 
     def until_stopped(self, items: Iterator[T]) -> Iterator[T]:
-        """Ends a source when a signal comes, also while it is waited for.
-
-        Args:
-            items: of the source; may block, and may never end.
-
-        Yields:
-            The same items. What has arrived is not lost.
-        """
+        """Ends a source when a signal comes, also while it is waited for; no item is lost."""
         while not self.came:
             try:
                 with self.waiting():
@@ -110,6 +97,16 @@ class Stops:
             if item is None:
                 return
             yield item
+
+
+def end_interrupted(what_stays: str) -> NoReturn:
+    """Ends a command that Ctrl-C or SIGTERM stopped, and says what its work is not lost in.
+
+    Raises:
+        typer.Exit: always.
+    """
+    warn(f"interrupted: {what_stays}")
+    raise typer.Exit(INTERRUPTED)
 
 
 @functools.cache  # once: it cannot be taken back

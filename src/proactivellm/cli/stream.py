@@ -1,258 +1,247 @@
-"""The stream command: lines or recordings come in, events go to a display, instances to a log."""
+"""The command `stream`: targets are written while their sources arrive."""
 
-import signal
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Annotated, Any
 
-from proactivellm.cli.display import Display, format_number
-from proactivellm.cli.listening import LiveRecording
-from proactivellm.cli.live import LiveLine
-from proactivellm.cli.stopping import Stops
-from proactivellm.core.unit import Unit
-from proactivellm.evaluation.evaluate import find_calibration
-from proactivellm.files.growing import open_lines
-from proactivellm.forward.causal_lm import StreamingCausalLM
-from proactivellm.metrics.score import score
-from proactivellm.modality.text import TextSegmenter
-from proactivellm.output.log import Instance, Task, write_instance
-from proactivellm.policy.base import Policy
-from proactivellm.policy.spec import parse_policy
-from proactivellm.session.sampling import Sampling
-from proactivellm.session.window import Window
-from proactivellm.stream import StreamCut, StreamEvent, stream_units
+import typer
 
-# Of a model with a calibration table that names no default, and of one without a table. In pauses
-# between words the policies that look at attention write words nobody said, so that of recordings
-# the default counts units with speech.
-DEFAULT_POLICIES = ("entropy:laal=3", "wait-k:3")
-SPEECH_POLICIES = ("wait-k:2,stride=2", "wait-k:2,stride=2")
+from proactivellm.cli.app import app
+from proactivellm.cli.flags import (
+    MOST,
+    Device,
+    Dtype,
+    Model,
+    NoGate,
+    OnePolicy,
+    Quantization,
+    Sinks,
+    TrustRemoteCode,
+    View,
+    check_rate,
+    make_window,
+)
+from proactivellm.cli.models import default_model, load_model, loading
+from proactivellm.cli.places import MICROPHONE, STANDARD_INPUT, check_places
+from proactivellm.cli.policies import PolicyCommand
+from proactivellm.cli.stopping import INTERRUPTED, Stops
+from proactivellm.modality.kinds import kind_of_file
+
+if TYPE_CHECKING:
+    from proactivellm.cli.one_by_one import Settings
+    from proactivellm.forward.causal_lm import StreamingCausalLM
+    from proactivellm.session.sampling import Sampling
+
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        metavar="FILE|-|mic",
+        help="A text file with one source a line, - for standard input, a recording (wav, flac, "
+        "ogg, opus, mp3, or archive.zip:member), or mic for the microphone. Repeat the flag for "
+        "more: texts are streamed at once, recordings one after another.",
+        show_default="-",
+    ),
+]
+Rate = Annotated[
+    float | None,
+    typer.Option(
+        metavar="WPM",
+        help="Speed at which a source text arrives, in words per minute.",
+        show_default="as it comes",
+    ),
+]
+Log = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Write an instance log (JSON lines) to this file."),
+]
+Temperature = Annotated[
+    float | None,
+    typer.Option(
+        metavar="T",
+        help="Sample tokens at this temperature; 0 always takes the most probable one.",
+        show_default="the model's generation settings",
+    ),
+]
+Seed = Annotated[int, typer.Option(metavar="N", help="Seed of the sampling.")]
+Pcm = Annotated[
+    str | None,
+    typer.Option(
+        metavar="s16le|f32le|...",
+        help="Standard input holds raw samples of this format (s16le, f32le, u8, s24le, s32le or "
+        "f64le) instead of text. A WAV stream is read by its header.",
+        rich_help_panel="Recordings",
+    ),
+]
+PcmRate = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=MOST,
+        metavar="HZ",
+        help="Sampling rate of raw samples or of the microphone.",
+        show_default="16000",
+        rich_help_panel="Recordings",
+    ),
+]
+PcmChannels = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=1024,
+        metavar="N",
+        help="Channels of raw samples or of the microphone; they are averaged.",
+        show_default="1",
+        rich_help_panel="Recordings",
+    ),
+]
+RealTime = Annotated[
+    bool,
+    typer.Option(
+        "--real-time",
+        help="Play recordings in real time. Without this flag they go as fast as they can.",
+        rich_help_panel="Recordings",
+    ),
+]
+Question = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TEXT",
+        help="A question that the model reads before each recording.",
+        rich_help_panel="Recordings",
+    ),
+]
+Times = Annotated[
+    bool,
+    typer.Option(
+        "--times",
+        help="In a pipe, write a line for each word: the time in seconds at which it was written, "
+        "a tab, the word.",
+        rich_help_panel="Recordings",
+    ),
+]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """How sources are streamed.
+@app.command(cls=PolicyCommand)
+def stream(
+    context: typer.Context,
+    model: Model = None,
+    policy: OnePolicy = None,
+    inputs: Inputs = None,
+    rate: Rate = None,
+    log: Log = None,
+    window: View = None,
+    sinks: Sinks = 0,
+    temperature: Temperature = None,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    dtype: Dtype = "auto",
+    quantization: Quantization = "none",
+    trust_remote_code: TrustRemoteCode = False,
+    pcm: Pcm = None,
+    pcm_rate: PcmRate = None,
+    pcm_channels: PcmChannels = None,
+    real_time: RealTime = False,
+    no_gate: NoGate = False,
+    question: Question = None,
+    times: Times = False,
+) -> None:
+    """Write each target while its source still arrives.
 
-    Attributes:
-        model: the streaming model.
-        policy: READ or WRITE.
-        rate_wpm: words per minute at which words are read at most; None = as they arrive.
-        sampling: how tokens are chosen; the model's generation settings if None.
-        window: what a stream keeps in view; everything if None.
+    A terminal shows each READ and WRITE as it happens; for recordings, each word above the time
+    in seconds at which it was written. In a pipe, standard output holds the targets alone, one a
+    line, each piece as soon as it is written; all else goes to standard error. Several text inputs
+    are streamed at once: each target is then written when it is complete, after the name of its
+    input and a tab.
 
-    Raises:
-        ValueError: if the model's prompt leaves no room in the window.
+    Example:
+        echo "Ich habe gestern einen alten Freund getroffen." | proactivellm stream
     """
+    names, stops = inputs or [STANDARD_INPUT], context.obj or Stops()
+    check_places([("--log", log)], [("--input", name) for name in names], model)
+    kinds = ["speech"] if pcm or MICROPHONE in names else [*map(kind_of_file, names)]
+    kind = next(filter(None, kinds), None)
+    check_rate(rate, listens=kind is not None)
+    with loading(model or default_model(kind), quantization):
+        run = _prepare({**context.params, "inputs": names}, kind, stops)
+    if not run():
+        raise typer.Exit(INTERRUPTED)
 
-    model: StreamingCausalLM
-    policy: Policy
-    rate_wpm: float | None = None
-    sampling: Sampling | None = None
-    window: Window | None = None
 
-    def __post_init__(self) -> None:
-        if self.window is not None:
-            self.window.check_prompt(self.model.prompt)
-
-
-def choose_policy(model: StreamingCausalLM, text: str | None, listens: bool = False) -> Policy:
-    """The policy asked for, or the model's default.
+def _prepare(flags: Mapping[str, Any], kind: str | None, stops: Stops) -> Callable[[], bool]:
+    """Checks the flags, opens the inputs, loads the model; what is left is to stream.
 
     Args:
-        model: its calibration table resolves targets, and may name the default.
-        text: a spec, or None.
-        listens: whether the sources are recordings.
+        flags: of the command, by name.
+        kind: of the sources, one of `modality.kinds.KINDS`; None = text.
+        stops: whether the user wants an end.
 
     Returns:
-        The policy.
-
-    Raises:
-        ValueError: the spec is wrong, or a target cannot be resolved, be it that of the default: no
-            other policy takes its place.
+        What streams, and tells whether it came to the end and was not interrupted.
     """
-    calibration = find_calibration(model)
-    if text is not None:
-        return parse_policy(text, calibration)
-    try:
-        return parse_policy(default_spec(model, listens), calibration)
-    except ValueError as error:
-        raise ValueError(f"no default policy: {error}; or name one with --policy") from None
+    from proactivellm.cli.display import choose_display
+    from proactivellm.cli.listening import AudioOptions, check_media, live_recordings
+    from proactivellm.cli.live_lines import live_lines, live_lines_of_several
+    from proactivellm.cli.one_by_one import stream_lines, stream_recordings
+    from proactivellm.cli.side_by_side import stream_inputs
+    from proactivellm.policy.spec import PolicySpec
+
+    # Mistakes are told before a model is loaded.
+    audio = AudioOptions(**{field.name: flags[field.name] for field in fields(AudioOptions)})
+    names, log = flags["inputs"], flags["log"]
+    if kind is not None:
+        check_media(names, audio, kind)
+    elif audio.given:
+        raise ValueError(f"{audio.given[0]} is for recordings: leave it out, or give audio")
+    if flags["policy"] is not None:
+        PolicySpec.parse(flags["policy"])
+    window = make_window(flags["window"], flags["sinks"])
+    if kind is None:
+        lines = live_lines_of_several(names) if len(names) > 1 else [live_lines(names[0], stops)]
+    settings = _settings(flags, kind, window)
+    header = f"policy  {settings.policy.spec}"
+    # The display is made when the message about loading has gone: a terminal shows its header.
+    if kind is not None:
+        recordings = live_recordings(settings.model, names, audio, stops)
+        return lambda: stream_recordings(
+            settings, recordings, choose_display(header, True, audio.times), log, stops
+        )
+    if len(names) > 1:
+        by_name = dict(zip(names, lines, strict=True))
+        return lambda: stream_inputs(settings, by_name, log, stops)
+    return lambda: stream_lines(settings, lines[0], choose_display(header), log, stops)
 
 
-def default_spec(model: StreamingCausalLM, listens: bool = False) -> str:
-    """The policy of a model where nobody names one; `listens` if the sources are recordings."""
-    calibration = find_calibration(model)
-    usual, otherwise = SPEECH_POLICIES if listens else DEFAULT_POLICIES
-    table_is_of_recordings = model.front_end is not None
-    if calibration is None or table_is_of_recordings != listens:
-        return otherwise
-    return calibration.default or usual
+def _settings(flags: Mapping[str, Any], kind: str | None, window: Any) -> "Settings":
+    from proactivellm.cli.one_by_one import Settings
+    from proactivellm.cli.policies import choose_policy
 
-
-class _Source(Protocol):
-    """What is streamed: its place for messages, its task, and, when all has arrived, its text."""
-
-    @property
-    def task(self) -> Task: ...
-
-    @property
-    def where(self) -> str: ...
-
-    @property
-    def is_live(self) -> bool: ...
-
-    @property
-    def ends_with_ctrl_c(self) -> bool: ...
-
-    @property
-    def text(self) -> str: ...
-
-
-_Arriving = tuple[_Source, Iterable[Sequence[Unit]]]  # a source, and its units as they arrive
-
-
-def stream_lines(
-    settings: Settings,
-    lines: Iterable[LiveLine],
-    display: Display,
-    log: Path | None = None,
-    stops: Stops | None = None,
-) -> bool:
-    """Streams every line, and sums up.
-
-    Args:
-        settings: how they are streamed.
-        lines: sources as they arrive.
-        display: shows what happens.
-        log: instance log to write.
-        stops: whether the user wants an end; what was read and written until then is kept.
-
-    Returns:
-        Whether it came to the end, and was not interrupted.
-
-    Raises:
-        ValueError: a line cannot be streamed; names it.
-    """
-    segmenter = TextSegmenter(settings.model.tokenizer)
-    stops = stops or Stops()
-
-    def units(line: LiveLine) -> Iterator[list[Unit]]:
-        arriving = line.units(segmenter, settings.rate_wpm)
-        # A pipe ends by itself (`live_lines`), with the word that is cut off; a pace may be slow.
-        ends_by_itself = line.is_live and settings.rate_wpm is None
-        return arriving if ends_by_itself else stops.until_stopped(arriving)
-
-    return _stream(settings, ((line, units(line)) for line in lines), display, log, stops)
-
-
-def stream_recordings(
-    settings: Settings,
-    recordings: Iterable[LiveRecording],
-    display: Display,
-    log: Path | None = None,
-    stops: Stops | None = None,
-) -> bool:
-    """Streams every recording, and sums up.
-
-    Args:
-        settings: how they are streamed.
-        recordings: sources as they arrive.
-        display: shows what happens.
-        log: instance log to write.
-        stops: whether the user wants an end; what was heard and written until then is kept.
-
-    Returns:
-        Whether it came to the end, and was not interrupted.
-
-    Raises:
-        ValueError: a recording cannot be streamed; names it.
-    """
-    arriving = ((each, each.heard(settings.model)) for each in recordings)
-    return _stream(settings, arriving, display, log, stops or Stops())
-
-
-def _stream(
-    settings: Settings,
-    sources: Iterator[_Arriving],
-    display: Display,
-    log: Path | None,
-    stops: Stops,
-) -> bool:
-    done: list[Instance] = []
-    ended = False  # with Ctrl-C, as the last source is meant to
-    with open_lines(log) as file, stops.noting():
-        try:
-            for source, arrivals in sources:
-                display.begin()
-                events = stream_units(
-                    settings.model, settings.policy, arrivals, settings.sampling, settings.window
-                )
-                instance = _shown(events, display, source, stops)
-                instance = replace(instance, index=len(done), source=source.text, task=source.task)
-                done.append(instance)
-                display.end(instance)
-                if file:
-                    write_instance(file, instance)
-                if stops.came:
-                    ended = source.ends_with_ctrl_c and stops.number == signal.SIGINT
-                    break
-        finally:
-            display.close()
-    display.summary(summarize(done))
-    return ended or not stops.came
-
-
-def _shown(
-    events: Generator[StreamEvent, None, Instance], display: Display, source: _Source, stops: Stops
-) -> Instance:
-    """Shows the events of a source as they happen; one that is not live is cut by a stop."""
-    while True:
-        try:
-            if stops.came and not source.is_live:
-                events.throw(StreamCut)
-            event = next(events)
-            if event.kind == "END":
-                display.turn()
-            else:
-                display.event(event)
-        except StopIteration as end:
-            return end.value
-        except ValueError as error:
-            raise ValueError(f"{source.where}: {error}") from error
-
-
-def summarize(done: Sequence[Instance], steps: int | None = None) -> str:
-    """One line over all instances: means of the lags, totals of the costs and of what was dropped.
-
-    Args:
-        done: the instances, all of text or all of speech.
-        steps: forwards that their streams shared, if they did.
-
-    Returns:
-        The line.
-    """
-    if not done:
-        return "0 sentences"
-    forwards, tokens = (sum(getattr(i, name) or 0 for i in done) for name in ("forwards", "tokens"))
-    shared = f" in {steps} steps" if steps is not None else ""
-    parts = [*_lags(done), f"{forwards} forwards{shared}", f"{tokens} tokens"]
-    units, written = (
-        sum(getattr(i, f"dropped_{name}") for i in done) for name in ("units", "tokens")
+    how = ("device", "dtype", "quantization", "trust_remote_code")
+    model = load_model(
+        flags["model"], kind, gate=not flags["no_gate"], **{name: flags[name] for name in how}
     )
-    if units or written:
-        parts.append(f"dropped {units} units, {written} tokens")
-    return ", ".join(parts)
+    policy = choose_policy(model, flags["policy"], listens=kind is not None)
+    policy.check(model)  # before anything is read
+    return Settings(
+        model=model,
+        policy=policy,
+        rate_wpm=flags["rate"],
+        sampling=_sampling(model, flags["temperature"], flags["seed"]),
+        window=window,
+    )
 
 
-def _lags(done: Sequence[Instance]) -> list[str]:
-    """How much was streamed, and how far behind."""
-    scores, plural = score(done), "s" * (len(done) != 1)
-    if done[0].source_type == "text":
-        lags = [f"{name} {format_number(scores[name])}" for name in ("AL", "LAAL", "RCO")]
-        return [f"{len(done)} sentence{plural}", *lags]
-    audio_s = sum(instance.source_length for instance in done) / 1000
-    lag = "-" if scores["LAAL"] is None else f"{scores['LAAL']:.0f} ms"
-    factor = scores.get("RTF")
-    speed = "-" if factor is None else f"{factor:.3f}"
-    return [f"{len(done)} recording{plural}", f"{audio_s:.1f} s", f"LAAL {lag}", f"RTF {speed}"]
+def _sampling(model: "StreamingCausalLM", temperature: float | None, seed: int) -> "Sampling":
+    """How tokens are chosen: as the user says, or else as the model recommends."""
+    from proactivellm.session.sampling import Sampling
+
+    given = None if temperature is None else Sampling(temperature=temperature, seed=seed)
+    try:
+        # Also where it is not taken: it warns of what it cannot apply.
+        recommended = Sampling.from_generation_config(model.model.generation_config, seed)
+    except ValueError as error:
+        if given is None:
+            raise ValueError(f"generation_config.json: {error}; or give --temperature") from None
+        return given
+    return given or recommended

@@ -1,37 +1,52 @@
-"""The command `study`: train, calibrate and evaluate several arms, and put them in one table."""
+"""The command `study`: several arms, trained, calibrated and evaluated, in one report."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from proactivellm.cli.commands import app
-from proactivellm.cli.options import Lanes
+from proactivellm.cli.app import app
+from proactivellm.cli.flags import Lanes
+from proactivellm.cli.messages import warn
 from proactivellm.cli.places import check_places
-from proactivellm.cli.shared import check_train_extra, warn
-from proactivellm.report.progress import show_progress
+from proactivellm.cli.stopping import end_interrupted
+from proactivellm.cli.train import check_train_extra
 
-File = Annotated[Path, typer.Argument(metavar="STUDY", help="What to compare on what (TOML).")]
-Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder of the arms and the report.")]
+File = Annotated[
+    Path, typer.Argument(metavar="STUDY", help="TOML file: which arms to compare, on which data.")
+]
+Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder for the arms and the report.")]
 Only = Annotated[
     list[str] | None,
-    typer.Option("--arm", metavar="NAME", help="Run this arm only; repeat it for more."),
+    typer.Option(
+        "--arm",
+        metavar="NAME",
+        help="Run this arm only. Repeat the flag for more.",
+        show_default="all arms",
+    ),
 ]
-Report = Annotated[bool, typer.Option(help="Run nothing: tables of what is there.")]
+Report = Annotated[
+    bool,
+    typer.Option("--report-only", help="Run nothing; write the report of the results that exist."),
+]
 
 
 @app.command()
 def study(
     file: File, out: Out, arm: Only = None, report_only: Report = False, lanes: Lanes = 64
 ) -> None:
-    """Train, calibrate and evaluate arms on the same data: one report, with intervals.
+    """Train, calibrate and evaluate several models on the same data, in one report.
 
-    What the folder already holds is not done again, so that an interrupted study is continued by
-    the same command, and arms may run in several processes, each with --arm: the last one writes
-    the report.
+    What the folder already holds is not done again: the same command continues a study that was
+    interrupted. Arms may run in several processes, each with its own --arm; the last one to finish
+    writes the report.
+
+    Example:
+        proactivellm study recipes/studies/multi30k-de-en.toml --out study
     """
     from proactivellm.evaluation.results import CURVE_FILE
     from proactivellm.files.toml import load_toml
+    from proactivellm.report.progress import show_progress
     from proactivellm.study.arms import Study, arm_recipe
     from proactivellm.study.execution import Place, run_arm
     from proactivellm.study.tables import REPORT_FILE, write_report
@@ -51,8 +66,7 @@ def study(
             with show_progress() as progress:
                 run_arm(wish, name, place, num_lanes=lanes, progress=progress)
     except KeyboardInterrupt:
-        warn(f"interrupted: what is done stays in {out}; the same command continues")
-        raise typer.Exit(130) from None
+        end_interrupted(f"what is done stays in {out}; the same command continues")
     waiting = [name for name in wish.arms if not place.has_results(name)]
     if waiting and not report_only:
         warn(f"no report yet, without results: {', '.join(waiting)}")

@@ -6,7 +6,7 @@ Legend: S = tokens of the packed sequence, N = tokens that one group predicts, M
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -54,10 +54,6 @@ class Sample:
         """Rows of each group in a view: the last token written is only predicted."""
         read = {name: sum(map(len, units)) for name, units in self.read.items()}
         return read | {n: len(w.head) + len(w.tokens) - 1 for n, w in self.written.items()}
-
-    def with_features(self, features: "np.ndarray", transcript: str) -> "Sample":
-        """The same sample, with the frames that its ids MEDIA_ID stand for."""
-        return replace(self, features=features, transcript=transcript)
 
 
 @dataclass(kw_only=True)

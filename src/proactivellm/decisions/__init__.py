@@ -1,1 +1,1 @@
-"""Seeing decisions: what the model saw at every probe of an instance, and pictures of it."""
+"""What the model saw at every probe of an instance: recorded, saved and loaded."""

@@ -83,8 +83,10 @@ class _Recorder:
         self._unwritten = 0  # index of the probe that the next Write belongs to
 
     def ahead(self) -> tuple[Detokenizer, int, int]:
-        """What the next candidate is added to: the text with the draft, the draft's length, and the
-        number of words written."""
+        """The text with the draft, the length of the draft, and the number of words written.
+
+        The next candidate is added to these.
+        """
         state = self.stream.state
         twin = state.detokenizer.clone()
         for drafted in state.draft:

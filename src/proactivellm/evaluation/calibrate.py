@@ -142,7 +142,7 @@ def _with_heads(
     jobs: Sequence[Job],
     chosen: dict[bool, Heads],
 ) -> Iterator[ThresholdPolicy]:
-    """Prototypes with heads where they look at attention and name none; fills `chosen`."""
+    """Prototypes, with chosen heads where they look at attention and name none; fills `chosen`."""
     for prototype in prototypes:
         if isinstance(prototype, AttentionPolicy) and prototype.heads is None:
             concentrated = isinstance(prototype, Concentration)

@@ -3,10 +3,9 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from proactivellm.evaluation.calibrate import calibrate, prototype
+from proactivellm.evaluation.calibrate import prototype
 from proactivellm.evaluation.evaluate import with_replays
 from proactivellm.files.lock import locked
-from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.policy.calibration import Calibration
 from proactivellm.report.progress import Progress
 from proactivellm.stream import Job
@@ -14,19 +13,18 @@ from proactivellm.stream import Job
 
 def calibrate_into(
     file: Path,
-    model: StreamingCausalLM,
+    measure: Callable[..., Calibration],
     jobs: Sequence[Job],
     policies: Sequence[str],
-    progress: Progress | None = None,
-    measure: Callable[..., Calibration] = calibrate,
+    progress: Progress,
 ) -> int:
     """Measures policies, saves the table after each, and returns the number of points measured.
 
     Args:
         file: the table; policies that it has already are replaced, others stay.
+        measure: `calibrate`, with model, grid and other settings bound to it.
         policies: as `calibrate` takes them, all checked before anything is measured.
         progress: called after every point, with the policy's name.
-        measure: `calibrate`, with a grid and other settings bound to it.
 
     Raises:
         ValueError: as `calibrate`; or the file is no table, or another process writes to its
@@ -42,10 +40,9 @@ def calibrate_into(
         for name, texts in groups.items():
 
             def told(_: str, done: int, total: int, name: str = name) -> None:
-                if progress:
-                    progress(name, done, total)
+                progress(name, done, total)
 
-            table = measure(model, jobs, texts, progress=told)
+            table = measure(jobs, texts, progress=told)
             before = before.merged(table) if before else table
             before.save(file)
             num_points += len(table.points)

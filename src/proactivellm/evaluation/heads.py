@@ -106,7 +106,7 @@ def _probe_along(
 
 
 def _lags(model: StreamingCausalLM, num_units: int) -> list[int]:
-    """Where to probe; an answer that may come at any time is decided on all along the source."""
+    """The lags to probe at; an answer that may come at any time is decided all along the source."""
     if not model.settings.early_end:
         return list(_LAGS)
     return sorted({max(1, round(share * num_units)) for share in _SHARES})

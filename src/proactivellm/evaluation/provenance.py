@@ -158,7 +158,7 @@ def _lasting(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _update(found: "hashlib._Hash", name: str, tensor: Tensor) -> None:
-    """Adds a tensor; of one that is made of others, such as a quantised one, those."""
+    """Adds a tensor to a hash; of one that is made of others, such as a quantised one, those."""
     if hasattr(tensor, "__tensor_flatten__"):
         for inner in tensor.__tensor_flatten__()[0]:
             _update(found, f"{name}.{inner}", getattr(tensor, inner))

@@ -23,7 +23,7 @@ def write_tables(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
     write_text(folder / TABLE_FILE, scores_markdown(rows))
 
 
-def write_results(rows: Sequence[Mapping[str, Any]], folder: Path, about: str = "") -> None:
+def write_results(rows: Sequence[Mapping[str, Any]], folder: Path, about: str) -> None:
     """Writes the tables, and curve.png and curve.html where they can be drawn; warns where not.
 
     `about` names model and data, for the headings.

@@ -1,4 +1,4 @@
-"""What is written to is none of what is read: a slip must not cost the input."""
+"""Refuses outputs that are inputs as well: a slip must not cost the input."""
 
 import os
 import stat

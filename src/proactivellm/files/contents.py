@@ -1,4 +1,4 @@
-"""What a file or a pipe holds, by its first bytes, and what to do where text was expected."""
+"""Tells what a file or a pipe holds by its first bytes, and what to do where text was expected."""
 
 import re
 

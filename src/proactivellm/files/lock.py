@@ -12,11 +12,11 @@ LOCK_FILE = ".lock"  # stays behind, empty; the system lets go of it with the pr
 
 
 @contextmanager
-def locked(folder: str | Path, remedy: str = "choose another --out") -> Iterator[None]:
+def locked(folder: str | Path) -> Iterator[None]:
     """Keeps other processes out of a folder that results are written to; makes it if it is missing.
 
     Raises:
-        ValueError: another process is at work there; advises to wait, or to do as `remedy` says.
+        ValueError: another process is at work there.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -27,7 +27,7 @@ def locked(folder: str | Path, remedy: str = "choose another --out") -> Iterator
     except Timeout:
         raise ValueError(
             f"{folder} is in use: another process writes to it; wait until that is done, or "
-            f"{remedy}"
+            "choose another --out"
         ) from None
     try:
         remove_unfinished(folder)  # nobody else writes here now: what is left is of a killed run

@@ -1,4 +1,4 @@
-"""What a result was made of, noted beside it, so that it is not continued with anything else.
+"""A note beside a result, which lists its inputs, so that it is not continued with any others.
 
 Inputs are told apart by content (`files.digest`), not by the name of a file or its time.
 """
@@ -14,32 +14,29 @@ _MAX_SHOWN = 80  # characters of a value in a message
 ANOTHER = "choose another --out or delete that folder"
 
 
-def check_note(
-    file: Path, inputs: Mapping[str, Any], continues: bool, remedy: str = ANOTHER
-) -> None:
-    """Notes what a result is made of, or compares with what was noted when it was begun.
+def check_note(file: Path, inputs: Mapping[str, Any], continues: bool) -> None:
+    """Notes the inputs of a result, or compares them with those noted when it was begun.
 
     Args:
         file: the note, JSON.
         inputs: by name; nested objects are compared key by key.
         continues: whether there is a result already.
-        remedy: what to do about another one.
 
     Raises:
-        ValueError: the result is made of something else, or nobody knows of what; names the folder,
-            what differs and the remedy.
+        ValueError: the result has other inputs, or nobody knows which; names the folder, what
+            differs and the remedy.
     """
     wanted = json.loads(json.dumps(inputs))  # as it will be read again: tuples are lists
     if continues:
-        differs = differences(read_note(file, remedy), wanted)
+        differs = differences(read_note(file), wanted)
         if differs:
-            raise ValueError(f"{file.parent} holds another run ({'; '.join(differs)}); {remedy}")
+            raise ValueError(f"{file.parent} holds another run ({'; '.join(differs)}); {ANOTHER}")
     else:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_text(file, json.dumps(wanted, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_note(file: Path, remedy: str = ANOTHER) -> dict[str, Any]:
+def read_note(file: Path) -> dict[str, Any]:
     """The inputs that were noted, by name.
 
     Raises:
@@ -50,12 +47,12 @@ def read_note(file: Path, remedy: str = ANOTHER) -> dict[str, Any]:
     except FileNotFoundError:
         raise ValueError(
             f"{file.parent} holds a run without {file.name}, so that nobody can tell what it was "
-            f"made of; {remedy}"
+            f"made of; {ANOTHER}"
         ) from None
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise ValueError(f"{file} is broken; {remedy}")
+        raise ValueError(f"{file} is broken; {ANOTHER}")
     return found
 
 

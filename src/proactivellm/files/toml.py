@@ -115,12 +115,12 @@ def _explain(detail: ErrorDetails, model_class: type[BaseModel]) -> str:
 
 
 def _dotted(location: tuple[int | str, ...]) -> str:
-    """The keys; a member of a union, as pydantic names it, is none."""
+    """A location as dotted keys, without the members of unions, which pydantic names as well."""
     return ".".join(str(part) for part in location if not re.search(r"[\[(]", str(part)))
 
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str:
-    """A question about a name that is mistyped; empty where no valid one is near."""
+    """A question about a mistyped name; empty where no valid one is near."""
     near = difflib.get_close_matches(name, list(valid), n=1)
     return f"did you mean {near[0]!r}?" if near else ""
 

@@ -8,7 +8,7 @@ from argparse import ArgumentParser, Namespace
 from simuleval.agents import TextToTextAgent
 from simuleval.agents.actions import Action, ReadAction, WriteAction
 
-from proactivellm.backbone.hub import DEFAULT_MODEL
+from proactivellm.backbone.bundled import DEFAULT_MODEL
 from proactivellm.evaluation.evaluate import find_calibration
 from proactivellm.interop.whole_words import WordStream
 from proactivellm.modality.loading import load
@@ -51,7 +51,8 @@ class StreamingAgent(TextToTextAgent):
 
     def policy(self) -> Action:
         """Reads the words that have come, and writes all that they allow.
-         Every call costs SimulEval a source word, so that all words written on one prefix go out in
+
+        Every call costs SimulEval a source word, so that all words written on one prefix go out in
         one action; a target that is complete is said to be, or SimulEval would wait for ever.
         """
         words = self.states.source[self._num_read :]

@@ -1,4 +1,4 @@
-"""The agent that SimulEval 1.1.4 runs on recordings; with `simuleval_agent`, all that imports it.
+"""The agent that SimulEval 1.1.4 runs on recordings.
 
 simuleval --agent-class proactivellm.interop.speech_agent.SpeechAgent --policy wait-k:3
   --source recordings.txt --target transcripts.txt --source-segment-size 320 ...
@@ -52,7 +52,8 @@ class SpeechAgent(SpeechToTextAgent):
 
     def policy(self) -> Action:
         """Hears the samples that have come, and writes all that they allow.
-         SimulEval asks once for each segment, and, after the last one, once in all: everything goes
+
+        SimulEval asks once for each segment, and, after the last one, once in all: everything goes
         out then.
         """
         # What was heard is taken from the states, or a list of floats would grow without end.

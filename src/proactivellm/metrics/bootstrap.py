@@ -70,35 +70,27 @@ def ratio(sums: Floats) -> Floats:
 def intervals(statistics: Mapping[str, Statistics], num_resamples: int) -> dict[str, float]:
     """Half the width of the 95% percentile interval of each score (Efron 1979).
 
-    All scores share the same resamples; those where a score is undefined do not count for it. With
-    0 resamples, or of fewer than two instances, there is no interval: every resample of one
-    instance is the same.
-
-    Args:
-        statistics: of each metric, over the same instances.
+    All statistics are of the same instances, and share the same resamples; those where a score is
+    undefined do not count for it. With 0 resamples, or of fewer than two instances, there is no
+    interval: every resample of one instance is the same.
     """
     if not num_resamples or _num_instances(statistics) < 2:
         return {}
     several = {name: each for name, each in statistics.items() if each.num_defined() > 1}
     result = {}
-    for name, samples in resample(several, num_resamples).items():
-        samples = samples[~np.isnan(samples)]
-        if len(samples):
-            low, high = np.percentile(samples, TAILS)
+    for name, drawn in resample(several, num_resamples).items():
+        drawn = drawn[~np.isnan(drawn)]
+        if len(drawn):
+            low, high = np.percentile(drawn, TAILS)
             result[name] = float(high - low) / 2
     return result
 
 
 def summarise(statistics: Mapping[str, Statistics], num_resamples: int) -> dict[str, Any]:
-    """Scores with their intervals, flat and ready for JSON.
+    """Scores with their intervals, flat and ready for JSON; 0 resamples give no intervals.
 
-    Args:
-        statistics: of each metric, over the same instances.
-        num_resamples: 0 leaves the intervals out.
-
-    Returns:
-        Each score under its name, None if undefined; `X_ci` beside X where it has an interval, and
-        then `num_bootstrap`; `num_undefined`: how many instances each mean leaves out, if any.
+    Each score under its name, None if undefined; `X_ci` beside X where it has an interval, and then
+    `num_bootstrap`; `num_undefined`: how many instances each mean leaves out, if any.
     """
     widths = intervals(statistics, num_resamples)
     scores: dict[str, Any] = {}
@@ -119,20 +111,11 @@ def differences(
     second: Mapping[str, Statistics],
     num_resamples: int = NUM_RESAMPLES,
 ) -> dict[str, Difference]:
-    """Paired bootstrap (Koehn 2004) of every metric that both systems have.
+    """Paired bootstrap (Koehn 2004) of every metric that both systems have, as `first` orders them.
 
-    Both are scored on the same resamples of the instances. The p-value is two-sided: the share of
-    resamples whose difference lies at least as far from the measured one as that lies from 0, the
-    measured one counted in: `(1 + #{|d*_b - d| >= |d|}) / (1 + B)` (the shift method; Noreen 1989,
-    Riezler and Maxwell 2005). Koehn reports the share of resamples on the other side of 0, which is
-    one-sided and may be 0. This p-value holds for any function of sums, a mean lag as well as BLEU.
-
-    Args:
-        second: over the instances of `first`, in the same order.
-
-    Returns:
-        Of each metric in the order of `first`; those without an instance where both have a value
-        are left out.
+    Both are scored on the same resamples of the instances, which must be the same in the same
+    order. A metric without an instance where both have a value is left out. It holds for any
+    function of sums, a mean lag as well as BLEU.
 
     Raises:
         ValueError: fewer than two instances, which cannot be resampled, or fewer than 100
@@ -150,9 +133,9 @@ def differences(
             f"{num_resamples} resamples are too few for a comparison: give 100 or more"
         )
     joined = {(name, side): pair[side] for name, pair in pairs.items() for side in (0, 1)}
-    samples = resample(joined, num_resamples)
+    drawn = resample(joined, num_resamples)
     return {
-        name: _difference(pair, samples[name, 1] - samples[name, 0]) for name, pair in pairs.items()
+        name: _difference(pair, drawn[name, 1] - drawn[name, 0]) for name, pair in pairs.items()
     }
 
 
@@ -202,20 +185,24 @@ def _on_common_instances(
     return replace(first, values=first.values * kept), replace(second, values=second.values * kept)
 
 
-def _difference(pair: tuple[Statistics, Statistics], samples: Floats) -> Difference:
+def _difference(pair: tuple[Statistics, Statistics], drawn: Floats) -> Difference:
     first, second = (float(each.score(each.values.sum(axis=0))) for each in pair)
-    samples = samples[~np.isnan(samples)]
+    drawn = drawn[~np.isnan(drawn)]
     difference = second - first
-    low, high = np.percentile(samples, TAILS)
-    # A resample that gives the same difference but for rounding does not lie nearer.
-    far = np.abs(samples - difference) >= abs(difference) - 1e-9
+    low, high = np.percentile(drawn, TAILS)
+    # Two-sided p by the shift method, `(1 + #{|d*_b - d| >= |d|}) / (1 + B)` (Noreen 1989, Riezler
+    # and Maxwell 2005): the share of resamples whose difference lies at least as far from the
+    # measured one as that lies from 0, the measured one counted in. Koehn reports the share on the
+    # other side of 0 instead, which is one-sided and may be 0. A resample that gives the same
+    # difference but for rounding does not lie nearer.
+    far = np.abs(drawn - difference) >= abs(difference) - 1e-9
     return Difference(
         first=first,
         second=second,
         difference=difference,
         low=float(low),
         high=float(high),
-        p=float(1 + far.sum()) / (1 + len(samples)),
+        p=float(1 + far.sum()) / (1 + len(drawn)),
         num_instances=pair[0].num_defined(),
     )
 

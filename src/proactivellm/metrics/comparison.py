@@ -64,7 +64,7 @@ def compare_logs(
 def _paired(
     first: Sequence[Instance], second: Sequence[Instance]
 ) -> tuple[list[Instance], list[Instance]]:
-    """Both in the order of the sources, after a check that they are of the same ones."""
+    """Both logs in the order of the sources; refuses logs of other sources or several policies."""
     logs = [{instance.index: instance for instance in log} for log in (first, second)]
     for name, log, other in (("A", logs[0], logs[1]), ("B", logs[1], logs[0])):
         if not log:

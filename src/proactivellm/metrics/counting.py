@@ -26,7 +26,7 @@ class Counting:
 
 @dataclass(frozen=True)
 class Counted:
-    """What is counted of certain logs."""
+    """What was decided to be counted in certain logs."""
 
     tokenizer: Choice
     unit: TargetUnit

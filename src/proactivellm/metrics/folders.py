@@ -58,10 +58,8 @@ def match(first: Folder, second: Folder, wanted: Sequence[str] = ()) -> Matches:
     """Which logs are compared, and what has no partner.
 
     Policies whose folders have the same name are pairs, and two single logs are, whatever their
-    names; `wanted` names others, `A_POLICY=B_POLICY`.
-
-    Raises:
-        ValueError: a wanted pair is not there, or nothing is in both.
+    names; `wanted` names others, `A_POLICY=B_POLICY`. Raises a ValueError if a wanted pair is not
+    there, or nothing is in both.
     """
     if wanted:
         return Matches(pairs=[_parse_pair(text, first, second) for text in wanted])

@@ -46,13 +46,8 @@ def resegment(
 ) -> list[Resegmented]:
     """Gives each word of the recordings to a reference segment.
 
-    Args:
-        instances: the log of one policy, an instance per recording, of speech.
-        segments: of all these recordings, in any order.
-        unit: words or characters.
-
-    Returns:
-        One for each segment, by recording in the order of the log, then by start.
+    The log is of one policy, an instance per recording, of speech; the unit is words or characters.
+    Segments come back by recording in the order of the log, then by start.
 
     Raises:
         ValueError: as `segments.match_recordings`; a recording is too long to be aligned, or

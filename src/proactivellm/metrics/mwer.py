@@ -12,19 +12,11 @@ from itertools import accumulate
 
 
 def mwer_borders(words: Sequence[str], texts: Sequence[str]) -> list[tuple[int, int]]:
-    """Gives the words of a recording to its segments, in order, with the fewest word errors.
+    """For each segment, its first word and the one after its last, with the fewest word errors.
 
-    Upper and lower case of ASCII letters are the same; punctuation belongs to its word.
-
-    Args:
-        words: all that were written, none with white space inside.
-        texts: what is said in each segment, a word at least.
-
-    Returns:
-        For each segment, its first word and the one after its last.
-
-    Raises:
-        ValueError: mweralign is not installed.
+    Upper and lower case of ASCII letters are the same; punctuation belongs to its word. The words
+    have no white space inside, and every segment has a word. Raises a ValueError if mweralign is
+    not installed.
     """
     with _silence():
         try:

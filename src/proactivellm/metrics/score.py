@@ -73,14 +73,14 @@ def score(
     return scores | degeneracy(instances, counted.unit) | _percentiles(instances)
 
 
-def score_log(path: str | Path, num_bootstrap: int = 0, counting: Counting | None = None) -> Scores:
+def score_log(path: str | Path, counting: Counting | None = None) -> Scores:
     """Scores an instance log (ours, SimulEval's or simulstream's) as `score` does.
 
     Raises a ValueError that names the file if it cannot be read or scored.
     """
     instances = read_log(path)
     try:
-        return score(instances, num_bootstrap, counting)
+        return score(instances, counting=counting)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 

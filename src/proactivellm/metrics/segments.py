@@ -62,14 +62,13 @@ def read_segments(path: str | Path) -> list[Segment]:
 def match_recordings(
     instances: Sequence[Instance], segments: Sequence[Segment]
 ) -> list[tuple[Instance, list[Segment]]]:
-    """Finds the segments of each recording: by path, or by file name if any path is unknown.
+    """Each instance of a log of speech with its segments by start, in the order of the log.
 
-    Returns:
-        Each instance with its segments by start, in the order of the log.
+    Recordings are found by path, or by file name if any path is unknown.
 
     Raises:
-        ValueError: the log is not of speech, or a recording lacks segments, is not in the log or
-            is there twice.
+        ValueError: the log is not of speech, or a recording lacks segments, is not in the log or is
+            there twice.
     """
     if any(instance.source_type == "text" for instance in instances):
         raise ValueError("segments are of recordings: the log is of text")

@@ -1,8 +1,7 @@
 """Policies against a family of others at equal latency, in every measure of latency."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -29,9 +28,16 @@ class Standing:
     gaps: Mapping[str, Gap | None]
     shares: Mapping[str, float | None]
 
-    def facts(self) -> dict[str, Any]:
-        """All of it, ready for JSON."""
-        return asdict(self)
+
+@dataclass(frozen=True, kw_only=True)
+class Standings:
+    """All policies against a family; `asdict` makes it ready for JSON."""
+
+    quality: str  # the main score of the task
+    baseline: str
+    ceiling: str | None
+    num_bootstrap: int
+    rows: Sequence[Standing]
 
 
 def standings(
@@ -40,8 +46,8 @@ def standings(
     ceiling: str | None = None,
     num_resamples: int = NUM_RESAMPLES,
     counting: Counting | None = None,
-) -> tuple[str, list[Standing]]:
-    """Every policy against those of a family, and what was compared: the main score of the task.
+) -> Standings:
+    """Every policy against those of a family, in the main score of the task.
 
     Intervals are those of the paired bootstrap over instances.
 
@@ -60,7 +66,13 @@ def standings(
         latency: [points.curve(family, quality, latency) for family in families]
         for latency in AT_EQUAL
     }
-    return quality, [_standing(points, policy, quality, curves) for policy in logs]
+    return Standings(
+        quality=quality,
+        baseline=baseline,
+        ceiling=ceiling,
+        num_bootstrap=num_resamples,
+        rows=[_standing(points, policy, quality, curves) for policy in logs],
+    )
 
 
 def family_of(request: str) -> str:

@@ -42,10 +42,7 @@ def choose_tokenizer(references: Sequence[str], wanted: str = AUTO) -> Choice:
 
     That is `zh` for Chinese, `ja-mecab` for Japanese, `ko-mecab` for Korean, `flores200` for the
     scripts of South-East Asia, each only if all that it needs is installed, else `char`; `13a` for
-    all others.
-
-    Raises:
-        ValueError: it is unknown, or what it needs is not there.
+    all others. Raises a ValueError if one is wanted that is unknown, or lacks what it needs.
     """
     if wanted != AUTO:
         if wanted not in TOKENIZERS:

@@ -39,10 +39,9 @@ def normalise(text: str) -> str:
 def error_rates(predictions: Sequence[str], references: Sequence[str]) -> dict[str, Statistics]:
     """WER and CER of a corpus: errors of all instances per word, or character, of all references.
 
-    Errors are those of the alignment with the fewest; both texts are normalised. Characters are
-    counted with the spaces between words, but for those beside a character of a script without
-    spaces. In a silent recording, one with an empty reference, every word written is an insertion:
-    it counts among the errors, and adds nothing to the words they are divided by.
+    Errors are those of the alignment with the fewest; both texts are normalised. In a silent
+    recording, one with an empty reference, every word written is an insertion: it counts among the
+    errors, and adds nothing to the words they are divided by.
 
     Returns:
         `WER`, `CER`, and the kinds of errors of words, `substitutions`, `deletions`, `insertions`,
@@ -60,6 +59,7 @@ def error_rates(predictions: Sequence[str], references: Sequence[str]) -> dict[s
         raise ValueError(
             "WER and CER need jiwer, which is not installed: pip install 'proactivellm[speech]'"
         ) from None
+    # Spaces between words are characters too, but not those beside a character that is a word.
     words = [[" ".join(apart(text).split()) for text in texts] for texts in (wanted, written)]
     letters = [[together(text) for text in texts] for texts in (wanted, written)]
     of_words = _errors(process_words(*words))

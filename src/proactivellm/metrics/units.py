@@ -50,7 +50,8 @@ class TargetUnit:
 
     def convert(self, instance: Instance) -> Instance:
         """The instance with delays and times of this unit; itself if it counts this unit already.
-         A unit has the times of its last character. A log of words tells only when the whole word
+
+        A unit has the times of its last character. A log of words tells only when the whole word
         was there: then all of its characters have these times.
         """
         if instance.latency_unit == self.name:
@@ -85,10 +86,8 @@ def choose_unit(instances: Sequence[Instance], wanted: str = AUTO) -> TargetUnit
 
     With "auto": characters, if most letters of the references (else of the predictions) are of a
     script without spaces, or if the log counts them and has no white space at all; else words. See
-    `counting.Counting` for the other wishes.
-
-    Raises:
-        ValueError: there is no such unit, or no such model.
+    `counting.Counting` for what else may be wanted. Raises a ValueError for any other unit, or a
+    file that is no model.
     """
     name, _, model = wanted.partition(":")
     if name == "spm" and model:

@@ -1,11 +1,18 @@
-"""Which modalities there are besides text: a new one is a line in this table."""
+"""Which modalities there are besides text: a new one is a line in this table.
+
+Nothing heavy is imported here: commands look names up before they load a model.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from proactivellm.modality.base import FrontEnd, FrontEndTable
-from proactivellm.modality.speech.files import is_audio
+from proactivellm.modality.speech.extensions import is_audio
+
+if TYPE_CHECKING:
+    from proactivellm.modality.base import FrontEnd, FrontEndTable
 
 
 class Kind(NamedTuple):
@@ -17,12 +24,20 @@ class Kind(NamedTuple):
     default_model: str | None = None  # bundled; None = there is none
     # Gives the class of its table in recipes; None = it cannot be trained by one.
     table: Callable[[], type[FrontEndTable]] | None = None
+    # Opens a file, and raises OSError or ValueError if it cannot be read.
+    check: Callable[[str], None] = lambda name: open(name, "rb").close()
 
 
 def _speech() -> type[FrontEnd]:
     from proactivellm.modality.speech.front_end import SpeechFrontEnd
 
     return SpeechFrontEnd
+
+
+def _check_audio(name: str) -> None:
+    from proactivellm.modality.speech.files import Recording
+
+    Recording(name).close()
 
 
 def _speech_table() -> type[FrontEndTable]:
@@ -37,7 +52,7 @@ def _qwen2_audio() -> Callable[..., Any]:
     return load_qwen2_audio
 
 
-KINDS = {"speech": Kind(_speech, is_audio, "speech-en", _speech_table)}
+KINDS = {"speech": Kind(_speech, is_audio, "speech-en", _speech_table, _check_audio)}
 # Checkpoints that hold LM and front end in one, by model type, and what gives their loader.
 WHOLE_MODELS = {"qwen2_audio": _qwen2_audio}
 

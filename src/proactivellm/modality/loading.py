@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 from transformers.utils import logging
 
+from proactivellm.backbone.bundled import DEFAULT_MODEL, bundled_models
 from proactivellm.backbone.folder import CONFIG_FILE, read_object
-from proactivellm.backbone.hub import DEFAULT_MODEL, bundled_models, find_folder
+from proactivellm.backbone.hub import find_folder
 from proactivellm.backbone.precision import choose_dtype, parse_dtype, quantization_config
 from proactivellm.backbone.pretrained import default_settings, load_pretrained
 from proactivellm.backbone.prompt import StreamSettings, load_settings

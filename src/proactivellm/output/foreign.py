@@ -185,7 +185,7 @@ class _Recording(NamedTuple):
     chunks: list[tuple[str, _Chunk]]
 
     def record(self, join: Callable[[Sequence[str]], str], split: _Split) -> Record:
-        """Its record, but for what names it."""
+        """The record of the recording, without its index and its source."""
         tokens: list[str] = []
         token_delays: list[float] = []
         words: list[str] = []

@@ -148,7 +148,7 @@ def _parse(line: bytes, where: str) -> dict[str, Any]:
 
 
 def _check_reference(instance: Instance, record: dict[str, Any]) -> None:
-    """A log may tell how long its reference is: then it is that long, however it was counted."""
+    """Refuses a reference that has another length than the log tells, however it was counted."""
     told = record.get("reference_length")
     if told is None or instance.reference is None or instance.latency_unit == "spm":
         return

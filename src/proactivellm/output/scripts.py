@@ -56,7 +56,7 @@ def script_of(texts: Iterable[str]) -> Script:
 
 
 def is_unspaced(texts: Iterable[str]) -> bool:
-    """Whether white space does not tell the words of texts."""
+    """Whether the texts are of a script in which white space does not separate words."""
     return script_of(texts) not in ("spaced", "Korean")
 
 

@@ -27,7 +27,7 @@ def decision_page(traces: Sequence[Trace], path: str | Path) -> None:
 
 
 def _with_words(trace: Trace) -> dict[str, Any]:
-    """A trace with what its words sum up, so that the script adds up nothing."""
+    """A trace with the sums over each of its words, so that the script need not add up."""
     rows = range(len(trace.words))
     place = {id(probe): number for number, probe in enumerate(trace.probes)}
     sums = {

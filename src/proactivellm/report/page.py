@@ -11,7 +11,7 @@ from importlib.resources import files
 from typing import Any
 
 
-def fill_page(template: str, title: str, data: Any, static: str = "") -> str:
+def fill_page(template: str, title: str, data: Any, static: str) -> str:
     """Fills a template of `assets/pages`, which has {{title}}, {{style}}, {{static}} and {{data}}.
 
     Args:

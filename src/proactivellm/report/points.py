@@ -82,7 +82,7 @@ def setting(row: Row) -> str:
     return asked_for(row).partition(":")[2] or policy
 
 
-def caption(scores: Sequence[Row], about: str = "") -> str:
+def caption(scores: Sequence[Row], about: str) -> str:
     """What a reader must know: model and data, how many instances, what the bars mean."""
     counts = sorted({row["num_instances"] for row in scores if "num_instances" in row})
     parts = [about] if about else []

@@ -6,8 +6,9 @@ recorded ones as instances, many live ones from coroutines through a `Worker`.
 
 from proactivellm.stream.clock import ArrivalClock, Clock, WallClock
 from proactivellm.stream.job import Job
-from proactivellm.stream.live import StreamCut, paced, stream_text, stream_units
+from proactivellm.stream.live import StreamCut, stream_text, stream_units
 from proactivellm.stream.media import Hearing, MediaUnits, Replay, open_media
+from proactivellm.stream.pace import Pace, paced
 from proactivellm.stream.recorded import (
     DEFAULT_RATE_WPM,
     DEFAULT_STREAMS,
@@ -29,6 +30,7 @@ __all__ = [
     "Hearing",
     "Job",
     "MediaUnits",
+    "Pace",
     "Replay",
     "Stream",
     "StreamCut",

@@ -1,7 +1,6 @@
 """One live source: units come in as they arrive, events go out as they happen."""
 
-import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 
 from proactivellm.core.unit import Unit
 from proactivellm.forward.causal_lm import StreamingCausalLM
@@ -12,6 +11,7 @@ from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling
 from proactivellm.session.window import Window
 from proactivellm.stream.media import MediaUnits
+from proactivellm.stream.pace import paced
 from proactivellm.stream.source import StreamEvent
 from proactivellm.stream.streams import Streams
 
@@ -76,18 +76,3 @@ def stream_text(
     """
     arrivals = paced([TextSegmenter(model.tokenizer).segment(source, rate_wpm)])
     return (yield from stream_units(model, policy, arrivals, sampling, window))
-
-
-def paced(arrivals: Iterable[Sequence[Unit]]) -> Iterator[list[Unit]]:
-    """Hold units back until they are due: `end_s` seconds after the first was asked for."""
-    started = time.perf_counter()
-    for units in arrivals:
-        rest = list(units)
-        while rest:
-            wait_s = rest[0].end_s - (time.perf_counter() - started)
-            if wait_s > 0:
-                time.sleep(wait_s)
-            now_s = time.perf_counter() - started
-            due = 1 + sum(unit.end_s <= now_s for unit in rest[1:])
-            yield rest[:due]
-            del rest[:due]

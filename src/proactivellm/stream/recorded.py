@@ -81,6 +81,7 @@ def run_streams(
     waiting, failed = iter(jobs), list[str]()
     running: list[_Recorded] = []
     while True:
+        # Jobs are drawn as lanes come free: there may be more than fit into memory.
         new = itertools.islice(waiting, limits.streams - len(running))
         running += [_Recorded(streams, job, rate_wpm) for job in new]
         if not running:

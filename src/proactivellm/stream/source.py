@@ -128,7 +128,7 @@ class Stream:
                 self._arrive(self._hearing.push(None))
             elif self._segmenter is not None:
                 self._arrive(Arrival(self._segmenter.finish(now_s), now_s, 0.0))
-            if self._is_within_turn:
+            if self._is_within_turn:  # it would wait for its last unit forever
                 self._arrive(Arrival([Unit.end(now_s)], now_s, 0.0))
             self.closed = True
 
@@ -209,6 +209,7 @@ class Stream:
 
     def _note(self, event: Event) -> None:
         now_s = self.clock.now_s
+        # Units of media have no text to tell of.
         if isinstance(event, Read) and event.unit.text:
             self._tell("READ", now_s, event.units_read, event.unit.text, reason=event.reason)
         elif isinstance(event, Write) and (text := self.transcript.add(event, 1000 * now_s)):
@@ -224,6 +225,7 @@ class Stream:
         media_s: float | None = None,
         reason: Reason | None = None,
     ) -> None:
+        # An event counts within its turn, which is a session of its own; a stream over all turns.
         units_read += self.transcript.counted["units_read"]
         self._events.append(StreamEvent(kind, text, units_read, now_s, media_s, reason))
 
@@ -231,6 +233,7 @@ class Stream:
         """End the turn if it is over; whether it is."""
         state = self.state
         self.error = self.error or state.error
+        # The lane was opened for a turn that never came.
         nothing_left = self.closed and not (self._waiting or self._has_begun)
         if self.error is None and not nothing_left and not (state.finished and state.closed):
             return False

@@ -78,12 +78,10 @@ class Streams:
         self._open.remove(stream)
 
     def step(self) -> list[Event] | None:
-        """One forward for the streams that have something to do; it may be tried again if it
-        raises.
+        """One forward for the streams that have something to do; if it raises, try it again.
 
-        Returns:
-            What happened in the engine; None if every stream waits for input. What it means to a
-            stream is told by its own `take`.
+        Returns what happened in the engine; None if every stream waits for input. What it means to
+        a stream is told by its own `take`.
         """
         with self.exclusive:
             for stream in self._open:
@@ -94,6 +92,7 @@ class Streams:
             step_s = time.perf_counter() - started
             both = zip(self._open, before, strict=True)
             took_part = [stream for stream, count in both if stream.state.forwards > count]
+            # Each stream waits for the whole step; of computing, it pays its share.
             for stream in took_part:
                 stream._work(step_s, step_s / len(took_part))
             by_lane = {stream.lane: stream for stream in self._open}
@@ -101,4 +100,5 @@ class Streams:
                 by_lane[event.lane]._note(event)
             over = [stream for stream in self._open if stream._settle()]
             self._open = [stream for stream in self._open if not stream.ended]
+            # Where a turn ended without a forward, the next one may have something to do.
             return [] if events is None and over else events

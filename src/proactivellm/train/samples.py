@@ -4,6 +4,7 @@ Everything random is a function of (seed, index), so that a resumed run sees wha
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -91,7 +92,8 @@ class ItemEncoder:
         target = "" if example.says_nothing else _targets(chosen)
         sample = self.text.encode(question, target, _placeholders(example.unit_sizes))
         # With a question, the target is an answer, and not what the features say.
-        return sample.with_features(example.features, transcript="" if question else target)
+        transcript = "" if question else target
+        return replace(sample, features=example.features, transcript=transcript)
 
     def longest(self, items: Sequence[Item]) -> Sample:
         """The sample of several items at its longest, whatever augmentation draws, for its size.

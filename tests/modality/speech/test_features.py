@@ -5,7 +5,8 @@ import pytest
 from tests.modality.speech.signals import noise, ragged, silence, voice
 from transformers import WhisperFeatureExtractor
 
-from proactivellm.modality.speech.features import DYNAMIC_RANGE, RATE, LogMelStream, floor, log_mel
+from proactivellm.modality.speech.features import DYNAMIC_RANGE, LogMelStream, floor, log_mel
+from proactivellm.modality.speech.resample import RATE
 
 SHAPES = {  # bands, hop, window
     "whisper": {"feature_size": 80, "hop_length": 160, "n_fft": 400},

@@ -11,7 +11,8 @@ import soundfile
 from tests.modality.speech.signals import RATE, noise, voice
 
 from proactivellm.modality.speech import files
-from proactivellm.modality.speech.files import Recording, is_audio, read_audio
+from proactivellm.modality.speech.extensions import is_audio
+from proactivellm.modality.speech.files import Recording, read_audio
 from proactivellm.modality.speech.resample import to_16k
 
 FORMATS = {

@@ -14,8 +14,9 @@ from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.modality.kinds import kind_in
 from proactivellm.modality.loading import front_end_of, load
 from proactivellm.modality.speech import qwen2_audio
-from proactivellm.modality.speech.features import RATE, log_mel
+from proactivellm.modality.speech.features import log_mel
 from proactivellm.modality.speech.front_end import SpeechFrontEnd
+from proactivellm.modality.speech.resample import RATE
 from proactivellm.modality.speech.settings import SpeechSettings
 from proactivellm.modality.speech.speech_stream import SpeechStream
 from proactivellm.policy.fixed import WaitK

@@ -5,7 +5,8 @@ import pytest
 import torch
 from tests.modality.speech.fronts import gap, new_listener, noise, pieces
 
-from proactivellm.modality.speech.features import RATE, log_mel
+from proactivellm.modality.speech.features import log_mel
+from proactivellm.modality.speech.resample import RATE
 from proactivellm.modality.speech.speech_stream import SpeechStream
 
 TOLERANCE = 1e-4

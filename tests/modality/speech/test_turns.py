@@ -7,9 +7,9 @@ from tests.modality.speech.fronts import gap, new_listener, pieces
 from tests.modality.speech.signals import noise, silence, voice
 
 from proactivellm.modality.speech.encoder_stream import EncoderStream
-from proactivellm.modality.speech.features import RATE
 from proactivellm.modality.speech.gate import Gate, GateSettings, Passage
 from proactivellm.modality.speech.level import FRAME
+from proactivellm.modality.speech.resample import RATE
 from proactivellm.modality.speech.speech_stream import SpeechStream
 from proactivellm.modality.speech.turns import Listener
 

@@ -10,9 +10,9 @@ from tests.modality.speech.fronts import SHAPE, gap, noise, pieces, save_whisper
 from tests.models import save_tiny
 from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperModel
 
-from proactivellm.modality.speech.features import RATE
 from proactivellm.modality.speech.front_end import SpeechFrontEnd
 from proactivellm.modality.speech.making import pretrained_front_end
+from proactivellm.modality.speech.resample import RATE
 from proactivellm.modality.speech.settings import SpeechSettings
 
 UNITS = SpeechSettings(unit=8, stack=4, hidden=16)

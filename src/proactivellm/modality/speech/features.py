@@ -11,12 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from proactivellm.modality.speech.resample import RATE
-
 if TYPE_CHECKING:
     from transformers import WhisperFeatureExtractor
-
-__all__ = ["DYNAMIC_RANGE", "RATE", "LogMelStream", "floor", "log_mel"]
 
 DYNAMIC_RANGE = 8.0  # decades of power below the loudest band of a recording
 

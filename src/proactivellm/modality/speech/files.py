@@ -20,15 +20,6 @@ from proactivellm.modality.speech.extra import needed
 from proactivellm.modality.speech.resample import check_rate, to_16k
 from proactivellm.modality.speech.wav import UNKNOWN_LENGTH, WithLength, place_of_missing_length
 
-_READABLE = (
-    *(".wav", ".wave", ".rf64", ".w64", ".flac", ".ogg", ".oga", ".opus", ".mp3"),
-    *(".aiff", ".aif", ".aifc", ".au", ".snd", ".caf", ".sph", ".voc"),
-)
-# Known as audio, so that the error is about audio; libsndfile does not decode them.
-_UNREADABLE = (
-    *(".aac", ".ac3", ".amr", ".m4a", ".mka", ".wma"),
-    *(".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv", ".3gp"),
-)
 _REMEDY = "give wav, flac, ogg, opus or mp3, for example from: ffmpeg -i INPUT out.wav"
 # What libsndfile notes about a header that promises more than the file holds. A length near 2**31
 # or 2**32 is how a program says that it writes to a pipe and does not know.
@@ -40,11 +31,6 @@ _SCALES = {2.0**15: 16, 2.0**23: 24, 2.0**31: 32}  # of integers, and their bits
 _OGG_WITHOUT_END = "Last page lacks an end-of-stream bit"
 _UNKNOWN_FRAMES = 2**62
 _LARGEST_MEMBER = 2**30  # bytes, read to memory whole; an archive can say that it unpacks to more
-
-
-def is_audio(path: str | Path) -> bool:
-    """Whether a path, or "archive.zip:member", has an extension of audio; nothing is opened."""
-    return Path(path).suffix.lower() in _READABLE + _UNREADABLE
 
 
 def read_audio(path: str | Path) -> np.ndarray:

@@ -24,14 +24,15 @@ from proactivellm.files.replace import replacing_in, write_text
 from proactivellm.files.toml import validated
 from proactivellm.modality.base import Media
 from proactivellm.modality.speech.encoder import AttentionSettings, CausalEncoder
-from proactivellm.modality.speech.features import RATE, log_mel
+from proactivellm.modality.speech.features import log_mel
 from proactivellm.modality.speech.gate import GateSettings
 from proactivellm.modality.speech.joined import recorded_blocks
 from proactivellm.modality.speech.projector import StackProjector
+from proactivellm.modality.speech.resample import RATE
 from proactivellm.modality.speech.settings import SpeechSettings
 from proactivellm.modality.speech.turns import SpeechEar
 
-KIND = FOLDER = "speech"  # inside the model folder
+KIND = "speech"  # also the name of its folder inside that of the model
 SETTINGS_FILE, PROJECTOR_FILE = "speech.json", "projector.safetensors"
 
 
@@ -179,7 +180,7 @@ class SpeechFrontEnd(nn.Module):
         stored = self.settings.model_dump()
         if self.gate is not None:
             stored["gate"] = self.gate.model_dump()
-        with replacing_in(Path(model_folder) / FOLDER) as folder:
+        with replacing_in(Path(model_folder) / KIND) as folder:
             self.extractor.save_pretrained(folder)
             self.encoder.tower.save_pretrained(folder, state_dict=tower)
             save_file(projector, folder / PROJECTOR_FILE)
@@ -191,11 +192,9 @@ class SpeechFrontEnd(nn.Module):
 
         ValueError if there is none, or it does not fit the LM of this `width` H.
         """
-        folder = Path(model_folder) / FOLDER
+        folder = Path(model_folder) / KIND
         if not (folder / SETTINGS_FILE).is_file():
-            raise ValueError(
-                f"{model_folder} has no front end for speech ({FOLDER}/{SETTINGS_FILE})"
-            )
+            raise ValueError(f"{model_folder} has no front end for speech ({KIND}/{SETTINGS_FILE})")
         file = folder / SETTINGS_FILE
         stored = validated(read_object(file), _Stored, str(file))
         settings = SpeechSettings(**stored.model_dump(exclude={"gate"}))

@@ -10,9 +10,9 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from proactivellm.backbone.folder import CONFIG_FILE, check_json_files, read_object, refusing
 from proactivellm.backbone.weights import load_whole
 from proactivellm.modality.kinds import kind_in
-from proactivellm.modality.speech.features import RATE
 from proactivellm.modality.speech.front_end import KIND, SpeechFrontEnd
 from proactivellm.modality.speech.projector import StackProjector
+from proactivellm.modality.speech.resample import RATE
 from proactivellm.modality.speech.settings import SpeechSettings
 
 _WHISPER = "whisper"

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from proactivellm.core.unit import Unit
 from proactivellm.modality.speech.encoder_stream import EncoderStream
-from proactivellm.modality.speech.features import RATE, LogMelStream
+from proactivellm.modality.speech.features import LogMelStream
+from proactivellm.modality.speech.resample import RATE
 
 if TYPE_CHECKING:
     from proactivellm.modality.speech.front_end import SpeechFrontEnd

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import IO, ClassVar
 
+from proactivellm.cli.messages import warn
 from proactivellm.cli.stopping import Stops
 from proactivellm.core.unit import Unit
 from proactivellm.files.contents import HEAD_BYTES, why_no_text
@@ -23,23 +24,14 @@ _Piece = tuple[bytes, bool]  # part of a line, and whether the line ends with it
 
 @dataclass
 class LiveLine:
-    """One source as it arrives.
-
-    Attributes:
-        where: file and line number, for messages.
-        arriving: its text, piece by piece; may block.
-        is_live: whether it is only there as it is written, as in a pipe.
-        pieces: what has arrived.
-        task: what the log says it is.
-        ends_with_ctrl_c: whether that is how it is meant to end.
-    """
+    """One source as it arrives."""
 
     task: ClassVar[Task] = "translation"
     ends_with_ctrl_c: ClassVar[bool] = False
-    where: str
-    arriving: Iterator[str]
-    is_live: bool = False
-    pieces: list[str] = field(default_factory=list)
+    where: str  # file and line number, for messages
+    arriving: Iterator[str]  # its text, piece by piece; may block
+    is_live: bool = False  # whether it is only there as it is written, as in a pipe
+    pieces: list[str] = field(default_factory=list)  # what has arrived
 
     @property
     def text(self) -> str:
@@ -50,7 +42,6 @@ class LiveLine:
         """Its words, each as soon as the white space after it is there; together if they come so.
 
         Args:
-            segmenter: cuts text into words.
             rate_wpm: words per minute that are not exceeded; None = as they arrive.
 
         Returns:
@@ -71,25 +62,13 @@ class LiveLine:
 
 @dataclass
 class Speaker:
-    """A steady speaker: says when each word of a line is complete.
+    """A steady speaker: says when each word of a line is complete."""
 
-    Attributes:
-        word_s: seconds per word; 0 = all are there at once.
-        num_words: words said so far.
-    """
-
-    word_s: float
-    num_words: int = 0
+    word_s: float  # seconds per word; 0 = all are there at once
+    num_words: int = 0  # said so far
 
     def stamp(self, units: Iterable[Unit]) -> list[Unit]:
-        """Sets the times of units.
-
-        Args:
-            units: the next ones, in order.
-
-        Returns:
-            They, from `start_s` to `end_s` seconds after the line began.
-        """
+        """The next units, with `start_s` and `end_s` in seconds after the line began."""
         stamped = []
         for unit in units:
             start_s = self.num_words * self.word_s
@@ -103,7 +82,7 @@ def live_lines(path: str, stops: Stops | None = None) -> Iterator[LiveLine]:
     """Opens a text file, a named pipe, or standard input.
 
     Args:
-        path: the file; "-" is standard input.
+        path: "-" is standard input.
         stops: ends the input, also within a line; None = nothing does.
 
     Returns:
@@ -115,23 +94,17 @@ def live_lines(path: str, stops: Stops | None = None) -> Iterator[LiveLine]:
     """
     if path == "-":
         stream = standard_input()
-        if sys.stdin.isatty():
-            print("one source a line; Ctrl-D ends", file=sys.stderr)
+        hint = "one source a line; Ctrl-D ends" if sys.stdin.isatty() else None
         # Not buffered: a thread that waits in a buffer holds its lock, and Python could not exit.
         raw = getattr(stream, "raw", stream)
-        return _lines(raw, "standard input", stops, closes=False)
+        return _lines(raw, "standard input", stops, closes=False, hint=hint)
     return _lines(open(path, "rb", buffering=0), path, stops)
 
 
 def live_lines_of_several(paths: Sequence[str]) -> list[Iterator[LiveLine]]:
-    """Opens inputs that are to be read side by side.
+    """Opens inputs that are to be read side by side; gives the lines of each.
 
-    Args:
-        paths: as for `live_lines`; a named pipe is opened only when its first line is asked for,
-            as that waits for whoever writes to it.
-
-    Returns:
-        The lines of each.
+    A named pipe is opened only when its first line is asked for: that waits for whoever writes.
 
     Raises:
         ValueError: the same input is named twice.
@@ -163,8 +136,14 @@ def _is_live(stream: IO[bytes]) -> bool:
 
 
 def _lines(
-    stream: IO[bytes], name: str, stops: Stops | None, closes: bool = True
+    stream: IO[bytes],
+    name: str,
+    stops: Stops | None,
+    closes: bool = True,
+    hint: str | None = None,
 ) -> Iterator[LiveLine]:
+    if hint:  # told when it is read from, and not while the model is loaded
+        warn(hint)
     pieces, is_live = _pieces(stream, name), _is_live(stream)
     if stops is not None:
         pieces = stops.until_stopped(pieces)

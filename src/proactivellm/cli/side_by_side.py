@@ -3,23 +3,21 @@
 import math
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from proactivellm.cli.display import NamedTargets
-from proactivellm.cli.inputs import Input, Piece
-from proactivellm.cli.live import LiveLine, Speaker
+from proactivellm.cli.live_lines import LiveLine, Speaker
+from proactivellm.cli.one_by_one import Settings, summarize
+from proactivellm.cli.read_ahead import Input, Piece
 from proactivellm.cli.stopping import Stops
-from proactivellm.cli.stream import Settings, summarize
-from proactivellm.core.unit import Unit
 from proactivellm.files.growing import open_lines
 from proactivellm.modality.text import TextSegmenter
 from proactivellm.output.log import Instance, write_instance
 from proactivellm.session.limits import Limits
-from proactivellm.stream import Job, Stream, Streams
+from proactivellm.stream import Job, Pace, Stream, Streams
 
 MAX_PENDING = 256  # units that a stream has been pushed and has not read
 
@@ -35,7 +33,6 @@ def stream_inputs(
     An input ends with the first of its lines that cannot be streamed; the others go on.
 
     Args:
-        settings: how they are streamed.
         inputs: lines by the name of the input; iterated in threads.
         log: instance log to write, in order of completion.
         stops: whether the user wants an end; what was read and written until then is kept.
@@ -107,29 +104,16 @@ def _run(
 
 @dataclass
 class _Line:
-    """The line of an input that is being streamed; times are seconds from when it began.
+    """The line of an input that is being streamed."""
 
-    Attributes:
-        where: file and line number.
-        stream: takes its words when they are due.
-        segmenter: cuts it into words.
-        speaker: says when they are due.
-        started_s: when it began, on the clock of the process.
-        text: what has arrived, piece by piece.
-        waiting: units that are not due.
-        ends: whether all has arrived.
-        arrived_s: when the last of it arrived.
-    """
-
-    where: str
+    where: str  # file and line number
     stream: Stream
     segmenter: TextSegmenter
     speaker: Speaker
-    started_s: float = field(default_factory=time.perf_counter)
-    text: list[str] = field(default_factory=list)
-    waiting: deque[Unit] = field(default_factory=deque)
-    ends: bool = False
-    arrived_s: float = 0.0
+    pace: Pace = field(default_factory=Pace)
+    text: list[str] = field(default_factory=list)  # what has arrived, piece by piece
+    ends: bool = False  # whether all has arrived
+    arrived_s: float = 0.0  # when the last of it arrived, from when the line began
 
     def receive(self, piece: Piece) -> None:
         """Takes in the next piece."""
@@ -138,21 +122,16 @@ class _Line:
         units = self.segmenter.feed(piece.text)
         if piece.ends:
             units += self.segmenter.finish()
-        self.waiting += self.speaker.stamp(units)
-        spoken_s = self.waiting[-1].end_s if self.waiting else 0.0
-        self.arrived_s = max(time.perf_counter() - self.started_s, spoken_s)
+        self.pace.add(self.speaker.stamp(units))
+        self.arrived_s = max(time.perf_counter() - self.pace.started_s, self.pace.last_s)
 
     def push(self, all_of_it: bool = False) -> bool:
         """Pushes what is due, or all of it; whether there is room for more."""
         if not self.stream.closed:
-            now_s = time.perf_counter() - self.started_s
-            due: list[Unit] = []
-            while self.waiting and (all_of_it or self.waiting[0].end_s <= now_s):
-                due.append(self.waiting.popleft())
-            self.stream.push(due, self.arrived_s)
-            if self.ends and not self.waiting:
+            self.stream.push(self.pace.take(all_of_it), self.arrived_s)
+            if self.ends and not self.pace:
                 self.stream.close()
-        return self.stream.has_room and not self.waiting
+        return self.stream.has_room and not self.pace
 
     def instance(self, index: int) -> Instance:
         """The log entry."""
@@ -178,9 +157,7 @@ class _Feed:
     @property
     def due_s(self) -> float:
         """When its next word is due, on the clock of the process."""
-        if self.line is None or not self.line.waiting:
-            return math.inf
-        return self.line.started_s + self.line.waiting[0].end_s
+        return self.line.pace.due_s if self.line else math.inf
 
     def advance(self) -> None:
         """Pushes what is due, and takes more only when all of that was pushed."""

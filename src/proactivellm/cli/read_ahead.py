@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from proactivellm.cli.live import LiveLine
+from proactivellm.cli.live_lines import LiveLine
 
 _MAX_CHARACTERS = 1 << 12  # of one piece
 _MAX_PIECES = 16  # that an input has read ahead
@@ -13,25 +13,18 @@ _MAX_PIECES = 16  # that an input has read ahead
 
 @dataclass(frozen=True)
 class Piece:
-    """Part of a line, as it arrived.
+    """Part of a line, as it arrived."""
 
-    Attributes:
-        where: file and line number, for messages.
-        text: the next characters.
-        ends: whether the line is complete with them.
-    """
-
-    where: str
+    where: str  # file and line number, for messages
     text: str
-    ends: bool
+    ends: bool  # whether the line is complete with it
 
 
 class Input:
     """One input, read by a thread of its own, which stays ahead by a bounded number of pieces.
 
     Args:
-        name: as the user calls it.
-        lines: of the input; used by the thread alone.
+        lines: used by the thread alone.
         arrived: set whenever there is something to take.
     """
 

@@ -1,0 +1,114 @@
+"""The command `calibrate`: thresholds of policies, measured on dev data."""
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from proactivellm.cli.app import app
+from proactivellm.cli.flags import (
+    BleuTokenize,
+    Device,
+    Lanes,
+    LatencyUnit,
+    Model,
+    NoGate,
+    Source,
+    Target,
+    TaskName,
+    TrustRemoteCode,
+    make_counting,
+)
+from proactivellm.cli.models import load_for, loading
+from proactivellm.cli.places import check_places
+from proactivellm.cli.policies import PolicyCommand
+from proactivellm.cli.stopping import end_interrupted
+
+CALIBRATED = ("entropy", "confidence", "attention")  # where none are named
+Policies = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME[:OPTIONS]",
+        help="A policy that has a threshold, without the threshold. Repeat the flag for more.",
+        show_default=", ".join(CALIBRATED),
+    ),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE|DIR", help="Where to write the table.", show_default="beside the model"
+    ),
+]
+
+
+@app.command(cls=PolicyCommand)
+def calibrate(
+    source: Source,
+    target: Target = None,
+    task: TaskName = None,
+    model: Model = None,
+    policy: Policies = None,
+    out: Out = None,
+    lanes: Lanes = 32,
+    device: Device = "cpu",
+    trust_remote_code: TrustRemoteCode = False,
+    no_gate: NoGate = False,
+    bleu_tokenize: BleuTokenize = "auto",
+    latency_unit: LatencyUnit = "auto",
+) -> None:
+    """Measure which threshold gives which lag, on dev data.
+
+    The table lies beside the model. From then on a target can be named instead of a threshold,
+    such as entropy:laal=3.
+
+    Example:
+        proactivellm calibrate --model MODEL --source dev.de --target dev.en
+    """
+    with loading(model or "the model"):
+        from proactivellm.evaluation.calibrate import Grid
+        from proactivellm.evaluation.calibrate import calibrate as measure
+        from proactivellm.evaluation.calibration_table import calibrate_into
+        from proactivellm.report.progress import show_progress
+        from proactivellm.tasks.jobs import read_jobs
+
+        grid = Grid(counting=make_counting(bleu_tokenize, latency_unit))
+        check_places([("--out", out)], [("--source", source), ("--target", target)])
+        jobs = read_jobs(task, source, target)
+        how = {"device": device, "trust_remote_code": trust_remote_code}
+        streaming = load_for(jobs, model, no_gate, **how)
+        file = table_file(out, streaming.folder)
+    try:
+        with show_progress() as told:
+            run = partial(
+                measure, streaming, grid=grid, num_lanes=lanes, description=Path(source).name
+            )
+            names = policy or CALIBRATED
+            num_points = calibrate_into(file, run, jobs, names, told)
+    except KeyboardInterrupt:
+        end_interrupted(f"policies that were measured to the end are in {file}")
+    typer.echo(f"{num_points} points on {len(jobs)} instances written to {file}")
+
+
+def table_file(out: Path | None, folder: Path | None) -> Path:
+    """Where a calibration table goes, checked before anything is measured.
+
+    Args:
+        out: file or folder asked for.
+        folder: that of the model, in which it cannot go if it lies in the cache of the hub.
+
+    Raises:
+        ValueError: there is no such place, or it cannot be written to.
+    """
+    from proactivellm.backbone.hub import hub_id
+    from proactivellm.policy.calibration import CALIBRATION_FILE
+
+    place = out or (None if folder is None or hub_id(folder) else folder)
+    if place is None:
+        raise ValueError("a model of the hub has no folder to hold the table: give --out FILE")
+    file = place / CALIBRATION_FILE if place.is_dir() else place
+    places = [file.parent] + [file] * file.exists()  # it is replaced by one written beside it
+    if not all(os.access(place, os.W_OK) for place in places):
+        raise ValueError(f"cannot write {file}: give a writable file or folder with --out")
+    return file

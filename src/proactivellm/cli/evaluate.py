@@ -1,0 +1,128 @@
+"""The command `evaluate`: policies over a test set, with a log, scores and a curve."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from proactivellm.cli.app import app
+from proactivellm.cli.completion import complete_policy
+from proactivellm.cli.flags import (
+    BleuTokenize,
+    Device,
+    Dtype,
+    Lanes,
+    LatencyUnit,
+    Model,
+    NoGate,
+    Quantization,
+    Sinks,
+    Source,
+    Target,
+    TaskName,
+    TrustRemoteCode,
+    View,
+    check_rate,
+    make_counting,
+    make_window,
+)
+from proactivellm.cli.messages import warn
+from proactivellm.cli.models import load_for, loading
+from proactivellm.cli.places import check_places
+from proactivellm.cli.policies import PolicyCommand
+from proactivellm.cli.stopping import end_interrupted
+
+Policies = Annotated[
+    list[str],
+    typer.Option(
+        autocompletion=complete_policy,
+        metavar="SPEC",
+        help="A policy of the table below. Repeat the flag for more of them.",
+    ),
+]
+Rate = Annotated[
+    float | None,
+    typer.Option(
+        metavar="WPM",
+        help="Words per minute at which source texts arrive on the clock of the log.",
+        show_default="150",
+    ),
+]
+Limit = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Use the first N sources only.", show_default="all"),
+]
+Out = Annotated[
+    Path,
+    typer.Option(metavar="DIR", help="Folder to write the logs, the scores and the curve to."),
+]
+
+
+@app.command(cls=PolicyCommand)
+def evaluate(
+    source: Source,
+    policy: Policies,
+    out: Out,
+    target: Target = None,
+    task: TaskName = None,
+    model: Model = None,
+    lanes: Lanes = 16,
+    rate: Rate = None,
+    window: View = None,
+    sinks: Sinks = 0,
+    device: Device = "cpu",
+    dtype: Dtype = "auto",
+    quantization: Quantization = "none",
+    trust_remote_code: TrustRemoteCode = False,
+    no_gate: NoGate = False,
+    limit: Limit = None,
+    bleu_tokenize: BleuTokenize = "auto",
+    latency_unit: LatencyUnit = "auto",
+) -> None:
+    """Run policies over a test set: quality against latency.
+
+    The folder gets an instance log per policy, scores.json, a table and a curve. What it already
+    holds is not run again: the same command continues a run that was interrupted. Nothing waits
+    for a clock here: --rate only enters the elapsed times of the log.
+
+    Example:
+        proactivellm evaluate --source test.de --target test.en --policy wait-k:3 --out results
+    """
+    with loading(model or "the model", quantization):
+        from proactivellm.evaluation.evaluate import evaluate as run_policies
+        from proactivellm.evaluation.provenance import Conditions
+        from proactivellm.evaluation.results import RESULT_FILES
+        from proactivellm.policy.spec import PolicySpec
+        from proactivellm.report.console import print_scores
+        from proactivellm.report.progress import show_progress
+        from proactivellm.stream import DEFAULT_RATE_WPM
+        from proactivellm.tasks.jobs import read_jobs
+
+        view, counting = make_window(window, sinks), make_counting(bleu_tokenize, latency_unit)
+        for text in policy:
+            PolicySpec.parse(text)
+        outputs = [("--out", out / name) for name in RESULT_FILES]
+        check_places(outputs, [("--source", source), ("--target", target)], model)
+        jobs = read_jobs(task, source, target)[:limit]
+        check_rate(rate, any(job.media for job in jobs))
+        streaming = load_for(
+            jobs,
+            model,
+            no_gate,
+            device=device,
+            dtype=dtype,
+            quantization=quantization,
+            trust_remote_code=trust_remote_code,
+        )
+    conditions = Conditions(
+        rate_wpm=rate or DEFAULT_RATE_WPM, window=view, counting=counting, data=Path(source).name
+    )
+    try:
+        with show_progress() as told:
+            rows = run_policies(
+                streaming, jobs, policy, out, num_lanes=lanes, conditions=conditions, progress=told
+            )
+    except KeyboardInterrupt:
+        end_interrupted(f"finished instances stay in {out}; the same command continues")
+    print_scores(rows, f"{out} has all")
+    warn(f"logs, scores, table and curves are in {out}")

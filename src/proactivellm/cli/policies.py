@@ -1,0 +1,131 @@
+"""Policies on the command line: their table in the help, and the one taken where none is named."""
+
+from typing import TYPE_CHECKING, Any
+
+from typer.core import TyperCommand
+
+if TYPE_CHECKING:
+    from proactivellm.forward.causal_lm import StreamingCausalLM
+    from proactivellm.policy.base import Policy
+
+# As `policy.spec.available_policies` and `policy.calibration.TARGETS` have it, which load torch:
+# help and completion would take seconds.
+_LAGS = "min_lag, max_lag, stride"
+TABLE = {
+    "wait-k": ("k, stride", "Read k units, then write one word for each unit read."),
+    "sentence-wait-k": (
+        "k, stride",
+        "Wait-k that starts anew at each sentence end of the source.",
+    ),
+    "offline": ("", "Read the whole source, then write."),
+    "fixed": (
+        "trace",
+        "Replay one trace: the units read before each word; words beyond it wait for the whole "
+        "source.",
+    ),
+    "entropy": (
+        f"threshold, top, {_LAGS}",
+        "Write when the entropy of the next-token distribution is below a threshold.",
+    ),
+    "confidence": (
+        f"threshold, {_LAGS}",
+        "Write when the most probable next token is more probable than a threshold.",
+    ),
+    "attention": (
+        f"threshold, heads, frontier, {_LAGS}",
+        "Write when little of the source attention is on the newest units.",
+    ),
+    "alignatt": (
+        f"frontier, heads, {_LAGS}",
+        "Write when the most attended source unit is none of the newest.",
+    ),
+    "concentration": (
+        f"threshold, heads, {_LAGS}",
+        "Write when one source unit has a large share of the source attention.",
+    ),
+    "combined": (
+        f"threshold, heads, frontier, {_LAGS}",
+        "Write when the next token is probable and the source attention is not on the newest "
+        "units.",
+    ),
+    "local-agreement": (
+        f"n, draft, every, {_LAGS}",
+        "Commit the longest common prefix of the last n hypotheses.",
+    ),
+    "hold-n": (
+        f"n, draft, every, {_LAGS}",
+        "Commit the newest hypothesis without its last n tokens.",
+    ),
+    "oracle": (
+        f"acceptable, {_LAGS}",
+        "Write what the model would write after the whole source: a ceiling, for evaluation only.",
+    ),
+}
+WITH_THRESHOLD = ("entropy", "confidence", "attention", "concentration", "combined")
+TARGETS = ("laal", "rco", "al", "quantile")
+
+# Of a model with a calibration table that names no default, and of one without a table. In pauses
+# between words the policies that look at attention write words nobody said, so that of recordings
+# the default counts units with speech.
+DEFAULT_POLICIES = ("entropy:laal=3", "wait-k:3")
+SPEECH_POLICIES = ("wait-k:2,stride=2", "wait-k:2,stride=2")
+
+
+class PolicyCommand(TyperCommand):
+    """A command whose help ends with the table of policies."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Prints the help, then the table."""
+        super().format_help(ctx, formatter)
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+
+        rows = Table(box=box.SIMPLE, title="Policies, as NAME:VALUE or NAME:KEY=VALUE,KEY=VALUE")
+        for heading in ("name", "keys", "what it does"):
+            rows.add_column(heading, no_wrap=heading == "name")
+        for name, row in TABLE.items():
+            rows.add_row(name, *row)
+        rows.caption = (
+            "A word is written min_lag units behind the source at the earliest and max_lag at the "
+            "latest, where stride units count as a word. With a calibrated model, "
+            f"{', '.join(WITH_THRESHOLD)} take a target instead of a threshold "
+            f"({', '.join(TARGETS)}): entropy:laal=3 asks for an average lag of 3 units."
+        )
+        Console().print(rows)
+
+
+def choose_policy(model: "StreamingCausalLM", text: str | None, listens: bool = False) -> "Policy":
+    """The policy asked for, or the model's default.
+
+    Args:
+        model: its calibration table resolves targets, and may name the default.
+        text: a spec, or None.
+        listens: whether the sources are recordings.
+
+    Raises:
+        ValueError: the spec is wrong, or a target cannot be resolved, be it that of the default: no
+            other policy takes its place.
+    """
+    from proactivellm.evaluation.evaluate import find_calibration
+    from proactivellm.policy.spec import parse_policy
+
+    calibration = find_calibration(model)
+    if text is not None:
+        return parse_policy(text, calibration)
+    try:
+        return parse_policy(default_spec(model, listens), calibration)
+    except ValueError as error:
+        raise ValueError(f"no default policy: {error}; or name one with --policy") from None
+
+
+def default_spec(model: "StreamingCausalLM", listens: bool = False) -> str:
+    """The policy of a model where nobody names one; `listens` if the sources are recordings."""
+    from proactivellm.evaluation.evaluate import find_calibration
+
+    calibration = find_calibration(model)
+    usual, otherwise = SPEECH_POLICIES if listens else DEFAULT_POLICIES
+    table_is_of_recordings = model.front_end is not None
+    if calibration is None or table_is_of_recordings != listens:
+        return otherwise
+    return calibration.default or usual

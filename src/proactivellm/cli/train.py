@@ -1,0 +1,53 @@
+"""The command `train`: a model by a recipe."""
+
+import importlib.util
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from proactivellm.cli.app import app
+from proactivellm.cli.stopping import end_interrupted
+
+RecipeFile = Annotated[
+    Path, typer.Argument(metavar="RECIPE", help="TOML file: which model, which data, how.")
+]
+Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder for the checkpoints and the model.")]
+
+
+@app.command()
+def train(recipe: RecipeFile, out: Out) -> None:
+    """Train a model by a recipe.
+
+    The same command continues a run that was interrupted, from its last checkpoint.
+
+    Example:
+        proactivellm train recipes/tatoeba-de-en.toml --out my-model
+    """
+    from proactivellm.files.toml import load_toml
+    from proactivellm.train.recipe import Recipe
+
+    wish = load_toml(recipe, Recipe)
+    check_train_extra(needs_peft=wish.lora is not None)
+    from proactivellm.train.run import train as run
+
+    try:
+        run(wish, out)
+    except KeyboardInterrupt:
+        end_interrupted(f"checkpoints stay in {out}; the same command continues from the last one")
+    typer.echo(f"model saved in {out}")
+
+
+def check_train_extra(needs_peft: bool) -> None:
+    """Checks that what training needs is installed; `needs_peft` if adapters are trained.
+
+    Raises:
+        ValueError: names what is missing, and the extra that brings it.
+    """
+    wanted = ["accelerate"] + ["peft"] * needs_peft
+    missing = [name for name in wanted if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ValueError(
+            f"training needs {' and '.join(missing)}, which the extra `train` brings: "
+            "pip install 'proactivellm[train]'"
+        )
