@@ -195,3 +195,12 @@ def test_all_policies_against_a_family(run: Run, tmp_path: Path) -> None:
 def test_what_no_family_is_compared_with(run: Run, folders, options, message) -> None:
     done = run("compare", folders[0], *options)
     assert done.code == 2 and message in done.err
+
+
+def test_misleading_time_needs_the_offline_log(run: Run, log: Path, tmp_path: Path) -> None:
+    offline = write_log(tmp_path / "offline.log", make_log(20, "wait-k:9", seed=3))
+    scores = json.loads(run("score", log, "--offline", offline, "--json").out)
+    assert scores["misleading_time"] > 0 and scores["misleading_against"] == "wait-k:9"
+    assert "misleading" not in json.loads(run("score", log, "--json").out)
+    done = run("score", log, "--offline", offline, "--segments", tmp_path / "segments")
+    assert done.code == 2 and "--offline compares whole instances" in done.err

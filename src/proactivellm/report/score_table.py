@@ -29,6 +29,7 @@ _COLUMNS = (
     ("RCO", "RCO", 2),
     ("AIL", "AIL", 2),
     ("NE", "NE", 2),
+    ("misleading_time", "misleading", 2),
     ("first_token_ms_p50", "first ms", 0),
     ("final_token_ms_p50", "final ms", 0),
     ("LAAL_CA_ms", "LAAL ms", 0),
