@@ -3,7 +3,9 @@
     python benchmarks/tatoeba_sets.py ../shared/data/tatoeba-en-de runs/sets
 
 writes {valid,test}.{1,3}.{de,en}, line i of both sides belonging together. Concatenations join
-neighbours after a fixed shuffle, because neighbours in the files resemble each other.
+neighbours after a fixed shuffle, because neighbours in the files resemble each other. Besides,
+head.de: sources of one to three sentences for the head of `learned`, from valid, without those that
+are in the first 150 lines of valid.3.de.
 """
 
 import random
@@ -11,6 +13,8 @@ import sys
 from pathlib import Path
 
 from proactivellm.tasks.translation import read_tsv
+
+NUM_DEV = 150  # concatenations of valid from which thresholds come
 
 
 def main(data: Path, out: Path) -> None:
@@ -26,6 +30,20 @@ def main(data: Path, out: Path) -> None:
                 lines = [" ".join(pair[side] for pair in group) for group in groups]
                 text = "\n".join(lines) + "\n"
                 (out / f"{split}.{size}.{suffix}").write_text(text, encoding="utf-8")
+        if split == "valid":
+            sources = [source for source, *_ in pairs[NUM_DEV * 3 :]]
+            text = "\n".join(_runs(sources)) + "\n"
+            (out / "head.de").write_text(text, encoding="utf-8")
+
+
+def _runs(sources: list[str]) -> list[str]:
+    """One, two, three sentences by turns."""
+    runs, at = list[str](), 0
+    while at < len(sources):
+        size = 1 + len(runs) % 3
+        runs.append(" ".join(sources[at : at + size]))
+        at += size
+    return runs
 
 
 if __name__ == "__main__":

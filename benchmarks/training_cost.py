@@ -29,7 +29,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from proactivellm.backbone.decoder import project
+from proactivellm.backbone.decoder import Parts
 from proactivellm.core.layout import SOURCE, TARGET, grouped
 from proactivellm.core.packing import Packed, Sample, Written, pack
 from proactivellm.core.schedule import multinomial, offline
@@ -115,13 +115,13 @@ def make_steps(case: Case, model: PreTrainedModel) -> dict[str, Step]:
     rows = slice(case.tokens, None)  # of a single view: those of the target
     ids, label = full["input_ids"], full["label"]
 
-    windows = watch_attention(model).windows
+    windows, project = watch_attention(model).windows, Parts(model).project
     terms = make_objectives({"objective": Objectives()}, model)
     learner = Learner(model, LAYOUT, terms)
 
     def plain() -> torch.Tensor:
         hidden = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
-        logits = project(model, hidden[:, rows].flatten(0, 1))
+        logits = project(hidden[:, rows].flatten(0, 1))
         return F.cross_entropy(logits.float(), label[:, rows].flatten())
 
     def plain_all() -> torch.Tensor:
@@ -132,7 +132,7 @@ def make_steps(case: Case, model: PreTrainedModel) -> dict[str, Step]:
         hidden_WRD, label_R = view_rows(
             packed_output(model, full, LAYOUT, windows).last_hidden_state, full
         )
-        return F.cross_entropy(project(model, hidden_WRD[0]).float(), label_R)
+        return F.cross_entropy(project(hidden_WRD[0]).float(), label_R)
 
     def packed() -> torch.Tensor:
         return learner(**whole)["loss"]
@@ -144,7 +144,7 @@ def make_steps(case: Case, model: PreTrainedModel) -> dict[str, Step]:
         ]
         hidden = torch.cat([hidden_WRD for hidden_WRD, _ in pairs])
         views = hidden, pairs[0][1]
-        sums = row_sums(terms, lambda h: project(model, h), views, True, len(hidden[0]))
+        sums = row_sums(terms, project, views, True, len(hidden[0]))
         weights = torch.tensor([weight for term in terms for weight in term.weights])
         return (sums * weights).sum() / len(hidden[0])
 

@@ -6,13 +6,7 @@ from tests.families import LONGROPE, OBEYING, random_model
 from tests.models import FAMILIES, tiny_config, tiny_model
 from transformers import AutoConfig
 
-from proactivellm.backbone.decoder import (
-    decoder_output,
-    layer_types,
-    position_limit,
-    project,
-    rope_tables,
-)
+from proactivellm.backbone.decoder import Parts, layer_types, position_limit, rope_tables
 from proactivellm.core.masks import layer_masks
 from proactivellm.forward.watch import watch_attention
 
@@ -56,9 +50,10 @@ def test_hidden_states_and_projection_are_the_logits_of_the_model(name: str) -> 
     with torch.inference_mode():
         expected = model(input_ids=ids).logits[0]
         embeddings = model.get_input_embeddings()(ids)
-        hidden = decoder_output(model, embeddings, position, masks).last_hidden_state
+        parts = Parts(model)
+        hidden = parts.decode(embeddings, position, masks).last_hidden_state
         rows = torch.tensor([8, 2])
-        actual = project(model, hidden[0, rows])
+        actual = parts.project(hidden[0, rows])
     scale = expected.abs().max()
     assert hidden.shape == (1, 9, 32)
     assert (actual - expected[rows]).abs().max() <= 1e-5 * scale

@@ -18,7 +18,6 @@ import torch
 from tests import two_groups
 from torch import Tensor
 
-from proactivellm.backbone.decoder import project
 from proactivellm.backbone.prompt import Prompt, PromptIds, StreamSettings
 from proactivellm.core import schedule
 from proactivellm.core.layout import TARGET, Layout
@@ -175,7 +174,7 @@ def masked_logits_of(model: StreamingCausalLM, batch: dict[str, Tensor], layout:
     try:
         with torch.inference_mode():
             hidden_BSD = packed_output(model.model, batch, layout, model.windows).last_hidden_state
-            return project(model.model, view_rows(hidden_BSD, batch)[0])
+            return model.parts.project(view_rows(hidden_BSD, batch)[0])
     finally:
         model.model.set_attn_implementation(ATTENTION)
 

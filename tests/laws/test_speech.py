@@ -18,7 +18,6 @@ from tests.tokenizers import build
 from tests.two_groups import sample_of, views_of
 from torch import Tensor
 
-from proactivellm.backbone.decoder import project
 from proactivellm.core import schedule
 from proactivellm.core.packing import pack
 from proactivellm.core.schedule import Schedule
@@ -87,7 +86,7 @@ def masked_logits(
             hidden_1SH = packed_output(
                 model.model, batch, model.layout, model.windows, embeddings_1SH
             ).last_hidden_state
-            return project(model.model, view_rows(hidden_1SH, batch)[0])[0]
+            return model.parts.project(view_rows(hidden_1SH, batch)[0])[0]
     finally:
         model.model.set_attn_implementation(ATTENTION)
 

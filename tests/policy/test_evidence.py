@@ -12,7 +12,6 @@ from tests.laws.streams import END, Recorder
 from tests.models import save_tiny
 from torch import Tensor
 
-from proactivellm.backbone.decoder import project
 from proactivellm.core.unit import Unit
 from proactivellm.policy import evidence
 from proactivellm.policy.attention import Attention
@@ -140,7 +139,7 @@ class TestHiddenAndCandidate:
             hidden_BD = probe.seen[evidence.Hidden()]
             assert hidden_BD.shape == (1, model.model.config.hidden_size)
             with torch.no_grad():
-                logits_V = project(model.model, hidden_BD.clone())[0].float()
+                logits_V = model.parts.project(hidden_BD.clone())[0].float()
             assert int(logits_V.argmax()) == probe.token_id
             assert probe.seen[evidence.Candidate()].tolist() == [probe.token_id]
         written = [event.token_id for event in events if isinstance(event, Write) and event.reason]

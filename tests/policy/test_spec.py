@@ -9,6 +9,7 @@ from proactivellm.policy.agreement import HoldN, LocalAgreement
 from proactivellm.policy.attention import AlignAtt, Attention, Combined, Concentration
 from proactivellm.policy.endogenous import Confidence, Entropy
 from proactivellm.policy.fixed import Fixed, Offline, SentenceWaitK, WaitK
+from proactivellm.policy.learned import Learned
 from proactivellm.policy.oracle import Oracle
 from proactivellm.policy.spec import POLICIES, PolicySpec, available_policies, parse_policy
 
@@ -54,6 +55,12 @@ GOOD = [
         "attention:threshold=0.4,heads=3.1-4.0,frontier=2,min_lag=1",
     ),
     ("attention:0.4,heads=all", Attention(threshold=0.4), "attention:threshold=0.4,min_lag=1"),
+    ("learned:0.75", Learned(threshold=0.75), "learned:threshold=0.75,min_lag=1"),
+    (
+        "learned:0.75,lag_weight=0.3,max_lag=6",
+        Learned(threshold=0.75, lag_weight=0.3, max_lag=6),
+        "learned:threshold=0.75,lag_weight=0.3,min_lag=1,max_lag=6",
+    ),
     ("local-agreement:2", LocalAgreement(n=2), "local-agreement:n=2,min_lag=1"),
     (
         "local-agreement:n=2,draft=8,max_lag=9",

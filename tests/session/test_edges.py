@@ -350,11 +350,11 @@ class TestPenalisedIds:
         logits = torch.randn(2, 50, generator=torch.Generator().manual_seed(1))
         history = [[3, 7, 3, 9, 7], [0]]
         by_ids = [torch.tensor([9, 3, 7]), torch.tensor([0])]
-        sampling = Sampling(temperature=1.0, repetition_penalty=1.7, seed=5)
+        samplings = [Sampling(temperature=1.0, repetition_penalty=1.7, seed=5)] * 2
         for step in range(9):
             steps = [step, step]
             assert torch.equal(
-                sample(logits, sampling, steps, history), sample(logits, sampling, steps, by_ids)
+                sample(logits, samplings, steps, history), sample(logits, samplings, steps, by_ids)
             )
 
 

@@ -83,10 +83,10 @@ def test_tokens_are_drawn_from_the_distribution_of_generate(
 def test_a_lane_draws_alike_alone_and_in_any_batch(lanes: list[Sampling], step: int) -> None:
     logits_BV = logits(len(lanes), seed=step)
     steps = [step + lane for lane in range(len(lanes))]
-    batched = sample(logits_BV, lanes, torch.tensor(steps))
+    batched = sample(logits_BV, lanes, steps)
     assert batched.dtype == torch.int64 and batched.shape == (len(lanes),)
     for lane, sampling in enumerate(lanes):
-        alone = sample(logits_BV[lane : lane + 1], sampling, [steps[lane]])
+        alone = sample(logits_BV[lane : lane + 1], [sampling], [steps[lane]])
         assert alone.item() == batched[lane].item()
     backwards = sample(logits_BV.flip(0), lanes[::-1], steps[::-1])
     assert backwards.flip(0).tolist() == batched.tolist()
@@ -95,14 +95,14 @@ def test_a_lane_draws_alike_alone_and_in_any_batch(lanes: list[Sampling], step: 
 def test_the_draw_depends_on_seed_and_step_and_not_on_global_randomness() -> None:
     logits_BV = torch.zeros(1, 1000)
     draws = {
-        (seed, step): sample(logits_BV, Sampling(temperature=1.0, seed=seed), [step]).item()
+        (seed, step): sample(logits_BV, [Sampling(temperature=1.0, seed=seed)], [step]).item()
         for seed in range(8)
         for step in range(8)
     }
     assert len(set(draws.values())) > 50  # of 64 over 1000 equally likely tokens
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    again = sample(logits_BV, Sampling(temperature=1.0, seed=3), [5]).item()
+    again = sample(logits_BV, [Sampling(temperature=1.0, seed=3)], [5]).item()
     assert again == draws[3, 5]
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -120,7 +120,7 @@ def test_frequencies_follow_the_distribution() -> None:
     logits_BV = logits(1, size=6, seed=4)
     sampling = Sampling(temperature=0.8, top_k=4, seed=1)
     expected = reference(logits_BV, sampling, [])[0]
-    drawn = sample(logits_BV.expand(4000, -1), sampling, range(4000))
+    drawn = sample(logits_BV.expand(4000, -1), [sampling] * 4000, range(4000))
     frequencies = torch.bincount(drawn, minlength=6) / 4000
     assert (frequencies - expected).abs().max() < 0.03
     assert (frequencies[expected == 0] == 0).all() and (expected == 0).sum() == 2
@@ -131,26 +131,27 @@ def test_forbidden_tokens_are_never_drawn(monkeypatch: pytest.MonkeyPatch) -> No
     logits_BV[0, [0, 4]] = -torch.inf
     for draw, token in ((0.0, 1), (0.5, 2), (1 - 2**-53, 3), (1.0, 3)):
         monkeypatch.setattr("proactivellm.session.sampling.uniform", lambda *_, d=draw: d)
-        assert sample(logits_BV, Sampling(temperature=1.0), [0]).item() == token
-    assert sample(logits_BV, Sampling(), [0]).item() == 1
+        assert sample(logits_BV, [Sampling(temperature=1.0)], [0]).item() == token
+    assert sample(logits_BV, [Sampling()], [0]).item() == 1
 
 
 def test_greedy_takes_the_best() -> None:
     logits_BV = logits(3)
-    assert sample(logits_BV, Sampling(), [0, 1, 2]).tolist() == logits_BV.argmax(-1).tolist()
+    tokens = sample(logits_BV, [Sampling()] * 3, [0, 1, 2])
+    assert tokens.tolist() == logits_BV.argmax(-1).tolist()
 
 
 def test_a_tiny_temperature_does_not_overflow() -> None:
     logits_BV = 1000 * logits(2)
-    sampling = Sampling(temperature=1e-38, top_p=0.9)
-    assert sample(logits_BV, sampling, [0, 0]).tolist() == logits_BV.argmax(-1).tolist()
+    samplings = [Sampling(temperature=1e-38, top_p=0.9)] * 2
+    assert sample(logits_BV, samplings, [0, 0]).tolist() == logits_BV.argmax(-1).tolist()
 
 
 def test_half_precision_logits_are_sampled_in_full_precision() -> None:
     logits_BV = logits(2).bfloat16()
-    sampling = Sampling(temperature=0.7, top_p=0.8, seed=5)
+    samplings = [Sampling(temperature=0.7, top_p=0.8, seed=5)] * 2
     assert torch.equal(
-        sample(logits_BV, sampling, [3, 4]), sample(logits_BV.float(), sampling, [3, 4])
+        sample(logits_BV, samplings, [3, 4]), sample(logits_BV.float(), samplings, [3, 4])
     )
 
 
@@ -161,14 +162,7 @@ def test_repetition_penalty_looks_at_the_history_of_its_own_lane_only() -> None:
     tokens = sample(logits_BV, [sampling, sampling, Sampling()], [0] * 3, [[0, 0], [2], [0]])
     assert tokens.tolist() == [1, 0, 0]
     assert torch.equal(logits_BV, before), "the caller's logits must stay as they were"
-    assert sample(logits_BV, sampling, [0] * 3, [[]] * 3).tolist() == [0, 0, 0]
-    with pytest.raises(ValueError, match=r"repetition_penalty=2\.0 needs `history`"):
-        sample(logits_BV, sampling, [0] * 3)
-
-
-def test_one_sampling_per_lane() -> None:
-    with pytest.raises(ValueError, match="2 samplings for 3 lanes"):
-        sample(logits(3), [Sampling(), Sampling()], [0, 0, 0])
+    assert sample(logits_BV, [sampling] * 3, [0] * 3, [[]] * 3).tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,7 @@
 Legend: B = batch, S = tokens, D = model width, R = rows, V = vocabulary.
 """
 
-import functools
 import inspect
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -59,12 +57,7 @@ def rope_tables(config: Any) -> list[dict[str, Any]]:
 
 def cache_argument(module: nn.Module) -> str | None:
     """Which of CACHE_ARGUMENTS a causal LM or its decoder takes; None if it takes no cache."""
-    return _cache_argument(type(module).forward)
-
-
-@functools.cache  # asked at every step, and reading a signature takes as long as planning a lane
-def _cache_argument(forward: Callable[..., Any]) -> str | None:
-    accepted = inspect.signature(forward).parameters
+    accepted = inspect.signature(type(module).forward).parameters
     return next((name for name in CACHE_ARGUMENTS if name in accepted), None)
 
 
@@ -82,39 +75,67 @@ def recompute_activations(model: PreTrainedModel) -> None:
     (newer or model.gradient_checkpointing_enable)()
 
 
-def decoder_output(
-    model: PreTrainedModel,
-    embeddings_BSD: Tensor,
-    position_BS: Tensor,
-    mask: Tensor | dict[str, Tensor],
-    cache: Cache | None = None,
-    **kwargs: Any,
-) -> Any:
-    """Output of the decoder: `last_hidden_state` [B, S, D], after the final norm, among others.
+class Parts:
+    """What a forward calls of a causal LM, looked up once: that takes as long as to plan a lane.
 
     Args:
-        position_BS: position ids, int64.
-        mask: bool, True = attend, [B, 1, S, K] or a dict of them per layer type.
-        cache: new entries are written into it; None = the tokens see each other only.
-        **kwargs: passed to the decoder, and by it to the attention function.
+        model: complete, adapters included.
     """
-    decoder = decoder_of(model)
-    if _adds_masks(model):
-        mask = _additive(mask, embeddings_BSD.dtype)
-    if cache is not None:
-        kwargs[cache_argument(decoder) or CACHE_ARGUMENTS[0]] = cache
-    kwargs["use_cache"] = cache is not None
-    return decoder(
-        inputs_embeds=embeddings_BSD, position_ids=position_BS, attention_mask=mask, **kwargs
-    )
 
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.decoder = decoder_of(model)
+        self.embed = model.get_input_embeddings()
+        self.output_layer = model.get_output_embeddings()
+        self._cache_argument = cache_argument(self.decoder) or CACHE_ARGUMENTS[0]
+        config = model.config.get_text_config()
+        self._scale = getattr(config, "logit_scale", None)  # Cohere
+        self._divisor = getattr(config, "logits_scaling", None)  # Granite
+        self._cap = getattr(config, "final_logit_softcapping", None)  # Gemma
+        # Families that attend by themselves, unfused, add masks to their scores. Some have fused
+        # attention as well; which one is in use was settled when the model was loaded.
+        fused = model._supports_sdpa or model._supports_attention_backend
+        self._adds_masks = not fused or config._attn_implementation == "eager"
 
-def _adds_masks(model: PreTrainedModel) -> bool:
-    """Whether a model adds masks to its scores, as those do that attend by themselves, unfused."""
-    # Some of these families have fused attention as well; which one is in use was settled when the
-    # model was loaded, as it cannot be set afterwards.
-    supports_fused = model._supports_sdpa or model._supports_attention_backend
-    return not supports_fused or model.config.get_text_config()._attn_implementation == "eager"
+    def decode(
+        self,
+        embeddings_BSD: Tensor,
+        position_BS: Tensor,
+        mask: Tensor | dict[str, Tensor],
+        cache: Cache | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Run the decoder, without the output layer.
+
+        Args:
+            mask: bool, True = attend, [B, 1, S, K] or a dict of them per layer type; attention that
+                a family does by itself is given what it takes.
+            cache: new entries are written into it; None = the tokens see each other only.
+            **kwargs: passed to the decoder, and by it to the attention function.
+
+        Returns:
+            An output of transformers: `last_hidden_state` [B, S, D] (after the final norm), and
+            what `kwargs` ask for.
+        """
+        if self._adds_masks:
+            mask = _additive(mask, embeddings_BSD.dtype)
+        if cache is not None:
+            kwargs[self._cache_argument] = cache
+        return self.decoder(
+            inputs_embeds=embeddings_BSD,
+            position_ids=position_BS,
+            attention_mask=mask,
+            use_cache=cache is not None,
+            **kwargs,
+        )
+
+    def project(self, hidden_RD: Tensor) -> Tensor:
+        """Logits [R, V] of chosen rows, with the scaling and soft cap that some families add."""
+        logits_RV: Tensor = self.output_layer(hidden_RD)
+        if self._scale:
+            logits_RV = logits_RV * self._scale
+        if self._divisor:
+            logits_RV = logits_RV / self._divisor
+        return torch.tanh(logits_RV / self._cap) * self._cap if self._cap else logits_RV
 
 
 def _additive(mask: Tensor | dict[str, Tensor], dtype: torch.dtype) -> Tensor | dict[str, Tensor]:
@@ -123,15 +144,3 @@ def _additive(mask: Tensor | dict[str, Tensor], dtype: torch.dtype) -> Tensor | 
         return {kind: _additive(kind_mask, dtype) for kind, kind_mask in mask.items()}  # type: ignore[misc]
     lowest = torch.finfo(dtype).min
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, lowest)
-
-
-def project(model: PreTrainedModel, hidden_RD: Tensor) -> Tensor:
-    """Logits [R, V]: the output layer, with the scaling and soft cap some families put after it."""
-    logits_RV = model.get_output_embeddings()(hidden_RD)
-    config = model.config.get_text_config()
-    if getattr(config, "logit_scale", None):  # Cohere
-        logits_RV = logits_RV * config.logit_scale
-    if getattr(config, "logits_scaling", None):  # Granite
-        logits_RV = logits_RV / config.logits_scaling
-    cap = getattr(config, "final_logit_softcapping", None)  # Gemma
-    return torch.tanh(logits_RV / cap) * cap if cap else logits_RV

@@ -17,7 +17,8 @@ from proactivellm.backbone.bundled import bundled_models
 _PARTS = r"(-\d+-of-\d+)?"
 _WEIGHTS = re.compile(rf"(adapter_)?model{_PARTS}\.safetensors")
 _OLDER_WEIGHTS = re.compile(rf"(pytorch_model{_PARTS}|adapter_model)\.bin")
-_SMALL = re.compile(r".*\.(json|txt|model|tiktoken|jinja)")  # settings, tokenizer, tables
+# Settings, tokenizer, tables, and the head of the policy `learned`.
+_SMALL = re.compile(r".*\.(json|txt|model|tiktoken|jinja)|learned\.safetensors")
 _IN_CACHE = re.compile(r"models--(?P<owner>[^/]+?)--(?P<name>[^/]+)/snapshots/(?P<commit>[^/]+)")
 
 

@@ -41,6 +41,14 @@ Out = Annotated[
         metavar="FILE|DIR", help="Where to write the table.", show_default="beside the model"
     ),
 ]
+HeadSource = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="Train the head of the policy learned anew, on these sources. They need no target.",
+        show_default="those of --source, if the model has no head",
+    ),
+]
 
 
 @app.command(cls=PolicyCommand)
@@ -51,6 +59,7 @@ def calibrate(
     model: Model = None,
     policy: Policies = None,
     out: Out = None,
+    head_source: HeadSource = None,
     lanes: Lanes = 32,
     device: Device = "cpu",
     trust_remote_code: TrustRemoteCode = False,
@@ -70,12 +79,15 @@ def calibrate(
         from proactivellm.evaluation.calibrate import Grid
         from proactivellm.evaluation.calibrate import calibrate as measure
         from proactivellm.evaluation.calibration_table import calibrate_into
+        from proactivellm.evaluation.learned import ensure_head
         from proactivellm.report.progress import show_progress
         from proactivellm.tasks.jobs import read_jobs
 
         grid = Grid(counting=make_counting(bleu_tokenize, latency_unit))
-        check_places([("--out", out)], [("--source", source), ("--target", target)])
+        given = [("--source", source), ("--target", target), ("--head-source", head_source)]
+        check_places([("--out", out)], given)
         jobs = read_jobs(task, source, target)
+        unlabelled = read_jobs(task, head_source) if head_source else jobs
         how = {"device": device, "trust_remote_code": trust_remote_code}
         streaming = load_for(jobs, model, no_gate, **how)
         file = table_file(out, streaming.folder)
@@ -85,6 +97,15 @@ def calibrate(
                 measure, streaming, grid=grid, num_lanes=lanes, description=Path(source).name
             )
             names = policy or CALIBRATED
+            head = ensure_head(
+                *(streaming, names, unlabelled, file.parent),
+                anew=head_source is not None,
+                num_lanes=lanes,
+                description=Path(head_source or source).name,
+                progress=told,
+            )
+            if head is not None:
+                typer.echo(f"head of learned: AUC {head.about['auc']} on sources held back")
             num_points = calibrate_into(file, run, jobs, names, told)
     except KeyboardInterrupt:
         end_interrupted(f"policies that were measured to the end are in {file}")

@@ -222,7 +222,7 @@ def _settings(flags: Mapping[str, Any], kind: str | None, window: Any) -> "Setti
         flags["model"], kind, gate=not flags["no_gate"], **{name: flags[name] for name in how}
     )
     policy = choose_policy(model, flags["policy"], listens=kind is not None)
-    policy.check(model)  # before anything is read
+    policy.bound_to(model).check(model)  # before anything is read
     return Settings(
         model=model,
         policy=policy,

@@ -40,6 +40,7 @@ def record(
     Raises:
         ValueError: the source cannot be streamed.
     """
+    policy = policy.bound_to(model)
     streams = Streams(model, policy, sampling=Sampling(), window=window)
     recorder = _Recorder(streams, policy, window.sinks if window else 0)
     stream = recorder.stream

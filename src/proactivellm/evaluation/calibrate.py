@@ -24,6 +24,7 @@ from proactivellm.policy.calibration import Calibration, CalibrationMeta, Calibr
 from proactivellm.policy.endogenous import ThresholdPolicy
 from proactivellm.policy.evidence import Evidence, Heads, Seen
 from proactivellm.policy.fixed import WaitK
+from proactivellm.policy.learned import Learned
 from proactivellm.policy.reason import Reason
 from proactivellm.policy.spec import POLICIES, PolicySpec
 from proactivellm.report.progress import Progress
@@ -32,6 +33,7 @@ from proactivellm.session.sampling import Sampling
 from proactivellm.stream import Job, run_streams
 
 _RECORDED_LAG = 3  # the statistic is recorded along wait-3
+_SOFT_QUANTILES = (0.03, 0.08, 0.15, 0.3, 0.6)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,9 +123,11 @@ def calibrate(
     points: list[CalibrationPoint] = []
     candidates: list[tuple[ThresholdPolicy, float]] = []
     chosen: dict[bool, Heads] = {}  # by whether they are judged by concentration
-    for kind in _with_heads([prototype(text) for text in policies], model, jobs, chosen):
-        thresholds = statistic_quantiles(model, jobs, kind, grid.quantiles, num_lanes)
-        candidates += _candidates(kind, thresholds, grid)
+    prototypes = [prototype(text).bound_to(model) for text in policies]
+    for kind in _with_heads(prototypes, model, jobs, chosen):
+        own = _grid_of(kind, grid)
+        thresholds = statistic_quantiles(model, jobs, kind, own.quantiles, num_lanes)
+        candidates += _candidates(kind, thresholds, own)
     for number, (policy, quantile) in enumerate(candidates, start=1):
         streams = run_streams(model, policy, jobs, limits=limits, sampling=Sampling())
         scores = score(list(streams), counting=grid.counting)
@@ -192,6 +196,15 @@ def prototype(text: str) -> ThresholdPolicy:
     spec = PolicySpec.parse(f"{text}{',' if ':' in text else ':'}quantile=0.5")
     values = {key: value for key, value in spec.values.items() if value != CALIBRATED}
     return known[spec.name](threshold=0.5, **values)
+
+
+def _grid_of(policy: ThresholdPolicy, grid: Grid) -> Grid:
+    """The grid of a policy: where each unit of lag makes a WRITE likelier, one of its own."""
+    if not isinstance(policy, Learned) or not policy.lag_weight:
+        return grid
+    # That weight is a bound which gives way: a hard one besides costs quality. Most tokens are
+    # acceptable along wait-3, so that low quantiles are those that tell policies apart.
+    return replace(grid, quantiles=_SOFT_QUANTILES, min_lags=(0, 1), max_lags=(None,))
 
 
 def _candidates(

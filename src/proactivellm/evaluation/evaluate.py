@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from proactivellm.evaluation.earlier import check_instances, earlier_rows
-from proactivellm.evaluation.provenance import Conditions, check_run, run_inputs
+from proactivellm.evaluation.provenance import Conditions, check_run, noted, run_inputs
 from proactivellm.evaluation.results import write_results, write_tables
 from proactivellm.files.growing import open_lines
 from proactivellm.files.lock import locked
@@ -99,7 +99,7 @@ def evaluate(
         others = earlier_rows(out, [*policies], jobs, inputs, conditions.counting)
         for text, policy in policies.items():
             folder = out / folder_name(text)
-            todo, done = _split(folder, jobs, policy.spec, {**inputs, "request": text})
+            todo, done = _split(folder, jobs, policy.spec, inputs | noted(model, policy, text))
             new = _stream(model, policy, todo, num_lanes, conditions)
             reasons = _append(folder, done, new, len(jobs), progress and partial(progress, text))
             failed += [f"{text}: {reason}" for reason in reasons]

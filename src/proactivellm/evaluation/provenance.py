@@ -21,6 +21,9 @@ from proactivellm.files.note import check_note, merge_note, read_note
 from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.metrics.counting import Counting
 from proactivellm.modality.media_digest import digest_media
+from proactivellm.policy.base import Policy
+from proactivellm.policy.head import head_of
+from proactivellm.policy.learned import Learned
 from proactivellm.session.window import Window
 from proactivellm.stream import DEFAULT_RATE_WPM, Job
 
@@ -62,6 +65,12 @@ def run_inputs(
         "schedules": {str(job.index): job.policy.spec for job in jobs if job.policy is not None},
         "made_with": {**versions, "torch": torch.__version__},
     }
+
+
+def noted(model: StreamingCausalLM, policy: Policy, request: str) -> dict[str, Any]:
+    """How a policy was asked for, and what it takes from the model that its spec does not tell."""
+    head = {"head": head_of(model).digest} if isinstance(policy, Learned) else {}
+    return {"request": request, **head}
 
 
 def calibration_inputs(

@@ -5,11 +5,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 _CHUNK_BYTES = 1 << 22
-# Of a model folder; results may lie in it as well.
+# Of a model folder; results may lie in it as well, and the head of a policy is one.
 _MODEL_FILES = (
     *("*.safetensors", "*.index.json", "pytorch_model*.bin", "*config*.json", "streaming.json"),
     *("*token*", "vocab*", "merges.txt", "*.model", "*.jinja", "chat_template*"),
 )
+_HEAD = "learned.safetensors"
 
 
 def digest_text(parts: Iterable[str]) -> str:
@@ -35,7 +36,7 @@ def model_files(folder: str | Path) -> list[Path]:
     for place in Path(folder).iterdir():  # a front end: speech/speech.json and what lies beside it
         if (place / f"{place.name}.json").is_file():
             found.update(place.iterdir())
-    return sorted(file for file in found if file.is_file())
+    return sorted(file for file in found if file.is_file() and file.name != _HEAD)
 
 
 def digest_model(folder: str | Path) -> str:

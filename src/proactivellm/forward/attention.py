@@ -36,7 +36,6 @@ def streaming_attention(
     """Attention of a step's new tokens to the entries of their own lanes.
 
     Args:
-        module: the attention layer.
         query: [1, H, T, D] with a plan, else [B, H, Q, D].
         key: the store [1, G, N, D] with a plan, else [B, G, K, D].
         value: as `key`.
@@ -89,25 +88,23 @@ def _by_parts(
     scores: dict[str, Any],
 ) -> Tensor:
     """One attention call per part of the plan: [1, T, H, D]."""
-    query_THD = query[0].transpose(0, 1)
+    _, heads, num_new, width = query.shape
     result_THD = None
     for index, part in enumerate(plan.parts):
-        lanes, _ = part.slots.shape
-        if part.rows is None:
-            query_BQHD = query_THD.unflatten(0, (lanes, -1))
+        if part.rows is None:  # the only part
+            query_BHQD = query.view(heads, part.slots.shape[0], -1, width).transpose(0, 1)
         else:
-            query_BQHD = query_THD[part.rows]
-        query_BHQD = query_BQHD.transpose(1, 2)
+            query_BHQD = query[0].transpose(0, 1)[part.rows].transpose(1, 2)
         keys = _entries(key, part, plan.scratch, "keys")
         values = _entries(value, part, plan.scratch, "values")
         mask = part.masks[kind]
         if probe is not None:
             probe.capture(index, query_BHQD, keys, mask, **scores)
         out_BQHD = _attend(query_BHQD, keys, values, mask, scores)
-        if part.rows is None:  # the only part
-            return out_BQHD.reshape(1, -1, *out_BQHD.shape[2:])
+        if part.rows is None:
+            return out_BQHD.reshape(1, num_new, heads, -1)
         if result_THD is None:
-            result_THD = out_BQHD.new_empty(len(query_THD), *out_BQHD.shape[2:])
+            result_THD = out_BQHD.new_empty(num_new, heads, out_BQHD.shape[-1])
         result_THD[part.rows.flatten()] = out_BQHD.flatten(0, 1)  # repeated rows repeat the result
     assert result_THD is not None
     return result_THD[None]
@@ -138,13 +135,13 @@ def _attend(
         weights = attention_weights(query, key, mask, **scores).to(value.dtype)
         values = value.repeat_interleave(query.shape[1] // value.shape[1], 1)
         return (weights @ values).transpose(1, 2)
-    groups, num_new = key.shape[1], query.shape[2]
-    shared = query.shape[1] // groups
+    lanes, heads, num_new, width = query.shape
+    groups = key.shape[1]
+    shared = heads // groups
     if shared > 1:
-        query = query.unflatten(1, (groups, shared)).flatten(2, 3)
+        query = query.reshape(lanes, groups, shared * num_new, width)
         if mask is not None and num_new > 1:
             mask = mask.repeat(1, 1, shared, 1)
     out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scores["scaling"])
-    if shared > 1:
-        out = out.unflatten(2, (shared, num_new)).flatten(1, 2)
-    return out.transpose(1, 2)
+    out_BGSQD = out.view(lanes, groups, shared, num_new, -1)
+    return out_BGSQD.permute(0, 3, 1, 2, 4).reshape(lanes, num_new, heads, -1)

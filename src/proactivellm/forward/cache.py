@@ -26,11 +26,7 @@ GROWTH = 8  # it grows by an eighth: little is held in reserve, and copies stay 
 
 
 class ArrivalLayer(CacheLayerMixin):
-    """Keys and values of one layer, each [N, H, D].
-
-    Args:
-        cache: the cache it belongs to, which says how large the store is.
-    """
+    """Keys and values of one layer, each [N, H, D]; the cache says how large the store is."""
 
     is_sliding = False
     keys: Tensor
@@ -53,9 +49,8 @@ class ArrivalLayer(CacheLayerMixin):
     ) -> tuple[Tensor, Tensor]:
         """Write new entries [1, H, T, D] at the slots of this step.
 
-        Returns:
-            The whole store [1, H, N, D] for attention that follows the plan of the step; for a
-            joint plan the entries in use [1, H, K, D].
+        Attention that follows a plan is given the whole store [1, H, N, D], a joint one the entries
+        in use [1, H, K, D].
         """
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
@@ -90,12 +85,8 @@ class ArrivalLayer(CacheLayerMixin):
 class ArrivalCache(Cache):
     """All layers' buffers, and which entries are whose.
 
-    Args:
-        num_layers: attention layers of the model.
-        num_lanes: streams held at once.
-        device: of the bookkeeping tensors.
-        capacity: entries preallocated, never exceeded; None = as many as it takes.
-        growth: a store that is full grows by one part in so many.
+    A capacity is preallocated and never exceeded. Without one it grows when it is full, by one part
+    in `growth`.
     """
 
     def __init__(
@@ -157,12 +148,10 @@ class ArrivalCache(Cache):
         return max(0, -(-length // PAGE) - len(self.pages[lane]))
 
     def reserve(self, lane: int, length: int) -> None:
-        """Give a lane pages for that many entries.
-
-        Raises:
-            StoreFull: if the store is full and may not grow.
-        """
+        """Give a lane pages for that many entries; StoreFull if it is full and may not grow."""
         missing = self.missing_pages(lane, length)
+        if not missing:
+            return
         if missing > self.pool.num_free:
             if not self.may_grow:
                 raise StoreFull(
@@ -195,8 +184,7 @@ class ArrivalCache(Cache):
     def snapshot(self, lane: int) -> dict[str, Any]:
         """A lane's entries as plain tensors, for cloning and saving.
 
-        Returns:
-            `keys` and `values` (lists of [K, H, D], one per layer), `kinds` ([3, K]), `units`.
+        `keys` and `values` are lists of [K, H, D], one per layer, `kinds` is [3, K].
         """
         slots = self._slots(lane)
         layers = [layer for layer in self._layers() if layer.is_initialized]
@@ -210,9 +198,6 @@ class ArrivalCache(Cache):
     @torch.inference_mode()  # the buffers were made in it
     def restore(self, lane: int, state: dict[str, Any]) -> None:
         """Put a snapshot into a lane; what it held is lost.
-
-        Args:
-            state: from `snapshot`, of the same model.
 
         Raises:
             ValueError: if it is of another model.

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from proactivellm.backbone.decoder import decoder_output, position_limit, project
+from proactivellm.backbone.decoder import Parts, position_limit
 from proactivellm.backbone.families import check_family
 from proactivellm.backbone.prompt import StreamSettings, encode_prompt
 from proactivellm.core.layout import TARGET
@@ -33,9 +33,8 @@ from proactivellm.output import detokenize
 class StreamingCausalLM:
     """A causal LM that reads and writes at the same time; `modality.loading.load` makes one.
 
-    Args:
-        model: any transformers causal LM whose layers keep keys and values per token.
-        settings: layout, prompt, boundary; the default is `grouped` with an empty prompt.
+    Its layers have to keep keys and values per token. The default settings are layout `grouped` and
+    an empty prompt.
 
     Raises:
         ValueError: if the family cannot obey the streaming law (the message says why).
@@ -59,11 +58,13 @@ class StreamingCausalLM:
         # Where a plan does not get to the attention, there is one mask for all lanes.
         self.joint = not attention.hands_down
         model.set_attn_implementation(ATTENTION)
+        self.parts = Parts(model)  # of the attention that is set
         mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=model.device)
         self._unused_mask = mask if "all" in self.windows else dict.fromkeys(self.windows, mask)
         self.limit = position_limit(model.config)
         self.folder: Path | None = None
         self.front_end: Any = None  # a `modality.base.FrontEnd`, if it takes more than text
+        self.head: Any = None  # a `policy.head.Head`, once something asks for it
         self.static: StaticSteps | None = None
 
     @property
@@ -107,23 +108,14 @@ class StreamingCausalLM:
         self.static = None if mode is None else StaticSteps(self, mode)
 
     def new_cache(self, num_lanes: int = 1, capacity: int | None = None) -> ArrivalCache:
-        """An empty cache for this model.
-
-        Args:
-            num_lanes: sessions it holds.
-            capacity: entries it holds at most, preallocated; None = as many as it takes.
-        """
+        """An empty cache for this model, of at most `capacity` entries (preallocated) if given."""
         layers = self.model.config.get_text_config().num_hidden_layers
         # Each growth makes fixed shapes captured anew: rather few and large ones.
         growth = GROWTH if self.static is None else 1
         return ArrivalCache(layers, num_lanes, self.device, capacity, growth)
 
     def check_position(self, lane: LaneInput) -> None:
-        """Refuse positions that the model does not have.
-
-        Raises:
-            ValueError: if the last position of a lane is one of them.
-        """
+        """Raise ValueError if the last position of a lane is none of the model's."""
         if self.limit is not None and lane.pieces:
             self._check_positions(np.concatenate(place(lane, self.layout), axis=1), self.limit)
 
@@ -158,12 +150,8 @@ class StreamingCausalLM:
         length are overwritten by its next step, which is how a probe is taken back, and why a
         step that raises has changed nothing: lanes only keep the pages that it reserved.
 
-        Args:
-            inputs: at least one token each, distinct lanes.
-            attention: capture the attention of probing tokens.
-
-        Returns:
-            The output of the probing lanes, or None if none probes.
+        Inputs are of distinct lanes, with at least one token each. `attention` keeps that of the
+        tokens that probe. None if no lane probes.
 
         Raises:
             ValueError: if a lane would use positions that the model does not have.
@@ -198,8 +186,8 @@ class StreamingCausalLM:
         hidden_1TD = self.attend(cache, plan, self._embed(new, device), position_AT, probe)
         if not new.probing:
             return None
-        hidden_PD = hidden_1TD[0, torch.tensor(new.rows, device=device)]
-        logits_PV = project(self.model, hidden_PD).float()
+        hidden_PD = hidden_1TD[0].index_select(0, torch.tensor(new.rows, device=device))
+        logits_PV = self.parts.project(hidden_PD).float()
         if plan.joint is not None:
             logits_PV = plan.joint.reveal(logits_PV, new.probing)
         return StepOutput(
@@ -218,15 +206,9 @@ class StreamingCausalLM:
         position_AT: Tensor,
         probe: AttentionProbe | None,
     ) -> Tensor:
-        """Run the decoder along a plan.
+        """Run the decoder along a plan: last hidden states [1, T, D] of the new tokens.
 
-        Args:
-            embeddings_1TD: of the new tokens.
-            position_AT: theirs; of one axis, the decoder takes them as [1, T].
-            probe: collects attention weights.
-
-        Returns:
-            Last hidden states [1, T, D].
+        Positions have one axis, as the decoder takes them: [1, T].
         """
         cache.begin(plan)
         kwargs: dict[str, Any] = {}
@@ -235,14 +217,14 @@ class StreamingCausalLM:
         if probe is not None:
             kwargs["probe"] = probe
         masks = plan.joint.mask if plan.joint is not None else self._unused_mask
-        output = decoder_output(self.model, embeddings_1TD, position_AT, masks, cache, **kwargs)
+        output = self.parts.decode(embeddings_1TD, position_AT, masks, cache, **kwargs)
         hidden_1TD: Tensor = output.last_hidden_state
         return hidden_1TD
 
     def _embed(self, new: NewTokens, device: torch.device) -> Tensor:
         """Input embeddings [1, T, D]: token ids and features alike."""
         ids_1T = torch.from_numpy(new.ids[None]).to(device)
-        embeddings_1TD = self.model.get_input_embeddings()(ids_1T)
+        embeddings_1TD = self.parts.embed(ids_1T)
         for at, values in new.features:
             embeddings_1TD[0, at : at + len(values)] = values.to(embeddings_1TD)
         return embeddings_1TD

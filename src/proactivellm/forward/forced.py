@@ -1,4 +1,4 @@
-"""A stream whose reads and writes are given: for those who look into a model, not at a target."""
+"""Drives a stream whose reads and writes are given, to look into a model."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -27,9 +27,6 @@ def forced_probes(
         probes: for each of them, units read and ids written before it; neither ever decreases. One
             that is followed by a READ is taken back.
         attention: capture the attention of the probing tokens.
-
-    Yields:
-        The output of each probe.
     """
     head = streaming.prompt.target_head
     sequence = [*head, *target]

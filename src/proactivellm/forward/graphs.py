@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from proactivellm.backbone.decoder import project
 from proactivellm.forward.cache import PAGE, ArrivalCache
 from proactivellm.forward.lanes import NewTokens, StepOutput
 from proactivellm.forward.plan import Part, StepPlan, entry_masks, new_slots, own_slots
@@ -224,10 +223,10 @@ class _StaticStep:
         plan = StepPlan(slots_T=slots_T, parts=(part,), layer_types=model.layer_types, scratch=None)
         chosen = Chosen(lane_B, within_B)
         probe = AttentionProbe(plan, [chosen], bucket.lanes) if bucket.attention else None
-        embeddings = model.model.get_input_embeddings()(ids_T[None])
+        embeddings = model.parts.embed(ids_T[None])
         hidden_1TD = model.attend(cache, plan, embeddings, kinds_3T[1:2], probe)
         hidden_BD = hidden_1TD[0, lane_B * bucket.new + within_B]
-        logits_BV = project(model.model, hidden_BD).float()
+        logits_BV = model.parts.project(hidden_BD).float()
         if probe is None:
             return logits_BV, hidden_BD, None, None
         return logits_BV, hidden_BD, probe.weights(), probe.units(cache.kinds[2])

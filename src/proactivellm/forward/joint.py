@@ -21,26 +21,15 @@ from proactivellm.forward.lanes import NewTokens
 
 @dataclass(frozen=True, kw_only=True)
 class Joint:
-    """What the one attention call sees.
+    """What the one attention call sees."""
 
-    Attributes:
-        slots: entries of all lanes, one after the other, [K].
-        mask: bool [1, 1, T, K], or one per layer type.
-        lane_K: index among the step's inputs of the lane that an entry belongs to.
-        num_bad_B: entries that were not finite, by lane, counted over the layers of this step.
-    """
-
-    slots: Tensor
-    mask: Tensor | dict[str, Tensor]
-    lane_K: Tensor
-    num_bad_B: Tensor
+    slots: Tensor  # entries of all lanes, one after the other, [K]
+    mask: Tensor | dict[str, Tensor]  # bool [1, 1, T, K], or one per layer type
+    lane_K: Tensor  # index among the step's inputs of the lane that an entry belongs to
+    num_bad_B: Tensor  # entries that were not finite, counted over the layers of this step
 
     def screen(self, keys_KHD: Tensor, values_KHD: Tensor) -> tuple[Tensor, Tensor]:
-        """Take entries that are not finite out of a layer, and note whose they are.
-
-        Returns:
-            Both, with 0 in place of such entries; a lane alone keeps its own.
-        """
+        """Put 0 for entries that are not finite, and note whose; a lane alone keeps its own."""
         if len(self.num_bad_B) == 1:
             return keys_KHD, values_KHD
         good_K = keys_KHD.isfinite().flatten(1).all(-1) & values_KHD.isfinite().flatten(1).all(-1)
@@ -49,11 +38,7 @@ class Joint:
         return keys_KHD.masked_fill(bad_K11, 0.0), values_KHD.masked_fill(bad_K11, 0.0)
 
     def reveal(self, logits_PV: Tensor, probing: Sequence[int]) -> Tensor:
-        """Logits with NaN for the lanes that have entries which are not finite.
-
-        Args:
-            probing: their indices among the step's inputs.
-        """
+        """Logits with NaN for the probing inputs that have entries which are not finite."""
         if len(self.num_bad_B) == 1:
             return logits_PV
         rows_P = torch.tensor(probing, device=logits_PV.device)
@@ -71,7 +56,6 @@ def make_joint(
 
     Args:
         kinds_3N: group, position and unit of every entry of the store.
-        slots_K: entries of all lanes, one after the other.
         windows: sliding window per layer type; None = full attention.
     """
     device = slots_K.device

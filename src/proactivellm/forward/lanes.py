@@ -15,41 +15,25 @@ from proactivellm.core.layout import Layout
 
 
 class Piece(NamedTuple):
-    """A run of tokens of one group.
-
-    Attributes:
-        group: name of the group.
-        unit: source unit that it belongs to, from 1; 0 = none (prompt, target).
-        tokens: ids, or embeddings [n, D].
-    """
+    """A run of tokens of one group."""
 
     group: str
-    unit: int
-    tokens: Sequence[int] | Tensor
+    unit: int  # that it belongs to, from 1; 0 = none (prompt, target)
+    tokens: Sequence[int] | Tensor  # ids, or embeddings [n, D]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LaneInput:
-    """What one lane brings to a step.
-
-    Attributes:
-        lane: which lane of the cache.
-        pieces: new tokens of any groups, in the order in which they arrive.
-        counts: tokens of each group that the lane holds before this step.
-        probe: row among the new tokens that asks for a distribution, -1 = the last one; None = the
-            lane does not probe.
-        added: new tokens of each group.
-        size: new tokens in all.
-        last_unit: largest unit among the pieces.
-    """
+    """What one lane brings to a step."""
 
     lane: int
-    pieces: Sequence[Piece] = ()
-    counts: Mapping[str, int] = field(default_factory=dict)
+    pieces: Sequence[Piece] = ()  # of any groups, in the order in which they arrive
+    counts: Mapping[str, int] = field(default_factory=dict)  # tokens it holds before, by group
+    # Row among the new tokens that asks for a distribution, -1 = the last one; None: none does.
     probe: int | None = None
-    added: dict[str, int] = field(init=False)
-    size: int = field(init=False)
-    last_unit: int = field(init=False)
+    added: dict[str, int] = field(init=False)  # new tokens, by group
+    size: int = field(init=False)  # new tokens
+    last_unit: int = field(init=False)  # largest unit among the pieces
 
     def __post_init__(self) -> None:
         # Counted once: schedulers, cache and forward ask for these many times in a step.
@@ -71,58 +55,31 @@ class LaneInput:
 
 @dataclass(frozen=True, kw_only=True)
 class StepOutput:
-    """What the probing lanes get back, in the order of the step's inputs.
+    """What the probing lanes get back, in the order of the step's inputs."""
 
-    Attributes:
-        logits_PV: next-token logits.
-        hidden_PD: what the output layer made them from: the last hidden states.
-        weights_LPHK: attention of the probing tokens, if asked for.
-        unit_PK: unit of the entries attended to; 0 = prompt or target, -1 = not in use.
-        num_units: most units that a probing lane has in its cache.
-    """
-
-    logits_PV: Tensor
-    hidden_PD: Tensor
-    weights_LPHK: Tensor | None
-    unit_PK: Tensor | None
-    num_units: int
+    logits_PV: Tensor  # of the next token
+    hidden_PD: Tensor  # the last hidden states, which the logits are made from
+    weights_LPHK: Tensor | None  # attention of the probing tokens, if asked for
+    unit_PK: Tensor | None  # unit of each entry; 0 = prompt or target, -1 = not in use
+    num_units: int  # most units that a probing lane has in its cache
 
 
 @dataclass(frozen=True, kw_only=True)
 class NewTokens:
-    """The new tokens of a step, packed lane after lane.
+    """The new tokens of a step, packed lane after lane."""
 
-    Attributes:
-        lanes: lane of each of the step's inputs, [B].
-        counts: new tokens of each, [B].
-        lengths: entries each had before, [B].
-        first: packed index of the first new token of each, [B].
-        places: place of every new token among the entries of its lane, its stamp of arrival, [T].
-        ids: token ids, 0 in place of features, [T].
-        features: packed index of the first token, and embeddings [n, D].
-        kinds_3T: group, position (on the first axis) and unit of every new token.
-        position_AT: positions, as the decoder takes them.
-        probing: indices of the inputs that probe, [P].
-        within: row of the probe among the new tokens of its lane, [P].
-    """
-
-    lanes: np.ndarray
-    counts: np.ndarray
-    lengths: np.ndarray
-    first: np.ndarray
-    places: np.ndarray
-    ids: np.ndarray
-    features: Sequence[tuple[int, Tensor]]
-    kinds_3T: np.ndarray
-    position_AT: np.ndarray
-    probing: list[int]
-    within: list[int]
-
-    @property
-    def rows(self) -> list[int]:
-        """Packed index of the tokens that probe, [P]."""
-        rows: list[int] = (self.first[self.probing] + self.within).tolist()
-        return rows
+    lanes: np.ndarray  # lane of each of the step's inputs, [B]
+    counts: np.ndarray  # new tokens of each, [B]
+    lengths: np.ndarray  # entries that each had before, [B]
+    first: np.ndarray  # packed index of the first new token of each, [B]
+    places: np.ndarray  # of every new token among the entries of its lane: its arrival stamp, [T]
+    ids: np.ndarray  # 0 in place of features, [T]
+    features: Sequence[tuple[int, Tensor]]  # packed index of the first token, embeddings [n, D]
+    kinds_3T: np.ndarray  # group, position (on the first axis) and unit of every new token
+    position_AT: np.ndarray  # as the decoder takes them
+    probing: list[int]  # indices of the inputs that probe, [P]
+    within: list[int]  # row of the probe among the new tokens of its lane, [P]
+    rows: list[int]  # its packed index, [P]
 
 
 def place(lane: LaneInput, layout: Layout) -> list[np.ndarray]:
@@ -141,12 +98,7 @@ def place(lane: LaneInput, layout: Layout) -> list[np.ndarray]:
 
 
 def pack_lanes(inputs: Sequence[LaneInput], lengths: Sequence[int], layout: Layout) -> NewTokens:
-    """Pack the new tokens of all lanes.
-
-    Args:
-        inputs: what each lane brings; at least one token each.
-        lengths: entries of every lane of the cache.
-        layout: gives positions.
+    """Pack the new tokens of all lanes, at least one each, behind `lengths` entries of each lane.
 
     Raises:
         ValueError: if a group is none of the layout's.
@@ -156,7 +108,10 @@ def pack_lanes(inputs: Sequence[LaneInput], lengths: Sequence[int], layout: Layo
     groups: list[int] = []
     units: list[int] = []
     positions: list[np.ndarray] = []
+    rows: list[int] = []
     for lane in inputs:
+        if lane.probe is not None:
+            rows.append(len(ids) + lane.probe)
         positions += place(lane, layout)
         for group, unit, tokens in lane.pieces:
             n = len(tokens)
@@ -183,4 +138,5 @@ def pack_lanes(inputs: Sequence[LaneInput], lengths: Sequence[int], layout: Layo
         position_AT=position_AT,
         probing=[i for i, lane in enumerate(inputs) if lane.probe is not None],
         within=[lane.probe for lane in inputs if lane.probe is not None],
+        rows=rows,
     )

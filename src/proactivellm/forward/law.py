@@ -1,4 +1,4 @@
-"""The streaming law, tried on a loaded model: refuses what silently would not obey it."""
+"""Checks the streaming law on a loaded model, and refuses one that would break it silently."""
 
 from typing import TYPE_CHECKING
 
@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from proactivellm.backbone.decoder import decoder_output, project
 from proactivellm.core.layout import SOURCE, TARGET
 from proactivellm.core.masks import layer_masks, visibility
 from proactivellm.core.packing import IGNORE, Sample, Written, pack
@@ -153,7 +152,6 @@ def _masked_logits(
     rows: Tensor,
 ) -> Tensor:
     """Logits of some rows of one forward, [B, R, V]."""
-    model = streaming.model
-    embeddings_BSD = model.get_input_embeddings()(ids_BS)
-    output = decoder_output(model, embeddings_BSD, position_BS, masks)
-    return project(model, output.last_hidden_state[:, rows]).float()
+    parts = streaming.parts
+    hidden = parts.decode(parts.embed(ids_BS), position_BS, masks).last_hidden_state
+    return parts.project(hidden[:, rows]).float()

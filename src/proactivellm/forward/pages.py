@@ -9,11 +9,7 @@ class StoreFull(RuntimeError):
 
 
 class PagePool:
-    """Which pages are free.
-
-    Args:
-        num_pages: pages at the start, numbered from 0.
-    """
+    """Which pages are free, of those numbered from 0."""
 
     def __init__(self, num_pages: int) -> None:
         self._is_free = [True] * num_pages
@@ -27,25 +23,11 @@ class PagePool:
         return len(self._is_free)
 
     def is_free(self, page: int) -> bool:
-        """Whether a page can be taken.
-
-        Args:
-            page: which one.
-        """
+        """Whether a page can be taken."""
         return self._is_free[page]
 
     def take(self, after: int | None = None) -> int:
-        """Hand out a page: the one after a given page if it is free, so that runs stay whole.
-
-        Args:
-            after: the last page of whoever asks.
-
-        Returns:
-            The page.
-
-        Raises:
-            StoreFull: if none is free.
-        """
+        """Hand out a page, the one after a given page if it is free: runs stay whole."""
         if not self.num_free:
             raise StoreFull(f"all {self.num_pages} pages are in use")
         page = -1 if after is None else after + 1
@@ -58,11 +40,7 @@ class PagePool:
         return page
 
     def give(self, pages: Iterable[int]) -> None:
-        """Take pages back.
-
-        Args:
-            pages: from `take`, each once.
-        """
+        """Take pages back, each once."""
         for page in pages:
             assert not self._is_free[page]
             self._is_free[page] = True
@@ -70,11 +48,7 @@ class PagePool:
             self.num_free += 1
 
     def grow(self, extra: int) -> None:
-        """Add free pages at the end.
-
-        Args:
-            extra: how many.
-        """
+        """Add free pages at the end."""
         for page in range(self.num_pages, self.num_pages + extra):
             self._is_free.append(True)
             self._is_listed.append(False)

@@ -24,25 +24,18 @@ FEW_ENTRIES = 256  # lanes with at most so many entries may share an attention c
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """Lanes that share one attention call.
+    """Lanes that share one attention call."""
 
-    Attributes:
-        inputs: index of each lane among the step's inputs, [B].
-        rows: packed index of each new token [B, Q], a lane's last one repeated; None: the packed
-            tokens are [B, Q] as they lie.
-        slots: entry of the store at each place [B, K]; places after a lane's last are masked, and
-            repeat its first: other streams' values, NaN among them, are never even looked at.
-        ends: entries of each lane after this step, [B].
-        extent: first and last + 1 slot, if the entries of the only lane lie side by side.
-        masks: bool [B, 1, Q, K] per layer type; None where everything is visible.
-    """
-
-    inputs: np.ndarray
+    inputs: np.ndarray  # index of each lane among the step's inputs, [B]
+    # Packed index of each new token [B, Q], a lane's last one repeated; None: the packed tokens are
+    # [B, Q] as they lie.
     rows: Tensor | None
+    # Entry of the store at each place [B, K]. Places after a lane's last are masked, and repeat its
+    # first: other streams' values, NaN among them, are never even looked at.
     slots: Tensor
-    ends: Tensor
-    extent: tuple[int, int] | None
-    masks: dict[str, Tensor | None]
+    ends: Tensor  # entries of each lane after this step, [B]
+    extent: tuple[int, int] | None  # first and last + 1 slot of an only lane, side by side
+    masks: dict[str, Tensor | None]  # bool [B, 1, Q, K] by layer type; None: all is visible
 
 
 class Scratch:
@@ -52,54 +45,35 @@ class Scratch:
         self._buffers: dict[str, Tensor] = {}
 
     def select(self, name: str, rows_NW: Tensor, index_I: Tensor) -> Tensor:
-        """Rows of a matrix, valid until the next call with this name.
-
-        Returns:
-            [I, W].
-        """
-        size = len(index_I) * rows_NW.shape[1]
+        """Rows [I, W] of a matrix, valid until the next call with this name."""
+        num_rows, width = index_I.shape[0], rows_NW.shape[1]  # `len` of a tensor takes five calls
+        size = num_rows * width
         buffer = self._buffers.get(name)
         if buffer is None or buffer.numel() < size or buffer.dtype != rows_NW.dtype:
             buffer = self._buffers[name] = rows_NW.new_empty(2 * size)
-        out = buffer[:size].view(len(index_I), -1)
+        out = buffer[:size].view(num_rows, width)
         return torch.index_select(rows_NW, 0, index_I, out=out)
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepPlan:
-    """What a forward writes and attends to.
+    """What a forward writes and attends to."""
 
-    Attributes:
-        slots_T: entry that each new token becomes.
-        parts: attention calls; empty for a joint plan.
-        layer_types: layer type of each layer, as in the masks.
-        scratch: where a part's keys and values are gathered; None: in new buffers.
-        joint: for models that do their attention by themselves.
-    """
-
-    slots_T: Tensor
-    parts: tuple[Part, ...]
-    layer_types: tuple[str, ...]
-    scratch: Scratch | None
-    joint: Joint | None = None
+    slots_T: Tensor  # entry that each new token becomes
+    parts: tuple[Part, ...]  # attention calls; empty for a joint plan
+    layer_types: tuple[str, ...]  # of each layer, as in the masks
+    scratch: Scratch | None  # where a part's keys and values are gathered; None: in new buffers
+    joint: Joint | None = None  # for models that do their attention by themselves
 
 
 @dataclass(frozen=True, kw_only=True)
 class Store:
-    """What a plan needs to know of the cache.
+    """What a plan needs to know of the cache."""
 
-    Attributes:
-        page: entries per page.
-        page_table: pages of each lane, int64 [lanes, pages].
-        contiguous: whether a lane's pages lie side by side.
-        kinds: group, position and unit of every entry, int64 [3, N].
-        scratch: of its steps.
-    """
-
-    page: int
-    page_table: np.ndarray
-    contiguous: Sequence[bool]
-    kinds: Tensor
+    page: int  # entries per page
+    page_table: np.ndarray  # pages of each lane, int64 [lanes, pages]
+    contiguous: Sequence[bool]  # whether a lane's pages lie side by side
+    kinds: Tensor  # group, position and unit of every entry, int64 [3, N]
     scratch: Scratch
 
 
@@ -119,7 +93,7 @@ def make_plan(
     """
     device = store.kinds.device
     slots_T = torch.from_numpy(new_slots(store, new)).to(device)
-    store.kinds[:, slots_T] = torch.from_numpy(new.kinds_3T).to(device)
+    store.kinds.index_copy_(1, slots_T, torch.from_numpy(new.kinds_3T).to(device))
     return StepPlan(
         slots_T=slots_T,
         parts=()
@@ -159,16 +133,19 @@ def _part(
 ) -> Part:
     device = store.kinds.device
     counts, lengths, lanes = new.counts[inputs], new.lengths[inputs], new.lanes[inputs]
-    num_new, num_entries = int(counts.max()), int((lengths + counts).max())
+    ends = lengths + counts
+    num_new, num_entries = int(counts.max()), int(ends.max())
     within_BQ = np.minimum(np.arange(num_new), counts[:, None] - 1)
     rows_BQ = new.first[inputs][:, None] + within_BQ
     extent = None
     if len(lanes) == 1 and store.contiguous[int(lanes[0])]:
         start = int(store.page_table[lanes[0], 0]) * store.page
         extent = (start, start + num_entries)
-    ends_B = torch.from_numpy(lengths + counts).to(device)
-    slots_BK = _entry_slots(store, lanes, num_entries)
-    if int((lengths + counts).min()) < num_entries:
+        slots_BK = torch.arange(start, start + num_entries, device=device)[None]
+    else:
+        slots_BK = _entry_slots(store, lanes, num_entries)
+    ends_B = torch.from_numpy(ends).to(device)
+    if int(ends.min()) < num_entries:
         slots_BK = own_slots(slots_BK, ends_B)
     whole = len(inputs) == len(new.lanes) and bool((counts == num_new).all())
     return Part(
@@ -194,16 +171,9 @@ def _entry_slots(store: Store, lanes: np.ndarray, num_entries: int) -> Tensor:
 
 
 def own_slots(slots_BK: Tensor, ends_B: Tensor) -> Tensor:
-    """Slots with each lane's first one wherever the lane has ended.
+    """Slots [B, K] with each lane's first one wherever the lane has ended.
 
     A masked value counts 0 times, and 0 x NaN is NaN: what pads a lane must be its own.
-
-    Args:
-        slots_BK: slots of each lane, whatever they are after its last entry.
-        ends_B: entries of each lane.
-
-    Returns:
-        Slots of entries of the lane itself, [B, K].
     """
     place_K = torch.arange(slots_BK.shape[1], device=slots_BK.device)
     return torch.where(place_K < ends_B[:, None], slots_BK, slots_BK[:, :1])
@@ -242,9 +212,7 @@ def entry_masks(
 
     Args:
         kinds_3N: group, position and unit of every entry of the store.
-        slots_BK: entries of each lane, in their order.
-        query_3BQ: kinds of its new tokens.
-        stamp_BQ: their places among the entries.
+        query_3BQ: those of the new tokens.
         windows: sliding window per layer type; None = full attention.
 
     Returns:

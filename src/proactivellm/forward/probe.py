@@ -21,27 +21,14 @@ NO_ATTENTION = (
 
 
 class Chosen(NamedTuple):
-    """What probes in a part of a plan.
+    """What probes in a part of a plan."""
 
-    Attributes:
-        lanes: lanes of the part; a slice = all.
-        rows: row of each among the new tokens of the part; None = the last one of all.
-    """
-
-    lanes: Tensor | slice
-    rows: Tensor | None
+    lanes: Tensor | slice  # of the part; a slice = all
+    rows: Tensor | None  # of each among the new tokens of the part; None = the last one of all
 
 
 class AttentionProbe:
-    """Collects the attention weights of one token in each of some lanes, from every layer.
-
-    Args:
-        plan: of the forward.
-        chosen: what probes, by part; None where nothing does.
-        num_probing: P.
-        rows_P: packed index of the tokens; only a joint plan asks for it.
-        order_P: puts what the parts give in the order of the step's inputs; None = it is so.
-    """
+    """Collects the attention weights of one token in each of some lanes, from every layer."""
 
     def __init__(
         self,
@@ -52,9 +39,10 @@ class AttentionProbe:
         order_P: Tensor | None = None,
     ) -> None:
         self.plan = plan
-        self.chosen = chosen
+        self.chosen = chosen  # what probes, by part; None where nothing does
         self.num_probing = num_probing
-        self.rows_P = rows_P
+        self.rows_P = rows_P  # packed index of the tokens; only a joint plan asks for it
+        # Puts what the parts give in the order of the step's inputs; None = it is so.
         self.order_P = order_P
         self.captured: list[Tensor] = []
 
@@ -67,16 +55,7 @@ class AttentionProbe:
         scaling: float,
         **extras: Any,
     ) -> None:
-        """Keep the weights of the probing tokens of a part.
-
-        Args:
-            part: index in the plan.
-            query: [B, H, Q, D].
-            key: [B, H_kv, K, D].
-            mask: bool [B, 1, Q, K].
-            scaling: of the scores.
-            **extras: `cap` and `sinks`, of families that have them.
-        """
+        """Keep the weights of the probing tokens of a part; tensors as `attention_weights`."""
         chosen = self.chosen[part]
         if chosen is None:
             return
@@ -94,15 +73,7 @@ class AttentionProbe:
     def capture_joint(
         self, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float, **extras: Any
     ) -> None:
-        """Keep the weights of the probing tokens of all lanes packed in one row.
-
-        Args:
-            query: [1, H, T, D].
-            key: [1, H_kv, K, D].
-            mask: bool [1, 1, T, K].
-            scaling: of the scores.
-            **extras: `cap` and `sinks`, of families that have them.
-        """
+        """Keep the weights of the probing tokens of all lanes, packed in one row (B = 1)."""
         assert self.rows_P is not None
         mask = None if mask is None else mask[:, :, self.rows_P]
         weights = attention_weights(query[:, :, self.rows_P], key, mask, scaling, **extras)
@@ -124,11 +95,7 @@ class AttentionProbe:
         return torch.stack(layers)
 
     def units(self, unit_N: Tensor) -> Tensor:
-        """Unit of the entries that the weights belong to; -1 where there is none: [P, K].
-
-        Args:
-            unit_N: unit of every entry of the store.
-        """
+        """Unit of the entries that the weights belong to, -1 where there is none: [P, K]."""
         if self.plan.joint is not None:
             return unit_N[self.plan.joint.slots].expand(self.num_probing, -1)
         found = []
@@ -204,15 +171,7 @@ def unit_attention(
 
 
 def unit_attention_by_head(weights_LBHK: Tensor, unit_BK: Tensor) -> Tensor:
-    """`unit_attention` of every head on its own, for choosing heads.
-
-    Args:
-        weights_LBHK: from `AttentionProbe.weights`.
-        unit_BK: unit of each entry.
-
-    Returns:
-        [L, H, B, U].
-    """
+    """`unit_attention` of every head on its own, for choosing heads: [L, H, B, U]."""
     layers, lanes, num_heads, entries = weights_LBHK.shape
     flat = weights_LBHK.transpose(1, 2).reshape(-1, entries)
     repeated = unit_BK.repeat(layers * num_heads, 1)
@@ -235,18 +194,14 @@ def attention_weights(
     cap: float | None = None,
     sinks: Tensor | None = None,
 ) -> Tensor:
-    """Attention weights in fp32.
+    """Attention weights [B, H, Q, K] in fp32.
 
     Args:
         query: [B, H, Q, D].
         key: [B, H_kv, K, D].
         mask: bool [B, 1, Q, K].
-        scaling: of the scores.
         cap: soft cap of the scores (Gemma 2).
         sinks: learned sinks [H] (gpt-oss).
-
-    Returns:
-        [B, H, Q, K].
     """
     grouped = query.float().unflatten(1, (key.shape[1], -1)).flatten(2, 3)
     scores = (grouped @ key.float().transpose(2, 3)).view(*query.shape[:3], -1) * scaling

@@ -27,28 +27,17 @@ _QUERIES = (1 << 24, (1 << 24) + 4321)  # places a mask is asked at: of a window
 
 @dataclass(frozen=True)
 class WatchedAttention:
-    """What the layers of a model do.
+    """What the layers of a model do."""
 
-    Attributes:
-        windows: attention window per layer type (None = full attention), in the form that
-            `masks.layer_masks` takes: the single key "all" where one mask is for all layers.
-        layer_types: the key of `windows` that belongs to each layer.
-        hands_down: arguments of the decoder's forward reach the attention function of every layer.
-    """
-
+    # Attention window per layer type (None = full attention), in the form that `masks.layer_masks`
+    # takes: the single key "all" where one mask is for all layers.
     windows: dict[str, int | None]
-    layer_types: tuple[str, ...]
-    hands_down: bool
+    layer_types: tuple[str, ...]  # the key of `windows` that belongs to each layer
+    hands_down: bool  # arguments of the decoder's forward reach the attention of every layer
 
 
 def watch_attention(model: PreTrainedModel) -> WatchedAttention:
     """Run two tokens through a decoder, with the masks that transformers makes for them.
-
-    Args:
-        model: a causal LM.
-
-    Returns:
-        What was seen.
 
     Raises:
         ValueError: if the forward fails, or a layer attends to anything but all earlier positions
@@ -140,13 +129,10 @@ def _watched_mask(*args: Any, **kwargs: Any) -> Tensor:
 
 
 def _reach(sees: Callable[..., Tensor]) -> int | None:
-    """Positions that a query sees, its own included, by the rule that a mask is made of.
+    """Number of positions that a query sees, its own included, by the rule that a mask is made of.
 
-    The rule says of any two positions whether one sees the other: a window of thousands is known
-    without a text of its length.
-
-    Returns:
-        Their number; None for all before it, _NO_WINDOW if they are of another kind.
+    None: all before it; _NO_WINDOW: another kind. The rule says of any two positions whether one
+    sees the other, so that a window of thousands is known without a text of its length.
     """
     zero, distance = torch.tensor(0), torch.arange(LONGEST)
     counts = set()

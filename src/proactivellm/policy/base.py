@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -131,6 +131,13 @@ class Policy:
     def writes(self, seen: Seen) -> Tensor:
         """The rule: bool [B], True = WRITE. Bounds are none of its business."""
         raise NotImplementedError("define `writes`")
+
+    def bound_to(self, model: StreamingCausalLM) -> Self:
+        """Return the policy as it runs on a model, with what it takes from there: else itself.
+
+        ValueError where the model lacks it.
+        """
+        return self
 
     def check(self, model: StreamingCausalLM) -> None:
         """Refuse (ValueError) a policy without a name, or whose evidence the model cannot show."""

@@ -25,6 +25,7 @@ from proactivellm.policy.base import Policy
 from proactivellm.policy.calibration import TARGETS, Calibration
 from proactivellm.policy.endogenous import Confidence, Entropy, ThresholdPolicy
 from proactivellm.policy.fixed import Fixed, Offline, SentenceWaitK, WaitK
+from proactivellm.policy.learned import Learned
 from proactivellm.policy.options import format_scalar, from_scalar, parse_float, to_scalar
 from proactivellm.policy.oracle import Oracle
 
@@ -37,6 +38,7 @@ POLICIES: Mapping[str, type[Policy]] = {
         Fixed,
         Entropy,
         Confidence,
+        Learned,
         Attention,
         AlignAtt,
         Concentration,

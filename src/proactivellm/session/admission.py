@@ -1,4 +1,4 @@
-"""Who takes part in the next step: plans that change nothing but what a stream forgets.
+"""Chooses the lanes of the next step and plans what each feeds; changes nothing but windows.
 
 A plan is made for every lane that has something to do; the limits say how many of them fit one
 step, and the cache who of them has room. Nothing is counted as read before its forward succeeded.
@@ -20,18 +20,7 @@ from proactivellm.session.window import Window, trim
 
 
 class Admission:
-    """Chooses the lanes of a step.
-
-    Args:
-        model: gives the prompt, and the positions that there are.
-        limits: of a step.
-        window: what a stream keeps in view; everything if None.
-        residence: who is in the cache.
-        starts: by token id, whether it begins a word.
-
-    Attributes:
-        active: lanes that may have something to do, next one first.
-    """
+    """Chooses the lanes of a step."""
 
     def __init__(
         self,
@@ -46,7 +35,7 @@ class Admission:
         self.window = window
         self.residence = residence
         self.starts = starts
-        self.active: dict[int, None] = {}
+        self.active: dict[int, None] = {}  # lanes that may have something to do, next one first
 
     def schedule(
         self,
@@ -54,18 +43,10 @@ class Admission:
         policies: Sequence[Policy],
         events: list[Event],
     ) -> list[lanes.Planned]:
-        """Plan the next step of as many active lanes as the limits allow.
+        """Plan the next step of as many active lanes as the limits allow; none has begun.
 
-        Lanes left out come first next time.
-
-        Args:
-            states: by lane.
-            policies: by lane.
-            events: what lanes read that needs no forward, and the ends of those that cannot go on,
-                are added to it.
-
-        Returns:
-            The plans; no lane has begun.
+        Lanes left out come first next time. What lanes read that needs no forward, and the ends of
+        those that cannot go on, are added to `events`.
 
         Raises:
             Exception: if memory ran out for every lane; all are as they were.

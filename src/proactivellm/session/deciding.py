@@ -1,11 +1,11 @@
-"""What a probe is asked: bounds settled from integers before the forward, then only what is open.
+"""Decisions: bounds settle what they can before the forward, rules are asked about the rest.
 
 Legend: P = lanes that probe in this step, R = those of them that are asked.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from proactivellm.forward.lanes import StepOutput
 from proactivellm.policy.base import DraftPolicy, Policy
 from proactivellm.policy.evidence import Evidence, Rows, Seen
 from proactivellm.policy.reason import Reason
-from proactivellm.session.isolation import attempt, gather, out_of_memory, reason
+from proactivellm.session.isolation import attempt, attempt_rows, out_of_memory, reason
 from proactivellm.session.lane import Planned
 from proactivellm.session.state import SessionState
 from proactivellm.session.whole_view import WholeView
@@ -22,36 +22,28 @@ from proactivellm.session.whole_view import WholeView
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """What a lane that probes has to be told.
-
-    Attributes:
-        state: of the lane.
-        lane: its number.
-        policy: of the lane.
-        watch: evidence that somebody looks at, whoever decides.
-        by_bounds: reasons that need no look, where the candidate begins a word and where it goes on
-            with the last one; None: the rule is asked. Both None while a draft is made.
-        error: why the bounds could not be settled.
-    """
+    """What a lane that probes has to be told."""
 
     state: SessionState
     lane: int
     policy: Policy
-    watch: tuple[Evidence, ...] = ()
+    watch: tuple[Evidence, ...] = ()  # what somebody looks at, whoever decides
+    # Reasons that need no look: where the candidate begins a word, and where it goes on with the
+    # last one. None: the rule is asked. Both None while a draft is made.
     by_bounds: tuple[Reason | None, Reason | None] = (None, None)
-    error: Exception | None = None
+    error: Exception | None = None  # why the bounds could not be settled
 
-    @property
+    @cached_property
     def drafts(self) -> bool:
         """Whether the candidate lengthens a draft instead of being decided on."""
         return isinstance(self.policy, DraftPolicy) and self.by_bounds == (None, None)
 
-    @property
+    @cached_property
     def is_open(self) -> bool:
         """Whether the rule may have to be asked."""
         return None in self.by_bounds and not self.drafts and self.error is None
 
-    @property
+    @cached_property
     def evidence(self) -> tuple[Evidence, ...]:
         """What has to be computed for it."""
         return (*self.policy.evidence, *self.watch) if self.is_open else self.watch
@@ -60,43 +52,35 @@ class Question:
 def question(planned: Planned, policy: Policy, watch: tuple[Evidence, ...]) -> Question:
     """What a planned step will have to ask; integers only, its forward has not run."""
     state, lane = planned.state, planned.input.lane
-    if state.source_finished or any(unit.final for unit in planned.units):
+    if planned.source_finished:
         finished = (Reason.WRITE_SOURCE_FINISHED,) * 2
         return Question(state=state, lane=lane, policy=policy, watch=watch, by_bounds=finished)
     if isinstance(policy, DraftPolicy):
         return Question(state=state, lane=lane, policy=policy, watch=watch)
-    units_read = state.units_read + sum(not unit.is_end for unit in planned.units)
+    # The candidate is not known yet: it may go on with the last word, whose bounds hold then.
     try:
-        bounds = _bounds(planned, policy, units_read)
+        bounds = _bounds(planned, policy)
     except Exception as error:
         fault = undecided(policy, reason(error))
         return Question(state=state, lane=lane, policy=policy, watch=watch, error=fault)
     return Question(state=state, lane=lane, policy=policy, watch=watch, by_bounds=bounds)
 
 
-def _bounds(
-    planned: Planned, policy: Policy, units_read: int
-) -> tuple[Reason | None, Reason | None]:
+def _bounds(planned: Planned, policy: Policy) -> tuple[Reason | None, Reason | None]:
     """See `Question.by_bounds`."""
     words = planned.state.words
     if policy.restarts:
-        settle = partial(planned.sentences.settle, policy, units_read)
+        settle = partial(planned.sentences.settle, policy, planned.units_read)
         begins = settle(words, begins=True)
         return begins, settle(words - 1, begins=False) if words else begins
-    at_once = policy.settle(units_read, words)
-    return at_once, policy.settle(units_read, words - 1) if words else at_once
+    at_once = policy.settle(planned.units_read, words)
+    return at_once, policy.settle(planned.units_read, words - 1) if words else at_once
 
 
-class Evident:
+class StepEvidence:
     """The evidence of a step: each one computed once, for all lanes that want it.
 
-    Args:
-        questions: of the lanes that probe.
-        output: of the step.
-        tokens_P: their candidates.
-        starts_V: by token id, whether it begins a word.
-        errors: by row; those whose evidence cannot be computed are added.
-        whole: what the model would say after the whole source.
+    Rows whose evidence cannot be computed are added to `errors`.
     """
 
     def __init__(
@@ -165,14 +149,11 @@ class Evident:
 
 
 def ask_rules(
-    questions: Sequence[Question], evident: Evident, errors: dict[int, Exception]
+    questions: Sequence[Question], evident: StepEvidence, errors: dict[int, Exception]
 ) -> Tensor | None:
     """One question per policy, for all of its lanes that are open.
 
-    Args:
-        questions: of the lanes that probe.
-        evident: their evidence.
-        errors: by row; lanes without an answer are added.
+    Rows without an answer are added to `errors`.
 
     Returns:
         Codes of `Reason`, int64 [P], meaningless where nothing was open; None: nowhere.
@@ -190,7 +171,7 @@ def ask_rules(
     codes_P = torch.zeros(len(questions), dtype=torch.long, device=evident.device)
     for rows in rows_of.values():
         work = partial(ask_rows, questions[rows[0]].policy)
-        codes_P = gather(work, rows, codes_P, errors)
+        codes_P = attempt_rows(work, rows, codes_P, errors)
     return codes_P
 
 

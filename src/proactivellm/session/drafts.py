@@ -15,13 +15,8 @@ def draft_suffices(
     """Whether a draft is long enough: to the policy's lookahead, and to a word that is forced.
 
     Args:
-        state: of the lane, with its draft.
-        policy: says how far it looks ahead, and when a word is overdue.
         starts: for each token of the draft, whether it begins a word.
         whole: whether the last word is known to be whole.
-
-    Returns:
-        False if the next token is wanted too.
     """
     seen_whole = whole or any(starts[1:])
     overdue = policy.overdue(state.units_read, state.words)
@@ -29,15 +24,9 @@ def draft_suffices(
 
 
 def fills(state: SessionState, policy: DraftPolicy, size: int) -> bool:
-    """Whether a draft takes all the room that there is after the target.
+    """Whether a draft takes all the room after the target, in a window of `size` target tokens.
 
-    Args:
-        state: of the lane, with its draft.
-        policy: says how far it looks ahead: a draft may be so much longer than the window.
-        size: target tokens that the window holds.
-
-    Returns:
-        True if another token would be too much.
+    It may outgrow the window by as much as its policy looks ahead.
     """
     return len(state.target) + len(state.draft) >= size + policy.lookahead
 
@@ -47,14 +36,7 @@ def reasons_to_commit(
 ) -> list[Reason]:
     """What of a finished draft is written, and why: whole words, within the bounds.
 
-    Args:
-        state: of the lane, with its draft.
-        policy: decides how much of the draft it trusts.
-        starts: for each token of the draft, whether it begins a word.
-        whole: whether the last word is known to be whole.
-
-    Returns:
-        A reason for each leading token of the draft to commit.
+    `starts` and `whole` as for `draft_suffices`; a reason for each leading token to commit.
     """
     draft = state.draft
     edges = [i for i in range(len(draft)) if starts[i] or i == 0] + [len(draft)] * whole
@@ -72,13 +54,7 @@ def reasons_to_commit(
 
 
 def end_draft(state: SessionState, policy: DraftPolicy, committed: int) -> None:
-    """Forget a draft whose first tokens were written, keeping it for later agreement.
-
-    Args:
-        state: of the lane; `committed` tokens were appended to its target.
-        policy: says how many hypotheses it wants to keep.
-        committed: tokens written.
-    """
+    """Forget a draft whose first `committed` tokens were written, keep the rest to agree with."""
     written = state.draft[:committed]
     known = [h[committed:] for h in state.hypotheses if h[:committed] == written]
     known.append(state.draft[committed:])
@@ -88,11 +64,7 @@ def end_draft(state: SessionState, policy: DraftPolicy, committed: int) -> None:
 
 
 def drop_draft(state: SessionState) -> None:
-    """Take a draft back: the last token of the target is fed again.
-
-    Args:
-        state: of the lane.
-    """
+    """Take a draft back: the last token of the target is fed again."""
     state.draft = []
     # The head sees what the first target token sees: without one in view, all of it is fed again.
     state.counts[TARGET] = len(state.target) - 1 if len(state.target) > state.num_head else 0

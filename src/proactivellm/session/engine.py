@@ -40,11 +40,10 @@ class Engine:
     one `End` for every stream, after which nothing follows.
 
     Args:
-        model: the streaming model.
-        policy: decides READ or WRITE for streams that bring none of their own.
-        limits: what it holds and does at most; one stream if left out.
-        sampling: how tokens are chosen; the model's generation settings if left out.
-        window: what a stream keeps in view; everything if left out.
+        policy: for streams that bring none of their own.
+        limits: one stream if left out.
+        sampling: the model's generation settings if left out.
+        window: everything stays in view if left out.
 
     Raises:
         ValueError: if the prompt leaves no room in the window.
@@ -69,7 +68,7 @@ class Engine:
         self.residence = Residence(self.cache)
         self.outcomes = Outcomes(model, window, self.limits.streams)
         self.admission = Admission(model, self.limits, window, self.residence, self.outcomes.starts)
-        self.intake = Intake(*model.model.get_input_embeddings().weight.shape)
+        self.intake = Intake(*model.parts.embed.weight.shape)
         self.states: list[SessionState | None] = [None] * self.limits.streams
         self.policies: list[Policy] = [policy] * self.limits.streams
         self._watches: list[tuple[Evidence, ...]] = [()] * self.limits.streams
@@ -101,22 +100,16 @@ class Engine:
         policy: Policy | None = None,
         watch: Iterable[Evidence] = (),
     ) -> int:
-        """Start a stream.
+        """Start a stream in a lane, by whose number it is called until it is released.
 
-        Args:
-            sampling: of this stream, else that of the engine.
-            policy: of this stream, else that of the engine.
-            watch: evidence to report of every probe (`Probed`), whoever decides; it changes nothing
-                that is written.
-
-        Returns:
-            Its lane, by which it is called until it is released.
+        What is left out is that of the engine. Evidence to watch is reported of every probe
+        (`Probed`), whoever decides, and changes nothing that is written.
 
         Raises:
             EngineFull: if as many streams are open as the limits allow.
             ValueError: if the model cannot show the evidence that is asked for.
         """
-        policy, watch = policy or self.policy, tuple(watch)
+        policy, watch = (policy or self.policy).bound_to(self.model), tuple(watch)
         policy.check(self.model)
         for evidence in watch:
             evidence.check(self.model)
@@ -145,9 +138,7 @@ class Engine:
     def push(self, lane: int, units: Iterable[Unit]) -> None:
         """Make source units available to a stream; those after the end of its target are dropped.
 
-        Args:
-            lane: from `open`.
-            units: in order; the last of the stream has `final` set.
+        The last unit of the stream has `final` set.
 
         Raises:
             ValueError: if one of them cannot be read (a token id that the model does not have,
@@ -181,10 +172,9 @@ class Engine:
             self.states[lane] = None
 
     def rollback(self, lane: int) -> list[Unit]:
-        """Take a stream back to its last written token; it may go on from there.
+        """Take a stream back to its last written token, from where it may go on.
 
-        Returns:
-            The units that were pushed and not read, now gone from its queue.
+        What was pushed and not read leaves its queue and is returned.
         """
         with self._exclusive:
             return self._take_back(lane)
@@ -192,8 +182,7 @@ class Engine:
     def cancel(self, lane: int) -> list[Event]:
         """End a stream after its last written token; its text stays until `release`.
 
-        Returns:
-            The text that was held back, if there is any, and the end; nothing if it had ended.
+        The events are text that was held back, if any, and the end; none if it had ended.
         """
         with self._exclusive:
             self._take_back(lane)
@@ -201,11 +190,10 @@ class Engine:
             return [] if state.finished else writing.cancel(state, lane)
 
     def step(self) -> list[Event] | None:
-        """One forward for the lanes that have something to do.
+        """One forward for the lanes that have something to do: what happened, in order by lane.
 
-        Returns:
-            What happened, of each lane in order, or None if every lane waits for input or is
-            finished. A lane that cannot go on ends with its error; no other lane notices.
+        None if every lane waits for input or is finished. A lane that cannot go on ends with its
+        error; no other lane notices.
 
         Raises:
             RuntimeError: if another call is in progress.
@@ -227,10 +215,8 @@ class Engine:
     def check_integrity(self, thorough: bool = True) -> None:
         """Compare the counters of all streams with what the cache holds for them.
 
-        `step` does so by itself, not thoroughly, whenever it finds nothing to do.
-
-        Args:
-            thorough: also look at every page and entry, which takes time in proportion to them.
+        Thoroughly: with every page and entry, which takes time in proportion to them. `step` does
+        so by itself, not thoroughly, whenever it finds nothing to do.
 
         Raises:
             IntegrityError: if they contradict each other; names all that is wrong.
@@ -244,11 +230,7 @@ class Engine:
             return {"state": state, "cache": self.residence.snapshot(lane)}
 
     def restore(self, lane: int, snapshot: dict[str, Any]) -> None:
-        """Continue a stream in a lane.
-
-        Args:
-            lane: from `open`; what it held is lost.
-            snapshot: from `snapshot`, of the same model.
+        """Continue the stream of a snapshot in a lane; what that held is lost.
 
         Raises:
             ValueError: if it is of another model, or of a stream without a window that did not

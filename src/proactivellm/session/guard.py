@@ -1,4 +1,4 @@
-"""One caller at a time: what an engine does in the middle of a step is no state to meet."""
+"""A lock that refuses a second caller: in the middle of a step, an engine has no valid state."""
 
 import threading
 from types import TracebackType

@@ -25,12 +25,7 @@ class SeenIds:
         self._length = 0
 
     def of(self, state: "SessionState", device: torch.device) -> Tensor:
-        """Ids read and written that are in view, each once: int64 [I].
-
-        Args:
-            state: of the stream that this belongs to; unchanged.
-            device: where the ids are wanted.
-        """
+        """Ids read and written that are in view, each once: int64 [I]."""
         for piece in state.source[self._num_pieces :]:
             if not isinstance(piece.tokens, Tensor):
                 self._add(piece.tokens)

@@ -1,4 +1,4 @@
-"""What may enter a stream: units are looked at before any of them does."""
+"""Checks units before any of them enters a stream."""
 
 from collections.abc import Sequence
 
@@ -8,26 +8,14 @@ from proactivellm.core.unit import Unit
 
 
 class Intake:
-    """Refuses units that the model could not read.
-
-    Args:
-        vocabulary: rows of the model's input embeddings.
-        width: of the model.
-    """
+    """Refuses units that a model could not read, by the rows and width of its input embeddings."""
 
     def __init__(self, vocabulary: int, width: int) -> None:
         self.vocabulary = vocabulary
         self.width = width
 
     def check(self, units: Sequence[Unit]) -> None:
-        """Look at units about to be pushed.
-
-        Args:
-            units: of one call.
-
-        Raises:
-            ValueError: if one of them cannot be read; names it and the value.
-        """
+        """Raise ValueError if one of the units cannot be read; names it and the value."""
         for number, unit in enumerate(units, start=1):
             if not isinstance(unit, Unit):
                 raise ValueError(f"{unit!r} is no unit: push values of `Unit`")

@@ -1,4 +1,4 @@
-"""What has to hold between steps, whatever went wrong in one of them."""
+"""Checks between steps that the counters of streams and the cache agree, whatever went wrong."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -18,14 +18,7 @@ def check(
     active: Iterable[int],
     thorough: bool,
 ) -> None:
-    """Compare the counters of streams with what the cache holds for them.
-
-    Args:
-        cache: of the engine.
-        residence: who is in it.
-        states: by lane; None: no stream is open.
-        active: lanes that may have something to do.
-        thorough: also look at every page and entry, which takes time in proportion to them.
+    """Compare the counters of streams with what the cache holds for them; see `Engine`.
 
     Raises:
         IntegrityError: names all that is wrong.

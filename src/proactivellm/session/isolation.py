@@ -1,4 +1,4 @@
-"""A fault of one lane is its own: what failed for all is tried again for each."""
+"""Isolates faults: work that fails for all lanes is tried again for each lane alone."""
 
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -19,12 +19,8 @@ def attempt(
 ) -> list[tuple[Sequence[Item], Result | Exception]]:
     """Do a piece of work for all items at once, and, only if that raises, for each by itself.
 
-    Args:
-        work: what to do; may have changed nothing when it raises.
-        items: for whom.
-
-    Returns:
-        Groups of items and what came of them: one group in the good case.
+    Work that raises may have changed nothing. Each group of items comes with its result or error:
+    one group in the good case.
     """
     result = _try(work, items)
     if len(items) == 1 or not isinstance(result, Exception):
@@ -40,22 +36,16 @@ def _try(work: Callable[[Sequence[Item]], Result], items: Sequence[Item]) -> Res
         return error.with_traceback(None)
 
 
-def gather(
+def attempt_rows(
     work: Callable[[Sequence[int]], Tensor],
     rows: Sequence[int],
     result_P: Tensor,
     errors: dict[int, Exception],
 ) -> Tensor:
-    """`attempt` for rows of a tensor.
+    """`attempt` for rows of a tensor [P]: the values that `work` gives for them, [P].
 
-    Args:
-        work: gives a value for each of the rows it is given.
-        rows: for which.
-        result_P: what they were; changed, unless all of them are replaced.
-        errors: by row; those that failed alone are added, and keep the value they had.
-
-    Returns:
-        The values, [P].
+    What they were, `result_P`, is changed unless all are replaced. Rows that failed alone are added
+    to `errors`, and keep the value they had.
     """
     for group, result in attempt(work, rows):
         if isinstance(result, Exception):
@@ -68,14 +58,9 @@ def gather(
 
 
 def common_fault(errors: Sequence[Exception], num_items: int) -> Exception | None:
-    """The error to raise because it is no fault of one lane.
+    """The first error if all items failed; that of a single item only if memory ran out.
 
-    Args:
-        errors: what single items failed with.
-        num_items: how many items there were.
-
-    Returns:
-        The first error if all failed; that of a single item only if memory ran out.
+    It is to be raised, because it is no fault of one lane.
     """
     if not errors or len(errors) < num_items:
         return None
@@ -83,20 +68,12 @@ def common_fault(errors: Sequence[Exception], num_items: int) -> Exception | Non
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether an error says that memory ran out.
-
-    Args:
-        error: what was raised.
-    """
+    """Whether an error says that memory ran out."""
     return isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY)
 
 
 def reason(error: Exception) -> str:
-    """An error in one line, for `SessionState.error`.
-
-    Args:
-        error: what a lane failed with.
-    """
+    """An error in one line, for `SessionState.error`."""
     text = next(iter(str(error).strip().splitlines()), "")
     if text and isinstance(error, ValueError | StoreFull):  # these are written for the user
         return text

@@ -1,4 +1,4 @@
-"""What one lane does next, and what a step that succeeded has read: functions of its state alone.
+"""Plans what one lane feeds next, and counts what it has read once the step succeeded.
 
 A lane READs unprobed up to what its policy requires, then probes; a probe ends in a WRITE or in a
 wish to READ, whose open entries the next step feeds again.
@@ -22,44 +22,34 @@ from proactivellm.session.state import SessionState
 
 @dataclass(frozen=True, kw_only=True)
 class Planned:
-    """A step of one lane that has not begun.
-
-    Attributes:
-        state: of the lane.
-        input: what the lane feeds.
-        units: pending units that it takes.
-        pieces: the source pieces they make.
-        num_read: tokens of these.
-        sentences: after they are read.
-    """
+    """A step of one lane that has not begun."""
 
     state: SessionState
     input: LaneInput
-    units: Sequence[Unit]
-    pieces: Sequence[Piece]
-    num_read: int
-    sentences: Sentences
+    units: Sequence[Unit]  # pending units that it takes
+    pieces: Sequence[Piece]  # the source pieces they make
+    num_read: int  # tokens of these
+    units_read: int  # units read after the step
+    source_finished: bool  # whether the whole source is read then
+    sentences: Sentences  # after its units are read
 
 
 def plan_step(
     state: SessionState, lane: int, policy: Policy, prompt: PromptIds, chunk: int
 ) -> Planned | None:
-    """Say what the lane takes of its pending units and what it feeds; changes nothing.
+    """What a lane takes of its pending units and what it feeds; changes nothing.
 
-    Args:
-        policy: says how much must be read before the next word.
-        prompt: fixed ids around source and target.
-        chunk: source tokens taken at most, except that one unit always may.
-
-    Returns:
-        None if the lane waits for input or is finished.
+    It takes at most `chunk` source tokens, except that one unit always may. None if the lane waits
+    for input or is finished.
     """
     if state.finished:
         return None
     needed = _needed_units(state, policy)
     units = _units_to_take(state, needed, chunk, policy.restarts)
-    units_read = state.units_read + sum(not unit.is_end for unit in units)
-    source_finished = state.source_finished or any(unit.final for unit in units)
+    units_read, source_finished = state.units_read, state.source_finished
+    for unit in units:
+        units_read += not unit.is_end
+        source_finished |= unit.final
     ready = source_finished or (needed is not None and units_read >= needed)
     if not units and not ready:
         return None
@@ -77,6 +67,8 @@ def plan_step(
         units=units,
         pieces=pieces,
         num_read=num_read,
+        units_read=units_read,
+        source_finished=source_finished,
         sentences=_hear(state, units),
     )
 
@@ -85,12 +77,8 @@ def begin_step(planned: Planned, early: Reason, keep_features: bool) -> list[Rea
     """Count what a step takes and feeds as read and fed: its forward has succeeded.
 
     Args:
-        planned: from `plan_step`; its state is changed.
         early: why units are read that no probe has asked for.
         keep_features: whether pieces that are no ids may be wanted again.
-
-    Returns:
-        The events.
     """
     state, step = planned.state, planned.input
     reads: list[Read] = []
@@ -128,7 +116,7 @@ def _needed_units(state: SessionState, policy: Policy) -> int | None:
     if required is None:
         return None
     needed = max(required, state.units_read + state.wants_read)
-    return needed + -needed % policy.every
+    return needed + -needed % policy.every  # up to a multiple: decisions fall only there
 
 
 def _units_to_take(

@@ -1,4 +1,4 @@
-"""What an engine holds and does at most, and how it says so."""
+"""Limits of an engine, and the errors that tell when one is reached."""
 
 from dataclasses import dataclass
 

@@ -1,11 +1,10 @@
-"""What a step's distributions turn into: tokens, and of them WRITEs or wishes to READ.
+"""Turns the distributions of a step into tokens, and tokens into WRITEs or wishes to READ.
 
 All lanes are judged at once on the device; one small copy brings tokens and decisions to the host.
 Legend: P = lanes that probe in this step, V = vocabulary.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,9 +15,9 @@ from proactivellm.forward.lanes import StepOutput
 from proactivellm.policy.base import DraftPolicy
 from proactivellm.policy.reason import Reason
 from proactivellm.session import drafts, writing
-from proactivellm.session.deciding import Evident, Question, ask_rules, undecided
+from proactivellm.session.deciding import Question, StepEvidence, ask_rules, undecided
 from proactivellm.session.events import Event, Probed
-from proactivellm.session.isolation import gather, out_of_memory, reason
+from proactivellm.session.isolation import attempt_rows, out_of_memory, reason
 from proactivellm.session.sampling import sample
 from proactivellm.session.state import SessionState
 from proactivellm.session.whole_view import WholeView
@@ -35,21 +34,8 @@ class NotFinite(ValueError):
     """The logits of a lane are NaN or infinite."""
 
 
-class Verdict(NamedTuple):
-    """What a probe came to: the candidate, and the code of what the rule says if it was asked."""
-
-    token: int
-    code: int
-
-
 class Outcomes:
-    """Samples, decides and writes for the lanes of a step.
-
-    Args:
-        model: whose tokenizer says where words begin, and what ends a target.
-        window: what a stream keeps in view; everything if None.
-        num_lanes: of the engine.
-    """
+    """Samples, decides and writes for the lanes of a step."""
 
     def __init__(
         self, model: StreamingCausalLM, window: Window | None = None, num_lanes: int = 1
@@ -72,12 +58,7 @@ class Outcomes:
         A lane whose logits are not finite, or whose sampling, policy or detokenizer fails, ends
         with its error; the others get their outcome of the same forward.
 
-        Args:
-            questions: of the lanes that probed; their states are changed.
-            output: of the step; its logits are changed.
-
-        Returns:
-            What came of it, lane by lane.
+        The states of the lanes and the logits are changed.
 
         Raises:
             Exception: if memory ran out for every lane; each will probe again.
@@ -88,7 +69,7 @@ class Outcomes:
         tokens_P = self._sample(logits_PV, [asked.state for asked in questions], errors)
         if any(asked.evidence for asked in questions):
             self._forbid_ends(questions, logits_PV)
-        evident = Evident(questions, output, tokens_P, self._starts_V, errors, self.whole)
+        evident = StepEvidence(questions, output, tokens_P, self._starts_V, errors, self.whole)
         codes_P = ask_rules(questions, evident, errors)
         if len(errors) == len(questions) and all(map(out_of_memory, errors.values())):
             raise errors[0]
@@ -196,26 +177,24 @@ class Outcomes:
         def draw(rows: Sequence[int]) -> Tensor:
             chosen = [states[p] for p in rows]
             logits = logits_PV if len(rows) == len(states) else logits_PV[list(rows)]
-            samplings = [s.sampling for s in chosen]
-            history: list[Tensor | list[int]] | None = None
-            if any(sampling.repetition_penalty != 1 for sampling in samplings):
-                history = [
-                    s.seen.of(s, logits.device) if s.sampling.repetition_penalty != 1 else []
-                    for s in chosen
-                ]
-            return sample(
-                logits, samplings, [s.num_written + len(s.draft) for s in chosen], history
-            )
+            steps = [s.num_written + len(s.draft) for s in chosen]
+            history = [
+                s.seen.of(s, logits.device) if s.sampling.repetition_penalty != 1 else ()
+                for s in chosen
+            ]
+            return sample(logits, [s.sampling for s in chosen], steps, history)
 
-        return gather(draw, range(len(states)), torch.zeros_like(logits_PV[:, 0]).long(), errors)
+        return attempt_rows(
+            draw, range(len(states)), torch.zeros_like(logits_PV[:, 0]).long(), errors
+        )
 
     def _per_token(self, flags: list[bool]) -> list[bool]:
         """Flags by token id for every row of the output layer; all True at token boundaries.
 
         What ends the target closes the word before it, and is decided on as a word.
         """
-        rows = self.model.model.get_output_embeddings().weight.shape[0]
-        per_token = [self.by_token or (i < len(flags) and flags[i]) for i in range(rows)]
+        rows = self.model.parts.output_layer.weight.shape[0]
+        per_token = [True] * rows if self.by_token else (flags + [False] * rows)[:rows]
         for token in self.end_ids:
             per_token[token] = True
         return per_token

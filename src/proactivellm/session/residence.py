@@ -1,4 +1,4 @@
-"""Whose entries are in the cache, and whose had to leave it because it was full."""
+"""Says which lanes are in the cache, and parks others in host memory when it is full."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,9 +14,6 @@ class Residence:
 
     A lane that is parked waits until there is room. One that is in the cache and grows goes
     before: idle lanes make way, then the youngest.
-
-    Args:
-        cache: the cache.
     """
 
     def __init__(self, cache: ArrivalCache) -> None:
@@ -35,11 +32,7 @@ class Residence:
         return lane in self._admitted
 
     def cut(self, lane: int, length: int) -> None:
-        """Forget a lane's last entries, wherever they are.
-
-        Args:
-            length: entries that stay.
-        """
+        """Forget a lane's last entries, wherever they are: the first `length` stay."""
         if lane not in self.parked:
             self.cache.lengths[lane] = length
             return
@@ -58,9 +51,6 @@ class Residence:
     def restore(self, lane: int, entries: Entries) -> None:
         """Put entries into a lane, whose own are lost; they are parked if there is no room now.
 
-        Args:
-            entries: from `snapshot`.
-
         Raises:
             ValueError: if they are of another model; the lane stays as it is.
         """
@@ -75,11 +65,7 @@ class Residence:
             self._admitted[lane] = None
 
     def fits(self, lane: int, length: int) -> bool:
-        """Give a lane pages for so many entries, if that takes nothing from others.
-
-        Returns:
-            Whether the lane is in the cache and has them.
-        """
+        """Give a lane pages for so many entries, if that takes nothing from others; else False."""
         cache = self.cache
         if lane in self.parked:
             return False
@@ -92,12 +78,7 @@ class Residence:
     def make_room(self, lane: int, length: int, idle: Sequence[int], others: Sequence[int]) -> bool:
         """Bring a lane into the cache, with pages for so many entries, at the cost of others.
 
-        Args:
-            idle: lanes that have nothing to do now.
-            others: all lanes that may be parked, `idle` included.
-
-        Returns:
-            False if it has to wait for others.
+        Idle lanes are among the others, which may be parked. False: it has to wait for them.
 
         Raises:
             StoreFull: if the whole cache is too small for it.
@@ -105,7 +86,7 @@ class Residence:
         cache = self.cache
         resident = lane in self._admitted
         victims = [v for v in idle if cache.pages[v]]
-        if resident:
+        if resident:  # the youngest make way, so that the oldest is sure to get on
             youngest = [v for v in reversed(self._admitted) if v in others and v not in idle]
             victims += [v for v in youngest if cache.pages[v]]
         missing = cache.missing_pages(lane, length)

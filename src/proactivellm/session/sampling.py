@@ -104,13 +104,10 @@ class Sampling:
     def from_generation_config(
         cls, generation_config: GenerationConfig | None, seed: int = 0
     ) -> Sampling:
-        """Reads what a model recommends, as `generate` would.
+        """What a model recommends, as `generate` would take it; greedy without a configuration.
 
-        Args:
-            generation_config: of a Hugging Face model; None is greedy. Without do_sample,
-                temperature, top_k and top_p do not apply; unset values are those of `generate`
-                (temperature 1, top_k 50, top_p 1). Other settings that are on are warned about.
-            seed: seed of the lane's random numbers.
+        Without do_sample, temperature, top_k and top_p do not apply; unset values are those of
+        `generate` (temperature 1, top_k 50, top_p 1). Other settings that are on are warned about.
         """
         if generation_config is None:
             return cls(seed=seed)
@@ -138,14 +135,9 @@ class Sampling:
 def settings_not_applied(
     generation_config: GenerationConfig | None, greedy: bool = False
 ) -> list[str]:
-    """What a model recommends and streams do not do, although it changes what is written.
+    """Names of settings that are on, change what is written, and do not apply to streams.
 
-    Args:
-        generation_config: of the model.
-        greedy: whether tokens are chosen greedily, whatever it recommends.
-
-    Returns:
-        Names of the settings that are on.
+    `greedy`: tokens are chosen greedily, whatever the model recommends.
     """
     off = _NOT_OFFERED | ({"do_sample": False, "repetition_penalty": 1.0} if greedy else {})
     found = {name: getattr(generation_config, name, None) for name in off}
@@ -153,13 +145,9 @@ def settings_not_applied(
 
 
 def uniform(seed: int, step: int) -> float:
-    """Returns the random number in [0, 1) of a target position.
+    """The random number in [0, 1) of a target position (from 0).
 
     A hash, not a generator: no state to keep, the same on every device and torch version.
-
-    Args:
-        seed: seed of the lane.
-        step: position in the target, from 0.
     """
     digest = hashlib.blake2b(f"{seed}:{step}".encode(), digest_size=8).digest()
     return (int.from_bytes(digest, "big") >> 11) / (1 << 53)
@@ -167,29 +155,22 @@ def uniform(seed: int, step: int) -> float:
 
 def sample(
     logits_BV: Tensor,
-    sampling: Sampling | Sequence[Sampling],
-    step_B: Sequence[int] | Tensor,
-    history: Sequence[Sequence[int] | Tensor] | None = None,
+    samplings: Sequence[Sampling],
+    steps: Sequence[int],
+    history: Sequence[Sequence[int] | Tensor] = (),
 ) -> Tensor:
-    """Chooses the next token of every lane.
+    """The next token of every lane: int64 [B], on the device of the logits.
 
     Args:
-        logits_BV: logits of the next token [B, V]; -inf forbids a token.
-        sampling: for all lanes, or one per lane.
-        step_B: position in the target of the token to be chosen, per lane, from 0.
-        history: token ids read and written so far, per lane, in any order; needed for a repetition
-            penalty only.
-
-    Returns:
-        Token ids [B], int64, on the device of logits_BV.
+        logits_BV: -inf forbids a token.
+        steps: position in the target of the token to be chosen, from 0, by lane.
+        history: token ids read and written so far, in any order, of lanes with a penalty.
     """
-    samplings = _per_lane(sampling, logits_BV)
     penalised_BV = _penalise(logits_BV.float(), samplings, history)
     tokens_B = penalised_BV.argmax(-1)
     rows = [lane for lane, s in enumerate(samplings) if s.temperature > 0]
     if not rows:
         return tokens_B
-    steps = step_B.tolist() if isinstance(step_B, Tensor) else step_B
     # MPS has no float64.
     dtype = torch.float32 if logits_BV.device.type == "mps" else torch.float64
     probs_RV = _warp(penalised_BV[rows], [samplings[lane] for lane in rows]).to(dtype)
@@ -205,28 +186,15 @@ def sample(
     return tokens_B
 
 
-def _per_lane(sampling: Sampling | Sequence[Sampling], logits_BV: Tensor) -> list[Sampling]:
-    num_lanes = logits_BV.shape[0]
-    samplings = [sampling] * num_lanes if isinstance(sampling, Sampling) else list(sampling)
-    if len(samplings) != num_lanes:
-        raise ValueError(f"{len(samplings)} samplings for {num_lanes} lanes: give one per lane")
-    return samplings
-
-
 def _penalise(
     logits_BV: Tensor,
-    samplings: list[Sampling],
-    history: Sequence[Sequence[int] | Tensor] | None,
+    samplings: Sequence[Sampling],
+    history: Sequence[Sequence[int] | Tensor],
 ) -> Tensor:
     """Divides positive and multiplies negative logits of the tokens of each lane's history."""
     penalised = [lane for lane, s in enumerate(samplings) if s.repetition_penalty != 1]
     if not penalised:
         return logits_BV
-    if history is None or len(history) != len(samplings):
-        raise ValueError(
-            f"repetition_penalty={samplings[penalised[0]].repetition_penalty} needs `history`: "
-            "give the token ids read and written so far, one list per lane"
-        )
     logits_BV = logits_BV.clone()
     for lane in penalised:
         ids = torch.as_tensor(history[lane], dtype=torch.long, device=logits_BV.device)

@@ -27,13 +27,8 @@ LOAD_ERRORS = (
 class Session:
     """A stream that reads units and writes tokens as its policy decides: an engine of one lane.
 
-    For one thread at a time; calls that meet raise RuntimeError.
-
-    Args:
-        model: the streaming model.
-        policy: READ or WRITE.
-        sampling: how tokens are chosen; the model's generation settings if left out.
-        window: what it keeps in view; everything if left out.
+    For one thread at a time; calls that meet raise RuntimeError. Without `sampling`, the generation
+    settings of the model hold; without a window, everything stays in view.
     """
 
     def __init__(
@@ -57,13 +52,9 @@ class Session:
         return self.state.detokenizer.text
 
     def push(self, units: Unit | Iterable[Unit]) -> list[Write]:
-        """Read units as the policy decides, and write what it allows.
+        """Read units as the policy decides, and return what it allows to write.
 
-        Args:
-            units: one or several, in order; the last of the stream may have `final` set.
-
-        Returns:
-            The tokens written because of them, in order.
+        The last unit of the stream may have `final` set.
 
         Raises:
             ValueError: if a unit cannot be read, or the source is already closed (none of the units
@@ -74,11 +65,7 @@ class Session:
     def advance(self, units: Unit | Iterable[Unit]) -> Iterator[Event]:
         """As `push`, but all that happens (Read, Write, End), each as soon as its forward is done.
 
-        Yields:
-            The events; exhaust it before the next units.
-
-        Raises:
-            ValueError: as `push`.
+        Exhaust it before the next units.
         """
         self._engine.push(self._lane, [units] if isinstance(units, Unit) else units)
         while (events := self._engine.step()) is not None:
@@ -87,27 +74,15 @@ class Session:
             raise ValueError(self.state.error)
 
     def close(self) -> list[Write]:
-        """Say that the source is complete, and write the rest; idempotent.
-
-        Returns:
-            The remaining tokens.
-        """
+        """Say that the source is complete, and write the rest; idempotent."""
         return [] if self.state.closed else self.push(Unit.end())
 
     def cancel(self) -> list[Write]:
-        """End the stream after its last written token.
-
-        Returns:
-            The text that was held back, if there is any.
-        """
+        """End the stream after its last written token: the text that was held back, if any."""
         return _writes(self._engine.cancel(self._lane))
 
     def rollback(self) -> list[Unit]:
-        """Take the stream back to its last written token; it may go on from there.
-
-        Returns:
-            The units that were pushed and not read, now gone from its queue.
-        """
+        """Take the stream back to its last written token; see `Engine.rollback`."""
         return self._engine.rollback(self._lane)
 
     def clone(self) -> "Session":
@@ -118,11 +93,7 @@ class Session:
         return twin
 
     def save(self, path: str | Path) -> None:
-        """Write the stream to a file; model and policy are not part of it.
-
-        Args:
-            path: the file.
-        """
+        """Write the stream to a file; model and policy are not part of it."""
         with replacing(path) as new:
             torch.save(self._engine.snapshot(self._lane), new)
 
@@ -134,16 +105,7 @@ class Session:
         policy: Policy,
         window: Window | None = None,
     ) -> "Session":
-        """Continue a saved stream.
-
-        Args:
-            path: from `save`.
-            model: the model it was saved with.
-            policy: decides from here on.
-            window: what it keeps in view from here on.
-
-        Returns:
-            The session.
+        """Continue a stream that was saved with the same model, under this policy and window.
 
         Raises:
             ValueError: if the file is none of `save`, or the stream read features without a window

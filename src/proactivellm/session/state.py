@@ -20,69 +20,41 @@ from proactivellm.session.sentences import Sentences
 
 @dataclass(kw_only=True)
 class SessionState:
-    """Counters, ids and flags of one stream.
+    """Counters, ids and flags of one stream."""
 
-    Attributes:
-        target: target ids, head included.
-        num_head: length of the target head.
-        sampling: how tokens are chosen.
-        detokenizer: turns ids into stable text.
-        pending: units pushed and not read yet.
-        closed: whether the final unit was pushed.
-        source_finished: whether it was read.
-        units_read: source units read, a bare end marker not counted.
-        source: pieces read and still in view, prompt included; features only where they may be fed
-            again (windows, layouts that encode anew).
-        counts: tokens of each group whose entries in the cache stay as they are.
-        source_tokens: source tokens read, prompt included.
-        words: target words begun (tokens, where decisions fall at token boundaries).
-        sentences: where the sentence being written began.
-        delays: g of every token of the target, head excluded, end of stream included.
-        dropped_units: source units that left the window.
-        dropped_tokens: target tokens that left the window.
-        written_at_drop: target tokens written when source units last left the window.
-        draft: tokens hypothesised after the target (policies that draft).
-        hypotheses: earlier drafts, oldest first, without what was committed since.
-        at_boundary: whether the next token is known to begin a word.
-        wants_read: whether the last decision was READ.
-        read_reason: code of why it was (`policy.reason`).
-        finished: whether the target is complete.
-        truncated: whether it was cut at the length limit.
-        cancelled: whether it was ended from outside.
-        error: why it could not go on, if it could not.
-        forwards: forwards this stream took part in.
-        tokens: tokens it sent through the model.
-        seen: the ids that a repetition penalty looks at.
-    """
-
-    target: list[int]
-    num_head: int
+    target: list[int]  # ids, head included
+    num_head: int  # length of the target head
     sampling: Sampling
     detokenizer: Detokenizer
-    pending: deque[Unit] = field(default_factory=deque)
-    closed: bool = False
-    source_finished: bool = False
-    units_read: int = 0
+    pending: deque[Unit] = field(default_factory=deque)  # units pushed and not read yet
+    closed: bool = False  # whether the final unit was pushed
+    source_finished: bool = False  # whether it was read
+    units_read: int = 0  # source units, a bare end marker not counted
+    # Pieces read and still in view, prompt included; features only where they may be fed again
+    # (windows, layouts that encode anew).
     source: list[Piece] = field(default_factory=list)
+    # Tokens of each group whose entries in the cache stay as they are.
     counts: dict[str, int] = field(default_factory=lambda: {SOURCE: 0, TARGET: 0})
-    source_tokens: int = 0
-    words: int = 0
-    sentences: Sentences = Sentences()
-    delays: list[int] = field(default_factory=list)
-    dropped_units: int = 0
-    dropped_tokens: int = 0
-    written_at_drop: int = 0
-    draft: list[int] = field(default_factory=list)
+    source_tokens: int = 0  # read, prompt included
+    words: int = 0  # target words begun (tokens, where decisions fall at token boundaries)
+    sentences: Sentences = Sentences()  # where the sentence being written began
+    delays: list[int] = field(default_factory=list)  # g of every target token, head excluded
+    dropped_units: int = 0  # source units that left the window
+    dropped_tokens: int = 0  # target tokens that left the window
+    written_at_drop: int = 0  # target tokens written when source units last left the window
+    draft: list[int] = field(default_factory=list)  # tokens hypothesised after the target
+    # Earlier drafts, oldest first, without what was committed since.
     hypotheses: list[list[int]] = field(default_factory=list)
-    at_boundary: bool = True
-    wants_read: bool = False
-    read_reason: int = 0
-    finished: bool = False
-    truncated: bool = False
-    cancelled: bool = False
-    error: str | None = None
-    forwards: int = 0
-    tokens: int = 0
+    at_boundary: bool = True  # whether the next token is known to begin a word
+    wants_read: bool = False  # whether the last decision was READ
+    read_reason: int = 0  # code of why it was (`policy.reason`)
+    finished: bool = False  # whether the target is complete
+    truncated: bool = False  # whether it was cut at the length limit
+    cancelled: bool = False  # whether it was ended from outside
+    error: str | None = None  # why it could not go on
+    forwards: int = 0  # that this stream took part in
+    tokens: int = 0  # that it sent through the model
+    # The ids that a repetition penalty looks at.
     seen: SeenIds = field(default_factory=SeenIds, init=False, repr=False, compare=False)
 
     @property
@@ -121,12 +93,7 @@ class SessionState:
 
     @classmethod
     def from_state_dict(cls, values: dict[str, Any], detokenizer: Detokenizer) -> "SessionState":
-        """The state saved by `state_dict`.
-
-        Args:
-            values: plain values.
-            detokenizer: a fresh one of the same tokenizer; filled in place.
-        """
+        """The state saved by `state_dict`; a fresh detokenizer is filled in place."""
         values = copy.deepcopy(values)  # it may be restored again
         detokenizer.load_state_dict(values["detokenizer"])
         pending = deque(Unit(**unit) for unit in values["pending"])

@@ -21,18 +21,7 @@ from proactivellm.session.outcome import Outcomes
 
 
 class Steps:
-    """Runs planned steps.
-
-    Args:
-        model: runs the forwards.
-        cache: holds the lanes.
-        outcomes: turns distributions into events.
-        keep_features: whether pieces that are no ids may be wanted again.
-
-    Attributes:
-        forwards: forwards that succeeded.
-        tokens: tokens sent through them.
-    """
+    """Runs planned steps; counts the forwards that succeeded, and tokens sent through them."""
 
     def __init__(
         self,
@@ -44,7 +33,7 @@ class Steps:
         self.model = model
         self.cache = cache
         self.outcomes = outcomes
-        self.keep_features = keep_features
+        self.keep_features = keep_features  # whether pieces that are no ids may be wanted again
         self.forwards = self.tokens = 0
 
     def run(
@@ -56,14 +45,11 @@ class Steps:
     ) -> None:
         """One forward for all lanes; if it fails, one for each, and whose fails again ends.
 
-        Args:
-            plans: of the lanes.
-            policies: of all lanes of the engine.
-            watches: evidence to report, of all lanes.
-            events: what happens is added to it, the ends of lanes that failed included.
+        Policies, and evidence to report, are those of all lanes of the engine. What happens is
+        added to `events`.
 
         Raises:
-            Exception: if it is the fault of no one lane (see `apart.common_fault`); none has begun.
+            Exception: if it is no fault of one lane (see `isolation.common_fault`); none has begun.
         """
 
         def forward(some: Sequence[lanes.Planned]) -> StepOutput | None:
@@ -106,6 +92,6 @@ class Steps:
                 events += lanes.begin_step(planned, why, self.keep_features)
             if output is not None:
                 events += self.outcomes.resolve(questions, output)
-        finally:
+        finally:  # also where memory ran out while tokens were chosen: reading is done by then
             for planned in plans:
                 self.cache.lengths[planned.input.lane] = planned.state.num_entries

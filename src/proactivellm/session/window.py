@@ -41,14 +41,7 @@ class Window:
             raise ValueError(f"sinks={self.sinks}: give 0 or more")
 
     def check_prompt(self, prompt: PromptIds) -> None:
-        """Refuse a prompt that, with the sinks, fills half of the window: every step would drop.
-
-        Args:
-            prompt: fixed ids around source and target.
-
-        Raises:
-            ValueError: if it does.
-        """
+        """Raise ValueError if prompt and sinks fill half of the window: every step would drop."""
         sides = (
             ("source", self.source, prompt.source_head),
             ("target", self.target, prompt.target_head),
@@ -63,11 +56,7 @@ class Window:
 
 
 def check_kept(state: SessionState) -> None:
-    """Refuse to give a window to a stream that did not keep all that one would feed again.
-
-    Raises:
-        ValueError: if it read features while it had no window.
-    """
+    """Raise NotKept if a stream read features while it had no window: one would feed them again."""
     kept = sum(len(piece.tokens) for piece in state.source)
     if kept != state.num_in_view:
         raise NotKept(
@@ -116,6 +105,7 @@ def _drop_units(state: SessionState, room: int, sinks: int) -> int:
     first = newest + 1
     for _, unit, tokens in reversed(state.source):
         room -= len(tokens)
+        # The newest unit stays, however long it is: something has to be seen.
         if unit <= sinks or (room < 0 and unit < first <= newest):
             break
         first = unit

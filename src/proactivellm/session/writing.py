@@ -10,10 +10,7 @@ from proactivellm.session.state import SessionState
 def wish_read(state: SessionState, at_boundary: bool, reason: Reason) -> None:
     """A probe ended in READ: its open entries will be fed again after the next unit.
 
-    Args:
-        state: of the lane.
-        at_boundary: whether the token not written would have begun a word.
-        reason: why it was not written.
+    `at_boundary`: the token that was not written would have begun a word.
     """
     state.wants_read = True
     state.read_reason = int(reason)

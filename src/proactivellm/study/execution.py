@@ -8,6 +8,7 @@ from pathlib import Path
 from proactivellm.evaluation.calibrate import calibrate
 from proactivellm.evaluation.control import shuffled_jobs
 from proactivellm.evaluation.evaluate import evaluate
+from proactivellm.evaluation.learned import ensure_head
 from proactivellm.evaluation.provenance import Conditions, calibration_inputs
 from proactivellm.files.lock import locked
 from proactivellm.files.note import check_note
@@ -145,6 +146,8 @@ def _calibrate(
     with locked(file.parent):
         check_note(file.with_name(_CALIBRATION_NOTE), inputs, continues=file.exists())
         if not file.exists():
+            if model.folder is not None:
+                ensure_head(model, plan.policies, jobs, model.folder, num_lanes=num_lanes)
             table = calibrate(
                 model,
                 jobs,

@@ -5,13 +5,13 @@ width, A = samples with features, P = encoder outputs, D = encoder width, E = em
 """
 
 from collections.abc import Callable
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from proactivellm.backbone.decoder import project
+from proactivellm.backbone.decoder import Parts
 from proactivellm.core.packing import MEDIA_ID
 from proactivellm.train.objectives.objective import Objective, RowObjective
 from proactivellm.train.rows import row_sums, view_scores
@@ -92,4 +92,4 @@ class Outputs:
     @property
     def _project(self) -> Callable[[Tensor], Tensor]:
         # Not bound to this object, which keeps all activations: what recomputes rows keeps this.
-        return partial(project, self.learner.model)
+        return Parts(self.learner.model).project

@@ -11,13 +11,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from proactivellm.backbone.decoder import decoder_output
+from proactivellm.backbone.decoder import Parts
 from proactivellm.core.layout import Layout
-from proactivellm.core.masks import PADDING, layer_masks, visibility
+from proactivellm.core.masks import layer_masks, visibility
 from proactivellm.core.packing import IGNORE, Packed
+from proactivellm.forward.packed import as_tensors, pad_rows
 from proactivellm.train.block_attention import visible_blocks
-
-PAD = {"input_ids": 0, "group": 0, "arrival": 0, "view": PADDING, "position": 0, "label": IGNORE}
 
 
 def collate(batch: Sequence[Packed]) -> dict[str, Tensor]:
@@ -29,17 +28,10 @@ def collate(batch: Sequence[Packed]) -> dict[str, Tensor]:
         their `transcript` as bytes, [A, L], padded with IGNORE. Where samples are of a training
         plan, also `index` [B].
     """
-    tensors = {
-        name: _padded([getattr(packed, name) for packed in batch], pad) for name, pad in PAD.items()
-    }
+    tensors = as_tensors(batch)
     if all(packed.index >= 0 for packed in batch):
         tensors["index"] = torch.tensor([packed.index for packed in batch])
     return tensors | _collate_features(batch)
-
-
-def _padded(rows: Sequence[list[int]], pad: int) -> Tensor:
-    length = max(map(len, rows))
-    return torch.tensor([row + [pad] * (length - len(row)) for row in rows])
 
 
 def _collate_features(batch: Sequence[Packed]) -> dict[str, Tensor]:
@@ -54,7 +46,7 @@ def _collate_features(batch: Sequence[Packed]) -> dict[str, Tensor]:
     return {
         "features": torch.from_numpy(padded),
         "num_frames": torch.tensor(num_frames),
-        "transcript": _padded([list(batch[row].transcript.encode()) for row in rows], IGNORE),
+        "transcript": pad_rows([list(batch[row].transcript.encode()) for row in rows], IGNORE),
         "feature_rows": torch.tensor(rows),
     }
 
@@ -81,7 +73,7 @@ def packed_output(
         embeddings_BSD = model.get_input_embeddings()(batch["input_ids"])
     # Taken up by `packed_attention`, and by no other attention function.
     kwargs["blocks"] = visible_blocks(mask)
-    return decoder_output(model, embeddings_BSD, position_BS, masks, **kwargs)
+    return Parts(model).decode(embeddings_BSD, position_BS, masks, **kwargs)
 
 
 def view_rows(hidden_BSD: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

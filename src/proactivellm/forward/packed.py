@@ -1,0 +1,58 @@
+"""Packed views of several samples, in one masked forward of a model as it streams.
+
+Legend: B = samples, S = tokens of the packed sequence, D = model width, F = embeddings of media.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from proactivellm.core.masks import PADDING, layer_masks, visibility
+from proactivellm.core.packing import IGNORE, MEDIA_ID, Packed
+from proactivellm.forward.attention import attention_kernels
+
+if TYPE_CHECKING:
+    from proactivellm.forward.causal_lm import StreamingCausalLM
+
+_PAD = {"input_ids": 0, "group": 0, "arrival": 0, "view": PADDING, "position": 0, "label": IGNORE}
+
+
+def pad_rows(rows: Sequence[list[int]], pad: int) -> Tensor:
+    """Rows of ids as one tensor, padded on the right."""
+    length = max(map(len, rows))
+    return torch.tensor([row + [pad] * (length - len(row)) for row in rows])
+
+
+def as_tensors(batch: Sequence[Packed]) -> dict[str, Tensor]:
+    """The columns of packed sequences, int64 [B, S], padded to one length."""
+    return {name: pad_rows([getattr(p, name) for p in batch], pad) for name, pad in _PAD.items()}
+
+
+@torch.inference_mode()
+def packed_hidden(
+    streaming: "StreamingCausalLM",
+    batch: Sequence[Packed],
+    media: Sequence[Tensor | None] | None = None,
+) -> Tensor:
+    """Last hidden states [B, S, D], after the final norm; what pads a sequence means nothing.
+
+    `media` are the embeddings [F, D] that stand for the ids MEDIA_ID of each sample, in order.
+    """
+    model, layout = streaming.model, streaming.layout
+    columns = {name: rows.to(model.device) for name, rows in as_tensors(batch).items()}
+    ids_BS, position_BS = columns["input_ids"], columns["position"]
+    embeddings_BSD = streaming.parts.embed(ids_BS.clamp(min=0))
+    for row, values_FD in enumerate(media or ()):
+        if values_FD is not None and len(values_FD):
+            places = (ids_BS[row] == MEDIA_ID).nonzero()[:, 0]
+            copies = len(places) // len(values_FD)  # one for each view, if views share no source
+            embeddings_BSD[row, places] = values_FD.to(embeddings_BSD).repeat(copies, 1)
+    masks = layer_masks(
+        visibility(layout, columns, columns), position_BS, position_BS, streaming.windows
+    )
+    with attention_kernels(model.device):
+        output = streaming.parts.decode(embeddings_BSD, position_BS, masks)
+    hidden_BSD: Tensor = output.last_hidden_state
+    return hidden_BSD
