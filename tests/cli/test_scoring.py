@@ -8,6 +8,7 @@ import pytest
 from tests.cli.commands import Run, write_lines
 from tests.metrics.instances import make_log, write_log
 
+from proactivellm.metrics.folders import folder_name, write_scores
 from proactivellm.metrics.score import score
 
 LOG = make_log(20)
@@ -162,3 +163,44 @@ def test_an_impossible_log_is_refused(run: Run, tmp_path: Path) -> None:
     record |= {"prediction_length": 2, "reference": "x y", "source": "a b", "source_length": 2}
     file = write_lines(tmp_path / "log", json.dumps(record))
     assert "line 1: delays[1] = 99 lies beyond the source" in run("score", file).error
+
+
+def test_all_policies_against_a_family(run: Run, tmp_path: Path) -> None:
+    requests = {"wait-k:2": 2, "wait-k:4": 4, "entropy:laal=3": 3, "oracle:0.3": 3}
+    for seed, (request, k) in enumerate(requests.items()):
+        log = make_log(20, f"wait-k:{k}", seed=seed)
+        write_log(tmp_path / "a" / folder_name(request) / "instances.log", log)
+    write_scores(tmp_path / "a", [{"request": request} for request in requests])
+    options = ("compare", tmp_path / "a", "--against", "wait-k", "--bootstrap", 100)
+    found = json.loads(run(*options, "--json").out)
+    assert (found["quality"], found["baseline"], found["ceiling"]) == ("BLEU", "wait-k", None)
+    assert [row["policy"] for row in found["rows"]] == sorted(requests)
+    first = found["rows"][2]["gaps"]  # a policy of the family itself
+    assert list(first) == ["LAAL", "RCO", "DAL"] and first["DAL"]["gap"] == pytest.approx(0.0)
+    out = tmp_path / "table.md"
+    done = run(*options, "--ceiling", "oracle", "--out", out)
+    assert done.code == 0 and "at equal DAL" in done.out
+    assert "share: of the way from wait-k to oracle" in out.read_text(encoding="utf-8")
+    assert "| policy | BLEU | at equal LAAL |" in out.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--against", "learned"), "no policy of the family 'learned'"),
+        (("--against", "wait-k", "--pair", "a=b"), "leave out B, --pair and --curve"),
+        (("--ceiling", "oracle"), "--ceiling needs --against"),
+    ],
+)
+def test_what_no_family_is_compared_with(run: Run, folders, options, message) -> None:
+    done = run("compare", folders[0], *options)
+    assert done.code == 2 and message in done.err
+
+
+def test_misleading_time_needs_the_offline_log(run: Run, log: Path, tmp_path: Path) -> None:
+    offline = write_log(tmp_path / "offline.log", make_log(20, "wait-k:9", seed=3))
+    scores = json.loads(run("score", log, "--offline", offline, "--json").out)
+    assert scores["misleading_time"] > 0 and scores["misleading_against"] == "wait-k:9"
+    assert "misleading" not in json.loads(run("score", log, "--json").out)
+    done = run("score", log, "--offline", offline, "--segments", tmp_path / "segments")
+    assert done.code == 2 and "--offline compares whole instances" in done.err

@@ -16,6 +16,7 @@ from proactivellm.metrics.counting import Counting
 from proactivellm.modality.loading import load
 from proactivellm.output.log import read_log
 from proactivellm.policy.spec import parse_policy
+from proactivellm.report.score_table import scores_markdown
 
 SAMPLE = Path(__file__).parents[2] / "src/proactivellm/assets/tatoeba-sample"
 
@@ -57,6 +58,16 @@ def test_a_second_run_continues_and_agrees(model: StreamingCausalLM, tmp_path: P
     same = {key for key in whole[0] if "_ms" not in key and key != "num_undefined"}
     assert same > {"BLEU", "LAAL", "RCO", "forwards", "BLEU_ci"}
     assert {key: cut[0][key] for key in same} == {key: whole[0][key] for key in same}
+
+
+def test_an_oracle_is_evaluated_and_marked(model: StreamingCausalLM, tmp_path: Path) -> None:
+    jobs = make_jobs(lines("test.de", 30), lines("test.en", 30))
+    oracle, plain = evaluate(model, jobs, ["oracle:0.3", "wait-k:2"], tmp_path, num_lanes=8)
+    assert oracle["policy"] == "oracle:acceptable=0.3,min_lag=1"
+    assert oracle["LAAL"] < plain["LAAL"] + 1 and oracle["BLEU"] > plain["BLEU"] + 5
+    note = "oracle: decides with the whole source in view"
+    assert note in (tmp_path / "table.md").read_text(encoding="utf-8")
+    assert note not in scores_markdown([plain])
 
 
 def test_a_folder_of_another_run_is_refused(model: StreamingCausalLM, tmp_path: Path) -> None:

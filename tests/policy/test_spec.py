@@ -8,8 +8,9 @@ import pytest
 from proactivellm.policy.agreement import HoldN, LocalAgreement
 from proactivellm.policy.attention import AlignAtt, Attention, Combined, Concentration
 from proactivellm.policy.endogenous import Confidence, Entropy
-from proactivellm.policy.fixed import Fixed, Offline, WaitK
+from proactivellm.policy.fixed import Fixed, Offline, SentenceWaitK, WaitK
 from proactivellm.policy.learned import Learned
+from proactivellm.policy.oracle import Oracle
 from proactivellm.policy.spec import POLICIES, PolicySpec, available_policies, parse_policy
 
 GOOD = [
@@ -18,6 +19,7 @@ GOOD = [
     ("wait-k:3,stride=1", WaitK(k=3), "wait-k:3"),
     ("wait-k:3,stride=2", WaitK(k=3, stride=2), "wait-k:k=3,stride=2"),
     ("wait-k:3,stride=1.5", WaitK(k=3, stride=1.5), "wait-k:k=3,stride=1.5"),
+    ("sentence-wait-k:3", SentenceWaitK(k=3), "sentence-wait-k:3"),
     ("  wait-k : 3 ", WaitK(k=3), "wait-k:3"),
     ("offline", Offline(), "offline"),
     ("fixed:1-2-4-4", Fixed(trace=(1, 2, 4, 4)), "fixed:1-2-4-4"),
@@ -78,15 +80,22 @@ GOOD = [
     ),
     ("hold-n:3", HoldN(n=3), "hold-n:n=3,min_lag=1"),
     ("hold-n:1,every=4", HoldN(n=1, every=4), "hold-n:n=1,every=4,min_lag=1"),
+    ("oracle:0.3", Oracle(acceptable=0.3), "oracle:acceptable=0.3,min_lag=1"),
+    (
+        "oracle:agree,min_lag=0",
+        Oracle(acceptable=1.0, min_lag=0),
+        "oracle:acceptable=agree,min_lag=0",
+    ),
+    ("oracle:1", Oracle(acceptable=1.0), "oracle:acceptable=agree,min_lag=1"),
 ]
 
 
 @pytest.mark.parametrize(("text", "policy", "canonical"), GOOD)
 def test_good(text, policy, canonical):
-    parsed = parse_policy(text)
+    parsed = parse_policy(text, whole_source=True)
     assert parsed == policy
     assert parsed.spec == canonical
-    assert parse_policy(parsed.spec) == parsed
+    assert parse_policy(parsed.spec, whole_source=True) == parsed
     assert hash(parsed) == hash(policy)
 
 
@@ -124,8 +133,8 @@ BAD = [
     ("local-agreement:99999999999999999999", "n of local-agreement must be at most 1000000000"),
     ("hold-n:1,draft=99999999999999999999", "draft must be at most 1000000000 in size"),
     ("hold-n:1,every=99999999999999999999", "every must be at most 1000000000 in size"),
-    ("", "unknown policy: ''; Valid: wait-k, offline"),
-    ("wait_k:3", "unknown policy: 'wait_k'; did you mean 'wait-k'? Valid: wait-k, offline"),
+    ("", "unknown policy: ''; Valid: wait-k, sentence-wait-k"),
+    ("wait_k:3", "unknown policy: 'wait_k'; did you mean 'wait-k'? Valid: wait-k, sentence-wait-k"),
     ("entrophy:1", "did you mean 'entropy'?"),
     ("zzz:1", "unknown policy: 'zzz'; Valid: wait-k"),
     ("wait-k", "policy 'wait-k' lacks k; write wait-k:VALUE or wait-k:k=..."),

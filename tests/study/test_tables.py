@@ -51,13 +51,14 @@ def test_less_is_more_in_word_error_rates(tmp_path: Path) -> None:
     write_arm(place, "worse", 0.4)
     assert write_report(study, place) == []
     report = (place.out / REPORT_FILE).read_text(encoding="utf-8")
-    assert "| arm | policy | LAAL | RCO | WER | % of offline | gap |" in report
+    heads = "| arm | policy | LAAL | RCO | WER | % of offline | gap, LAAL | gap, RCO | gap, DAL |"
+    assert heads in report
     assert "WER (lower is better), linear between points" in report
     assert report.rstrip().endswith("the lower the better, so that a gap below 0 is a gain")
     rows = [line.split(" | ") for line in report.splitlines() if "`wait-k:3`" in line]
-    laals = {row[2] for row in rows if len(row) == 7}
+    laals = {row[2] for row in rows if len(row) == 9}
     assert len(laals) == 1 and int(laals.pop()) > 300  # ms without decimals
-    (worse,) = [row for row in rows if len(row) == 7 and row[0] == "| worse"]
+    (worse,) = [row for row in rows if len(row) == 9 and row[0] == "| worse"]
     assert worse[-1].startswith("+")  # more errors than the best arm
 
 

@@ -1,6 +1,7 @@
 """The command `compare`: two evaluations of the same sources, without a model."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,6 +35,23 @@ Pairs = Annotated[
         show_default="policies of the same name",
     ),
 ]
+Against = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FAMILY",
+        help="Compare all policies of A with those of this name, such as wait-k, at equal LAAL, "
+        "RCO and DAL.",
+        show_default="policies in pairs",
+    ),
+]
+Ceiling = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FAMILY",
+        help="With --against: show the share of the way to policies of this name, such as oracle.",
+        show_default="none",
+    ),
+]
 Bootstrap = Annotated[
     int,
     typer.Option(
@@ -57,6 +75,8 @@ def compare(
     first: First,
     second: Second = None,
     pair: Pairs = None,
+    against: Against = None,
+    ceiling: Ceiling = None,
     bootstrap: Bootstrap = RESAMPLES,
     out: Table = None,
     curve: Curve = None,
@@ -78,9 +98,18 @@ def compare(
     from proactivellm.report.comparison_table import comparison_markdown, comparison_tables
     from proactivellm.report.console import print_tables
 
-    if second is None and not pair:
-        raise ValueError("give a second folder or log, or compare two policies of one with --pair")
     counting = make_counting(bleu_tokenize, latency_unit)
+    if against is not None:
+        if second is not None or pair or curve is not None:
+            raise ValueError("--against is for one folder: leave out B, --pair and --curve")
+        _compare_family(find_logs(first), (against, ceiling), bootstrap, counting, (out, as_json))
+        return
+    if ceiling is not None:
+        raise ValueError("--ceiling needs --against: the way to it begins there")
+    if second is None and not pair:
+        raise ValueError(
+            "give a second folder or log, or compare policies of one with --pair or --against"
+        )
     folders = [find_logs(first), find_logs(second or first)]
     logs = [(f"the log {log}", log) for folder in folders for log in folder.logs.values()]
     check_apart([("--out", out), ("--curve", curve)], logs)
@@ -99,6 +128,36 @@ def compare(
     if curve is not None:
         shown = folders[:1] if second is None else folders
         _draw_curve(shown, counting, curve)
+
+
+def _compare_family(
+    folder: "Folder",
+    families: tuple[str, str | None],
+    bootstrap: int,
+    counting: "Counting",
+    wanted: tuple[Path | None, bool],
+) -> None:
+    """Compares the policies of a folder with a family, and a ceiling; `wanted`: --out, --json."""
+    from proactivellm.files.apart import check_apart
+    from proactivellm.files.replace import write_text
+    from proactivellm.metrics.score import score
+    from proactivellm.metrics.standing import standings
+    from proactivellm.output.log import read_log
+    from proactivellm.report.console import print_tables
+    from proactivellm.report.standing_table import standings_markdown, standings_table
+
+    out, as_json = wanted
+    check_apart([("--out", out)], [(f"the log {log}", log) for log in folder.logs.values()])
+    with naming(folder.path):
+        logs = {name: read_log(log) for name, log in folder.logs.items()}
+        found = standings(logs, *families, num_resamples=bootstrap, counting=counting)
+        scores = {name: score(log, counting=counting) for name, log in logs.items()}
+    if as_json:
+        print_json(asdict(found))
+    else:
+        print_tables([standings_table(found, scores)], "--out and --json have all")
+    if out is not None:
+        write_text(out, standings_markdown(found, scores))
 
 
 def _compare(

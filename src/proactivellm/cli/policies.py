@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 _LAGS = "min_lag, max_lag, stride"
 TABLE = {
     "wait-k": ("k, stride", "Read k units, then write one word for each unit read."),
+    "sentence-wait-k": (
+        "k, stride",
+        "Wait-k that starts anew at each sentence end of the source.",
+    ),
     "offline": ("", "Read the whole source, then write."),
     "fixed": (
         "trace",
@@ -55,6 +59,10 @@ TABLE = {
     "hold-n": (
         f"n, draft, every, {_LAGS}",
         "Commit the newest hypothesis without its last n tokens.",
+    ),
+    "oracle": (
+        f"acceptable, {_LAGS}",
+        "Write what the model would write after the whole source: a ceiling, for evaluation only.",
     ),
 }
 WITH_THRESHOLD = ("entropy", "confidence", "learned", "attention", "concentration", "combined")

@@ -37,6 +37,15 @@ ScoredTask = Annotated[
         show_default="the log's",
     ),
 ]
+Offline = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="LOG",
+        help="Add the misleading time: how long a word is shown that this log, of the same model's "
+        "offline policy, does not have.",
+        show_default="none",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print everything as JSON instead of a table.")]
 
 
@@ -75,6 +84,7 @@ def score(
             show_default="recordings as a whole",
         ),
     ] = None,
+    offline: Offline = None,
     bleu_tokenize: BleuTokenize = "auto",
     latency_unit: LatencyUnit = "auto",
     bootstrap: Bootstrap = RESAMPLES,
@@ -95,7 +105,12 @@ def score(
         raise ValueError("--segments has the references: leave out --reference")
     counting = make_counting(bleu_tokenize, latency_unit)
     instances = _complete(read_log(log), source, reference, task)
-    score_by = partial(score_longform, segments=read_segments(segments)) if segments else score_all
+    if segments is not None and offline is not None:
+        raise ValueError("--offline compares whole instances: leave out --segments")
+    finals = None if offline is None else read_log(offline)
+    score_by = partial(score_all, finals=finals)
+    if segments is not None:
+        score_by = partial(score_longform, segments=read_segments(segments))
     with naming(log):
         scores = score_by(instances, num_bootstrap=bootstrap, counting=counting)
     if bootstrap and "num_bootstrap" not in scores:

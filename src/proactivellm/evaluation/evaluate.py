@@ -125,7 +125,7 @@ def _parsed(
     if isinstance(policies, Mapping):
         return policies
     calibration = find_calibration(model)
-    return {text: parse_policy(text, calibration) for text in policies}
+    return {text: parse_policy(text, calibration, whole_source=True) for text in policies}
 
 
 def _stream(

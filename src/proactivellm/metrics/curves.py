@@ -4,8 +4,9 @@ Two policies rarely meet at the same latency, so a curve is interpolated between
 points are scored on the same resamples of the instances, and each resample gives a difference.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from proactivellm.metrics.bootstrap import NUM_RESAMPLES, TAILS, Floats, Statist
 from proactivellm.metrics.counting import Counting, resolve
 from proactivellm.metrics.measures import measure
 from proactivellm.output.log import Instance
+
+Name = TypeVar("Name")
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,31 +54,67 @@ def make_curve(
     num_resamples: int = NUM_RESAMPLES,
     counting: Counting | None = None,
 ) -> Curve:
-    """Scores policies, and their resamples; policies without one of the two scores are left out.
+    """The curve of some policies, see `make_points`.
 
-    `logs` are of each policy, over the same sources in the same order. Curves that are compared
-    must have the same number of resamples. Raises a ValueError if the sources differ, or no policy
-    has both scores.
+    Raises:
+        ValueError: the logs are not over the same sources, or none has both scores.
     """
-    if len({tuple((i.index, i.source) for i in log) for log in logs}) > 1:
+    points = make_points(dict(enumerate(logs)), (quality, latency), num_resamples, counting)
+    return points.curve(range(len(logs)), quality, latency)
+
+
+@dataclass(frozen=True, eq=False)
+class Points(Generic[Name]):
+    """Policies by name, each with its scores: as measured, then of the resamples, [1 + B]."""
+
+    scores: Mapping[Name, Mapping[str, Floats]]
+
+    def curve(self, names: Iterable[Name], quality: str, latency: str) -> Curve:
+        """The curve of these policies; those without one of the two scores are left out.
+
+        Raises a ValueError if none has both.
+        """
+        rows = [self.scores[name] for name in names]
+        rows = [row for row in rows if quality in row and latency in row]
+        if not rows:
+            raise ValueError(f"no policy of the curve has both {quality} and {latency}")
+        columns = [np.stack([row[wanted] for row in rows], axis=1) for wanted in (latency, quality)]
+        # By what was measured, in every row: a column has to stay one policy.
+        order = np.argsort(columns[0][0])
+        return Curve(columns[0][:, order], columns[1][:, order])
+
+
+def make_points(
+    logs: Mapping[Name, Sequence[Instance]],
+    wanted: Sequence[str],
+    num_resamples: int = NUM_RESAMPLES,
+    counting: Counting | None = None,
+) -> Points[Name]:
+    """Scores policies, and their resamples; scores that are undefined are left out.
+
+    Args:
+        logs: of each policy, over the same sources in the same order.
+        wanted: names of scores.
+        num_resamples: curves that are compared must have the same number.
+        counting: tokens of BLEU and unit of latency; by the script of the references if left out.
+
+    Raises:
+        ValueError: the logs are not over the same sources.
+    """
+    if len({tuple((i.index, i.source) for i in log) for log in logs.values()}) > 1:
         raise ValueError("the policies of a curve must have streamed the same sources")
-    points: dict[tuple[int, str], Statistics] = {}
-    for number, log in enumerate(logs):
+    found: dict[tuple[Name, str], Statistics] = {}
+    for policy, log in logs.items():
         scores = measure(log, resolve(log, counting))
-        if all(name in scores and scores[name].corpus() is not None for name in (quality, latency)):
-            points |= {(number, name): scores[name] for name in (quality, latency)}
-    if not points:
-        raise ValueError(f"no policy of the curve has both {quality} and {latency}")
+        for name in wanted:
+            if name in scores and scores[name].corpus() is not None:
+                found[policy, name] = scores[name]
     # One call for all points: they must share the drawings, or their differences would be noise.
-    drawn = resample(points, num_resamples)
-    rows = {key: np.concatenate([[points[key].corpus()], drawn[key]]) for key in points}
-    columns = [
-        np.stack([row for (_, name), row in rows.items() if name == wanted], axis=1)
-        for wanted in (latency, quality)
-    ]
-    # By what was measured, in every row: a column has to stay one policy.
-    order = np.argsort(columns[0][0])
-    return Curve(columns[0][:, order], columns[1][:, order])
+    drawn = resample(found, num_resamples)
+    points: dict[Name, dict[str, Floats]] = {policy: {} for policy in logs}
+    for (policy, name), samples in drawn.items():
+        points[policy][name] = np.concatenate([[found[policy, name].corpus()], samples])
+    return Points(points)
 
 
 def gaps(first: Curve, second: Curve, at: Sequence[float]) -> list[Gap | None]:

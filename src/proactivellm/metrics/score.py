@@ -1,13 +1,13 @@
 """From instance logs to scores: one flat dictionary per policy."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from proactivellm.metrics.bootstrap import summarise
-from proactivellm.metrics.counting import Counting, resolve
+from proactivellm.metrics.bootstrap import Statistics, summarise
+from proactivellm.metrics.counting import Counted, Counting, resolve
 from proactivellm.metrics.measures import (
     QUALITIES_OF,
     common_policy,
@@ -16,6 +16,7 @@ from proactivellm.metrics.measures import (
     latency_unit,
     measure,
 )
+from proactivellm.metrics.misleading import measure_misleading
 from proactivellm.metrics.quality import signature
 from proactivellm.metrics.transcripts import NORMALISER
 from proactivellm.output.log import Instance, read_log
@@ -24,13 +25,17 @@ Scores = dict[str, Any]
 
 
 def score(
-    instances: Sequence[Instance], num_bootstrap: int = 0, counting: Counting | None = None
+    instances: Sequence[Instance],
+    num_bootstrap: int = 0,
+    counting: Counting | None = None,
+    finals: Sequence[Instance] | None = None,
 ) -> Scores:
     """Scores the instances of one policy.
 
     Args:
         num_bootstrap: resamples for the intervals; 0 leaves the intervals out.
         counting: tokens of BLEU and unit of latency; by the script of the references if left out.
+        finals: a log of the same sources whose outputs are right in the end.
 
     Returns:
         A flat dictionary, ready for JSON, with None where a metric is undefined everywhere:
@@ -53,24 +58,37 @@ def score(
         `num_bootstrap`; none of a single instance;
         `num_undefined`: how many instances each mean leaves out (an empty prediction has no lag;
         YAAL needs a word before the end of the source), metrics that leave out none omitted;
-        `SWF`, `EFSW`, `degenerate`: see `latency.degeneracy`; None if nothing was written.
+        `SWF`, `EFSW`, `degenerate`: see `latency.degeneracy`; None if nothing was written; and
+        `misleading_time` (see there) and `misleading_against`, the policy of `finals`.
 
     Raises:
-        ValueError: as `measures.measure`; there are no instances, they are of several policies, or
-            what is to be counted is not available.
+        ValueError: there are no instances or several policies; what `measure`, `resolve` refuse.
     """
     scores: Scores = {"policy": common_policy(instances), "num_instances": len(instances)}
     counted = resolve(instances, counting)
     measured = measure(instances, counted)
+    if finals is not None:
+        measured["misleading_time"] = measure_misleading(instances, finals, counted.unit)
     scores["num_empty"] = sum(map(_is_empty, instances))
     scores |= {"latency_unit": latency_unit(instances)} | counted.facts(instances[0].task)
     scores |= dict.fromkeys(QUALITIES_OF[instances[0].task]) | summarise(measured, num_bootstrap)
+    scores |= _how_compared(measured, counted, finals) | degeneracy(instances, counted.unit)
+    return scores | _percentiles(instances)
+
+
+def _how_compared(
+    measured: Mapping[str, Statistics], counted: Counted, finals: Sequence[Instance] | None
+) -> Scores:
+    """What has to be told with the scores of texts."""
+    facts: Scores = {}
     if "BLEU" in measured:
-        scores["bleu_signature"] = signature("BLEU", counted.tokenizer.name)
-        scores["chrf_signature"] = signature("chrF")
+        facts["bleu_signature"] = signature("BLEU", counted.tokenizer.name)
+        facts["chrf_signature"] = signature("chrF")
     if "WER" in measured:
-        scores["wer_normaliser"] = NORMALISER
-    return scores | degeneracy(instances, counted.unit) | _percentiles(instances)
+        facts["wer_normaliser"] = NORMALISER
+    if finals is not None:
+        facts["misleading_against"] = common_policy(finals)
+    return facts
 
 
 def score_log(path: str | Path, counting: Counting | None = None) -> Scores:

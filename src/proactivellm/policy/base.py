@@ -49,6 +49,14 @@ class Policy:
 
     name: ClassVar[str] = ""
     main_key: ClassVar[str | None] = None
+    restarts: ClassVar[bool] = False
+    """Whether units and words are counted from where the sentence being written began.
+
+    `required_units` alone decides then: the sentence is written to its end once its source has
+    ended, and the next one begins there.
+    """
+    clairvoyant: ClassVar[bool] = False
+    """Whether it looks at what is not read yet: for evaluation only, where the source is given."""
     early: ClassVar[Reason] = Reason.READ_MIN_LAG
     """Why a lane READs while fewer than `required_units` are read."""
 

@@ -8,7 +8,7 @@ in view of any of them, L = layers, H = heads, K = entries of a lane, D = model 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
@@ -31,10 +31,18 @@ class Rows:
     Args:
         tokens_P: the token that each probing lane would write.
         chosen: the lanes that look, among those of the output; None = all.
+        whole: gives `whole_PV` of those that look; None where no source is given as a whole.
     """
 
-    def __init__(self, output: StepOutput, tokens_P: Tensor, chosen: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        output: StepOutput,
+        tokens_P: Tensor,
+        chosen: Tensor | None = None,
+        whole: Callable[[], Tensor] | None = None,
+    ) -> None:
         self._output, self._tokens_P, self._chosen = output, tokens_P, chosen
+        self._whole = whole
 
     @cached_property
     def logits_PV(self) -> Tensor:
@@ -45,6 +53,16 @@ class Rows:
     def probs_PV(self) -> Tensor:
         """The next-token distribution."""
         return self.logits_PV.softmax(-1)
+
+    @cached_property
+    def whole_PV(self) -> Tensor:
+        """Logits as if the whole source had been read, ends included; for analysis only.
+
+        ValueError where the source is not given as a whole.
+        """
+        if self._whole is None:
+            raise ValueError("the source is not given as a whole")
+        return self._whole()
 
     @property
     def tokens_P(self) -> Tensor:
@@ -144,6 +162,19 @@ class Candidate(Evidence):
 
     def of(self, rows: Rows) -> Tensor:
         return rows.tokens_P
+
+
+@dataclass(frozen=True)
+class Acceptance(Evidence):
+    """Probability of the candidate after the whole source, over that of the best token, [P].
+
+    What was written is the same; only oracles look at it.
+    """
+
+    def of(self, rows: Rows) -> Tensor:
+        logits_PV = rows.whole_PV
+        tokens_P1 = rows.tokens_P[:, None]
+        return (logits_PV.gather(1, tokens_P1)[:, 0] - logits_PV.amax(-1)).exp()
 
 
 @dataclass(frozen=True, kw_only=True)

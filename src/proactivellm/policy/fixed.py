@@ -81,6 +81,19 @@ class WaitK(_Scheduled):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SentenceWaitK(WaitK):
+    """Wait-k that starts anew at each sentence end of the source.
+
+    A control for sources of several sentences: when a sentence has been read, its translation is
+    written to its end, then k units of the next one are read. An end is judged by the text of a
+    unit, which audio has not (`output.sentences`); sentences are paired by `session.sentences`.
+    """
+
+    name: ClassVar[str] = "sentence-wait-k"
+    restarts: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, kw_only=True)
 class Offline(_Scheduled):
     """Read the whole source, then write."""
 

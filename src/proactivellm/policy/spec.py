@@ -24,14 +24,16 @@ from proactivellm.policy.attention import (
 from proactivellm.policy.base import Policy
 from proactivellm.policy.calibration import TARGETS, Calibration
 from proactivellm.policy.endogenous import Confidence, Entropy, ThresholdPolicy
-from proactivellm.policy.fixed import Fixed, Offline, WaitK
+from proactivellm.policy.fixed import Fixed, Offline, SentenceWaitK, WaitK
 from proactivellm.policy.learned import Learned
 from proactivellm.policy.options import format_scalar, from_scalar, parse_float, to_scalar
+from proactivellm.policy.oracle import Oracle
 
 POLICIES: Mapping[str, type[Policy]] = {
     policy.name: policy
     for policy in (
         WaitK,
+        SentenceWaitK,
         Offline,
         Fixed,
         Entropy,
@@ -43,6 +45,7 @@ POLICIES: Mapping[str, type[Policy]] = {
         Combined,
         LocalAgreement,
         HoldN,
+        Oracle,
     )
 }
 
@@ -64,7 +67,9 @@ def available_policies() -> list[PolicyRow]:
     return rows
 
 
-def parse_policy(text: str, calibration: Calibration | None = None) -> Policy:
+def parse_policy(
+    text: str, calibration: Calibration | None = None, *, whole_source: bool = False
+) -> Policy:
     """Turn the text form of a policy into the policy, whose `spec` has targets resolved.
 
     ValueError when the text is no policy, or its target cannot be resolved.
@@ -72,8 +77,9 @@ def parse_policy(text: str, calibration: Calibration | None = None) -> Policy:
     Args:
         text: A spec, such as ``entropy:threshold=1.2,min_lag=1`` or ``entropy:laal=3``.
         calibration: The model's table, needed by targets and by ``heads=calibrated``.
+        whole_source: Whether sources are given as a whole, so that an oracle may look at them.
     """
-    return PolicySpec.parse(text).build(calibration)
+    return PolicySpec.parse(text).build(calibration, whole_source=whole_source)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,11 +115,19 @@ class PolicySpec:
                 raise ValueError(f"policy {request!r} lacks {field.name}; {_usage(policy)}")
         return cls(name=name, values=values, target=target, request=request)
 
-    def build(self, calibration: Calibration | None = None) -> Policy:
+    def build(
+        self, calibration: Calibration | None = None, *, whole_source: bool = False
+    ) -> Policy:
         """Make the policy, with targets resolved by the model's table.
 
-        ValueError when a value is out of range or a target cannot be resolved.
+        ValueError when a value is out of range, a target cannot be resolved, or an oracle is asked
+        for where no source is given as a whole.
         """
+        if POLICIES[self.name].clairvoyant and not whole_source:
+            raise ValueError(
+                f"policy {self.request!r} looks at the whole source before it decides: it is a "
+                "ceiling for `evaluate` and `study`, and cannot follow a stream"
+            )
         values = dict(self.values)
         fields = {field.name: field for field in POLICIES[self.name].option_fields()}
         if values.get("heads") == CALIBRATED:

@@ -11,6 +11,7 @@ LOWER_IS_BETTER = ("WER", "CER")
 LATENCIES = ("LAAL", "AL", "YAAL", "DAL", "RCO", "AIL", "LAAL_CA_ms")
 LAGS = ("AL", "LAAL", "YAAL", "DAL", "AIL")  # in the unit of the source
 OFFLINE = "offline"
+ORACLE = "oracle"
 
 Row = Mapping[str, Any]
 

@@ -6,7 +6,7 @@ from rich.table import Table
 
 from proactivellm.report.console import plain_table
 from proactivellm.report.markdown import markdown_table
-from proactivellm.report.points import Row, asked_for, decimals_of
+from proactivellm.report.points import ORACLE, Row, asked_for, decimals_of, family, split_family
 
 _Column = tuple[str, str, int]
 # Columns of the tables: key, heading, decimals. Columns that no score fills are left out.
@@ -29,6 +29,7 @@ _COLUMNS = (
     ("RCO", "RCO", 2),
     ("AIL", "AIL", 2),
     ("NE", "NE", 2),
+    ("misleading_time", "misleading", 2),
     ("first_token_ms_p50", "first ms", 0),
     ("final_token_ms_p50", "final ms", 0),
     ("LAAL_CA_ms", "LAAL ms", 0),
@@ -79,6 +80,8 @@ def _footnotes(scores: Sequence[Row]) -> list[str]:
             f"{_MARK} degenerate: of the words, SWF came before the end of the source, where the "
             f"mean lag lets expect EFSW ({numbers})"
         )
+    if any(split_family(family(row))[1] == ORACLE for row in scores):
+        notes.append(f"{ORACLE}: decides with the whole source in view, a ceiling and no policy")
     notes += dict.fromkeys(row["counting_note"] for row in scores if row.get("counting_note"))
     if found := [row for row in scores if _is_hollow(row)]:
         numbers = "; ".join(

@@ -10,6 +10,7 @@ from typing import Any
 from proactivellm.metrics.curves import Gap
 from proactivellm.report.markdown import markdown_table
 from proactivellm.report.points import LOWER_IS_BETTER, decimals_of, with_direction
+from proactivellm.report.standing_table import gap_cell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,14 +47,15 @@ def equal_latency_table(axes: Axes, at: Sequence[float], curves: Iterable[CurveR
 
 
 def points_table(
-    axes: Axes, scores: Sequence[Mapping[str, Any]], gaps: Iterable[Gap | None]
+    axes: Axes, scores: Sequence[Mapping[str, Any]], gaps: Sequence[Mapping[str, Gap | None]]
 ) -> str:
-    """Every policy, one row of scores each, with its gap to the reference at its own latency."""
+    """Every policy, one row of scores each, with its gaps to the reference at its own latencies."""
     beside = "AIL" if axes.latency == "RCO" else "RCO"
-    heads = ["arm", "policy", axes.latency, beside, axes.quality, "% of offline", "gap"]
+    heads = ["arm", "policy", axes.latency, beside, axes.quality, "% of offline"]
+    heads += [f"gap, {latency}" for latency in (gaps[0] if gaps else ())]
     offline = {row["arm"]: row[axes.quality] for row in scores if row["request"] == "offline"}
     rows = []
-    for row, gap in zip(scores, gaps, strict=True):
+    for row, own in zip(scores, gaps, strict=True):
         quality, whole = row[axes.quality], offline.get(row["arm"])
         rows.append(
             [
@@ -63,12 +65,12 @@ def points_table(
                 _number(row.get(beside), decimals_of(beside, 3, row)),
                 f"{quality:.2f} ± {row.get(f'{axes.quality}_ci', 0):.2f}",
                 f"{100 * quality / whole:.1f}" if whole else "-",
-                "-" if gap is None else f"{gap.gap:+.1f} [{gap.low:+.1f}, {gap.high:+.1f}]",
+                *map(gap_cell, own.values()),
             ]
         )
     note = (
-        f"gap: {axes.quality} above `{axes.against}` at equal {axes.latency}, with its 95 % "
-        "interval; % of offline: of the same model"
+        f"gap: {axes.quality} above `{axes.against}` at equal latency, with its 95 % interval; "
+        "% of offline: of the same model"
     )
     if axes.quality in LOWER_IS_BETTER:
         note += "; the lower the better, so that a gap below 0 is a gain"

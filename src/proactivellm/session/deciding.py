@@ -17,6 +17,7 @@ from proactivellm.policy.reason import Reason
 from proactivellm.session.isolation import attempt, attempt_rows, out_of_memory, reason
 from proactivellm.session.lane import Planned
 from proactivellm.session.state import SessionState
+from proactivellm.session.whole_view import WholeView
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,13 +59,22 @@ def question(planned: Planned, policy: Policy, watch: tuple[Evidence, ...]) -> Q
         return Question(state=state, lane=lane, policy=policy, watch=watch)
     # The candidate is not known yet: it may go on with the last word, whose bounds hold then.
     try:
-        begins = policy.settle(planned.units_read, state.words)
-        goes_on = policy.settle(planned.units_read, state.words - 1) if state.words else begins
+        bounds = _bounds(planned, policy)
     except Exception as error:
         fault = undecided(policy, reason(error))
         return Question(state=state, lane=lane, policy=policy, watch=watch, error=fault)
-    bounds = begins, goes_on
     return Question(state=state, lane=lane, policy=policy, watch=watch, by_bounds=bounds)
+
+
+def _bounds(planned: Planned, policy: Policy) -> tuple[Reason | None, Reason | None]:
+    """See `Question.by_bounds`."""
+    words = planned.state.words
+    if policy.restarts:
+        settle = partial(planned.sentences.settle, policy, planned.units_read)
+        begins = settle(words, begins=True)
+        return begins, settle(words - 1, begins=False) if words else begins
+    at_once = policy.settle(planned.units_read, words)
+    return at_once, policy.settle(planned.units_read, words - 1) if words else at_once
 
 
 class StepEvidence:
@@ -80,6 +90,7 @@ class StepEvidence:
         tokens_P: Tensor,
         starts_V: Tensor,
         errors: dict[int, Exception],
+        whole: WholeView,
     ) -> None:
         self._states = [asked.state for asked in questions]
         self._tokens_P, self._starts_V, self.device = tokens_P, starts_V, tokens_P.device
@@ -89,7 +100,8 @@ class StepEvidence:
         def compute(evidence: Evidence, rows: Sequence[int]) -> Tensor:
             if tuple(rows) not in views:
                 chosen = None if len(rows) == len(questions) else self._index(rows)
-                views[tuple(rows)] = Rows(output, tokens_P, chosen)
+                lanes = [(questions[p].lane, questions[p].state) for p in rows]
+                views[tuple(rows)] = Rows(output, tokens_P, chosen, partial(whole.logits, lanes))
             values = evidence.of(views[tuple(rows)])
             if len(values) != len(rows):
                 raise ValueError(f"it is {list(values.shape)}, and {len(rows)} lanes asked for it")

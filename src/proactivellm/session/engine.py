@@ -66,7 +66,7 @@ class Engine:
             window.check_prompt(model.prompt)
         self.cache = model.new_cache(self.limits.streams, self.limits.entries)
         self.residence = Residence(self.cache)
-        self.outcomes = Outcomes(model, window)
+        self.outcomes = Outcomes(model, window, self.limits.streams)
         self.admission = Admission(model, self.limits, window, self.residence, self.outcomes.starts)
         self.intake = Intake(*model.parts.embed.weight.shape)
         self.states: list[SessionState | None] = [None] * self.limits.streams

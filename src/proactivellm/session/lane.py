@@ -12,9 +12,11 @@ from proactivellm.backbone.prompt import PromptIds
 from proactivellm.core.layout import SOURCE, TARGET
 from proactivellm.core.unit import Unit
 from proactivellm.forward.lanes import LaneInput, Piece
+from proactivellm.output.sentences import ends_sentence
 from proactivellm.policy.base import Policy
 from proactivellm.policy.reason import Reason
 from proactivellm.session.events import Read
+from proactivellm.session.sentences import Sentences
 from proactivellm.session.state import SessionState
 
 
@@ -29,6 +31,7 @@ class Planned:
     num_read: int  # tokens of these
     units_read: int  # units read after the step
     source_finished: bool  # whether the whole source is read then
+    sentences: Sentences  # after its units are read
 
 
 def plan_step(
@@ -42,7 +45,7 @@ def plan_step(
     if state.finished:
         return None
     needed = _needed_units(state, policy)
-    units = _units_to_take(state, needed, chunk)
+    units = _units_to_take(state, needed, chunk, policy.restarts)
     units_read, source_finished = state.units_read, state.source_finished
     for unit in units:
         units_read += not unit.is_end
@@ -50,7 +53,7 @@ def plan_step(
     ready = source_finished or (needed is not None and units_read >= needed)
     if not units and not ready:
         return None
-    pieces = _pieces(state, units, prompt)
+    pieces = source_pieces(state, units, prompt)
     fed = [*state.unfed, *pieces]
     if ready:
         held = state.counts[TARGET]
@@ -66,6 +69,7 @@ def plan_step(
         num_read=num_read,
         units_read=units_read,
         source_finished=source_finished,
+        sentences=_hear(state, units),
     )
 
 
@@ -89,6 +93,7 @@ def begin_step(planned: Planned, early: Reason, keep_features: bool) -> list[Rea
             reason = early
     if planned.units:
         state.wants_read = False
+        state.sentences = planned.sentences
     state.source_tokens += planned.num_read
     state.source += [
         piece for piece in planned.pieces if keep_features or not hasattr(piece.tokens, "dim")
@@ -104,14 +109,19 @@ def _needed_units(state: SessionState, policy: Policy) -> int | None:
     """Units that must be read before the next probe; None = the whole source."""
     if state.draft or not state.at_boundary:
         return state.units_read + state.wants_read
-    required = policy.required_units(state.words)
+    if policy.restarts:
+        required = state.sentences.required_units(policy, state.words)
+    else:
+        required = policy.required_units(state.words)
     if required is None:
         return None
     needed = max(required, state.units_read + state.wants_read)
     return needed + -needed % policy.every  # up to a multiple: decisions fall only there
 
 
-def _units_to_take(state: SessionState, needed: int | None, chunk: int) -> list[Unit]:
+def _units_to_take(
+    state: SessionState, needed: int | None, chunk: int, restarts: bool
+) -> list[Unit]:
     units: list[Unit] = []
     if state.source_finished:
         return units
@@ -124,12 +134,22 @@ def _units_to_take(state: SessionState, needed: int | None, chunk: int) -> list[
             break
         units.append(unit)
         units_read += not unit.is_end
-        if unit.final:
+        # A policy that restarts requires something else from a sentence end on.
+        if unit.final or (restarts and ends_sentence(unit.text)):
             break
     return units
 
 
-def _pieces(state: SessionState, units: Sequence[Unit], prompt: PromptIds) -> list[Piece]:
+def _hear(state: SessionState, units: Sequence[Unit]) -> Sentences:
+    sentences, units_read = state.sentences, state.units_read
+    for unit in units:
+        units_read += not unit.is_end
+        if ends_sentence(unit.text):
+            sentences = sentences.hear(units_read)
+    return sentences
+
+
+def source_pieces(state: SessionState, units: Sequence[Unit], prompt: PromptIds) -> list[Piece]:
     """Source pieces of new units: prompt first, the closing text with the final unit."""
     if not units:
         return []

@@ -20,6 +20,7 @@ from proactivellm.session.events import Event, Probed
 from proactivellm.session.isolation import attempt_rows, out_of_memory, reason
 from proactivellm.session.sampling import sample
 from proactivellm.session.state import SessionState
+from proactivellm.session.whole_view import WholeView
 from proactivellm.session.window import Window
 
 TARGET_ALLOWANCE = (32, 4)  # target tokens allowed: 32 + 4 per source token read
@@ -36,9 +37,12 @@ class NotFinite(ValueError):
 class Outcomes:
     """Samples, decides and writes for the lanes of a step."""
 
-    def __init__(self, model: StreamingCausalLM, window: Window | None = None) -> None:
+    def __init__(
+        self, model: StreamingCausalLM, window: Window | None = None, num_lanes: int = 1
+    ) -> None:
         self.model = model
         self.window = window
+        self.whole = WholeView(model, num_lanes)
         self.by_token = model.settings.boundary == "token"
         self.early_end = model.settings.early_end
         self.end_ids = sorted(model.end_token_ids)
@@ -65,7 +69,7 @@ class Outcomes:
         tokens_P = self._sample(logits_PV, [asked.state for asked in questions], errors)
         if any(asked.evidence for asked in questions):
             self._forbid_ends(questions, logits_PV)
-        evident = StepEvidence(questions, output, tokens_P, self._starts_V, errors)
+        evident = StepEvidence(questions, output, tokens_P, self._starts_V, errors, self.whole)
         codes_P = ask_rules(questions, evident, errors)
         if len(errors) == len(questions) and all(map(out_of_memory, errors.values())):
             raise errors[0]

@@ -15,6 +15,7 @@ from proactivellm.forward.lanes import Piece
 from proactivellm.output.detokenize import Detokenizer
 from proactivellm.session.history import SeenIds
 from proactivellm.session.sampling import Sampling
+from proactivellm.session.sentences import Sentences
 
 
 @dataclass(kw_only=True)
@@ -36,6 +37,7 @@ class SessionState:
     counts: dict[str, int] = field(default_factory=lambda: {SOURCE: 0, TARGET: 0})
     source_tokens: int = 0  # read, prompt included
     words: int = 0  # target words begun (tokens, where decisions fall at token boundaries)
+    sentences: Sentences = Sentences()  # where the sentence being written began
     delays: list[int] = field(default_factory=list)  # g of every target token, head excluded
     dropped_units: int = 0  # source units that left the window
     dropped_tokens: int = 0  # target tokens that left the window
@@ -84,6 +86,7 @@ class SessionState:
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
         values["detokenizer"] = self.detokenizer.state_dict()
         values["sampling"] = vars(self.sampling)
+        values["sentences"] = vars(self.sentences)
         values["pending"] = [vars(unit) for unit in self.pending]
         values["source"] = [tuple(piece) for piece in self.source]
         return copy.deepcopy(values)
@@ -96,4 +99,5 @@ class SessionState:
         pending = deque(Unit(**unit) for unit in values["pending"])
         values |= {"detokenizer": detokenizer, "sampling": Sampling(**values["sampling"])}
         values |= {"pending": pending, "source": [Piece(*piece) for piece in values["source"]]}
+        values["sentences"] = Sentences(**values.get("sentences", {}))
         return cls(**values)

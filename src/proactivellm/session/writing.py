@@ -1,6 +1,7 @@
 """What the outcome of a probe changes in a stream: a wish to READ, a token written, an end."""
 
 from proactivellm.core.layout import TARGET
+from proactivellm.output.sentences import ends_sentence
 from proactivellm.policy.reason import Reason
 from proactivellm.session.events import End, Ending, Event, Write
 from proactivellm.session.state import SessionState
@@ -14,6 +15,8 @@ def wish_read(state: SessionState, at_boundary: bool, reason: Reason) -> None:
     state.wants_read = True
     state.read_reason = int(reason)
     state.at_boundary = at_boundary
+    if reason == Reason.READ_END_HELD and state.sentences.heard > state.sentences.units:
+        state.sentences = state.sentences.write(ended=True)  # not all of them end in a mark
 
 
 def write_token(
@@ -22,6 +25,9 @@ def write_token(
     """Append a token that does not end the target."""
     text = state.detokenizer.push(token)  # first: if it fails, nothing was written
     write = _append(state, lane, token, text, reason)
+    if starts_word:
+        state.sentences = state.sentences.begin_word(state.words)
+    state.sentences = state.sentences.write(ends_sentence(text, before=state.sentences.ended))
     state.words += starts_word
     return write
 

@@ -107,7 +107,7 @@ def _resolved(
     for text in texts:
         PolicySpec.parse(text)  # a mistake in the spec is an error, not a target out of reach
         try:
-            yield text, parse_policy(text, table)
+            yield text, parse_policy(text, table, whole_source=True)
         except ValueError as error:
             warnings.warn(f"{name}: left out: {error}", stacklevel=2)
 
@@ -173,7 +173,7 @@ def _replay_shuffled(
     same = Conditions(counting=study.counting)
     for text in requests(study, study.arms[name]):
         log = read_log(place.results(other) / folder_name(text) / LOG_FILE)
-        policy: dict[str, Policy] = {text: parse_policy(log[0].policy)}
+        policy: dict[str, Policy] = {text: parse_policy(log[0].policy, whole_source=True)}
         shuffled = list(shuffled_jobs(log, jobs))
         evaluate(model, shuffled, policy, place.results(name), num_lanes=num_lanes, conditions=same)
 

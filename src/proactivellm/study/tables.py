@@ -1,14 +1,15 @@
 """The report of a study, from the logs of its arms: curves compared, tables and pictures."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from proactivellm.evaluation.results import TABLE_FILE, write_results
 from proactivellm.files.replace import write_text
-from proactivellm.metrics.curves import Curve, Gap, gaps, make_curve, point_gaps
+from proactivellm.metrics.curves import Curve, Gap, gaps, make_points, point_gaps
 from proactivellm.metrics.folders import SCORES_FILE, find_logs
-from proactivellm.output.log import Instance, read_log
+from proactivellm.metrics.standing import AT_EQUAL, family_of
+from proactivellm.output.log import read_log
 from proactivellm.report.markdown import markdown_table
 from proactivellm.report.study_tables import Axes, CurveRow, equal_latency_table, points_table
 from proactivellm.study.arms import Study
@@ -39,7 +40,7 @@ def write_report(study: Study, place: Place) -> list[str]:
         axes = Axes(quality=study.quality, latency=study.latency, against=study.against)
         table = equal_latency_table(axes, study.at, curves.rows())
         parts += [f"## At equal {study.latency}", table]
-        own = [curves.own_gap(row["arm"], row["request"]) for row in rows]
+        own = [curves.own_gaps(row["arm"], row["request"]) for row in rows]
         parts += ["## Each policy", points_table(axes, rows, own)]
     write_text(place.out / REPORT_FILE, "\n\n".join(parts) + "\n")
     return missing
@@ -50,18 +51,23 @@ class _Curves:
 
     def __init__(self, study: Study, place: Place) -> None:
         self._study = study
-        self._logs = {  # arm -> request -> instances
-            arm: {name: read_log(log) for name, log in find_logs(place.results(arm)).logs.items()}
+        self._latencies = tuple(dict.fromkeys((study.latency, *AT_EQUAL)))
+        logs = {
+            (arm, name): read_log(log)
             for arm in study.arms
             if place.has_results(arm)
+            for name, log in find_logs(place.results(arm)).logs.items()
         }
-        self._made: dict[tuple[str, str], Curve | None] = {}
+        wanted = (study.quality, *self._latencies)
+        self._points = make_points(logs, wanted, counting=study.counting)
+        self._made: dict[tuple[str, str, str], Curve | None] = {}
 
     def rows(self) -> Iterator[CurveRow]:
         """Each curve with its gaps to what it is compared with, at the latencies of the study."""
-        for arm in self._logs:
+        latency = self._study.latency
+        for arm in dict.fromkeys(arm for arm, _ in self._points.scores):
             for family in self._study.curves:
-                curve, other = self._get(arm, family), self._against(family)
+                curve, other = self._get(arm, family, latency), self._against(family, latency)
                 if curve is None or other is None:
                     continue
                 yield CurveRow(
@@ -71,33 +77,29 @@ class _Curves:
                     is_reference=curve is other,
                 )
 
-    def own_gap(self, arm: str, request: str) -> Gap | None:
-        """The gap of one policy, at its own latency; None out of reach of the reference."""
-        other = self._against(_family(request))
-        if other is None:
-            return None
-        return point_gaps(self._make([self._logs[arm][request]]), other)[0]
+    def own_gaps(self, arm: str, request: str) -> dict[str, Gap | None]:
+        """The gaps of one policy at its own latencies; None out of reach of the reference."""
+        found: dict[str, Gap | None] = dict.fromkeys(self._latencies)
+        for latency in self._latencies:
+            if other := self._against(family_of(request), latency):
+                own = self._points.curve([(arm, request)], self._study.quality, latency)
+                (found[latency],) = point_gaps(own, other)
+        return found
 
-    def _get(self, arm: str, family: str) -> Curve | None:
+    def _get(self, arm: str, family: str, latency: str) -> Curve | None:
         """The curve, None if the arm has no such policies."""
-        if (arm, family) not in self._made:
-            chosen = [log for name, log in self._logs[arm].items() if _family(name) == family]
-            self._made[arm, family] = self._make(chosen) if chosen else None
-        return self._made[arm, family]
+        key = arm, family, latency
+        if key not in self._made:
+            of_arm = [name for name in self._points.scores if name[0] == arm]
+            chosen = [name for name in of_arm if family_of(name[1]) == family]
+            quality = self._study.quality
+            self._made[key] = self._points.curve(chosen, quality, latency) if chosen else None
+        return self._made[key]
 
-    def _make(self, logs: Sequence[Sequence[Instance]]) -> Curve:
-        study = self._study
-        return make_curve(logs, study.quality, study.latency, counting=study.counting)
-
-    def _against(self, family: str) -> Curve | None:
+    def _against(self, family: str, latency: str) -> Curve | None:
         """What a family is compared with: the curve named, or the same family of the arm named."""
         arm, _, other = self._study.against.partition("/")
-        return self._get(arm, other or family)
-
-
-def _family(request: str) -> str:
-    """The name of a policy: what stands before the colon."""
-    return request.partition(":")[0]
+        return self._get(arm, other or family, latency)
 
 
 def _points(study: Study, place: Place) -> Iterator[dict[str, Any]]:
