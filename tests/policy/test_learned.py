@@ -156,6 +156,12 @@ class TestTheFile:
         with pytest.raises(ValueError, match=message):
             head_of(model)
 
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    def test_whose_weights_are_no_numbers_is_named(self, value: float, tmp_path: Path) -> None:
+        make_head([1.0, value, 0.0]).save(tmp_path)
+        with pytest.raises(ValueError, match=rf"{HEAD_FILE} is no head .*a weight is NaN or inf"):
+            Head.load(tmp_path)
+
     def test_that_is_broken_is_named(self, tmp_path: Path) -> None:
         (tmp_path / HEAD_FILE).write_bytes(b"no tensors")
         with pytest.raises(ValueError, match=rf"{HEAD_FILE} is no head of version 1"):

@@ -114,6 +114,8 @@ class Head:
                 layer=int(about["layer"]),
                 about={key: about[key] for key in _ABOUT},
             )
+            if not all(tensor.isfinite().all() for tensor in tensors.values()):
+                raise ValueError("a weight is NaN or infinite")  # such a lane would never write
             fits = about["version"] == _VERSION and len(head.scalar_S) == len(head.scalars)
             if not fits or not SCALARS.keys() >= set(head.scalars):
                 raise ValueError(f"version {about['version']}, inputs {', '.join(head.scalars)}")
