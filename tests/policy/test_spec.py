@@ -272,7 +272,7 @@ def test_table_of_policies():
     assert rows["local-agreement"].keys == ("n", "draft", "every", "min_lag", "max_lag", "stride")
     assert rows["entropy"].keys == (
         *("threshold", "top", "min_lag", "max_lag", "stride"),
-        *("laal", "rco", "al", "quantile"),
+        *("laal", "rco", "al", "dal", "quantile"),
     )
     assert rows["wait-k"].summary == "Read k units, then write one word for each unit read."
     assert all(row.summary.endswith(".") for row in rows.values())

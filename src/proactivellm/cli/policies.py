@@ -66,7 +66,7 @@ TABLE = {
     ),
 }
 WITH_THRESHOLD = ("entropy", "confidence", "learned", "attention", "concentration", "combined")
-TARGETS = ("laal", "rco", "al", "quantile")
+TARGETS = ("laal", "rco", "al", "dal", "quantile")
 
 # Of a model with a calibration table that names no default, and of one without a table. In pauses
 # between words the policies that look at attention write words nobody said, so that of recordings

@@ -42,7 +42,7 @@ class Grid:
 
     quantiles: tuple[float, ...] = (0.3, 0.45, 0.6, 0.8)
     min_lags: tuple[int, ...] = (0, 1, 2)
-    max_lags: tuple[int | None, ...] = (3, 4, 6, None)
+    max_lags: tuple[int | None, ...] = (3, 4, 5, 6, None)
     counting: Counting = Counting()
 
 
