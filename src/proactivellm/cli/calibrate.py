@@ -60,7 +60,7 @@ def calibrate(
     policy: Policies = None,
     out: Out = None,
     head_source: HeadSource = None,
-    lanes: Lanes = 32,
+    lanes: Lanes = 128,
     device: Device = "cpu",
     trust_remote_code: TrustRemoteCode = False,
     no_gate: NoGate = False,
