@@ -61,6 +61,14 @@ def test_interpolation_where_the_target_rises_with_the_threshold():
     assert table(*points).resolve("confidence", {}, "laal", 2.25)[0] == pytest.approx(0.35)
 
 
+def test_the_threshold_of_learned_is_interpolated_by_its_log_odds():
+    options = {"lag_weight": 0.5, "min_lag": 1, "max_lag": None}
+    points = [point(options, 0.5, 2.0, 30, "learned"), point(options, 0.9, 4.0, 35, "learned")]
+    resolve = table(*points).resolve  # odds of 1 and 9: 3 lies halfway
+    assert resolve("learned", {}, "laal", 3.0)[0] == 0.75
+    assert resolve("learned", {}, "laal", 4.0)[0] == 0.9
+
+
 def test_noise_is_pooled():
     # By falling threshold the LAALs are 2, 3.5, 3.1, 5: the middle two pool to 3.3 at 1.25.
     points = [

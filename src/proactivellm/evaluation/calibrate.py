@@ -34,7 +34,7 @@ from proactivellm.session.sampling import Sampling
 from proactivellm.stream import Job, run_streams
 
 _RECORDED_LAG = 3  # the statistic is recorded along wait-3
-_SOFT_QUANTILES = (0.03, 0.08, 0.15, 0.3, 0.6)
+_SOFT_QUANTILES = (0.03, 0.08, 0.15, 0.22, 0.3, 0.45, 0.6)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from proactivellm.files.replace import write_text
 from proactivellm.policy.curve import Curve, make_curve, ranges, tightest
 from proactivellm.policy.endogenous import ThresholdPolicy
 from proactivellm.policy.evidence import Heads
+from proactivellm.policy.learned import Learned
 from proactivellm.policy.options import Scalar, format_scalar
 
 CALIBRATION_FILE = "calibration.json"
@@ -191,7 +192,10 @@ class Calibration(_Strict):
             below = [k for c in curves for k in c.knots if (1 - _BELOW) * value <= k.target < value]
             reached = [knot for knot in below if knot.quality > best] or reached
         chosen = tightest(reached, QUALITY_TOLERANCE)
-        return float(f"{chosen.threshold:.6g}"), dict(chosen.options)
+        threshold = chosen.threshold
+        if name == Learned.name:
+            threshold = 1 / (1 + math.exp(-threshold))
+        return float(f"{threshold:.6g}"), dict(chosen.options)
 
     def _groups(
         self, name: str, options: Mapping[str, Scalar], target: str
@@ -225,7 +229,12 @@ class Calibration(_Strict):
 
 
 def _curve(points: Sequence[CalibrationPoint], field: str) -> Curve:
-    measured = [(getattr(point, field), point.threshold, point.quality) for point in points]
+    """By log-odds of the threshold for `learned`: to these each unit of lag adds the same."""
+    thresholds = [point.threshold for point in points]
+    if points[0].policy == Learned.name:
+        thresholds = [math.log(p) - math.log1p(-p) for p in thresholds]
+    targets, qualities = [getattr(p, field) for p in points], [p.quality for p in points]
+    measured = list(zip(targets, thresholds, qualities, strict=True))
     return make_curve(measured, points[0].options)
 
 
