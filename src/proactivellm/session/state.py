@@ -33,7 +33,7 @@ class SessionState:
     source_finished: bool = False  # whether it was read
     units_read: int = 0  # source units, a bare end marker not counted
     # Pieces read and still in view, prompt included; features only where they may be fed again
-    # (windows, layouts that encode anew).
+    # (windows).
     source: list[Piece] = field(default_factory=list)
     # Tokens of each group whose entries in the cache stay as they are.
     counts: dict[str, int] = field(default_factory=lambda: {SOURCE: 0, TARGET: 0})
