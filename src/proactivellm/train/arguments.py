@@ -36,6 +36,7 @@ def make_arguments(recipe: Recipe, folder: str | Path) -> TrainingArguments:
         max_grad_norm=optimisation.max_grad_norm,
         bf16=precision == "bf16",
         seed=optimisation.seed,
+        dataloader_num_workers=recipe.data.workers,
         save_steps=output.save_steps,
         save_total_limit=output.keep,
         logging_steps=output.log_steps,

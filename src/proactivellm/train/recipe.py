@@ -24,6 +24,8 @@ class Data(Strict):
     # Leave out samples that need more positions than the model has, and say how many; else they are
     # refused.
     skip_too_long: bool = False
+    # Processes that prepare batches ahead; 0 = the one that trains does. A fast GPU waits for one.
+    workers: Natural = 0
 
 
 class Backbone(Strict):
