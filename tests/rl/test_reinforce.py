@@ -1,6 +1,7 @@
 """The loop: it finds out when reading pays, takes up where it was stopped, and refuses nonsense."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,12 +10,15 @@ from tests.laws import streams
 from tests.models import save_tiny
 
 from proactivellm.evaluation.evaluate import make_jobs
+from proactivellm.evaluation.provenance import digest_weights
+from proactivellm.modality import loading
 from proactivellm.output.log import Instance
 from proactivellm.policy.head import Head
 from proactivellm.policy.learned import Learned
 from proactivellm.rl import reinforce
 from proactivellm.rl.reinforce import Plan, Reinforcement
 from proactivellm.rl.reward import Rewards
+from proactivellm.rl.run import reinforce as save
 
 TEXTS = ["ein paar kurze Wörter", "noch ein Satz mit Wörtern"]
 ZERO = Head(
@@ -80,3 +84,27 @@ def test_nothing_is_learnt_where_nothing_can_be_decided(tiny: Path) -> None:
         run.advance()
     with pytest.raises(ValueError, match="rewards need references"):
         Reinforcement(run.model, run.policy, make_jobs(TEXTS, None))
+
+
+def test_adapters_learn_with_the_head_and_go_on(tiny: Path, tmp_path: Path) -> None:
+    plan = replace(PLAN, lora_rank=2, lora_learning_rate=0.01, passes=2, group=3)
+    whole = begin(tiny, plan)
+    told = [whole.advance() for _ in range(2)]
+    assert max(each["gap"] for each in told) < 1e-5  # rollouts run on the adapted model
+    assert whole.adapted is not None
+    moved = [each for each in whole.adapted.parameters() if each.requires_grad and each.any()]
+    assert len(moved) > 14  # B of each pair is 0 before the first update
+    half = begin(tiny, plan)
+    half.advance()
+    later = begin(tiny, plan)
+    later.load_state_dict(half.state_dict())
+    assert later.advance() == told[1]
+
+    saved = begin(tiny, replace(plan, num_steps=1))
+    saved.model.folder = tiny
+    (line,) = save(saved, tmp_path / "out")
+    assert line == told[0]
+    stored, before = loading.load(str(tmp_path / "out")), loading.load(str(tiny))
+    assert digest_weights(stored.model) != digest_weights(before.model)
+    names = [name for name, _ in stored.model.named_parameters()]
+    assert names == [name for name, _ in before.model.named_parameters()]  # merged

@@ -10,6 +10,7 @@ from proactivellm.cli.flags import Device, Lanes, Model, Source, Target, TaskNam
 from proactivellm.cli.models import load_for, loading
 from proactivellm.cli.places import check_places
 from proactivellm.cli.stopping import end_interrupted
+from proactivellm.cli.train import check_train_extra
 
 Out = Annotated[
     Path, typer.Option(metavar="DIR", help="Folder for the model with its new head, and the curve.")
@@ -44,6 +45,17 @@ Tolerance = Annotated[
 Ungated = Annotated[
     bool, typer.Option("--ungated", help="Let latency count at any quality: an ablation.")
 ]
+LoraRank = Annotated[
+    int,
+    typer.Option(
+        "--lora",
+        min=0,
+        max=1024,
+        metavar="RANK",
+        help="Train low-rank adapters of the model with the head, and merge them (needs the extra "
+        "train). 0 leaves the model as it is.",
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, max=1_000_000_000, metavar="N", help="Of the draws.")]
 
 
@@ -54,13 +66,14 @@ def reinforce(
     target: Target = None,
     task: TaskName = None,
     model: Model = None,
-    policy: Policy = "learned:0.75",
-    steps: Steps = 40,
+    policy: Policy = "learned:0.9,min_lag=0",
+    steps: Steps = 25,
     group: Group = 8,
     latency: Latency = "LAAL",
     latency_weight: Weight = 0.5,
     tolerance: Tolerance = 2.0,
     ungated: Ungated = False,
+    lora: LoraRank = 0,
     seed: Seed = 0,
     lanes: Lanes = 64,
     device: Device = "cpu",
@@ -84,6 +97,8 @@ def reinforce(
         from proactivellm.rl.run import reinforce as run
         from proactivellm.tasks.jobs import read_jobs
 
+        if lora:
+            check_train_extra(needs_peft=True)
         if latency not in ("LAAL", "DAL"):
             raise ValueError(f"--latency {latency}: give LAAL or DAL")
         check_places([("--out", out)], [("--source", source), ("--target", target)], model)
@@ -99,6 +114,7 @@ def reinforce(
             latency="DAL" if latency == "DAL" else "LAAL",
             latency_weight=latency_weight,
             tolerance=None if ungated else tolerance / 100,
+            lora_rank=lora,
             seed=seed,
         )
         training = Reinforcement(streaming, start, jobs, plan, num_lanes=lanes)

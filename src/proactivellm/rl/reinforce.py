@@ -1,5 +1,8 @@
 """Trains the head of `learned` by what its streams are worth: rollouts, rewards, policy gradient.
 
+Adapters of the model may learn with it. What is rewarded are the decisions: the tokens are greedy,
+and change only as far as the adapters that serve the decisions change them.
+
 Legend: N = sources, G = rollouts of each, T = trajectories, D = decisions, F = inputs of the head.
 """
 
@@ -10,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.metrics.measures import check_references
@@ -25,6 +29,8 @@ from proactivellm.rl.tuned import TunedHead
 from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling
 from proactivellm.stream import Job, run_streams
+from proactivellm.train.build import add_adapters
+from proactivellm.train.recipe import Lora
 
 _AT_ONCE = 16  # trajectories in a packed forward
 
@@ -33,11 +39,11 @@ _AT_ONCE = 16  # trajectories in a packed forward
 class Plan:
     """How a policy is reinforced."""
 
-    num_steps: int = 40
+    num_steps: int = 25
     num_sources: int = 8  # of a step
     group: int = 8  # rollouts of a source, which are compared with each other
     passes: int = 4  # updates from the rollouts of a step
-    learning_rate: float = 0.005
+    learning_rate: float = 0.01
     clip: float = 0.2  # of the ratio of probabilities
     temperature: float = 1.0  # of the draws
     latency: Latency = "LAAL"
@@ -46,14 +52,18 @@ class Plan:
     # as the worst; None = there is no gate.
     tolerance: float | None = 0.02
     standardise: bool = True
+    # Of low-rank adapters on all linear layers, which learn with the head; 0 = the model stays.
+    lora_rank: int = 0
+    lora_learning_rate: float = 1e-4
     seed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Decisions:
-    """Those of all trajectories of a step, one after the other."""
+    """Those of some trajectories, one after the other."""
 
-    inputs_DF: Tensor
+    trajectories: Sequence[Trajectory]
+    inputs_DF: Tensor  # of the head, by the model as it was in the rollout
     units_D: Tensor
     words_D: Tensor
     write_D: Tensor
@@ -90,6 +100,7 @@ class Reinforcement:
         self.sources = make_sources(model, jobs)
         self.num_lanes = num_lanes
         self.step = 0
+        self.adapted: PreTrainedModel | None = None  # the model with adapters, while it has some
         self._tuned: TunedHead | None = None  # from the first rollouts on
         self._optimizer: torch.optim.Optimizer | None = None
         self._levels: dict[int, Tensor] | None = None
@@ -120,7 +131,12 @@ class Reinforcement:
         rewards = make_rewards(instances, self._level(sources), plan.latency)
         advantage_NG = rewards.advantages(plan.latency_weight, plan.standardise)
         trajectories = [trajectory for group in groups for trajectory in group]
-        told = self._update(self._decisions(trajectories, advantage_NG.flatten()))
+        worth_T = advantage_NG.flatten()
+        parts = [
+            self._decisions(trajectories[at : at + _AT_ONCE], worth_T[at : at + _AT_ONCE])
+            for at in range(0, len(trajectories), _AT_ONCE)
+        ]
+        told = self._update([part for part in parts if len(part.old_D)])
         self.step += 1
         return {"step": self.step, **_means(rewards, plan.latency_weight), **told}
 
@@ -129,7 +145,8 @@ class Reinforcement:
         if self._tuned is None or self._optimizer is None:
             return {"step": self.step}
         tuned, optimizer = self._tuned.state_dict(), self._optimizer.state_dict()
-        return {"step": self.step, "tuned": tuned, "optimizer": optimizer}
+        state = {"step": self.step, "tuned": tuned, "optimizer": optimizer}
+        return state | {"adapters": [each.detach() for each in self._adapters()]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state of the same model, policy, sources and plan."""
@@ -139,6 +156,14 @@ class Reinforcement:
             assert self._tuned is not None and self._optimizer is not None
             self._tuned.load_state_dict(state["tuned"])
             self._optimizer.load_state_dict(state["optimizer"])
+            with torch.no_grad():
+                for mine, stored in zip(self._adapters(), state["adapters"], strict=True):
+                    mine.copy_(stored)
+
+    def _adapters(self) -> list[torch.nn.Parameter]:
+        if self.adapted is None:
+            return []
+        return [each for each in self.adapted.parameters() if each.requires_grad]
 
     def _draw(self) -> list[Source]:
         """The sources of this step: all of them once, in an order of chance, then again."""
@@ -163,18 +188,12 @@ class Reinforcement:
         return torch.stack(levels) - self.plan.tolerance
 
     def _decisions(self, trajectories: Sequence[Trajectory], advantage_T: Tensor) -> _Decisions:
-        parts = list[Tensor]()
         with torch.no_grad():
-            for at in range(0, len(trajectories), _AT_ONCE):
-                some = trajectories[at : at + _AT_ONCE]
-                parts += recompute(self.model, some, self.start.scalars, self.start.layer)
+            inputs_DF = self._recompute(trajectories)
         sizes_T = torch.tensor([len(each.write_N) for each in trajectories])
-        if not sizes_T.sum():
-            raise ValueError(
-                f"nothing is left to decide: the bounds of {self.policy.spec!r} settle everything"
-            )
         return _Decisions(
-            inputs_DF=torch.cat(parts).cpu(),
+            trajectories=trajectories,
+            inputs_DF=inputs_DF,
             units_D=torch.cat([each.units_read_N for each in trajectories]),
             words_D=torch.cat([each.words_written_N for each in trajectories]),
             write_D=torch.cat([each.write_N for each in trajectories]),
@@ -182,33 +201,60 @@ class Reinforcement:
             advantage_D=advantage_T.repeat_interleave(sizes_T),
         )
 
-    def _update(self, taken: _Decisions) -> dict[str, float]:
+    def _recompute(self, trajectories: Sequence[Trajectory]) -> Tensor:
+        """Inputs of the head, [D, F]."""
+        start = self.start
+        return torch.cat(recompute(self.model, trajectories, start.scalars, start.layer)).cpu()
+
+    def _update(self, parts: Sequence[_Decisions]) -> dict[str, float]:
         """Move the policy; the decisions of a trajectory share its worth."""
-        if self._tuned is None:
-            self._begin(taken.inputs_DF)
-        assert self._tuned is not None and self._optimizer is not None
-        plan, differences = self.plan, list[Tensor]()
-        for _ in range(plan.passes):
-            head_D = self._tuned(taken.inputs_DF)
-            logit_D = write_logit(
-                self.policy, plan.temperature, head_D, taken.units_D, taken.words_D
+        if not parts:
+            raise ValueError(
+                f"nothing is left to decide: the bounds of {self.policy.spec!r} settle everything"
             )
-            new_D = log_prob(logit_D, taken.write_D)
-            differences.append((new_D - taken.old_D).detach())
-            loss = clipped_loss(new_D, taken.old_D, taken.advantage_D, plan.clip)
+        if self._tuned is None:
+            self._begin(torch.cat([part.inputs_DF for part in parts]))
+        assert self._optimizer is not None
+        num_decisions = sum(len(part.old_D) for part in parts)
+        moved = list[Tensor]()  # by pass: how far log-probabilities are from those of the rollout
+        for _ in range(self.plan.passes):
             self._optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            differences = list[Tensor]()
+            for part in parts:
+                new_D = self._log_prob(part)
+                loss = clipped_loss(new_D, part.old_D, part.advantage_D, self.plan.clip)
+                (loss * len(new_D) / num_decisions).backward()  # type: ignore[no-untyped-call]
+                differences.append((new_D - part.old_D).detach())
             self._optimizer.step()
+            moved.append(torch.cat(differences))
+        num_writes = sum(int(part.write_D.sum()) for part in parts)
         return {
-            "decisions": len(taken.old_D),
-            "writes": float(taken.write_D.double().mean()),
-            "kl": -float(differences[-1].mean()),
-            "gap": float(differences[0].abs().max()),
+            "decisions": num_decisions,
+            "writes": num_writes / num_decisions,
+            "kl": -float(moved[-1].mean()),
+            "gap": float(moved[0].abs().max()),
         }
 
+    def _log_prob(self, part: _Decisions) -> Tensor:
+        """Log-probability of what was done, by the policy as it is now, [D]."""
+        assert self._tuned is not None
+        frozen = self.adapted is None
+        inputs_DF = part.inputs_DF if frozen else self._recompute(part.trajectories)
+        logit_D = write_logit(
+            self.policy, self.plan.temperature, self._tuned(inputs_DF), part.units_D, part.words_D
+        )
+        return log_prob(logit_D, part.write_D)
+
     def _begin(self, inputs_DF: Tensor) -> None:
+        """Make what is trained: the head standardised by `inputs_DF`, adapters if asked for."""
         self._tuned = TunedHead(self.start, inputs_DF)
-        self._optimizer = torch.optim.Adam(self._tuned.parameters(), lr=self.plan.learning_rate)
+        groups = [{"params": list(self._tuned.parameters()), "lr": self.plan.learning_rate}]
+        if self.plan.lora_rank:
+            torch.manual_seed(self.plan.seed)
+            rank = self.plan.lora_rank
+            self.adapted = add_adapters(self.model.model, Lora(r=rank, alpha=2 * rank))
+            groups.append({"params": self._adapters(), "lr": self.plan.lora_learning_rate})
+        self._optimizer = torch.optim.Adam(groups)
 
 
 def _means(rewards: Rewards, latency_weight: float) -> dict[str, float]:

@@ -55,7 +55,7 @@ def reinforce(
     if out.resolve() == folder.resolve():
         raise ValueError(f"{out} is the folder of the model itself: choose another --out")
     with locked(out):
-        curve = _resume(run, out)
+        curve = _resume(run, out)  # before there are adapters: it compares the model
         write_text(out / CURVE_FILE, "".join(json.dumps(line) + "\n" for line in curve))
         with open_lines(out / CURVE_FILE, "a") as file:
             assert file is not None
@@ -68,7 +68,7 @@ def reinforce(
                     torch.save(run.state_dict(), new)
                 if progress:
                     progress("reinforcement", run.step, run.plan.num_steps)
-        _write_model(folder, replace(run.head, about=_about(run, description)), out)
+        _write_model(run, replace(run.head, about=_about(run, description)), out)
     return curve
 
 
@@ -104,12 +104,20 @@ def _about(run: Reinforcement, description: str) -> dict[str, str]:
     }
 
 
-def _write_model(folder: Path, head: Head, out: Path) -> None:
+def _write_model(run: Reinforcement, head: Head, out: Path) -> None:
+    """Writes a copy of the model with that head; adapters are merged, and the run is used up."""
+    folder = run.model.folder
+    assert folder is not None
     with replacing_in(out) as new:
         for file in model_files(folder):
+            if run.adapted is not None and file.parent == folder and _is_weights(file):
+                continue  # written anew below, perhaps in other shards
             place = new / file.relative_to(folder)
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, place)
+        if run.adapted is not None:
+            merged: Any = run.adapted
+            merged.merge_and_unload().save_pretrained(new)
         head.save(new)
         if (folder / CALIBRATION_FILE).is_file():
             table = Calibration.load(folder)
@@ -118,3 +126,7 @@ def _write_model(folder: Path, head: Head, out: Path) -> None:
             if default is not None and default.partition(":")[0] == Learned.name:
                 default = None
             table.model_copy(update={"points": points, "default": default}).save(new)
+
+
+def _is_weights(file: Path) -> bool:
+    return file.suffix in (".safetensors", ".bin") or file.name.endswith(".index.json")
