@@ -1,13 +1,14 @@
 """Heads trained by reward against the head that they began with, at equal latency.
 
-    python benchmarks/reinforced.py ../shared/data/tatoeba-en-de runs/reinforced [STEPS]
+    python benchmarks/reinforced.py ../shared/data/tatoeba-en-de runs/reinforced
 
 trains on 100 concatenations of three Tatoeba sentences (of valid, none that thresholds come from),
-with the quality gate and without it; evaluates all three heads at several thresholds on the last
-240 concatenations of test; writes table.md. What is there is not done again.
+with the quality gate and without it, for two rewards; evaluates all heads at several thresholds on
+the last 240 concatenations of test; writes table.md. What is there is not done again.
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from tatoeba_sets import NUM_DEV
@@ -30,20 +31,26 @@ NUM_TRAIN, NUM_HELD = 100, 240
 START = 0.9  # threshold that rollouts begin at
 THRESHOLDS = (0.8, 0.9, 0.95, 0.975)
 BASE = "learned"  # the name of the head that the others began with
-TOLERANCES = {"gated": Plan().tolerance, "ungated": None}
+_HOT = Plan(num_steps=25, latency="LAAL", learning_rate=0.01, temperature=1.0)
+RUNS = {
+    "gated": Plan(),
+    "ungated": Plan(tolerance=None),
+    "gated-laal": _HOT,
+    "ungated-laal": replace(_HOT, tolerance=None),
+}
 
 
-def main(data: Path, out: Path, num_steps: int) -> None:
+def main(data: Path, out: Path) -> None:
     """Trains, evaluates, and writes the table and the curves."""
     write_sets(data, out / "sets")
     train = _jobs(out, "valid.3", slice(NUM_DEV, NUM_DEV + NUM_TRAIN))
     held = _jobs(out, "test.3", slice(-NUM_HELD, None))
     logs, curves = dict[str, list[Instance]](), dict[str, list[dict[str, float]]]()
-    for name in (BASE, *TOLERANCES):
+    for name in (BASE, *RUNS):
         model = load(MODEL)
         if name != BASE:
-            plan = Plan(num_steps=num_steps, tolerance=TOLERANCES[name])
-            run = Reinforcement(model, Learned(threshold=START, min_lag=0), train, plan)
+            start = Learned(threshold=START, min_lag=0)
+            run = Reinforcement(model, start, train, RUNS[name])
             with show_progress() as told:
                 curves[name] = reinforce(run, out / name, description="valid.3", progress=told)
             model = load(str(out / name))
@@ -99,5 +106,4 @@ def _curve_lines(curves: dict[str, list[dict[str, float]]]) -> list[str]:
 
 
 if __name__ == "__main__":
-    steps = int(sys.argv[3]) if len(sys.argv) > 3 else Plan().num_steps
-    main(Path(sys.argv[1]), Path(sys.argv[2]), steps)
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

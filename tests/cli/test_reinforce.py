@@ -27,7 +27,7 @@ def test_it_makes_a_model_and_goes_on(run: Run, files: tuple[str, ...], tmp_path
     assert done.code == 0 and "model saved in" in done.out, done
     first = Head.load(out)
     assert first.digest != Head.load(MODEL).digest
-    assert first.about["label"] == "reward: chrF - 0.5 LAAL, tolerance 0.02"
+    assert first.about["label"] == "reward: chrF - 0.5 DAL, tolerance 0.02"
     table = Calibration.load(out)
     assert {point.policy for point in table.points} == {
         point.policy for point in Calibration.load(MODEL).points

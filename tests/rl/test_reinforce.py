@@ -28,7 +28,7 @@ ZERO = Head(
     scalars=(),
     about={},
 )
-PLAN = Plan(num_steps=5, num_sources=2, group=6, learning_rate=0.3)
+PLAN = Plan(num_steps=5, num_sources=2, group=6, learning_rate=0.3, temperature=1.0)
 
 
 @pytest.fixture(scope="module")

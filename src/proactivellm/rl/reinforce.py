@@ -39,14 +39,14 @@ _AT_ONCE = 16  # trajectories in a packed forward
 class Plan:
     """How a policy is reinforced."""
 
-    num_steps: int = 25
+    num_steps: int = 20
     num_sources: int = 8  # of a step
     group: int = 8  # rollouts of a source, which are compared with each other
     passes: int = 4  # updates from the rollouts of a step
-    learning_rate: float = 0.01
+    learning_rate: float = 0.003
     clip: float = 0.2  # of the ratio of probabilities
-    temperature: float = 1.0  # of the draws
-    latency: Latency = "LAAL"
+    temperature: float = 0.5  # of the draws
+    latency: Latency = "DAL"
     latency_weight: float = 0.5
     # What a rollout may lose on the offline output of its source, 0..1, before its latency counts
     # as the worst; None = there is no gate.
