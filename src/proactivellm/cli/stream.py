@@ -12,6 +12,7 @@ from proactivellm.cli.flags import (
     MOST,
     Device,
     Dtype,
+    LayoutName,
     Model,
     NoGate,
     OnePolicy,
@@ -135,6 +136,7 @@ def stream(
     sinks: Sinks = 0,
     temperature: Temperature = None,
     seed: Seed = 0,
+    layout: LayoutName = None,
     device: Device = "cpu",
     dtype: Dtype = "auto",
     quantization: Quantization = "none",
@@ -217,7 +219,7 @@ def _settings(flags: Mapping[str, Any], kind: str | None, window: Any) -> "Setti
     from proactivellm.cli.one_by_one import Settings
     from proactivellm.cli.policies import choose_policy
 
-    how = ("device", "dtype", "quantization", "trust_remote_code")
+    how = ("layout", "device", "dtype", "quantization", "trust_remote_code")
     model = load_model(
         flags["model"], kind, gate=not flags["no_gate"], **{name: flags[name] for name in how}
     )
