@@ -76,6 +76,23 @@ def test_the_dtype_that_is_taken_where_none_is_asked_for(
         assert precision.choose_dtype(asked, device, quantization) == asked
 
 
+@pytest.mark.parametrize(
+    ("can", "computes"),
+    [
+        ({"avx2": True, "avx512_f": True, "avx512_bf16": False}, False),  # it would be emulated
+        ({"avx512_bf16": True}, True),
+        ({"amx_bf16": True}, True),
+        ({"neon": True, "bf16": True}, True),
+        ({}, False),
+    ],
+)
+def test_a_cpu_computes_in_bf16_where_it_has_instructions_for_it(
+    can: dict[str, bool], computes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: can)
+    assert precision.computes_in_bf16("cpu") == computes
+
+
 def test_names_of_dtypes() -> None:
     assert precision.parse_dtype("auto") is None
     assert precision.parse_dtype("bfloat16") is torch.bfloat16

@@ -18,15 +18,15 @@ def test_a_missing_head_is_trained_and_another_on_demand(run: Run, tmp_path: Pat
     before = Calibration.load(model).points
     for side in ("de", "en"):
         lines = (SAMPLE / f"test.{side}").read_text(encoding="utf-8").splitlines()
-        (tmp_path / f"dev.{side}").write_text("\n".join(lines[:8]) + "\n")
-        (tmp_path / f"more.{side}").write_text("\n".join(lines[8:16]) + "\n")
+        (tmp_path / f"dev.{side}").write_text("\n".join(lines[:4]) + "\n")
+        (tmp_path / f"more.{side}").write_text("\n".join(lines[4:8]) + "\n")
     dev = ("--source", tmp_path / "dev.de", "--target", tmp_path / "dev.en")
     command = ("calibrate", "--model", model, *dev, "--policy", "learned")
 
     done = run(*command)
     assert done.code == 0 and "head of learned: AUC 0." in done.out, done
     first = Head.load(model)
-    assert (first.about["description"], first.about["num_sources"]) == ("dev.de", "8")
+    assert (first.about["description"], first.about["num_sources"]) == ("dev.de", "4")
     points = Calibration.load(model).points
     assert {point.policy for point in points} == {point.policy for point in before}
     others = [point for point in points if point.policy != "learned"]

@@ -6,7 +6,8 @@ import re
 import pytest
 
 from proactivellm.policy.agreement import HoldN, LocalAgreement
-from proactivellm.policy.attention import AlignAtt, Attention, Combined, Concentration
+from proactivellm.policy.alignatt import AlignAtt
+from proactivellm.policy.attention import Attention, Combined, Concentration
 from proactivellm.policy.endogenous import Confidence, Entropy
 from proactivellm.policy.fixed import Fixed, Offline, SentenceWaitK, WaitK
 from proactivellm.policy.learned import Learned

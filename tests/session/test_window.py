@@ -316,21 +316,21 @@ def test_attention_is_that_on_the_units_in_view(load: Load) -> None:
     assert num_compared >= 3
 
 
-def test_memory_is_constant_over_thousands_of_units(load: Load) -> None:
+def test_memory_is_constant_over_hundreds_of_units(load: Load) -> None:
     model = load("llama", boundary="token", prompt=Prompt(target_head="<s>"))
     assert model.model.generation_config is not None
     model.model.generation_config.max_new_tokens = 10**6
     engine = Engine(model, WaitK(k=2), sampling=Sampling(), window=SMALL)
     engine.open()
     entries, most = engine.cache.num_entries, SMALL.source + SMALL.target
-    for token in streams.random_ids(1500, len(model.tokenizer), seed=9):
+    for token in streams.random_ids(600, len(model.tokenizer), seed=9):
         engine.push(0, [Unit(token_ids=(token,))])
         while engine.step() is not None:
             model.logits.clear()
         state, cache = engine.state(0), engine.cache
         assert cache.lengths[0] <= most and len(cache.pages[0]) <= most // PAGE + 1
         assert len(state.source) <= SMALL.source and len(state.delays) <= SMALL.target
-    assert state.units_read == 1500 and state.num_written == 1499
+    assert state.units_read == 600 and state.num_written == 599
     assert cache.num_entries == entries and cache.page_table.size * PAGE <= entries
     assert len(cache.pool._lowest) <= cache.pool.num_pages
 

@@ -5,6 +5,7 @@ script in a folder with `recipe.toml`, it trains by that recipe, loads the model
 """
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -119,7 +120,7 @@ KINDS["frames"] = Kind(
 
 
 def main() -> None:
-    """Trains, loads and streams; tells what the log says of the stream."""
+    """For each line of the input, a recipe: trains, loads and streams; tells what the log says."""
     from proactivellm.files.toml import load_toml
     from proactivellm.modality.loading import load
     from proactivellm.policy.spec import parse_policy
@@ -127,11 +128,17 @@ def main() -> None:
     from proactivellm.train.recipe import Recipe
     from proactivellm.train.run import train
 
-    out = train(load_toml("recipe.toml", Recipe), "out")
-    jobs = [Job(index=0, source="", media=("red.npy",), task="asr")]
-    (instance,) = run_streams(load(out), parse_policy("wait-k:1"), jobs)
-    told = {name: getattr(instance, name) for name in ("source_type", "source_length", "delays")}
-    print(json.dumps(told | {"prediction": instance.prediction}))
+    for line in sys.stdin:
+        try:
+            out = train(load_toml(line.strip(), Recipe), "out")
+        except ValueError as error:
+            print(json.dumps({"error": str(error)}), flush=True)
+            continue
+        jobs = [Job(index=0, source="", media=("red.npy",), task="asr")]
+        (instance,) = run_streams(load(out), parse_policy("wait-k:1"), jobs)
+        told = {name: getattr(instance, name) for name in ("source_type", "source_length")}
+        told |= {"prediction": instance.prediction, "delays": instance.delays}
+        print(json.dumps(told), flush=True)
 
 
 if __name__ == "__main__":

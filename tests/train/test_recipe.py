@@ -50,6 +50,18 @@ def test_shipped_recipes_are_built(path, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("asked", "computes", "trains_in_bf16"),
+    [("auto", True, True), ("auto", False, False), ("bf16", False, True), ("fp32", True, False)],
+)
+def test_bf16_is_taken_where_it_is_fast_unless_asked_for(
+    asked, computes, trains_in_bf16, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("proactivellm.train.arguments.computes_in_bf16", lambda device: computes)
+    text = SCRATCH.replace('precision = "fp32"', f'precision = "{asked}"')
+    assert make_arguments(make_recipe(tmp_path, text), tmp_path).bf16 == trains_in_bf16
+
+
+@pytest.mark.parametrize(
     ("old", "new", "message"),
     [
         ("concat = [1, 2]", "conact = [1, 2]", "unknown key 'conact' in [data]; did you mean 'co"),

@@ -84,6 +84,13 @@ def test_killed_by_the_system_at_a_random_step(whole, tmp_path):
     assert_same_run(out, whole[1])
 
 
+def test_batches_prepared_by_other_processes_are_the_same(whole, tmp_path):
+    recipe = whole[0]
+    data = recipe.data.model_copy(update={"workers": 2})
+    out = train(recipe.model_copy(update={"data": data}), tmp_path / "out")
+    assert_same_run(out, whole[1])
+
+
 @pytest.mark.parametrize("step", [2, 3, 7, 12])
 def test_stopped_at_a_step(whole, tmp_path, monkeypatch, step):
     recipe, reference = whole

@@ -53,6 +53,14 @@ def choose_dtype(
     return dtype or torch.bfloat16
 
 
+def computes_in_bf16(device: str) -> bool:
+    """Whether a device multiplies bf16 matrices itself, and does not only store them."""
+    if torch.device(device).type == "cpu":
+        can = torch.cpu.get_capabilities()
+        return any(can.get(name, False) for name in ("amx_bf16", "avx512_bf16", "bf16"))
+    return torch.cuda.is_bf16_supported(including_emulation=False)
+
+
 def quantization_config(quantization: str) -> "TorchAoConfig | None":
     """What transformers is to do to the weights: for `from_pretrained`; None for `none`.
 

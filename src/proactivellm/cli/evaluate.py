@@ -13,6 +13,7 @@ from proactivellm.cli.flags import (
     Dtype,
     Lanes,
     LatencyUnit,
+    LayoutName,
     Model,
     NoGate,
     Quantization,
@@ -72,6 +73,7 @@ def evaluate(
     window: View = None,
     sinks: Sinks = 0,
     speculate: Speculate = None,
+    layout: LayoutName = None,
     device: Device = "cpu",
     dtype: Dtype = "auto",
     quantization: Quantization = "none",
@@ -114,7 +116,7 @@ def evaluate(
             "quantization": quantization,
             "trust_remote_code": trust_remote_code,
         }
-        streaming = load_for(jobs, model, no_gate, **how)
+        streaming = load_for(jobs, model, no_gate, layout=layout, **how)
         speculate_as(speculate, streaming, listens, **how)
     conditions = Conditions(
         rate_wpm=rate or DEFAULT_RATE_WPM, window=view, counting=counting, data=Path(source).name

@@ -25,6 +25,16 @@ Model = Annotated[
         show_default=f"{default_model(None)}; for recordings {default_model('speech')}",
     ),
 ]
+LayoutName = Annotated[
+    str | None,
+    typer.Option(
+        "--layout",
+        metavar="grouped|interleaved|reencoded",
+        help="How source and target share the context: as the model was trained to, or reencoded "
+        "for a model that was never trained to stream.",
+        show_default="the model's own",
+    ),
+]
 Device = Annotated[
     str, typer.Option(metavar="NAME", help="Where the model runs: cpu, cuda, cuda:1 or mps.")
 ]

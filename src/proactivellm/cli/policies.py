@@ -40,7 +40,7 @@ TABLE = {
         "Write when little of the source attention is on the newest units.",
     ),
     "alignatt": (
-        f"frontier, heads, {_LAGS}",
+        f"frontier, heads, norm, pool, min_mass, {_LAGS}",
         "Write when the most attended source unit is none of the newest.",
     ),
     "concentration": (

@@ -12,6 +12,7 @@ from proactivellm.cli.flags import (
     MOST,
     Device,
     Dtype,
+    LayoutName,
     Model,
     NoGate,
     OnePolicy,
@@ -137,6 +138,7 @@ def stream(
     temperature: Temperature = None,
     seed: Seed = 0,
     speculate: Speculate = None,
+    layout: LayoutName = None,
     device: Device = "cpu",
     dtype: Dtype = "auto",
     quantization: Quantization = "none",
@@ -221,7 +223,9 @@ def _settings(flags: Mapping[str, Any], kind: str | None, window: Any) -> "Setti
 
     names = ("device", "dtype", "quantization", "trust_remote_code")
     how = {name: flags[name] for name in names}
-    model = load_model(flags["model"], kind, gate=not flags["no_gate"], **how)
+    model = load_model(
+        flags["model"], kind, gate=not flags["no_gate"], layout=flags["layout"], **how
+    )
     speculate_as(flags["speculate"], model, listens=kind is not None, **how)
     policy = choose_policy(model, flags["policy"], listens=kind is not None)
     policy.bound_to(model).check(model)  # before anything is read

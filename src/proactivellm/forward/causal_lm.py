@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from proactivellm.backbone.decoder import Parts, position_limit
 from proactivellm.backbone.families import check_family
-from proactivellm.backbone.prompt import StreamSettings, encode_prompt
+from proactivellm.backbone.prompt import StreamSettings
 from proactivellm.core.layout import TARGET
 from proactivellm.forward.attention import ATTENTION, attention_kernels, register
 from proactivellm.forward.cache import GROWTH, ArrivalCache
@@ -53,7 +53,7 @@ class StreamingCausalLM:
         self.tokenizer = tokenizer
         self.settings = settings or StreamSettings()
         self.layout = self.settings.make_layout()
-        self.prompt = encode_prompt(tokenizer, self.settings.prompt)
+        self.prompt = self.settings.prompt_ids(tokenizer)
         attention = watch_attention(model)
         self.windows, self.layer_types = attention.windows, attention.layer_types
         # Where a plan does not get to the attention, there is one mask for all lanes.

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 from proactivellm.files.toml import did_you_mean
 from proactivellm.policy.agreement import HoldN, LocalAgreement
+from proactivellm.policy.alignatt import AlignAtt
 from proactivellm.policy.attention import (
     CALIBRATED,
-    AlignAtt,
     Attention,
     Combined,
     Concentration,

@@ -73,12 +73,11 @@ class Engine:
         self.states: list[SessionState | None] = [None] * self.limits.streams
         self.policies: list[Policy] = [policy] * self.limits.streams
         self._watches: list[tuple[Evidence, ...]] = [()] * self.limits.streams
-        # What may leave the cache is fed again, features too.
-        self._feeds_again = window is not None or model.layout.reencoded
         self.speculator = Speculator(
             model, self.limits, window, self.residence, self.outcomes.starts
         )
-        self._steps = Steps(model, self.cache, self.outcomes, self.speculator, self._feeds_again)
+        # With a window what stays in view is fed again, features too.
+        self._steps = Steps(model, self.cache, self.outcomes, self.speculator, window is not None)
         self._unsent: list[Event] = []  # kept for the next step if this one raises
         self._checked = 0  # forwards when the books were last compared
         self._exclusive = Exclusive()
@@ -246,7 +245,7 @@ class Engine:
         length = snapshot["cache"]["kinds"].shape[1]
         if length != state.num_entries:
             raise ValueError(f"the snapshot has {length} entries and counts {state.num_entries}")
-        if self._feeds_again:
+        if self.window is not None:
             check_kept(state)
         with self._exclusive:
             self.state(lane)

@@ -10,6 +10,8 @@ that attention falls on, as in training. The prompt always stays.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
 from proactivellm.backbone.prompt import PromptIds
 from proactivellm.session.history import SeenIds
 from proactivellm.session.state import SessionState
@@ -123,6 +125,10 @@ def _drop_units(state: SessionState, room: int, sinks: int) -> int:
         if piece.unit <= sinks or piece.unit >= first
     ]
     state.dropped_units += dropped
+    state.past = {
+        key: torch.cat([values[..., :sinks], values[..., sinks + dropped :]], -1)
+        for key, values in state.past.items()
+    }
     return dropped
 
 

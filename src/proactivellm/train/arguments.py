@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from transformers import TrainingArguments
 
+from proactivellm.backbone.precision import computes_in_bf16
 from proactivellm.train.recipe import Recipe
 
 
@@ -12,6 +13,10 @@ def make_arguments(recipe: Recipe, folder: str | Path) -> TrainingArguments:
     """The arguments of a run: samples in their planned order, no reports to outside services."""
     optimisation, output = recipe.optimisation, recipe.output
     evaluates = bool(output.eval_steps and recipe.data.valid)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    precision = optimisation.precision
+    if precision == "auto":
+        precision = "bf16" if computes_in_bf16(device) else "fp32"
     arguments = TrainingArguments(
         output_dir=str(folder),
         train_sampling_strategy="sequential",
@@ -29,14 +34,15 @@ def make_arguments(recipe: Recipe, folder: str | Path) -> TrainingArguments:
         adam_beta1=optimisation.betas[0],
         adam_beta2=optimisation.betas[1],
         max_grad_norm=optimisation.max_grad_norm,
-        bf16=optimisation.precision == "bf16",
+        bf16=precision == "bf16",
         seed=optimisation.seed,
+        dataloader_num_workers=recipe.data.workers,
         save_steps=output.save_steps,
         save_total_limit=output.keep,
         logging_steps=output.log_steps,
         eval_strategy="steps" if evaluates else "no",
         eval_steps=output.eval_steps or None,
-        use_cpu=not torch.cuda.is_available(),
+        use_cpu=device == "cpu",
     )
     # With more devices the Trainer would cut each batch among threads, which these batches, with
     # tensors of different first dimensions, do not survive: there, start a process for each.

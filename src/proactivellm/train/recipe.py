@@ -24,6 +24,8 @@ class Data(Strict):
     # Leave out samples that need more positions than the model has, and say how many; else they are
     # refused.
     skip_too_long: bool = False
+    # Processes that prepare batches ahead; 0 = the one that trains does. A fast GPU waits for one.
+    workers: Natural = 0
 
 
 class Backbone(Strict):
@@ -74,8 +76,9 @@ class Optimisation(Strict):
     weight_decay: Weight = 0.0
     betas: tuple[Share, Share] = (0.9, 0.98)
     max_grad_norm: Weight = 1.0  # 0 = no clipping
-    # Of the forward and backward passes; weights are fp32.
-    precision: Literal["bf16", "fp32"] = "bf16"
+    # Of the forward and backward passes; weights are fp32. `auto`: bf16 where the device computes
+    # in it, else fp32: on a CPU without instructions for it bf16 is 20 times slower.
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
     gradient_checkpointing: bool = False
     seed: Natural = 0  # of weights, order and schedules
 

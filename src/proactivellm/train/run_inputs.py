@@ -21,8 +21,9 @@ from proactivellm.tasks.item import Item
 from proactivellm.train.recipe import Recipe
 
 RUN_FILE = "training.json"
-# What only says how often to look and to save, and where things lie; contents are compared.
-_FREE = {"output": {"save_steps", "keep", "log_steps"}, "data": {"train", "valid"}}
+# What only says how often to look and to save, where things lie (contents are compared), and who
+# prepares batches.
+_FREE = {"output": {"save_steps", "keep", "log_steps"}, "data": {"train", "valid", "workers"}}
 
 
 @contextmanager
