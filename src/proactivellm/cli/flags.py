@@ -149,6 +149,16 @@ Sinks = Annotated[
         help="Keep the first N units and the first N target tokens in the window for good.",
     ),
 ]
+Speculate = Annotated[
+    str | None,
+    typer.Option(
+        metavar="lookup[:N]|MODEL[:N]",
+        help="Propose up to N tokens ahead (4), which one forward checks: those that followed the "
+        "last tokens where they stood before (lookup), or those of a smaller model with the same "
+        "tokenizer. What is written stays the same.",
+        show_default="a token for each forward",
+    ),
+]
 
 
 def check_rate(rate_wpm: float | None, listens: bool = False) -> None:

@@ -2,7 +2,7 @@
 
 One step carries, for every lane that takes part, new tokens of any groups (those of newly read
 units, those written whose entries are still open); it is read, probe and write in one forward.
-Legend: T = new tokens of all lanes, K = entries of a lane, P = probing lanes, L = layers,
+Legend: T = new tokens of all lanes, K = entries of a lane, P = rows that probe, L = layers,
 H = heads, V = vocabulary, D = model width.
 """
 
@@ -26,6 +26,7 @@ from proactivellm.forward.graphs import Mode, StaticSteps
 from proactivellm.forward.lanes import LaneInput, NewTokens, Piece, StepOutput, pack_lanes, place
 from proactivellm.forward.plan import StepPlan, make_plan
 from proactivellm.forward.probe import AttentionProbe, probe_step
+from proactivellm.forward.speculation import Speculation
 from proactivellm.forward.watch import watch_attention
 from proactivellm.output import detokenize
 
@@ -66,6 +67,7 @@ class StreamingCausalLM:
         self.front_end: Any = None  # a `modality.base.FrontEnd`, if it takes more than text
         self.head: Any = None  # a `policy.head.Head`, once something asks for it
         self.static: StaticSteps | None = None
+        self.speculation: Speculation | None = None
 
     @property
     def device(self) -> torch.device:
@@ -106,6 +108,19 @@ class StreamingCausalLM:
             ValueError: if the model does its attention by itself.
         """
         self.static = None if mode is None else StaticSteps(self, mode)
+
+    def speculate(self, speculation: Speculation | None) -> None:
+        """Let engines made from now on check several proposed tokens in one forward.
+
+        What they write and when they decide to stay as they are, up to the rounding of matrix
+        products of another size. None goes back to a token for each forward.
+
+        Raises:
+            ValueError: if the proposals are none of this model's tokens.
+        """
+        if speculation is not None:
+            speculation.check(self)
+        self.speculation = speculation
 
     def new_cache(self, num_lanes: int = 1, capacity: int | None = None) -> ArrivalCache:
         """An empty cache for this model, of at most `capacity` entries (preallocated) if given."""

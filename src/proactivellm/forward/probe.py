@@ -1,6 +1,6 @@
 """The attention of the tokens that decide, captured while the forward runs.
 
-Legend: B = lanes, P = lanes that probe, H = heads, L = layers, Q = new tokens per lane, T = new
+Legend: B = lanes, P = rows that probe, H = heads, L = layers, Q = new tokens per lane, T = new
 tokens of all lanes, K = entries, U = units, N = chosen heads, D = head dimension.
 """
 
@@ -23,12 +23,12 @@ NO_ATTENTION = (
 class Chosen(NamedTuple):
     """What probes in a part of a plan."""
 
-    lanes: Tensor | slice  # of the part; a slice = all
+    lanes: Tensor | slice  # of the part, one for each row; a slice = all, each once
     rows: Tensor | None  # of each among the new tokens of the part; None = the last one of all
 
 
 class AttentionProbe:
-    """Collects the attention weights of one token in each of some lanes, from every layer."""
+    """Collects the attention weights of some tokens of some lanes, from every layer."""
 
     def __init__(
         self,
@@ -118,14 +118,16 @@ class AttentionProbe:
 def probe_step(plan: StepPlan, new: NewTokens) -> AttentionProbe:
     """A probe of the tokens of a step that ask for a distribution."""
     device = plan.slots_T.device
-    within = dict(zip(new.probing, new.within, strict=True))
+    rows_of: dict[int, list[int]] = {}
+    for i, row in zip(new.probing, new.within, strict=True):
+        rows_of.setdefault(i, []).append(row)
     order: list[int] = []
     chosen: list[Chosen | None] = []
     for part in plan.parts:
         inputs = part.inputs.tolist()
-        found = [b for b, i in enumerate(inputs) if i in within]
+        found = [b for b, i in enumerate(inputs) for _ in rows_of.get(i, ())]
         order += [inputs[b] for b in found]
-        rows = [within[inputs[b]] for b in found]
+        rows = [row for i in inputs for row in rows_of.get(i, ())]
         lanes: Tensor | slice = slice(None)
         # A lane's last token is repeated to the end of the part.
         at_end = all(r == new.counts[inputs[b]] - 1 for b, r in zip(found, rows, strict=True))
@@ -137,9 +139,9 @@ def probe_step(plan: StepPlan, new: NewTokens) -> AttentionProbe:
     return AttentionProbe(
         plan,
         chosen,
-        len(within),
+        len(new.probing),
         rows_P=None if plan.joint is None else torch.tensor(new.rows, device=device),
-        order_P=None if in_order else torch.tensor(order, device=device).argsort(),
+        order_P=None if in_order else torch.tensor(order, device=device).argsort(stable=True),
     )
 
 
