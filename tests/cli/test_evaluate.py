@@ -28,6 +28,18 @@ def files(tmp_path: Path) -> tuple[str, ...]:
     return ("--source", str(source), "--target", str(target))
 
 
+def test_proposals_are_no_other_run(
+    run: Run, model: str, files: tuple[str, ...], tmp_path: Path
+) -> None:
+    """They change forwards alone, so that a run may go on with them."""
+    command = ("evaluate", "--model", model, *files, "--policy", "offline", "--out", tmp_path)
+    assert run(*command, "--limit", 1).code == 0
+    assert run(*command, "--limit", 2, "--speculate", model).code == 0
+    first, second = read_log(tmp_path / "offline" / "instances.log")
+    assert first.forwards >= len(first.token_delays)
+    assert second.forwards < len(second.token_delays)
+
+
 def load_scores(out: Path) -> list[dict[str, Any]]:
     """The scores of a run, but for those that tell the time."""
     rows = json.loads((out / "scores.json").read_text(encoding="utf-8"))

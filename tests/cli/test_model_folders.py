@@ -1,6 +1,7 @@
 """What a model folder holds: its code does not run, what is wrong with it is told in one line."""
 
 import io
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -115,3 +116,13 @@ class TestHeads:
         broken.setting("calibration.json", version=2, **table)(folder)
         error = run("stream", "--model", folder, "--input", text).error
         assert f"{folder}/calibration.json is of another model: there is no head 0.4" in error
+
+
+def test_a_layout_is_chosen_by_name(run: Run, folder: Path, text: Path, tmp_path: Path) -> None:
+    data = ("--model", folder, "--policy", "wait-k:1")
+    out = tmp_path / "out"
+    error = run("stream", *data, "--input", text, "--layout", "diagonal").error
+    assert "unknown layout 'diagonal'; known: grouped, interleaved, reencoded" in error
+    run("evaluate", *data, "--source", text, "--out", out, "--layout", "reencoded")
+    note = json.loads(next(out.glob("*/run.json")).read_text())
+    assert (note["streaming"]["layout"], note["streaming"]["phi"]) == ("reencoded", 0)

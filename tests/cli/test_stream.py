@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from tests.cli.commands import Forked, Run, write_lines
 
+from proactivellm.cli.models import speculate_as
 from proactivellm.modality.loading import load
 from proactivellm.output.log import read_log
 from proactivellm.policy.spec import parse_policy
@@ -87,6 +88,20 @@ def test_sampling_depends_on_the_seed_only(run: Run, model: str, source: Path) -
     command = ("stream", "--model", model, "--input", source, "--temperature", 1.5, "--seed")
     outs = [run(*command, seed).out for seed in (1, 1, 2)]
     assert outs[0] == outs[1] != outs[2]
+
+
+def test_proposals_change_nothing_that_is_written(run: Run, model: str, source: Path) -> None:
+    command = ("stream", "--model", model, "--policy", "hold-n:1,draft=3", "--input", source)
+    plain = run(*command)
+    for wish in ("lookup:2", model):
+        done = run(*command, "--speculate", wish)
+        assert done.out == plain.out and done.err != plain.err  # it counts forwards and tokens
+    assert run(*command, "--speculate", "lookup:0").error.startswith(
+        "--speculate lookup:0: tokens=0"
+    )
+    assert run(*command, "--speculate", "no/where:").error.startswith("--speculate no/where:: ")
+    with pytest.raises(ValueError, match="a draft model reads text alone; for recordings give"):
+        speculate_as(model, None, listens=True)
 
 
 def test_window(run: Run, model: str, tmp_path: Path) -> None:

@@ -61,6 +61,14 @@ def test_interpolation_where_the_target_rises_with_the_threshold():
     assert table(*points).resolve("confidence", {}, "laal", 2.25)[0] == pytest.approx(0.35)
 
 
+def test_the_threshold_of_learned_is_interpolated_by_its_log_odds():
+    options = {"lag_weight": 0.5, "min_lag": 1, "max_lag": None}
+    points = [point(options, 0.5, 2.0, 30, "learned"), point(options, 0.9, 4.0, 35, "learned")]
+    resolve = table(*points).resolve  # odds of 1 and 9: 3 lies halfway
+    assert resolve("learned", {}, "laal", 3.0)[0] == 0.75
+    assert resolve("learned", {}, "laal", 4.0)[0] == 0.9
+
+
 def test_noise_is_pooled():
     # By falling threshold the LAALs are 2, 3.5, 3.1, 5: the middle two pool to 3.3 at 1.25.
     points = [
@@ -107,6 +115,70 @@ def test_best_options_win_at_the_target():
     assert (threshold, options) == (pytest.approx(1.25), FREE)
 
 
+def bounded(max_lag, *measured, min_lag=1):
+    """A curve: (threshold, LAAL, BLEU) of points with these bounds."""
+    options = {"top": 0, "min_lag": min_lag, "max_lag": max_lag}
+    return [point(options, *each) for each in measured]
+
+
+def resolved(points, target="laal", value=3.0):
+    """Bounds of the policy chosen, and its threshold."""
+    threshold, options = table(*points).resolve("entropy", {}, target, value)
+    return options["min_lag"], options["max_lag"], threshold
+
+
+def test_among_equally_good_curves_the_tightest_bounds_win():
+    free = bounded(None, (2.0, 2.0, 34.0), (1.0, 4.0, 36.0))  # 35 at LAAL 3, the best
+    six = bounded(6, (2.0, 2.0, 33.4), (1.0, 4.0, 35.4))  # 34.4
+    late = bounded(6, (2.0, 2.0, 33.2), (1.0, 4.0, 35.2), min_lag=2)  # 34.2
+    four = bounded(4, (2.0, 2.0, 33.0), (1.0, 4.0, 34.8))  # 33.9, more than 1 below the best
+    assert resolved(free + six + four) == (1, 6, 1.5)
+    assert resolved(free + six + four + late) == (2, 6, 1.5)
+    assert resolved(four + free) == (1, None, 1.5)
+    same = bounded(6, (2.5, 2.0, 33.6), (1.5, 4.0, 35.6))
+    for point in same:
+        point.options["top"] = 20
+    assert resolved(same + six) == resolved(six + same) == (1, 6, 2.0)  # the better of two alike
+
+
+def test_a_degenerate_point_is_never_chosen():
+    free = bounded(None, (2.0, 2.0, 34.0), (1.0, 4.0, 36.0))
+    four = bounded(4, (2.0, 2.0, 30.0), (1.0, 4.0, 32.0))
+    flagged = [p.model_copy(update={"degenerate": True}) for p in free]
+    assert resolved(flagged + four) == (1, 4, 1.5)
+    with pytest.raises(
+        ValueError, match=r"such options \(2 degenerate point\(s\) left out\); meas"
+    ):
+        resolved(flagged)
+    with pytest.raises(
+        ValueError, match=r"laal 4 to 4 \(1 degenerate point\(s\) left out\); choose"
+    ):
+        resolved([flagged[0], free[1]])
+
+
+def test_a_better_point_a_bit_below_the_target_is_taken():
+    four = bounded(4, (2.0, 2.0, 30.0), (1.0, 2.8, 35.0))  # ends below 3
+    free = bounded(None, (2.0, 2.0, 30.0), (1.0, 4.0, 33.0))  # 31.5 at 3
+    assert resolved(free + four) == (1, 4, 1.0)
+    assert resolved(free + four, value=3.2)[1] is None  # too far below
+    assert resolved(free + four, "rco", 0.3) == (1, 4, 1.0)
+    level = bounded(4, (2.0, 2.0, 30.0), (1.0, 2.8, 32.4))  # not better by more than 1
+    assert resolved(free + level)[1] is None
+    falling = bounded(None, (3.0, 2.0, 30.0), (2.0, 2.9, 35.0), (1.0, 3.1, 32.0))
+    assert resolved(falling) == (1, None, 2.0)
+    with pytest.raises(ValueError, match="laal 2 to 2.8;"):  # what is out of range stays so
+        resolved(four)
+
+
+def test_targets_in_dal():
+    points = bounded(4, (2.0, 2.0, 30.0), (1.0, 4.0, 35.0))
+    with_dal = [p.model_copy(update={"DAL": p.LAAL + 1}) for p in points]
+    assert resolved(with_dal, "dal", 4.0) == (1, 4, 1.5)
+    assert parse_policy("entropy:dal=4", table(*with_dal)) == Entropy(threshold=1.5, max_lag=4)
+    with pytest.raises(ValueError, match="has no dal of entropy .*measure it with `proactivellm c"):
+        resolved(points, "dal", 4.0)  # of a table that was made without it
+
+
 def test_only_options_that_reach_the_target_compete():
     assert table(*BEST).resolve("entropy", {}, "laal", 4.5)[1] == BOUNDED
 
@@ -141,7 +213,13 @@ def test_quantile_uses_only_points_that_have_one():
         ),
         ("attention", {}, "laal", 3.0, "measure it with `proactivellm calibrate --policy attent"),
         ("entropy", {}, "quantile", 0.9, "has no quantile of entropy"),
-        ("entropy", {}, "bleu", 30.0, "unknown target 'bleu'; use one of laal, rco, al, quantile"),
+        (
+            "entropy",
+            {},
+            "bleu",
+            30.0,
+            "unknown target 'bleu'; use one of laal, rco, al, dal, quantile",
+        ),
     ],
 )
 def test_unreachable(name, options, target, value, message):
@@ -169,7 +247,7 @@ def test_parse_policy_resolves():
 def test_parse_policy_resolves_heads():
     measured = Attention(threshold=0.4, heads=((1, 0), (2, 3)))
     everywhere = Attention(threshold=0.4)
-    scores = {"LAAL": 3.0, "RCO": 0.7, "AL": 2.5, "BLEU": 35.0, "chrF": 60.0}
+    scores = {"LAAL": 3.0, "RCO": 0.7, "AL": 2.5, "DAL": 3.5, "BLEU": 35.0, "chrF": 60.0}
     worse = scores | {"BLEU": 30.0}
     points = (
         CalibrationPoint.measured(everywhere, worse),
@@ -191,16 +269,35 @@ def test_option_the_policy_does_not_have():
 
 
 def test_measured_point():
-    scores = {"LAAL": 3, "RCO": 0.7, "AL": 2.5, "BLEU": 35}
+    scores = {"LAAL": 3, "RCO": 0.7, "AL": 2.5, "DAL": 3.5, "BLEU": 35}
     made = CalibrationPoint.measured(Confidence(threshold=0.5, max_lag=6), scores, quantile=0.9)
     assert made.options == {"min_lag": 1, "max_lag": 6, "stride": 1.0}
     assert (made.policy, made.threshold, made.quantile, made.LAAL) == ("confidence", 0.5, 0.9, 3.0)
-    with pytest.raises(ValueError, match="lack LAAL, BLEU"):
+    with pytest.raises(ValueError, match="lack LAAL, DAL, BLEU"):
         CalibrationPoint.measured(Confidence(threshold=0.5), {"RCO": 0.7, "AL": 2})
 
 
+@pytest.mark.parametrize(
+    ("change", "degenerate"),
+    [
+        ({}, False),
+        ({"degenerate": True}, True),
+        ({"degenerate": None}, False),  # nothing was hidden
+        ({"num_empty": 10}, False),
+        ({"num_empty": 50}, True),
+        ({"degenerate": True, "F1": 50.0}, False),  # a short answer hides nothing
+        ({"num_empty": 50, "F1": 50.0}, True),
+    ],
+)
+def test_degenerate_points_are_flagged(change, degenerate):
+    scores = {"LAAL": 3, "RCO": 0.7, "AL": 2.5, "DAL": 3.5, "BLEU": 35}
+    scores |= {"num_instances": 100, "num_empty": 0, "degenerate": False}
+    made = CalibrationPoint.measured(Confidence(threshold=0.5), scores | change)
+    assert (made.degenerate, made.DAL) == (degenerate, 3.5)
+
+
 def test_quality_is_highest_where_it_is_best():
-    scores = {"LAAL": 812.5, "RCO": 0.7, "AL": 790.25}
+    scores = {"LAAL": 812.5, "RCO": 0.7, "AL": 790.25, "DAL": 900.0}
     policy = Confidence(threshold=0.5)
     for metrics, quality in [
         ({"WER": 12.5, "CER": 4.0}, 87.5),
@@ -213,7 +310,7 @@ def test_quality_is_highest_where_it_is_best():
 def spoken(threshold, max_lag, laal, wer):
     """A point of a policy that transcribes; latencies in ms."""
     policy = Entropy(threshold=threshold, max_lag=max_lag, stride=2)
-    scores = {"LAAL": laal, "RCO": laal / 4000, "AL": laal - 55.5, "WER": wer}
+    scores = {"LAAL": laal, "RCO": laal / 4000, "AL": laal - 55.5, "DAL": laal, "WER": wer}
     return CalibrationPoint.measured(policy, scores, quantile=0.5)
 
 

@@ -113,3 +113,11 @@ def test_a_model_without_the_token_refuses_the_policy(folder: Path) -> None:
 def test_a_token_that_the_model_lacks_is_refused(folder: Path) -> None:
     with pytest.raises(ValueError, match="names the read_token '<NONE>', which the tokenizer"):
         make(folder, "<NONE>")
+
+
+def test_rows_of_a_step_keep_the_logit_of_the_token(folder: Path) -> None:
+    model = make(folder, make(folder).tokenizer.convert_ids_to_tokens(50))
+    pieces = [Piece(TARGET, 0, [1, 30, 31])]
+    output = model.step(model.new_cache(), [LaneInput(lane=0, pieces=pieces, probe=-3, rows=3)])
+    assert output is not None and output.read_P is not None
+    assert output.at([2, 0]).read_P.tolist() == output.read_P[[2, 0]].tolist()

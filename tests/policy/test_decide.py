@@ -7,7 +7,8 @@ import torch
 
 from proactivellm.policy import evidence
 from proactivellm.policy.agreement import HoldN, LocalAgreement
-from proactivellm.policy.attention import AlignAtt, Attention, Combined, Concentration
+from proactivellm.policy.alignatt import AlignAtt
+from proactivellm.policy.attention import Attention, Combined, Concentration
 from proactivellm.policy.base import DraftPolicy, Policy
 from proactivellm.policy.endogenous import Confidence, Entropy
 from proactivellm.policy.evidence import Evidence, Seen

@@ -6,7 +6,8 @@ import re
 import pytest
 
 from proactivellm.policy.agreement import HoldN, LocalAgreement
-from proactivellm.policy.attention import AlignAtt, Attention, Combined, Concentration
+from proactivellm.policy.alignatt import AlignAtt
+from proactivellm.policy.attention import Attention, Combined, Concentration
 from proactivellm.policy.endogenous import Confidence, Control, Entropy
 from proactivellm.policy.fixed import Fixed, Offline, SentenceWaitK, WaitK
 from proactivellm.policy.learned import Learned
@@ -273,7 +274,7 @@ def test_table_of_policies():
     assert rows["local-agreement"].keys == ("n", "draft", "every", "min_lag", "max_lag", "stride")
     assert rows["entropy"].keys == (
         *("threshold", "top", "min_lag", "max_lag", "stride"),
-        *("laal", "rco", "al", "quantile"),
+        *("laal", "rco", "al", "dal", "quantile"),
     )
     assert rows["wait-k"].summary == "Read k units, then write one word for each unit read."
     assert all(row.summary.endswith(".") for row in rows.values())

@@ -6,7 +6,7 @@ the assistant prefix opens the target group.
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import (
     Field,
@@ -82,6 +82,22 @@ class StreamSettings(Strict):
     def make_layout(self) -> Layout:
         """The layout these settings name."""
         return make_layout(self.layout, self.phi)
+
+    def prompt_ids(self, tokenizer: PreTrainedTokenizerBase) -> PromptIds:
+        """The prompt as this layout feeds it; ValueError as `encode_prompt`."""
+        ids = encode_prompt(tokenizer, self.prompt)
+        if not self.make_layout().reencoded:
+            return ids
+        # Fed again with the target, the closing text need not wait for the end of the source: every
+        # forward is over a text that is closed, as the model has always seen it.
+        head = (*ids.source_tail, *ids.target_head)
+        return PromptIds(source_head=ids.source_head, source_tail=(), target_head=head)
+
+    def with_layout(self, name: str | None) -> Self:
+        """The same, or under another layout with phi 0; ValueError if it is unknown."""
+        if name is None:
+            return self
+        return self.model_copy(update={"layout": make_layout(name).name, "phi": 0})
 
     def save(self, folder: str | Path) -> None:
         """Write `streaming.json`."""

@@ -60,7 +60,7 @@ def calibrate(
     policy: Policies = None,
     out: Out = None,
     head_source: HeadSource = None,
-    lanes: Lanes = 32,
+    lanes: Lanes = 128,
     device: Device = "cpu",
     trust_remote_code: TrustRemoteCode = False,
     no_gate: NoGate = False,
@@ -69,8 +69,8 @@ def calibrate(
 ) -> None:
     """Measure which threshold gives which lag, on dev data.
 
-    The table lies beside the model. From then on a target can be named instead of a threshold,
-    such as entropy:laal=3.
+    The table lies beside the model. From then on a target can be named instead of a threshold:
+    entropy:laal=3, or rco, al, dal.
 
     Example:
         proactivellm calibrate --model MODEL --source dev.de --target dev.en
@@ -106,10 +106,12 @@ def calibrate(
             )
             if head is not None:
                 typer.echo(f"head of learned: AUC {head.about['auc']} on sources held back")
-            num_points = calibrate_into(file, run, jobs, names, told)
+            points = calibrate_into(file, run, jobs, names, told)
     except KeyboardInterrupt:
         end_interrupted(f"policies that were measured to the end are in {file}")
-    typer.echo(f"{num_points} points on {len(jobs)} instances written to {file}")
+    typer.echo(f"{len(points)} points on {len(jobs)} instances written to {file}")
+    if num_degenerate := sum(bool(point.degenerate) for point in points):
+        typer.echo(f"{num_degenerate} of them are degenerate: no target leads there")
 
 
 def table_file(out: Path | None, folder: Path | None) -> Path:

@@ -13,11 +13,13 @@ from proactivellm.cli.flags import (
     Dtype,
     Lanes,
     LatencyUnit,
+    LayoutName,
     Model,
     NoGate,
     Quantization,
     Sinks,
     Source,
+    Speculate,
     Target,
     TaskName,
     TrustRemoteCode,
@@ -27,7 +29,7 @@ from proactivellm.cli.flags import (
     make_window,
 )
 from proactivellm.cli.messages import warn
-from proactivellm.cli.models import load_for, loading
+from proactivellm.cli.models import load_for, loading, speculate_as
 from proactivellm.cli.places import check_places
 from proactivellm.cli.policies import PolicyCommand
 from proactivellm.cli.stopping import end_interrupted
@@ -70,6 +72,8 @@ def evaluate(
     rate: Rate = None,
     window: View = None,
     sinks: Sinks = 0,
+    speculate: Speculate = None,
+    layout: LayoutName = None,
     device: Device = "cpu",
     dtype: Dtype = "auto",
     quantization: Quantization = "none",
@@ -104,16 +108,16 @@ def evaluate(
         outputs = [("--out", out / name) for name in RESULT_FILES]
         check_places(outputs, [("--source", source), ("--target", target)], model)
         jobs = read_jobs(task, source, target)[:limit]
-        check_rate(rate, any(job.media for job in jobs))
-        streaming = load_for(
-            jobs,
-            model,
-            no_gate,
-            device=device,
-            dtype=dtype,
-            quantization=quantization,
-            trust_remote_code=trust_remote_code,
-        )
+        listens = any(job.media for job in jobs)
+        check_rate(rate, listens)
+        how = {
+            "device": device,
+            "dtype": dtype,
+            "quantization": quantization,
+            "trust_remote_code": trust_remote_code,
+        }
+        streaming = load_for(jobs, model, no_gate, layout=layout, **how)
+        speculate_as(speculate, streaming, listens, **how)
     conditions = Conditions(
         rate_wpm=rate or DEFAULT_RATE_WPM, window=view, counting=counting, data=Path(source).name
     )

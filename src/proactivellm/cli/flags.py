@@ -25,6 +25,16 @@ Model = Annotated[
         show_default=f"{default_model(None)}; for recordings {default_model('speech')}",
     ),
 ]
+LayoutName = Annotated[
+    str | None,
+    typer.Option(
+        "--layout",
+        metavar="grouped|interleaved|reencoded",
+        help="How source and target share the context: as the model was trained to, or reencoded "
+        "for a model that was never trained to stream.",
+        show_default="the model's own",
+    ),
+]
 Device = Annotated[
     str, typer.Option(metavar="NAME", help="Where the model runs: cpu, cuda, cuda:1 or mps.")
 ]
@@ -137,6 +147,16 @@ Sinks = Annotated[
         max=MOST,
         metavar="N",
         help="Keep the first N units and the first N target tokens in the window for good.",
+    ),
+]
+Speculate = Annotated[
+    str | None,
+    typer.Option(
+        metavar="lookup[:N]|MODEL[:N]",
+        help="Propose up to N tokens ahead (4), which one forward checks: those that followed the "
+        "last tokens where they stood before (lookup), or those of a smaller model with the same "
+        "tokenizer. What is written stays the same.",
+        show_default="a token for each forward",
     ),
 ]
 

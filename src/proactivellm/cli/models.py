@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from proactivellm.stream import Job
 
 
+LOOKUP = "lookup"  # what --speculate calls proposals without a draft model
 process_is_ours = False  # whether it runs one command and ends, which `cli.main` knows
 
 
@@ -118,6 +119,38 @@ def load_for(
     if no_gate and kind is None:
         raise ValueError("--no-gate is for recordings: leave it out, or give audio")
     return tell_settings_not_applied(load_model(model, kind, gate=not no_gate, **how))
+
+
+def speculate_as(wish: str | None, model: "StreamingCausalLM", listens: bool, **how: Any) -> None:
+    """Lets a model check proposed tokens as --speculate asks.
+
+    Args:
+        wish: `lookup` or the name of a draft model, with or without `:N`; None = no proposals.
+        listens: whether the sources are recordings.
+        how: keyword arguments of `load`, for the draft model.
+
+    Raises:
+        ValueError: as `load`, or the draft model cannot draft for these sources or this model.
+    """
+    if wish is None:
+        return
+    from proactivellm.forward.draft_model import DraftModel
+    from proactivellm.forward.speculation import Lookup, Speculation
+    from proactivellm.modality.loading import load
+
+    name, _, number = wish.rpartition(":")
+    name, tokens = (name, {"tokens": int(number)}) if name and number.isdecimal() else (wish, {})
+    try:
+        speculation: Speculation
+        if name == LOOKUP:
+            speculation = Lookup(**tokens)
+        elif listens:
+            raise ValueError("a draft model reads text alone; for recordings give lookup")
+        else:
+            speculation = DraftModel(model=load(name, **how), **tokens)
+        model.speculate(speculation)
+    except ValueError as error:
+        raise ValueError(f"--speculate {wish}: {error}") from None
 
 
 def tell_settings_not_applied(model: "StreamingCausalLM") -> "StreamingCausalLM":

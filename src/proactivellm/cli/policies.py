@@ -44,7 +44,7 @@ TABLE = {
         "Write when little of the source attention is on the newest units.",
     ),
     "alignatt": (
-        f"frontier, heads, {_LAGS}",
+        f"frontier, heads, norm, pool, min_mass, {_LAGS}",
         "Write when the most attended source unit is none of the newest.",
     ),
     "concentration": (
@@ -72,7 +72,7 @@ TABLE = {
 WITH_THRESHOLD = (
     *("entropy", "confidence", "control", "learned", "attention", "concentration", "combined"),
 )
-TARGETS = ("laal", "rco", "al", "quantile")
+TARGETS = ("laal", "rco", "al", "dal", "quantile")
 
 # Of a model with a calibration table that names no default, and of one without a table. In pauses
 # between words the policies that look at attention write words nobody said, so that of recordings

@@ -12,17 +12,19 @@ from proactivellm.cli.flags import (
     MOST,
     Device,
     Dtype,
+    LayoutName,
     Model,
     NoGate,
     OnePolicy,
     Quantization,
     Sinks,
+    Speculate,
     TrustRemoteCode,
     View,
     check_rate,
     make_window,
 )
-from proactivellm.cli.models import default_model, load_model, loading
+from proactivellm.cli.models import default_model, load_model, loading, speculate_as
 from proactivellm.cli.places import MICROPHONE, STANDARD_INPUT, check_places
 from proactivellm.cli.policies import PolicyCommand
 from proactivellm.cli.stopping import INTERRUPTED, Stops
@@ -135,6 +137,8 @@ def stream(
     sinks: Sinks = 0,
     temperature: Temperature = None,
     seed: Seed = 0,
+    speculate: Speculate = None,
+    layout: LayoutName = None,
     device: Device = "cpu",
     dtype: Dtype = "auto",
     quantization: Quantization = "none",
@@ -217,10 +221,12 @@ def _settings(flags: Mapping[str, Any], kind: str | None, window: Any) -> "Setti
     from proactivellm.cli.one_by_one import Settings
     from proactivellm.cli.policies import choose_policy
 
-    how = ("device", "dtype", "quantization", "trust_remote_code")
+    names = ("device", "dtype", "quantization", "trust_remote_code")
+    how = {name: flags[name] for name in names}
     model = load_model(
-        flags["model"], kind, gate=not flags["no_gate"], **{name: flags[name] for name in how}
+        flags["model"], kind, gate=not flags["no_gate"], layout=flags["layout"], **how
     )
+    speculate_as(flags["speculate"], model, listens=kind is not None, **how)
     policy = choose_policy(model, flags["policy"], listens=kind is not None)
     policy.bound_to(model).check(model)  # before anything is read
     return Settings(

@@ -27,7 +27,7 @@ class Layout:
     counter: tuple[int, ...]
     # Added to every position of a group (the phi of GPE, arXiv 2505.16983, section 4).
     offset: tuple[int, ...]
-    # A READ forgets what was written, and feeds it again after the whole source.
+    # A READ forgets what was written, and feeds it again after all that is read.
     reencoded: bool = False
 
     def __post_init__(self) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from proactivellm.evaluation.evaluate import with_replays
 from proactivellm.evaluation.heads import choose_heads
+from proactivellm.evaluation.sweep import sweep
 from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.metrics.counting import Counting
 from proactivellm.metrics.measures import check_references
@@ -33,7 +34,7 @@ from proactivellm.session.sampling import Sampling
 from proactivellm.stream import Job, run_streams
 
 _RECORDED_LAG = 3  # the statistic is recorded along wait-3
-_SOFT_QUANTILES = (0.03, 0.08, 0.15, 0.3, 0.6)
+_SOFT_QUANTILES = (0.03, 0.08, 0.15, 0.22, 0.3, 0.45, 0.6)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,7 @@ class Grid:
 
     quantiles: tuple[float, ...] = (0.3, 0.45, 0.6, 0.8)
     min_lags: tuple[int, ...] = (0, 1, 2)
-    max_lags: tuple[int | None, ...] = (3, 4, 6, None)
+    max_lags: tuple[int | None, ...] = (3, 4, 5, 6, None)
     counting: Counting = Counting()
 
 
@@ -94,7 +95,7 @@ def calibrate(
     policies: Sequence[str] = ("entropy", "confidence", "attention"),
     *,
     grid: Grid | None = None,
-    num_lanes: int = 32,
+    num_lanes: int = 128,
     description: str = "dev",
     progress: Progress | None = None,
 ) -> Calibration:
@@ -117,10 +118,8 @@ def calibrate(
     if any(job.reference is None for job in jobs):
         raise ValueError("calibration needs references: give --target")
     check_references(jobs)
-    jobs = with_replays(jobs)
-    grid = grid or Grid()
-    limits = Limits(streams=num_lanes)
-    points: list[CalibrationPoint] = []
+    jobs, grid = with_replays(jobs), grid or Grid()
+    points: dict[int, CalibrationPoint] = {}
     candidates: list[tuple[ThresholdPolicy, float]] = []
     chosen: dict[bool, Heads] = {}  # by whether they are judged by concentration
     prototypes = [prototype(text).bound_to(model) for text in policies]
@@ -128,16 +127,18 @@ def calibrate(
         own = _grid_of(kind, grid)
         thresholds = statistic_quantiles(model, jobs, kind, own.quantiles, num_lanes)
         candidates += _candidates(kind, thresholds, own)
-    for number, (policy, quantile) in enumerate(candidates, start=1):
-        streams = run_streams(model, policy, jobs, limits=limits, sampling=Sampling())
-        scores = score(list(streams), counting=grid.counting)
+    swept = sweep(model, [policy for policy, _ in candidates], jobs, num_lanes)
+    for done, (number, instances) in enumerate(swept, start=1):
+        policy, quantile = candidates[number]
+        scores = score(instances, counting=grid.counting)
         if scores["LAAL"] is not None:  # something was written
-            points.append(CalibrationPoint.measured(policy, scores, quantile))
+            points[number] = CalibrationPoint.measured(policy, scores, quantile)
         if progress:
-            progress(policy.spec, number, len(candidates))
+            progress(policy.spec, done, len(candidates))
     meta = CalibrationMeta(source=description, num_instances=len(jobs))
     # A table has room for one set of heads: that of the attention policy itself.
-    return Calibration(meta=meta, heads=chosen.get(False), points=tuple(points))
+    in_order = [points[number] for number in sorted(points)]
+    return Calibration(meta=meta, heads=chosen.get(False), points=tuple(in_order))
 
 
 def _with_heads(

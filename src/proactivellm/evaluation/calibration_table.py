@@ -6,7 +6,7 @@ from pathlib import Path
 from proactivellm.evaluation.calibrate import prototype
 from proactivellm.evaluation.evaluate import with_replays
 from proactivellm.files.lock import locked
-from proactivellm.policy.calibration import Calibration
+from proactivellm.policy.calibration import Calibration, CalibrationPoint
 from proactivellm.report.progress import Progress
 from proactivellm.stream import Job
 
@@ -17,8 +17,8 @@ def calibrate_into(
     jobs: Sequence[Job],
     policies: Sequence[str],
     progress: Progress,
-) -> int:
-    """Measures policies, saves the table after each, and returns the number of points measured.
+) -> list[CalibrationPoint]:
+    """Measures policies, saves the table after each, and returns the points measured.
 
     Args:
         file: the table; policies that it has already are replaced, others stay.
@@ -33,7 +33,7 @@ def calibrate_into(
     groups: dict[str, list[str]] = {}
     for text in policies:  # those of one name replace each other, so that they go together
         groups.setdefault(prototype(text).name, []).append(text)
-    jobs, num_points = with_replays(jobs), 0
+    jobs, measured = with_replays(jobs), list[CalibrationPoint]()
     with locked(file.parent):
         # Read under the lock: another process may have added policies a moment ago.
         before = Calibration.load(file) if file.exists() else None
@@ -45,5 +45,5 @@ def calibrate_into(
             table = measure(jobs, texts, progress=told)
             before = before.merged(table) if before else table
             before.save(file)
-            num_points += len(table.points)
-    return num_points
+            measured += table.points
+    return measured

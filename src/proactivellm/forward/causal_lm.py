@@ -2,7 +2,7 @@
 
 One step carries, for every lane that takes part, new tokens of any groups (those of newly read
 units, those written whose entries are still open); it is read, probe and write in one forward.
-Legend: T = new tokens of all lanes, K = entries of a lane, P = probing lanes, L = layers,
+Legend: T = new tokens of all lanes, K = entries of a lane, P = rows that probe, L = layers,
 H = heads, V = vocabulary, D = model width.
 """
 
@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from proactivellm.backbone.decoder import Parts, position_limit
 from proactivellm.backbone.families import check_family
-from proactivellm.backbone.prompt import StreamSettings, encode_prompt, token_id_of
+from proactivellm.backbone.prompt import StreamSettings, token_id_of
 from proactivellm.core.layout import TARGET
 from proactivellm.forward.attention import ATTENTION, attention_kernels, register
 from proactivellm.forward.cache import GROWTH, ArrivalCache
@@ -26,6 +26,7 @@ from proactivellm.forward.graphs import Mode, StaticSteps
 from proactivellm.forward.lanes import LaneInput, NewTokens, Piece, StepOutput, pack_lanes, place
 from proactivellm.forward.plan import StepPlan, make_plan
 from proactivellm.forward.probe import AttentionProbe, probe_step
+from proactivellm.forward.speculation import Speculation
 from proactivellm.forward.watch import watch_attention
 from proactivellm.output import detokenize
 
@@ -52,7 +53,7 @@ class StreamingCausalLM:
         self.tokenizer = tokenizer
         self.settings = settings or StreamSettings()
         self.layout = self.settings.make_layout()
-        self.prompt = encode_prompt(tokenizer, self.settings.prompt)
+        self.prompt = self.settings.prompt_ids(tokenizer)
         self.read_id = token_id_of(tokenizer, self.settings.read_token)
         attention = watch_attention(model)
         self.windows, self.layer_types = attention.windows, attention.layer_types
@@ -67,6 +68,7 @@ class StreamingCausalLM:
         self.front_end: Any = None  # a `modality.base.FrontEnd`, if it takes more than text
         self.head: Any = None  # a `policy.head.Head`, once something asks for it
         self.static: StaticSteps | None = None
+        self.speculation: Speculation | None = None
 
     @property
     def device(self) -> torch.device:
@@ -107,6 +109,19 @@ class StreamingCausalLM:
             ValueError: if the model does its attention by itself.
         """
         self.static = None if mode is None else StaticSteps(self, mode)
+
+    def speculate(self, speculation: Speculation | None) -> None:
+        """Let engines made from now on check several proposed tokens in one forward.
+
+        What they write and when they decide to stay as they are, up to the rounding of matrix
+        products of another size. None goes back to a token for each forward.
+
+        Raises:
+            ValueError: if the proposals are none of this model's tokens.
+        """
+        if speculation is not None:
+            speculation.check(self)
+        self.speculation = speculation
 
     def new_cache(self, num_lanes: int = 1, capacity: int | None = None) -> ArrivalCache:
         """An empty cache for this model, of at most `capacity` entries (preallocated) if given."""

@@ -34,7 +34,7 @@ def forced_probes(
     for units_read, written in probes:
         counts[TARGET] = len(head) + written - 1 if written else 0
         if streaming.layout.reencoded and units_read >= num_fed:
-            counts, num_fed = {SOURCE: 0, TARGET: 0}, 0
+            counts[TARGET] = 0
         fed = range(num_fed, units_read + 1)
         pieces = [Piece(SOURCE, unit, source[unit]) for unit in fed]
         pieces.append(Piece(TARGET, 0, sequence[counts[TARGET] : len(head) + written]))

@@ -75,8 +75,9 @@ class StaticSteps:
         self._steps = WeakKeyDictionary()
 
     def takes(self, new: NewTokens) -> bool:
-        """Whether a step fits a bucket: few new tokens per lane, all of them ids."""
-        return int(new.counts.max()) <= MAX_NEW and not new.features
+        """Whether a step fits a bucket: few new tokens per lane, all ids, one row that probes."""
+        one_row = len(set(new.probing)) == len(new.probing)
+        return one_row and int(new.counts.max()) <= MAX_NEW and not new.features
 
     def run(
         self,

@@ -1,6 +1,6 @@
 """What lanes bring to a step and get back, and their tokens packed in one row.
 
-Legend: T = new tokens of all lanes, B = lanes of the step, P = lanes that probe, L = layers,
+Legend: T = new tokens of all lanes, B = lanes of the step, P = rows that probe, L = layers,
 H = heads, K = entries of a lane, V = vocabulary, D = model width, A = axes of a position.
 """
 
@@ -32,6 +32,7 @@ class LaneInput:
     counts: Mapping[str, int] = field(default_factory=dict)  # tokens it holds before, by group
     # Row among the new tokens that asks for a distribution, -1 = the last one; None: none does.
     probe: int | None = None
+    rows: int = 1  # so many rows ask, from that one on
     added: dict[str, int] = field(init=False)  # new tokens, by group
     size: int = field(init=False)  # new tokens
     last_unit: int = field(init=False)  # largest unit among the pieces
@@ -52,11 +53,15 @@ class LaneInput:
             if not -size <= self.probe < size:
                 raise ValueError(f"lane {self.lane}: row {self.probe} of {size} cannot probe")
             set_field(self, "probe", self.probe % size)
+            if not 1 <= self.rows <= size - self.probe:
+                raise ValueError(
+                    f"lane {self.lane}: {self.rows} rows from {self.probe} of {size} cannot probe"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepOutput:
-    """What the probing lanes get back, in the order of the step's inputs."""
+    """What the probing lanes get back, in the order of the step's inputs and of their rows."""
 
     logits_PV: Tensor  # of the next token; of one that is never written (`read_token`) -inf
     hidden_PD: Tensor  # the last hidden states, which the logits are made from
@@ -73,6 +78,20 @@ class StepOutput:
         self.logits_PV[:, read_id] = -torch.inf
         return replace(self, read_P=read_P)
 
+    def at(self, rows: Sequence[int]) -> "StepOutput":
+        """Only these rows; itself if they are all of them."""
+        if list(rows) == list(range(len(self.logits_PV))):
+            return self
+        rows_R = torch.tensor(rows, device=self.logits_PV.device)
+        return StepOutput(
+            logits_PV=self.logits_PV[rows_R],
+            hidden_PD=self.hidden_PD[rows_R],
+            weights_LPHK=None if self.weights_LPHK is None else self.weights_LPHK[:, rows_R],
+            unit_PK=None if self.unit_PK is None else self.unit_PK[rows_R],
+            num_units=self.num_units,
+            read_P=None if self.read_P is None else self.read_P[rows_R],
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class NewTokens:
@@ -87,8 +106,8 @@ class NewTokens:
     features: Sequence[tuple[int, Tensor]]  # packed index of the first token, embeddings [n, D]
     kinds_3T: np.ndarray  # group, position (on the first axis) and unit of every new token
     position_AT: np.ndarray  # as the decoder takes them
-    probing: list[int]  # indices of the inputs that probe, [P]
-    within: list[int]  # row of the probe among the new tokens of its lane, [P]
+    probing: list[int]  # index of the input that each probing row is of, [P]
+    within: list[int]  # the row among the new tokens of its lane, [P]
     rows: list[int]  # its packed index, [P]
 
 
@@ -118,10 +137,15 @@ def pack_lanes(inputs: Sequence[LaneInput], lengths: Sequence[int], layout: Layo
     groups: list[int] = []
     units: list[int] = []
     positions: list[np.ndarray] = []
+    probing: list[int] = []
+    within: list[int] = []
     rows: list[int] = []
-    for lane in inputs:
+    for index, lane in enumerate(inputs):
         if lane.probe is not None:
-            rows.append(len(ids) + lane.probe)
+            asking = range(lane.probe, lane.probe + lane.rows)
+            probing += [index] * lane.rows
+            within += asking
+            rows += [len(ids) + row for row in asking]
         positions += place(lane, layout)
         for group, unit, tokens in lane.pieces:
             n = len(tokens)
@@ -146,7 +170,7 @@ def pack_lanes(inputs: Sequence[LaneInput], lengths: Sequence[int], layout: Layo
         features=features,
         kinds_3T=np.array((groups, position_AT[0], units), dtype=np.int64),
         position_AT=position_AT,
-        probing=[i for i, lane in enumerate(inputs) if lane.probe is not None],
-        within=[lane.probe for lane in inputs if lane.probe is not None],
+        probing=probing,
+        within=within,
         rows=rows,
     )

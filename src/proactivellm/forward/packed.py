@@ -40,18 +40,27 @@ def packed_hidden(
 
     `media` are the embeddings [F, D] that stand for the ids MEDIA_ID of each sample, in order.
     """
-    model, layout = streaming.model, streaming.layout
-    columns = {name: rows.to(model.device) for name, rows in as_tensors(batch).items()}
-    ids_BS, position_BS = columns["input_ids"], columns["position"]
+    columns = as_tensors(batch)
+    allowed_B1SS = visibility(streaming.layout, columns, columns)
+    return masked_hidden(streaming, columns, allowed_B1SS, media)
+
+
+def masked_hidden(
+    streaming: "StreamingCausalLM",
+    columns: dict[str, Tensor],
+    allowed_B1SS: Tensor,
+    media: Sequence[Tensor | None] | None = None,
+) -> Tensor:
+    """As `packed_hidden`, of columns and a mask that are given; gradients may flow."""
+    model = streaming.model
+    ids_BS, position_BS = (columns[name].to(model.device) for name in ("input_ids", "position"))
     embeddings_BSD = streaming.parts.embed(ids_BS.clamp(min=0))
     for row, values_FD in enumerate(media or ()):
         if values_FD is not None and len(values_FD):
             places = (ids_BS[row] == MEDIA_ID).nonzero()[:, 0]
             copies = len(places) // len(values_FD)  # one for each view, if views share no source
             embeddings_BSD[row, places] = values_FD.to(embeddings_BSD).repeat(copies, 1)
-    masks = layer_masks(
-        visibility(layout, columns, columns), position_BS, position_BS, streaming.windows
-    )
+    masks = layer_masks(allowed_B1SS.to(model.device), position_BS, position_BS, streaming.windows)
     with attention_kernels(model.device):
         output = streaming.parts.decode(embeddings_BSD, position_BS, masks)
     hidden_BSD: Tensor = output.last_hidden_state

@@ -1,7 +1,7 @@
 """The attention of the tokens that decide, captured while the forward runs.
 
-Legend: B = lanes, P = lanes that probe, H = heads, L = layers, Q = new tokens per lane, T = new
-tokens of all lanes, K = entries, U = units, D = head dimension.
+Legend: B = lanes, P = rows that probe, H = heads, L = layers, Q = new tokens per lane, T = new
+tokens of all lanes, K = entries, U = units, N = chosen heads, D = head dimension.
 """
 
 from collections.abc import Sequence
@@ -23,12 +23,12 @@ NO_ATTENTION = (
 class Chosen(NamedTuple):
     """What probes in a part of a plan."""
 
-    lanes: Tensor | slice  # of the part; a slice = all
+    lanes: Tensor | slice  # of the part, one for each row; a slice = all, each once
     rows: Tensor | None  # of each among the new tokens of the part; None = the last one of all
 
 
 class AttentionProbe:
-    """Collects the attention weights of one token in each of some lanes, from every layer."""
+    """Collects the attention weights of some tokens of some lanes, from every layer."""
 
     def __init__(
         self,
@@ -118,14 +118,16 @@ class AttentionProbe:
 def probe_step(plan: StepPlan, new: NewTokens) -> AttentionProbe:
     """A probe of the tokens of a step that ask for a distribution."""
     device = plan.slots_T.device
-    within = dict(zip(new.probing, new.within, strict=True))
+    rows_of: dict[int, list[int]] = {}
+    for i, row in zip(new.probing, new.within, strict=True):
+        rows_of.setdefault(i, []).append(row)
     order: list[int] = []
     chosen: list[Chosen | None] = []
     for part in plan.parts:
         inputs = part.inputs.tolist()
-        found = [b for b, i in enumerate(inputs) if i in within]
+        found = [b for b, i in enumerate(inputs) for _ in rows_of.get(i, ())]
         order += [inputs[b] for b in found]
-        rows = [within[inputs[b]] for b in found]
+        rows = [row for i in inputs for row in rows_of.get(i, ())]
         lanes: Tensor | slice = slice(None)
         # A lane's last token is repeated to the end of the part.
         at_end = all(r == new.counts[inputs[b]] - 1 for b, r in zip(found, rows, strict=True))
@@ -137,9 +139,9 @@ def probe_step(plan: StepPlan, new: NewTokens) -> AttentionProbe:
     return AttentionProbe(
         plan,
         chosen,
-        len(within),
+        len(new.probing),
         rows_P=None if plan.joint is None else torch.tensor(new.rows, device=device),
-        order_P=None if in_order else torch.tensor(order, device=device).argsort(),
+        order_P=None if in_order else torch.tensor(order, device=device).argsort(stable=True),
     )
 
 
@@ -170,6 +172,25 @@ def unit_attention(
     return _share(mean_BK, unit_BK, num_units)
 
 
+def head_attention(
+    weights_LBHK: Tensor,
+    unit_BK: Tensor,
+    heads: tuple[tuple[int, int], ...] | None = None,
+    num_units: int | None = None,
+) -> Tensor:
+    """Attention of each head on each unit, [B, N, U] for N heads; arguments as `unit_attention`.
+
+    What a row lacks to 1 is on prompt, target and sinks.
+    """
+    if heads is None:
+        weights_BNK = weights_LBHK.transpose(0, 1).flatten(1, 2)
+    else:
+        weights_BNK = torch.stack([weights_LBHK[layer, :, head] for layer, head in heads], dim=1)
+    num_heads = weights_BNK.shape[1]
+    sums = _sums(weights_BNK.flatten(0, 1), unit_BK.repeat_interleave(num_heads, 0), num_units)
+    return sums.unflatten(0, (-1, num_heads))
+
+
 def unit_attention_by_head(weights_LBHK: Tensor, unit_BK: Tensor) -> Tensor:
     """`unit_attention` of every head on its own, for choosing heads: [L, H, B, U]."""
     layers, lanes, num_heads, entries = weights_LBHK.shape
@@ -179,11 +200,15 @@ def unit_attention_by_head(weights_LBHK: Tensor, unit_BK: Tensor) -> Tensor:
 
 
 def _share(weights_BK: Tensor, unit_BK: Tensor, num_units: int | None = None) -> Tensor:
+    sums = _sums(weights_BK, unit_BK, num_units)
+    return sums / sums.sum(-1, keepdim=True).clamp(min=1e-9)
+
+
+def _sums(weights_BK: Tensor, unit_BK: Tensor, num_units: int | None = None) -> Tensor:
     units = max(int(unit_BK.max()) if num_units is None else num_units, 1)
     sums = weights_BK.new_zeros(weights_BK.shape[0], units + 1)
     sums.scatter_add_(1, unit_BK.clamp(min=0), weights_BK)
-    sums = sums[:, 1:]
-    return sums / sums.sum(-1, keepdim=True).clamp(min=1e-9)
+    return sums[:, 1:]
 
 
 def attention_weights(

@@ -24,6 +24,7 @@ def load(
     name: str | Path = DEFAULT_MODEL,
     *,
     settings: StreamSettings | None = None,
+    layout: str | None = None,
     device: str = "cpu",
     dtype: torch.dtype | str | None = None,
     quantization: str = "none",
@@ -37,6 +38,7 @@ def load(
     Args:
         name: bundled model, folder, or hub id (`owner/name`, `owner/name@revision`).
         settings: override those of the folder; without any, the chat template is used.
+        layout: name of a layout, with phi 0, in place of that in the settings.
         dtype: of the LM's weights, also by name; fp32 on CPU and that of the file elsewhere if left
             out.
         quantization: `int8` keeps the weights of the LM's linear layers in 8 bits (extra `quant`).
@@ -44,6 +46,7 @@ def load(
     """
     dtype = parse_dtype(dtype) if isinstance(dtype, str) else dtype
     _check_device(device)
+    StreamSettings().with_layout(layout)  # an unknown one is told before anything is read
     dtype, quantize = choose_dtype(dtype, device, quantization), quantization_config(quantization)
     with _quiet_transformers():
         folder = find_folder(name, trust_remote_code)
@@ -56,7 +59,8 @@ def load(
         else:
             lm, tokenizer = load_pretrained(folder, device, dtype, quantize, trust_remote_code)
             stored = load_settings(folder) or default_settings(tokenizer)
-        model = StreamingCausalLM(lm, tokenizer, settings or stored)
+        chosen = (settings or stored).with_layout(layout)
+        model = StreamingCausalLM(lm, tokenizer, chosen)
         model.folder = folder
         check_tokens(model)
         check_law(model)

@@ -124,21 +124,6 @@ class Attention(FrontierPolicy, ThresholdPolicy):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AlignAtt(FrontierPolicy):
-    """Write when the most attended source unit is none of the newest.
-
-    AlignAtt, Papi et al. 2023 (arXiv 2305.11408), on the self-attention of a decoder.
-    """
-
-    name: ClassVar[str] = "alignatt"
-    main_key: ClassVar[str | None] = "frontier"
-
-    def writes(self, seen: Seen) -> Tensor:
-        most_attended_B = self.attention_BU(seen).argmax(dim=1)
-        return most_attended_B < seen.units_in_view_B - self.frontier
-
-
-@dataclass(frozen=True, kw_only=True)
 class Concentration(AttentionPolicy, ThresholdPolicy):
     """Write when one source unit has a large share of the source attention.
 

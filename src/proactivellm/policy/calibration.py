@@ -5,23 +5,38 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
 
 from proactivellm.files.replace import write_text
+from proactivellm.policy.curve import Curve, make_curve, ranges, tightest
 from proactivellm.policy.endogenous import ThresholdPolicy
 from proactivellm.policy.evidence import Heads
+from proactivellm.policy.learned import Learned
 from proactivellm.policy.options import Scalar, format_scalar
 
 CALIBRATION_FILE = "calibration.json"
 
 # What a spec may give instead of a threshold -> the field of a point that holds it.
-TARGETS: Mapping[str, str] = {"laal": "LAAL", "rco": "RCO", "al": "AL", "quantile": "quantile"}
+TARGETS: Mapping[str, str] = {
+    "laal": "LAAL",
+    "rco": "RCO",
+    "al": "AL",
+    "dal": "DAL",
+    "quantile": "quantile",
+}
+
+# Qualities that differ by less count as equal: some hundred dev sentences cannot tell them apart
+# (half a 95% interval of their BLEU is 1 to 3 points).
+QUALITY_TOLERANCE = 1.0
+# How far below a target a better point may lie, as a share of the target.
+_BELOW = 0.1
+# Share of empty outputs above which a point is degenerate: lags are means over the others.
+_MOST_EMPTY = 0.1
 
 
 class _Strict(BaseModel):
@@ -40,20 +55,23 @@ class CalibrationPoint(_Strict):
     LAAL: float  # length-adaptive average lagging, source units or, of media, ms; AL likewise
     RCO: float  # reading completeness, 0 to 1
     AL: float
+    DAL: float | None = None  # in the same unit; None in tables that were made without it
     quality: float  # BLEU, or F1 of answers, or 100 - WER of transcripts; 100 at best
+    # Whether its lag says little: late output hides behind a few early words, or many outputs are
+    # empty. None in tables that were made without it.
+    degenerate: bool | None = None
 
     @classmethod
     def measured(
         cls, policy: ThresholdPolicy, scores: Mapping[str, float], quantile: float | None = None
     ) -> CalibrationPoint:
-        """The point of a policy that was run on dev data, of scores LAAL, RCO, AL, and WER, F1 or
-        BLEU.
+        """The point of a policy that was run on dev data, of what `metrics.score` gives.
 
-        `quantile` is what gave the threshold, if one did. ValueError when a score is missing or not
-        finite.
+        `quantile` is what gave the threshold, if one did. ValueError when a lag, or the BLEU, WER
+        or F1, is missing or not finite.
         """
         metric = next((name for name in ("WER", "F1") if name in scores), "BLEU")
-        missing = [name for name in ("LAAL", "RCO", "AL", metric) if name not in scores]
+        missing = [name for name in ("LAAL", "RCO", "AL", "DAL", metric) if name not in scores]
         if missing:
             raise ValueError(f"scores of {policy.spec} lack {', '.join(missing)}")
         options = {k: v for k, v in policy.options.items() if k != "threshold"}
@@ -65,7 +83,9 @@ class CalibrationPoint(_Strict):
             LAAL=scores["LAAL"],
             RCO=scores["RCO"],
             AL=scores["AL"],
+            DAL=scores["DAL"],
             quality=100 - scores[metric] if metric == "WER" else scores[metric],
+            degenerate=_is_degenerate(scores),
         )
 
 
@@ -131,14 +151,20 @@ class Calibration(_Strict):
     ) -> tuple[float, dict[str, Scalar]]:
         """Find the threshold that gave a target on dev data.
 
-        Points with the same options make a curve. Only curves that agree with `options` count; of
-        those that reach the target, the one with the best quality there (interpolated) wins.
+        Points with the same options make a curve; degenerate ones are left out. Of the curves that
+        agree with `options` and reach the target, those whose quality there (interpolated) is
+        within QUALITY_TOLERANCE of the best are equally good, and the one with the tightest bounds
+        wins: the smallest max_lag, then the largest min_lag, then the best quality. A curve need
+        not rise: where points at a lag up to a tenth below the target are better than all that by
+        more than the tolerance, the choice is among them.
+
         ValueError when no curve reaches the value; names the range covered.
 
         Args:
             options: The options the user fixed (scalars, as in CalibrationPoint.options); those not
                 named are free.
-            target: "laal" or "al" (source units or, of media, ms), "rco" or "quantile" (0 to 1).
+            target: "laal", "al" or "dal" (source units or, of media, ms), "rco" or "quantile" (0 to
+                1).
 
         Returns:
             The threshold (6 significant digits) and all options of the curve.
@@ -146,37 +172,50 @@ class Calibration(_Strict):
         if target not in TARGETS:
             raise ValueError(f"unknown target {target!r}; use one of {', '.join(TARGETS)}")
         asked = ",".join(f"{k}={format_scalar(v)}" for k, v in {target: value, **options}.items())
-        groups = self._groups(name, options, target)
+        groups, left_out = self._groups(name, options, target)
         if not groups:
             raise ValueError(
                 f"{name}:{asked} is not in the calibration table, which has no {target} of {name} "
-                f"with such options; measure it with `proactivellm calibrate --policy {name}`"
-            )
-        curves = [_curve(points, TARGETS[target]) for points in groups]
-        reached = [
-            (curve.at(value), dict(points[0].options))
-            for curve, points in zip(curves, groups, strict=True)
-            if curve.target[0] <= value <= curve.target[-1]
-        ]
-        if not reached:
-            raise ValueError(
-                f"{name}:{asked} is outside the calibrated range, {target} {_ranges(curves)}; "
-                f"choose a value inside, or measure more with `proactivellm calibrate --policy "
+                f"with such options{left_out}; measure it with `proactivellm calibrate --policy "
                 f"{name}`"
             )
-        (threshold, _), best = max(reached, key=lambda candidate: candidate[0][1])
-        return float(f"{threshold:.6g}"), best
+        curves = [_curve(points, TARGETS[target]) for points in groups]
+        reached = [c.at(value) for c in curves if c.target[0] <= value <= c.target[-1]]
+        if not reached:
+            raise ValueError(
+                f"{name}:{asked} is outside the calibrated range, {target} {ranges(curves)}"
+                f"{left_out}; choose a value inside, or measure more with `proactivellm calibrate "
+                f"--policy {name}`"
+            )
+        if target != "quantile":  # a lag, of which less is better
+            best = max(choice.quality for choice in reached) + QUALITY_TOLERANCE
+            below = [k for c in curves for k in c.knots if (1 - _BELOW) * value <= k.target < value]
+            reached = [knot for knot in below if knot.quality > best] or reached
+        chosen = tightest(reached, QUALITY_TOLERANCE)
+        threshold = chosen.threshold
+        if name == Learned.name:
+            threshold = 1 / (1 + math.exp(-threshold))
+        return float(f"{threshold:.6g}"), dict(chosen.options)
 
     def _groups(
         self, name: str, options: Mapping[str, Scalar], target: str
-    ) -> list[list[CalibrationPoint]]:
-        """Points of `name` that have the target and agree with `options`, one list a curve."""
+    ) -> tuple[list[list[CalibrationPoint]], str]:
+        """Points of `name` that have the target and agree with `options`, one list a curve.
+
+        Besides, what to say of degenerate points, which are left out: "" if there are none.
+        """
         groups: dict[frozenset[tuple[str, Scalar]], list[CalibrationPoint]] = {}
+        num_degenerate = 0
         for point in self.points:
             agrees = all(k in point.options and point.options[k] == v for k, v in options.items())
-            if point.policy == name and agrees and getattr(point, TARGETS[target]) is not None:
+            if point.policy != name or not agrees or getattr(point, TARGETS[target]) is None:
+                continue
+            if point.degenerate:
+                num_degenerate += 1
+            else:
                 groups.setdefault(frozenset(point.options.items()), []).append(point)
-        return list(groups.values())
+        left_out = f" ({num_degenerate} degenerate point(s) left out)" if num_degenerate else ""
+        return list(groups.values()), left_out
 
     @property
     def attention_heads(self) -> Heads:
@@ -189,54 +228,17 @@ class Calibration(_Strict):
         return self.heads
 
 
-@dataclass(frozen=True)
-class _Curve:
-    target: tuple[float, ...]
-    threshold: tuple[float, ...]
-    quality: tuple[float, ...]
-
-    def at(self, value: float) -> tuple[float, float]:
-        threshold = np.interp(value, self.target, self.threshold)
-        return float(threshold), float(np.interp(value, self.target, self.quality))
-
-
-def _curve(points: Sequence[CalibrationPoint], field: str) -> _Curve:
-    """Make target-versus-threshold strictly monotone by isotonic regression.
-
-    Latency is monotone in the threshold in expectation, but measured with noise. Whether it rises
-    or falls is read off the points (sign of their covariance). Neighbours in the wrong order, or
-    level, are pooled to their mean (pool adjacent violators), threshold and quality with them.
-    """
-    ordered = sorted(points, key=lambda point: point.threshold)
-    rows = np.array(
-        [(getattr(p, field), p.threshold, p.quality) for p in ordered], dtype=np.float64
-    )
-    deviation = rows - rows.mean(axis=0)
-    if deviation[:, 0] @ deviation[:, 1] < 0:
-        rows = rows[::-1]
-    blocks: list[tuple[np.ndarray, int]] = []  # (sum of rows, number of rows)
-    for row in rows:
-        total, count = row, 1
-        while blocks and blocks[-1][0][0] / blocks[-1][1] >= total[0] / count:
-            earlier, num_earlier = blocks.pop()
-            total, count = total + earlier, count + num_earlier
-        blocks.append((total, count))
-    means = [total / count for total, count in blocks]
-    target, threshold, quality = (tuple(map(float, column)) for column in zip(*means, strict=True))
-    return _Curve(target, threshold, quality)
+def _curve(points: Sequence[CalibrationPoint], field: str) -> Curve:
+    """By log-odds of the threshold for `learned`: to these each unit of lag adds the same."""
+    thresholds = [point.threshold for point in points]
+    if points[0].policy == Learned.name:
+        thresholds = [math.log(p) - math.log1p(-p) for p in thresholds]
+    targets, qualities = [getattr(p, field) for p in points], [p.quality for p in points]
+    measured = list(zip(targets, thresholds, qualities, strict=True))
+    return make_curve(measured, points[0].options)
 
 
-def _ranges(curves: Sequence[_Curve]) -> str:
-    """Name the union of the ranges of the curves: "1.5 to 4.2 and 6 to 8", "640 to 1211"."""
-    merged: list[tuple[float, float]] = []
-    for low, high in sorted((curve.target[0], curve.target[-1]) for curve in curves):
-        if merged and low <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(high, merged[-1][1]))
-        else:
-            merged.append((low, high))
-    return " and ".join(f"{_rounded(low)} to {_rounded(high)}" for low, high in merged)
-
-
-def _rounded(value: float) -> str:
-    """Three digits, or all before the point."""
-    return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
+def _is_degenerate(scores: Mapping[str, Any]) -> bool:
+    empty = scores.get("num_empty", 0) > _MOST_EMPTY * scores.get("num_instances", math.inf)
+    # An answer is short and comes when it comes, which for a text would be hiding.
+    return empty or bool("F1" not in scores and scores.get("degenerate"))

@@ -2,13 +2,14 @@
 
 A policy names its evidence, the engine computes just that, and `Seen` hands it over.
 Legend: P = lanes that want an evidence, B = lanes shown to a policy, V = vocabulary, U = most units
-in view of any of them, L = layers, H = heads, K = entries of a lane, D = model width.
+in view of any of them, L = layers, H = heads, N = chosen heads, K = entries of a lane, D = model
+width.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from proactivellm.forward.lanes import StepOutput
-from proactivellm.forward.probe import NO_ATTENTION, unit_attention
+from proactivellm.forward.probe import NO_ATTENTION, head_attention, unit_attention
 
 if TYPE_CHECKING:
     from proactivellm.forward.causal_lm import StreamingCausalLM
@@ -32,6 +33,7 @@ class Rows:
         tokens_P: the token that each probing lane would write.
         chosen: the lanes that look, among those of the output; None = all.
         whole: gives `whole_PV` of those that look; None where no source is given as a whole.
+        pasts: what each of those that look keeps, by the key of a `Recurrent`.
     """
 
     def __init__(
@@ -40,9 +42,10 @@ class Rows:
         tokens_P: Tensor,
         chosen: Tensor | None = None,
         whole: Callable[[], Tensor] | None = None,
+        pasts: Sequence[Mapping[str, Tensor]] = (),
     ) -> None:
         self._output, self._tokens_P, self._chosen = output, tokens_P, chosen
-        self._whole = whole
+        self._whole, self._pasts = whole, pasts
 
     @cached_property
     def logits_PV(self) -> Tensor:
@@ -82,10 +85,21 @@ class Rows:
 
     def unit_attention(self, heads: Heads | None) -> Tensor:
         """Share of the source attention on each unit in view, [P, U]."""
+        return unit_attention(*self._weights(), heads, self._output.num_units)
+
+    def head_attention(self, heads: Heads | None) -> Tensor:
+        """Attention of each head on each unit in view, [P, N, U]; rows sum to at most 1."""
+        return head_attention(*self._weights(), heads, self._output.num_units)
+
+    def pasts(self, evidence: Recurrent) -> list[Tensor | None]:
+        """Of each lane, the value for the token written last, [..., units then in view]."""
+        return [past.get(evidence.key) for past in self._pasts]
+
+    def _weights(self) -> tuple[Tensor, Tensor]:
         output, chosen = self._output, self._chosen
         assert output.weights_LPHK is not None and output.unit_PK is not None
         weights = output.weights_LPHK if chosen is None else output.weights_LPHK[:, chosen]
-        return unit_attention(weights, self._take(output.unit_PK), heads, output.num_units)
+        return weights, self._take(output.unit_PK)
 
     def _take(self, values_P: Tensor) -> Tensor:
         return values_P if self._chosen is None else values_P[self._chosen]
@@ -104,6 +118,19 @@ class Evidence(ABC):
 
     def check(self, model: StreamingCausalLM) -> None:  # noqa: B027
         """Raise ValueError where `model` cannot show it; asked before a stream is opened."""
+
+
+class Recurrent(Evidence):
+    """Evidence made of the probe and of its own value for the token written before.
+
+    The lane keeps that value, of what it wrote and not of what it only considered. The last axis is
+    that of the units in view: what leaves a window leaves it too.
+    """
+
+    @property
+    def key(self) -> str:
+        """What a lane keeps it under."""
+        return repr(self)
 
 
 @dataclass(frozen=True)

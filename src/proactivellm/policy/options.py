@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 Scalar = int | float | str | None
@@ -83,6 +83,12 @@ def check_number(key: str, value: object) -> None:
     # (An int may be too large for a float, and is compared exactly.)
     if not number or value != value or abs(value) > sys.float_info.max:  # type: ignore[arg-type]
         raise ValueError(f"{key} must be a finite number, got {shown(value)}")
+
+
+def check_choice(key: str, value: object, words: Sequence[str]) -> None:
+    """Raise ValueError unless `value` of option `key` is one of some words."""
+    if value not in words:
+        raise ValueError(f"{key} must be {' or '.join(words)}, got {shown(value)}")
 
 
 def check_stride(value: object) -> None:

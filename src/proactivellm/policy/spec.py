@@ -1,7 +1,8 @@
 """The text form of a policy: ``wait-k:3``, ``entropy:threshold=1.2,max_lag=6``, ``entropy:laal=3``.
 
 Grammar: ``name`` | ``name:value`` | ``name:[value,]key=value,...``. The keys of a policy are the
-fields of its class. Instead of a threshold: laal, rco, al or quantile, looked up in a calibration.
+fields of its class. Instead of a threshold: laal, rco, al, dal or quantile, looked up in a
+calibration.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from typing import Any, NamedTuple
 
 from proactivellm.files.toml import did_you_mean
 from proactivellm.policy.agreement import HoldN, LocalAgreement
+from proactivellm.policy.alignatt import AlignAtt
 from proactivellm.policy.attention import (
     CALIBRATED,
-    AlignAtt,
     Attention,
     Combined,
     Concentration,

@@ -77,4 +77,4 @@ def explained(trace: Trace, row: int) -> str:
 
 
 def _said(key: str) -> str:
-    return key.upper() if key in ("laal", "rco", "al") else key
+    return key.upper() if key in ("laal", "rco", "al", "dal") else key

@@ -107,22 +107,27 @@ class Admission:
         """What a lane would do next, after it has forgotten what does not fit its window."""
         prompt = self.model.prompt
         while planned := lanes.plan_step(state, lane, policy, prompt, self._chunk(state)):
-            if self._forgets(state, planned):
-                self.residence.forget(lane)
-            elif planned.input.size:
+            if self._forgets(lane, state, planned):
+                continue
+            if planned.input.size:
                 return planned
-            else:
-                # Nothing of what it read is fed.
-                events += lanes.begin_step(planned, policy.early, keep_features=False)
+            # Nothing of what it read is fed.
+            events += lanes.begin_step(planned, policy.early, keep_features=False)
         return None
 
-    def _forgets(self, state: SessionState, planned: lanes.Planned) -> bool:
-        """Void a lane's cache where its window is outgrown, or its layout encodes anew."""
+    def _forgets(self, lane: int, state: SessionState, planned: lanes.Planned) -> bool:
+        """Void what is to be fed again: all that is in view, or of a layout that does, the target.
+
+        Whether anything was.
+        """
         if self.window is not None and trim(state, self.window, planned.num_read, self.starts):
+            self.residence.forget(lane)
             return True
         if not (self.model.layout.reencoded and planned.num_read and state.counts[TARGET]):
             return False
-        state.forget()
+        # The source comes before the target and has not seen it: its entries are as they would be.
+        state.counts[TARGET] = 0
+        self.residence.cut(lane, state.num_entries)
         return True
 
     def _chunk(self, state: SessionState) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from proactivellm.forward.lanes import StepOutput
 from proactivellm.policy.base import DraftPolicy, Policy
-from proactivellm.policy.evidence import Evidence, Rows, Seen
+from proactivellm.policy.evidence import Evidence, Recurrent, Rows, Seen
 from proactivellm.policy.reason import Reason
 from proactivellm.session.isolation import attempt, attempt_rows, out_of_memory, reason
 from proactivellm.session.lane import Planned
@@ -46,7 +46,15 @@ class Question:
     @cached_property
     def evidence(self) -> tuple[Evidence, ...]:
         """What has to be computed for it."""
-        return (*self.policy.evidence, *self.watch) if self.is_open else self.watch
+        own = self.policy.evidence if self.is_open else self.recurrent
+        return (*own, *self.watch)
+
+    @cached_property
+    def recurrent(self) -> tuple[Recurrent, ...]:
+        """What the policy will look back at, whatever decides now."""
+        if Reason.WRITE_SOURCE_FINISHED in self.by_bounds or self.drafts or self.error:
+            return ()
+        return tuple(each for each in self.policy.evidence if isinstance(each, Recurrent))
 
 
 def question(planned: Planned, policy: Policy, watch: tuple[Evidence, ...]) -> Question:
@@ -101,7 +109,9 @@ class StepEvidence:
             if tuple(rows) not in views:
                 chosen = None if len(rows) == len(questions) else self._index(rows)
                 lanes = [(questions[p].lane, questions[p].state) for p in rows]
-                views[tuple(rows)] = Rows(output, tokens_P, chosen, partial(whole.logits, lanes))
+                ahead = partial(whole.logits, lanes)
+                pasts = [state.past for _, state in lanes]
+                views[tuple(rows)] = Rows(output, tokens_P, chosen, ahead, pasts)
             values = evidence.of(views[tuple(rows)])
             if len(values) != len(rows):
                 raise ValueError(f"it is {list(values.shape)}, and {len(rows)} lanes asked for it")
@@ -137,6 +147,16 @@ class StepEvidence:
                 if evidence in wanted
             },
         )
+
+    def past(self, row: int, wanted: Sequence[Recurrent]) -> dict[str, Tensor]:
+        """What a lane keeps of this step if it writes: copies, for units in view."""
+        state = self._states[row]
+        in_view = state.units_read - state.dropped_units
+        past = {}
+        for evidence in wanted:
+            known, values = self._values[evidence]
+            past[evidence.key] = values[known.index(row)][..., :in_view].clone()
+        return past
 
     def _take(self, values: Tensor, rows: Sequence[int], known: Sequence[int]) -> Tensor:
         """The values of `rows`, out of those of the rows `known`."""

@@ -24,6 +24,7 @@ from proactivellm.session.limits import EngineFull, Limits, QueueFull
 from proactivellm.session.outcome import Outcomes
 from proactivellm.session.residence import Residence
 from proactivellm.session.sampling import Sampling
+from proactivellm.session.speculation import Speculator
 from proactivellm.session.state import SessionState
 from proactivellm.session.transaction import Steps
 from proactivellm.session.window import Window, check_kept
@@ -72,9 +73,11 @@ class Engine:
         self.states: list[SessionState | None] = [None] * self.limits.streams
         self.policies: list[Policy] = [policy] * self.limits.streams
         self._watches: list[tuple[Evidence, ...]] = [()] * self.limits.streams
-        # What may leave the cache is fed again, features too.
-        self._feeds_again = window is not None or model.layout.reencoded
-        self._steps = Steps(model, self.cache, self.outcomes, self._feeds_again)
+        self.speculator = Speculator(
+            model, self.limits, window, self.residence, self.outcomes.starts
+        )
+        # With a window what stays in view is fed again, features too.
+        self._steps = Steps(model, self.cache, self.outcomes, self.speculator, window is not None)
         self._unsent: list[Event] = []  # kept for the next step if this one raises
         self._checked = 0  # forwards when the books were last compared
         self._exclusive = Exclusive()
@@ -203,7 +206,8 @@ class Engine:
         with self._exclusive:
             plans = self.admission.schedule(self.states, self.policies, self._unsent)
             if plans:
-                self._steps.run(plans, self.policies, self._watches, self._unsent)
+                longer = self.speculator.extend(plans, self.policies, self._watches)
+                self._steps.run(longer, self.policies, self._watches, self._unsent)
             events, self._unsent = self._unsent, []
             if plans or events:
                 return events
@@ -241,7 +245,7 @@ class Engine:
         length = snapshot["cache"]["kinds"].shape[1]
         if length != state.num_entries:
             raise ValueError(f"the snapshot has {length} entries and counts {state.num_entries}")
-        if self._feeds_again:
+        if self.window is not None:
             check_kept(state)
         with self._exclusive:
             self.state(lane)

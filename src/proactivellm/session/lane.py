@@ -32,6 +32,7 @@ class Planned:
     units_read: int  # units read after the step
     source_finished: bool  # whether the whole source is read then
     sentences: Sentences  # after its units are read
+    proposed: Sequence[int] = ()  # the last tokens that it feeds, which nobody has written yet
 
 
 def plan_step(

@@ -91,6 +91,8 @@ class Outcomes:
                     self._extend_draft(asked, token, events)
                 else:
                     events += self._settle(asked, token, why)
+                    if why.writes and asked.recurrent:
+                        asked.state.past = evident.past(p, asked.recurrent)
             except Exception as error:
                 events += writing.fail(asked.state, asked.lane, reason(error))
         return events

@@ -9,6 +9,8 @@ from collections import deque
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from torch import Tensor
+
 from proactivellm.core.layout import SOURCE, TARGET
 from proactivellm.core.unit import Unit
 from proactivellm.forward.lanes import Piece
@@ -31,7 +33,7 @@ class SessionState:
     source_finished: bool = False  # whether it was read
     units_read: int = 0  # source units, a bare end marker not counted
     # Pieces read and still in view, prompt included; features only where they may be fed again
-    # (windows, layouts that encode anew).
+    # (windows).
     source: list[Piece] = field(default_factory=list)
     # Tokens of each group whose entries in the cache stay as they are.
     counts: dict[str, int] = field(default_factory=lambda: {SOURCE: 0, TARGET: 0})
@@ -45,6 +47,8 @@ class SessionState:
     draft: list[int] = field(default_factory=list)  # tokens hypothesised after the target
     # Earlier drafts, oldest first, without what was committed since.
     hypotheses: list[list[int]] = field(default_factory=list)
+    # Values of recurrent evidence for the token written last, by key; [..., units then in view].
+    past: dict[str, Tensor] = field(default_factory=dict, compare=False)
     at_boundary: bool = True  # whether the next token is known to begin a word
     wants_read: bool = False  # whether the last decision was READ
     read_reason: int = 0  # code of why it was (`policy.reason`)

@@ -10,6 +10,8 @@ that attention falls on, as in training. The prompt always stays.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
 from proactivellm.backbone.prompt import PromptIds
 from proactivellm.session.history import SeenIds
 from proactivellm.session.state import SessionState
@@ -65,6 +67,13 @@ def check_kept(state: SessionState) -> None:
         )
 
 
+def outgrown(state: SessionState, window: Window, incoming: int = 0) -> bool:
+    """Whether a stream that is about to read so many source tokens has more than its window."""
+    if state.draft:
+        return False
+    return state.num_in_view + incoming > window.source or len(state.target) > window.target
+
+
 def trim(state: SessionState, window: Window, incoming: int, starts: Sequence[bool]) -> bool:
     """Drop the oldest of a stream that would outgrow its window; what stays is to be fed again.
 
@@ -78,9 +87,9 @@ def trim(state: SessionState, window: Window, incoming: int, starts: Sequence[bo
     Returns:
         Whether anything was dropped: the cache of the lane is void then.
     """
-    source, target = state.num_in_view + incoming, len(state.target)
-    if state.draft or (source <= window.source and target <= window.target):
+    if not outgrown(state, window, incoming):
         return False
+    source, target = state.num_in_view + incoming, len(state.target)
     units = target_cut = 0
     if source > window.source:
         room = window.source - max(incoming, window.source // 2)
@@ -116,6 +125,10 @@ def _drop_units(state: SessionState, room: int, sinks: int) -> int:
         if piece.unit <= sinks or piece.unit >= first
     ]
     state.dropped_units += dropped
+    state.past = {
+        key: torch.cat([values[..., :sinks], values[..., sinks + dropped :]], -1)
+        for key, values in state.past.items()
+    }
     return dropped
 
 

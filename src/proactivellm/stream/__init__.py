@@ -13,6 +13,7 @@ from proactivellm.stream.recorded import (
     DEFAULT_RATE_WPM,
     DEFAULT_STREAMS,
     StreamsFailed,
+    ended_streams,
     run_streams,
     source_turns,
 )
@@ -40,6 +41,7 @@ __all__ = [
     "Transcript",
     "WallClock",
     "Worker",
+    "ended_streams",
     "open_media",
     "paced",
     "run_streams",

@@ -14,6 +14,7 @@ from proactivellm.session.window import Window
 from proactivellm.stream.clock import ArrivalClock
 from proactivellm.stream.job import Job
 from proactivellm.stream.media import Arrival, open_media
+from proactivellm.stream.source import Stream
 from proactivellm.stream.streams import Streams
 
 DEFAULT_RATE_WPM = 150.0  # speaking rate on which `elapsed` is reported
@@ -76,9 +77,31 @@ def run_streams(
     Raises:
         StreamsFailed: at the end, if sources could not be streamed; names them, one a line.
     """
+    failed = list[str]()
+    for job, stream in ended_streams(
+        *(model, policy, jobs), limits=limits, rate_wpm=rate_wpm, sampling=sampling, window=window
+    ):
+        if stream.error is not None:
+            failed.append(f"source {job.index}: {stream.error}")
+        else:
+            yield stream.instance(job)
+    if failed:
+        raise StreamsFailed("\n".join(failed))
+
+
+def ended_streams(
+    model: StreamingCausalLM,
+    policy: Policy,
+    jobs: Iterable[Job],
+    *,
+    limits: Limits | None = None,
+    rate_wpm: float = DEFAULT_RATE_WPM,
+    sampling: Sampling | None = None,
+    window: Window | None = None,
+) -> Iterator[tuple[Job, Stream]]:
+    """As `run_streams`, but gives the streams as they end, also those that could not go on."""
     limits = limits or Limits(streams=DEFAULT_STREAMS)
-    streams = Streams(model, policy, limits, sampling, window)
-    waiting, failed = iter(jobs), list[str]()
+    streams, waiting = Streams(model, policy, limits, sampling, window), iter(jobs)
     running: list[_Recorded] = []
     while True:
         # Jobs are drawn as lanes come free: there may be more than fit into memory.
@@ -89,14 +112,8 @@ def run_streams(
         for source in running:
             source.feed()
         streams.step()
-        for source in running:
-            if source.stream.error is not None:
-                failed.append(f"source {source.job.index}: {source.stream.error}")
-            elif source.stream.ended:
-                yield source.stream.instance(source.job)
+        yield from ((source.job, source.stream) for source in running if source.stream.ended)
         running = [source for source in running if not source.stream.ended]
-    if failed:
-        raise StreamsFailed("\n".join(failed))
 
 
 def source_turns(model: StreamingCausalLM, job: Job) -> list[list[Unit]]:

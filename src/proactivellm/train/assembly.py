@@ -6,7 +6,7 @@ from pathlib import Path
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from proactivellm.backbone.hub import find_folder
-from proactivellm.backbone.prompt import StreamSettings, encode_prompt, token_id_of
+from proactivellm.backbone.prompt import StreamSettings, token_id_of
 from proactivellm.tasks.item import Item
 from proactivellm.train.arguments import make_arguments
 from proactivellm.train.build import make_front_end
@@ -43,9 +43,7 @@ def make_trainer(
     model, tokenizer, settings = parts
     read_id = token_id_of(tokenizer, settings.read_token)
     learner = make_learner(recipe, model, settings, read_id)
-    text = SampleEncoder(
-        tokenizer, encode_prompt(tokenizer, settings.prompt), tokenizer.eos_token_id
-    )
+    text = SampleEncoder(tokenizer, settings.prompt_ids(tokenizer), tokenizer.eos_token_id)
     table = recipe.front_end
     encoder = ItemEncoder(text, table.make_examples(learner.front_end) if table else None)
     views = ViewPlan(

@@ -83,7 +83,7 @@ def make_front_end(table: FrontEndTable, model: PreTrainedModel) -> TrainedFront
     return front_end.train()
 
 
-def add_adapters(model: PreTrainedModel, lora: Lora, read_id: int | None) -> PreTrainedModel:
+def add_adapters(model: PreTrainedModel, lora: Lora, read_id: int | None = None) -> PreTrainedModel:
     """Freeze a model and add low-rank adapters (Hu et al. 2021).
 
     The row of the token `read_id`, if one is to be learnt, is trained as well.

@@ -1,0 +1,1 @@
+"""Reinforcement learning on streams: decisions as actions, rollouts, rewards, policy gradients."""
