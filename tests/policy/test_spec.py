@@ -8,7 +8,7 @@ import pytest
 from proactivellm.policy.agreement import HoldN, LocalAgreement
 from proactivellm.policy.alignatt import AlignAtt
 from proactivellm.policy.attention import Attention, Combined, Concentration
-from proactivellm.policy.endogenous import Confidence, Entropy
+from proactivellm.policy.endogenous import Confidence, Control, Entropy
 from proactivellm.policy.fixed import Fixed, Offline, SentenceWaitK, WaitK
 from proactivellm.policy.learned import Learned
 from proactivellm.policy.oracle import Oracle
@@ -56,6 +56,7 @@ GOOD = [
         "attention:threshold=0.4,heads=3.1-4.0,frontier=2,min_lag=1",
     ),
     ("attention:0.4,heads=all", Attention(threshold=0.4), "attention:threshold=0.4,min_lag=1"),
+    ("control:0.5", Control(threshold=0.5), "control:threshold=0.5,min_lag=1"),
     ("learned:0.75", Learned(threshold=0.75), "learned:threshold=0.75,min_lag=1"),
     (
         "learned:0.75,lag_weight=0.3,max_lag=6",

@@ -8,7 +8,12 @@ import json
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+)
 from transformers import PreTrainedTokenizerBase
 
 from proactivellm.backbone.folder import read_object, refusing
@@ -47,6 +52,8 @@ class StreamSettings(Strict):
         boundary: where decisions are taken.
         early_end: whether the target may end before the source does, as an answer may; otherwise a
             source not finished never ends the target.
+        read_token: the control token whose probability the policy `control` looks at; it is never
+            written, and never part of a text. None: the model was not trained with one.
     """
 
     layout: str = "grouped"
@@ -54,6 +61,7 @@ class StreamSettings(Strict):
     boundary: Literal["word", "token"] = "word"
     early_end: bool = False
     prompt: Prompt = Prompt()
+    read_token: str | None = None
 
     @field_validator("layout")
     @classmethod
@@ -62,6 +70,14 @@ class StreamSettings(Strict):
             return make_layout(name).name
         except ValueError:
             raise ValueError(f"give one of {', '.join(LAYOUTS)}") from None
+
+    @model_serializer(mode="wrap")
+    def _without_no_token(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Of a model without control token as notes of earlier runs have it, which are compared."""
+        kept: dict[str, Any] = dump(self)
+        if self.read_token is None:
+            kept.pop("read_token", None)
+        return kept
 
     def make_layout(self) -> Layout:
         """The layout these settings name."""
@@ -87,6 +103,19 @@ class StreamSettings(Strict):
         """Write `streaming.json`."""
         text = json.dumps(self.model_dump(), indent=2, ensure_ascii=False)
         write_text(Path(folder) / SETTINGS_FILE, text + "\n")
+
+
+def token_id_of(tokenizer: PreTrainedTokenizerBase, token: str | None) -> int | None:
+    """The id of the settings' `read_token`; ValueError where the tokenizer has no such token."""
+    if token is None:
+        return None
+    token_id = tokenizer.get_vocab().get(token)
+    if token_id is None:
+        raise ValueError(
+            f"{SETTINGS_FILE} names the read_token {token!r}, which the tokenizer has not: it is "
+            "the tokenizer of another model, or the setting has to go"
+        )
+    return int(token_id)
 
 
 def load_settings(folder: str | Path) -> StreamSettings | None:

@@ -31,6 +31,10 @@ TABLE = {
         f"threshold, {_LAGS}",
         "Write when the most probable next token is more probable than a threshold.",
     ),
+    "control": (
+        f"threshold, {_LAGS}",
+        "Read while the control token, which training teaches, is more probable than a threshold.",
+    ),
     "learned": (
         f"threshold, lag_weight, {_LAGS}",
         "Write when a head on the model's own state finds the next token acceptable.",
@@ -65,7 +69,9 @@ TABLE = {
         "Write what the model would write after the whole source: a ceiling, for evaluation only.",
     ),
 }
-WITH_THRESHOLD = ("entropy", "confidence", "learned", "attention", "concentration", "combined")
+WITH_THRESHOLD = (
+    *("entropy", "confidence", "control", "learned", "attention", "concentration", "combined"),
+)
 TARGETS = ("laal", "rco", "al", "dal", "quantile")
 
 # Of a model with a calibration table that names no default, and of one without a table. In pauses

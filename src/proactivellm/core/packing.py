@@ -66,13 +66,15 @@ class Packed:
     view: list[int] = field(default_factory=list)
     position: list[int] = field(default_factory=list)
     label: list[int] = field(default_factory=list)
+    action: list[int] = field(default_factory=list)  # of `train.actions`; empty: none is learnt
     features: "np.ndarray | None" = None
     transcript: str = ""
     index: int = -1
 
     def columns(self) -> dict[str, list[int]]:
         """The parallel lists by name."""
-        return {name: values for name, values in vars(self).items() if isinstance(values, list)}
+        columns = {name: value for name, value in vars(self).items() if isinstance(value, list)}
+        return {name: values for name, values in columns.items() if values}
 
 
 def pack(sample: Sample, views: Sequence[View], layout: Layout) -> Packed:

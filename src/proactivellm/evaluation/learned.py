@@ -147,7 +147,7 @@ def examples(
             ((view_S == view) & (label_S != IGNORE)).nonzero()[:, 0]
             for view in range(len(one.schedules) + 1)
         ]
-        probs_RV = model.parts.project(hidden_SD[rows[0]]).float().softmax(-1)
+        probs_RV = model.project(hidden_SD[rows[0]]).softmax(-1)
         parts = [
             _of_view(model, outcomes, one, g, hidden_SD[rows[view]], probs_RV, plan)
             for view, g in enumerate(one.schedules, start=1)
@@ -166,7 +166,7 @@ def _of_view(
     plan: HeadPlan,
 ) -> Examples:
     """What a session would have asked about in a view; `probs_RV` are those of the full view."""
-    logits_RV = model.parts.project(hidden_RD).float()
+    logits_RV = model.project(hidden_RD)
     token_R, held = logits_RV.argmax(-1), not outcomes.early_end
     asked = []
     for r, token in enumerate(token_R.tolist()):

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from proactivellm.backbone.decoder import Parts, position_limit
 from proactivellm.backbone.families import check_family
-from proactivellm.backbone.prompt import StreamSettings
+from proactivellm.backbone.prompt import StreamSettings, token_id_of
 from proactivellm.core.layout import TARGET
 from proactivellm.forward.attention import ATTENTION, attention_kernels, register
 from proactivellm.forward.cache import GROWTH, ArrivalCache
@@ -54,6 +54,7 @@ class StreamingCausalLM:
         self.settings = settings or StreamSettings()
         self.layout = self.settings.make_layout()
         self.prompt = self.settings.prompt_ids(tokenizer)
+        self.read_id = token_id_of(tokenizer, self.settings.read_token)
         attention = watch_attention(model)
         self.windows, self.layer_types = attention.windows, attention.layer_types
         # Where a plan does not get to the attention, there is one mask for all lanes.
@@ -186,7 +187,14 @@ class StreamingCausalLM:
                 output = self._run(cache, new, num_units, attention)
         for number, read in units.items():
             cache.units[number] = read
-        return output
+        return output if output is None else output.forbidding(self.read_id)
+
+    def project(self, hidden_RD: Tensor) -> Tensor:
+        """Logits [R, V] in fp32 as a step gives them: the control token is forbidden, -inf."""
+        logits_RV = self.parts.project(hidden_RD).float()
+        if self.read_id is not None:
+            logits_RV[:, self.read_id] = -torch.inf
+        return logits_RV
 
     def _run(
         self, cache: ArrivalCache, new: NewTokens, num_units: int, attention: bool

@@ -5,7 +5,7 @@ H = heads, K = entries of a lane, V = vocabulary, D = model width, A = axes of a
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -63,11 +63,20 @@ class LaneInput:
 class StepOutput:
     """What the probing lanes get back, in the order of the step's inputs and of their rows."""
 
-    logits_PV: Tensor  # of the next token
+    logits_PV: Tensor  # of the next token; of one that is never written (`read_token`) -inf
     hidden_PD: Tensor  # the last hidden states, which the logits are made from
     weights_LPHK: Tensor | None  # attention of the probing tokens, if asked for
     unit_PK: Tensor | None  # unit of each entry; 0 = prompt or target, -1 = not in use
     num_units: int  # most units that a probing lane has in its cache
+    read_P: Tensor | None = None  # the logit that `read_token` had, of models that have the token
+
+    def forbidding(self, read_id: int | None) -> "StepOutput":
+        """With the logit of a token set apart, so that nothing can choose it; None: itself."""
+        if read_id is None:
+            return self
+        read_P = self.logits_PV[:, read_id].clone()
+        self.logits_PV[:, read_id] = -torch.inf
+        return replace(self, read_P=read_P)
 
     def at(self, rows: Sequence[int]) -> "StepOutput":
         """Only these rows; itself if they are all of them."""
@@ -80,6 +89,7 @@ class StepOutput:
             weights_LPHK=None if self.weights_LPHK is None else self.weights_LPHK[:, rows_R],
             unit_PK=None if self.unit_PK is None else self.unit_PK[rows_R],
             num_units=self.num_units,
+            read_P=None if self.read_P is None else self.read_P[rows_R],
         )
 
 

@@ -11,6 +11,7 @@ from proactivellm.core.masks import layer_masks, visibility
 from proactivellm.core.packing import IGNORE, Sample, Written, pack
 from proactivellm.forward.attention import ATTENTION
 from proactivellm.forward.forced import forced_probes
+from proactivellm.forward.lanes import StepOutput
 
 if TYPE_CHECKING:
     from proactivellm.forward.causal_lm import StreamingCausalLM
@@ -120,9 +121,18 @@ def _streamed_logits(streaming: "StreamingCausalLM", ids: list[int]) -> tuple[Te
     probes = [(read, int(read > g[0])) for read in range(1, NUM_SOURCE + 1)]
     outputs = forced_probes(streaming, sample.read[SOURCE], written, probes)
     actual = [
-        output.logits_PV for (read, _), output in zip(probes, outputs, strict=True) if read in g
+        _as_made(output, streaming.read_id)
+        for (read, _), output in zip(probes, outputs, strict=True)
+        if read in g
     ]
     return expected, torch.cat(actual)
+
+
+def _as_made(output: StepOutput, read_id: int | None) -> Tensor:
+    """Logits with that of the control token, which a step sets apart, in its place."""
+    if output.read_P is not None:
+        output.logits_PV[:, read_id] = output.read_P
+    return output.logits_PV
 
 
 def _text_length(streaming: "StreamingCausalLM") -> int:

@@ -22,6 +22,9 @@ def check_tokens(streaming: "StreamingCausalLM") -> None:
             f"the tokenizer has the token {largest}, and {has}: it is the tokenizer of another "
             "model, or the embeddings were not resized to it"
         )
+    if streaming.read_id is not None and streaming.read_id >= rows:
+        token = streaming.settings.read_token
+        raise ValueError(f"the read_token {token!r} is the token {streaming.read_id}, and {has}")
     prompt = streaming.prompt
     for name in ("source_head", "source_tail", "target_head"):
         for token in getattr(prompt, name):

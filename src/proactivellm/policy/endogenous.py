@@ -1,4 +1,4 @@
-"""Policies that read the next-token distribution at the probe: entropy and confidence.
+"""Policies that read the next-token distribution at the probe: entropy, confidence, control token.
 
 Each compares one statistic of a lane with a threshold, inside the bounds min_lag and max_lag.
 """
@@ -84,3 +84,18 @@ class Confidence(ThresholdPolicy):
 
     def writes(self, seen: Seen) -> Tensor:
         return self.statistic(seen) > self.threshold
+
+
+@dataclass(frozen=True, kw_only=True)
+class Control(ThresholdPolicy):
+    """Read while the control token, which training teaches, is more probable than a threshold."""
+
+    name: ClassVar[str] = "control"
+    evidence = (evidence.Control(),)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_threshold(0 < self.threshold < 1, "above 0 and below 1")
+
+    def writes(self, seen: Seen) -> Tensor:
+        return self.statistic(seen) <= self.threshold

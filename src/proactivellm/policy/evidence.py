@@ -68,6 +68,12 @@ class Rows:
         return self._whole()
 
     @property
+    def read_P(self) -> Tensor:
+        """Logit of the control token `read_token`, which the others lack."""
+        assert self._output.read_P is not None
+        return self._take(self._output.read_P)
+
+    @property
     def tokens_P(self) -> Tensor:
         """The token that would be written, int64."""
         return self._take(self._tokens_P)
@@ -143,6 +149,21 @@ class Confidence(Evidence):
 
     def of(self, rows: Rows) -> Tensor:
         return rows.probs_PV.max(-1).values
+
+
+@dataclass(frozen=True)
+class Control(Evidence):
+    """Probability of the control token, beside that of all that may be written, [P]."""
+
+    def of(self, rows: Rows) -> Tensor:
+        return (rows.read_P - rows.logits_PV.logsumexp(-1)).sigmoid()
+
+    def check(self, model: StreamingCausalLM) -> None:
+        if model.read_id is None:
+            raise ValueError(
+                "the model has no control token: train it with one, by `control_weight` in the "
+                "table [objective] of a recipe"
+            )
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from proactivellm.policy.attention import (
 )
 from proactivellm.policy.base import Policy
 from proactivellm.policy.calibration import TARGETS, Calibration
-from proactivellm.policy.endogenous import Confidence, Entropy, ThresholdPolicy
+from proactivellm.policy.endogenous import Confidence, Control, Entropy, ThresholdPolicy
 from proactivellm.policy.fixed import Fixed, Offline, SentenceWaitK, WaitK
 from proactivellm.policy.learned import Learned
 from proactivellm.policy.options import format_scalar, from_scalar, parse_float, to_scalar
@@ -39,6 +39,7 @@ POLICIES: Mapping[str, type[Policy]] = {
         Fixed,
         Entropy,
         Confidence,
+        Control,
         Learned,
         Attention,
         AlignAtt,

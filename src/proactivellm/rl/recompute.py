@@ -96,7 +96,7 @@ def _inputs(
     scalars: Sequence[str],
     layer: int,
 ) -> Tensor:
-    logits_NV = model.parts.project(hidden_ND).float()
+    logits_NV = model.project(hidden_ND)
     if not model.settings.early_end:  # the source was open: as a session shows it
         ends = torch.tensor(sorted(model.end_token_ids), dtype=torch.long, device=hidden_ND.device)
         logits_NV = logits_NV.index_fill(-1, ends, float("-inf"))

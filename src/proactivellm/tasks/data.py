@@ -10,6 +10,7 @@ from proactivellm.tasks.item import Item
 from proactivellm.tasks.lookup import LEVELS, draw
 from proactivellm.tasks.speech import read_manifest
 from proactivellm.tasks.squad import read_squad
+from proactivellm.tasks.traces import read_traces
 from proactivellm.tasks.translation import read_parallel, read_tsv
 
 _KEYS = {  # what names the data: what may stand beside it
@@ -17,12 +18,13 @@ _KEYS = {  # what names the data: what may stand beside it
     "source": {"target", "source_characters", "skip", "limit"},
     "squad": {"unanswerable", "skip", "limit"},
     "manifest": {"skip", "limit"},
+    "log": {"skip", "limit"},
     "lookup": {"count", "seed"},
 }
 
 
 class DataSource(Strict):
-    """Pairs from a TSV file or two text files, questions, recordings, or generated questions.
+    """Pairs from a TSV file, two text files or a log, questions, recordings, generated questions.
 
     Every file may be `.gz`.
     """
@@ -34,6 +36,7 @@ class DataSource(Strict):
     target: str | None = None  # one target a line
     squad: str | None = None  # questions in SQuAD format
     manifest: str | None = None  # recordings with their texts, see `tasks.speech`
+    log: str | None = None  # what a policy wrote, and when: an instances.log
     unanswerable: bool = True  # keep questions of `squad` without an answer ("unknown")
     source_characters: bool = False  # a unit is a character, for languages without spaces
     skip: int = Field(default=0, ge=0)  # leave out the first items of the files
@@ -55,7 +58,7 @@ class DataSource(Strict):
             raise ValueError(f"give either {_either(kinds)}, not both")
         if not kinds or (kinds == ["source"] and not self.target):
             raise ValueError(
-                "give `tsv`, both `source` and `target`, `squad`, `manifest`, or `lookup`"
+                "give `tsv`, both `source` and `target`, `squad`, `manifest`, `log`, or `lookup`"
             )
         for key in sorted(given - _KEYS[kinds[0]] - set(kinds)):
             raise ValueError(f"`{key}` does not belong to `{kinds[0]}`: leave it out")
@@ -88,6 +91,8 @@ def read_items(data: DataSource, split: str = "train") -> list[Item]:
         items = read_squad(data.squad, data.unanswerable)
     elif data.manifest is not None:
         items = read_manifest(data.manifest)
+    elif data.log is not None:
+        items = read_traces(data.log)
     elif data.tsv is not None:
         items = read_tsv(data.tsv, data.source_column, data.target_column)
     else:

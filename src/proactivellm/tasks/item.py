@@ -13,6 +13,7 @@ class Item(NamedTuple):
     media: tuple[str, ...] = ()  # files that are the source, joined; empty = the source is text
     duration_s: float | None = None  # of the media, where it is known
     place: str = ""  # file and line it was read from, for messages; empty = it was generated
+    delays: tuple[int, ...] = ()  # units read before each target word, as a policy had them
 
 
 def place_of(items: Sequence[Item], otherwise: str) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from proactivellm.backbone.hub import find_folder
-from proactivellm.backbone.prompt import StreamSettings
+from proactivellm.backbone.prompt import StreamSettings, token_id_of
 from proactivellm.tasks.item import Item
 from proactivellm.train.arguments import make_arguments
 from proactivellm.train.build import make_front_end
@@ -41,7 +41,8 @@ def make_trainer(
     """
     items, valid = data
     model, tokenizer, settings = parts
-    learner = make_learner(recipe, model, settings)
+    read_id = token_id_of(tokenizer, settings.read_token)
+    learner = make_learner(recipe, model, settings, read_id)
     text = SampleEncoder(tokenizer, settings.prompt_ids(tokenizer), tokenizer.eos_token_id)
     table = recipe.front_end
     encoder = ItemEncoder(text, table.make_examples(learner.front_end) if table else None)
@@ -49,6 +50,7 @@ def make_trainer(
         full=learner.needs_full,
         boundary=settings.boundary,
         early_end=settings.early_end,
+        control=recipe.objective.control_trace if recipe.objective.control_weight else None,
         **recipe.objective.model_dump(include=set(ViewSettings.model_fields)),
     )
     args = make_arguments(recipe, out)
@@ -69,13 +71,18 @@ def make_trainer(
     )
 
 
-def make_learner(recipe: Recipe, model: PreTrainedModel, settings: StreamSettings) -> Learner:
-    """The models and objectives of a recipe; these go on from what a pretrained folder keeps."""
+def make_learner(
+    recipe: Recipe, model: PreTrainedModel, settings: StreamSettings, read_id: int | None
+) -> Learner:
+    """The models and objectives of a recipe; these go on from what a pretrained folder keeps.
+
+    `read_id` is the control token of the settings.
+    """
     table = recipe.front_end
     front_end = make_front_end(table, model) if table else None
     objectives = make_objectives(recipe.tables, model, front_end)
     layout, logits_mib = settings.make_layout(), recipe.objective.logits_mib
-    learner = Learner(model, layout, objectives, front_end, logits_mib)
+    learner = Learner(model, layout, objectives, front_end, logits_mib, read_id)
     if table and table.pretrained:
         load_objectives(learner, find_folder(table.pretrained), required=False)
     return learner

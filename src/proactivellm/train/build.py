@@ -8,13 +8,20 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from proactivellm.backbone.decoder import recompute_activations
 from proactivellm.backbone.hub import find_folder
 from proactivellm.backbone.pretrained import load_pretrained, load_tokenizer
-from proactivellm.backbone.prompt import Prompt, StreamSettings, chat_prompt, load_settings
+from proactivellm.backbone.prompt import (
+    Prompt,
+    StreamSettings,
+    chat_prompt,
+    load_settings,
+    token_id_of,
+)
 from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.forward.law import check_law
 from proactivellm.modality.base import FrontEndTable, TrainedFrontEnd
 from proactivellm.modality.vocabulary import check_tokens
 from proactivellm.tasks.item import Item
 from proactivellm.train.block_attention import PACKED_ATTENTION, register
+from proactivellm.train.control_token import add_row, add_token, read_token, trained_rows
 from proactivellm.train.recipe import Lora, Recipe
 from proactivellm.train.scratch import new_model, new_tokenizer
 from proactivellm.train.tokenizer import END, SOURCE, TARGET
@@ -29,7 +36,7 @@ def make_backbone(
     `checkpoint` is that of an interrupted run, whose tokenizer is taken. ValueError if the backbone
     cannot be loaded or made, or its family cannot stream.
     """
-    backbone = recipe.backbone
+    backbone, token = recipe.backbone, read_token(recipe)
     if backbone.pretrained:
         trust = backbone.trust_remote_code
         folder = find_folder(backbone.pretrained, trust)
@@ -41,8 +48,12 @@ def make_backbone(
             )
         # Training closes every target with this token, which is not always among those.
         end_generation_with(model, tokenizer.eos_token_id)
+        if token:
+            add_row(model, tokenizer, token)
     else:
         tokenizer = load_tokenizer(checkpoint) if checkpoint else new_tokenizer(backbone, items)
+        if token:
+            add_token(tokenizer, token)
         model = new_model(backbone, tokenizer)
     streaming = StreamingCausalLM(model, tokenizer)  # which also knows the families to refuse
     check_tokens(streaming)
@@ -51,7 +62,10 @@ def make_backbone(
     model.set_attn_implementation(PACKED_ATTENTION)
     if recipe.optimisation.gradient_checkpointing:
         recompute_activations(model)
-    return (add_adapters(model, recipe.lora) if recipe.lora else model), tokenizer
+    if recipe.lora:
+        learnt = token if recipe.objective.control_weight else None
+        model = add_adapters(model, recipe.lora, token_id_of(tokenizer, learnt))
+    return model, tokenizer
 
 
 def end_generation_with(model: PreTrainedModel, token_id: int) -> None:
@@ -69,15 +83,20 @@ def make_front_end(table: FrontEndTable, model: PreTrainedModel) -> TrainedFront
     return front_end.train()
 
 
-def add_adapters(model: PreTrainedModel, lora: Lora) -> PreTrainedModel:
-    """Freeze a model and add low-rank adapters (Hu et al. 2021)."""
+def add_adapters(model: PreTrainedModel, lora: Lora, read_id: int | None = None) -> PreTrainedModel:
+    """Freeze a model and add low-rank adapters (Hu et al. 2021).
+
+    The row of the token `read_id`, if one is to be learnt, is trained as well.
+    """
     from peft import LoraConfig, get_peft_model
 
+    rows = None if read_id is None else trained_rows(model, read_id)
     config = LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=lora.target_modules,
+        trainable_token_indices=rows,
         task_type="CAUSAL_LM",
     )
     return get_peft_model(model, config)
@@ -85,10 +104,15 @@ def add_adapters(model: PreTrainedModel, lora: Lora) -> PreTrainedModel:
 
 def make_settings(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> StreamSettings:
     """Layout and prompt: the recipe's, else those beside the backbone, else the chat template's;
-    for a model from scratch, control tokens.
+    for a model from scratch, control tokens. The token of the policy `control`, if there is one.
 
     ValueError if there is no prompt in the recipe and none can be had from the backbone.
     """
+    settings = _settings(recipe, tokenizer)
+    return settings.model_copy(update={"read_token": read_token(recipe)})
+
+
+def _settings(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> StreamSettings:
     if recipe.stream and recipe.stream.prompt != Prompt():
         return recipe.stream
     settings = recipe.stream or StreamSettings()

@@ -24,6 +24,7 @@ class Learner(nn.Module):
     Args:
         front_end: trained in place.
         logits_mib: memory that logits and what is computed from them may take at once.
+        read_id: the control token, which the model never writes; None = it has none.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class Learner(nn.Module):
         objectives: Sequence[Objective],
         front_end: Any = None,
         logits_mib: int = 1024,
+        read_id: int | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -41,6 +43,7 @@ class Learner(nn.Module):
         self.layout = layout
         self.windows = watch_attention(model).windows
         self.logits_mib = logits_mib
+        self.read_id = read_id
         # Where FSDP asks which modules it wraps by themselves.
         self._no_split_modules = getattr(model, "_no_split_modules", None)
 
@@ -62,7 +65,9 @@ class Learner(nn.Module):
     def rows_per_chunk(self, num_views: int) -> int:
         """Target rows whose logits exist at once."""
         vocabulary = self.model.config.get_text_config().vocab_size
-        return rows_within(self.logits_mib, vocabulary, num_views)
+        # Cutting a column out takes a copy of the gradient.
+        copies = num_views if self.read_id is None else num_views + 1
+        return rows_within(self.logits_mib, vocabulary, copies)
 
     def count(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """What the losses of a batch are means over, by objective."""

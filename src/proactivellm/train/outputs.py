@@ -14,8 +14,8 @@ from torch import Tensor
 from proactivellm.backbone.decoder import Parts
 from proactivellm.core.packing import MEDIA_ID
 from proactivellm.train.objectives.objective import Objective, RowObjective
-from proactivellm.train.rows import row_sums, view_scores
-from proactivellm.train.views import packed_output, view_rows
+from proactivellm.train.rows import Control, row_sums, view_scores
+from proactivellm.train.views import packed_output, view_actions, view_rows
 
 if TYPE_CHECKING:
     from proactivellm.train.learner import Learner
@@ -80,14 +80,17 @@ class Outputs:
         every = [o for o in self.learner.terms if isinstance(o, RowObjective)]
         views = view_rows(self.decoded.last_hidden_state, self.batch)
         chunk = self.learner.rows_per_chunk(len(views[0]))
-        sums = row_sums(every, self._project, views, self.learner.needs_full, chunk)
+        read_id, has_full = self.learner.read_id, self.learner.needs_full
+        control = None if read_id is None else Control(read_id, view_actions(self.batch))
+        sums = row_sums(every, self._project, views, has_full, chunk, control)
         sizes = [len(objective.part_names) for objective in every]
         return dict(zip(every, sums.split(sizes), strict=True))
 
     def view_scores(self) -> Tensor:
         """Sums of [negative log-likelihood, hits, rows] of each view: [W, 3]."""
         views = view_rows(self.decoded.last_hidden_state, self.batch)
-        return view_scores(self._project, *views, self.learner.rows_per_chunk(num_views=1))
+        chunk = self.learner.rows_per_chunk(num_views=1)
+        return view_scores(self._project, *views, chunk, self.learner.read_id)
 
     @property
     def _project(self) -> Callable[[Tensor], Tensor]:

@@ -144,6 +144,17 @@ class Recipe(_FrontEnds):
         return self
 
     @model_validator(mode="after")
+    def _has_traces(self) -> Self:
+        sources = self.data.train if isinstance(self.data.train, list) else [self.data.train]
+        wanted = self.objective.control_weight and self.objective.control_trace == "data"
+        if wanted and not all(source.log for source in sources):
+            raise ValueError(
+                'control_trace = "data" learns from traces: give each [data.train] as `log`, the '
+                'instances.log of a policy, or set control_trace to "oracle"'
+            )
+        return self
+
+    @model_validator(mode="after")
     def _uses_what_it_says(self) -> Self:
         if self.output.eval_steps and self.data.valid is None:
             raise ValueError("output.eval_steps needs pairs to evaluate on: add [data.valid]")

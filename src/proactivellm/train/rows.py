@@ -6,12 +6,20 @@ every view predicts the same token.
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from proactivellm.train.objectives.objective import RowObjective, ViewRows
+
+
+class Control(NamedTuple):
+    """What is known of the control token."""
+
+    read_id: int
+    action_WR: Tensor | None = None  # of `train.actions`; None: nobody learns it
 
 
 def rows_within(logits_mib: int, vocabulary: int, num_views: int) -> int:
@@ -29,6 +37,7 @@ def row_sums(
     views: tuple[Tensor, Tensor],
     has_full: bool,
     chunk: int,
+    control: Control | None = None,
 ) -> Tensor:
     """The parts of objectives, summed over rows in chunks that are recomputed in the backward pass.
 
@@ -38,19 +47,26 @@ def row_sums(
         views: hidden states [W, R, D] and labels [R].
         has_full: whether the first view is the full one.
         chunk: rows whose logits exist at once.
+        control: the token that stands apart; None = the model has none.
 
     Returns:
         [P], one objective after the other.
     """
-    one = partial(_chunk_sums, objectives, project, has_full)
     hidden_WRD, label_R = views
+    read_id, action_WR = control or (None, None)
+    one = partial(_chunk_sums, objectives, project, has_full, read_id)
     sums = []
     for start in range(0, len(label_R), chunk):
         rows = slice(start, start + chunk)
+        given = (
+            hidden_WRD[:, rows],
+            label_R[rows],
+            None if action_WR is None else action_WR[:, rows],
+        )
         if len(label_R) > chunk and torch.is_grad_enabled():
-            sums.append(checkpoint(one, hidden_WRD[:, rows], label_R[rows], use_reentrant=False))
+            sums.append(checkpoint(one, *given, use_reentrant=False))
         else:
-            sums.append(one(hidden_WRD[:, rows], label_R[rows]))
+            sums.append(one(*given))
     return torch.stack(sums).sum(0)
 
 
@@ -58,31 +74,60 @@ def _chunk_sums(
     objectives: Sequence[RowObjective],
     project: Callable[[Tensor], Tensor],
     has_full: bool,
+    read_id: int | None,
     hidden_WRD: Tensor,
     label_R: Tensor,
+    action_WR: Tensor | None,
 ) -> Tensor:
     # View by view: the backward pass then holds the gradient of one view's logits at a time.
     sums_P, full_RV = torch.zeros((), device=hidden_WRD.device), None
+    label_R = _without_label(label_R, read_id)
     if has_full:
-        full_RV = project(hidden_WRD[0]).float().log_softmax(-1)
+        full_RV, _ = _log_p(project(hidden_WRD[0]), read_id)
         full = ViewRows(full_RV, label_R, full_RV)
         sums_P = torch.cat([objective.of_full(full) for objective in objectives])
-        hidden_WRD = hidden_WRD[1:]
-    for hidden_RD in hidden_WRD:
-        rows = ViewRows(project(hidden_RD).float().log_softmax(-1), label_R, full_RV)
+    for view in range(int(has_full), len(hidden_WRD)):
+        log_p_RV, read_R = _log_p(project(hidden_WRD[view]), read_id)
+        action_R = None if action_WR is None else action_WR[view]
+        rows = ViewRows(log_p_RV, label_R, full_RV, read_R, action_R)
         parts_P = torch.cat([objective.of_partial(rows) for objective in objectives])
-        sums_P = sums_P + parts_P / len(hidden_WRD)
+        sums_P = sums_P + parts_P / (len(hidden_WRD) - has_full)
     return sums_P
 
 
+def _log_p(logits_RV: Tensor, read_id: int | None) -> tuple[Tensor, Tensor | None]:
+    """Log-probabilities of what may be written, and the log-odds of the control token, [R].
+
+    Its column is cut out, and with it what it would do to smoothing and divergences.
+    """
+    logits_RV = logits_RV.float()
+    if read_id is None:
+        return logits_RV.log_softmax(-1), None
+    written_RV = torch.cat([logits_RV[:, :read_id], logits_RV[:, read_id + 1 :]], dim=-1)
+    log_p_RV = written_RV.log_softmax(-1)
+    # The logarithm of the sum, without a function that would keep another tensor as wide.
+    total_R = written_RV[:, 0] - log_p_RV[:, 0]
+    return log_p_RV, logits_RV[:, read_id] - total_R
+
+
+def _without_label(label_R: Tensor, read_id: int | None) -> Tensor:
+    """Labels as columns of `_log_p`."""
+    return label_R if read_id is None else label_R - (label_R > read_id).long()
+
+
 def view_scores(
-    project: Callable[[Tensor], Tensor], hidden_WRD: Tensor, label_R: Tensor, chunk: int
+    project: Callable[[Tensor], Tensor],
+    hidden_WRD: Tensor,
+    label_R: Tensor,
+    chunk: int,
+    read_id: int | None = None,
 ) -> Tensor:
     """Sums of [negative log-likelihood, hits, rows] per view: [W, 3]; `chunk` rows at a time."""
+    label_R = _without_label(label_R, read_id)
     scores = hidden_WRD.new_zeros(len(hidden_WRD), 3, dtype=torch.float32)
     for view, hidden_RD in enumerate(hidden_WRD):
         for rows, label in zip(hidden_RD.split(chunk), label_R.split(chunk), strict=True):
-            log_p_RV = project(rows).float().log_softmax(-1)
+            log_p_RV, _ = _log_p(project(rows), read_id)
             scores[view, 0] -= log_p_RV.gather(-1, label[:, None]).sum()
             scores[view, 1] += (log_p_RV.argmax(-1) == label).sum()
             scores[view, 2] += len(label)

@@ -67,7 +67,10 @@ def check_run(
 
 def _digest(items: Sequence[Item]) -> str:
     media = digest_media(item.media for item in items)
-    texts = ([i.source, i.target, *i.answers, each] for i, each in zip(items, media, strict=True))
+    texts = (
+        [i.source, i.target, *i.answers, each, *map(str, i.delays)]
+        for i, each in zip(items, media, strict=True)
+    )
     return digest_text(digest_text(each) for each in texts)
 
 

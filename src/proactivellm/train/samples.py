@@ -5,6 +5,7 @@ Everything random is a function of (seed, index), so that a resumed run sees wha
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -14,11 +15,13 @@ from proactivellm.backbone.prompt import PromptIds
 from proactivellm.core import schedule
 from proactivellm.core.layout import SOURCE, TARGET, Layout
 from proactivellm.core.packing import MEDIA_ID, Packed, Sample, Written, pack
+from proactivellm.core.schedule import Schedule
 from proactivellm.modality.base import Examples
 from proactivellm.modality.kinds import kind_of_media
 from proactivellm.modality.text import TextSegmenter
-from proactivellm.output.detokenize import word_starts
+from proactivellm.output.detokenize import decision_points, word_starts
 from proactivellm.tasks.item import Item, place_of
+from proactivellm.train.actions import actions, set_actions, trace_of
 from proactivellm.train.schedules import ViewPlan, sampled_schedule
 
 
@@ -33,6 +36,11 @@ class SampleEncoder:
         self.end_token_id = end_token_id
         self.segmenter = TextSegmenter(tokenizer)
         self.starts = word_starts(tokenizer)
+
+    @cached_property
+    def decides(self) -> list[bool]:
+        """By token id: may a policy decide on the token?"""
+        return decision_points(self.tokenizer)
 
     def encode(
         self, source: str, target: str, further_units: Sequence[Sequence[int]] = ()
@@ -197,14 +205,27 @@ class PackedDataset(Dataset[Packed]):
 
     def __getitem__(self, index: int) -> Packed:
         rng = np.random.default_rng([self.seed, index])
-        sample = self.encoder.join([self.items[i] for i in self.plan[index]], rng)
+        items = [self.items[i] for i in self.plan[index]]
+        sample = self.encoder.join(items, rng)
         length = len(sample.written[TARGET].tokens)
         g = [schedule.offline(sample.num_units, length)] if self.views.full else []
         for _ in range(self.views.num_partial):
             g.append(sampled_schedule(sample, self.encoder.text, self.views, rng))
         packed = pack(sample, [{TARGET: each} for each in g], self.layout)
         packed.index = index
+        if self.views.control:
+            self._set_actions(packed, sample, items, g)
         return packed
+
+    def _set_actions(
+        self, packed: Packed, sample: Sample, items: Sequence[Item], g: Sequence[Schedule]
+    ) -> None:
+        target, text = sample.written[TARGET].tokens, self.encoder.text
+        trace = trace_of(items, target, text) if self.views.control == "data" else None
+        by_token = self.views.boundary == "token"
+        decides = [by_token or not t or text.decides[id_] for t, id_ in enumerate(target[:-1])]
+        ends = [*decides, True]  # the end of stream is decided on as a word
+        set_actions(packed, [actions(each, trace, ends, sample.num_units) for each in g])
 
     def place(self, index: int) -> str:
         """Files and lines in which the items of a sample were read, for a message."""

@@ -34,6 +34,8 @@ class ViewPlan(ViewSettings):
     # A random share of the source is never read, and the end of stream belongs to the last step
     # instead of seeing the whole source.
     early_end: bool = False
+    # Where the actions come from that partial views are to learn; None: they learn none.
+    control: Literal["oracle", "data"] | None = None
 
     def draw(self, num_source: int, num_target: int, rng: np.random.Generator) -> Schedule:
         """A schedule of the profile: `num_target` entries in 1..`num_source`."""

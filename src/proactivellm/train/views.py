@@ -26,9 +26,11 @@ def collate(batch: Sequence[Packed]) -> dict[str, Tensor]:
         int64 tensors [B, S] named as the fields of `Packed`. Of the A samples that have features,
         also `features` [A, T, ...], `num_frames` and `feature_rows` (place in the batch) [A], and
         their `transcript` as bytes, [A, L], padded with IGNORE. Where samples are of a training
-        plan, also `index` [B].
+        plan, also `index` [B]; with actions to learn, also `action` [B, S].
     """
     tensors = as_tensors(batch)
+    if all(packed.action for packed in batch):
+        tensors["action"] = pad_rows([packed.action for packed in batch], IGNORE)
     if all(packed.index >= 0 for packed in batch):
         tensors["index"] = torch.tensor([packed.index for packed in batch])
     return tensors | _collate_features(batch)
@@ -78,8 +80,20 @@ def packed_output(
 
 def view_rows(hidden_BSD: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """The rows that predict something: hidden [W, R, D], labels [R]; the same in every view."""
-    views = int(batch["view"].max()) + 1
-    predicts = batch["label"] != IGNORE
-    chosen = [predicts & (batch["view"] == view) for view in range(views)]
+    chosen = _predicting(batch)
     hidden_WRD = torch.stack([hidden_BSD[rows] for rows in chosen])
     return hidden_WRD, batch["label"][chosen[0]]
+
+
+def view_actions(batch: dict[str, Tensor]) -> Tensor | None:
+    """What those rows are to learn of the control token, [W, R]; None where nothing is."""
+    if "action" not in batch:
+        return None
+    return torch.stack([batch["action"][rows] for rows in _predicting(batch)])
+
+
+def _predicting(batch: dict[str, Tensor]) -> list[Tensor]:
+    """The rows that predict, by view: bool [B, S]."""
+    views = int(batch["view"].max()) + 1
+    predicts = batch["label"] != IGNORE
+    return [predicts & (batch["view"] == view) for view in range(views)]

@@ -6,13 +6,14 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from proactivellm.files.toml import Strict
+from proactivellm.train.objectives.control import Control
 from proactivellm.train.objectives.ctc import Ctc
 from proactivellm.train.objectives.distillation import Distillation
 from proactivellm.train.objectives.likelihood import Likelihood
 from proactivellm.train.objectives.objective import Objective
 from proactivellm.train.objectives.router import Router
 
-OBJECTIVES: list[type[Objective]] = [Likelihood, Distillation, Router, Ctc]
+OBJECTIVES: list[type[Objective]] = [Likelihood, Distillation, Control, Router, Ctc]
 
 
 def keys_of(section: str) -> list[type[Strict]]:

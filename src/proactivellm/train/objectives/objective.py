@@ -75,6 +75,11 @@ class ViewRows:
     # Log-probabilities of the same rows with the whole source visible; None if no objective needs
     # them.
     full_RV: Tensor | None = None
+    # Of a model with a control token, which is no part of the distributions above, nor counted in
+    # labels: its log-odds against all that may be written, and the action that each row is to
+    # learn, of `train.actions`; None where none is learnt.
+    read_R: Tensor | None = None
+    action_R: Tensor | None = None
 
 
 class RowObjective(Objective):

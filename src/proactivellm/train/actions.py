@@ -1,0 +1,61 @@
+"""READ or WRITE at the rows of partial views: what the control token is to learn of a trace."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from proactivellm.core.packing import IGNORE, Packed
+from proactivellm.core.schedule import Schedule
+from proactivellm.tasks.item import Item
+
+if TYPE_CHECKING:
+    from proactivellm.train.samples import SampleEncoder
+
+NO_ACTION, WRITE, READ = IGNORE, 0, 1
+
+
+def actions(
+    g: Sequence[int], trace: Sequence[int] | None, decides: Sequence[bool], num_units: int
+) -> list[int]:
+    """What a view with the schedule `g` should have done before each token that it predicts.
+
+    READ where fewer units are in view than the trace had read, and no action where a session would
+    not ask: inside a word, or with the whole source read.
+
+    Args:
+        trace: units read before each token; None: the actions are told otherwise, and only those
+            rows marked, as WRITE, that a session asks about.
+        decides: by token that is predicted, whether a decision falls on it.
+    """
+    wanted = trace or [0] * len(g)
+    return [
+        (READ if h < units else WRITE) if asked and h < num_units else NO_ACTION
+        for h, units, asked in zip(g, wanted, decides, strict=True)
+    ]
+
+
+def set_actions(packed: Packed, of_views: Sequence[Sequence[int]]) -> None:
+    """Give the rows of a packed sample their actions, view by view; others have none."""
+    each = [iter(view) for view in of_views]
+    packed.action = [
+        NO_ACTION if label == IGNORE else next(each[view])
+        for label, view in zip(packed.label, packed.view, strict=True)
+    ]
+
+
+def trace_of(items: Sequence[Item], target: Sequence[int], encoder: "SampleEncoder") -> Schedule:
+    """Units that the traces of joined items had read before each token of their target.
+
+    A token belongs to the last of the words, as white space cuts them, that the text has after it;
+    the end of stream to the last one of all.
+    """
+    read, delays = 0, []
+    for item in items:
+        delays += [read + units for units in item.delays]
+        read += len(encoder.segmenter.word_token_ids(item.source.split()))
+    tokenizer = encoder.tokenizer
+    texts = (
+        tokenizer.decode(target[: t + 1], clean_up_tokenization_spaces=False)
+        for t in range(len(target) - 1)
+    )
+    words = [max(1, len(text.split())) for text in texts]
+    return [delays[min(word, len(delays)) - 1] for word in [*words, len(delays)]]

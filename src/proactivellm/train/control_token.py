@@ -1,0 +1,66 @@
+"""The control token of a run: its name, its place in tokenizer and model, what adapters train."""
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from proactivellm.backbone.hub import find_folder
+from proactivellm.backbone.prompt import Prompt, StreamSettings, load_settings, token_id_of
+from proactivellm.train.recipe import Recipe
+
+READ = "<READ>"
+
+
+def read_token(recipe: Recipe) -> str | None:
+    """That of the recipe's settings, or the one that the backbone has; READ if it is to be learnt.
+
+    None: there is none. Settings with a prompt of their own stand for those beside the backbone,
+    its token included.
+    """
+    given = recipe.stream or StreamSettings()
+    backbone = recipe.backbone.pretrained if given.prompt == Prompt() else None
+    stored = load_settings(find_folder(backbone)) if backbone and not given.read_token else None
+    known = given.read_token or (stored and stored.read_token)
+    return known or (READ if recipe.objective.control_weight else None)
+
+
+def add_token(tokenizer: PreTrainedTokenizerBase, token: str) -> None:
+    """Make it one of the special tokens, which no text becomes, unless there is one of its name."""
+    if token not in tokenizer.get_vocab():
+        tokenizer.add_tokens([token], special_tokens=True)
+
+
+def add_row(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, token: str) -> None:
+    """Add a token to a model and its tokenizer; one that the tokenizer has stays as it is.
+
+    Its row begins as the mean of the others: with no preference, and about as probable as the least
+    probable ones.
+    """
+    if token in tokenizer.get_vocab():
+        return
+    add_token(tokenizer, token)
+    token_id = token_id_of(tokenizer, token)
+    assert token_id is not None
+    if token_id >= model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(token_id + 1, mean_resizing=False)
+    layers = [model.get_input_embeddings(), model.get_output_embeddings()]
+    with torch.no_grad():
+        for layer in layers:
+            for values in (layer.weight, getattr(layer, "bias", None)):
+                if values is not None:
+                    values[token_id] = values[:token_id].mean(0)
+
+
+def trained_rows(model: PreTrainedModel, token_id: int) -> dict[str, list[int]]:
+    """What adapters train of the layer that gives a token its logit: rows, by name of the layer.
+
+    ValueError where the layer has a bias, which peft would leave out of all logits.
+    """
+    embeddings, output_layer = model.get_input_embeddings(), model.get_output_embeddings()
+    if getattr(output_layer, "bias", None) is not None:
+        raise ValueError(
+            f"the output layer of model type {model.config.model_type!r} has a bias, with which "
+            "adapters cannot train the row of a control token: leave [lora] out"
+        )
+    tied = embeddings.weight is output_layer.weight  # peft keeps them so by itself
+    layer = embeddings if tied else output_layer
+    return {next(name for name, each in model.named_modules() if each is layer): [token_id]}
