@@ -41,7 +41,7 @@ policies = ["wait-k:2"]
 policies = []
 [arms.shuffled]
 shuffle = "full"
-policies = ["wait-k:3", "confidence:quantile=0.5"]
+policies = ["wait-k:3", "confidence:quantile=0.5", "confidence:laal=99"]
 """
 
 

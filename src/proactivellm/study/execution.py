@@ -172,7 +172,11 @@ def _replay_shuffled(
     other = str(study.arms[name].shuffle)
     same = Conditions(counting=study.counting)
     for text in requests(study, study.arms[name]):
-        log = read_log(place.results(other) / folder_name(text) / LOG_FILE)
+        file = place.results(other) / folder_name(text) / LOG_FILE
+        if not file.exists():  # that arm has said why
+            warnings.warn(f"{name}: left out: {other} has no results of {text}", stacklevel=2)
+            continue
+        log = read_log(file)
         policy: dict[str, Policy] = {text: parse_policy(log[0].policy, whole_source=True)}
         shuffled = list(shuffled_jobs(log, jobs))
         evaluate(model, shuffled, policy, place.results(name), num_lanes=num_lanes, conditions=same)
