@@ -63,7 +63,7 @@ JOBS = (  # policy, sampling, units: an odd number of them is followed by a bare
     ("confidence:threshold=0.1,max_lag=6", 0, 0),
 )
 WINDOWS = (None, Window(source=14, target=8), Window(source=16, target=12, sinks=1))
-EXAMPLES = 4  # per family
+EXAMPLES = 3  # per family
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ SPECS = {
     "entropy": "entropy:4.7",
     "confidence": "confidence:0.02",
     "learned": "learned:0.6",
+    "control": "control:0.003",
     "attention": "attention:0.4",
     "alignatt": "alignatt:1,norm=running,pool=median,min_mass=0.05",
     "concentration": "concentration:0.5",
@@ -45,11 +46,12 @@ SPECS = {
 }
 
 
-def load(folder_of: Folder, layout: str, phi: int = 0, prompt: bool = True) -> Recorder:
+def load(
+    folder_of: Folder, layout: str, phi: int = 0, prompt: bool = True, **more: str
+) -> Recorder:
     texts = PROMPT if prompt else NO_PROMPT
-    return streams.load(
-        folder_of("qwen3"), texts, layout=layout, phi=phi, boundary="token", early_end=True
-    )
+    settings = {"layout": layout, "phi": phi, "boundary": "token", "early_end": True, **more}
+    return streams.load(folder_of("qwen3"), texts, **settings)
 
 
 def entries(session: Session, group: str, first: int) -> Tensor:
@@ -158,7 +160,7 @@ def test_an_untrained_model_writes_what_generate_writes(folder_of: Folder) -> No
 def test_every_policy_makes_a_schedule(folder_of: Folder, name: str) -> None:
     """Reads never decrease and never pass the source; whole units of one lane each."""
     assert SPECS.keys() == POLICIES.keys()
-    model = load(folder_of, name)
+    model = load(folder_of, name, read_token="<s>")
     assert model.model.generation_config is not None
     model.model.generation_config.max_new_tokens = 6
     width = model.model.config.hidden_size

@@ -36,10 +36,11 @@ def make_backbone(
     `checkpoint` is that of an interrupted run, whose tokenizer is taken. ValueError if the backbone
     cannot be loaded or made, or its family cannot stream.
     """
-    backbone, token = recipe.backbone, read_token(recipe)
-    if backbone.pretrained:
-        trust = backbone.trust_remote_code
-        folder = find_folder(backbone.pretrained, trust)
+    backbone = recipe.backbone
+    trust = backbone.trust_remote_code
+    folder = find_folder(backbone.pretrained, trust) if backbone.pretrained else None
+    token = read_token(recipe)
+    if folder is not None:
         model, tokenizer = load_pretrained(folder, dtype=torch.float32, trust_remote_code=trust)
         if tokenizer.eos_token_id is None:
             raise ValueError(

@@ -17,8 +17,9 @@ def read_token(recipe: Recipe) -> str | None:
     its token included.
     """
     given = recipe.stream or StreamSettings()
-    backbone = recipe.backbone.pretrained if given.prompt == Prompt() else None
-    stored = load_settings(find_folder(backbone)) if backbone and not given.read_token else None
+    name, trust = recipe.backbone.pretrained, recipe.backbone.trust_remote_code
+    asks = name and given.prompt == Prompt() and not given.read_token
+    stored = load_settings(find_folder(name, trust)) if name and asks else None
     known = given.read_token or (stored and stored.read_token)
     return known or (READ if recipe.objective.control_weight else None)
 
