@@ -125,8 +125,8 @@ OnePolicy = Annotated[
         autocompletion=complete_policy,
         metavar="SPEC",
         help="When to READ and when to WRITE: a policy of the table below.",
-        show_default="the default of the model's calibration table, else entropy:laal=3; without "
-        "a table wait-k:3; for recordings wait-k:2,stride=2",
+        show_default="the one that the model's calibration table names; else entropy:laal=3, "
+        "without a table wait-k:3, for recordings wait-k:2,stride=2",
     ),
 ]
 View = Annotated[
