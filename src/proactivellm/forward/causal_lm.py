@@ -130,7 +130,7 @@ class StreamingCausalLM:
     def compress_cache(self, kv: Kv | None) -> None:
         """Let engines made from now on keep keys and values in fewer bits.
 
-        Logits change by what is rounded, whatever else streams.
+        A stream then has the logits of one masked forward with rounded keys and values.
 
         Args:
             kv: `int8` keeps a byte for each number and a scale for each token and head; None keeps

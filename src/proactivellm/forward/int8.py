@@ -23,9 +23,10 @@ def rounded(values: Tensor) -> Tensor:
 
     A step is 1/127 of the largest magnitude of the row. A row that is not finite becomes NaN.
     """
-    largest = values.float().abs().amax(-1, keepdim=True)
+    largest = torch.linalg.vector_norm(values, torch.inf, -1, keepdim=True, dtype=torch.float32)
     scale = (largest / LARGEST).clamp(min=torch.finfo(SCALE).tiny).to(SCALE)
-    steps = (values / scale.float()).round().clamp(-LARGEST, LARGEST).nan_to_num().to(torch.int8)
+    # The scale lost some of its digits, too few for a step more than LARGEST.
+    steps = (values / scale.float()).round().to(torch.int8)
     return torch.cat([steps, scale.view(torch.int8)], -1)
 
 
