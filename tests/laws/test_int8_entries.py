@@ -18,7 +18,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 from proactivellm.core import schedule
 from proactivellm.core.masks import layer_masks, visibility
 from proactivellm.core.packing import pack
-from proactivellm.forward.int8 import restored, rounded
+from proactivellm.forward.int8 import Int8Layer, restored, rounded
 from proactivellm.forward.speculation import Lookup
 from proactivellm.policy.fixed import WaitK
 from proactivellm.policy.spec import parse_policy
@@ -232,6 +232,29 @@ def test_an_entry_takes_a_byte_for_each_number_and_two_for_each_head(load: Load)
             into.restore(0, kept.snapshot(0))
     with pytest.raises(ValueError, match="kv 'fp8': choose from none, int8"):
         model.compress_cache("fp8")  # type: ignore[arg-type]
+
+
+def test_only_what_a_step_looks_at_becomes_numbers(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, seen = load("qwen3"), []
+
+    def unpacked(self: Int8Layer, rows: Tensor, dtype: torch.dtype) -> Tensor:
+        seen.append(len(rows))
+        return restored(rows, dtype)
+
+    monkeypatch.setattr(Int8Layer, "unpacked", unpacked)
+    engine = Engine(model, WaitK(k=2), Limits(streams=2))
+    waits, runs = engine.open(), engine.open()
+    engine.push(waits, sources(model)[2][:6])
+    while engine.step() is not None:
+        pass
+    seen.clear()
+    engine.push(runs, sources(model)[1])
+    while engine.step() is not None:
+        pass
+    held = engine.cache.lengths[runs] + 1  # the last token was fed to ask for the next one
+    assert max(seen) == held < engine.cache.lengths[waits]
 
 
 def test_numbers_that_are_not_finite_end_their_stream_alone(load: Load) -> None:
