@@ -11,6 +11,7 @@ from proactivellm.cli.flags import (
     BleuTokenize,
     Device,
     Dtype,
+    KvName,
     Lanes,
     LatencyUnit,
     LayoutName,
@@ -27,6 +28,7 @@ from proactivellm.cli.flags import (
     check_rate,
     make_counting,
     make_window,
+    parse_kv,
 )
 from proactivellm.cli.messages import warn
 from proactivellm.cli.models import load_for, loading, speculate_as
@@ -73,6 +75,7 @@ def evaluate(
     window: View = None,
     sinks: Sinks = 0,
     speculate: Speculate = None,
+    kv: KvName = "none",
     layout: LayoutName = None,
     device: Device = "cpu",
     dtype: Dtype = "auto",
@@ -102,6 +105,7 @@ def evaluate(
         from proactivellm.stream import DEFAULT_RATE_WPM
         from proactivellm.tasks.jobs import read_jobs
 
+        keep_as = parse_kv(kv)
         view, counting = make_window(window, sinks), make_counting(bleu_tokenize, latency_unit)
         for text in policy:
             PolicySpec.parse(text)
@@ -117,6 +121,7 @@ def evaluate(
             "trust_remote_code": trust_remote_code,
         }
         streaming = load_for(jobs, model, no_gate, layout=layout, **how)
+        streaming.compress_cache(keep_as)
         speculate_as(speculate, streaming, listens, **how)
     conditions = Conditions(
         rate_wpm=rate or DEFAULT_RATE_WPM, window=view, counting=counting, data=Path(source).name

@@ -12,6 +12,7 @@ from proactivellm.cli.flags import (
     MOST,
     Device,
     Dtype,
+    KvName,
     LayoutName,
     Model,
     NoGate,
@@ -23,6 +24,7 @@ from proactivellm.cli.flags import (
     View,
     check_rate,
     make_window,
+    parse_kv,
 )
 from proactivellm.cli.models import default_model, load_model, loading, speculate_as
 from proactivellm.cli.places import MICROPHONE, STANDARD_INPUT, check_places
@@ -138,6 +140,7 @@ def stream(
     temperature: Temperature = None,
     seed: Seed = 0,
     speculate: Speculate = None,
+    kv: KvName = "none",
     layout: LayoutName = None,
     device: Device = "cpu",
     dtype: Dtype = "auto",
@@ -223,9 +226,11 @@ def _settings(flags: Mapping[str, Any], kind: str | None, window: Any) -> "Setti
 
     names = ("device", "dtype", "quantization", "trust_remote_code")
     how = {name: flags[name] for name in names}
+    kv = parse_kv(flags["kv"])
     model = load_model(
         flags["model"], kind, gate=not flags["no_gate"], layout=flags["layout"], **how
     )
+    model.compress_cache(kv)
     speculate_as(flags["speculate"], model, listens=kind is not None, **how)
     policy = choose_policy(model, flags["policy"], listens=kind is not None)
     policy.bound_to(model).check(model)  # before anything is read
