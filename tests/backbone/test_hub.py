@@ -151,7 +151,8 @@ class TestWhatIsFetched:
             (("model.safetensors", "model.fp16.safetensors"), ("model.safetensors",)),
             (("model.safetensors", "consolidated.safetensors"), ("model.safetensors",)),
             (("model.safetensors", "original/model.pth"), ("model.safetensors",)),
-            (("model.safetensors", "onnx/model.json", "README.md"), ("model.safetensors",)),
+            (("model.safetensors", "onnx/model.json", "a.png"), ("model.safetensors",)),
+            (("model.safetensors", "README.md"), ("model.safetensors", "README.md")),
             (
                 ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"),
                 ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"),

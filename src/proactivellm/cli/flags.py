@@ -21,7 +21,8 @@ Model = Annotated[
     typer.Option(
         autocompletion=complete_model,
         metavar="NAME|PATH",
-        help="A bundled model, a model folder or a Hugging Face hub id.",
+        help="A name that `proactivellm models` lists, a model folder, a GGUF file, or a Hugging Face "
+        "hub id (owner/name, owner/name@revision).",
         show_default=f"{default_model(None)}; for recordings {default_model('speech')}",
     ),
 ]

@@ -1,11 +1,8 @@
 """The one loader: a causal LM by name, with all that lies in its folder."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from transformers.utils import logging
 
 from proactivellm.backbone.bundled import DEFAULT_MODEL, bundled_models
 from proactivellm.backbone.folder import CONFIG_FILE, read_object
@@ -13,6 +10,7 @@ from proactivellm.backbone.hub import find_folder
 from proactivellm.backbone.precision import choose_dtype, parse_dtype, quantization_config
 from proactivellm.backbone.pretrained import default_settings, load_pretrained
 from proactivellm.backbone.prompt import StreamSettings, load_settings
+from proactivellm.backbone.quiet import quiet_transformers
 from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.forward.law import check_law
 from proactivellm.modality.base import FrontEnd
@@ -48,7 +46,7 @@ def load(
     _check_device(device)
     StreamSettings().with_layout(layout)  # an unknown one is told before anything is read
     dtype, quantize = choose_dtype(dtype, device, quantization), quantization_config(quantization)
-    with _quiet_transformers():
+    with quiet_transformers():
         folder = find_folder(name, trust_remote_code)
         front_end: FrontEnd | None = None
         if (model_type := _model_type(folder)) in WHOLE_MODELS:
@@ -94,16 +92,3 @@ def _model_type(folder: Path) -> str:
         return str(read_object(folder / CONFIG_FILE).get("model_type"))
     except ValueError:
         return ""
-
-
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
