@@ -69,13 +69,15 @@ def convert(file: Path, folder: Path) -> None:
     with file.open("rb") as content:
         if content.read(len(_MAGIC)) != _MAGIC:
             raise ValueError(f"{what}: it is no GGUF file, or only the beginning of a download")
-    where: dict[str, Any] = {"gguf_file": file.name}
+    place = str(file.parent)
+    where = {"gguf_file": file.name}
     with quiet_transformers():
         with refusing(what), _read_once() as reader:
-            config = AutoConfig.from_pretrained(str(file.parent), **where)
-            tokenizer = AutoTokenizer.from_pretrained(str(file.parent), **where)
+            config = AutoConfig.from_pretrained(place, trust_remote_code=False, **where)
+            tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, **where)
             model, info = AutoModelForCausalLM.from_pretrained(
-                str(file.parent),
+                place,
+                trust_remote_code=False,
                 config=copy.deepcopy(config),
                 dtype=_dtype(reader(str(file))),
                 output_loading_info=True,
@@ -130,7 +132,7 @@ def _settle_tokenizer(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConf
 def _unmarked(model: PreTrainedModel, config: PreTrainedConfig) -> PreTrainedModel:
     """A model of the same weights that nothing says was quantised."""
     with torch.device("meta"):
-        plain = AutoModelForCausalLM.from_config(config, dtype=model.dtype)
+        plain = AutoModelForCausalLM.from_config(config, dtype=model.dtype, trust_remote_code=False)
     plain.load_state_dict(model.state_dict(), assign=True)
     plain.tie_weights()
     plain.generation_config = model.generation_config

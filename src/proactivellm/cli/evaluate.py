@@ -8,12 +8,14 @@ import typer
 from proactivellm.cli.app import app
 from proactivellm.cli.completion import complete_policy
 from proactivellm.cli.flags import (
+    Adapter,
     BleuTokenize,
     Device,
     Dtype,
     Lanes,
     LatencyUnit,
     LayoutName,
+    MergeAdapter,
     Model,
     NoGate,
     Quantization,
@@ -68,6 +70,8 @@ def evaluate(
     target: Target = None,
     task: TaskName = None,
     model: Model = None,
+    adapter: Adapter = None,
+    merge_adapter: MergeAdapter = False,
     lanes: Lanes = 16,
     rate: Rate = None,
     window: View = None,
@@ -92,7 +96,7 @@ def evaluate(
     Example:
         proactivellm evaluate --source test.de --target test.en --policy wait-k:3 --out results
     """
-    with loading(model or "the model", quantization):
+    with loading(model or adapter or "the model", quantization):
         from proactivellm.evaluation.evaluate import evaluate as run_policies
         from proactivellm.evaluation.provenance import Conditions
         from proactivellm.evaluation.results import RESULT_FILES
@@ -116,7 +120,8 @@ def evaluate(
             "quantization": quantization,
             "trust_remote_code": trust_remote_code,
         }
-        streaming = load_for(jobs, model, no_gate, layout=layout, **how)
+        adapted = {"adapter": adapter, "merge": merge_adapter}
+        streaming = load_for(jobs, model, no_gate, layout=layout, **adapted, **how)
         speculate_as(speculate, streaming, listens, **how)
     conditions = Conditions(
         rate_wpm=rate or DEFAULT_RATE_WPM, window=view, counting=counting, data=Path(source).name

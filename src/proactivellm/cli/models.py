@@ -101,6 +101,8 @@ def load_model(
     """
     from proactivellm.modality.loading import front_end_of, load
 
+    if name is None and how.get("adapter"):  # which names the model that it belongs to
+        name, how["adapter"] = how["adapter"], None
     model = load(name or default_model(kind), **how)
     if kind:
         front_end_of(model, kind)
