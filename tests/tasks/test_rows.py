@@ -93,9 +93,7 @@ def test_a_folder_in_the_hubs_format(tmp_path: Path, monkeypatch: pytest.MonkeyP
     source = DataSource(hub=str(folder), columns=COLUMNS)
     train, valid = read_items(source), read_items(source, "valid")
     assert [item.target for item in train] == ["The dog sleeps.", "b"]
-    assert [(item.source, item.place) for item in valid] == [
-        ("c", f"{folder} (validation), row 1")
-    ]
+    assert [(item.source, item.place) for item in valid] == [("c", f"{folder} (validation), row 1")]
     skipped = DataSource(hub=str(folder), columns=COLUMNS, skip=1)
     assert [item.target for item in read_items(skipped)] == ["b"]
     with pytest.raises(ValueError, match=r"cannot load data set .*pairs', split 'test': .*test"):

@@ -27,7 +27,7 @@ def read_hub(
         name: id of a data set on the hub, or a folder.
         columns: see `rows.row_item`.
         split: as the data set names it.
-        subset: of a data set that has several; the hub's "config".
+        subset: of a data set that has several: the hub's "config", or a folder inside.
         revision: branch, tag or commit of the hub.
 
     Raises:
@@ -71,7 +71,13 @@ def _load(name: str, subset: str | None, split: str, revision: str | None) -> An
         revision = None  # a folder has none
     what = f"data set {name!r}" + (f", subset {subset!r}" if subset else "")
     try:
-        return load_dataset(name, subset, split=split, revision=revision)
+        try:
+            return load_dataset(name, subset, split=split, revision=revision)
+        except ValueError as error:
+            if not subset or "BuilderConfig" not in str(error):
+                raise
+            # Where no card names subsets, as on the hub's branch of converted files.
+            return load_dataset(name, data_dir=subset, split=split, revision=revision)
     except Exception as error:  # the hub, the disk and every file format have errors of their own
         reason = next((line for line in str(error).splitlines() if line.strip()), repr(error))
         raise ValueError(f"cannot load {what}, split {split!r}: {reason}") from error

@@ -25,8 +25,8 @@ def read_jobs(task: str | None, source: str, target: str | None = None) -> list[
             answer it, in one source; "choice": likewise, with options (the target is a letter);
             "summary". None: "asr" for recordings, else "translation".
         source: text file, one source a line; for "qa" also a `.json` or `.json.gz` file in SQuAD
-            format, which holds the answers as well; for "choice" and "summary" also JSON lines (`.jsonl`) of rows, see
-            `tasks.rows`; for speech a manifest (`.jsonl`, which holds
+            format, which holds the answers as well; for "choice" and "summary" also JSON lines
+            (`.jsonl`) of rows, see `tasks.rows`; for speech a manifest (`.jsonl`, which holds
             the texts, see `tasks.speech`), a text file with the path of a recording on each line,
             or a recording.
         target: text file, line i is the reference of source i; None if there is none.
