@@ -34,6 +34,7 @@ _INDEXED = {
     **{"indexer_n_heads": 4, "indexer_kv_heads": 2, "indexer_head_dim": 16},
     **{"indexer_budget": 32, "indexer_compress_ratio": 2, "ple_embed_dim": 64},
 }
+_CONVOLUTION = {"layer_types": ["conv", "full_attention"]}
 _HEAD = {"head_dim": 16}
 _ROPE = {"rope_type": "default", "rope_theta": 10000.0}
 SPECIAL: dict[str, dict[str, Any]] = {
@@ -45,7 +46,8 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
     "hunyuan_v1_dense": _HEAD,
     "hunyuan_v1_moe": _HEAD,
-    "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
+    "lfm2": _CONVOLUTION,
+    "lfm2_moe": _CONVOLUTION,
     "mamba2": {"num_heads": 4, "head_dim": 32},
     "ministral": _HEAD,
     "nemotron": {"num_key_value_heads": 2},

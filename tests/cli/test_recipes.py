@@ -114,7 +114,7 @@ def test_two_steps_of_a_recipe(
         'output = { eval_steps = 2, log_steps = 1, dtype = "float32" }\n'
     )
     out = tmp_path / "out"
-    assert run("train", *map(str, (PAPER, *files, here)), "--out", str(out)).code == 0
+    assert run("train", PAPER, *files, here, "--out", out).code == 0
     log = [json.loads(line) for line in (out / "training_log.jsonl").read_text().splitlines()]
     assert [entry["loss"] > 0 for entry in log if "loss" in entry] == [True, True]
     settings = load_settings(out)
@@ -123,12 +123,18 @@ def test_two_steps_of_a_recipe(
     thinks = "enable_thinking" in wanted.chat
     assert settings.prompt.target_head.endswith("<think></think>") == thinks
     load(out)
-    if task in ("mctest", "dialogsum"):
-        name = {"mctest": "choice", "dialogsum": "summary"}[task]
+    if task == "mctest":
         place = rows / (wanted.data.train.subset or "") / "validation.jsonl"
-        flags = ["--policy", "wait-k:3", "--source", str(place), "--task", name]
-        flags += ["--limit", "1"]
-        done = run("evaluate", "--model", shortened(out), *flags, "--out", str(tmp_path / "scores"))
+        flags = ["--policy", "wait-k:3", "--task", "choice", "--limit", "1"]
+        done = run(
+            "evaluate",
+            "--model",
+            shortened(out),
+            *flags,
+            *("--source", place),
+            "--out",
+            tmp_path / "scores",
+        )
         assert done.code == 0, done.err
         (scores,) = json.loads((tmp_path / "scores/scores.json").read_text())
-        assert scores[{"choice": "accuracy", "summary": "ROUGE-L"}[name]] is not None
+        assert scores["accuracy"] in (0, 100)
