@@ -5,6 +5,10 @@ the assistant prefix opens the target group.
 """
 
 import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -22,7 +26,8 @@ from proactivellm.files.replace import write_text
 from proactivellm.files.toml import Strict, validated
 
 SETTINGS_FILE = "streaming.json"
-_SOURCE_MARK = "<<<source>>>"
+_SOURCE_MARK, _ANSWER_MARK, _NEXT_MARK = "<<<source>>>", "<<<answer>>>", "<<<next>>>"
+_TEMPLATE_S = 5.0  # that a chat template may take
 
 
 class Prompt(Strict):
@@ -150,11 +155,71 @@ def render_chat(template: Any, messages: list[dict[str, Any]]) -> tuple[str, str
     """A chat without and with the beginning of the answer; ValueError if a template is broken."""
 
     # A template is a program of whoever made the folder: kept from everything outside by the
-    # sandbox of transformers, but free to raise what it likes.
-    with refusing("the chat template cannot be used"):
+    # sandbox of transformers, but free to raise what it likes, or to go round in circles.
+    with refusing("the chat template cannot be used"), _ending_within(_TEMPLATE_S):
         turns = template.apply_chat_template(messages, tokenize=False)
         whole = template.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     return str(turns), str(whole)
+
+
+@contextmanager
+def _ending_within(seconds: float) -> Iterator[None]:
+    """Raises TimeoutError in Python code of this thread that takes longer."""
+    latest_s = time.monotonic() + seconds
+
+    def watch(*_: Any) -> Any:
+        if time.monotonic() > latest_s:
+            raise TimeoutError(f"it has not ended within {seconds:g} s")
+        return watch
+
+    before = sys.gettrace()
+    sys.settrace(watch)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
+def between_turns(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> str:
+    """What stands between an answer and the next source, by the chat template: the head of that.
+
+    The end of the answer's turn is part of it, and an instruction that `prompt` puts before its
+    source.
+
+    Raises:
+        ValueError: the prompt is not that of the chat template, or the template shows a turn that
+            is over in another way than it began.
+    """
+    first = chat_prompt(tokenizer) if tokenizer.chat_template else None
+    if first is None or not prompt.source_head.startswith(first.source_head):
+        raise ValueError("a conversation needs a model whose prompt is that of its chat template")
+    instruction = prompt.source_head.removeprefix(first.source_head)
+    messages = [
+        {"role": "user", "content": instruction + _SOURCE_MARK},
+        {"role": "assistant", "content": _ANSWER_MARK},
+        {"role": "user", "content": instruction + _NEXT_MARK},
+    ]
+    _, whole = render_chat(tokenizer, messages)
+    head, *rest = _split(whole, [_SOURCE_MARK, _ANSWER_MARK, _NEXT_MARK])
+    # An answer may begin with a space in the template, as its first word does here.
+    closing = (prompt.source_tail + prompt.target_head).rstrip()
+    if (head, [each.rstrip() for each in rest[::2]]) != (prompt.source_head, [closing, closing]):
+        raise ValueError(
+            "the chat template changes turns that are over, so that a conversation cannot go on "
+            "from what was read and written"
+        )
+    return rest[1]
+
+
+def _split(text: str, marks: list[str]) -> list[str]:
+    """What stands around marks that come in this order; less where they do not."""
+    parts = []
+    for mark in marks:
+        before, found, text = text.partition(mark)
+        if not found:
+            break
+        parts.append(before)
+    return [*parts, text]
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> PromptIds:
