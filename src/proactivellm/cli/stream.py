@@ -209,11 +209,11 @@ def _prepare(flags: Mapping[str, Any], kind: str | None, stops: Stops) -> Callab
     # Mistakes are told before a model is loaded.
     audio = AudioOptions(**{field.name: flags[field.name] for field in fields(AudioOptions)})
     names, log = flags["inputs"], flags["log"]
+    _check_conversation(flags, kind)
     if kind is not None:
         check_media(names, audio, kind)
     elif audio.given:
         raise ValueError(f"{audio.given[0]} is for recordings: leave it out, or give audio")
-    _check_conversation(flags, kind)
     if flags["policy"] is not None:
         PolicySpec.parse(flags["policy"])
     window = make_window(flags["window"], flags["sinks"])
