@@ -68,8 +68,11 @@ def test_what_stands_between_turns():
     tokenizer = with_template(CHAT_TEMPLATE)
     prompt = chat_prompt(tokenizer, "To English: ")
     assert between_turns(tokenizer, prompt) == "<|end|>\n<s>user\nTo English: "
-    with pytest.raises(ValueError, match="whose prompt is that of its chat template"):
-        between_turns(tokenizer, Prompt(source_head="Translate: "))
+    dated = prompt.model_copy(update={"source_head": f"<s>It is May.{prompt.source_head}"})
+    assert between_turns(tokenizer, dated) == "<|end|>\n<s>user\nTo English: "
+    for other in (Prompt(source_head="Translate: "), dated.model_copy(update={"target_head": "="})):
+        with pytest.raises(ValueError, match="whose prompt is that of its chat template"):
+            between_turns(tokenizer, other)
     with pytest.raises(ValueError, match="whose prompt is that of its chat template"):
         between_turns(with_template(None), Prompt())
     last_only = "<s>{{ messages[-1]['content'] }}{% if add_generation_prompt %}<s>{% endif %}"

@@ -5,6 +5,7 @@ the assistant prefix opens the target group.
 """
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ from proactivellm.files.toml import Strict, validated
 SETTINGS_FILE = "streaming.json"
 _SOURCE_MARK, _ANSWER_MARK, _NEXT_MARK = "<<<source>>>", "<<<answer>>>", "<<<next>>>"
 _TEMPLATE_S = 5.0  # that a chat template may take
+_NO_CHAT = "a conversation needs a model whose prompt is that of its chat template"
 
 
 class Prompt(Strict):
@@ -184,31 +186,44 @@ def between_turns(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> str:
     """What stands between an answer and the next source, by the chat template: the head of that.
 
     The end of the answer's turn is part of it, and an instruction that `prompt` puts before its
-    source.
+    source. What opens the chat need not be that of the template: some hold the date.
 
     Raises:
         ValueError: the prompt is not that of the chat template, or the template shows a turn that
             is over in another way than it began.
     """
-    first = chat_prompt(tokenizer) if tokenizer.chat_template else None
-    if first is None or not prompt.source_head.startswith(first.source_head):
-        raise ValueError("a conversation needs a model whose prompt is that of its chat template")
-    instruction = prompt.source_head.removeprefix(first.source_head)
+    if not tokenizer.chat_template:
+        raise ValueError(_NO_CHAT)
+    closing = (prompt.source_tail + prompt.target_head).rstrip()
+    head, _, between = _turns(tokenizer, "")
+    opening = prompt.source_head[: len(head)]
+    if opening != head:
+        opening = os.path.commonprefix([head[::-1], between[::-1]])[::-1]  # of a user's turn
+    _, found, instruction = prompt.source_head.rpartition(opening)
+    if not found:
+        raise ValueError(_NO_CHAT)
+    head, after, between = _turns(tokenizer, instruction)
+    # An answer may begin with a space in the template, as its first word does here.
+    if after.rstrip() != closing or not head.endswith(instruction):
+        raise ValueError(_NO_CHAT)
+    return between
+
+
+def _turns(tokenizer: PreTrainedTokenizerBase, instruction: str) -> tuple[str, str, str]:
+    """What stands before a source, between it and its answer, and before the next source."""
     messages = [
         {"role": "user", "content": instruction + _SOURCE_MARK},
         {"role": "assistant", "content": _ANSWER_MARK},
         {"role": "user", "content": instruction + _NEXT_MARK},
     ]
     _, whole = render_chat(tokenizer, messages)
-    head, *rest = _split(whole, [_SOURCE_MARK, _ANSWER_MARK, _NEXT_MARK])
-    # An answer may begin with a space in the template, as its first word does here.
-    closing = (prompt.source_tail + prompt.target_head).rstrip()
-    if (head, [each.rstrip() for each in rest[::2]]) != (prompt.source_head, [closing, closing]):
+    parts = _split(whole, [_SOURCE_MARK, _ANSWER_MARK, _NEXT_MARK])
+    if len(parts) != 4 or parts[1].rstrip() != parts[3].rstrip():
         raise ValueError(
             "the chat template changes turns that are over, so that a conversation cannot go on "
             "from what was read and written"
         )
-    return rest[1]
+    return parts[0], parts[1], parts[2]
 
 
 def _split(text: str, marks: list[str]) -> list[str]:
