@@ -8,6 +8,7 @@ import typer
 from proactivellm.cli.app import app
 from proactivellm.cli.completion import complete_policy
 from proactivellm.cli.flags import (
+    Adapter,
     BleuTokenize,
     Device,
     Dtype,
@@ -15,6 +16,7 @@ from proactivellm.cli.flags import (
     Lanes,
     LatencyUnit,
     LayoutName,
+    MergeAdapter,
     Model,
     NoGate,
     Quantization,
@@ -70,6 +72,8 @@ def evaluate(
     target: Target = None,
     task: TaskName = None,
     model: Model = None,
+    adapter: Adapter = None,
+    merge_adapter: MergeAdapter = False,
     lanes: Lanes = 16,
     rate: Rate = None,
     window: View = None,
@@ -95,7 +99,7 @@ def evaluate(
     Example:
         proactivellm evaluate --source test.de --target test.en --policy wait-k:3 --out results
     """
-    with loading(model or "the model", quantization):
+    with loading(model or adapter or "the model", quantization):
         from proactivellm.evaluation.evaluate import evaluate as run_policies
         from proactivellm.evaluation.provenance import Conditions
         from proactivellm.evaluation.results import RESULT_FILES
@@ -120,7 +124,8 @@ def evaluate(
             "quantization": quantization,
             "trust_remote_code": trust_remote_code,
         }
-        streaming = load_for(jobs, model, no_gate, layout=layout, **how)
+        adapted = {"adapter": adapter, "merge": merge_adapter}
+        streaming = load_for(jobs, model, no_gate, layout=layout, **adapted, **how)
         streaming.compress_cache(keep_as)
         speculate_as(speculate, streaming, listens, **how)
     conditions = Conditions(

@@ -22,8 +22,25 @@ Model = Annotated[
     typer.Option(
         autocompletion=complete_model,
         metavar="NAME|PATH",
-        help="A bundled model, a model folder or a Hugging Face hub id.",
+        help="A name that `proactivellm models` lists, a model folder, a GGUF file, or a hub id of "
+        "Hugging Face (owner/name, owner/name@revision).",
         show_default=f"{default_model(None)}; for recordings {default_model('speech')}",
+    ),
+]
+Adapter = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PATH|ID",
+        help="An adapter (PEFT) for the model: a folder or a hub id. What lies beside it "
+        "(streaming.json, calibration.json, learned.safetensors) is used in place of the model's.",
+        show_default="none; the folder of an adapter can also be given as --model",
+    ),
+]
+MergeAdapter = Annotated[
+    bool,
+    typer.Option(
+        "--merge-adapter",
+        help="Add the adapter to the weights once, which makes each step quicker.",
     ),
 ]
 LayoutName = Annotated[

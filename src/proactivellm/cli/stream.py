@@ -10,10 +10,12 @@ import typer
 from proactivellm.cli.app import app
 from proactivellm.cli.flags import (
     MOST,
+    Adapter,
     Device,
     Dtype,
     KvName,
     LayoutName,
+    MergeAdapter,
     Model,
     NoGate,
     OnePolicy,
@@ -131,6 +133,8 @@ Times = Annotated[
 def stream(
     context: typer.Context,
     model: Model = None,
+    adapter: Adapter = None,
+    merge_adapter: MergeAdapter = False,
     policy: OnePolicy = None,
     inputs: Inputs = None,
     rate: Rate = None,
@@ -170,7 +174,7 @@ def stream(
     kinds = ["speech"] if pcm or MICROPHONE in names else [*map(kind_of_file, names)]
     kind = next(filter(None, kinds), None)
     check_rate(rate, listens=kind is not None)
-    with loading(model or default_model(kind), quantization):
+    with loading(model or adapter or default_model(kind), quantization):
         run = _prepare({**context.params, "inputs": names}, kind, stops)
     if not run():
         raise typer.Exit(INTERRUPTED)
@@ -227,8 +231,9 @@ def _settings(flags: Mapping[str, Any], kind: str | None, window: Any) -> "Setti
     names = ("device", "dtype", "quantization", "trust_remote_code")
     how = {name: flags[name] for name in names}
     kv = parse_kv(flags["kv"])
+    adapted = {"adapter": flags["adapter"], "merge": flags["merge_adapter"]}
     model = load_model(
-        flags["model"], kind, gate=not flags["no_gate"], layout=flags["layout"], **how
+        flags["model"], kind, gate=not flags["no_gate"], layout=flags["layout"], **adapted, **how
     )
     model.compress_cache(kv)
     speculate_as(flags["speculate"], model, listens=kind is not None, **how)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from proactivellm.backbone.card import About
 from proactivellm.backbone.decoder import Parts, position_limit
 from proactivellm.backbone.families import check_family
 from proactivellm.backbone.prompt import StreamSettings, token_id_of
@@ -27,6 +28,7 @@ from proactivellm.forward.int8 import Int8Layer, Kv
 from proactivellm.forward.lanes import LaneInput, NewTokens, Piece, StepOutput, pack_lanes, place
 from proactivellm.forward.plan import StepPlan, make_plan
 from proactivellm.forward.probe import AttentionProbe, probe_step
+from proactivellm.forward.saving import push_streaming, save_streaming
 from proactivellm.forward.speculation import Speculation
 from proactivellm.forward.watch import watch_attention
 from proactivellm.output import detokenize
@@ -101,6 +103,30 @@ class StreamingCausalLM:
     def decision_points(self) -> list[bool]:
         """By token id: may a policy decide on the token? See `output.detokenize`."""
         return detokenize.decision_points(self.tokenizer)
+
+    def save_pretrained(self, folder: str | Path, about: About | None = None) -> None:
+        """Write a folder that `load` reads, with a model card: of an adapter left apart, it alone.
+
+        Weights, tokenizer, settings and front end are those in use; the calibration table and the
+        learned head beside the model are copied. ValueError if something cannot be saved.
+
+        Args:
+            about: what the card is to say that the model does not tell.
+        """
+        save_streaming(self, Path(folder), about or About())
+
+    def push_to_hub(self, repo: str, about: About | None = None, *, private: bool = False) -> str:
+        """Upload what `save_pretrained` writes; returns the address of the commit.
+
+        The repository is made if there is none. ValueError if the hub refuses, or cannot be
+        reached.
+
+        Args:
+            repo: `owner/name`.
+            about: as for `save_pretrained`.
+            private: whether a new repository is.
+        """
+        return push_streaming(self, repo, about or About(), private=private)
 
     def accelerate(self, mode: Mode | None) -> None:
         """Run steps in fixed shapes: many small sessions gain most, on a GPU.
