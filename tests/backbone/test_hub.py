@@ -1,6 +1,7 @@
 """Models of the hub: a cache made by hand, as the hub's own client lays it out."""
 
 import shutil
+import socket
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +17,9 @@ from proactivellm.backbone.prompt import Prompt, StreamSettings
 from proactivellm.cli.calibrate import table_file
 from proactivellm.evaluation.evaluate import find_calibration
 from proactivellm.modality.loading import load
+from proactivellm.modality.text import TextSegmenter
+from proactivellm.policy.fixed import WaitK
+from proactivellm.session.session import Session
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SETTINGS = StreamSettings(boundary="token", phi=3, prompt=Prompt(target_head="<s>="))
@@ -56,6 +60,28 @@ class TestACachedModel:
         assert model.front_end is None
         with pytest.raises(ValueError, match="calibration.json is of another model"):
             find_calibration(model)  # it is found, and is that of a deeper one
+
+    def test_streams_as_the_folder_it_came_from(
+        self, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Without a single try to reach the hub, also for files that are not there."""
+
+        def reach(*_: object, **__: object) -> None:
+            raise AssertionError("the network is asked")
+
+        folder = save_tiny("qwen3", tmp_path / "own", chat=True)
+        SETTINGS.save(folder)
+        put(cache, "me/own", folder)
+        monkeypatch.setattr(socket.socket, "connect", reach)
+        written = []
+        for name in ("me/own", f"me/own@{COMMIT}", str(folder)):
+            model = load(name)
+            model.model.generation_config.max_new_tokens = 20
+            session = Session(model, WaitK(k=2))
+            for unit in TextSegmenter(model.tokenizer).segment("Der Hund schläft auf dem Sofa"):
+                session.push(unit)
+            written.append(session.text)
+        assert written[0] and set(written) == {written[0]}
 
     def test_hears_if_it_can(self, cache: Path, tmp_path: Path) -> None:
         put(cache, "me/listener", save_tiny_listener(tmp_path / "own"))
@@ -151,7 +177,8 @@ class TestWhatIsFetched:
             (("model.safetensors", "model.fp16.safetensors"), ("model.safetensors",)),
             (("model.safetensors", "consolidated.safetensors"), ("model.safetensors",)),
             (("model.safetensors", "original/model.pth"), ("model.safetensors",)),
-            (("model.safetensors", "onnx/model.json", "README.md"), ("model.safetensors",)),
+            (("model.safetensors", "onnx/model.json", "a.png"), ("model.safetensors",)),
+            (("model.safetensors", "README.md"), ("model.safetensors", "README.md")),
             (
                 ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"),
                 ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"),

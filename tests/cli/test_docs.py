@@ -100,7 +100,10 @@ def test_what_is_piped_into_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> Non
         if not found[0].startswith("docs/extending/")  # a test of its own runs each of these whole
     ],
 )
-def test_python_runs(page: str, block: str) -> None:
+def test_python_runs(
+    page: str, block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # some write files
     exec(compile(block, page, "exec"), {})
 
 

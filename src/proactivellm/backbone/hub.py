@@ -1,4 +1,4 @@
-"""Finds the folder of a model, with all beside its weights: bundled, local, or from the hub."""
+"""Finds the folder of a model, with all beside its weights: by name, local, or from the hub."""
 
 import re
 from collections.abc import Iterable
@@ -12,34 +12,45 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from proactivellm.backbone.bundled import bundled_models
+from proactivellm.backbone.cache import named_models
+from proactivellm.backbone.known import KNOWN
 
 _PARTS = r"(-\d+-of-\d+)?"
 _WEIGHTS = re.compile(rf"(adapter_)?model{_PARTS}\.safetensors")
 _OLDER_WEIGHTS = re.compile(rf"(pytorch_model{_PARTS}|adapter_model)\.bin")
-# Settings, tokenizer, tables, and the head of the policy `learned`.
-_SMALL = re.compile(r".*\.(json|txt|model|tiktoken|jinja)|learned\.safetensors")
+# Settings, tokenizer, tables, the head of the policy `learned`, and what tells the licence.
+_SMALL = re.compile(
+    r".*\.(json|txt|model|tiktoken|jinja)|learned\.safetensors|README\.md|(LICEN[CS]E|NOTICE).*"
+)
 _IN_CACHE = re.compile(r"models--(?P<owner>[^/]+?)--(?P<name>[^/]+)/snapshots/(?P<commit>[^/]+)")
 
 
 def find_folder(name: str | Path, trust_remote_code: bool = False) -> Path:
     """The folder of a model; what is missing of one of the hub is fetched into its cache.
 
-    `name` is a bundled name, a folder, or a hub id (`owner/name`, `owner/name@revision`).
-    ValueError if there is no such model, or it is not in the cache and the hub gives no answer.
+    `name` is that of a bundled, pulled or known model, a folder, a GGUF file, or a hub id
+    (`owner/name`, `owner/name@revision`). ValueError if there is no such model, or it is not in the
+    cache and the hub gives no answer.
 
     Args:
         trust_remote_code: fetch the code that a model of the hub brings, too.
     """
-    bundled = bundled_models()
-    folder = bundled.get(str(name), Path(name))
+    folder = named_models().get(str(name), Path(name))
     if folder.is_dir():
         return folder
-    repo, _, revision = str(name).partition("@")
-    if not is_hub_id(name):
+    if folder.suffix == ".gguf" and folder.is_file():
+        from proactivellm.backbone.gguf import unpacked
+
+        return unpacked(folder)
+    known = KNOWN.get(str(name))
+    if known and known.packed:
+        raise ValueError(f"the model {name!r} is not here yet: proactivellm pull {name}")
+    wanted = known.source if known else name
+    repo, _, revision = str(wanted).partition("@")
+    if not is_hub_id(wanted):
         raise ValueError(
             f"no model {str(name)!r}: not a folder here, not a hub id (owner/name), and not "
-            f"bundled ({', '.join(bundled) or 'none'})"
+            f"one that `proactivellm models` lists ({', '.join({**named_models(), **KNOWN})})"
         )
     return _fetched(repo, revision or None, trust_remote_code)
 
@@ -50,8 +61,8 @@ def is_hub_id(name: str | Path) -> bool:
 
 
 def name_of(folder: Path) -> str:
-    """What a model folder is called: its bundled name, its hub id with the commit, its path."""
-    names = {place: name for name, place in bundled_models().items()}
+    """What a model folder is called: its own name, its hub id with the commit, its path."""
+    names = {place: name for name, place in named_models().items()}
     return names.get(folder) or hub_id(folder) or str(folder.resolve())
 
 

@@ -4,7 +4,7 @@ Names of the command line go in; what `from_pretrained` of transformers takes co
 """
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import torch
 from transformers import PreTrainedModel
@@ -26,6 +26,15 @@ NEEDS_TORCHAO = (
     "pip install 'proactivellm[quant]'"
 )
 MIN_SHARE = 0.5  # of the weights that int8 is meant for; experts are often no linear layers
+
+
+class WeightOptions(TypedDict, total=False):
+    """Where the weights of an LM are, and how precise, as `load` takes it."""
+
+    device: str  # "cpu" if left out
+    # Also by name; fp32 on CPU and that of the file elsewhere if left out.
+    dtype: torch.dtype | str | None
+    quantization: str  # "int8" keeps those of linear layers in 8 bits (extra `quant`)
 
 
 def parse_dtype(name: str) -> torch.dtype | None:

@@ -30,30 +30,37 @@ def load_pretrained(
     dtype: torch.dtype | None = None,
     quantization: "TorchAoConfig | None" = None,
     trust_remote_code: bool = False,
+    adapter: Path | None = None,
+    merge: bool = False,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model of a folder, or that of an adapter with the adapter in it, and its tokenizer.
 
-    ValueError names what is missing, broken or does not fit, and where.
+    A tokenizer beside the adapter stands for that of the model. ValueError names what is missing,
+    broken or does not fit, and where.
 
     Args:
+        adapter: folder of one to be put into the model.
+        merge: add an adapter to the weights.
         dtype: of the weights; None = that of the file.
         quantization: from `precision.quantization_config`.
         trust_remote_code: run code that the folder brings, with all rights of this process.
     """
     # None would wipe the setting of a checkpoint whose weights are stored quantised.
     quantize = {} if quantization is None else {"quantization_config": quantization}
-    base = find_base(folder, trust_remote_code)
-    model_config = load_config(base or folder, trust_remote_code)
-    tokenizer = load_tokenizer(folder, trust_remote_code)
+    if adapter is None and (base := find_base(folder, trust_remote_code)):
+        folder, adapter = base, folder
+    model_config = load_config(folder, trust_remote_code)
+    has_own = adapter is not None and has_tokenizer(adapter)
+    tokenizer = load_tokenizer(adapter if adapter and has_own else folder, trust_remote_code)
     model = load_lm(
-        base or folder,
+        folder,
         model_config,
         dtype=dtype,
         trust_remote_code=trust_remote_code,
         quantize=quantize,
     )
-    if base:
-        add_adapter(model, folder)
+    if adapter is not None:
+        model = add_adapter(model, adapter, merge)
     if quantize:
         check_quantized(model)
     return model.to(device), tokenizer
@@ -64,7 +71,7 @@ def load_tokenizer(folder: str | Path, trust_remote_code: bool = False) -> PreTr
     folder = Path(folder)
     what = f"cannot load a tokenizer from {str(folder)!r}"
     check_json_files(folder)
-    if not any(any(folder.glob(pattern)) for pattern in _TOKENIZER_FILES):
+    if not has_tokenizer(folder):
         raise ValueError(f"{what}: there is none; {_SAVE_ONE}")
 
     def cause() -> str | None:
@@ -79,6 +86,11 @@ def load_tokenizer(folder: str | Path, trust_remote_code: bool = False) -> PreTr
     if not known:  # some classes make up a vocabulary where files are missing
         raise ValueError(f"{folder} has no tokenizer that knows the letter a; {_SAVE_ONE}")
     return tokenizer
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether there are files of a tokenizer in a folder."""
+    return any(any(folder.glob(pattern)) for pattern in _TOKENIZER_FILES)
 
 
 def default_settings(tokenizer: PreTrainedTokenizerBase) -> StreamSettings:

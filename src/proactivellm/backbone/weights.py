@@ -40,14 +40,30 @@ def find_base(folder: Path, trust_remote_code: bool = False) -> Path | None:
         raise ValueError(f"{what}: it holds a model and an adapter; give each its own folder")
     if not isinstance(name, str) or not name:
         raise ValueError(f"{what}: {ADAPTER_FILE} does not name the model it belongs to")
-    if not is_peft_available():
-        needs = "which needs peft: pip install 'proactivellm[train]'"
-        raise ValueError(f"{what}: it is an adapter of {name!r}, {needs}")
+    _check_peft(f"{what}: it is an adapter of {name!r}")
     with refusing(f"{what}: it is an adapter of {name!r}"):
         base = find_folder(name, trust_remote_code)
-    if (base / ADAPTER_FILE).exists():
-        raise ValueError(f"{what}: it is an adapter of an adapter, {name!r}: merge that one first")
+    check_no_adapter(base, what)
     return base
+
+
+def check_adapter(folder: Path) -> None:
+    """Refuse (ValueError) a folder without an adapter; one that cannot be used for lack of peft."""
+    if not (folder / ADAPTER_FILE).exists():
+        raise ValueError(f"no adapter in {str(folder)!r}: there is no {ADAPTER_FILE}")
+    _check_peft(f"{str(folder)!r} is an adapter")
+
+
+def _check_peft(what: str) -> None:
+    if not is_peft_available():
+        raise ValueError(f"{what}, which needs peft: pip install 'proactivellm[train]'")
+
+
+def check_no_adapter(base: Path, what: str) -> None:
+    """Refuse (ValueError, "`what`: why") the folder of an adapter as what another is added to."""
+    if (base / ADAPTER_FILE).exists():
+        name = str(base)
+        raise ValueError(f"{what}: it is an adapter of an adapter, {name!r}: merge that one first")
 
 
 def load_lm(
@@ -103,11 +119,26 @@ def load_whole(kind: Any, folder: Path, what: str, **options: Any) -> Any:
     return model
 
 
-def add_adapter(model: PreTrainedModel, folder: Path) -> None:
-    """Load the adapter of a folder into its model; ValueError if it is broken or does not fit."""
+def add_adapter(model: PreTrainedModel, folder: Path, merge: bool = False) -> PreTrainedModel:
+    """The model with the adapter of a folder in it; ValueError if that is broken or does not fit.
+
+    Merged, the weights of the adapter are added to those of the model, which has none afterwards.
+    """
+    from peft import PeftConfig, PeftModel
+
     with refusing(cannot_load(folder), lambda: broken_weights(folder)):
-        info = model.load_adapter(str(folder))
-    check_all_loaded(info.to_dict(), cannot_load(folder))
+        config = PeftConfig.from_pretrained(str(folder))
+        adapted = PeftModel(model, config, autocast_adapter_dtype=False)
+        missing, unexpected = adapted.load_adapter(
+            str(folder), "default", torch_device=str(model.device), autocast_adapter_dtype=False
+        )
+    found = {"missing_keys": missing, "unexpected_keys": unexpected, "mismatched_keys": ()}
+    check_all_loaded(found, cannot_load(folder))
+    if merge:
+        merged: PreTrainedModel = adapted.merge_and_unload()
+        return merged
+    model._hf_peft_config_loaded = True  # saved, it is the adapter
+    return model
 
 
 def load_config(folder: Path, trust_remote_code: bool = False) -> PreTrainedConfig:

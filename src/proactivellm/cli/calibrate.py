@@ -9,10 +9,12 @@ import typer
 
 from proactivellm.cli.app import app
 from proactivellm.cli.flags import (
+    Adapter,
     BleuTokenize,
     Device,
     Lanes,
     LatencyUnit,
+    MergeAdapter,
     Model,
     NoGate,
     Source,
@@ -57,6 +59,8 @@ def calibrate(
     target: Target = None,
     task: TaskName = None,
     model: Model = None,
+    adapter: Adapter = None,
+    merge_adapter: MergeAdapter = False,
     policy: Policies = None,
     out: Out = None,
     head_source: HeadSource = None,
@@ -75,7 +79,7 @@ def calibrate(
     Example:
         proactivellm calibrate --model MODEL --source dev.de --target dev.en
     """
-    with loading(model or "the model"):
+    with loading(model or adapter or "the model"):
         from proactivellm.evaluation.calibrate import Grid
         from proactivellm.evaluation.calibrate import calibrate as measure
         from proactivellm.evaluation.calibration_table import calibrate_into
@@ -89,7 +93,8 @@ def calibrate(
         jobs = read_jobs(task, source, target)
         unlabelled = read_jobs(task, head_source) if head_source else jobs
         how = {"device": device, "trust_remote_code": trust_remote_code}
-        streaming = load_for(jobs, model, no_gate, **how)
+        adapted = {"adapter": adapter, "merge": merge_adapter}
+        streaming = load_for(jobs, model, no_gate, **adapted, **how)
         file = table_file(out, streaming.folder)
     try:
         with show_progress() as told:

@@ -8,12 +8,15 @@ import typer
 from proactivellm.cli.app import app
 from proactivellm.cli.completion import complete_policy
 from proactivellm.cli.flags import (
+    Adapter,
     BleuTokenize,
     Device,
     Dtype,
+    KvName,
     Lanes,
     LatencyUnit,
     LayoutName,
+    MergeAdapter,
     Model,
     NoGate,
     Quantization,
@@ -27,6 +30,7 @@ from proactivellm.cli.flags import (
     check_rate,
     make_counting,
     make_window,
+    parse_kv,
 )
 from proactivellm.cli.messages import warn
 from proactivellm.cli.models import load_for, loading, speculate_as
@@ -68,11 +72,14 @@ def evaluate(
     target: Target = None,
     task: TaskName = None,
     model: Model = None,
+    adapter: Adapter = None,
+    merge_adapter: MergeAdapter = False,
     lanes: Lanes = 16,
     rate: Rate = None,
     window: View = None,
     sinks: Sinks = 0,
     speculate: Speculate = None,
+    kv: KvName = "none",
     layout: LayoutName = None,
     device: Device = "cpu",
     dtype: Dtype = "auto",
@@ -92,7 +99,7 @@ def evaluate(
     Example:
         proactivellm evaluate --source test.de --target test.en --policy wait-k:3 --out results
     """
-    with loading(model or "the model", quantization):
+    with loading(model or adapter or "the model", quantization):
         from proactivellm.evaluation.evaluate import evaluate as run_policies
         from proactivellm.evaluation.provenance import Conditions
         from proactivellm.evaluation.results import RESULT_FILES
@@ -102,6 +109,7 @@ def evaluate(
         from proactivellm.stream import DEFAULT_RATE_WPM
         from proactivellm.tasks.jobs import read_jobs
 
+        keep_as = parse_kv(kv)
         view, counting = make_window(window, sinks), make_counting(bleu_tokenize, latency_unit)
         for text in policy:
             PolicySpec.parse(text)
@@ -116,7 +124,9 @@ def evaluate(
             "quantization": quantization,
             "trust_remote_code": trust_remote_code,
         }
-        streaming = load_for(jobs, model, no_gate, layout=layout, **how)
+        adapted = {"adapter": adapter, "merge": merge_adapter}
+        streaming = load_for(jobs, model, no_gate, layout=layout, **adapted, **how)
+        streaming.compress_cache(keep_as)
         speculate_as(speculate, streaming, listens, **how)
     conditions = Conditions(
         rate_wpm=rate or DEFAULT_RATE_WPM, window=view, counting=counting, data=Path(source).name

@@ -1,7 +1,7 @@
 """The flags that commands share, with their help."""
 
 import math
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
@@ -9,6 +9,7 @@ from proactivellm.cli.completion import complete_model, complete_policy
 from proactivellm.cli.models import default_model
 
 if TYPE_CHECKING:
+    from proactivellm.forward.int8 import Kv
     from proactivellm.metrics.counting import Counting
     from proactivellm.session.window import Window
 
@@ -21,8 +22,25 @@ Model = Annotated[
     typer.Option(
         autocompletion=complete_model,
         metavar="NAME|PATH",
-        help="A bundled model, a model folder or a Hugging Face hub id.",
+        help="A name that `proactivellm models` lists, a model folder, a GGUF file, or a hub id of "
+        "Hugging Face (owner/name, owner/name@revision).",
         show_default=f"{default_model(None)}; for recordings {default_model('speech')}",
+    ),
+]
+Adapter = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PATH|ID",
+        help="An adapter (PEFT) for the model: a folder or a hub id. What lies beside it "
+        "(streaming.json, calibration.json, learned.safetensors) is used in place of the model's.",
+        show_default="none; the folder of an adapter can also be given as --model",
+    ),
+]
+MergeAdapter = Annotated[
+    bool,
+    typer.Option(
+        "--merge-adapter",
+        help="Add the adapter to the weights once, which makes each step quicker.",
     ),
 ]
 LayoutName = Annotated[
@@ -160,6 +178,16 @@ Speculate = Annotated[
     ),
 ]
 
+KvName = Annotated[
+    str,
+    typer.Option(
+        "--kv",
+        metavar="none|int8",
+        help="int8 keeps the keys and values of streams in 8 bits: a quarter of the memory of "
+        "float32, half of that of float16. What is written may change by the rounding.",
+    ),
+]
+
 
 def check_rate(rate_wpm: float | None, listens: bool = False) -> None:
     """Checks --rate; `listens` if the sources are recordings.
@@ -187,6 +215,18 @@ def make_counting(tokenize: str, unit: str) -> "Counting":
     counting = Counting(tokenize=tokenize, unit=unit)
     resolve([], counting)  # a wrong name is told before anything runs
     return counting
+
+
+def parse_kv(name: str) -> "Kv | None":
+    """How --kv keeps keys and values; ValueError for a name that it does not take."""
+    from proactivellm.forward.int8 import Kv
+
+    for kv in get_args(Kv):
+        if name == kv:
+            return kv  # type: ignore[no-any-return]
+    if name != "none":
+        raise ValueError(f"--kv {name}: choose from none, {', '.join(get_args(Kv))}")
+    return None
 
 
 def make_window(tokens: int | None, sinks: int) -> "Window | None":

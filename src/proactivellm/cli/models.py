@@ -8,7 +8,8 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from proactivellm.backbone.bundled import DEFAULT_MODEL, bundled_models
+from proactivellm.backbone.bundled import DEFAULT_MODEL
+from proactivellm.backbone.cache import named_models
 from proactivellm.cli.messages import status, warn
 from proactivellm.modality.kinds import KINDS
 
@@ -50,7 +51,7 @@ def loading(what: str, quantization: str = "int8") -> Iterator[None]:
 
 def _may_be_quantised(model: str) -> bool:
     """Whether the weights of a model may be stored quantised: of the hub, one cannot know yet."""
-    config = bundled_models().get(model, Path(model)) / "config.json"
+    config = named_models().get(model, Path(model)) / "config.json"
     return not config.is_file() or b"quantization_config" in config.read_bytes()
 
 
@@ -100,6 +101,8 @@ def load_model(
     """
     from proactivellm.modality.loading import front_end_of, load
 
+    if name is None and how.get("adapter"):  # which names the model that it belongs to
+        name, how["adapter"] = how["adapter"], None
     model = load(name or default_model(kind), **how)
     if kind:
         front_end_of(model, kind)

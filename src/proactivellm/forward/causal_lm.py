@@ -16,19 +16,24 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from proactivellm.backbone.card import About
 from proactivellm.backbone.decoder import Parts, position_limit
 from proactivellm.backbone.families import check_family
 from proactivellm.backbone.prompt import StreamSettings, token_id_of
 from proactivellm.core.layout import TARGET
 from proactivellm.forward.attention import ATTENTION, attention_kernels, register
-from proactivellm.forward.cache import GROWTH, ArrivalCache
+from proactivellm.forward.cache import GROWTH, ArrivalCache, ArrivalLayer
 from proactivellm.forward.graphs import Mode, StaticSteps
+from proactivellm.forward.int8 import Int8Layer, Kv
 from proactivellm.forward.lanes import LaneInput, NewTokens, Piece, StepOutput, pack_lanes, place
 from proactivellm.forward.plan import StepPlan, make_plan
 from proactivellm.forward.probe import AttentionProbe, probe_step
+from proactivellm.forward.saving import push_streaming, save_streaming
 from proactivellm.forward.speculation import Speculation
 from proactivellm.forward.watch import watch_attention
 from proactivellm.output import detokenize
+
+_LAYERS: dict[Kv | None, type[ArrivalLayer]] = {None: ArrivalLayer, "int8": Int8Layer}
 
 
 class StreamingCausalLM:
@@ -69,6 +74,7 @@ class StreamingCausalLM:
         self.head: Any = None  # a `policy.head.Head`, once something asks for it
         self.static: StaticSteps | None = None
         self.speculation: Speculation | None = None
+        self.kv: Kv | None = None
 
     @property
     def device(self) -> torch.device:
@@ -98,6 +104,30 @@ class StreamingCausalLM:
         """By token id: may a policy decide on the token? See `output.detokenize`."""
         return detokenize.decision_points(self.tokenizer)
 
+    def save_pretrained(self, folder: str | Path, about: About | None = None) -> None:
+        """Write a folder that `load` reads, with a model card: of an adapter left apart, it alone.
+
+        Weights, tokenizer, settings and front end are those in use; the calibration table and the
+        learned head beside the model are copied. ValueError if something cannot be saved.
+
+        Args:
+            about: what the card is to say that the model does not tell.
+        """
+        save_streaming(self, Path(folder), about or About())
+
+    def push_to_hub(self, repo: str, about: About | None = None, *, private: bool = False) -> str:
+        """Upload what `save_pretrained` writes; returns the address of the commit.
+
+        The repository is made if there is none. ValueError if the hub refuses, or cannot be
+        reached.
+
+        Args:
+            repo: `owner/name`.
+            about: as for `save_pretrained`.
+            private: whether a new repository is.
+        """
+        return push_streaming(self, repo, about or About(), private=private)
+
     def accelerate(self, mode: Mode | None) -> None:
         """Run steps in fixed shapes: many small sessions gain most, on a GPU.
 
@@ -123,12 +153,29 @@ class StreamingCausalLM:
             speculation.check(self)
         self.speculation = speculation
 
+    def compress_cache(self, kv: Kv | None) -> None:
+        """Let engines made from now on keep keys and values in fewer bits.
+
+        A stream then has the logits of one masked forward with rounded keys and values.
+
+        Args:
+            kv: `int8` keeps a byte for each number and a scale for each token and head; None keeps
+                them as the model makes them.
+
+        Raises:
+            ValueError: for any other name.
+        """
+        if kv not in _LAYERS:
+            raise ValueError(f"kv {kv!r}: choose from none, int8")
+        self.kv = kv
+
     def new_cache(self, num_lanes: int = 1, capacity: int | None = None) -> ArrivalCache:
         """An empty cache for this model, of at most `capacity` entries (preallocated) if given."""
         layers = self.model.config.get_text_config().num_hidden_layers
         # Each growth makes fixed shapes captured anew: rather few and large ones.
         growth = GROWTH if self.static is None else 1
-        return ArrivalCache(layers, num_lanes, self.device, capacity, growth)
+        layer = _LAYERS[self.kv]
+        return ArrivalCache(layers, num_lanes, self.device, capacity, growth, layer)
 
     def check_position(self, lane: LaneInput) -> None:
         """Raise ValueError if the last position of a lane is none of the model's."""

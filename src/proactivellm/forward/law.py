@@ -45,7 +45,7 @@ def check_law(
     """
     model = streaming.model
     name = f"model type {model.config.model_type!r} cannot stream"
-    vocabulary = model.get_input_embeddings().num_embeddings
+    vocabulary = model.get_input_embeddings().weight.shape[0]
     length = _text_length(streaming, num_source + num_target)
     ids = [(7919 * (i + 1)) % vocabulary for i in range(length)]
     g = [num_source * (t + 1) // num_target for t in range(num_target)]

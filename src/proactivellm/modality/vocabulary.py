@@ -12,7 +12,7 @@ def check_tokens(streaming: "StreamingCausalLM") -> None:
     """Refuse (ValueError) a model whose tokenizer, prompt or end of text is another model's."""
     model, tokenizer = streaming.model, streaming.tokenizer
     rows = min(
-        model.get_input_embeddings().num_embeddings, model.get_output_embeddings().weight.shape[0]
+        model.get_input_embeddings().weight.shape[0], model.get_output_embeddings().weight.shape[0]
     )
     has = f"the model has {rows} (ids 0 to {rows - 1})"
     # Some models leave out the last control tokens of their tokenizer, which no text becomes.
