@@ -7,6 +7,7 @@
 #                  libraries, streams a sentence, then passes the laws, sessions and a training
 #   make simuleval SimulEval runs our agent; its scores, those of OmniSTEval and ours, side by side
 #   make simuleval-speech  the same of recordings: each must agree within 1 ms
+#   make compatibility  which causal LMs of the newest transformers can stream: the page of the docs
 #   make mutants   changes the code in a thousand small ways; which of them no test notices
 #   make lint      everything static: format, lint, types, import direction, size, docstrings, docs
 #   make site      the documentation as a site, in out/site
@@ -81,7 +82,7 @@ SPEECH_OUT ?= out/simuleval-speech
 SPEECH_FLAGS ?= --policy wait-k:3,stride=2
 
 .PHONY: install demo demo-speech test lowest newest mutants simuleval simuleval-speech \
-	environments site typed lint check format
+	compatibility environments site typed lint check format
 .DEFAULT_GOAL := check
 
 install: $(STAMP)
@@ -128,6 +129,10 @@ lowest: install $(SIMULEVAL_STAMP)
 # libraries. Only torch is that of the constraints: a newer one may be a CUDA build of gigabytes.
 newest: $(NEWEST_STAMP)
 	$(PYTEST) $(NEWEST_VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile $(NEWEST_TESTS)
+
+# Minutes, and other answers with each release of transformers, hence no part of `check`.
+compatibility: $(NEWEST_STAMP)
+	$(NEWEST_VENV)/bin/python tools/compatibility.py docs/guide/compatibility.md
 
 # Hours rather than minutes, hence no part of `check`; stopped, it goes on where it was. Which code
 # is changed and which tests are asked, pyproject.toml says; docs/MUTANTS.md has the score.

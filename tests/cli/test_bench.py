@@ -44,10 +44,17 @@ def test_a_shape_alone_and_in_sessions(run: Run, shape: Path, tmp_path: Path) ->
 
 
 def test_a_model_with_a_tokenizer_reads_text(run: Run, model: str, tmp_path: Path) -> None:
-    sizes = ("--suite", "sessions", "--sessions", "2", *TINY)
+    """Keys and values in int8: a byte for each number, and two for the scale of each head."""
+    sizes = ("--suite", "sessions", "--sessions", "2", "--kv", "int8", *TINY)
     done = run("bench", "--model", model, *sizes, "--out", tmp_path)
-    names = [w["name"] for w in load(tmp_path)["suites"]["sessions"]["workloads"]]
-    assert done.code == 0 and names == ["drawn 8/8 wait-k:2", "text wait-k:3"]
+    workloads = load(tmp_path)["suites"]["sessions"]["workloads"]
+    assert done.code == 0
+    assert [w["name"] for w in workloads] == ["drawn 8/8 wait-k:2", "text wait-k:3"]
+    config = tiny_config("qwen3")
+    heads = 2 * config.num_hidden_layers * config.num_key_value_heads
+    for workload in workloads:
+        kept = workload["sessions"]["2"]["kv_bytes_per_entry"]
+        assert kept == heads * (config.head_dim + 2)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +62,7 @@ def test_a_model_with_a_tokenizer_reads_text(run: Run, model: str, tmp_path: Pat
     [
         (("--suite", "speed"), "suite 'speed': choose from alone"),
         (("--accelerate", "fast"), "accelerate 'fast': choose from none, graph, compile"),
+        (("--model", "shape:6x256", "--kv", "fp8"), "--kv fp8: choose from none, int8"),
         (("--sessions", "1;2"), "sessions '1;2': give whole numbers joined by commas"),
         (("--units", "800"), "units '800': give two numbers"),
         (("--model", "shape:qwen"), "no shape 'qwen'"),

@@ -40,6 +40,15 @@ def test_proposals_are_no_other_run(
     assert second.forwards < len(second.token_delays)
 
 
+def test_keys_and_values_in_int8_are_another_run(
+    run: Run, model: str, files: tuple[str, ...], tmp_path: Path
+) -> None:
+    command = ("evaluate", "--model", model, *files, "--policy", "offline", "--out", tmp_path)
+    assert run(*command, "--limit", 1, "--kv", "int8").code == 0
+    error = run(*command, "--limit", 2).error
+    assert "holds another run (quantization was keys and values in int8, and is None now)" in error
+
+
 def load_scores(out: Path) -> list[dict[str, Any]]:
     """The scores of a run, but for those that tell the time."""
     rows = json.loads((out / "scores.json").read_text(encoding="utf-8"))

@@ -104,6 +104,13 @@ def test_proposals_change_nothing_that_is_written(run: Run, model: str, source: 
         speculate_as(model, None, listens=True)
 
 
+def test_keys_and_values_in_int8(run: Run, model: str, source: Path) -> None:
+    command = ("stream", "--model", model, "--policy", "wait-k:2", "--input", source)
+    done = run(*command, "--kv", "int8", "--window", 16)
+    assert done.code == 0 and done.out.count("\n") == len(SENTENCES)
+    assert run(*command, "--kv", "int4").error == "--kv int4: choose from none, int8"
+
+
 def test_window(run: Run, model: str, tmp_path: Path) -> None:
     source, log = write_lines(tmp_path / "source", "ab cd " * 20, "ab"), tmp_path / "log"
     command = ("stream", "--model", model, "--policy", "wait-k:1", "--input", source, "--log", log)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from tests.laws import streams
@@ -297,6 +298,33 @@ class TestLookup:
         )
         assert found == [[9, 10, 11], [9, 10, 11], [2, 3, -1], [1, 8, 2], [], [20, 21, -1]]
 
+    def test_a_longer_stream_is_not_searched_for_longer(self) -> None:
+        looked = 0
+
+        class Watched(list[int]):
+            def __getitem__(self, key: Any) -> Any:
+                nonlocal looked
+                found = super().__getitem__(key)
+                looked += len(found) if isinstance(key, slice) else 1
+                return found
+
+            def __iter__(self) -> Iterator[int]:
+                nonlocal looked
+                looked += len(self)
+                return super().__iter__()
+
+        lookup, found, counts = Lookup(reach=60), [], []
+        for size in (50, 500, 5000):
+            looked, ids = 0, [index % 40 for index in range(size)]
+            given = context([], Watched(ids), Watched(ids))
+            pieces = [
+                Piece(SOURCE, 1 + at // 4, Watched(ids[at : at + 4])) for at in range(0, size, 4)
+            ]
+            found += lookup.propose([given._replace(source=pieces)])
+            counts.append(looked)
+        assert found == [[10, 11, 12], [20, 21, 22], [0, 1, 2]], "the target, 40 tokens earlier"
+        assert counts[0] < counts[1] == counts[2] == 3 * 60
+
     def test_drafts_are_taken_from_the_draft_before(self, make: Load) -> None:
         """Local agreement drafts anew after each unit, mostly the same."""
         model = make(boundary="token")
@@ -307,7 +335,7 @@ class TestLookup:
         assert engine.forwards < plain.forwards
 
     @pytest.mark.parametrize(
-        ("settings", "said"), [({"tokens": 0}, "tokens=0"), ({"longest": 0}, "longest=0")]
+        ("settings", "said"), [({name: 0}, f"{name}=0") for name in ("tokens", "longest", "reach")]
     )
     def test_what_proposes_nothing_is_refused(self, settings: dict, said: str) -> None:
         with pytest.raises(ValueError, match=said):

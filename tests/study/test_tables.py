@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 from tests.metrics.instances import make_log, write_log
 
 from proactivellm.metrics.folders import folder_name, write_scores
 from proactivellm.metrics.score import score
-from proactivellm.output.log import LOG_FILE
+from proactivellm.output.log import LOG_FILE, Task
 from proactivellm.study.arms import Study
 from proactivellm.study.execution import Place
 from proactivellm.study.tables import REPORT_FILE, write_report
@@ -63,5 +64,8 @@ def test_less_is_more_in_word_error_rates(tmp_path: Path) -> None:
 
 
 def test_each_task_has_its_quality() -> None:
-    found = {task: Study(**STUDY, task=task).quality for task in ("translation", "qa", "asr")}
-    assert found == {"translation": "BLEU", "qa": "F1", "asr": "WER"}
+    found = {task: Study(**STUDY, task=task).quality for task in get_args(Task)}
+    assert found == {
+        **{"translation": "BLEU", "qa": "F1", "asr": "WER"},
+        **{"choice": "accuracy", "summary": "ROUGE-L"},
+    }

@@ -15,6 +15,8 @@ def check_family(model: PreTrainedModel) -> None:
         raise ValueError(
             f"{name}: it is an encoder-decoder, and only decoder-only models are taken"
         )
+    if not hasattr(config, "num_hidden_layers"):  # BLT
+        raise ValueError(f"{name}: it is several stacks of layers, and not one decoder of tokens")
     layer_types(model.config)
     decoder = decoder_of(model)
     accepted = inspect.signature(decoder.forward).parameters

@@ -5,6 +5,7 @@ the assistant prefix opens the target group.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -126,17 +127,22 @@ def load_settings(folder: str | Path) -> StreamSettings | None:
     return validated(read_object(path), StreamSettings, str(path))
 
 
-def chat_prompt(tokenizer: PreTrainedTokenizerBase, instruction: str = "") -> Prompt:
+def chat_prompt(
+    tokenizer: PreTrainedTokenizerBase,
+    instruction: str = "",
+    options: Mapping[str, Any] | None = None,
+) -> Prompt:
     """Split a tokenizer's chat template around the source text.
 
     The instruction stands before the source in the user turn; the target head is the template's
-    generation prompt. ValueError if there is no chat template, it is broken, or it changes or
-    repeats the user's text.
+    generation prompt. `options` are variables of the template.
+
+    ValueError if there is no chat template, it is broken, or it changes or repeats the user's text.
     """
     if not tokenizer.chat_template:
         raise ValueError("the tokenizer has no chat template; give the prompt as raw text")
     messages = [{"role": "user", "content": instruction + _SOURCE_MARK}]
-    turns, whole = render_chat(tokenizer, messages)
+    turns, whole = render_chat(tokenizer, messages, options)
     if turns.count(_SOURCE_MARK) != 1 or not whole.startswith(turns):
         raise ValueError(
             "the chat template does not keep the user's text in one place: give the prompt as raw "
@@ -146,14 +152,19 @@ def chat_prompt(tokenizer: PreTrainedTokenizerBase, instruction: str = "") -> Pr
     return Prompt(source_head=head, source_tail=tail, target_head=whole[len(turns) :])
 
 
-def render_chat(template: Any, messages: list[dict[str, Any]]) -> tuple[str, str]:
+def render_chat(
+    template: Any, messages: list[dict[str, Any]], options: Mapping[str, Any] | None = None
+) -> tuple[str, str]:
     """A chat without and with the beginning of the answer; ValueError if a template is broken."""
+    variables = dict(options or {})
 
     # A template is a program of whoever made the folder: kept from everything outside by the
     # sandbox of transformers, but free to raise what it likes.
     with refusing("the chat template cannot be used"):
-        turns = template.apply_chat_template(messages, tokenize=False)
-        whole = template.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        turns = template.apply_chat_template(messages, tokenize=False, **variables)
+        whole = template.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True, **variables
+        )
     return str(turns), str(whole)
 
 

@@ -11,7 +11,15 @@ import typer
 
 from proactivellm.backbone.bundled import DEFAULT_MODEL
 from proactivellm.cli.app import app
-from proactivellm.cli.flags import MOST, Device, Dtype, Quantization, TrustRemoteCode
+from proactivellm.cli.flags import (
+    MOST,
+    Device,
+    Dtype,
+    KvName,
+    Quantization,
+    TrustRemoteCode,
+    parse_kv,
+)
 from proactivellm.cli.messages import warn
 from proactivellm.cli.models import load_model, loading
 from proactivellm.cli.places import check_places
@@ -147,6 +155,7 @@ def bench(
     quantization: Quantization = "none",
     trust_remote_code: TrustRemoteCode = False,
     accelerate: Accelerate = "none",
+    kv: KvName = "none",
     threads: Threads = None,
     sessions: Sessions = "1,32",
     source: SourceUnits = 60,
@@ -230,6 +239,7 @@ def _prepare(command: Mapping[str, Any], options: "Options") -> "Callable[..., B
     name, device, dtype = command["model"], command["device"], command["dtype"]
     quantization = command["quantization"]
     trusts = command["trust_remote_code"]
+    kv = parse_kv(command["kv"])
     shape = find_shape(name, trusts)
     if shape is None:
         how = {"device": device, "dtype": dtype, "quantization": quantization}
@@ -238,6 +248,8 @@ def _prepare(command: Mapping[str, Any], options: "Options") -> "Callable[..., B
         text_model, weights = None, parse_dtype(dtype)
         model = random_model(shape, device, weights, quantization, options.seed, trusts)
     endless = Endless(model)
+    for each in (model, endless):
+        each.compress_cache(kv)
     if command["accelerate"] != "none":
         for each in (model, endless):
             each.accelerate(command["accelerate"])

@@ -12,6 +12,7 @@ from proactivellm.cli.flags import (
     BleuTokenize,
     Device,
     Dtype,
+    KvName,
     Lanes,
     LatencyUnit,
     LayoutName,
@@ -29,6 +30,7 @@ from proactivellm.cli.flags import (
     check_rate,
     make_counting,
     make_window,
+    parse_kv,
 )
 from proactivellm.cli.messages import warn
 from proactivellm.cli.models import load_for, loading, speculate_as
@@ -77,6 +79,7 @@ def evaluate(
     window: View = None,
     sinks: Sinks = 0,
     speculate: Speculate = None,
+    kv: KvName = "none",
     layout: LayoutName = None,
     device: Device = "cpu",
     dtype: Dtype = "auto",
@@ -106,6 +109,7 @@ def evaluate(
         from proactivellm.stream import DEFAULT_RATE_WPM
         from proactivellm.tasks.jobs import read_jobs
 
+        keep_as = parse_kv(kv)
         view, counting = make_window(window, sinks), make_counting(bleu_tokenize, latency_unit)
         for text in policy:
             PolicySpec.parse(text)
@@ -122,6 +126,7 @@ def evaluate(
         }
         adapted = {"adapter": adapter, "merge": merge_adapter}
         streaming = load_for(jobs, model, no_gate, layout=layout, **adapted, **how)
+        streaming.compress_cache(keep_as)
         speculate_as(speculate, streaming, listens, **how)
     conditions = Conditions(
         rate_wpm=rate or DEFAULT_RATE_WPM, window=view, counting=counting, data=Path(source).name

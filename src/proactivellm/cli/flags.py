@@ -1,7 +1,7 @@
 """The flags that commands share, with their help."""
 
 import math
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
@@ -9,6 +9,7 @@ from proactivellm.cli.completion import complete_model, complete_policy
 from proactivellm.cli.models import default_model
 
 if TYPE_CHECKING:
+    from proactivellm.forward.int8 import Kv
     from proactivellm.metrics.counting import Counting
     from proactivellm.session.window import Window
 
@@ -98,9 +99,9 @@ TaskName = Annotated[
     str | None,
     typer.Option(
         "--task",
-        metavar="translation|qa|asr",
-        help="What is scored: translation by BLEU and chrF, qa by F1 and exact match, asr by word "
-        "and character errors.",
+        metavar="translation|qa|choice|summary|asr",
+        help="What is scored: translation by BLEU and chrF, qa by F1 and exact match, choice by "
+        "accuracy, summary by ROUGE, asr by word and character errors.",
         show_default="asr for recordings, otherwise translation",
     ),
 ]
@@ -177,6 +178,16 @@ Speculate = Annotated[
     ),
 ]
 
+KvName = Annotated[
+    str,
+    typer.Option(
+        "--kv",
+        metavar="none|int8",
+        help="int8 keeps the keys and values of streams in 8 bits: a quarter of the memory of "
+        "float32, half of that of float16. What is written may change by the rounding.",
+    ),
+]
+
 
 def check_rate(rate_wpm: float | None, listens: bool = False) -> None:
     """Checks --rate; `listens` if the sources are recordings.
@@ -204,6 +215,18 @@ def make_counting(tokenize: str, unit: str) -> "Counting":
     counting = Counting(tokenize=tokenize, unit=unit)
     resolve([], counting)  # a wrong name is told before anything runs
     return counting
+
+
+def parse_kv(name: str) -> "Kv | None":
+    """How --kv keeps keys and values; ValueError for a name that it does not take."""
+    from proactivellm.forward.int8 import Kv
+
+    for kv in get_args(Kv):
+        if name == kv:
+            return kv  # type: ignore[no-any-return]
+    if name != "none":
+        raise ValueError(f"--kv {name}: choose from none, {', '.join(get_args(Kv))}")
+    return None
 
 
 def make_window(tokens: int | None, sinks: int) -> "Window | None":

@@ -13,6 +13,7 @@ from proactivellm.cli.flags import (
     Adapter,
     Device,
     Dtype,
+    KvName,
     LayoutName,
     MergeAdapter,
     Model,
@@ -25,6 +26,7 @@ from proactivellm.cli.flags import (
     View,
     check_rate,
     make_window,
+    parse_kv,
 )
 from proactivellm.cli.models import default_model, load_model, loading, speculate_as
 from proactivellm.cli.places import MICROPHONE, STANDARD_INPUT, check_places
@@ -142,6 +144,7 @@ def stream(
     temperature: Temperature = None,
     seed: Seed = 0,
     speculate: Speculate = None,
+    kv: KvName = "none",
     layout: LayoutName = None,
     device: Device = "cpu",
     dtype: Dtype = "auto",
@@ -227,10 +230,12 @@ def _settings(flags: Mapping[str, Any], kind: str | None, window: Any) -> "Setti
 
     names = ("device", "dtype", "quantization", "trust_remote_code")
     how = {name: flags[name] for name in names}
+    kv = parse_kv(flags["kv"])
     adapted = {"adapter": flags["adapter"], "merge": flags["merge_adapter"]}
     model = load_model(
         flags["model"], kind, gate=not flags["no_gate"], layout=flags["layout"], **adapted, **how
     )
+    model.compress_cache(kv)
     speculate_as(flags["speculate"], model, listens=kind is not None, **how)
     policy = choose_policy(model, flags["policy"], listens=kind is not None)
     policy.bound_to(model).check(model)  # before anything is read

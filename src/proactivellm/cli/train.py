@@ -9,25 +9,30 @@ import typer
 from proactivellm.cli.app import app
 from proactivellm.cli.stopping import end_interrupted
 
-RecipeFile = Annotated[
-    Path, typer.Argument(metavar="RECIPE", help="TOML file: which model, which data, how.")
+Recipes = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="RECIPE...",
+        help="TOML file: which model, which data, how. Further ones are laid over it, key by key.",
+    ),
 ]
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder for the checkpoints and the model.")]
 
 
 @app.command()
-def train(recipe: RecipeFile, out: Out) -> None:
+def train(recipes: Recipes, out: Out) -> None:
     """Train a model by a recipe.
 
     The same command continues a run that was interrupted, from its last checkpoint.
 
     Example:
         proactivellm train recipes/tatoeba-de-en.toml --out my-model
+        proactivellm train recipes/tasks/squad.toml recipes/backbones/qwen3-0.6b.toml --out reader
     """
     from proactivellm.files.toml import load_toml
     from proactivellm.train.recipe import Recipe
 
-    wish = load_toml(recipe, Recipe)
+    wish = load_toml(recipes[0], Recipe, recipes[1:])
     check_train_extra(needs_peft=wish.lora is not None)
     from proactivellm.train.run import train as run
 

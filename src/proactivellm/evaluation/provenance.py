@@ -53,11 +53,14 @@ def run_inputs(
     Reads the files of the jobs' recordings.
     """
     method = getattr(getattr(model.model.config, "quantization_config", None), "quant_method", None)
+    methods = [] if method is None else [str(getattr(method, "value", method))]
+    if model.kv is not None:
+        methods.append(f"keys and values in {model.kv}")
     versions = {"proactivellm": __version__, "transformers": transformers.__version__}
     return {
         "model": _name(model),
         "dtype": str(model.model.dtype).removeprefix("torch."),
-        "quantization": None if method is None else str(getattr(method, "value", method)),
+        "quantization": ", ".join(methods) or None,
         **{key: value for key, value in asdict(conditions).items() if key != "counting"},
         **({} if model.front_end is None else model.front_end.conditions),
         **model_inputs(model),

@@ -8,7 +8,7 @@ import difflib
 import json
 import re
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -24,15 +24,31 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-def load_toml(path: str | Path, model_class: type[ModelT]) -> ModelT:
-    """Reads one TOML file and validates it without guessing: the string "3" is not the number 3.
+def load_toml(path: str | Path, model_class: type[ModelT], above: Sequence[Path] = ()) -> ModelT:
+    """Reads a TOML file and validates it without guessing: the string "3" is not the number 3.
 
-    `model_class` is usually a `Strict`; its nested models are the file's tables.
+    Args:
+        model_class: usually a `Strict`; its nested models are the file's tables.
+        above: files that are laid over it in this order, key by key.
 
     Raises:
         ValueError: the file cannot be read, is not TOML, or does not fit; one line per mistake.
     """
-    return validated(read_toml(path), model_class, str(path))
+    data = read_toml(path)
+    for other in above:
+        data = overlaid(data, read_toml(other))
+    return validated(data, model_class, " + ".join(map(str, (path, *above))))
+
+
+def overlaid(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """A new table: one laid over another, tables within them likewise."""
+    both = below.keys() & above.keys()
+    merged = {
+        key: overlaid(below[key], above[key])
+        for key in both
+        if isinstance(below[key], dict) and isinstance(above[key], dict)
+    }
+    return {**below, **above, **merged}
 
 
 def validated(data: dict[str, Any], model_class: type[ModelT], where: str) -> ModelT:

@@ -37,7 +37,7 @@ def streaming_attention(
 
     Args:
         query: [1, H, T, D] with a plan, else [B, H, Q, D].
-        key: the store [1, G, N, D] with a plan, else [B, G, K, D].
+        key: the store [1, G, N, D] or what the plan asks of it with a plan, else [B, G, K, D].
         value: as `key`.
         attention_mask: bool [B, 1, Q, K]; of no meaning with a plan.
         **kwargs: `plan`, `probe`, `scaling`, `softcap`, `s_aux` (learned sinks, [H]), `dropout`
@@ -90,13 +90,18 @@ def _by_parts(
     """One attention call per part of the plan: [1, T, H, D]."""
     _, heads, num_new, width = query.shape
     result_THD = None
+    begin = 0
     for index, part in enumerate(plan.parts):
         if part.rows is None:  # the only part
             query_BHQD = query.view(heads, part.slots.shape[0], -1, width).transpose(0, 1)
         else:
             query_BHQD = query[0].transpose(0, 1)[part.rows].transpose(1, 2)
-        keys = _entries(key, part, plan.scratch, "keys")
-        values = _entries(value, part, plan.scratch, "values")
+        if plan.given_M is None:
+            keys = _entries(key, part, plan.scratch, "keys")
+            values = _entries(value, part, plan.scratch, "values")
+        else:
+            keys, values = _given(key, part, begin), _given(value, part, begin)
+            begin += part.slots.numel()
         mask = part.masks[kind]
         if probe is not None:
             probe.capture(index, query_BHQD, keys, mask, **scores)
@@ -118,6 +123,12 @@ def _entries(store: Tensor, part: Part, scratch: Scratch | None, name: str) -> T
     slots = part.slots.flatten()
     chosen = rows_NW[slots] if scratch is None else scratch.select(name, rows_NW, slots)
     return chosen.view(*part.slots.shape, store.shape[1], -1).transpose(1, 2)
+
+
+def _given(entries: Tensor, part: Part, begin: int) -> Tensor:
+    """Keys or values of a part, [B, G, K, D] of those given [1, G, M, D]; a view."""
+    mine = entries[0, :, begin : begin + part.slots.numel()]
+    return mine.unflatten(1, part.slots.shape).transpose(0, 1)
 
 
 def _attend(

@@ -26,9 +26,13 @@ GROWTH = 8  # it grows by an eighth: little is held in reserve, and copies stay 
 
 
 class ArrivalLayer(CacheLayerMixin):
-    """Keys and values of one layer, each [N, H, D]; the cache says how large the store is."""
+    """Keys and values of one layer, each [N, H, D]; the cache says how large the store is.
+
+    A subclass may keep them in another form of [N, H, any width].
+    """
 
     is_sliding = False
+    kv: str | None = None  # the form in which entries are kept; None: as the model makes them
     keys: Tensor
     values: Tensor
     plan: StepPlan  # of the running step
@@ -38,7 +42,7 @@ class ArrivalLayer(CacheLayerMixin):
         self.cache = weakref.proxy(cache)  # no cycle: a dropped cache frees its buffers at once
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Allocate buffers of the shape that the first keys and values show."""
+        """Allocate buffers of the shape that the first keys and values show, as they are kept."""
         entries = self.cache.num_entries
         self.keys = key_states.new_zeros(entries, key_states.shape[1], key_states.shape[3])
         self.values = value_states.new_zeros(entries, value_states.shape[1], value_states.shape[3])
@@ -49,19 +53,30 @@ class ArrivalLayer(CacheLayerMixin):
     ) -> tuple[Tensor, Tensor]:
         """Write new entries [1, H, T, D] at the slots of this step.
 
-        Attention that follows a plan is given the whole store [1, H, N, D], a joint one the entries
-        in use [1, H, K, D].
+        Attention is given the entries that the plan asks for [1, H, M, D], in its order, or the
+        whole store [1, H, N, D].
         """
+        plan, dtype = self.plan, key_states.dtype
+        key_states, value_states = self.packed(key_states), self.packed(value_states)
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        plan = self.plan
         self.keys.index_copy_(0, plan.slots_T, key_states[0].transpose(0, 1))
         self.values.index_copy_(0, plan.slots_T, value_states[0].transpose(0, 1))
-        if plan.joint is None:
+        if plan.given_M is None:
             return self.keys.transpose(0, 1)[None], self.values.transpose(0, 1)[None]
-        slots = plan.joint.slots
-        keys, values = plan.joint.screen(self.keys[slots], self.values[slots])
+        keys = self.unpacked(self.keys.index_select(0, plan.given_M), dtype)  # faster than [...]
+        values = self.unpacked(self.values.index_select(0, plan.given_M), dtype)
+        if plan.joint is not None:
+            keys, values = plan.joint.screen(keys, values)
         return keys.transpose(0, 1)[None], values.transpose(0, 1)[None]
+
+    def packed(self, values: Tensor) -> Tensor:
+        """Return values [..., D] in the form in which they are kept."""
+        return values
+
+    def unpacked(self, rows: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return what is kept as values [..., D]."""
+        return rows
 
     def grow(self, entries: int) -> None:
         """Enlarge the buffers to so many entries, keeping every entry; again, if it failed."""
@@ -96,6 +111,7 @@ class ArrivalCache(Cache):
         device: torch.device,
         capacity: int | None = None,
         growth: int = GROWTH,
+        layer: type[ArrivalLayer] = ArrivalLayer,
     ) -> None:
         if capacity is not None and capacity < PAGE:
             raise ValueError(f"capacity={capacity}: give at least {PAGE} entries")
@@ -112,7 +128,8 @@ class ArrivalCache(Cache):
         self.growths = 0  # times that the buffers were replaced
         # Group, position and unit of every entry: [3, N].
         self.kinds = torch.zeros(3, self.num_entries, dtype=torch.long, device=device)
-        super().__init__(layers=[ArrivalLayer(self) for _ in range(num_layers)])
+        self.kv = layer.kv
+        super().__init__(layers=[layer(self) for _ in range(num_layers)])
 
     @property
     def num_entries(self) -> int:
@@ -132,6 +149,7 @@ class ArrivalCache(Cache):
             contiguous=self.contiguous,
             kinds=self.kinds,
             scratch=self.scratch,
+            whole=self.kv is None,
         )
 
     def entry_bytes(self) -> int:
@@ -184,7 +202,8 @@ class ArrivalCache(Cache):
     def snapshot(self, lane: int) -> dict[str, Any]:
         """A lane's entries as plain tensors, for cloning and saving.
 
-        `keys` and `values` are lists of [K, H, D], one per layer, `kinds` is [3, K].
+        `keys` and `values` are lists of [K, H, D], or as `kv` keeps them, one per layer; `kinds`
+        is [3, K].
         """
         slots = self._slots(lane)
         layers = [layer for layer in self._layers() if layer.is_initialized]
@@ -193,6 +212,7 @@ class ArrivalCache(Cache):
             "values": [layer.values[slots] for layer in layers],
             "kinds": self.entry_kinds(lane),
             "units": self.units[lane],
+            "kv": self.kv,
         }
 
     @torch.inference_mode()  # the buffers were made in it
@@ -222,7 +242,12 @@ class ArrivalCache(Cache):
         self.kinds[:, slots] = state["kinds"].to(self.kinds)
 
     def _check(self, state: dict[str, Any]) -> None:
-        """Refuse entries of another model."""
+        """Refuse entries of another model, or kept in another form."""
+        if state.get("kv") != self.kv:
+            raise ValueError(
+                f"the snapshot has kv {state.get('kv') or 'none'}, this cache "
+                f"{self.kv or 'none'}: give the same to both"
+            )
         if len(state["keys"]) not in (0, len(self.layers)):
             raise ValueError(
                 f"the snapshot has {len(state['keys'])} layers, the model {len(self.layers)}"

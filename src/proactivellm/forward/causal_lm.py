@@ -22,8 +22,9 @@ from proactivellm.backbone.families import check_family
 from proactivellm.backbone.prompt import StreamSettings, token_id_of
 from proactivellm.core.layout import TARGET
 from proactivellm.forward.attention import ATTENTION, attention_kernels, register
-from proactivellm.forward.cache import GROWTH, ArrivalCache
+from proactivellm.forward.cache import GROWTH, ArrivalCache, ArrivalLayer
 from proactivellm.forward.graphs import Mode, StaticSteps
+from proactivellm.forward.int8 import Int8Layer, Kv
 from proactivellm.forward.lanes import LaneInput, NewTokens, Piece, StepOutput, pack_lanes, place
 from proactivellm.forward.plan import StepPlan, make_plan
 from proactivellm.forward.probe import AttentionProbe, probe_step
@@ -31,6 +32,8 @@ from proactivellm.forward.saving import push_streaming, save_streaming
 from proactivellm.forward.speculation import Speculation
 from proactivellm.forward.watch import watch_attention
 from proactivellm.output import detokenize
+
+_LAYERS: dict[Kv | None, type[ArrivalLayer]] = {None: ArrivalLayer, "int8": Int8Layer}
 
 
 class StreamingCausalLM:
@@ -71,6 +74,7 @@ class StreamingCausalLM:
         self.head: Any = None  # a `policy.head.Head`, once something asks for it
         self.static: StaticSteps | None = None
         self.speculation: Speculation | None = None
+        self.kv: Kv | None = None
 
     @property
     def device(self) -> torch.device:
@@ -149,12 +153,29 @@ class StreamingCausalLM:
             speculation.check(self)
         self.speculation = speculation
 
+    def compress_cache(self, kv: Kv | None) -> None:
+        """Let engines made from now on keep keys and values in fewer bits.
+
+        A stream then has the logits of one masked forward with rounded keys and values.
+
+        Args:
+            kv: `int8` keeps a byte for each number and a scale for each token and head; None keeps
+                them as the model makes them.
+
+        Raises:
+            ValueError: for any other name.
+        """
+        if kv not in _LAYERS:
+            raise ValueError(f"kv {kv!r}: choose from none, int8")
+        self.kv = kv
+
     def new_cache(self, num_lanes: int = 1, capacity: int | None = None) -> ArrivalCache:
         """An empty cache for this model, of at most `capacity` entries (preallocated) if given."""
         layers = self.model.config.get_text_config().num_hidden_layers
         # Each growth makes fixed shapes captured anew: rather few and large ones.
         growth = GROWTH if self.static is None else 1
-        return ArrivalCache(layers, num_lanes, self.device, capacity, growth)
+        layer = _LAYERS[self.kv]
+        return ArrivalCache(layers, num_lanes, self.device, capacity, growth, layer)
 
     def check_position(self, lane: LaneInput) -> None:
         """Raise ValueError if the last position of a lane is none of the model's."""

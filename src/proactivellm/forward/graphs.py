@@ -22,7 +22,7 @@ from torch import Tensor
 
 from proactivellm.forward.cache import PAGE, ArrivalCache
 from proactivellm.forward.lanes import NewTokens, StepOutput
-from proactivellm.forward.plan import Part, StepPlan, entry_masks, new_slots, own_slots
+from proactivellm.forward.plan import Part, StepPlan, entry_masks, given_slots, new_slots, own_slots
 from proactivellm.forward.probe import AttentionProbe, Chosen
 
 if TYPE_CHECKING:
@@ -221,7 +221,13 @@ class _StaticStep:
                 model.windows,
             ),
         )
-        plan = StepPlan(slots_T=slots_T, parts=(part,), layer_types=model.layer_types, scratch=None)
+        plan = StepPlan(
+            slots_T=slots_T,
+            parts=(part,),
+            layer_types=model.layer_types,
+            scratch=None,
+            given_M=given_slots(cache.store(), (part,)),
+        )
         chosen = Chosen(lane_B, within_B)
         probe = AttentionProbe(plan, [chosen], bucket.lanes) if bucket.attention else None
         embeddings = model.parts.embed(ids_T[None])

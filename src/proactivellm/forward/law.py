@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from proactivellm.forward.causal_lm import StreamingCausalLM
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.15, torch.float16: 0.05}
-NUM_SOURCE = 8  # tokens of the source tried
+NUM_SOURCE, NUM_TARGET = 8, 2  # tokens of the stream tried
 # Tokens of the longest plain text tried. It reaches beyond windows shorter than that. A text for a
 # window of thousands would take minutes on a CPU; how far the masks of such a model reach is known
 # without one (`watch.watch_attention` asks the rule they are made of), and only an attention that
@@ -26,7 +26,9 @@ LONGEST_TEXT = 256
 
 
 @torch.inference_mode()
-def check_law(streaming: "StreamingCausalLM") -> None:
+def check_law(
+    streaming: "StreamingCausalLM", num_source: int = NUM_SOURCE, num_target: int = NUM_TARGET
+) -> None:
     """Refuse a model that does not obey the streaming law.
 
     First, the model as it is and the parts of it that are used here must agree on a plain text:
@@ -34,13 +36,19 @@ def check_law(streaming: "StreamingCausalLM") -> None:
     text is longer than any window that the model has or its configuration names, up to
     LONGEST_TEXT. Then, a short stream must have the logits of one masked forward.
 
+    Args:
+        num_source: tokens of that stream's source, which is also the least length of the text.
+        num_target: its target tokens, at most `num_source`, spread evenly over the source.
+
     Raises:
         ValueError: saying by how much it fails.
     """
     model = streaming.model
     name = f"model type {model.config.model_type!r} cannot stream"
     vocabulary = model.get_input_embeddings().weight.shape[0]
-    ids = [(7919 * (i + 1)) % vocabulary for i in range(_text_length(streaming))]
+    length = _text_length(streaming, num_source + num_target)
+    ids = [(7919 * (i + 1)) % vocabulary for i in range(length)]
+    g = [num_source * (t + 1) // num_target for t in range(num_target)]
     tolerance = TOLERANCE.get(model.dtype, 0.15)
     for logits, failure in (
         (
@@ -51,7 +59,7 @@ def check_law(streaming: "StreamingCausalLM") -> None:
         (_streamed_logits, "it does not follow its positions, masks or cache, which changes"),
     ):
         try:
-            expected, actual = logits(streaming, ids)
+            expected, actual = logits(streaming, ids, g)
         except Exception as error:  # whatever a family makes of inputs it was not written for
             reason = str(error).strip().split("\n")[0]
             raise ValueError(f"{name}: {type(error).__name__}: {reason}") from error
@@ -76,7 +84,9 @@ def _why_nan(model: PreTrainedModel) -> str:
     return f"the model's logits are NaN in {precision}: {remedy}"
 
 
-def _plain_logits(streaming: "StreamingCausalLM", ids: list[int]) -> tuple[Tensor, Tensor]:
+def _plain_logits(
+    streaming: "StreamingCausalLM", ids: list[int], g: list[int]
+) -> tuple[Tensor, Tensor]:
     """Of a causal text: by the whole model with its own attention, and by the parts used here.
 
     Of its last tokens, which see the most: a large vocabulary makes large logits.
@@ -91,24 +101,27 @@ def _plain_logits(streaming: "StreamingCausalLM", ids: list[int]) -> tuple[Tenso
     position_BS = torch.arange(len(ids), device=model.device)[None]
     causal = position_BS[:, None, :, None] >= position_BS[:, None, None, :]
     masks = layer_masks(causal, position_BS, position_BS, streaming.windows)
-    rows = torch.arange(len(ids), device=model.device)[-NUM_SOURCE - 2 :]
+    rows = torch.arange(len(ids), device=model.device)[-g[-1] - len(g) :]
     actual = _masked_logits(streaming, ids_BS, position_BS, masks, rows)
     return expected[:, rows].float(), actual
 
 
-def _streamed_logits(streaming: "StreamingCausalLM", ids: list[int]) -> tuple[Tensor, Tensor]:
-    """Of two target tokens, the first after half of the source: masked, and token by token.
+def _streamed_logits(
+    streaming: "StreamingCausalLM", ids: list[int], g: list[int]
+) -> tuple[Tensor, Tensor]:
+    """Of target tokens, of which token t is predicted after g[t] of the source: masked, and token
+    by token.
 
-    A probe is taken back after each source token, and what is written stands between the halves
+    A probe is taken back after each source token, and what is written stands between the parts
     of the source in the cache.
     """
-    source, written = ids[:NUM_SOURCE], ids[NUM_SOURCE : NUM_SOURCE + 2]
-    g, layout, head = [NUM_SOURCE // 2, NUM_SOURCE], streaming.layout, streaming.prompt.target_head
+    source, written = ids[: g[-1]], ids[g[-1] : g[-1] + len(g)]
+    layout, head = streaming.layout, streaming.prompt.target_head
     sample = Sample(
         read={SOURCE: [[], *([token] for token in source)]},
         written={TARGET: Written(head=head, tokens=written)},
     )
-    # What is encoded anew at each READ is a forward of its own for each of the two tokens.
+    # What is encoded anew at each READ is a forward of its own for each of the tokens.
     views = [[units, units] for units in g] if layout.reencoded else [g]
     packed = pack(sample, [{TARGET: view} for view in views], layout)
     batch = {k: torch.tensor([row], device=streaming.device) for k, row in packed.columns().items()}
@@ -118,7 +131,7 @@ def _streamed_logits(streaming: "StreamingCausalLM", ids: list[int]) -> tuple[Te
     logits = _masked_logits(streaming, batch["input_ids"], batch["position"], masks, rows)[0]
     expected = logits[:: len(written) + 1] if layout.reencoded else logits
 
-    probes = [(read, int(read > g[0])) for read in range(1, NUM_SOURCE + 1)]
+    probes = [(read, sum(units < read for units in g)) for read in range(1, g[-1] + 1)]
     outputs = forced_probes(streaming, sample.read[SOURCE], written, probes)
     actual = [
         _as_made(output, streaming.read_id)
@@ -135,7 +148,7 @@ def _as_made(output: StepOutput, read_id: int | None) -> Tensor:
     return output.logits_PV
 
 
-def _text_length(streaming: "StreamingCausalLM") -> int:
+def _text_length(streaming: "StreamingCausalLM", shortest: int) -> int:
     """Tokens of a text that tells windows apart, those in use and those that are only named."""
     config = streaming.model.config.get_text_config()
     named = [
@@ -144,7 +157,6 @@ def _text_length(streaming: "StreamingCausalLM") -> int:
         if setting.endswith(("window", "window_size", "chunk_size")) and type(value) is int
     ]
     windows = [*named, *(window for window in streaming.windows.values() if window)]
-    shortest = NUM_SOURCE + 2
     lengths = [window + shortest for window in windows if window + shortest <= LONGEST_TEXT]
     return min(max(lengths, default=shortest), streaming.limit or LONGEST_TEXT)
 

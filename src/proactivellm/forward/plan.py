@@ -63,6 +63,9 @@ class StepPlan:
     parts: tuple[Part, ...]  # attention calls; empty for a joint plan
     layer_types: tuple[str, ...]  # of each layer, as in the masks
     scratch: Scratch | None  # where a part's keys and values are gathered; None: in new buffers
+    # Entries that attention is given, part after part, or those of the joint one [M]; None: it is
+    # given the whole store.
+    given_M: Tensor | None
     joint: Joint | None = None  # for models that do their attention by themselves
 
 
@@ -75,6 +78,7 @@ class Store:
     contiguous: Sequence[bool]  # whether a lane's pages lie side by side
     kinds: Tensor  # group, position and unit of every entry, int64 [3, N]
     scratch: Scratch
+    whole: bool  # it can be given to attention as it is
 
 
 def make_plan(
@@ -94,15 +98,23 @@ def make_plan(
     device = store.kinds.device
     slots_T = torch.from_numpy(new_slots(store, new)).to(device)
     store.kinds.index_copy_(1, slots_T, torch.from_numpy(new.kinds_3T).to(device))
+    parts = tuple(
+        _part(store, new, group, layout, windows) for group in (() if joint else _groups(new))
+    )
+    together = _joint(store, new, layout, windows) if joint else None
     return StepPlan(
         slots_T=slots_T,
-        parts=()
-        if joint
-        else tuple(_part(store, new, group, layout, windows) for group in _groups(new)),
+        parts=parts,
         layer_types=layer_types,
         scratch=store.scratch,
-        joint=_joint(store, new, layout, windows) if joint else None,
+        given_M=given_slots(store, parts) if together is None else together.slots,
+        joint=together,
     )
+
+
+def given_slots(store: Store, parts: Sequence[Part]) -> Tensor | None:
+    """Slots [M] of the entries that attention is given; None: it is given the whole store."""
+    return None if store.whole else torch.cat([part.slots.flatten() for part in parts])
 
 
 def new_slots(store: Store, new: NewTokens) -> np.ndarray:

@@ -68,16 +68,20 @@ class Lookup(Speculation, Proposer):
 
     Prompt lookup decoding (Saxena 2023): of the longest n-gram that is found, of at most `longest`
     tokens, the latest place. It costs no forward. Policies that draft anew after each READ are
-    proposed what they drafted before.
+    proposed what they drafted before. Of source and target the last `reach` tokens are searched, so
+    that the time it takes does not grow with the stream.
     """
 
     tokens: int = 4
     longest: int = 3
+    reach: int = 1024
 
     def __post_init__(self) -> None:
         check_tokens(self.tokens)
         if self.longest < 1:
             raise ValueError(f"longest={self.longest}: an n-gram has at least 1 token")
+        if self.reach < 1:
+            raise ValueError(f"reach={self.reach}: search at least 1 token")
 
     def proposer(self, num_lanes: int) -> Proposer:
         return self
@@ -86,8 +90,8 @@ class Lookup(Speculation, Proposer):
         return [self._found(context) for context in contexts]
 
     def _found(self, context: Context) -> list[int]:
-        text = [token for piece in context.source for token in _ids(piece.tokens)]
-        text += [*context.earlier, _NO_TOKEN, *context.target]
+        text = _last_ids(context.source, self.reach)
+        text += [*context.earlier[-self.reach :], _NO_TOKEN, *context.target[-self.reach :]]
         after, length = 0, 0
         for stop in range(len(text) - 1, 0, -1):
             if text[stop - 1] != text[-1]:
@@ -100,6 +104,17 @@ class Lookup(Speculation, Proposer):
             if same == self.longest:
                 break
         return text[after : after + context.most] if length else []
+
+
+def _last_ids(pieces: Sequence[Piece], count: int) -> list[int]:
+    """The last ids of pieces, so many if there are."""
+    found: list[Sequence[int]] = []
+    for piece in reversed(pieces):
+        if count <= 0:
+            break
+        found.append(_ids(piece.tokens[-count:]))
+        count -= len(found[-1])
+    return [token for ids in reversed(found) for token in ids]
 
 
 def _ids(tokens: Sequence[int] | Tensor) -> Sequence[int]:

@@ -13,7 +13,8 @@ Comparison = dict[str, Any]
 
 # What is compared, in this order, with the decimals that make sense.
 COMPARED = {
-    **{"BLEU": 1, "chrF": 1, "F1": 1, "EM": 1, "WER": 2, "CER": 2, "insertions_per_min": 1},
+    **{"BLEU": 1, "chrF": 1, "F1": 1, "EM": 1, "accuracy": 1},
+    **{"ROUGE-L": 1, "ROUGE-1": 1, "ROUGE-2": 1, "WER": 2, "CER": 2, "insertions_per_min": 1},
     **{"AL": 2, "LAAL": 2, "YAAL": 2, "DAL": 2, "RCO": 3, "AIL": 2, "NE": 2},
     **{"LAAL_CA_ms": 0, "final_token_ms": 0, "RTF": 3},
 }

@@ -24,6 +24,9 @@ class Counting:
     unit: str = AUTO
 
 
+_COUNTS_WORDS: dict[Task, str] = {"asr": "WER", "qa": "F1", "summary": "ROUGE"}
+
+
 @dataclass(frozen=True)
 class Counted:
     """What was decided to be counted in certain logs."""
@@ -39,8 +42,7 @@ class Counted:
         notes = []
         if task == "translation" and self.tokenizer.note:
             notes.append(self.tokenizer.note)
-        elif task != "translation" and self.unspaced:
-            name = "WER" if task == "asr" else "F1"
+        elif self.unspaced and (name := _COUNTS_WORDS.get(task)):
             notes.append(f"{name}: a character of a script without spaces is a word")
         if self.unit.name != "word":
             notes.append(f"latency by {self.unit.label} of the target")

@@ -8,8 +8,10 @@ import numpy as np
 from proactivellm.metrics import latency, quality
 from proactivellm.metrics.answers import exact_match, token_f1
 from proactivellm.metrics.bootstrap import Statistics, mean, ratio
+from proactivellm.metrics.choices import chosen
 from proactivellm.metrics.counting import Counted
 from proactivellm.metrics.stability import erased_words, normalized_erasure
+from proactivellm.metrics.summaries import rouge_l, rouge_n
 from proactivellm.metrics.transcripts import error_rates, normalise
 from proactivellm.metrics.units import TargetUnit
 from proactivellm.output.log import Instance, Task
@@ -18,6 +20,8 @@ from proactivellm.output.log import Instance, Task
 QUALITIES_OF: Mapping[Task, tuple[str, ...]] = {
     "translation": ("BLEU", "chrF"),
     "qa": ("F1", "EM"),
+    "choice": ("accuracy",),
+    "summary": ("ROUGE-L", "ROUGE-1", "ROUGE-2"),
     "asr": ("WER", "CER"),
 }
 _Length = int | None  # of the reference, which sets the pace of lags
@@ -45,7 +49,7 @@ def measure(instances: Sequence[Instance], counted: Counted) -> dict[str, Statis
     """Statistics of every metric that a log gives.
 
     Returns:
-        By name: `BLEU`, `chrF` or, of answers, `F1`, `EM` or, of transcripts, those of
+        By name: those of `QUALITIES_OF` the task and, of transcripts, the others of
         `transcripts.error_rates`, where there are references; `insertions_per_min`: words written
         per minute of the recordings in which nothing is said; the lags and shares of `latency`;
         `NE` and `NE_corpus`; `AL_CA_ms`, `LAAL_CA_ms`, `YAAL_CA_ms`, `first_token_ms`,
@@ -94,8 +98,14 @@ def measure_quality(instances: Sequence[Instance], counted: Counted) -> dict[str
             "F1": mean([token_f1(i.prediction, _answers(i)) for i in instances]),
             "EM": mean([exact_match(i.prediction, _answers(i)) for i in instances]),
         }
+    if task == "choice":
+        return {"accuracy": mean([chosen(i.prediction, _answers(i)) for i in instances])}
     predictions = [instance.prediction for instance in instances]
     references = [instance.reference or "" for instance in instances]
+    if task == "summary":
+        pairs = list(zip(predictions, references, strict=True))
+        rouge = {"ROUGE-L": mean([rouge_l(*pair) for pair in pairs])}
+        return rouge | {f"ROUGE-{n}": mean([rouge_n(*pair, n) for pair in pairs]) for n in (1, 2)}
     if task == "asr":
         rates = error_rates(predictions, references)
         return rates | _measure_silence(instances, rates["insertions"])

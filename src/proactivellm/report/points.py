@@ -6,7 +6,7 @@ In: what `metrics.score` returned, an object per policy. The picture and the pag
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-QUALITIES = ("BLEU", "chrF", "F1", "EM", "WER", "CER")
+QUALITIES = ("BLEU", "chrF", "F1", "EM", "accuracy", "ROUGE-L", "ROUGE-1", "ROUGE-2", "WER", "CER")
 LOWER_IS_BETTER = ("WER", "CER")
 LATENCIES = ("LAAL", "AL", "YAAL", "DAL", "RCO", "AIL", "LAAL_CA_ms")
 LAGS = ("AL", "LAAL", "YAAL", "DAL", "AIL")  # in the unit of the source

@@ -15,6 +15,10 @@ _COLUMNS = (
     ("chrF", "chrF", 1),
     ("F1", "F1", 1),
     ("EM", "EM", 1),
+    ("accuracy", "accuracy", 1),
+    ("ROUGE-L", "ROUGE-L", 1),
+    ("ROUGE-1", "ROUGE-1", 1),
+    ("ROUGE-2", "ROUGE-2", 1),
     ("WER", "WER", 2),
     ("CER", "CER", 2),
     ("insertions_per_min", "insertions/min", 1),
@@ -40,7 +44,7 @@ _MARK = "†"
 _MANY = 0.1  # share of empty predictions that is worth a note
 # Columns whose interval the tables show; scores.json has all.
 _WITH_INTERVAL = (
-    *("BLEU", "chrF", "F1", "EM", "WER", "CER"),
+    *("BLEU", "chrF", "F1", "EM", "accuracy", "ROUGE-L", "WER", "CER"),
     *("LAAL", "LongYAAL", "LongLAAL", "StreamLAAL"),
 )
 

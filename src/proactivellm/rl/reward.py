@@ -23,7 +23,13 @@ from proactivellm.rl.advantage import group_relative
 Latency = Literal["LAAL", "DAL"]
 WORST = 1.0  # latency of an offline policy, and of one that fails the gate
 # Of single instances; chrF, because BLEU of one sentence is mostly 0 or a matter of its smoothing.
-QUALITY_OF: Mapping[Task, str] = {"translation": "chrF", "qa": "F1", "asr": "WER"}
+QUALITY_OF: Mapping[Task, str] = {
+    "translation": "chrF",
+    "qa": "F1",
+    "choice": "accuracy",
+    "summary": "ROUGE-L",
+    "asr": "WER",
+}
 
 
 class Rewards(NamedTuple):

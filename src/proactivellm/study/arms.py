@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from proactivellm.evaluation.calibrate import Grid
-from proactivellm.files.toml import Strict, read_toml, validated
+from proactivellm.files.toml import Strict, overlaid, read_toml, validated
 from proactivellm.metrics.counting import Counting, resolve
 from proactivellm.metrics.measures import QUALITIES_OF
 from proactivellm.metrics.units import AUTO
@@ -128,14 +128,3 @@ def arm_recipe(study: Study, name: str, folder: Path) -> Recipe:
     arm = study.arms[name]
     file = folder / str(arm.recipe or study.recipe)
     return validated(overlaid(read_toml(file), arm.change), Recipe, f"{file} (arm {name})")
-
-
-def overlaid(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """A new table: one laid over another, tables within them likewise."""
-    both = below.keys() & above.keys()
-    merged = {
-        key: overlaid(below[key], above[key])
-        for key in both
-        if isinstance(below[key], dict) and isinstance(above[key], dict)
-    }
-    return {**below, **above, **merged}

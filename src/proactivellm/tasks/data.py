@@ -1,13 +1,16 @@
 """Where the items of a task come from, as a recipe or a study names it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Self
 
 from pydantic import Field, model_validator
 
 from proactivellm.files.toml import Strict
+from proactivellm.tasks.hub import SPLITS, read_hub
 from proactivellm.tasks.item import Item
-from proactivellm.tasks.lookup import LEVELS, draw
+from proactivellm.tasks.lookup import LEVELS, UNKNOWN, draw
+from proactivellm.tasks.rows import RowTask, check_columns
 from proactivellm.tasks.speech import read_manifest
 from proactivellm.tasks.squad import read_squad
 from proactivellm.tasks.traces import read_traces
@@ -19,12 +22,14 @@ _KEYS = {  # what names the data: what may stand beside it
     "squad": {"unanswerable", "skip", "limit"},
     "manifest": {"skip", "limit"},
     "log": {"skip", "limit"},
+    "hub": {"task", "columns", "subset", "split", "revision", "source_characters", "unanswerable"}
+    | {"skip", "limit"},
     "lookup": {"count", "seed"},
 }
 
 
 class DataSource(Strict):
-    """Pairs from a TSV file, two text files or a log, questions, recordings, generated questions.
+    """Pairs from files or a log, questions, recordings, generated questions, sets of the hub.
 
     Every file may be `.gz`.
     """
@@ -37,7 +42,13 @@ class DataSource(Strict):
     squad: str | None = None  # questions in SQuAD format
     manifest: str | None = None  # recordings with their texts, see `tasks.speech`
     log: str | None = None  # what a policy wrote, and when: an instances.log
-    unanswerable: bool = True  # keep questions of `squad` without an answer ("unknown")
+    hub: str | None = None  # a data set of the hub, or a folder in its format
+    task: RowTask = "translation"  # what is made of a row of `hub`
+    columns: dict[str, str] = {}  # of `hub`, in place of those of `tasks.rows.COLUMNS`
+    subset: str | None = None  # of `hub`, whose "config"
+    split: str | None = None  # of `hub`; train, validation or test if left out
+    revision: str | None = None  # of `hub`: branch, tag or commit
+    unanswerable: bool = True  # keep questions without an answer ("unknown")
     source_characters: bool = False  # a unit is a character, for languages without spaces
     skip: int = Field(default=0, ge=0)  # leave out the first items of the files
     limit: int = Field(default=0, ge=0)  # keep the first items after those; 0 = all
@@ -58,10 +69,13 @@ class DataSource(Strict):
             raise ValueError(f"give either {_either(kinds)}, not both")
         if not kinds or (kinds == ["source"] and not self.target):
             raise ValueError(
-                "give `tsv`, both `source` and `target`, `squad`, `manifest`, `log`, or `lookup`"
+                "give `tsv`, both `source` and `target`, `squad`, `manifest`, `log`, `hub`, or "
+                "`lookup`"
             )
         for key in sorted(given - _KEYS[kinds[0]] - set(kinds)):
             raise ValueError(f"`{key}` does not belong to `{kinds[0]}`: leave it out")
+        if kinds == ["hub"]:
+            check_columns(self.task, self.columns)
         if kinds == ["lookup"]:
             for level in self.levels or [""]:
                 if level not in LEVELS:
@@ -87,7 +101,10 @@ def read_items(data: DataSource, split: str = "train") -> list[Item]:
     """
     if data.lookup is not None:
         return [question.item for question in draw(data.levels, data.count, data.seed, split)]
-    if data.squad is not None:
+    items: Iterable[Item]
+    if data.hub is not None:
+        items = _hub_items(data, data.hub, split)
+    elif data.squad is not None:
         items = read_squad(data.squad, data.unanswerable)
     elif data.manifest is not None:
         items = read_manifest(data.manifest)
@@ -98,10 +115,22 @@ def read_items(data: DataSource, split: str = "train") -> list[Item]:
     else:
         assert data.source is not None and data.target is not None
         items = read_parallel(data.source, data.target)
-    items = items[data.skip : data.skip + data.limit if data.limit else None]
+    kept = list(islice(items, data.skip, data.skip + data.limit if data.limit else None))
     if data.source_characters:
-        items = [item._replace(source=" ".join(item.source.replace(" ", ""))) for item in items]
-    return items
+        kept = [item._replace(source=" ".join(item.source.replace(" ", ""))) for item in kept]
+    return kept
+
+
+def _hub_items(data: DataSource, name: str, split: str) -> Iterator[Item]:
+    items = read_hub(
+        name,
+        data.task,
+        data.columns,
+        split=data.split or SPLITS[split],
+        subset=data.subset,
+        revision=data.revision,
+    )
+    return (item for item in items if data.unanswerable or item.target != UNKNOWN)
 
 
 def texts(items: list[Item]) -> Iterator[str]:

@@ -8,6 +8,7 @@ from proactivellm.files.lines import read_lines
 from proactivellm.modality.kinds import kind_of_file
 from proactivellm.output.log import Task
 from proactivellm.stream import Job
+from proactivellm.tasks.hub import read_json_lines
 from proactivellm.tasks.item import Item
 from proactivellm.tasks.speech import read_manifest
 from proactivellm.tasks.squad import read_squad
@@ -21,9 +22,11 @@ def read_jobs(task: str | None, source: str, target: str | None = None) -> list[
 
     Args:
         task: "translation"; "asr", the transcript of recordings; "qa": a question, then what may
-            answer it, in one source. None: "asr" for recordings, else "translation".
+            answer it, in one source; "choice": likewise, with options (the target is a letter);
+            "summary". None: "asr" for recordings, else "translation".
         source: text file, one source a line; for "qa" also a `.json` or `.json.gz` file in SQuAD
-            format, which holds the answers as well; for speech a manifest (`.jsonl`, which holds
+            format, which holds the answers as well; for "choice" and "summary" also JSON lines
+            (`.jsonl`) of rows, see `tasks.rows`; for speech a manifest (`.jsonl`, which holds
             the texts, see `tasks.speech`), a text file with the path of a recording on each line,
             or a recording.
         target: text file, line i is the reference of source i; None if there is none.
@@ -36,6 +39,8 @@ def read_jobs(task: str | None, source: str, target: str | None = None) -> list[
         if known != "qa":
             raise ValueError(f"{source}: JSON is read as questions: give --task qa, or a text file")
         return _jobs(read_squad(source), "qa", source, target)
+    if source.endswith(_MANIFEST) and known in ("choice", "summary"):
+        return _jobs(read_json_lines(source, known), known, source, target)
     if source.endswith(_MANIFEST):
         items = read_manifest(source)
         default: Task = "asr" if any(item.media for item in items) else "translation"

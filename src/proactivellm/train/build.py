@@ -122,11 +122,12 @@ def _settings(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> StreamSetti
         return settings.model_copy(update={"prompt": prompt})
     name = recipe.backbone.pretrained
     stored = load_settings(find_folder(name))
-    if stored and not recipe.instruction:
+    if stored and not (recipe.instruction or recipe.chat):
         return settings.model_copy(update={"prompt": stored.prompt}) if recipe.stream else stored
     if not tokenizer.chat_template:
         raise ValueError(
             f"the tokenizer of {name!r} has no chat template: give the prompt as raw text in "
             "[stream.prompt]"
         )
-    return settings.model_copy(update={"prompt": chat_prompt(tokenizer, recipe.instruction)})
+    prompt = chat_prompt(tokenizer, recipe.instruction, recipe.chat)
+    return settings.model_copy(update={"prompt": prompt})

@@ -115,6 +115,7 @@ class Recipe(_FrontEnds):
     # template, or control tokens for a model from scratch.
     stream: StreamSettings | None = None
     instruction: str = ""  # text before the source in the chat template's user turn
+    chat: dict[str, Any] = {}  # variables of the chat template, such as enable_thinking = false
     objective: Objectives = Objectives()
     optimisation: Optimisation = Optimisation()
     lora: Lora | None = None  # full training if left out
@@ -161,9 +162,10 @@ class Recipe(_FrontEnds):
         if self.lora and not self.backbone.pretrained:
             raise ValueError("[lora] adapts a pretrained backbone: set backbone.pretrained")
         has_prompt = self.stream is not None and self.stream.prompt != Prompt()
-        if self.instruction and (has_prompt or not self.backbone.pretrained):
+        of_chat = "instruction" if self.instruction else "chat" if self.chat else ""
+        if of_chat and (has_prompt or not self.backbone.pretrained):
             raise ValueError(
-                "instruction belongs to the chat template of a pretrained backbone: with a prompt "
+                f"{of_chat} belongs to the chat template of a pretrained backbone: with a prompt "
                 "of your own, write it into stream.prompt.source_head"
             )
         return self

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -49,8 +50,10 @@ def check_run(
     The files that items (of training, of validation) name are read. ValueError if the run that
     `continues` is of another recipe, other data or another backbone, or nobody knows.
     """
+    # Notes of runs that set none do not have the key.
+    exclude: Any = _FREE if recipe.chat else {**_FREE, "chat": True}
     inputs = {
-        "recipe": recipe.model_dump(mode="json", exclude=_FREE),
+        "recipe": recipe.model_dump(mode="json", exclude=exclude),
         "train_data": _digest(items[0]),
         "valid_data": _digest(items[1]),
         "backbone": _folder(recipe.backbone.pretrained),
