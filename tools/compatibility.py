@@ -86,7 +86,9 @@ class Row(NamedTuple):
 def random_model(model_type: str) -> PreTrainedModel:
     """A tiny model with weights so wide that a wrong mask or position shows in its logits."""
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(tiny_config(model_type), dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_config(
+        tiny_config(model_type), dtype=torch.float32, trust_remote_code=False
+    ).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             noise = torch.randn(parameter.shape)

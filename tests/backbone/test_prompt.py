@@ -1,5 +1,7 @@
 """Prompts: chat templates split around the source, ids, and the settings file of a model folder."""
 
+import sys
+
 import pytest
 from tests.models import CHAT_TEMPLATE
 from tests.tokenizers import build
@@ -10,6 +12,7 @@ from proactivellm.backbone.prompt import (
     Prompt,
     PromptIds,
     StreamSettings,
+    between_turns,
     chat_prompt,
     encode_prompt,
     load_settings,
@@ -48,6 +51,34 @@ def test_chat_template_is_split_around_the_source():
 def test_templates_that_cannot_be_split_are_refused(template, message):
     with pytest.raises(ValueError, match=message):
         chat_prompt(with_template(template))
+
+
+def test_a_template_that_does_not_end_is_refused(monkeypatch):
+    monkeypatch.setattr("proactivellm.backbone.prompt._TEMPLATE_S", 0.2)
+    endless = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+    before = sys.gettrace()
+    with pytest.raises(
+        ValueError, match=r"^the chat template cannot be used: it has not ended with"
+    ):
+        chat_prompt(with_template(endless))
+    assert sys.gettrace() is before
+
+
+def test_what_stands_between_turns():
+    tokenizer = with_template(CHAT_TEMPLATE)
+    prompt = chat_prompt(tokenizer, "To English: ")
+    assert between_turns(tokenizer, prompt) == "<|end|>\n<s>user\nTo English: "
+    dated = prompt.model_copy(update={"source_head": f"<s>It is May.{prompt.source_head}"})
+    assert between_turns(tokenizer, dated) == "<|end|>\n<s>user\nTo English: "
+    for other in (Prompt(source_head="Translate: "), dated.model_copy(update={"target_head": "="})):
+        with pytest.raises(ValueError, match="whose prompt is that of its chat template"):
+            between_turns(tokenizer, other)
+    with pytest.raises(ValueError, match="whose prompt is that of its chat template"):
+        between_turns(with_template(None), Prompt())
+    last_only = "<s>{{ messages[-1]['content'] }}{% if add_generation_prompt %}<s>{% endif %}"
+    tokenizer = with_template(last_only)
+    with pytest.raises(ValueError, match="changes turns that are over"):
+        between_turns(tokenizer, chat_prompt(tokenizer))
 
 
 def test_prompt_ids_hold_control_tokens():

@@ -119,9 +119,9 @@ def _become(arguments: Sequence[str], theirs: Sequence[int], ours: Sequence[int]
     main(arguments)
 
 
-def save_short(folder: Path) -> str:
+def save_short(folder: Path, chat: bool = False) -> str:
     """Saves a tiny model whose targets have at most MAX_NEW_TOKENS; returns its folder."""
-    return shortened(save_tiny("qwen3", folder))
+    return shortened(save_tiny("qwen3", folder, chat=chat))
 
 
 def shortened(folder: Path) -> str:

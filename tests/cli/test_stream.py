@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from tests.cli.commands import Forked, Run, write_lines
+from tests.cli.commands import Forked, Run, save_short, write_lines
 
 from proactivellm.cli.models import speculate_as
 from proactivellm.modality.loading import load
@@ -181,3 +181,46 @@ def test_terminal_shows_aligned_columns(
     assert text.count("(empty line)") == 1 and text.count("3 sentences, AL") == 1
     for name in ("source", "target", "path"):
         assert name in text
+
+
+def test_lines_are_turns_of_a_conversation_that_goes_on(run: Run, tmp_path: Path) -> None:
+    model, lines, file = (
+        save_short(tmp_path / "model", chat=True),
+        tmp_path / "lines",
+        tmp_path / "c",
+    )
+
+    def written(text: str, *flags: object) -> list[str]:
+        lines.write_text(text, encoding="utf-8")
+        done = run("stream", "--model", model, "--policy", "wait-k:2", "--input", lines, *flags)
+        assert done.code == 0, done.err
+        return done.out.splitlines()
+
+    first, second = "Der Hund schläft\n", "\nEin Mann\n"
+    whole = written(first + second, "--conversation", tmp_path / "whole")
+    halves = [written(each, "--conversation", file) for each in (first, second)]
+    assert halves[0] + halves[1] == whole
+    alone = written(first + second)
+    assert whole[0] == alone[0] and whole[2] != alone[2]  # it has read the turn before
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--window", 64], "--conversation keeps all its text in view: leave --window out"),
+        (["--input", "-", "--input", "a"], "--conversation takes its turns from one input: give"),
+        (["--input", "a.wav"], "--conversation is for text: a recording cannot be a turn"),
+        ([], "a conversation needs a model whose prompt is that of its chat template"),
+    ],
+)
+def test_what_is_no_conversation(
+    run: Run, model: str, tmp_path: Path, flags: list[object], message: str
+) -> None:
+    done = run("stream", "--model", model, "--conversation", tmp_path / "c", *flags)
+    assert done.error.startswith(message)
+
+
+def test_a_file_that_is_no_conversation(run: Run, tmp_path: Path, source: Path) -> None:
+    model = save_short(tmp_path / "model", chat=True)
+    done = run("stream", "--model", model, "--conversation", source)
+    assert f"{source} holds no session of this model" in done.error

@@ -91,6 +91,27 @@ def test_log_probabilities_come_out_of_one_forward(
     assert max(gaps) > 1e-2
 
 
+def test_a_large_vocabulary_is_looked_at_in_chunks(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = streams.load(folders["qwen2"], PROMPT, boundary="token")
+    flat = [each for group in rollouts(model) for each in group]
+    num_rows, chunks = [], []
+    project = model.project
+    monkeypatch.setattr(
+        model, "project", lambda rows: (num_rows.append(len(rows)), project(rows))[1]
+    )
+    for budget in (1024, 0):  # all at once; one row
+        monkeypatch.setattr("proactivellm.rl.recompute._LOGITS_MIB", budget)
+        inputs = torch.cat(recompute(model, flat, ("entropy", "log_top1")))
+        weight = model.parts.embed.weight
+        chunks.append([inputs.detach(), *torch.autograd.grad(inputs[:, -2:].sum(), [weight])])
+    for ours, whole in zip(*chunks, strict=True):
+        assert (ours - whole).abs().max() <= 1e-5 * whole.abs().max()
+    counts = [len(one.write_N) for one in flat]
+    assert num_rows == [*counts, *[1] * (2 * sum(counts))]  # once more for the gradient
+
+
 def test_draws_do_not_depend_on_neighbours(folders: dict[str, Path]) -> None:
     model = streams.load(folders["qwen2"], boundary="token")
     alone, beside = rollouts(model, lanes=1), rollouts(model, lanes=7)

@@ -130,7 +130,10 @@ class Parts:
 
     def project(self, hidden_RD: Tensor) -> Tensor:
         """Logits [R, V] of chosen rows, with the scaling and soft cap that some families add."""
-        logits_RV: Tensor = self.output_layer(hidden_RD)
+        return self.finish(self.output_layer(hidden_RD))
+
+    def finish(self, logits_RV: Tensor) -> Tensor:
+        """What stands between the output layer and the logits of the family."""
         if self._scale:
             logits_RV = logits_RV * self._scale
         if self._divisor:

@@ -5,7 +5,11 @@ the assistant prefix opens the target group.
 """
 
 import json
-from collections.abc import Mapping
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -23,7 +27,9 @@ from proactivellm.files.replace import write_text
 from proactivellm.files.toml import Strict, validated
 
 SETTINGS_FILE = "streaming.json"
-_SOURCE_MARK = "<<<source>>>"
+_SOURCE_MARK, _ANSWER_MARK, _NEXT_MARK = "<<<source>>>", "<<<answer>>>", "<<<next>>>"
+_TEMPLATE_S = 5.0  # that a chat template may take
+_NO_CHAT = "a conversation needs a model whose prompt is that of its chat template"
 
 
 class Prompt(Strict):
@@ -159,13 +165,86 @@ def render_chat(
     variables = dict(options or {})
 
     # A template is a program of whoever made the folder: kept from everything outside by the
-    # sandbox of transformers, but free to raise what it likes.
-    with refusing("the chat template cannot be used"):
+    # sandbox of transformers, but free to raise what it likes, or to go round in circles.
+    with refusing("the chat template cannot be used"), _ending_within(_TEMPLATE_S):
         turns = template.apply_chat_template(messages, tokenize=False, **variables)
         whole = template.apply_chat_template(
             messages, tokenize=False, add_generation_prompt=True, **variables
         )
     return str(turns), str(whole)
+
+
+@contextmanager
+def _ending_within(seconds: float) -> Iterator[None]:
+    """Raises TimeoutError in Python code of this thread that takes longer."""
+    latest_s = time.monotonic() + seconds
+
+    def watch(*_: Any) -> Any:
+        if time.monotonic() > latest_s:
+            raise TimeoutError(f"it has not ended within {seconds:g} s")
+        return watch
+
+    before = sys.gettrace()
+    sys.settrace(watch)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
+def between_turns(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> str:
+    """What stands between an answer and the next source, by the chat template: the head of that.
+
+    The end of the answer's turn is part of it, and an instruction that `prompt` puts before its
+    source. What opens the chat need not be that of the template: some hold the date.
+
+    Raises:
+        ValueError: the prompt is not that of the chat template, or the template shows a turn that
+            is over in another way than it began.
+    """
+    if not tokenizer.chat_template:
+        raise ValueError(_NO_CHAT)
+    closing = (prompt.source_tail + prompt.target_head).rstrip()
+    head, _, between = _turns(tokenizer, "")
+    opening = prompt.source_head[: len(head)]
+    if opening != head:
+        opening = os.path.commonprefix([head[::-1], between[::-1]])[::-1]  # of a user's turn
+    _, found, instruction = prompt.source_head.rpartition(opening)
+    if not found:
+        raise ValueError(_NO_CHAT)
+    head, after, between = _turns(tokenizer, instruction)
+    # An answer may begin with a space in the template, as its first word does here.
+    if after.rstrip() != closing or not head.endswith(instruction):
+        raise ValueError(_NO_CHAT)
+    return between
+
+
+def _turns(tokenizer: PreTrainedTokenizerBase, instruction: str) -> tuple[str, str, str]:
+    """What stands before a source, between it and its answer, and before the next source."""
+    messages = [
+        {"role": "user", "content": instruction + _SOURCE_MARK},
+        {"role": "assistant", "content": _ANSWER_MARK},
+        {"role": "user", "content": instruction + _NEXT_MARK},
+    ]
+    _, whole = render_chat(tokenizer, messages)
+    parts = _split(whole, [_SOURCE_MARK, _ANSWER_MARK, _NEXT_MARK])
+    if len(parts) != 4 or parts[1].rstrip() != parts[3].rstrip():
+        raise ValueError(
+            "the chat template changes turns that are over, so that a conversation cannot go on "
+            "from what was read and written"
+        )
+    return parts[0], parts[1], parts[2]
+
+
+def _split(text: str, marks: list[str]) -> list[str]:
+    """What stands around marks that come in this order; less where they do not."""
+    parts = []
+    for mark in marks:
+        before, found, text = text.partition(mark)
+        if not found:
+            break
+        parts.append(before)
+    return [*parts, text]
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> PromptIds:

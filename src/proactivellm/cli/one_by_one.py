@@ -17,6 +17,7 @@ from proactivellm.metrics.score import score
 from proactivellm.modality.text import TextSegmenter
 from proactivellm.output.log import Instance, Task, write_instance
 from proactivellm.policy.base import Policy
+from proactivellm.session.conversation import Conversation
 from proactivellm.session.sampling import Sampling
 from proactivellm.session.window import Window
 from proactivellm.stream import StreamCut, StreamEvent, stream_units
@@ -30,6 +31,8 @@ class Settings:
         rate_wpm: words per minute at which words arrive at most; None = as they come.
         sampling: None = the model's generation settings.
         window: what a stream keeps in view; None = everything.
+        conversation: that each source is the next turn of; None = each begins afresh.
+        conversation_file: where it is kept after each turn.
 
     Raises:
         ValueError: if the model's prompt leaves no room in the window.
@@ -40,10 +43,17 @@ class Settings:
     rate_wpm: float | None = None
     sampling: Sampling | None = None
     window: Window | None = None
+    conversation: Conversation | None = None
+    conversation_file: Path | None = None
 
     def __post_init__(self) -> None:
         if self.window is not None:
             self.window.check_prompt(self.model.prompt)
+
+    def keep(self) -> None:
+        """Write the conversation, if there is one, to its file."""
+        if self.conversation is not None and self.conversation_file is not None:
+            self.conversation.save(self.conversation_file)
 
 
 class _Source(Protocol):
@@ -120,9 +130,15 @@ def _stream(
             for source, arrivals in sources:
                 display.begin()
                 events = stream_units(
-                    settings.model, settings.policy, arrivals, settings.sampling, settings.window
+                    settings.model,
+                    settings.policy,
+                    arrivals,
+                    settings.sampling,
+                    settings.window,
+                    settings.conversation,
                 )
                 instance = _shown(events, display, source, stops)
+                settings.keep()
                 instance = replace(instance, index=len(done), source=source.text, task=source.task)
                 done.append(instance)
                 display.end(instance)

@@ -37,6 +37,7 @@ from proactivellm.modality.kinds import kind_of_file
 if TYPE_CHECKING:
     from proactivellm.cli.one_by_one import Settings
     from proactivellm.forward.causal_lm import StreamingCausalLM
+    from proactivellm.session.conversation import Conversation
     from proactivellm.session.sampling import Sampling
 
 Inputs = Annotated[
@@ -61,6 +62,15 @@ Rate = Annotated[
 Log = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Write an instance log (JSON lines) to this file."),
+]
+ConversationFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Each line is the next turn of a conversation: the model sees all lines and answers "
+        "before it. The file keeps it after each turn; if it is there, the conversation goes on. "
+        "The model needs a chat template.",
+    ),
 ]
 Temperature = Annotated[
     float | None,
@@ -139,6 +149,7 @@ def stream(
     inputs: Inputs = None,
     rate: Rate = None,
     log: Log = None,
+    conversation: ConversationFile = None,
     window: View = None,
     sinks: Sinks = 0,
     temperature: Temperature = None,
@@ -170,7 +181,11 @@ def stream(
         echo "Ich habe gestern einen alten Freund getroffen." | proactivellm stream
     """
     names, stops = inputs or [STANDARD_INPUT], context.obj or Stops()
-    check_places([("--log", log)], [("--input", name) for name in names], model)
+    check_places(
+        [("--log", log), ("--conversation", conversation)],
+        [("--input", name) for name in names],
+        model,
+    )
     kinds = ["speech"] if pcm or MICROPHONE in names else [*map(kind_of_file, names)]
     kind = next(filter(None, kinds), None)
     check_rate(rate, listens=kind is not None)
@@ -201,6 +216,7 @@ def _prepare(flags: Mapping[str, Any], kind: str | None, stops: Stops) -> Callab
     # Mistakes are told before a model is loaded.
     audio = AudioOptions(**{field.name: flags[field.name] for field in fields(AudioOptions)})
     names, log = flags["inputs"], flags["log"]
+    _check_conversation(flags, kind)
     if kind is not None:
         check_media(names, audio, kind)
     elif audio.given:
@@ -239,13 +255,34 @@ def _settings(flags: Mapping[str, Any], kind: str | None, window: Any) -> "Setti
     speculate_as(flags["speculate"], model, listens=kind is not None, **how)
     policy = choose_policy(model, flags["policy"], listens=kind is not None)
     policy.bound_to(model).check(model)  # before anything is read
+    file = flags["conversation"]
     return Settings(
         model=model,
         policy=policy,
         rate_wpm=flags["rate"],
         sampling=_sampling(model, flags["temperature"], flags["seed"]),
         window=window,
+        conversation=None if file is None else _conversation(model, file),
+        conversation_file=file,
     )
+
+
+def _check_conversation(flags: Mapping[str, Any], kind: str | None) -> None:
+    """Raises ValueError where turns cannot be those of one conversation."""
+    if flags["conversation"] is None:
+        return
+    if kind is not None:
+        raise ValueError("--conversation is for text: a recording cannot be a turn")
+    if len(flags["inputs"]) > 1:
+        raise ValueError("--conversation takes its turns from one input: give one --input")
+    if flags["window"] is not None:
+        raise ValueError("--conversation keeps all its text in view: leave --window out")
+
+
+def _conversation(model: "StreamingCausalLM", file: Path) -> "Conversation":
+    from proactivellm.session.conversation import Conversation
+
+    return Conversation.load(file, model) if file.exists() else Conversation(model)
 
 
 def _sampling(model: "StreamingCausalLM", temperature: float | None, seed: int) -> "Sampling":

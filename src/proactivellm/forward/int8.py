@@ -21,7 +21,8 @@ Kv = Literal["int8"]  # how a cache may keep entries, besides as they are
 def rounded(values: Tensor) -> Tensor:
     """Values [..., D] as int8 [..., D + 2], off by half a step at most.
 
-    A step is 1/127 of the largest magnitude of the row. A row that is not finite becomes NaN.
+    A step is 1/127 of the largest magnitude of the row. Where one number of a row is not finite,
+    none is afterwards.
     """
     largest = values.abs().amax(-1, keepdim=True).float()
     scale = (largest / LARGEST).clamp(min=torch.finfo(SCALE).tiny).to(SCALE)

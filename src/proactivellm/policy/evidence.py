@@ -248,7 +248,9 @@ def entropy(probs_PV: Tensor, top: int = 0) -> Tensor:
     if top and top < probs_PV.shape[-1]:
         probs_PV = probs_PV.topk(top, dim=-1).values
         probs_PV = probs_PV / probs_PV.sum(-1, keepdim=True)
-    return -torch.special.xlogy(probs_PV, probs_PV).sum(-1)
+    # Of what has no probability the logarithm, and with it the gradient, would not be finite.
+    above_PV = probs_PV.clamp(min=torch.finfo(probs_PV.dtype).tiny)
+    return -torch.special.xlogy(probs_PV, above_PV).sum(-1)
 
 
 def check_heads_exist(heads: Heads | None, layers: int, per_layer: int) -> None:

@@ -7,10 +7,12 @@ width, F = inputs of the head.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import accumulate
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from proactivellm.core.layout import SOURCE, TARGET
 from proactivellm.core.masks import visibility
@@ -21,8 +23,10 @@ from proactivellm.forward.packed import as_tensors, masked_hidden
 from proactivellm.policy.evidence import Rows, Seen
 from proactivellm.policy.head import evidence_of, inputs_of
 from proactivellm.rl.rollout import Trajectory
+from proactivellm.train.rows import rows_within
 
 _WRITTEN = 0  # the view of what was written; those of probes follow
+_LOGITS_MIB = 1024  # that logits may take at once
 
 
 def recompute(
@@ -48,10 +52,23 @@ def recompute(
     allowed_B1SS = visibility(model.layout, columns, columns)
     allowed_B1SS |= visibility(model.layout, through, columns)
     hidden_BSD = masked_hidden(model, columns, allowed_B1SS)
-    return [
-        _inputs(model, trajectory, hidden_SD[row_N], scalars, layer)
-        for trajectory, hidden_SD, row_N in zip(trajectories, hidden_BSD, rows, strict=True)
-    ]
+    one = partial(_inputs, model, scalars, layer)
+    vocabulary = model.model.config.get_text_config().vocab_size
+    chunk = rows_within(_LOGITS_MIB, vocabulary, num_views=1)
+    again = torch.is_grad_enabled() and sum(map(len, rows)) > chunk  # for the backward pass
+    found = []
+    for trajectory, hidden_SD, row_N in zip(trajectories, hidden_BSD, rows, strict=True):
+        parts = zip(
+            hidden_SD[row_N].split(chunk),
+            trajectory.units_read_N.split(chunk),
+            trajectory.words_written_N.split(chunk),
+            strict=True,
+        )
+        made = [
+            checkpoint(one, *part, use_reentrant=False) if again else one(*part) for part in parts
+        ]
+        found.append(torch.cat(made))
+    return found
 
 
 def _pack(model: StreamingCausalLM, one: Trajectory) -> tuple[Packed, list[int]]:
@@ -91,10 +108,11 @@ def _pack(model: StreamingCausalLM, one: Trajectory) -> tuple[Packed, list[int]]
 
 def _inputs(
     model: StreamingCausalLM,
-    one: Trajectory,
-    hidden_ND: Tensor,
     scalars: Sequence[str],
     layer: int,
+    hidden_ND: Tensor,
+    units_read_N: Tensor,
+    words_written_N: Tensor,
 ) -> Tensor:
     logits_NV = model.project(hidden_ND)
     if not model.settings.early_end:  # the source was open: as a session shows it
@@ -105,9 +123,9 @@ def _inputs(
     )
     looked = Rows(output, logits_NV.argmax(-1))
     seen = Seen(
-        units_read_B=one.units_read_N,
-        units_in_view_B=one.units_read_N,
-        words_written_B=one.words_written_N,
+        units_read_B=units_read_N,
+        units_in_view_B=units_read_N,
+        words_written_B=words_written_N,
         evidence={each: each.of(looked) for each in evidence_of(scalars, layer)},
     )
     return torch.cat(inputs_of(seen, scalars, layer), dim=-1)

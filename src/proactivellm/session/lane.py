@@ -154,7 +154,8 @@ def source_pieces(state: SessionState, units: Sequence[Unit], prompt: PromptIds)
     """Source pieces of new units: prompt first, the closing text with the final unit."""
     if not units:
         return []
-    pieces = [] if state.source_tokens else [Piece(SOURCE, 0, prompt.source_head)]
+    opening = prompt.source_head if state.opening is None else state.opening
+    pieces = [] if state.units_read else [Piece(SOURCE, 0, opening)]
     index = state.units_read - state.dropped_units
     for unit in units:
         index += not unit.is_end

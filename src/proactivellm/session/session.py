@@ -1,27 +1,19 @@
 """One stream: push units in, get writes out."""
 
-import pickle
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import torch
-
 from proactivellm.core.unit import Unit
-from proactivellm.files.replace import replacing
 from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.policy.base import Policy
+from proactivellm.session.conversation import Conversation
 from proactivellm.session.engine import Engine
 from proactivellm.session.events import Event, Write
 from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling
+from proactivellm.session.saving import load_snapshot, save_snapshot
 from proactivellm.session.state import SessionState
-from proactivellm.session.window import NotKept, Window
-
-# What torch and this library raise on a file that is not theirs.
-LOAD_ERRORS = (
-    *(pickle.UnpicklingError, OSError, EOFError),
-    *(LookupError, RuntimeError, TypeError, ValueError),
-)
+from proactivellm.session.window import Window
 
 
 class Session:
@@ -92,10 +84,24 @@ class Session:
         twin._engine.restore(twin._lane, engine.snapshot(self._lane))
         return twin
 
+    def follow(self) -> "Session":
+        """The next turn: a stream that begins with all that was read and written so far.
+
+        Raises:
+            ValueError: if this turn is not over or was heard, there is a window, or the model has
+                no chat template, or another prompt.
+        """
+        engine, conversation = self._engine, Conversation(self._engine.model)
+        if engine.window is not None:
+            raise ValueError("a conversation keeps all its text: go on without a window")
+        conversation.end(engine, self._lane)
+        turn = Session(engine.model, engine.policy, engine.sampling)
+        conversation.begin(turn._engine, turn._lane)
+        return turn
+
     def save(self, path: str | Path) -> None:
         """Write the stream to a file; model and policy are not part of it."""
-        with replacing(path) as new:
-            torch.save(self._engine.snapshot(self._lane), new)
+        save_snapshot(self._engine.snapshot(self._lane), path)
 
     @classmethod
     def load(
@@ -111,17 +117,9 @@ class Session:
             ValueError: if the file is none of `save`, or the stream read features without a window
                 and is to go on with one.
         """
-        if not Path(path).is_file():
-            raise ValueError(f"{path}: no such file")
         session = cls(model, policy, window=window)
-        try:
-            snapshot = torch.load(path, map_location=model.device, weights_only=True)
-            session._engine.restore(session._lane, snapshot)
-        except NotKept as error:
-            raise ValueError(f"{path}: {error}") from error
-        except LOAD_ERRORS as error:
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            raise ValueError(f"{path} holds no session of this model ({reason})") from error
+        engine, lane = session._engine, session._lane
+        load_snapshot(path, model.device, lambda snapshot: engine.restore(lane, snapshot))
         return session
 
 

@@ -31,6 +31,8 @@ class SessionState:
     pending: deque[Unit] = field(default_factory=deque)  # units pushed and not read yet
     closed: bool = False  # whether the final unit was pushed
     source_finished: bool = False  # whether it was read
+    # Ids that stand before the first unit, and are not in `source` yet; None = those of the prompt.
+    opening: list[int] | None = None
     units_read: int = 0  # source units, a bare end marker not counted
     # Pieces read and still in view, prompt included; features only where they may be fed again
     # (windows).

@@ -7,6 +7,7 @@ from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.modality.text import TextSegmenter
 from proactivellm.output.log import TEXT, Instance
 from proactivellm.policy.base import Policy
+from proactivellm.session.conversation import Conversation
 from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling
 from proactivellm.session.window import Window
@@ -26,6 +27,7 @@ def stream_units(
     arrivals: Iterable[Sequence[Unit]],
     sampling: Sampling | None = None,
     window: Window | None = None,
+    conversation: Conversation | None = None,
 ) -> Generator[StreamEvent, None, Instance]:
     """Stream one source live: units are there as the iterable yields them.
 
@@ -37,12 +39,13 @@ def stream_units(
             The source is closed when they are exhausted; no more are asked for when the target of a
             text has ended before.
         sampling: the model's generation settings if left out.
+        conversation: what was read and written before; this source is the next turn of it.
 
     Returns:
         The log entry (value of the generator).
     """
     media = arrivals if isinstance(arrivals, MediaUnits) else None
-    streams = Streams(model, policy, Limits(), sampling, window)
+    streams = Streams(model, policy, Limits(), sampling, window, conversation)
     stream = streams.open(media.kind if media else TEXT)
     try:
         for units in arrivals:

@@ -250,6 +250,7 @@ class Stream:
         if self._has_begun:
             self._tell("END", self.clock.now_s, self.state.units_read)
             self.transcript.end_turn(self.state)
+            self._streams.keep(self)
         self._streams.engine.release(self.lane)
         self.closed = self.closed or self.error is not None
         if self.closed and (self.error is not None or not self._waiting):

@@ -8,6 +8,7 @@ from proactivellm.modality.text import TextSegmenter
 from proactivellm.output.log import TEXT
 from proactivellm.policy.base import Policy
 from proactivellm.policy.evidence import Evidence
+from proactivellm.session.conversation import Conversation
 from proactivellm.session.engine import Engine
 from proactivellm.session.events import Event
 from proactivellm.session.guard import Exclusive
@@ -25,7 +26,7 @@ class Streams:
     A call that meets another one is refused; to drive streams from several threads or from
     coroutines, there is `Worker`.
 
-    Args: as those of `Engine`.
+    Args: as those of `Engine`; a conversation goes on from turn to turn, of one stream at a time.
     """
 
     def __init__(
@@ -35,8 +36,10 @@ class Streams:
         limits: Limits | None = None,
         sampling: Sampling | None = None,
         window: Window | None = None,
+        conversation: Conversation | None = None,
     ) -> None:
         self.engine = Engine(model, policy, limits, sampling, window)
+        self.conversation = conversation
         self.segmenter = TextSegmenter(model.tokenizer)
         self.exclusive = Exclusive()
         self._open: list[Stream] = []
@@ -65,7 +68,10 @@ class Streams:
         """
 
         def open_lane() -> int:
-            return self.engine.open(sampling, policy, watch)
+            lane = self.engine.open(sampling, policy, watch)
+            if self.conversation is not None:
+                self.conversation.begin(self.engine, lane)
+            return lane
 
         with self.exclusive:
             kind = hearing.kind if hearing is not None else kind
@@ -76,6 +82,11 @@ class Streams:
     def forget(self, stream: Stream) -> None:
         """Leave a stream out that has ended between two steps."""
         self._open.remove(stream)
+
+    def keep(self, stream: Stream) -> None:
+        """Take a turn that is over into the conversation, if there is one."""
+        if self.conversation is not None and stream.error is None:
+            self.conversation.end(self.engine, stream.lane)
 
     def step(self) -> list[Event] | None:
         """One forward for the streams that have something to do; if it raises, try it again.

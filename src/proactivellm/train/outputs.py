@@ -4,15 +4,14 @@ So CTC alone runs no language model. Legend: B = batch, S = tokens of the packed
 width, A = samples with features, P = encoder outputs, D = encoder width, E = embeddings.
 """
 
-from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from proactivellm.backbone.decoder import Parts
 from proactivellm.core.packing import MEDIA_ID
+from proactivellm.train.head import projection
 from proactivellm.train.objectives.objective import Objective, RowObjective
 from proactivellm.train.rows import Control, row_sums, view_scores
 from proactivellm.train.views import packed_output, view_actions, view_rows
@@ -82,7 +81,9 @@ class Outputs:
         chunk = self.learner.rows_per_chunk(len(views[0]))
         read_id, has_full = self.learner.read_id, self.learner.needs_full
         control = None if read_id is None else Control(read_id, view_actions(self.batch))
-        sums = row_sums(every, self._project, views, has_full, chunk, control)
+        # Nothing of this object, which keeps all activations: what recomputes rows keeps this.
+        project = projection(self.learner.model, len(views[1]) > chunk)
+        sums = row_sums(every, project, views, has_full, chunk, control)
         sizes = [len(objective.part_names) for objective in every]
         return dict(zip(every, sums.split(sizes), strict=True))
 
@@ -90,9 +91,5 @@ class Outputs:
         """Sums of [negative log-likelihood, hits, rows] of each view: [W, 3]."""
         views = view_rows(self.decoded.last_hidden_state, self.batch)
         chunk = self.learner.rows_per_chunk(num_views=1)
-        return view_scores(self._project, *views, chunk, self.learner.read_id)
-
-    @property
-    def _project(self) -> Callable[[Tensor], Tensor]:
-        # Not bound to this object, which keeps all activations: what recomputes rows keeps this.
-        return Parts(self.learner.model).project
+        project = projection(self.learner.model, in_chunks=False)
+        return view_scores(project, *views, chunk, self.learner.read_id)

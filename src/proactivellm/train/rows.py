@@ -56,7 +56,7 @@ def row_sums(
     read_id, action_WR = control or (None, None)
     one = partial(_chunk_sums, objectives, project, has_full, read_id)
     sums = []
-    for start in range(0, len(label_R), chunk):
+    for start in range(0, max(1, len(label_R)), chunk):
         rows = slice(start, start + chunk)
         given = (
             hidden_WRD[:, rows],
