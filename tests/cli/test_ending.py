@@ -94,10 +94,12 @@ def test_help_of_every_command(run: Run) -> None:
 def test_every_example_of_the_help_is_a_command() -> None:
     program = typer.main.get_command(app)
     for name, command in program.commands.items():  # type: ignore[attr-defined]
-        (line,) = re.findall(r"^ {4}.*\bproactivellm (.*)", command.help, re.MULTILINE)
-        called, *arguments = shlex.split(line)
-        assert called == name
-        program.commands[name].make_context(name, arguments)  # type: ignore[attr-defined]
+        lines = re.findall(r"^ {4}.*\bproactivellm (.*)", command.help, re.MULTILINE)
+        assert lines, name
+        for line in lines:
+            called, *arguments = shlex.split(line)
+            assert called == name
+            program.commands[name].make_context(name, arguments)  # type: ignore[attr-defined]
 
 
 def test_the_table_of_policies_is_that_of_the_library() -> None:
