@@ -20,7 +20,7 @@ from proactivellm.train.run import train
 from proactivellm.train.trainer import StreamingTrainer
 
 TEXT = SCRATCH.replace("attention_dropout = 0.1", "attention_dropout = 0.0")
-TEXT = TEXT.replace("num_hidden_layers = 2", "num_hidden_layers = 1")
+TEXT = TEXT.replace("num_hidden_layers = 2", "num_hidden_layers = 1\ntie_word_embeddings = true")
 TEXT = TEXT.replace("epochs = 2", "epochs = 1").replace("eval_steps = 4", "eval_steps = 0")
 TEXT = TEXT.replace("concat = [1, 2]", "concat = [2, 2]").replace(
     "save_steps = 3", "save_steps = 2"
