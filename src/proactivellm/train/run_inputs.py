@@ -24,9 +24,12 @@ from proactivellm.train.recipe import Recipe
 
 RUN_FILE = "training.json"
 _SHARES = ("batch_size", "gradient_accumulation")  # with the processes: samples of an update
-# What only says how often to look and to save, where things lie (contents are compared), and who
-# prepares batches.
-_FREE = {"output": {"save_steps", "keep", "log_steps"}, "data": {"train", "valid", "workers"}}
+# What only says how often to look and to save, whom to tell, when to give up, where things lie
+# (contents are compared), and who prepares batches.
+_FREE = {
+    "output": {"save_steps", "keep", "log_steps", "report_to", "patience", "patience_schedule"},
+    "data": {"train", "valid", "workers"},
+}
 
 
 @contextmanager
