@@ -52,6 +52,14 @@ def test_it_streams_as_the_model_it_was_made_from(model: StreamingCausalLM, fold
     assert (found := streamed(model)) and found == streamed(own)
 
 
+def test_pieces_with_scores_are_merged_as_sentencepiece_does() -> None:
+    """Best score first; as a unigram model they would be cut where the sum is best: ab, cd."""
+    pieces = [*"abcd", "cd", "bcd", "ab", "abc"]
+    scores = [-9, -9, -9, -9, -1, -2, -3, -4]
+    tokens = gguf.bpe(list(zip(pieces, scores, strict=True)), None).tokenize("abcd")
+    assert [token.value for token in tokens] == ["a", "bcd"]
+
+
 def test_it_learns_and_is_saved(model: StreamingCausalLM, tmp_path: Path) -> None:
     ids = torch.tensor([[3, 4, 5, 6]])
     model.model(input_ids=ids, attention_mask=torch.ones(1, 1, 4, 4).tril().bool())

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from proactivellm.backbone import pretrained
 from proactivellm.backbone.decoder import CACHE_ARGUMENTS
+from proactivellm.backbone.families import check_family
 from proactivellm.backbone.prompt import Prompt, StreamSettings
 from proactivellm.core import schedule
 from proactivellm.forward.causal_lm import StreamingCausalLM
@@ -55,6 +57,13 @@ def test_encoder_decoders_are_refused(tmp_path: Path) -> None:
     tokenizer.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="cannot load a causal LM from .*T5Config"):
         load(tmp_path)
+
+
+def test_what_has_no_single_stack_of_layers_is_refused() -> None:
+    text = SimpleNamespace(model_type="blt")  # a real one takes half a minute to be made
+    config = SimpleNamespace(get_text_config=lambda: text, is_encoder_decoder=False)
+    with pytest.raises(ValueError, match="'blt' cannot stream: it is several stacks of layers"):
+        check_family(SimpleNamespace(config=config))  # type: ignore[arg-type]
 
 
 class TestALawThatIsBroken:

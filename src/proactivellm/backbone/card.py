@@ -72,7 +72,7 @@ def _what(title: str, settings: StreamSettings, base: str | None, is_adapter: bo
     return (
         f"{kind}: it writes while it still reads{of}. Layout {settings.layout}, phi "
         f"{settings.phi}, decisions at each {settings.boundary}.\n\n"
-        f'```bash\npip install proactivellm\necho "..." | proactivellm stream --model {title}\n```'
+        f'```bash\necho "..." | proactivellm stream --model {title}\n```'
     )
 
 

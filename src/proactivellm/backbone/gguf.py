@@ -6,14 +6,16 @@ model as quantised, which can be neither trained nor saved.
 
 import copy
 import functools
+import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers.models import BPE
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -30,12 +32,14 @@ from proactivellm.backbone.weights import check_all_loaded
 from proactivellm.files.digest import digest_text
 from proactivellm.files.lock import locked
 from proactivellm.files.replace import replacing_in, write_json
+from tokenizers import AddedToken
 
 _MAGIC = b"GGUF"
-_VERSION = "1"  # of what is unpacked
+_VERSION = "2"  # of what is unpacked
 # Weights of these types stay as they are; those of all others are rounded to bf16, which is finer
 # than what they were quantised to.
 _KEPT = {"F32": torch.float32, "F16": torch.float16}
+_CONTROL = 3  # kind of a token, as GGUF numbers them
 _NEEDS = ("gguf", "accelerate")  # which the extra `gguf` brings
 
 log = logging.getLogger(__name__)
@@ -83,8 +87,10 @@ def convert(file: Path, folder: Path) -> None:
                 output_loading_info=True,
                 **where,
             )
+            controls = tokenizer.convert_ids_to_tokens(_control_ids(reader(str(file))))
         check_all_loaded(info, what)
         _settle_tokenizer(tokenizer, config)
+        tokenizer.add_tokens([AddedToken(each, special=True) for each in controls])
         with refusing(f"{what}: its weights do not fit the configuration that transformers reads"):
             plain = _unmarked(model, config)
         plain.save_pretrained(folder)
@@ -120,6 +126,12 @@ def _dtype(content: Any) -> torch.dtype:
     return _KEPT.get(largest.tensor_type.name, torch.bfloat16)
 
 
+def _control_ids(content: Any) -> list[int]:
+    """Token ids that the file says no text becomes."""
+    kinds = content.fields["tokenizer.ggml.token_type"]
+    return [i for i, place in enumerate(kinds.data) if kinds.parts[place][0] == _CONTROL]
+
+
 def _settle_tokenizer(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> None:
     """Special tokens as the file numbers them: the converters for some families mix them up."""
     for kind in ("bos_token", "eos_token"):
@@ -127,6 +139,29 @@ def _settle_tokenizer(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConf
         if isinstance(token_id, int):
             setattr(tokenizer, kind, tokenizer.convert_ids_to_tokens(token_id))
     tokenizer.clean_up_tokenization_spaces = False  # it takes away spaces before punctuation
+    backend = tokenizer.backend_tokenizer
+    model = json.loads(backend.to_str())["model"]
+    if model["type"] == "Unigram":  # what some converters make of the BPE of SentencePiece
+        backend.model = bpe(model["vocab"], tokenizer.unk_token)
+
+
+def bpe(pieces: Sequence[tuple[str, float]], unknown: str | None) -> BPE:
+    """The BPE of a SentencePiece vocabulary: a piece with a higher score is merged earlier."""
+    ids = {piece: i for i, (piece, _) in enumerate(pieces)}
+    merges = []
+    for piece, score in pieces:
+        splits = [(piece[:at], piece[at:]) for at in range(1, len(piece))]
+        known = [pair for pair in splits if pair[0] in ids and pair[1] in ids]
+        known.sort(key=lambda pair: (ids[pair[0]], ids[pair[1]]))
+        merges += [(score, len(left), len(right), left, right) for left, right in known]
+    merges.sort(key=lambda merge: merge[:3], reverse=True)
+    return BPE(
+        vocab=ids,
+        merges=[merge[3:] for merge in merges],
+        unk_token=unknown,
+        fuse_unk=True,
+        byte_fallback=True,
+    )
 
 
 def _unmarked(model: PreTrainedModel, config: PreTrainedConfig) -> PreTrainedModel:

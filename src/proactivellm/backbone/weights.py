@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.utils import is_peft_available
 
@@ -139,6 +140,16 @@ def add_adapter(model: PreTrainedModel, folder: Path, merge: bool = False) -> Pr
         return merged
     model._hf_peft_config_loaded = True  # saved, it is the adapter
     return model
+
+
+def save_adapter(model: PreTrainedModel, folder: Path) -> None:
+    """Write the adapter in a model, alone, as PEFT loads it."""
+    from peft.utils import SAFETENSORS_WEIGHTS_NAME, get_peft_model_state_dict
+
+    weights = get_peft_model_state_dict(model, save_embedding_layers=False)
+    named = {f"base_model.model.{key}": value.contiguous() for key, value in weights.items()}
+    save_file(named, folder / SAFETENSORS_WEIGHTS_NAME, metadata={"format": "pt"})
+    model.peft_config["default"].save_pretrained(folder)
 
 
 def load_config(folder: Path, trust_remote_code: bool = False) -> PreTrainedConfig:

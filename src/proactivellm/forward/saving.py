@@ -11,6 +11,7 @@ from proactivellm.backbone.card import About, write_card
 from proactivellm.backbone.folder import ADAPTER_FILE, read_object, refusing
 from proactivellm.backbone.hub import name_of
 from proactivellm.backbone.quiet import quiet_transformers
+from proactivellm.backbone.weights import save_adapter
 from proactivellm.files.replace import replacing_in, write_json
 
 if TYPE_CHECKING:
@@ -24,10 +25,10 @@ def save_streaming(model: "StreamingCausalLM", folder: Path, about: About) -> No
     """Write all that makes the model; see `StreamingCausalLM.save_pretrained`."""
     base = _base(model)
     with replacing_in(folder) as new, quiet_transformers():
+        is_adapter = bool(getattr(model.model, "peft_config", None))
         with refusing(f"cannot save the model in {str(folder)!r}"):
-            model.model.save_pretrained(new)
+            save_adapter(model.model, new) if is_adapter else model.model.save_pretrained(new)
             model.tokenizer.save_pretrained(new)
-        is_adapter = (new / ADAPTER_FILE).is_file()
         if is_adapter:
             _name_base(new, base)
         model.settings.save(new)
