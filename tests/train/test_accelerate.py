@@ -1,4 +1,4 @@
-"""The configurations of accelerate that are shipped: its launcher takes them, and knows every key."""
+"""The configurations of accelerate that are shipped: its launcher takes every key of them."""
 
 import os
 from pathlib import Path
