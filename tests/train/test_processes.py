@@ -2,7 +2,10 @@
 
 import json
 import os
+import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +13,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tests.train.runs import SCRATCH, logged, make_recipe
-from tests.train.two_processes import in_two_processes
+from tests.train.two_processes import in_two_processes, shard_from_now_on
 
 from proactivellm.train.recipe import Recipe
 from proactivellm.train.run import train
 from proactivellm.train.trainer import StreamingTrainer
 
 TEXT = SCRATCH.replace("attention_dropout = 0.1", "attention_dropout = 0.0")
-TEXT = TEXT.replace("num_hidden_layers = 2", "num_hidden_layers = 1")
+TEXT = TEXT.replace("num_hidden_layers = 2", "num_hidden_layers = 1\ntie_word_embeddings = true")
 TEXT = TEXT.replace("epochs = 2", "epochs = 1").replace("eval_steps = 4", "eval_steps = 0")
 TEXT = TEXT.replace("concat = [1, 2]", "concat = [2, 2]").replace(
     "save_steps = 3", "save_steps = 2"
@@ -44,11 +47,9 @@ def note_writes(written: set[str]) -> None:
     sys.addaudithook(hook)
 
 
-def one_of_two(rank: int, folder: Path, recipe: Recipe) -> None:
-    """Train, train again until a kill, and continue; tells what was written."""
-    written: set[str] = set()
-    note_writes(written)
-    train(recipe, folder / "whole")
+@contextmanager
+def killed() -> Iterator[None]:
+    """A training inside is killed in its fourth step, after a checkpoint."""
     step_once = StreamingTrainer.training_step
 
     def deadly(self: StreamingTrainer, *args: Any, **kwargs: Any) -> Any:
@@ -58,21 +59,61 @@ def one_of_two(rank: int, folder: Path, recipe: Recipe) -> None:
 
     StreamingTrainer.training_step = deadly
     with pytest.raises(Killed):
-        train(recipe, folder / "killed")
+        yield
     StreamingTrainer.training_step = step_once
+
+
+def one_of_two(rank: int, folder: Path, recipe: Recipe) -> None:
+    """Train, train again until a kill, and continue; then sharded. Tells what was written."""
+    written: set[str] = set()
+    note_writes(written)
+    train(recipe, folder / "whole")
+    with killed():
+        train(recipe, folder / "killed")
+    if rank == 0:
+        shutil.copytree(folder / "killed", folder / "for one")
     train(recipe, folder / "killed")
-    runs = tuple(str(folder / name) for name in ("whole", "killed"))
+    train(recipe, folder / "for two")
+    shard_from_now_on()
+    with killed():
+        train(recipe, folder / "sharded")
+    train(recipe, folder / "sharded")
+    runs = tuple(f"{folder / name}/" for name in ("whole", "killed", "for two", "sharded"))
     names = {os.path.basename(path) for path in written if path.startswith(runs)}
     (folder / f"{rank}.json").write_text(json.dumps(sorted(names)))
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[set[str]]]:
-    """The folder of a run in two processes, and the files that each of them wrote."""
+def one(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The folder of a run in one process with the same updates, and that of one killed."""
+    folder = tmp_path_factory.mktemp("one")
+    recipe = make_recipe(folder, TEXT)
+    with killed():
+        train(recipe, folder / "killed")
+    return train(recipe, folder / "whole"), folder / "killed"
+
+
+@pytest.fixture(scope="module")
+def two(one, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[set[str]]]:
+    """The folder of runs in two processes, and the files that each of them wrote."""
     folder = tmp_path_factory.mktemp("two")
     recipe = make_recipe(folder, TWO)
+    shutil.copytree(one[1], folder / "for two")
     in_two_processes(one_of_two, folder, recipe)
     return folder, [set(json.loads((folder / f"{r}.json").read_text())) for r in (0, 1)]
+
+
+def assert_alike(out: Path, expected: Path) -> None:
+    """The same losses, gradient norms and weights, but for rounding."""
+    ours, theirs = logged(out), logged(expected)
+    assert len(ours) == len(theirs) == 5
+    for entry, other in zip(ours, theirs, strict=True):
+        assert entry == pytest.approx(other, rel=1e-5, abs=1.01e-4)  # parts: four digits
+        assert entry["loss"] == pytest.approx(other["loss"], rel=1e-5)
+    weights, wanted = (load_file(f / "model.safetensors") for f in (out, expected))
+    assert weights.keys() == wanted.keys()
+    for name, weight in weights.items():
+        torch.testing.assert_close(weight, wanted[name], rtol=1e-3, atol=1e-4)
 
 
 def test_only_the_first_process_writes(two):
@@ -81,15 +122,29 @@ def test_only_the_first_process_writes(two):
     assert {"training_log.jsonl", "streaming.json", "trainer_state.json"} <= first
 
 
-def test_two_processes_train_as_one_with_twice_the_batch(two, tmp_path):
-    one = train(make_recipe(tmp_path, TEXT), tmp_path / "out")
-    ours, theirs = logged(two[0] / "whole"), logged(one)
-    assert len(ours) == len(theirs)
-    for entry, expected in zip(ours, theirs, strict=True):
-        assert entry == pytest.approx(expected, rel=1e-3, abs=2e-4)  # parts: four digits
-    weights, expected = (load_file(f / "model.safetensors") for f in (two[0] / "whole", one))
-    for name, weight in weights.items():
-        torch.testing.assert_close(weight, expected[name], rtol=1e-3, atol=1e-4)
+def test_two_processes_train_as_one_with_twice_the_batch(two, one):
+    assert_alike(two[0] / "whole", one[0])
+
+
+def test_two_processes_that_shard_train_as_one_though_stopped(two, one):
+    out = two[0] / "sharded"
+    assert_alike(out, one[0])
+    configs = [json.loads((folder / "config.json").read_text()) for folder in (out, one[0])]
+    assert configs[0] == configs[1]
+
+
+def test_one_process_continues_what_two_began(two, one):
+    recipe = make_recipe(two[0], TWO.replace("epochs = 1", "epochs = 1\ngradient_accumulation = 2"))
+    out = train(recipe, two[0] / "for one")
+    assert_alike(out, one[0])
+    with pytest.raises(ValueError, match="optimiser that this run can load .optimizer.pt"):
+        sharded = shutil.copytree(two[0] / "sharded", two[0] / "sharded too")
+        (sharded / "training_log.jsonl").unlink()
+        train(recipe, sharded)
+
+
+def test_two_processes_continue_what_one_began(two, one):
+    assert_alike(two[0] / "for two", one[0])
 
 
 def test_two_processes_that_were_stopped_continue(two):

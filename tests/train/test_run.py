@@ -1,6 +1,7 @@
 """Whole runs: what is logged, what is saved, and that it loads with nothing but transformers."""
 
 import json
+import sys
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from proactivellm.modality.loading import load
 from proactivellm.tasks.data import read_items
 from proactivellm.tasks.lookup import draw
 from proactivellm.train import build
+from proactivellm.train.arguments import make_arguments
 from proactivellm.train.assembly import make_trainer
 from proactivellm.train.build import make_backbone, make_settings
 from proactivellm.train.learner import Learner
@@ -286,3 +288,37 @@ def test_code_of_the_backbone_runs_only_if_the_recipe_says_so(tmp_path, monkeypa
         with pytest.raises(ValueError, match="enough"):
             make_backbone(make_recipe(tmp_path, text), [])
     assert asked == [False, True]
+
+
+def test_a_run_that_gets_no_better_ends_early_and_reports(tmp_path, monkeypatch):
+    (tmp_path / "tensorboardX.py").write_text(
+        "class SummaryWriter:\n"
+        "    told = []\n"
+        "    def __init__(self, *args, **keywords): pass\n"
+        "    def add_scalar(self, name, value, step): self.told.append((name, step))\n"
+        "    def __getattr__(self, name): return lambda *args, **keywords: None\n"
+    )
+    text = SHORT.replace("eval_steps = 4", "eval_steps = 1").replace(
+        "save_steps = 3", "patience = 2"
+    )
+    recipe = make_recipe(tmp_path, text + '\nreport_to = ["tensorboard"]\n')
+    with monkeypatch.context() as patch:
+        patch.setattr("importlib.util.find_spec", lambda name: None)
+        with pytest.raises(ValueError, match="report_to names tensorboard, which is not installed"):
+            make_arguments(recipe, tmp_path / "out")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # whatever is installed
+    losses = iter([3.0, 2.0, 2.5, 2.0, 1.0])
+
+    def evaluations(self, *args, **keywords):
+        self.log({"eval_nll_wait-3": next(losses)})
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, {})
+
+    monkeypatch.setattr(StreamingTrainer, "evaluate", evaluations)
+    entries = logged(train(recipe, tmp_path / "out"))
+    assert [e["step"] for e in entries if "loss" in e] == [1, 2, 3, 4]
+    import tensorboardX
+
+    assert ("train/loss", 4) in tensorboardX.SummaryWriter.told
+    with pytest.raises(ValueError, match="output.patience counts evaluations: set output.eval_ste"):
+        make_recipe(tmp_path, text.replace("eval_steps = 1", ""))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.state import AcceleratorState
+from accelerate.state import AcceleratorState, DistributedType, PartialState
 
 
 def in_two_processes(work: Callable[..., None], folder: Path, *arguments: Any) -> None:
@@ -46,3 +46,24 @@ def _one_of_two(
     except BaseException:
         (folder / f"{rank}.error").write_text(traceback.format_exc())
         raise
+
+
+def shard_from_now_on() -> None:
+    """accelerate shards by FSDP2, in this process from now on, though it does so on no CPU.
+
+    It is told that these processes have devices of their own; all else is its own way.
+    """
+    os.environ |= {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+    os.environ |= {"FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}
+    os.environ |= {"FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT"}
+    os.environ |= {"FSDP_CPU_RAM_EFFICIENT_LOADING": "false"}
+    initialise = PartialState.__init__
+
+    def claim(self: PartialState, *arguments: Any, **keywords: Any) -> None:
+        first = not PartialState._shared_state
+        initialise(self, *arguments, **keywords)
+        if first:
+            PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+
+    PartialState.__init__ = claim
+    AcceleratorState._reset_state(reset_partial_state=True)

@@ -1,5 +1,7 @@
 """A recipe in the words of transformers' TrainingArguments."""
 
+import importlib.util
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -10,8 +12,12 @@ from proactivellm.train.recipe import Recipe
 
 
 def make_arguments(recipe: Recipe, folder: str | Path) -> TrainingArguments:
-    """The arguments of a run: samples in their planned order, no reports to outside services."""
+    """The arguments of a run: samples in their planned order.
+
+    ValueError if what it is to report to is not installed.
+    """
     optimisation, output = recipe.optimisation, recipe.output
+    _check_reports(output.report_to)
     evaluates = bool(output.eval_steps and recipe.data.valid)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     precision = optimisation.precision
@@ -21,7 +27,8 @@ def make_arguments(recipe: Recipe, folder: str | Path) -> TrainingArguments:
         output_dir=str(folder),
         train_sampling_strategy="sequential",
         num_train_epochs=1,
-        report_to=[],
+        report_to=list(output.report_to),
+        trackio_space_id=None,  # on this machine, and not on the hub
         remove_unused_columns=False,
         label_names=["label"],
         save_strategy="steps",
@@ -53,3 +60,12 @@ def make_arguments(recipe: Recipe, folder: str | Path) -> TrainingArguments:
     if arguments.device.type == "cpu":
         arguments.__dict__["_setup_devices"] = torch.device("cpu")
     return arguments
+
+
+def _check_reports(names: Iterable[str]) -> None:
+    for name in names:
+        packages = ("tensorboard", "tensorboardX") if name == "tensorboard" else (name,)
+        if not any(importlib.util.find_spec(package) for package in packages):
+            raise ValueError(
+                f"output.report_to names {name}, which is not installed: pip install {name}"
+            )

@@ -13,6 +13,7 @@ from proactivellm.train.build import make_front_end
 from proactivellm.train.fit import Fit
 from proactivellm.train.learner import Learner
 from proactivellm.train.objectives.catalogue import make_objectives
+from proactivellm.train.patience import Patience
 from proactivellm.train.recipe import Recipe
 from proactivellm.train.samples import (
     ItemEncoder,
@@ -68,6 +69,7 @@ def make_trainer(
         args=args,
         train_dataset=PackedDataset(items, plan, encoder, views, learner.layout, seed),
         eval_dataset=valid or None,
+        callbacks=[Patience(recipe.output.patience, recipe.output.patience_schedule)],
     )
 
 

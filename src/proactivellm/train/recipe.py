@@ -90,6 +90,11 @@ class Output(Strict):
     keep: Count = 2  # checkpoints kept
     log_steps: Count = 50
     eval_steps: Natural = 0  # 0 = never
+    # End a run after so many evaluations without a lower `eval_nll_` of the schedule; 0 = never.
+    patience: Natural = 0
+    patience_schedule: Literal["offline", "wait-1", "wait-3", "wait-5"] = "wait-3"
+    # Where progress goes besides the log.
+    report_to: list[Literal["tensorboard", "wandb", "trackio"]] = []
     dtype: Literal["float16", "bfloat16", "float32"] = "float16"  # of the saved weights
 
 
@@ -159,6 +164,8 @@ class Recipe(_FrontEnds):
     def _uses_what_it_says(self) -> Self:
         if self.output.eval_steps and self.data.valid is None:
             raise ValueError("output.eval_steps needs pairs to evaluate on: add [data.valid]")
+        if self.output.patience and not self.output.eval_steps:
+            raise ValueError("output.patience counts evaluations: set output.eval_steps")
         if self.lora and not self.backbone.pretrained:
             raise ValueError("[lora] adapts a pretrained backbone: set backbone.pretrained")
         has_prompt = self.stream is not None and self.stream.prompt != Prompt()

@@ -15,6 +15,7 @@ from proactivellm.train.checkpoints import last_checkpoint
 from proactivellm.train.recipe import Recipe
 from proactivellm.train.run_inputs import check_out, check_run, claimed
 from proactivellm.train.saving import save_final, saving
+from proactivellm.train.sharded import put_in, whole_weights
 from proactivellm.train.trainer import StreamingTrainer
 
 TRAINING_LOG = "training_log.jsonl"  # written last
@@ -51,7 +52,10 @@ def _train(recipe: Recipe, out: Path) -> None:
     settings = make_settings(recipe, tokenizer)
     trainer = make_trainer(recipe, out, (items, valid), (model, tokenizer, settings))
     trainer.train(resume_from_checkpoint=checkpoint)
+    weights = whole_weights(trainer.accelerator, trainer.model_wrapped)
     if trainer.is_world_process_zero():
+        if weights is not None:
+            put_in(trainer.learner, weights)
         save_model(trainer, out, recipe.output.dtype)
     trainer.accelerator.wait_for_everyone()  # so that no process returns to half a model
 

@@ -6,6 +6,7 @@ Another recipe, other data or another backbone at the same path is another run.
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,19 @@ from proactivellm import __version__
 from proactivellm.backbone.hub import find_folder
 from proactivellm.files.digest import digest_model, digest_text
 from proactivellm.files.lock import locked
-from proactivellm.files.note import check_note
+from proactivellm.files.note import check_note, read_note
 from proactivellm.modality.media_digest import digest_media
 from proactivellm.tasks.item import Item
 from proactivellm.train.recipe import Recipe
 
 RUN_FILE = "training.json"
-# What only says how often to look and to save, where things lie (contents are compared), and who
-# prepares batches.
-_FREE = {"output": {"save_steps", "keep", "log_steps"}, "data": {"train", "valid", "workers"}}
+_SHARES = ("batch_size", "gradient_accumulation")  # with the processes: samples of an update
+# What only says how often to look and to save, whom to tell, when to give up, where things lie
+# (contents are compared), and who prepares batches.
+_FREE = {
+    "output": {"save_steps", "keep", "log_steps", "report_to", "patience", "patience_schedule"},
+    "data": {"train", "valid", "workers"},
+}
 
 
 @contextmanager
@@ -47,7 +52,8 @@ def check_run(
 ) -> None:
     """Note what a run depends on, or compare it with what was noted when the run began.
 
-    The files that items (of training, of validation) name are read. ValueError if the run that
+    The samples of an update may be shared out among processes and accumulation in another way. The
+    files that items (of training, of validation) name are read. ValueError if the run that
     `continues` is of another recipe, other data or another backbone, or nobody knows.
     """
     # Notes of runs that set none do not have the key.
@@ -58,14 +64,33 @@ def check_run(
         "valid_data": _digest(items[1]),
         "backbone": _folder(recipe.backbone.pretrained),
         "front_end": _folder(recipe.front_end.pretrained if recipe.front_end else None),
-        # Which samples make an update depends on it.
+        # Which samples make an update depends on it, and on two keys of the recipe.
         "processes": int(os.environ.get("WORLD_SIZE", "1")),
     }
+    if continues:
+        _share_as_noted(inputs, read_note(out / RUN_FILE))
     versions = {"transformers": transformers.__version__, "torch": torch.__version__}
     if not continues:
         inputs["made_with"] = {"proactivellm": __version__, **versions}
     if int(os.environ.get("RANK", "0")) == 0 or continues:
         check_note(out / RUN_FILE, inputs, continues)
+
+
+def _share_as_noted(inputs: dict[str, Any], noted: dict[str, Any]) -> None:
+    """An update that is shared out in another way, but has as many samples, is the same run."""
+    if _samples(inputs) == _samples(noted):
+        inputs["processes"] = noted["processes"]
+        for key in _SHARES:
+            inputs["recipe"]["optimisation"][key] = noted["recipe"]["optimisation"][key]
+
+
+def _samples(inputs: dict[str, Any]) -> int | None:
+    """Samples of an update; None where they were not noted."""
+    try:
+        sizes = [inputs["recipe"]["optimisation"][key] for key in _SHARES]
+        return prod([inputs["processes"], *sizes])
+    except (KeyError, TypeError):
+        return None
 
 
 def _digest(items: Sequence[Item]) -> str:

@@ -17,6 +17,7 @@ from proactivellm.train.learner import Learner
 from proactivellm.train.samples import SampleEncoder
 from proactivellm.train.saving import save_checkpoint, saving
 from proactivellm.train.schedules import evaluation_schedules
+from proactivellm.train.sharded import check_optimiser, check_sharding, whole
 from proactivellm.train.views import collate
 
 MOST_PLACES = 4  # samples that a message names
@@ -43,6 +44,7 @@ class StreamingTrainer(Trainer):
         **kwargs: Any,
     ) -> None:
         super().__init__(data_collator=collate, **kwargs)
+        check_sharding(self.accelerator)
         self.settings = settings
         self.tokenizer = tokenizer
         self.valid = valid
@@ -88,9 +90,9 @@ class StreamingTrainer(Trainer):
         return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        grad_norm = super()._get_grad_norm(model, grad_norm=grad_norm)
-        self._stop_unless_finite("gradient norm", torch.as_tensor(grad_norm), self.window)
-        return grad_norm
+        norm = whole(super()._get_grad_norm(model, grad_norm=grad_norm))
+        self._stop_unless_finite("gradient norm", norm, self.window)
+        return norm
 
     def _stop_unless_finite(
         self, name: str, value: Tensor, batches: Sequence[dict[str, Tensor]]
@@ -169,8 +171,14 @@ class StreamingTrainer(Trainer):
         save_checkpoint(self.learner, (self.tokenizer, self.settings), folder, state_dict)
         torch.save(self.args, f"{folder}/training_args.bin")
 
+    def train(self, resume_from_checkpoint: Any = None, **kwargs: Any) -> Any:
+        """Weights are loaded while they are whole, before anything shards them."""
+        if resume_from_checkpoint:
+            check_optimiser(self.accelerator, resume_from_checkpoint)
+            load_checkpoint(self.learner, resume_from_checkpoint)
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: nn.Module | None = None
     ) -> None:
-        learner: Learner = self.accelerator.unwrap_model(model or self.model)
-        load_checkpoint(learner, resume_from_checkpoint)
+        pass  # `train` has done so
