@@ -51,7 +51,7 @@ NEWEST_INSTALL := $(NEWEST_VENV)/bin/python -m pip install $(PIP_FLAGS) -c $(NEW
 SENTENCE := Ich habe gestern einen alten Freund getroffen.
 MEANING := an old friend
 # What meets transformers itself: the other tests of sessions meet only what these already have.
-NEWEST_TESTS ?= tests/laws tests/session/test_session.py tests/session/test_engine.py \
+NEWEST_TESTS ?= tests/laws tests/session/test_session.py \
 	tests/forward/test_watch.py tests/backbone/test_loading.py \
 	tests/train/test_run.py::test_every_family_trains
 
@@ -218,7 +218,7 @@ lint: install
 # What the tests need is installed while the checks run: the first waits for the disk, the others do
 # not. In this order with `make -j` too, and with the tests run once.
 check: install
-	@$(MAKE) -j 2 lint environments
+	@$(MAKE) -j 3 lint environments
 	@$(MAKE) test
 
 environments: $(SIMULEVAL_STAMP) $(NEWEST_STAMP)

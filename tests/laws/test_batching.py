@@ -192,7 +192,8 @@ def test_a_stream_continues_from_a_snapshot_of_any_step(folder_of: Folder, spec:
     for used in lanes:
         other.push(used, make_units(model, 4, seed=43))
     half = len(snapshots) // 2
-    for two in zip(snapshots[: half + 1], snapshots[-half - 1 :], strict=True):
+    pairs = list(zip(snapshots[: half + 1], snapshots[-half - 1 :], strict=True))
+    for two in pairs[len(spec) % 2 :: 2]:  # every second one is enough, of odd steps or of even
         other.step()  # the lanes are not as new
         for used, snapshot in zip(lanes, two, strict=True):
             other.restore(used, snapshot)

@@ -83,10 +83,9 @@ def test_reads_and_writes_bound_the_forwards(folder_of: Folder, spec: str) -> No
     for seed, boundary in enumerate(("word", "token")):
         model = streams.load(folder_of("llama", "word_piece"), boundary=boundary)
         source = streams.random_units(10, len(model.tokenizer), seed)
-        for size in (1, None):
-            run(model, parse_policy(spec), streams.as_units(source), size)
-            open_ended = [*streams.as_units(source, final=False), Unit.end()]
-            run(model, parse_policy(spec), open_ended, size)
+        open_ended = [*streams.as_units(source, final=False), Unit.end()]
+        run(model, parse_policy(spec), streams.as_units(source), (1, None)[seed])
+        run(model, parse_policy(spec), open_ended, (None, 1)[seed])
 
 
 @pytest.mark.parametrize("family", FAMILIES)
