@@ -265,10 +265,10 @@ def test_what_is_not_a_number_ends_the_run_before_it_is_learnt(tmp_path, monkeyp
     assert all(weight.isfinite().all() for weight in weights.values())
 
 
-@pytest.mark.parametrize("adapters", ["", LORA], ids=["full", "lora"])
-def test_gradient_checkpointing_changes_nothing_but_memory(tmp_path, adapters):
+def test_gradient_checkpointing_changes_nothing_but_memory(tmp_path):
+    """With adapters, whose inputs need gradients of a frozen model; without is the easier case."""
     backbone = save_tiny("qwen3", tmp_path / "backbone", chat=True)
-    text = PRETRAINED + adapters
+    text = PRETRAINED + LORA
     plain = train(make_recipe(tmp_path, text, backbone), tmp_path / "plain")
     text = text.replace("batch_size", "gradient_checkpointing = true\nbatch_size", 1)
     saving = train(make_recipe(tmp_path, text, backbone), tmp_path / "saving")
