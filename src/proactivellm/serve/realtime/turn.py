@@ -8,11 +8,12 @@ from collections import deque
 from collections.abc import AsyncIterator
 
 from proactivellm.policy.base import Policy
+from proactivellm.policy.endogenous import ThresholdPolicy
 from proactivellm.serve.errors import RequestError
 from proactivellm.serve.models import Served
 from proactivellm.serve.settings import Settings
 from proactivellm.session.events import Ending
-from proactivellm.stream import AsyncStream, Hearing, StreamEvent
+from proactivellm.stream import AsyncStream, Hearing, StreamEvent, WallClock
 from proactivellm.stream.source import Payload
 
 
@@ -36,11 +37,13 @@ class Turn:
         self.over = False
         self.ending: Ending | None = None
         self._served, self._settings = served, settings
-        self._options = {"policy": policy, "hearing": hearing, "ends_early": hearing is None}
-        self._waiting: deque[tuple[Payload, int]] = deque()
+        self._policy, self._hearing = policy or served.policy, hearing
+        self._clock = WallClock()  # from its first piece on
+        self._waiting: deque[tuple[Payload, int, float]] = deque()  # with size, and when it came
         self._waiting_size = 0
         self._news = asyncio.Event()
         self._closed = self._cancelled = False
+        self._has_text = False
         self._patience: asyncio.Timeout | None = None
         self._stream: AsyncStream | None = None
 
@@ -75,7 +78,7 @@ class Turn:
             )
         self.size += size
         self._waiting_size += size
-        self._waiting.append((payload, size))
+        self._waiting.append((payload, size, self._clock.now_s))
         self._news.set()
 
     def close(self) -> None:
@@ -106,7 +109,7 @@ class Turn:
             self.over = True
             raise
         try:
-            async with await self._served.open(**self._options) as stream:
+            async with await self._open() as stream:
                 self._stream = stream
                 if self._cancelled:
                     await stream.cancel()
@@ -115,6 +118,7 @@ class Turn:
                     async for event in stream:
                         if event.kind == "END":
                             self.ending = event.ending
+                        self._note(event)
                         yield event
                 except ValueError as error:
                     raise RequestError(str(error), code="cannot_stream") from None
@@ -124,6 +128,23 @@ class Turn:
         finally:
             self.over = True
             self._served.give_back()
+            self._served.metrics.turn(self._served.name, self.ending)
+
+    def _note(self, event: StreamEvent) -> None:
+        name, metrics = self._served.name, self._served.metrics
+        metrics.event(name, event)
+        if event.kind == "WRITE" and not self._has_text:
+            self._has_text = True
+            metrics.first_text(name, event.elapsed_s)
+
+    async def _open(self) -> AsyncStream:
+        return await self._served.open(
+            policy=self._policy,
+            hearing=self._hearing,
+            clock=self._clock,
+            watch=self._policy.evidence if isinstance(self._policy, ThresholdPolicy) else (),
+            ends_early=self._hearing is None,
+        )
 
     async def _lane(self) -> bool:
         """Whether there is one; not if it was cancelled before."""
@@ -135,6 +156,7 @@ class Turn:
             return False
         try:
             await self._served.lane(keep)
+            self._served.metrics.waited(self._served.name, self._clock.now_s)
         except TimeoutError:
             return False
         finally:
@@ -145,9 +167,9 @@ class Turn:
         while True:
             self._news.clear()
             while self._waiting:
-                payload, size = self._waiting.popleft()
+                payload, size, now_s = self._waiting.popleft()
                 try:
-                    await stream.push(payload)
+                    await stream.push(payload, now_s)
                 except (ValueError, RuntimeError):  # it has ended; its events tell why
                     return
                 self._waiting_size -= size
