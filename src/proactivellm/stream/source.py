@@ -1,9 +1,11 @@
 """One source's life in an engine, turn by turn: what arrives, when, what is written, the end."""
 
+import copy
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -11,6 +13,7 @@ import numpy as np
 from proactivellm.core.unit import Unit
 from proactivellm.modality.text import TextSegmenter
 from proactivellm.output.log import TEXT, Instance
+from proactivellm.policy.base import Policy
 from proactivellm.policy.endogenous import ThresholdPolicy
 from proactivellm.policy.reason import Reason
 from proactivellm.session.events import End, Ending, Event, Probed, Read, Write
@@ -152,6 +155,40 @@ class Stream:
                 self.closed = True
                 self._end_turn()
                 self._streams.forget(self)
+
+    def fork(self) -> Callable[[Policy], "Stream"]:
+        """What opens another stream that goes on from here under another policy.
+
+        It holds all that it needs, so that it may be called when a lane is free, and more than
+        once. What was not taken of this stream's events stays with it.
+
+        Raises:
+            ValueError: of a stream that takes text or blocks, as its ear cannot be copied.
+        """
+        if self._segmenter is not None or self._hearing is not None:
+            raise ValueError("only a stream that takes units can be forked")
+        engine, kept = self._streams.engine, copy.copy(self)
+        snapshot, sampling = engine.snapshot(self.lane), self.state.sampling
+
+        def copy_into(stream: Stream, other: Stream) -> None:
+            stream.transcript = copy.deepcopy(other.transcript)
+            stream.clock = copy.copy(other.clock)
+            stream.words, stream._waiting = [*other.words], deque(other._waiting)
+
+        copy_into(kept, self)
+
+        def begin(policy: Policy) -> Stream:
+            twin = copy.copy(kept)
+            copy_into(twin, kept)
+            twin._events = deque()
+            twin._open_lane = partial(engine.open, sampling, policy)
+            twin.lane = twin._open_lane()
+            engine.restore(twin.lane, snapshot)
+            twin.state = engine.state(twin.lane)
+            self._streams.adopt(twin)
+            return twin
+
+        return begin
 
     def events(self) -> Iterator[StreamEvent]:
         """What has happened, and, step by step, what happens until all streams wait for input.
