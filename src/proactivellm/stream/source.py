@@ -13,6 +13,7 @@ from proactivellm.modality.text import TextSegmenter
 from proactivellm.output.log import TEXT, Instance
 from proactivellm.policy.reason import Reason
 from proactivellm.session.events import Event, Read, Write
+from proactivellm.session.isolation import reason
 from proactivellm.stream.clock import Clock
 from proactivellm.stream.job import Job
 from proactivellm.stream.media import Arrival, Hearing
@@ -41,8 +42,9 @@ class StreamEvent:
 class Stream:
     """One source: `Streams.open` makes it.
 
-    What is pushed waits here until its turn comes and the queue of the lane has room. Every turn is
-    streamed afresh, in a lane of its own. What goes wrong ends this source alone.
+    What is pushed waits here until its turn comes and the queue of the lane has room; blocks are
+    heard one a step. Every turn is streamed afresh, in a lane of its own. What goes wrong ends this
+    source alone.
 
     Attributes:
         kind: of the source: text, or a modality.
@@ -68,6 +70,7 @@ class Stream:
         self.error: str | None = None
         self._streams, self._open_lane, self._hearing = streams, open_lane, hearing
         self._segmenter: TextSegmenter | None = None
+        self._blocks: deque[np.ndarray | None] = deque()  # to be heard; None = the source has ended
         self._waiting: deque[Unit] = deque()
         self._events: deque[StreamEvent] = deque()
         self._arrived_s = self._compute_s = 0.0
@@ -81,18 +84,24 @@ class Stream:
 
     @property
     def has_room(self) -> bool:
-        """Whether the queue of the lane holds all that has arrived; if not, push after a step."""
-        limit = self._streams.engine.limits.pending
-        return self.finished or len(self._waiting) + len(self.state.pending) <= (limit or math.inf)
+        """Whether the queue of the lane holds all that has arrived; if not, push after a step.
+
+        A block that was not heard yet counts as a unit.
+        """
+        limit = self._streams.engine.limits.pending or math.inf
+        if self.finished:
+            return len(self._blocks) <= limit
+        return len(self._blocks) + len(self._waiting) + len(self.state.pending) <= limit
 
     @property
     def wants_more(self) -> bool:
         """Whether all that arrived is read, so that it can only go on with more of the source."""
         state = self.state
-        return not (self.closed or self._waiting or state.pending or state.closed)
+        waits = self._blocks or self._waiting or state.pending
+        return not (self.closed or waits or state.closed)
 
     def push(self, payload: Payload, now_s: float | None = None, spent_s: float = 0.0) -> None:
-        """Take what arrived next; it is read in the steps that follow.
+        """Take what arrived next; it is heard, if it is a block, and read in the steps that follow.
 
         Args:
             payload: text, in any pieces; a block of the media that the stream was opened for; or
@@ -115,8 +124,9 @@ class Stream:
             elif isinstance(payload, np.ndarray):
                 if self._hearing is None:
                     raise ValueError("the stream takes no blocks: open it with a `Hearing`")
-                payload, now_s, spent_s = self._hearing.push(payload)
-            self._arrive(Arrival(list(payload), now_s, spent_s))
+                self._blocks.append(payload)
+                return
+            self._arrive(Arrival(list(payload), now_s, spent_s), spent_s)
 
     def close(self, now_s: float | None = None) -> None:
         """Say that nothing more arrives; idempotent. `now_s` as for `push`."""
@@ -124,18 +134,19 @@ class Stream:
             if self.closed:
                 return
             now_s = self.clock.now_s if now_s is None else now_s
-            if self._hearing is not None:
-                self._arrive(self._hearing.push(None))
-            elif self._segmenter is not None:
-                self._arrive(Arrival(self._segmenter.finish(now_s), now_s, 0.0))
-            if self._is_within_turn:  # it would wait for its last unit forever
-                self._arrive(Arrival([Unit.end(now_s)], now_s, 0.0))
             self.closed = True
+            if self._hearing is not None:
+                self._blocks.append(None)
+                return
+            if self._segmenter is not None:
+                self._arrive(Arrival(self._segmenter.finish(now_s), now_s, 0.0))
+            self._end_source(now_s)
 
     def cancel(self) -> None:
         """End it after its last written token; text that was held back comes out."""
         with self._streams.exclusive:
             if not self.ended:
+                self._blocks.clear()
                 self._waiting.clear()
                 for event in self._streams.engine.cancel(self.lane):
                     self._note(event)
@@ -170,11 +181,32 @@ class Stream:
             None if self.kind == TEXT else 1000 * self._compute_s,
         )
 
-    def _arrive(self, arrival: Arrival) -> None:
+    def _next_block(self) -> tuple[Hearing, np.ndarray | None] | None:
+        """What is to be heard next, if anything is."""
+        if self._hearing is None or not self._blocks:
+            return None
+        return self._hearing, self._blocks.popleft()
+
+    def _hear(self, arrival: Arrival | Exception, num_heard: int) -> None:
+        """What was made of the block, together with those of so many streams, this one included."""
+        if isinstance(arrival, Exception):
+            self._blocks.clear()
+            self.error = reason(arrival)
+            return
+        self._arrive(arrival, arrival.spent_s / num_heard)
+        if self.closed and not self._blocks:
+            self._end_source(arrival.received_s)
+
+    def _end_source(self, now_s: float) -> None:
+        if self._is_within_turn:  # it would wait for its last unit forever
+            self._arrive(Arrival([Unit.end(now_s)], now_s, 0.0))
+
+    def _arrive(self, arrival: Arrival, share_s: float = 0.0) -> None:
+        """Take units in, of whose time this stream pays a share."""
         units, self._arrived_s, spent_s = arrival
         if self.kind != TEXT:
             self.clock.work(self._arrived_s, spent_s)
-            self._compute_s += spent_s
+            self._compute_s += share_s
         self._waiting += units
         self.words += [unit.text for unit in units if not unit.is_end]
         if units:
@@ -234,7 +266,7 @@ class Stream:
         state = self.state
         self.error = self.error or state.error
         # The lane was opened for a turn that never came.
-        nothing_left = self.closed and not (self._waiting or self._has_begun)
+        nothing_left = self.closed and not (self._blocks or self._waiting or self._has_begun)
         if self.error is None and not nothing_left and not (state.finished and state.closed):
             return False
         self._end_turn()
@@ -253,7 +285,7 @@ class Stream:
             self._streams.keep(self)
         self._streams.engine.release(self.lane)
         self.closed = self.closed or self.error is not None
-        if self.closed and (self.error is not None or not self._waiting):
+        if self.closed and (self.error is not None or not (self._blocks or self._waiting)):
             self.ended = True
         else:
             self._begin_turn()
