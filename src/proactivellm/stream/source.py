@@ -3,7 +3,6 @@
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -15,6 +14,7 @@ from proactivellm.policy.reason import Reason
 from proactivellm.session.events import Event, Read, Write
 from proactivellm.session.isolation import reason
 from proactivellm.stream.clock import Clock
+from proactivellm.stream.event import StreamEvent
 from proactivellm.stream.job import Job
 from proactivellm.stream.media import Arrival, Hearing
 from proactivellm.stream.transcript import Transcript
@@ -23,20 +23,6 @@ if TYPE_CHECKING:
     from proactivellm.stream.streams import Streams
 
 Payload = str | np.ndarray | Iterable[Unit]  # text, samples or frames, or units made of them
-
-
-@dataclass(frozen=True)
-class StreamEvent:
-    """What happened in a stream."""
-
-    # READ (a unit was read), WRITE (text became certain), or END (a turn is over; a text is one
-    # turn).
-    kind: Literal["READ", "WRITE", "END"]
-    text: str  # the unit's text or the new target text
-    units_read: int
-    elapsed_s: float  # seconds since the stream began
-    media_s: float | None = None  # seconds of the media that had arrived; None for text
-    reason: Reason | None = None  # None of text that came out as the target was cut
 
 
 class Stream:
