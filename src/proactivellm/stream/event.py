@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from proactivellm.policy.reason import Reason
+from proactivellm.session.events import Ending
 
 
 @dataclass(frozen=True)
@@ -18,3 +19,7 @@ class StreamEvent:
     elapsed_s: float  # seconds since the stream began
     media_s: float | None = None  # seconds of the media that had arrived; None for text
     reason: Reason | None = None  # None of text that came out as the target was cut
+    # What the policy compared with its threshold, where that decided and the stream is watched.
+    evidence: float | None = None
+    tokens: int = 0  # written so far in this turn
+    ending: Ending | None = None  # of an END: how the target ended

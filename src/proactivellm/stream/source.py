@@ -10,8 +10,9 @@ import numpy as np
 from proactivellm.core.unit import Unit
 from proactivellm.modality.text import TextSegmenter
 from proactivellm.output.log import TEXT, Instance
+from proactivellm.policy.endogenous import ThresholdPolicy
 from proactivellm.policy.reason import Reason
-from proactivellm.session.events import Event, Read, Write
+from proactivellm.session.events import End, Ending, Event, Probed, Read, Write
 from proactivellm.session.isolation import reason
 from proactivellm.stream.clock import Clock
 from proactivellm.stream.event import StreamEvent
@@ -48,6 +49,7 @@ class Stream:
         kind: str,
         clock: Clock,
         hearing: Hearing | None,
+        ends_early: bool = False,
     ) -> None:
         self.kind, self.clock = kind, clock
         self.transcript = Transcript(kind)
@@ -55,6 +57,9 @@ class Stream:
         self.closed = self.ended = False
         self.error: str | None = None
         self._streams, self._open_lane, self._hearing = streams, open_lane, hearing
+        self._ends_early = ends_early
+        self._evidence: float | None = None  # what the last probe saw
+        self._ending: Ending | None = None
         self._segmenter: TextSegmenter | None = None
         self._blocks: deque[np.ndarray | None] = deque()  # to be heard; None = the source has ended
         self._waiting: deque[Unit] = deque()
@@ -233,6 +238,12 @@ class Stream:
         elif isinstance(event, Write) and (text := self.transcript.add(event, 1000 * now_s)):
             media_s = None if self.kind == TEXT else self.transcript.texts[-1][1] / 1000
             self._tell("WRITE", now_s, event.units_read, text, media_s, event.reason)
+        elif isinstance(event, Probed):
+            policy = self._streams.engine.policies[self.lane]
+            if isinstance(policy, ThresholdPolicy):
+                self._evidence = float(policy.statistic(event.seen))
+        elif isinstance(event, End):
+            self._ending = event.how
 
     def _tell(
         self,
@@ -245,7 +256,13 @@ class Stream:
     ) -> None:
         # An event counts within its turn, which is a session of its own; a stream over all turns.
         units_read += self.transcript.counted["units_read"]
-        self._events.append(StreamEvent(kind, text, units_read, now_s, media_s, reason))
+        decided = reason in (Reason.READ_RULE, Reason.WRITE_RULE)
+        evidence = self._evidence if decided else None
+        ending = self._ending if kind == "END" else None
+        tokens = self.state.num_written
+        self._events.append(
+            StreamEvent(kind, text, units_read, now_s, media_s, reason, evidence, tokens, ending)
+        )
 
     def _settle(self) -> bool:
         """End the turn if it is over; whether it is."""
@@ -253,7 +270,11 @@ class Stream:
         self.error = self.error or state.error
         # The lane was opened for a turn that never came.
         nothing_left = self.closed and not (self._blocks or self._waiting or self._has_begun)
-        if self.error is None and not nothing_left and not (state.finished and state.closed):
+        if state.finished and self._ends_early:  # what is still to come is of no use
+            self._blocks.clear()
+            self._waiting.clear()
+            self.closed = True
+        elif self.error is None and not nothing_left and not (state.finished and state.closed):
             return False
         self._end_turn()
         return True

@@ -53,6 +53,7 @@ class Streams:
         sampling: Sampling | None = None,
         policy: Policy | None = None,
         watch: Sequence[Evidence] = (),
+        ends_early: bool = False,
     ) -> Stream:
         """Begin a source.
 
@@ -61,6 +62,7 @@ class Streams:
             hearing: of a source that comes in blocks.
             clock: tells when something was written; that of the wall if left out.
             sampling, policy, watch: as for `Engine.open`.
+            ends_early: whether it ends with its target, be it before the source does.
 
         Raises:
             EngineFull: if as many are open as the limits allow.
@@ -75,7 +77,7 @@ class Streams:
 
         with self.exclusive:
             kind = hearing.kind if hearing is not None else kind
-            stream = Stream(self, open_lane, kind, clock or WallClock(), hearing)
+            stream = Stream(self, open_lane, kind, clock or WallClock(), hearing, ends_early)
             self._open.append(stream)
             return stream
 

@@ -1,0 +1,47 @@
+"""The application: models, sessions, routes."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, WebSocket
+
+from proactivellm.serve import rest
+from proactivellm.serve.access import Access
+from proactivellm.serve.models import Models
+from proactivellm.serve.realtime.conversation import Conversation
+from proactivellm.serve.realtime.session_config import SessionConfig
+from proactivellm.serve.realtime.socket import talk
+from proactivellm.serve.sessions import Dialogue, Session, Sessions
+from proactivellm.serve.settings import Settings
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The server as an ASGI application, its models loaded.
+
+    At the end of its lifespan it drains (`Sessions.drain`) and ends the engines.
+
+    Raises:
+        ValueError: if a model cannot be loaded, or has no policy.
+    """
+    models, sessions = Models(settings), Sessions(settings)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await sessions.drain()
+        await models.close()
+
+    app = FastAPI(title="proactivellm", docs_url=None, redoc_url=None, lifespan=lifespan)
+    app.state.settings, app.state.models, app.state.sessions = settings, models, sessions
+    app.include_router(rest.router)
+    app.add_middleware(Access, settings=settings)
+
+    @app.websocket("/v1/realtime")
+    async def realtime(socket: WebSocket) -> None:
+        def make(session: Session) -> Dialogue:
+            served = models.get(socket.query_params.get("model"))
+            return Conversation(session, SessionConfig.of(served), models, settings)
+
+        await talk(socket, sessions, settings, make)
+
+    return app

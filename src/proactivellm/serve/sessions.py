@@ -1,0 +1,234 @@
+"""Sessions: what outlives a connection, so that a client may come back and miss nothing."""
+
+import asyncio
+import json
+import secrets
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from typing import Any, Protocol
+
+from proactivellm.serve.errors import DRAINING, REFUSED, RequestError
+from proactivellm.serve.settings import Settings
+
+
+class Outbox:
+    """The events of a session, numbered from 1; those sent last stay, to be sent again.
+
+    Args:
+        unsent: events that may wait to be sent; who puts more waits.
+        replay: events that stay after they were sent.
+    """
+
+    def __init__(self, unsent: int, replay: int) -> None:
+        self._most_unsent, self._replay = unsent, replay
+        self._kept: deque[str] = deque()
+        self._sent = self.last = 0  # numbers
+        self._has_room, self._has_news = asyncio.Event(), asyncio.Event()
+        self._closed = False
+
+    async def put(self, event: dict[str, Any]) -> None:
+        """Append an event, in its turn, when there is room; dropped once the outbox is closed."""
+        while not self._closed and self.last - self._sent >= self._most_unsent:
+            self._has_room.clear()
+            await self._has_room.wait()
+        if not self._closed:
+            self.last += 1
+            self._kept.append(json.dumps({**event, "proactivellm_seq": self.last}))
+            self._has_news.set()
+
+    async def next(self) -> str | None:
+        """The first event that is not sent, as JSON; None if no more will come."""
+        while self._sent == self.last:
+            if self._closed:
+                return None
+            self._has_news.clear()
+            await self._has_news.wait()
+        return self._kept[self._sent - self.last]
+
+    def sent(self) -> None:
+        """The event of `next` is on its way."""
+        self._sent += 1
+        while len(self._kept) > self.last - self._sent + self._replay:
+            self._kept.popleft()
+        self._has_room.set()
+
+    def rewind(self, after: int) -> None:
+        """Go on after this number; RequestError if that is not kept, or was never reached."""
+        if not self.last - len(self._kept) <= after <= self.last:
+            raise RequestError(
+                f"event {after + 1} of this session is not kept any more"
+                if 0 <= after < self.last
+                else f"the session has {self.last} events, and none after {after}",
+                code="resume_failed",
+                param="after",
+            )
+        self._sent = after
+        self._has_news.set()
+
+    def close(self) -> None:
+        """Nothing is put any more; what waits may still be sent."""
+        self._closed = True
+        self._has_news.set()
+        self._has_room.set()
+
+
+class Dialogue(ABC):
+    """What a session speaks with its client; one for each kind of session."""
+
+    @property
+    @abstractmethod
+    def busy(self) -> bool:
+        """Whether something is being written, which a server that ends waits for."""
+
+    @abstractmethod
+    async def begin(self) -> None:
+        """The session is there: say so."""
+
+    @abstractmethod
+    async def handle(self, event: dict[str, Any]) -> None:
+        """Do what an event of the client asks for.
+
+        RequestError if it cannot be done: the client is told, and the session goes on.
+        """
+
+    @abstractmethod
+    async def end(self) -> None:
+        """The session is over: give back what it holds; idempotent."""
+
+
+class Connected(Protocol):
+    """A connection with a client, as a session knows it."""
+
+    def leave(self, code: int, reason: str) -> None:
+        """Close it, after what is to be sent."""
+        ...
+
+
+class Session:
+    """One session and its events.
+
+    Attributes:
+        dialogue: set by who opens the session.
+        connection: with its client, while there is one.
+        touched_s: when something came from the client, or was written for it.
+    """
+
+    dialogue: Dialogue
+
+    def __init__(self, settings: Settings) -> None:
+        self.id = f"sess_{secrets.token_urlsafe(18)}"
+        self.outbox = Outbox(settings.unsent_events, settings.replay_events)
+        self.began_s = self.touched_s = time.monotonic()
+        self.connection: Connected | None = None
+        self.leaving: asyncio.TimerHandle | None = None  # ends it when its client stays away
+        self._ended = False
+
+    async def send(self, event: dict[str, Any]) -> None:
+        """Send an event, with an id of its own, when the client keeps up."""
+        self.touched_s = time.monotonic()
+        await self.outbox.put({"event_id": f"event_{secrets.token_hex(10)}", **event})
+
+    async def end(self) -> None:
+        """Give back all that it holds; idempotent."""
+        if not self._ended:
+            self._ended = True
+            self.outbox.close()
+            await self.dialogue.end()
+
+
+class Sessions:
+    """The sessions of a server.
+
+    Attributes:
+        draining: whether no new ones are taken, as the server is about to end.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._open: dict[str, Session] = {}
+        self._endings: set[asyncio.Task[None]] = set()  # held, as the loop does not
+        self.draining = False
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is being written."""
+        return any(session.dialogue.busy for session in self._open.values())
+
+    def open(self) -> Session:
+        """A new session; RequestError if as many are open as the settings allow."""
+        if len(self._open) >= self._settings.sessions:
+            self._drop_one_left()
+        if len(self._open) >= self._settings.sessions:
+            raise RequestError(
+                f"{len(self._open)} sessions are open, which is as many as this server takes",
+                code="too_many_sessions",
+                type="rate_limit_exceeded",
+                retry_after_s=5.0,
+            )
+        session = Session(self._settings)
+        self._open[session.id] = session
+        return session
+
+    def resume(self, name: str, after: int) -> Session:
+        """The session of that id, which goes on after an event; RequestError if it cannot."""
+        session = self._open.get(name)
+        if session is None:
+            raise RequestError(
+                "there is no such session, or not any more",
+                code="session_not_found",
+                param="session",
+            )
+        session.outbox.rewind(after)
+        if session.leaving is not None:
+            session.leaving.cancel()
+            session.leaving = None
+        if session.connection is not None:
+            session.connection.leave(REFUSED, "another connection goes on with this session")
+            session.connection = None
+        return session
+
+    def leave(self, session: Session) -> None:
+        """Its client is gone, and may come back for a while."""
+        session.connection = None
+        loop = asyncio.get_running_loop()
+        session.leaving = loop.call_later(self._settings.resume_s, self._end_soon, session)
+
+    async def end(self, session: Session) -> None:
+        """It is over."""
+        self._open.pop(session.id, None)
+        await session.end()
+
+    def drop(self, session: Session) -> None:
+        """It never came about."""
+        del self._open[session.id]
+
+    async def drain(self) -> None:
+        """Take no more sessions, and end those that are open, as soon as nothing is written."""
+        self.draining = True
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + self._settings.drain_s
+        while self._open:
+            late = loop.time() >= until_s
+            for session in [*self._open.values()]:
+                if late or not session.dialogue.busy:
+                    await self.end(session)
+                    if session.connection is not None:
+                        session.connection.leave(DRAINING, "the server ends")
+            await asyncio.sleep(0.02)
+
+    def _drop_one_left(self) -> None:
+        left = next((each for each in self._open.values() if each.leaving is not None), None)
+        if left is not None:
+            self._end_soon(left)
+
+    def _end_soon(self, session: Session) -> None:
+        if session.leaving is not None:
+            session.leaving.cancel()
+        self._open.pop(session.id, None)
+        ending = asyncio.get_running_loop().create_task(session.end())
+        self._endings.add(ending)
+        ending.add_done_callback(self._endings.discard)

@@ -1,0 +1,90 @@
+"""A server with a tiny model, in a thread of this process, once for all tests that can share it."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from openai import AsyncOpenAI
+from tests.models import save_tiny
+
+from proactivellm.backbone.folder import CONFIG_FILE
+from proactivellm.serve.app import create_app
+from proactivellm.serve.settings import Settings
+
+KEY = "key-of-the-tests"
+MAX_NEW_TOKENS = 16  # a random model ends no target by itself
+
+
+class Running(NamedTuple):
+    """A server that listens."""
+
+    app: FastAPI
+    port: int
+    model: str
+
+    @property
+    def url(self) -> str:
+        """Where its routes begin."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def client(self, key: str = KEY, **more: Any) -> AsyncOpenAI:
+        """The client of OpenAI, unmodified."""
+        return AsyncOpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, **more)
+
+
+@contextmanager
+def running(settings: Settings) -> Iterator[Running]:
+    """Serves in a thread until the context is left."""
+    app = create_app(settings)
+    server = uvicorn.Server(
+        uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", ws_ping_interval=None)
+    )
+    started = threading.Event()
+    startup = server.startup
+
+    async def tell(*arguments: Any, **more: Any) -> None:
+        await startup(*arguments, **more)
+        started.set()
+
+    server.startup = tell  # type: ignore[method-assign]
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    assert started.wait(60)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    yield Running(app, port, settings.models[0])
+    server.should_exit = True
+    thread.join(60)
+    assert not thread.is_alive()
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of a tiny model that writes 16 tokens."""
+    folder = save_tiny("qwen3", tmp_path_factory.mktemp("serve"))
+    file = Path(folder) / "generation_config.json"
+    file.write_text(f'{{"max_new_tokens": {MAX_NEW_TOKENS}, "eos_token_id": 2}}')
+    assert (Path(folder) / CONFIG_FILE).exists()
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def server(model: str) -> Iterator[Running]:
+    """A server that asks for a key."""
+    with running(Settings(models=(model,), api_keys=(KEY,), streams=4, sessions=8)) as it:
+        yield it
+
+
+@pytest.fixture
+def run() -> Callable[[Coroutine[Any, Any, Any]], Any]:
+    """Runs a coroutine, at most 30 seconds."""
+
+    def within(coroutine: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run(asyncio.wait_for(coroutine, 30))
+
+    return within
