@@ -6,9 +6,10 @@ import secrets
 import time
 from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Protocol
 
-from proactivellm.serve.errors import DRAINING, REFUSED, RequestError
+from proactivellm.serve.errors import CLOSED, DRAINING, REFUSED, RequestError
 from proactivellm.serve.settings import Settings
 
 
@@ -116,7 +117,8 @@ class Session:
 
     dialogue: Dialogue
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, end_soon: Callable[["Session"], None]) -> None:
+        self._end_soon = end_soon
         self.id = f"sess_{secrets.token_urlsafe(18)}"
         self.outbox = Outbox(settings.unsent_events, settings.replay_events)
         self.began_s = self.touched_s = time.monotonic()
@@ -128,6 +130,13 @@ class Session:
         """Send an event, with an id of its own, when the client keeps up."""
         self.touched_s = time.monotonic()
         await self.outbox.put({"event_id": f"event_{secrets.token_hex(10)}", **event})
+
+    def finish(self) -> None:
+        """All is said: it ends, and its client is told so once it has all events."""
+        connection = self.connection
+        self._end_soon(self)
+        if connection is not None:
+            connection.leave(CLOSED, "the session is closed")
 
     async def end(self) -> None:
         """Give back all that it holds; idempotent."""
@@ -169,7 +178,7 @@ class Sessions:
                 type="rate_limit_exceeded",
                 retry_after_s=5.0,
             )
-        session = Session(self._settings)
+        session = Session(self._settings, self._end_soon)
         self._open[session.id] = session
         return session
 
