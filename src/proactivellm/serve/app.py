@@ -12,6 +12,7 @@ from proactivellm.serve.realtime.conversation import Conversation
 from proactivellm.serve.realtime.hearing_config import HearingConfig, listening
 from proactivellm.serve.realtime.session_config import SessionConfig
 from proactivellm.serve.realtime.socket import talk
+from proactivellm.serve.realtime.spoken import Spoken
 from proactivellm.serve.realtime.transcription import Transcription
 from proactivellm.serve.realtime.translation import Translation
 from proactivellm.serve.sessions import Dialogue, Session, Sessions
@@ -45,11 +46,11 @@ def create_app(settings: Settings) -> FastAPI:
         def make(session: Session) -> Dialogue:
             name = socket.query_params.get("model")
             if socket.query_params.get("intent") == "transcription":
-                served = listening(models, name)
-            else:
-                served = models.get(name)
+                heard = HearingConfig.of(listening(models, name))
+                return Transcription(session, heard, models, settings)
+            served = models.get(name)
             if served.listens:
-                return Transcription(session, HearingConfig.of(served), models, settings)
+                return Spoken(session, HearingConfig.of(served), models, settings)
             return Conversation(session, SessionConfig.of(served), models, settings)
 
         await talk(socket, sessions, settings, make)

@@ -1,4 +1,4 @@
-"""What a session that transcribes is set to, and how `session.update` changes it."""
+"""What a session that hears is set to, and how `session.update` changes it."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -49,10 +49,12 @@ class HearingConfig:
         """The model that listens."""
         return self.common.served
 
-    def updated(self, fields: SpeechFields, models: Models) -> "HearingConfig":
+    def updated(
+        self, fields: SpeechFields, models: Models, kind: str = "transcription"
+    ) -> "HearingConfig":
         """After an update; RequestError if a value cannot be had: nothing changes then."""
-        if fields.type not in (None, "transcription"):
-            raise not_supported("another type of session than transcription", "session.type")
+        if fields.type not in (None, kind):
+            raise not_supported(f"another type of session than {kind}", "session.type")
         if fields.include:
             raise not_supported(f"include: {fields.include[0][:80]}", "session.include")
         new = self
