@@ -7,6 +7,7 @@ from fastapi import FastAPI, WebSocket
 
 from proactivellm.serve import rest, transcribe
 from proactivellm.serve.access import Access
+from proactivellm.serve.metrics import Metrics
 from proactivellm.serve.models import Models
 from proactivellm.serve.realtime.conversation import Conversation
 from proactivellm.serve.realtime.hearing_config import HearingConfig, listening
@@ -27,7 +28,9 @@ def create_app(settings: Settings) -> FastAPI:
     Raises:
         ValueError: if a model cannot be loaded, or has no policy.
     """
-    models, sessions = Models(settings), Sessions(settings)
+    metrics = Metrics()
+    models, sessions = Models(settings, metrics), Sessions(settings, metrics)
+    metrics.watch(models, sessions)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -37,6 +40,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     app = FastAPI(title="proactivellm", docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.settings, app.state.models, app.state.sessions = settings, models, sessions
+    app.state.metrics = metrics
     app.include_router(rest.router)
     app.include_router(transcribe.router)
     app.add_middleware(Access, settings=settings)

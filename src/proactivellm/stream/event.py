@@ -23,3 +23,4 @@ class StreamEvent:
     evidence: float | None = None
     tokens: int = 0  # written so far in this turn
     ending: Ending | None = None  # of an END: how the target ended
+    lag_s: float | None = None  # of a WRITE: since what had been read then had arrived

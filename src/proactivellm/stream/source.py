@@ -237,7 +237,8 @@ class Stream:
             self._tell("READ", now_s, event.units_read, event.unit.text, reason=event.reason)
         elif isinstance(event, Write) and (text := self.transcript.add(event, 1000 * now_s)):
             media_s = None if self.kind == TEXT else self.transcript.texts[-1][1] / 1000
-            self._tell("WRITE", now_s, event.units_read, text, media_s, event.reason)
+            lag_s = now_s - self.transcript.arrived_s(event.units_read, event.source_finished)
+            self._tell("WRITE", now_s, event.units_read, text, media_s, event.reason, lag_s)
         elif isinstance(event, Probed):
             policy = self._streams.engine.policies[self.lane]
             if isinstance(policy, ThresholdPolicy):
@@ -253,16 +254,15 @@ class Stream:
         text: str = "",
         media_s: float | None = None,
         reason: Reason | None = None,
+        lag_s: float | None = None,
     ) -> None:
         # An event counts within its turn, which is a session of its own; a stream over all turns.
         units_read += self.transcript.counted["units_read"]
         decided = reason in (Reason.READ_RULE, Reason.WRITE_RULE)
         evidence = self._evidence if decided else None
         ending = self._ending if kind == "END" else None
-        tokens = self.state.num_written
-        self._events.append(
-            StreamEvent(kind, text, units_read, now_s, media_s, reason, evidence, tokens, ending)
-        )
+        told = kind, text, units_read, now_s, media_s, reason, evidence, self.state.num_written
+        self._events.append(StreamEvent(*told, ending, lag_s))
 
     def _settle(self) -> bool:
         """End the turn if it is over; whether it is."""

@@ -92,6 +92,8 @@ class Response:
             _log.error("engine_failed", extra={"error": type(error).__name__}, exc_info=error)
             message = "the engine failed; what was written stays, and a new response may be made"
             self._fail(RequestError(message, code="engine_failed", type="server_error"))
+        told = {"status": self._status, "tokens": self.turn.tokens[1]}
+        _log.info("response_done", extra=told)
         await self._finish()
 
     async def _tell(self, event: StreamEvent, silence: Silence) -> None:

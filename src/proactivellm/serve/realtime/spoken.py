@@ -7,6 +7,7 @@ makes a session that transcribes of it.
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -81,6 +82,13 @@ class Spoken(Conversation):
         """As of any dialogue; audio that arrives is being answered."""
         return bool(self._tasks) or super().busy
 
+    @property
+    def taken(self) -> float:
+        """Seconds of the audio that still arrives."""
+        if self._live is not None:
+            return self._live.turn.size
+        return sum(map(len, self._buffer)) / self._hears.rate
+
     async def handle(self, event: dict[str, Any]) -> None:
         """As any dialogue."""
         kind = str(event["type"])
@@ -97,7 +105,8 @@ class Spoken(Conversation):
 
     async def end(self) -> None:
         if self._live is not None:
-            await self._live.turn.cancel()
+            with suppress(RuntimeError):  # its engine has died
+                await self._live.turn.cancel()
         await super().end()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 

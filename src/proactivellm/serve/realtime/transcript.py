@@ -2,6 +2,7 @@
 
 import logging
 import secrets
+from contextlib import suppress
 from typing import Any
 
 from proactivellm.serve.errors import RequestError
@@ -41,7 +42,8 @@ class Transcript:
     async def drop(self) -> None:
         """The client wants no more of it; idempotent."""
         self._dropped = True
-        await self.turn.cancel()
+        with suppress(RuntimeError):  # its engine has died
+            await self.turn.cancel()
 
     async def run(self) -> None:
         """Until all is told, whatever goes wrong."""

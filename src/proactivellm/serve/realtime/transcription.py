@@ -43,6 +43,11 @@ class Transcription(Dialogue):
     def busy(self) -> bool:
         return bool(self._running)
 
+    @property
+    def taken(self) -> float:
+        """Seconds of the buffer."""
+        return 0.0 if self._open is None else self._open.turn.size
+
     async def begin(self) -> None:
         await self._send({"type": "session.created", "session": self._session_object()})
 

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 from proactivellm.serve.audio import RATE, decode, frames, read_format
@@ -53,6 +54,11 @@ class Translation(Dialogue):
     def busy(self) -> bool:
         return bool(self._running)
 
+    @property
+    def taken(self) -> float:
+        """Seconds of all audio, or characters of the line that still arrives."""
+        return 0.0 if self._turn is None else self._turn.size
+
     async def begin(self) -> None:
         await self._send({"type": "session.created", "session": self._session_object()})
 
@@ -70,7 +76,8 @@ class Translation(Dialogue):
 
     async def end(self) -> None:
         for turn in [*self._running.values()]:
-            await turn.cancel()
+            with suppress(RuntimeError):  # its engine has died
+                await turn.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
 
     async def _update(self, event: dict[str, Any]) -> None:

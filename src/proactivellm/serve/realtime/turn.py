@@ -8,11 +8,12 @@ from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 
 from proactivellm.policy.base import Policy
+from proactivellm.policy.endogenous import ThresholdPolicy
 from proactivellm.serve.errors import RequestError
 from proactivellm.serve.models import Served
 from proactivellm.serve.settings import Settings
 from proactivellm.session.events import Ending
-from proactivellm.stream import AsyncStream, Hearing, StreamEvent
+from proactivellm.stream import AsyncStream, Hearing, StreamEvent, WallClock
 from proactivellm.stream.source import Payload
 
 
@@ -36,15 +37,18 @@ class Turn:
         self.over = False
         self.ending: Ending | None = None
         self._served, self._settings = served, settings
-        self._options = {"policy": policy, "hearing": hearing, "ends_early": hearing is None}
+        self._policy, self._hearing = policy or served.policy, hearing
+        self._clock = WallClock()  # from its first piece on
         heard, s = hearing is not None, settings
         self._unit = "seconds" if heard else "characters"
         self._most = s.turn_s if heard else s.turn_chars
         self._most_waiting = s.waiting_s if heard else s.waiting_chars
-        self._waiting: deque[tuple[Payload, float]] = deque()
+        # With size, and when it came.
+        self._waiting: deque[tuple[Payload, float, float]] = deque()
         self._waiting_size = 0.0
         self._news, self._taken = asyncio.Event(), asyncio.Event()
         self._closed = self._cancelled = False
+        self._has_text = False
         self._patience: asyncio.Timeout | None = None
         self._stream: AsyncStream | None = None
 
@@ -86,7 +90,8 @@ class Turn:
             )
         self.size += size
         self._waiting_size += size
-        self._waiting += [(payload, size / len(payloads)) for payload in payloads]
+        now_s, each = self._clock.now_s, size / len(payloads)
+        self._waiting += [(payload, each, now_s) for payload in payloads]
         self._news.set()
 
     async def room(self) -> None:
@@ -123,7 +128,7 @@ class Turn:
             self.over = True
             raise
         try:
-            async with await self._served.open(**self._options) as stream:
+            async with await self._open() as stream:
                 self._stream = stream
                 if self._cancelled:
                     await stream.cancel()
@@ -132,6 +137,7 @@ class Turn:
                     async for event in stream:
                         if event.kind == "END":
                             self.ending = event.ending
+                        self._note(event)
                         yield event
                 except ValueError as error:
                     raise RequestError(str(error), code="cannot_stream") from None
@@ -142,6 +148,23 @@ class Turn:
             self.over = True
             self._taken.set()
             self._served.give_back()
+            self._served.metrics.turn(self._served.name, self.ending)
+
+    def _note(self, event: StreamEvent) -> None:
+        name, metrics = self._served.name, self._served.metrics
+        metrics.event(name, event)
+        if event.kind == "WRITE" and not self._has_text:
+            self._has_text = True
+            metrics.first_text(name, event.elapsed_s)
+
+    async def _open(self) -> AsyncStream:
+        return await self._served.open(
+            policy=self._policy,
+            hearing=self._hearing,
+            clock=self._clock,
+            watch=self._policy.evidence if isinstance(self._policy, ThresholdPolicy) else (),
+            ends_early=self._hearing is None,
+        )
 
     async def _lane(self) -> bool:
         """Whether there is one; not if it was cancelled before."""
@@ -153,6 +176,7 @@ class Turn:
             return False
         try:
             await self._served.lane(keep)
+            self._served.metrics.waited(self._served.name, self._clock.now_s)
         except TimeoutError:
             return False
         finally:
@@ -163,9 +187,9 @@ class Turn:
         while True:
             self._news.clear()
             while self._waiting:
-                payload, size = self._waiting.popleft()
+                payload, size, now_s = self._waiting.popleft()
                 try:
-                    await stream.push(payload)
+                    await stream.push(payload, now_s)
                 except (ValueError, RuntimeError):  # it has ended; its events tell why
                     return
                 self._waiting_size = self._waiting_size - size if self._waiting else 0.0
