@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -12,14 +12,10 @@ import pytest
 import soundfile
 from openai import BadRequestError
 from tests.modality.speech.signals import silence, voice
-from tests.serve.conftest import KEY, Running, running
-from tests.speech_models import save_tiny_listener
+from tests.serve.conftest import Running
 
-from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.modality.loading import load
-from proactivellm.modality.speech.gate import GateSettings
 from proactivellm.policy.spec import parse_policy
-from proactivellm.serve.settings import Settings
 from proactivellm.stream import Hearing, Streams
 
 RATE = 24_000
@@ -27,39 +23,23 @@ RunIt = Callable[..., Any]
 TRANSCRIPTION = "conversation.item.input_audio_transcription"
 
 
-@pytest.fixture(scope="session")
-def listener(tmp_path_factory: pytest.TempPathFactory) -> str:
-    gate = GateSettings(pause_s=0.4)
-    return str(save_tiny_listener(tmp_path_factory.mktemp("listener") / "model", gate))
-
-
-@pytest.fixture(scope="session")
-def listens(model: str, listener: str) -> Iterator[Running]:
-    settings = Settings(models=(model, listener), api_keys=(KEY,), upload_bytes=200_000)
-    with running(settings) as it:
-        yield it
-
-
+@cache
 def recording(rate: int = RATE) -> np.ndarray:
     """Two turns of speech, int16."""
-    samples = np.concatenate([voice(0.9), silence(0.7), voice(0.6), silence(0.6)])
+    samples = np.concatenate([voice(0.8), silence(0.5), voice(0.5), silence(0.6)])
     places = np.arange(round(len(samples) * rate / 16_000)) * 16_000 / rate
     return (np.interp(places, np.arange(len(samples)), samples) * 32767).astype("<i2")
 
 
-def alone(folder: str, pcm: np.ndarray, rate: int = RATE) -> str:
-    """What a stream writes without a server."""
-    model = loaded(folder)
+@cache
+def alone(folder: str, rate: int = RATE) -> str:
+    """What a stream writes of the recording without a server."""
+    model, pcm = load(folder), recording(rate)
     stream = Streams(model, parse_policy("wait-k:2")).open(hearing=Hearing(model, rate))
     for block in np.split(pcm.astype(np.float32) / 32768, range(4800, len(pcm), 4800)):
         stream.push(block)
     stream.close()
     return "".join(event.text for event in stream.events() if event.kind == "WRITE")
-
-
-@cache
-def loaded(folder: str) -> StreamingCausalLM:
-    return load(folder)
 
 
 def encoded(pcm: np.ndarray) -> str:
@@ -114,7 +94,7 @@ def test_deltas_come_while_audio_arrives(listens: Running, listener: str, run: R
     assert kinds.count("conversation.item.done") == 1 and "proactivellm.decision" in kinds
     deltas = named(events, "delta")
     assert "".join(delta.delta for delta in deltas) == completed.transcript
-    assert completed.transcript == alone(listener, pcm).lstrip() != ""
+    assert completed.transcript == alone(listener).lstrip() != ""
     assert {event.item_id for event in [*deltas, completed]} == {completed.item_id}
     assert completed.usage.seconds == round(len(pcm) / RATE, 3)
     assert deltas[0].proactivellm["source_s"] > 0 and deltas[0].proactivellm["reason"]
@@ -134,7 +114,7 @@ def test_pauses_end_items(listens: Running, listener: str, run: RunIt) -> None:
     assert first.item_id != second.item_id and first.transcript and second.transcript
     _, committed = [event for event in events if event.type == "input_audio_buffer.committed"]
     assert committed.previous_item_id == first.item_id
-    whole = alone(listener, recording())
+    whole = alone(listener)
     assert f"{first.transcript} {second.transcript}" == whole.lstrip()
 
 
@@ -163,7 +143,7 @@ def test_audio_is_answered_while_it_arrives(listens: Running, listener: str, run
     events = run(talk())
     assert events[1].session.type == "realtime"
     assert events[1].session.audio.input.turn_detection.type == "server_vad"
-    assert "".join(responses(events)) == alone(listener, pcm) != ""
+    assert "".join(responses(events)) == alone(listener) != ""
 
 
 def test_audio_is_answered_when_asked(listens: Running, listener: str, run: RunIt) -> None:
@@ -180,7 +160,7 @@ def test_audio_is_answered_when_asked(listens: Running, listener: str, run: RunI
             await connection.response.create()
             return events + await until(connection, "response.done")
 
-    assert responses(run(talk())) == [alone(listener, pcm)]
+    assert responses(run(talk())) == [alone(listener)]
 
 
 def test_what_is_no_audio_is_refused(listens: Running, listener: str, run: RunIt) -> None:
@@ -240,7 +220,7 @@ def test_a_file_whole_and_streamed(listens: Running, listener: str, run: RunIt) 
         return whole, [event async for event in streamed]
 
     whole, events = run(ask())
-    assert whole.text == alone(listener, pcm, 16_000).strip() != ""
+    assert whole.text == alone(listener, 16_000).strip() != ""
     assert whole.usage.seconds == round(len(pcm) / 16_000, 3)
     *deltas, done = events
     assert {delta.type for delta in deltas} == {"transcript.text.delta"} and len(deltas) > 2

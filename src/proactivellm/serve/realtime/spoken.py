@@ -108,7 +108,8 @@ class Spoken(Conversation):
             with suppress(RuntimeError):  # its engine has died
                 await self._live.turn.cancel()
         await super().end()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._tasks:
+            await asyncio.wait([*self._tasks])
 
     async def _update_hearing(self, event: dict[str, Any]) -> None:
         fields = parse(SpeechUpdate, event).session

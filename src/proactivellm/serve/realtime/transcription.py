@@ -66,7 +66,8 @@ class Transcription(Dialogue):
         running = {**self._running}
         for transcript in running:
             await transcript.drop()
-        await asyncio.gather(*running.values(), return_exceptions=True)
+        if running:  # which are not cut short with who waits for them
+            await asyncio.wait([*running.values()])
 
     async def _update(self, event: dict[str, Any]) -> None:
         config = self._config.updated(parse(SpeechUpdate, event).session, self._models)

@@ -78,7 +78,8 @@ class Translation(Dialogue):
         for turn in [*self._running.values()]:
             with suppress(RuntimeError):  # its engine has died
                 await turn.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
+        if self._running:  # which are not cut short with who waits for them
+            await asyncio.wait([*self._running])
 
     async def _update(self, event: dict[str, Any]) -> None:
         fields = parse(SpeechUpdate, event).session
@@ -157,7 +158,8 @@ class Translation(Dialogue):
         self._ending = asyncio.get_running_loop().create_task(self._end_session())
 
     async def _end_session(self) -> None:
-        await asyncio.gather(*self._running, return_exceptions=True)
+        if self._running:
+            await asyncio.wait([*self._running])
         await self._send({"type": "session.closed"})
         self._session.finish()
 
