@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 import typer.main
 from tests.cli.commands import Run
+from tests.serve.conftest import running
 
 from proactivellm.cli.app import app
 from proactivellm.files.toml import load_toml
 from proactivellm.metrics.folders import folder_name
 from proactivellm.policy.spec import PolicySpec
+from proactivellm.serve.settings import Settings
 from proactivellm.train.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
@@ -104,7 +106,11 @@ def test_python_runs(
     page: str, block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)  # some write files
-    exec(compile(block, page, "exec"), {})
+    if (usual := "127.0.0.1:8000") not in block:
+        exec(compile(block, page, "exec"), {})
+        return
+    with running(Settings(models=("tatoeba-de-en",))) as server:
+        exec(compile(block.replace(usual, f"127.0.0.1:{server.port}"), page, "exec"), {})
 
 
 def test_recipes_are_valid(tmp_path: Path) -> None:
