@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, WebSocket
 
-from proactivellm.serve import rest
+from proactivellm.serve import page_routes, rest
 from proactivellm.serve.access import Access
 from proactivellm.serve.models import Models
 from proactivellm.serve.realtime.conversation import Conversation
@@ -34,6 +34,7 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(title="proactivellm", docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.settings, app.state.models, app.state.sessions = settings, models, sessions
     app.include_router(rest.router)
+    app.include_router(page_routes.router)
     app.add_middleware(Access, settings=settings)
 
     @app.websocket("/v1/realtime")

@@ -117,7 +117,7 @@ class Conversation(Dialogue):
             )
         source = " ".join(texts)
         self._check_size(len(source), "response.input")
-        turn = Turn(config.served, self._settings, config.policy)
+        turn = Turn(config.served, self._settings, config.policy, watched=config.decisions)
         turn.push(source, 0)  # its size was checked where it came in
         turn.close()
         wish = self._wish(config, apart, asked.metadata, asked.max_output_tokens)
@@ -139,10 +139,11 @@ class Conversation(Dialogue):
     async def _append_text(self, event: dict[str, Any]) -> None:
         text = parse(TextAppend, event).text
         if self._open is None:
-            turn = Turn(self._config.served, self._settings, self._config.policy)
+            config = self._config
+            turn = Turn(config.served, self._settings, config.policy, watched=config.decisions)
             turn.push(text, len(text))
             item = user_item("", "in_progress")
-            self._respond(turn, self._wish(self._config))
+            self._respond(turn, self._wish(config))
             previous = self._items.add(item)
             self._open = turn, item
             await self._send(

@@ -148,4 +148,5 @@ class Response:
             "max_output_tokens": self.wish.max_output_tokens or "inf",
             "metadata": self.wish.metadata,
             "usage": usage if over else None,
+            "proactivellm": {"forwards": self.turn.forwards} if over else None,
         }

@@ -6,6 +6,7 @@ Every protocol goes through it, be the source text or samples.
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
+from typing import Any
 
 from proactivellm.policy.base import Policy
 from proactivellm.serve.errors import RequestError
@@ -31,12 +32,20 @@ class Turn:
         settings: Settings,
         policy: Policy | None = None,
         hearing: Hearing | None = None,
+        watched: bool = False,
     ) -> None:
+        """Of a turn that is watched, events tell what the policy compared with its threshold."""
         self.size = 0
         self.over = False
         self.ending: Ending | None = None
         self._served, self._settings = served, settings
-        self._options = {"policy": policy, "hearing": hearing, "ends_early": hearing is None}
+        self._options: dict[str, Any] = {
+            "policy": policy,
+            "hearing": hearing,
+            "ends_early": hearing is None,
+        }
+        if watched:
+            self._options["watch"] = (policy or served.policy).evidence
         self._waiting: deque[tuple[Payload, int]] = deque()
         self._waiting_size = 0
         self._news = asyncio.Event()
@@ -51,6 +60,11 @@ class Turn:
             return 0, 0
         state = self._stream.stream.state
         return state.source_tokens, state.num_written
+
+    @property
+    def forwards(self) -> int:
+        """Forwards of the model that it took part in."""
+        return 0 if self._stream is None else self._stream.stream.state.forwards
 
     def push(self, payload: Payload, size: int) -> None:
         """Take what arrived next; `size` as it counts for the limits.
