@@ -126,7 +126,7 @@ def test_policy_is_changed_live_from_the_next_turn_on(page: Page, server: Runnin
     page.until("document.getElementById('why').textContent.includes('after 3 words')")
     choose(page, "policy", "")
     choose(page, "spec", "wait-k:0")
-    page.until("document.querySelector('#in-force.wrong')")
+    page.until("document.querySelector('#in-force.wrong') !== null")
     assert "wait-k" in page.text("in-force")
 
 

@@ -1,6 +1,7 @@
 """A server with a tiny model, in a thread of this process, once for all tests that can share it."""
 
 import asyncio
+import socket
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -8,13 +9,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-import uvicorn
 from fastapi import FastAPI
 from openai import AsyncOpenAI
 from tests.models import save_tiny
+from tests.speech_models import save_tiny_listener
 
 from proactivellm.backbone.folder import CONFIG_FILE
+from proactivellm.modality.speech.gate import GateSettings
 from proactivellm.serve.app import create_app
+from proactivellm.serve.running import Server, make_server
 from proactivellm.serve.settings import Settings
 
 KEY = "key-of-the-tests"
@@ -27,6 +30,7 @@ class Running(NamedTuple):
     app: FastAPI
     port: int
     model: str
+    server: Server
 
     @property
     def url(self) -> str:
@@ -37,29 +41,24 @@ class Running(NamedTuple):
         """The client of OpenAI, unmodified."""
         return AsyncOpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, **more)
 
+    @property
+    def socket_url(self) -> str:
+        """Of the realtime protocol, for a WebSocket without that client."""
+        return f"ws://127.0.0.1:{self.port}/v1/realtime"
+
 
 @contextmanager
 def running(settings: Settings) -> Iterator[Running]:
     """Serves in a thread until the context is left."""
     app = create_app(settings)
-    server = uvicorn.Server(
-        uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", ws_ping_interval=None)
-    )
-    started = threading.Event()
-    startup = server.startup
-
-    async def tell(*arguments: Any, **more: Any) -> None:
-        await startup(*arguments, **more)
-        started.set()
-
-    server.startup = tell  # type: ignore[method-assign]
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    assert started.wait(60)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    yield Running(app, port, settings.models[0])
-    server.should_exit = True
-    thread.join(60)
+    server = make_server(app, settings)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # a slow reader shows soon
+        thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
+        thread.start()
+        yield Running(app, listening.getsockname()[1], settings.models[0], server)
+        server.should_exit = True
+        thread.join(60)
     assert not thread.is_alive()
 
 
@@ -77,6 +76,21 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 def server(model: str) -> Iterator[Running]:
     """A server that asks for a key."""
     with running(Settings(models=(model,), api_keys=(KEY,), streams=4, sessions=8)) as it:
+        yield it
+
+
+@pytest.fixture(scope="session")
+def listener(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of a tiny model that listens, with a gate."""
+    gate = GateSettings(pause_s=0.4)
+    return str(save_tiny_listener(tmp_path_factory.mktemp("listener") / "model", gate))
+
+
+@pytest.fixture(scope="session")
+def listens(model: str, listener: str) -> Iterator[Running]:
+    """A server with a model that reads text, and one that listens."""
+    settings = Settings(models=(model, listener), api_keys=(KEY,), upload_bytes=200_000)
+    with running(settings) as it:
         yield it
 
 

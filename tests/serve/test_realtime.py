@@ -1,6 +1,7 @@
 """The unmodified client of OpenAI talks text with the server."""
 
 import asyncio
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -14,11 +15,12 @@ from proactivellm.stream import stream_text
 
 SOURCE = "a man in a hat looks at the window and sleeps"
 RunIt = Callable[..., Any]
+loaded = functools.cache(load)
 
 
 def alone(folder: str, source: str, policy: str = "wait-k:3") -> str:
     """What a stream writes without a server."""
-    events = stream_text(load(folder), parse_policy(policy), source)
+    events = stream_text(loaded(folder), parse_policy(policy), source)
     return "".join(event.text for event in events if event.kind == "WRITE")
 
 

@@ -144,8 +144,10 @@ def serve(
         for served in application.state.models:
             typer.echo(f"{served.name}  {served.policy.spec}")
         return
+    from proactivellm.serve.logs import set_up
     from proactivellm.serve.running import serve as run
 
+    set_up(settings.log_format)
     run(application, settings, lambda url: warn(f"listening on {url}"))
 
 

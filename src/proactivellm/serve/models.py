@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from proactivellm.evaluation.default_policy import default_spec
@@ -13,6 +13,7 @@ from proactivellm.policy.base import Policy
 from proactivellm.policy.endogenous import ThresholdPolicy
 from proactivellm.policy.spec import parse_policy
 from proactivellm.serve.errors import RequestError
+from proactivellm.serve.metrics import Metrics
 from proactivellm.serve.settings import Settings
 from proactivellm.session.limits import Limits
 from proactivellm.session.window import Window
@@ -32,11 +33,14 @@ class Served:
         name: by which clients ask for it.
         policy: where a client names none.
         listens: whether its sources are recordings.
-        active: turns that have a lane.
+        active, waiting: turns that have a lane, and that wait for one.
+        engine: that of today; another one takes its place if its thread dies.
     """
 
-    def __init__(self, name: str, model: StreamingCausalLM, settings: Settings) -> None:
-        self.name, self.model = name, model
+    def __init__(
+        self, name: str, model: StreamingCausalLM, settings: Settings, metrics: Metrics
+    ) -> None:
+        self.name, self.model, self.metrics = name, model, metrics
         self.listens = model.front_end is not None
         self._calibration = find_calibration(model)
         self.policy = self.parse(default_spec(model, self.listens))
@@ -45,8 +49,8 @@ class Served:
         self._window = None if size is None else Window(source=size, target=size)
         self._queue_s = settings.queue_s
         self._lanes = asyncio.Semaphore(settings.streams)
-        self.active = 0
-        self._worker = self._new_worker()
+        self.active = self.waiting = 0
+        self._begin()
 
     @property
     def unit(self) -> str:
@@ -90,6 +94,7 @@ class Served:
             TimeoutError: if it was cut short.
         """
         began = asyncio.get_running_loop().time()
+        self.waiting += 1
         try:
             async with asyncio.timeout(self._queue_s or None) as timeout:
                 patience(timeout)
@@ -105,6 +110,8 @@ class Served:
                 type="rate_limit_exceeded",
                 retry_after_s=max(1.0, self._queue_s),
             ) from None
+        finally:
+            self.waiting -= 1
         self.active += 1
 
     def give_back(self) -> None:
@@ -118,16 +125,19 @@ class Served:
         If the engine's thread has died, another one takes its place.
         """
         if self._worker.error is not None:
-            _log.error("engine_restarted", extra={"model": self.name})
-            self._worker = self._new_worker()
+            error = type(self._worker.error).__name__
+            _log.error("engine_restarted", extra={"model": self.name, "error": error})
+            self.metrics.restarted(self.name)
+            self._begin()
         return await self._worker.open(**options)
 
     async def close(self) -> None:
         """End the engine."""
         await self._worker.close()
 
-    def _new_worker(self) -> Worker:
-        return Worker(Streams(self.model, self.policy, self._limits, None, self._window))
+    def _begin(self) -> None:
+        streams = Streams(self.model, self.policy, self._limits, None, self._window)
+        self.engine, self._worker = streams.engine, Worker(streams)
 
     def _points(self) -> list[Any]:
         if self._calibration is None or not isinstance(self.policy, ThresholdPolicy):
@@ -138,10 +148,10 @@ class Served:
 class Models:
     """The models of a server, by name; the first one where a client names none."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._served = {name: _load(name, settings) for name in settings.models}
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._served = {name: _load(name, settings, metrics) for name in settings.models}
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Served]:
         return iter(self._served.values())
 
     def get(self, name: str | None, param: str = "model") -> Served:
@@ -162,7 +172,7 @@ class Models:
         await asyncio.gather(*(served.close() for served in self))
 
 
-def _load(name: str, settings: Settings) -> Served:
+def _load(name: str, settings: Settings, metrics: Metrics) -> Served:
     model = load(
         name,
         device=settings.device,
@@ -171,6 +181,6 @@ def _load(name: str, settings: Settings) -> Served:
         trust_remote_code=settings.trust_remote_code,
     )
     try:
-        return Served(name, model, settings)
+        return Served(name, model, settings, metrics)
     except RequestError as error:
         raise ValueError(f"{name}: no default policy: {error.message}") from None

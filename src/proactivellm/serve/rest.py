@@ -3,8 +3,9 @@
 import time
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from proactivellm import __version__
 from proactivellm.serve.errors import RequestError
@@ -26,6 +27,12 @@ def ready(request: Request) -> JSONResponse:
     if request.app.state.sessions.draining:
         return JSONResponse({"status": "draining"}, 503)
     return JSONResponse({"status": "ready"})
+
+
+@router.get("/metrics")
+def metrics(request: Request) -> Response:
+    """For Prometheus."""
+    return Response(request.app.state.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/v1/models")

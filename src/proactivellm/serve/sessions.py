@@ -1,15 +1,24 @@
 """Sessions: what outlives a connection, so that a client may come back and miss nothing."""
 
 import asyncio
+import hashlib
 import json
+import logging
 import secrets
 import time
 from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Protocol
 
-from proactivellm.serve.errors import DRAINING, REFUSED, RequestError
+from proactivellm.serve.errors import CLOSED, DRAINING, REFUSED, RequestError
+from proactivellm.serve.metrics import Metrics
 from proactivellm.serve.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+_LAST_S = 1.0  # for the last events of a session
 
 
 class Outbox:
@@ -81,6 +90,11 @@ class Dialogue(ABC):
     def busy(self) -> bool:
         """Whether something is being written, which a server that ends waits for."""
 
+    @property
+    @abstractmethod
+    def taken(self) -> float:
+        """How much of the source that still arrives has arrived, as its limits count."""
+
     @abstractmethod
     async def begin(self) -> None:
         """The session is there: say so."""
@@ -116,23 +130,41 @@ class Session:
 
     dialogue: Dialogue
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, end_soon: Callable[["Session"], None]) -> None:
+        self._end_soon = end_soon
         self.id = f"sess_{secrets.token_urlsafe(18)}"
         self.outbox = Outbox(settings.unsent_events, settings.replay_events)
         self.began_s = self.touched_s = time.monotonic()
         self.connection: Connected | None = None
         self.leaving: asyncio.TimerHandle | None = None  # ends it when its client stays away
+        self.handling: asyncio.Task[None] | None = None  # of a client's event
+        self.resuming: asyncio.Task[None] | None = None  # the event that tells of it
         self._ended = False
+
+    @property
+    def tag(self) -> str:
+        """Names it in a log, where its id would let others go on with it."""
+        return hashlib.sha256(self.id.encode()).hexdigest()[:12]
 
     async def send(self, event: dict[str, Any]) -> None:
         """Send an event, with an id of its own, when the client keeps up."""
         self.touched_s = time.monotonic()
         await self.outbox.put({"event_id": f"event_{secrets.token_hex(10)}", **event})
 
+    def finish(self) -> None:
+        """All is said: it ends, and its client is told so once it has all events."""
+        connection = self.connection
+        self._end_soon(self)
+        if connection is not None:
+            connection.leave(CLOSED, "the session is closed")
+
     async def end(self) -> None:
         """Give back all that it holds; idempotent."""
         if not self._ended:
             self._ended = True
+            with suppress(TimeoutError):  # a client that keeps up learns how its responses end
+                async with asyncio.timeout(_LAST_S):
+                    await self.dialogue.end()
             self.outbox.close()
             await self.dialogue.end()
 
@@ -144,8 +176,8 @@ class Sessions:
         draining: whether no new ones are taken, as the server is about to end.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._settings, self.metrics = settings, metrics
         self._open: dict[str, Session] = {}
         self._endings: set[asyncio.Task[None]] = set()  # held, as the loop does not
         self.draining = False
@@ -158,10 +190,13 @@ class Sessions:
         """Whether anything is being written."""
         return any(session.dialogue.busy for session in self._open.values())
 
-    def open(self) -> Session:
-        """A new session; RequestError if as many are open as the settings allow."""
+    async def open(self) -> Session:
+        """A new session; RequestError if as many are open as the settings allow.
+
+        The one whose client left first makes room.
+        """
         if len(self._open) >= self._settings.sessions:
-            self._drop_one_left()
+            await self._drop_one_left()
         if len(self._open) >= self._settings.sessions:
             raise RequestError(
                 f"{len(self._open)} sessions are open, which is as many as this server takes",
@@ -169,8 +204,9 @@ class Sessions:
                 type="rate_limit_exceeded",
                 retry_after_s=5.0,
             )
-        session = Session(self._settings)
+        session = Session(self._settings, self._end_soon)
         self._open[session.id] = session
+        _log.info("session_opened", extra={"session": session.tag})
         return session
 
     def resume(self, name: str, after: int) -> Session:
@@ -192,19 +228,27 @@ class Sessions:
         return session
 
     def leave(self, session: Session) -> None:
-        """Its client is gone, and may come back for a while."""
+        """Its client is gone, and may come back for a while; nothing if it has ended."""
         session.connection = None
+        if session.id not in self._open:
+            return
+        if self._settings.resume_s == 0:
+            self._end_soon(session)
+            return
         loop = asyncio.get_running_loop()
         session.leaving = loop.call_later(self._settings.resume_s, self._end_soon, session)
 
     async def end(self, session: Session) -> None:
-        """It is over."""
-        self._open.pop(session.id, None)
+        """It is over; idempotent."""
+        if self._open.pop(session.id, None) is not None:
+            seconds = round(time.monotonic() - session.began_s, 3)
+            told = {"session": session.tag, "seconds": seconds, "events": session.outbox.last}
+            _log.info("session_ended", extra=told)
         await session.end()
 
     def drop(self, session: Session) -> None:
         """It never came about."""
-        del self._open[session.id]
+        self._open.pop(session.id, None)
 
     async def drain(self) -> None:
         """Take no more sessions, and end those that are open, as soon as nothing is written."""
@@ -220,15 +264,15 @@ class Sessions:
                         session.connection.leave(DRAINING, "the server ends")
             await asyncio.sleep(0.02)
 
-    def _drop_one_left(self) -> None:
+    async def _drop_one_left(self) -> None:
         left = next((each for each in self._open.values() if each.leaving is not None), None)
-        if left is not None:
-            self._end_soon(left)
+        if left is not None and left.leaving is not None:
+            left.leaving.cancel()
+            await self.end(left)
 
     def _end_soon(self, session: Session) -> None:
         if session.leaving is not None:
             session.leaving.cancel()
-        self._open.pop(session.id, None)
-        ending = asyncio.get_running_loop().create_task(session.end())
+        ending = asyncio.get_running_loop().create_task(self.end(session))
         self._endings.add(ending)
         ending.add_done_callback(self._endings.discard)

@@ -51,6 +51,7 @@ class Turn {
     this.heardMs = 0;
     this.read = 0; // units
     this.readAtWord = 0; // units, when the last word was written
+    this.startMs = 0; // of what is heard, a turn begins anywhere
     this.words = [];
     this.steps = [{ ms: 0, lag: 0, action: "" }];
     this.name = null; // of its response or item
@@ -86,6 +87,9 @@ class Turn {
   }
 
   write(text, where, at) {
+    if (this.isSpeech && !this.words.length) {
+      this.startMs = Math.max(0, where.elapsed_ms - this.heardMs);
+    }
     for (const piece of text.match(/\s*\S+/g) ?? []) {
       const last = this.words.at(-1);
       if (last && !/^\s/.test(piece)) {
@@ -95,6 +99,7 @@ class Turn {
       this.read = Math.max(this.read, where.source_units);
       const ended = where.reason === "source finished";
       const since = this.isSpeech ? null : ended ? this.closedAt : this.sentAt[this.read - 1];
+      if (this.isSpeech) this.#step(where.elapsed_ms, "HEAR");
       this.words.push({
         ...where,
         text: piece.trim(),
@@ -107,7 +112,7 @@ class Turn {
   }
 
   #step(ms, action) {
-    this.steps.push({ ms, lag: this.lag, action });
+    this.steps.push({ ms: ms - this.startMs, lag: this.lag, action });
   }
 }
 
@@ -408,7 +413,9 @@ class View {
         : "";
       return;
     }
-    const read = count(word.source_units, turn.isSpeech ? "unit" : "word");
+    const read = turn.isSpeech
+      ? `${(word.source_s ?? 0).toFixed(1)} s`
+      : count(word.source_units, "word");
     const lag = turn.isSpeech ? "" : `, at a lag of ${word.lag}`;
     const worked = word.computeMs == null ? "" : `, ${Math.round(word.computeMs)} ms of it computing`;
     $("why").textContent =
@@ -444,7 +451,10 @@ class View {
       parts.push(drawn("text", { x: width - right, y: y(bound) - 4, "text-anchor": "end" }, "bound"));
     }
     let path = "";
-    for (const { ms, lag } of steps) path += path ? `H${x(ms)}V${y(lag)}` : `M${x(ms)} ${y(lag)}`;
+    for (const { ms, lag, action } of steps) {
+      if (!path) path = `M${x(ms)} ${y(lag)}`;
+      else path += action === "HEAR" ? `L${x(ms)} ${y(lag)}` : `H${x(ms)}V${y(lag)}`;
+    }
     if (path) parts.push(drawn("path", { d: path, class: "line" }));
     for (const { ms, lag, action } of steps) {
       if (action === "WRITE") parts.push(drawn("circle", { cx: x(ms), cy: y(lag), r: 2.5 }));

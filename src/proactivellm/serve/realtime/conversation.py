@@ -7,6 +7,7 @@ come one after another. Each is of its own source: the model does not see earlie
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 from proactivellm.serve.errors import RequestError, not_supported
@@ -51,6 +52,10 @@ class Conversation(Dialogue):
     def busy(self) -> bool:
         return bool(self._responses)
 
+    @property
+    def taken(self) -> float:
+        return 0 if self._open is None else self._open[0].size
+
     async def begin(self) -> None:
         await self._send({"type": "session.created", "session": self._session_object()})
 
@@ -65,8 +70,10 @@ class Conversation(Dialogue):
     async def end(self) -> None:
         responses = [*self._responses.values()]
         for response, _ in responses:
-            await response.turn.cancel()
-        await asyncio.gather(*(task for _, task in responses), return_exceptions=True)
+            with suppress(RuntimeError):  # its engine has died
+                await response.turn.cancel()
+        if responses:  # which are not cut short with who waits for them
+            await asyncio.wait([task for _, task in responses])
 
     async def _update(self, event: dict[str, Any]) -> None:
         fields = parse(SessionUpdate, event).session
@@ -117,7 +124,7 @@ class Conversation(Dialogue):
             )
         source = " ".join(texts)
         self._check_size(len(source), "response.input")
-        turn = Turn(config.served, self._settings, config.policy, watched=config.decisions)
+        turn = Turn(config.served, self._settings, config.policy)
         turn.push(source, 0)  # its size was checked where it came in
         turn.close()
         wish = self._wish(config, apart, asked.metadata, asked.max_output_tokens)
@@ -139,11 +146,10 @@ class Conversation(Dialogue):
     async def _append_text(self, event: dict[str, Any]) -> None:
         text = parse(TextAppend, event).text
         if self._open is None:
-            config = self._config
-            turn = Turn(config.served, self._settings, config.policy, watched=config.decisions)
+            turn = Turn(self._config.served, self._settings, self._config.policy)
             turn.push(text, len(text))
             item = user_item("", "in_progress")
-            self._respond(turn, self._wish(config))
+            self._respond(turn, self._wish(self._config))
             previous = self._items.add(item)
             self._open = turn, item
             await self._send(

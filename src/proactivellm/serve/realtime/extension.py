@@ -16,6 +16,7 @@ def position(event: StreamEvent) -> dict[str, Any]:
         "elapsed_ms": round(1000 * event.elapsed_s, 1),
         "reason": None if event.reason is None else event.reason.text,
         "evidence": None if event.evidence is None else round(event.evidence, 6),
+        "lag_ms": None if event.lag_s is None else round(1000 * event.lag_s, 1),
     }
 
 

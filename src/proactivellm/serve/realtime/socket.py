@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -9,11 +10,13 @@ from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from proactivellm.serve.errors import DRAINING, OVERLOADED, REFUSED, RequestError
+from proactivellm.serve.errors import DRAINING, FAILED, OVERLOADED, REFUSED, RequestError
 from proactivellm.serve.sessions import Dialogue, Session, Sessions
 from proactivellm.serve.settings import Settings
 
-_ENDS = (1000, 1005)  # codes by which a client says that it will not come back
+_log = logging.getLogger(__name__)
+
+_ENDS = 1000  # by which a client says that it will not come back; a lost connection has 1005
 _FLUSH_S = 5.0  # for the last events of a session
 
 
@@ -39,17 +42,11 @@ class Connection:
         session.connection = self
         receiving = asyncio.create_task(self._receive())
         sending = asyncio.create_task(self._send())
+        either: set[asyncio.Future[Any]] = {receiving, sending, self._bye}
         try:
-            either: set[asyncio.Future[Any]] = {receiving, sending, self._bye}
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            code = None
-            if not self._bye.done() and receiving.done():
-                code = receiving.result()
-            if session.connection is self:
-                if code in _ENDS or self._settings.resume_s == 0:
-                    await self._sessions.end(session)
-                elif not self._bye.done():
-                    self._sessions.leave(session)
+            if receiving.done() and not self._bye.done():
+                await self._left(receiving)
             if self._bye.done():
                 if session.connection is self:
                     await asyncio.wait({sending}, timeout=_FLUSH_S)
@@ -57,10 +54,28 @@ class Connection:
         finally:
             receiving.cancel()
             sending.cancel()
+            if session.connection is self:
+                self._sessions.leave(session)
+
+    async def _left(self, receiving: "asyncio.Task[int | None]") -> None:
+        """The client has left, or its event brought down who handles it."""
+        try:
+            code = receiving.result()
+        except Exception as error:
+            _log.error("session_failed", extra={"session": self._session.tag}, exc_info=error)
+            failed = RequestError("the server failed", code="failed", type="server_error")
+            await self._session.send({"type": "error", "error": failed.as_dict()})
+            await self._sessions.end(self._session)
+            self.leave(FAILED, "the server failed")
+        else:
+            if code == _ENDS and self._session.connection is self:
+                await self._sessions.end(self._session)
 
     async def _receive(self) -> int | None:
         """Until the client leaves: with which code. None if it is asked to leave."""
         session = self._session
+        if session.handling is not None:  # of an earlier connection
+            await asyncio.wait({session.handling})
         while True:
             try:
                 async with asyncio.timeout(self._left_s()):
@@ -74,7 +89,9 @@ class Connection:
                 return int(message.get("code") or 1005)
             session.touched_s = time.monotonic()
             await self._pace()
-            await self._take(message)
+            # What an event brings about is not cut short when the connection is.
+            session.handling = asyncio.create_task(self._take(message))
+            await asyncio.shield(session.handling)
 
     async def _take(self, message: Mapping[str, Any]) -> None:
         event_id = None
@@ -88,12 +105,15 @@ class Connection:
                 )
             await self._session.dialogue.handle(event)
         except RequestError as error:
+            self._sessions.metrics.refused(error.code)
             await self._session.send({"type": "error", "error": error.as_dict(event_id)})
 
     async def _send(self) -> None:
         outbox = self._session.outbox
         with suppress(WebSocketDisconnect, TimeoutError, RuntimeError):
             while (text := await outbox.next()) is not None:
+                if self._session.connection is not self:
+                    return
                 async with asyncio.timeout(self._settings.send_s):
                     await self._socket.send_text(text)
                 if self._session.connection is not self:
@@ -148,6 +168,7 @@ async def talk(
     try:
         session = await _session(socket, sessions, make)
     except RequestError as error:
+        sessions.metrics.refused(error.code)
         told = {"type": "error", "event_id": "event_0", "error": error.as_dict()}
         with suppress(WebSocketDisconnect, RuntimeError):
             await socket.send_text(json.dumps(told))
@@ -169,8 +190,11 @@ async def _session(
                 code="resume_failed",
                 param="after",
             )
-        return sessions.resume(name, int(after))
-    session = sessions.open()
+        session = sessions.resume(name, int(after))
+        resumed = {"type": "proactivellm.resumed", "source_size": session.dialogue.taken}
+        session.resuming = asyncio.create_task(session.send(resumed))
+        return session
+    session = await sessions.open()
     try:
         session.dialogue = make(session)
     except RequestError:
