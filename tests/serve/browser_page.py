@@ -12,8 +12,10 @@ import pytest
 from tests.serve.chromium import Page, browser
 from tests.serve.conftest import Running, running
 
+import proactivellm
 from proactivellm.serve.settings import Settings
 
+RECORDING = Path(proactivellm.__file__).parent / "assets/speech-sample/000030101.opus"
 MODEL = "tatoeba-de-en"
 SOURCE = "Ich habe gestern einen alten Freund getroffen."
 WIDTHS = {"desktop": (1280, 900), "phone": (390, 844), "narrow": (360, 640)}
@@ -28,8 +30,8 @@ PASTE = """{
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Running]:
-    """With the bundled model, without a key."""
-    with running(Settings(models=(MODEL,))) as it:
+    """With bundled models of text and of speech, without a key."""
+    with running(Settings(models=(MODEL, "speech-en"))) as it:
         yield it
 
 
@@ -187,6 +189,19 @@ def test_a_record_replays_to_what_was_seen(page: Page, server: Running, tmp_path
     assert page.evaluate("document.querySelectorAll('#target-words img').length") == 0
     page.evaluate("document.getElementById('stop-replay').click()")
     page.until("document.querySelectorAll('.word').length === 0")
+
+
+def test_recording_is_written_down_while_it_is_played(page: Page, server: Running) -> None:
+    opened(page, server)
+    assert page.evaluate("document.getElementById('audio-file').offsetParent === null")
+    choose(page, "model", "speech-en")
+    page.until("document.getElementById('in-force').textContent.startsWith('In force: learned')")
+    page.files("audio-file", RECORDING)
+    page.until("document.querySelectorAll('.word').length >= 2")
+    assert page.text("said") == "", "the recording has ended already"
+    early = written(page)
+    assert len(done(page).split()) >= len(early)
+    page.until("document.getElementById('compute-lag').textContent.endsWith('ms')")
 
 
 def test_nothing_foreign_was_asked_for_and_nothing_went_wrong(page: Page, server: Running) -> None:

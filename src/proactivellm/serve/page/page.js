@@ -20,6 +20,7 @@ const KINDS = {
   control: "a token that asks to read on",
   "wait-k": "a fixed distance",
 };
+const NOUNS = { learned: "the score of its head", control: "the wish to read on" };
 const EXAMPLES = {
   "tatoeba-de-en": [
     "Tom sagte etwas auf Französisch, das ich nicht verstehen konnte.",
@@ -50,7 +51,7 @@ class Turn {
     this.closedAt = null;
     this.heardMs = 0;
     this.read = 0; // units
-    this.readAtWord = 0; // units, when the last word was written
+    this.heardS = this.heardAtWordS = 0; // of speech: at the last event, at the last word
     this.startMs = 0; // of what is heard, a turn begins anywhere
     this.words = [];
     this.steps = [{ ms: 0, lag: 0, action: "" }];
@@ -61,8 +62,9 @@ class Turn {
     this.forwards = null;
   }
 
+  // In words; of speech, seconds since the last word.
   get lag() {
-    return this.read - (this.isSpeech ? this.readAtWord : this.words.length);
+    return this.isSpeech ? this.heardS - this.heardAtWordS : this.read - this.words.length;
   }
 
   get text() {
@@ -86,9 +88,14 @@ class Turn {
     if (event.action === "READ") this.#step(event.elapsed_ms, "READ");
   }
 
-  write(text, where, at) {
-    if (this.isSpeech && !this.words.length) {
-      this.startMs = Math.max(0, where.elapsed_ms - this.heardMs);
+  // `sentAt`: of speech, when as many seconds as it had heard had been sent.
+  write(text, where, at, sentAt) {
+    if (this.isSpeech) {
+      if (!this.words.length) {
+        this.startMs = Math.max(0, where.elapsed_ms - this.heardMs);
+        this.heardAtWordS = Math.max(0, (where.source_s ?? 0) - this.heardMs / 1000);
+      }
+      this.heardS = where.source_s ?? 0;
     }
     for (const piece of text.match(/\s*\S+/g) ?? []) {
       const last = this.words.at(-1);
@@ -98,7 +105,7 @@ class Turn {
       }
       this.read = Math.max(this.read, where.source_units);
       const ended = where.reason === "source finished";
-      const since = this.isSpeech ? null : ended ? this.closedAt : this.sentAt[this.read - 1];
+      const since = this.isSpeech ? sentAt : ended ? this.closedAt : this.sentAt[this.read - 1];
       if (this.isSpeech) this.#step(where.elapsed_ms, "HEAR");
       this.words.push({
         ...where,
@@ -106,7 +113,7 @@ class Turn {
         lag: this.lag,
         computeMs: since == null ? null : Math.max(0, at - since),
       });
-      this.readAtWord = this.read;
+      this.heardAtWordS = this.heardS;
       this.#step(where.elapsed_ms, "WRITE");
     }
   }
@@ -121,6 +128,7 @@ class Story {
     this.session = null; // what the server says is in force
     this.turns = [];
     this.error = null;
+    this.audio = []; // [seconds sent so far, when], of the source that is heard
   }
 
   get turn() {
@@ -141,8 +149,10 @@ class Story {
       this.#open(false).append(event.text, at);
     } else if (event.type === "input_audio_buffer.append") {
       this.#open(true).heardMs += event.ms;
+      this.audio.push([(this.audio.at(-1)?.[0] ?? 0) + event.ms / 1000, at]);
     } else if (/^input_(text|audio)_buffer\.commit$/.test(event.type)) {
       if (this.isOpen) this.turn.close(at);
+      this.audio = [];
     } else if (event.type === "input_text_buffer.clear" && this.isOpen) {
       this.turn.close(at);
     }
@@ -167,7 +177,9 @@ class Story {
     } else if (event.type === "proactivellm.decision") {
       this.#of(event)?.decide(event);
     } else if (event.type === "response.output_text.delta" || event.type === `${item}delta`) {
-      this.#of(event)?.write(event.delta, event.proactivellm, at);
+      const where = event.proactivellm;
+      const sent = this.audio.find(([heardS]) => heardS >= where.source_s - 0.001);
+      this.#of(event)?.write(event.delta, where, at, sent?.[1]);
     } else if (event.type === "response.done") {
       const { id, status, status_details: details, usage, proactivellm: more } = event.response;
       const turn = this.#of({ response_id: id });
@@ -396,7 +408,7 @@ class View {
     const has = turn?.words.some((word) => word.evidence != null);
     $("legend").classList.toggle("cold", !has);
     $("legend-text").textContent = has
-      ? `The deeper, the closer ${turn.policy.split(":")[0]} came to waiting. Dotted: no choice was left.`
+      ? `The deeper, the closer ${nounOf(turn)} came to waiting. Dotted: no choice was left.`
       : "Nothing in the model decided here. Dotted: no choice was left.";
   }
 
@@ -414,12 +426,12 @@ class View {
       return;
     }
     const read = turn.isSpeech
-      ? `${(word.source_s ?? 0).toFixed(1)} s`
-      : count(word.source_units, "word");
+      ? `${(word.source_s ?? 0).toFixed(2)} s of audio`
+      : `${count(word.source_units, "word")} of the source`;
     const lag = turn.isSpeech ? "" : `, at a lag of ${word.lag}`;
     const worked = word.computeMs == null ? "" : `, ${Math.round(word.computeMs)} ms of it computing`;
     $("why").textContent =
-      `Written after ${read} of the source${lag}, ${because(word, turn)}. ` +
+      `Written after ${read}${lag}, ${because(word, turn)}. ` +
       `${seconds(word.elapsed_ms)} into the turn${worked}.`;
   }
 
@@ -429,13 +441,15 @@ class View {
     const height = svg.clientHeight || 130;
     const steps = turn?.steps ?? [];
     const lags = steps.map((step) => step.lag);
-    const [low, high] = [Math.min(0, ...lags), Math.max(4, ...lags) + 0.5];
+    const least = turn?.isSpeech ? 1 : 4;
+    const [low, high] = [Math.min(0, ...lags), Math.max(least, ...lags) * 1.12];
     const end = Math.max(2000, (steps.at(-1)?.ms ?? 0) * 1.02);
     const [left, right, top, bottom] = [28, 8, 8, 22];
     const x = (ms) => left + ((width - left - right) * ms) / end;
     const y = (lag) => top + ((height - top - bottom) * (high - lag)) / (high - low);
     const parts = [];
-    const every = Math.max(1, Math.ceil((high - low) / 5));
+    const spacings = turn?.isSpeech ? [0.5, 1, 2, 5, 10, 30] : [1, 2, 5, 10, 20, 50];
+    const every = spacings.find((size) => (high - low) / size <= 5) ?? 100;
     for (let lag = Math.ceil(low / every) * every; lag <= high; lag += every) {
       parts.push(drawn("line", { x1: left, x2: width - right, y1: y(lag), y2: y(lag), class: "grid" }));
       parts.push(drawn("text", { x: left - 8, y: y(lag) + 4, "text-anchor": "end" }, lag));
@@ -461,9 +475,10 @@ class View {
     }
     svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     svg.replaceChildren(...parts);
-    const unit = turn?.isSpeech ? "units since the last word" : "words";
+    const unit = turn?.isSpeech ? "seconds since the last word" : "words";
+    const [now, most] = [turn?.lag ?? 0, Math.max(0, ...lags)].map((lag) => short(lag));
     svg.setAttribute("aria-label", lags.length
-      ? `Lag over ${seconds(steps.at(-1).ms)}: now ${turn.lag}, at most ${Math.max(...lags)} ${unit}`
+      ? `Lag over ${seconds(steps.at(-1).ms)}: now ${now}, at most ${most} ${unit}`
       : "No lag yet");
   }
 
@@ -472,15 +487,15 @@ class View {
       if ($(id).textContent !== text) $(id).textContent = text;
     };
     const lags = turn?.words.map((word) => word.lag) ?? [];
-    const unit = turn?.isSpeech ? "units" : "words";
+    const unit = turn?.isSpeech ? "s" : "words";
     put("policy-lag", lags.length ? `${mean(lags).toFixed(1)} ${unit}` : "–");
-    put("policy-lag-note", turn?.isSpeech ? "heard from one word to the next" : "read ahead of what is written");
+    put("policy-lag-note", turn?.isSpeech ? "of audio from word to word" : "read ahead of what is written");
     const waits = (turn?.words ?? []).map((word) => word.computeMs).filter((ms) => ms != null);
     waits.sort((a, b) => a - b);
     const middle = waits[Math.floor(waits.length / 2)];
     put("compute-lag", middle === undefined ? "–" : `${Math.round(middle)} ms`);
     put("forwards", turn?.forwards == null ? "–" : String(turn.forwards));
-    put("tokens", turn?.tokens ? turn.tokens.join(" · ") : turn?.written ? `… · ${turn.written}` : "–");
+    put("tokens", turn?.tokens ? turn.tokens.join(" · ") : turn?.written ? `– · ${turn.written}` : "–");
   }
 
   #inForce() {
@@ -512,8 +527,10 @@ class View {
   }
 }
 
+const nounOf = (turn) => NOUNS[turn.policy.split(":")[0]] ?? turn.policy.split(":")[0];
+
 function because(word, turn) {
-  const name = turn.policy.split(":")[0];
+  const name = nounOf(turn);
   if (word.evidence != null && turn.threshold != null) {
     const side = word.evidence < turn.threshold ? "below" : "above";
     return `because ${name}, ${short(word.evidence)}, was ${side} its threshold of ${short(turn.threshold)}`;

@@ -23,6 +23,11 @@ class Source(Protocol):
         """Read and written."""
         ...
 
+    @property
+    def forwards(self) -> int:
+        """Of the model, that it took part in."""
+        ...
+
     async def cancel(self) -> None:
         """End it."""
         ...
