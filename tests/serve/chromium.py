@@ -15,6 +15,7 @@ from websockets.sync.client import ClientConnection, connect
 
 _FLAGS = (
     "--headless",
+    "--hide-scrollbars",
     "--no-sandbox",
     "--disable-gpu",
     "--disable-background-networking",

@@ -24,7 +24,7 @@ const NOUNS = { learned: "the score of its head", control: "the wish to read on"
 const EXAMPLES = {
   "tatoeba-de-en": [
     "Tom sagte etwas auf Französisch, das ich nicht verstehen konnte.",
-    "Ich habe gestern in der Stadt einen alten Freund getroffen.",
+    "Ich habe gestern einen alten Freund getroffen.",
     "Wie lange würde es dauern, den Fluss schwimmend zu überqueren?",
   ],
   "lookup-qa": [
@@ -43,8 +43,7 @@ const seconds = (ms) => `${(ms / 1000).toFixed(ms < 9950 ? 2 : 1)} s`;
 
 class Turn {
   constructor(session, isSpeech) {
-    this.policy = session?.policy ?? "";
-    this.threshold = session?.threshold ?? null;
+    this.begin(session);
     this.isSpeech = isSpeech;
     this.source = "";
     this.sentAt = []; // when each word of the source was complete
@@ -55,11 +54,17 @@ class Turn {
     this.startMs = 0; // of what is heard, a turn begins anywhere
     this.words = [];
     this.steps = [{ ms: 0, lag: 0, action: "" }];
-    this.name = null; // of its response or item
     this.done = null; // how it ended
     this.written = 0; // tokens
     this.tokens = null; // read and written, once it is done
     this.forwards = null;
+  }
+
+  // Its policy is that of the session when the server begins with it.
+  begin(session, name = null) {
+    this.policy = session?.policy ?? "";
+    this.threshold = session?.threshold ?? null;
+    this.name = name; // of its response or item
   }
 
   // In words; of speech, seconds since the last word.
@@ -173,7 +178,7 @@ class Story {
       this.error = event.error;
     } else if (event.type === "response.created") {
       const turn = this.turns.find((each) => each.name === null);
-      if (turn) turn.name = event.response.id;
+      turn?.begin(this.session, event.response.id);
     } else if (event.type === "proactivellm.decision") {
       this.#of(event)?.decide(event);
     } else if (event.type === "response.output_text.delta" || event.type === `${item}delta`) {
@@ -203,7 +208,7 @@ class Story {
     const turn = this.turns.find((each) => each.name === name);
     if (turn || response) return turn;
     if (this.turn?.name !== null) this.turns.push(new Turn(this.session, true));
-    this.turn.name = name;
+    this.turn.begin(this.session, name);
     return this.turn;
   }
 }
