@@ -33,6 +33,7 @@ IMPOSSIBLE = {"id": "2", "question": "Why?", "answers": [], "is_impossible": Tru
         ({"tsv": "a", "limit": -1}, "limit"),
         ({"tsv": "a", "source_column": -1}, "source_column"),
         ({"tsv": "a", "colum": 1}, "colum"),
+        ({"squad": "a", "join": 2}, "`join` does not belong to `squad`: leave it out"),
         ({"squad": "a", "source_column": 1}, "`source_column` does not belong to `squad`"),
         ({"tsv": "a", "unanswerable": False}, "`unanswerable` does not belong to `tsv`"),
         ({"lookup": "easy"}, "count: say how many items"),
@@ -84,3 +85,16 @@ def test_instances_skipped_and_sources_by_character(tmp_path: Path) -> None:
     assert [i.target for i in read_items(DataSource(tsv=str(tsv), skip=1, limit=1))] == ["Hi"]
     (first,) = read_items(DataSource(tsv=str(tsv), source_characters=True, limit=1))
     assert first[:2] == ("我 很 好 。", "Fine.")
+
+
+def test_pairs_are_joined_in_a_fixed_random_order(tmp_path):
+    file = tmp_path / "pairs.tsv"
+    file.write_text("".join(f"s{n}\tt{n}\n" for n in range(20)), encoding="utf-8")
+    alone = read_items(DataSource(tsv=str(file), shuffle=True))
+    assert sorted(item.source for item in alone) == sorted(f"s{n}" for n in range(20))
+    assert [item.source for item in alone] != [f"s{n}" for n in range(20)]
+    joined = read_items(DataSource(tsv=str(file), shuffle=True, join=3, skip=1, limit=9))
+    assert len(joined) == 5  # of six, two pairs are left over
+    assert joined[0].source == " ".join(item.source for item in alone[3:6])
+    assert joined[0].target == joined[0].source.replace("s", "t")
+    assert joined[0].place.count("joined with") == 2

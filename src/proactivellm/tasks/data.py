@@ -1,5 +1,6 @@
 """Where the items of a task come from, as a recipe or a study names it."""
 
+import random
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Self
@@ -9,7 +10,7 @@ from pydantic import Field, model_validator
 from proactivellm.files.lines import read_lines
 from proactivellm.files.toml import Strict
 from proactivellm.tasks.hub import SPLITS, read_hub
-from proactivellm.tasks.item import Item
+from proactivellm.tasks.item import Item, place_of
 from proactivellm.tasks.lookup import LEVELS, UNKNOWN, draw
 from proactivellm.tasks.rows import RowTask, check_columns
 from proactivellm.tasks.speech import read_manifest
@@ -18,9 +19,10 @@ from proactivellm.tasks.traces import read_traces
 from proactivellm.tasks.translation import read_parallel, read_tsv
 from proactivellm.tasks.watch import draw_watches
 
+_ORDER = ("shuffle", "join", "skip", "limit")
 _KEYS = {  # what names the data: what may stand beside it
-    "tsv": {"source_column", "target_column", "source_characters", "skip", "limit"},
-    "source": {"target", "source_characters", "skip", "limit"},
+    "tsv": {"source_column", "target_column", "source_characters", *_ORDER},
+    "source": {"target", "source_characters", *_ORDER},
     "squad": {"unanswerable", "skip", "limit"},
     "manifest": {"skip", "limit"},
     "log": {"skip", "limit"},
@@ -55,6 +57,10 @@ class DataSource(Strict):
     source_characters: bool = False  # a unit is a character, for languages without spaces
     skip: int = Field(default=0, ge=0)  # leave out the first items of the files
     limit: int = Field(default=0, ge=0)  # keep the first items after those; 0 = all
+    # Before `skip` and `limit`: put the items into a random order, which is always the same, as
+    # neighbours in files resemble each other; then make one item of so many that follow each other.
+    shuffle: bool = False
+    join: int = Field(default=1, ge=1)
     lookup: str | list[str] | None = None  # generated: a level of `lookup.LEVELS`, or more in turns
     watch: bool | None = None  # generated: requests to tell when something happens
     background: str | None = None  # of `watch`: other text of the streams, one sentence a line
@@ -123,10 +129,22 @@ def read_items(data: DataSource, split: str = "train") -> list[Item]:
     else:
         assert data.source is not None and data.target is not None
         items = read_parallel(data.source, data.target)
+    if data.shuffle or data.join > 1:
+        items = _joined(list(items), data.join, data.shuffle)
     kept = list(islice(items, data.skip, data.skip + data.limit if data.limit else None))
     if data.source_characters:
         kept = [item._replace(source=" ".join(item.source.replace(" ", ""))) for item in kept]
     return kept
+
+
+def _joined(items: list[Item], size: int, shuffle: bool) -> Iterator[Item]:
+    """Pairs, so many at a time as one, in random order if wanted; what is left over is dropped."""
+    if shuffle:
+        random.Random(0).shuffle(items)  # whatever is drawn of them later
+    for start in range(0, len(items) - size + 1, size):
+        run = items[start : start + size]
+        source, target = (" ".join(side) for side in zip(*(item[:2] for item in run), strict=True))
+        yield Item(source, target, place=place_of(run, ""))
 
 
 def _hub_items(data: DataSource, name: str, split: str) -> Iterator[Item]:
