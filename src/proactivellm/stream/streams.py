@@ -81,6 +81,11 @@ class Streams:
             self._open.append(stream)
             return stream
 
+    def adopt(self, stream: Stream) -> None:
+        """Take a stream in that has a lane already: a fork of another."""
+        with self.exclusive:
+            self._open.append(stream)
+
     def forget(self, stream: Stream) -> None:
         """Leave a stream out that has ended between two steps."""
         self._open.remove(stream)
