@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, WebSocket
 
-from proactivellm.serve import rest
+from proactivellm.serve import rest, translations
 from proactivellm.serve.access import Access
 from proactivellm.serve.metrics import Metrics
 from proactivellm.serve.models import Models
@@ -38,6 +38,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings, app.state.models, app.state.sessions = settings, models, sessions
     app.state.metrics = metrics
     app.include_router(rest.router)
+    app.include_router(translations.router)
     app.add_middleware(Access, settings=settings)
 
     @app.websocket("/v1/realtime")
