@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, WebSocket
 
-from proactivellm.serve import rest, transcribe
+from proactivellm.serve import rest, transcribe, translations
 from proactivellm.serve.access import Access
 from proactivellm.serve.audio import RATE
 from proactivellm.serve.metrics import Metrics
@@ -45,6 +45,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.metrics = metrics
     app.include_router(rest.router)
     app.include_router(transcribe.router)
+    app.include_router(translations.router)
     app.add_middleware(Access, settings=settings)
 
     @app.websocket("/v1/realtime")
@@ -63,7 +64,7 @@ def create_app(settings: Settings) -> FastAPI:
         await talk(socket, sessions, settings, make)
 
     @app.websocket("/v1/realtime/translations")
-    async def translations(socket: WebSocket) -> None:
+    async def interpret(socket: WebSocket) -> None:
         def make(session: Session) -> Dialogue:
             served = models.get(socket.query_params.get("model"))
             return Translation(session, SessionConfig.of(served), models, settings)
