@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from tests.speech_models import save_tiny_listener
 from proactivellm.backbone.folder import CONFIG_FILE
 from proactivellm.modality.speech.gate import GateSettings
 from proactivellm.serve.app import create_app
-from proactivellm.serve.running import Server, make_server
+from proactivellm.serve.running import Server, listen, make_server
 from proactivellm.serve.settings import Settings
 
 KEY = "key-of-the-tests"
@@ -52,10 +53,12 @@ def running(settings: Settings) -> Iterator[Running]:
     """Serves in a thread until the context is left."""
     app = create_app(settings)
     server = make_server(app, settings)
-    with socket.create_server(("127.0.0.1", 0)) as listening:
+    with listen("127.0.0.1", 0) as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # a slow reader shows soon
         thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
         thread.start()
+        while not server.started:
+            time.sleep(0.005)
         yield Running(app, listening.getsockname()[1], settings.models[0], server)
         server.should_exit = True
         thread.join(60)

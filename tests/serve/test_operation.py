@@ -258,3 +258,18 @@ def test_it_drains_before_it_ends(model: str, run: RunIt) -> None:
 def test_keys_do_not_show(model: str) -> None:
     settings = Settings(models=(model,), api_keys=(SecretStr(KEY),))
     assert KEY not in repr(settings) and KEY not in str(create_app(settings).state.settings)
+
+
+def test_two_events_in_a_row_do_not_wait_for_each_other(open_server: Running, run: RunIt) -> None:
+    async def talk() -> float:
+        async with connect(open_server.socket_url) as client:
+            await client.recv()
+            began = asyncio.get_running_loop().time()
+            for _ in range(8):
+                for _ in range(2):
+                    await send(client, {"type": "nonsense"})
+                for _ in range(2):
+                    await client.recv()
+            return asyncio.get_running_loop().time() - began
+
+    assert run(talk()) < 0.3  # a delayed acknowledgement takes 0.04 s

@@ -1,7 +1,9 @@
 """Who may connect: keys, by header or by the subprotocol of a browser, and origins of web pages."""
 
+import binascii
 import hmac
 import json
+from base64 import b64decode
 from collections.abc import Iterable
 from typing import Any
 
@@ -42,8 +44,7 @@ class Access:
         return None
 
     def _has_key(self, scope: Scope, headers: dict[bytes, bytes]) -> bool:
-        scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
-        given = [key.strip()] if scheme.lower() == b"bearer" else []
+        given = _keys_authorized(headers.get(b"authorization", b""))
         given += _keys_offered(scope.get("subprotocols", ()))
         # All are compared, each in the same time whatever it shares with the true ones.
         matches = [hmac.compare_digest(one, key) for one in given for key in self._keys]
@@ -58,6 +59,19 @@ class Access:
         return origin in (f"http://{own}", f"https://{own}")
 
 
+def _keys_authorized(header: bytes) -> list[bytes]:
+    """As a bearer token, or the password that a browser asks for when it opens the page."""
+    scheme, _, key = header.partition(b" ")
+    if scheme.lower() == b"bearer":
+        return [key.strip()]
+    if scheme.lower() == b"basic":
+        try:
+            return [b64decode(key.strip(), validate=True).partition(b":")[2]]
+        except binascii.Error:
+            return []
+    return []
+
+
 def _keys_offered(protocols: Iterable[str]) -> list[bytes]:
     found = [name for name in protocols if name.startswith(_KEY_PROTOCOL)]
     return [name.removeprefix(_KEY_PROTOCOL).encode("utf-8", "replace") for name in found]
@@ -68,7 +82,8 @@ async def _refuse(scope: Scope, send: Send, status: int, error: RequestError) ->
     kind = "http.response" if scope["type"] == "http" else "websocket.http.response"
     headers: list[tuple[bytes, Any]] = [(b"content-type", b"application/json")]
     if status == 401:
-        headers.append((b"www-authenticate", b"Bearer"))
+        asks = b"Basic realm=proactivellm" if scope["path"] == "/" else b"Bearer"
+        headers.append((b"www-authenticate", asks))
     body = json.dumps({"error": error.as_dict()}).encode()
     await send({"type": f"{kind}.start", "status": status, "headers": headers})
     await send({"type": f"{kind}.body", "body": body})

@@ -5,12 +5,13 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, WebSocket
 
-from proactivellm.serve import rest, transcribe
+from proactivellm.serve import page_routes, rest, transcribe, translations
 from proactivellm.serve.access import Access
+from proactivellm.serve.audio import RATE
 from proactivellm.serve.metrics import Metrics
 from proactivellm.serve.models import Models
 from proactivellm.serve.realtime.conversation import Conversation
-from proactivellm.serve.realtime.hearing_config import HearingConfig, listening
+from proactivellm.serve.realtime.hearing_config import HearingConfig, hears, listening
 from proactivellm.serve.realtime.session_config import SessionConfig
 from proactivellm.serve.realtime.socket import talk
 from proactivellm.serve.realtime.spoken import Spoken
@@ -18,6 +19,7 @@ from proactivellm.serve.realtime.transcription import Transcription
 from proactivellm.serve.realtime.translation import Translation
 from proactivellm.serve.sessions import Dialogue, Session, Sessions
 from proactivellm.serve.settings import Settings
+from proactivellm.stream import Hearing
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -29,7 +31,7 @@ def create_app(settings: Settings) -> FastAPI:
         ValueError: if a model cannot be loaded, or has no policy.
     """
     metrics = Metrics()
-    models, sessions = Models(settings, metrics), Sessions(settings, metrics)
+    models, sessions = _models(settings, metrics), Sessions(settings, metrics)
     metrics.watch(models, sessions)
 
     @asynccontextmanager
@@ -43,6 +45,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.metrics = metrics
     app.include_router(rest.router)
     app.include_router(transcribe.router)
+    app.include_router(translations.router)
+    app.include_router(page_routes.router)
     app.add_middleware(Access, settings=settings)
 
     @app.websocket("/v1/realtime")
@@ -54,13 +58,14 @@ def create_app(settings: Settings) -> FastAPI:
                 return Transcription(session, heard, models, settings)
             served = models.get(name)
             if served.listens:
-                return Spoken(session, HearingConfig.of(served), models, settings)
+                heard = HearingConfig.of(listening(models, served.name))
+                return Spoken(session, heard, models, settings)
             return Conversation(session, SessionConfig.of(served), models, settings)
 
         await talk(socket, sessions, settings, make)
 
     @app.websocket("/v1/realtime/translations")
-    async def translations(socket: WebSocket) -> None:
+    async def interpret(socket: WebSocket) -> None:
         def make(session: Session) -> Dialogue:
             served = models.get(socket.query_params.get("model"))
             return Translation(session, SessionConfig.of(served), models, settings)
@@ -68,3 +73,11 @@ def create_app(settings: Settings) -> FastAPI:
         await talk(socket, sessions, settings, make)
 
     return app
+
+
+def _models(settings: Settings, metrics: Metrics) -> Models:
+    models = Models(settings, metrics)
+    for served in models:
+        if hears(served):
+            Hearing(served.model, RATE)  # refuses now what would fail at the first audio
+    return models

@@ -39,21 +39,29 @@ def make_server(app: FastAPI, settings: Settings) -> Server:
     return Server(app, config)
 
 
+def listen(host: str, port: int) -> socket.socket:
+    """A socket to serve at; ValueError if the address cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # The protocol has to be named: asyncio sends small messages at once only where it is TCP, and
+    # a delta would else wait for the acknowledgement of the one before, some 40 ms.
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except OSError as error:
+        listening.close()
+        raise ValueError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
+    return listening
+
+
 def serve(app: FastAPI, settings: Settings, tell: Callable[[str], None]) -> None:
-    """Serve until a signal comes; `tell` is called with the address once it listens.
+    """Serve until a signal comes; `tell` is called with the address just before it listens.
 
     Raises:
         ValueError: if the address cannot be had.
     """
     server = make_server(app, settings)
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as listening:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listening.bind((settings.host, settings.port))
-        except OSError as error:
-            where = f"{settings.host}:{settings.port}"
-            raise ValueError(f"cannot listen on {where}: {error.strerror or error}") from None
+    with listen(settings.host, settings.port) as listening:
         scheme = "http" if settings.tls_certificate is None else "https"
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         tell(f"{scheme}://{host}:{listening.getsockname()[1]}")

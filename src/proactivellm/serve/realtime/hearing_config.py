@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
+from proactivellm.modality.speech.front_end import KIND
 from proactivellm.serve.audio import RATE, read_format
 from proactivellm.serve.errors import RequestError, not_supported
 from proactivellm.serve.models import Models, Served
@@ -11,15 +12,21 @@ from proactivellm.serve.realtime.client_events import Extension
 from proactivellm.serve.realtime.session_config import SessionConfig
 
 
+def hears(served: Served) -> bool:
+    """Whether a model takes samples."""
+    return served.listens and served.model.front_end.kind == KIND
+
+
 def listening(models: Models, name: str | None, param: str = "model") -> Served:
     """The model of that name, or the first one that listens; RequestError if it reads text."""
     if name is not None:
         served = models.get(name, param)
-        if not served.listens:
-            raise not_supported(f"{served.name} reads text; audio", param)
+        if not hears(served):
+            kind = served.model.front_end.kind if served.listens else "text"
+            raise not_supported(f"{served.name} reads {kind}; audio", param)
         return served
     for served in models:
-        if served.listens:
+        if hears(served):
             return served
     raise not_supported("none of the models listens; audio", param)
 

@@ -23,6 +23,11 @@ class Source(Protocol):
         """Read and written."""
         ...
 
+    @property
+    def forwards(self) -> int:
+        """Of the model, that it took part in."""
+        ...
+
     async def cancel(self) -> None:
         """End it."""
         ...
@@ -169,4 +174,5 @@ class Response:
             "max_output_tokens": self.wish.max_output_tokens or "inf",
             "metadata": self.wish.metadata,
             "usage": usage if over else None,
+            "proactivellm": {"forwards": self.turn.forwards} if over else None,
         }

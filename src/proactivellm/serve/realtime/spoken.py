@@ -48,7 +48,7 @@ class _Part:
         self, turn: Turn, first: StreamEvent, rest: AsyncGenerator[StreamEvent, None]
     ) -> None:
         self.ending: Ending | None = None
-        self.tokens = (0, 0)
+        self.tokens, self.forwards = (0, 0), 0
         self._turn, self._first, self._rest = turn, first, rest
 
     async def cancel(self) -> None:
@@ -60,6 +60,7 @@ class _Part:
             self.ending = event.ending
             if event.kind != "END":  # after it, the turn counts anew
                 self.tokens = self._turn.tokens[0], event.tokens
+                self.forwards = self._turn.forwards
             yield event
             event = None if event.kind == "END" else await anext(self._rest, None)
 

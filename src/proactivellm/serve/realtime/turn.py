@@ -60,6 +60,11 @@ class Turn:
         state = self._stream.stream.state
         return state.source_tokens, state.num_written
 
+    @property
+    def forwards(self) -> int:
+        """Forwards of the model that it took part in."""
+        return 0 if self._stream is None else self._stream.stream.state.forwards
+
     def push(self, payload: Payload, size: float) -> None:
         """Take what arrived next; `size` as it counts for the limits.
 

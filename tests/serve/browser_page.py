@@ -1,0 +1,211 @@
+"""The page in a browser: `make browser`, as it needs Chromium, which not every machine has.
+
+It fails, and does not skip, where there is none.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.serve.chromium import Page, browser
+from tests.serve.conftest import Running, running
+
+import proactivellm
+from proactivellm.serve.settings import Settings
+
+RECORDING = Path(proactivellm.__file__).parent / "assets/speech-sample/000030101.opus"
+MODEL = "tatoeba-de-en"
+SOURCE = "Ich habe gestern einen alten Freund getroffen."
+WIDTHS = {"desktop": (1280, 900), "phone": (390, 844), "narrow": (360, 640)}
+
+PASTE = """{
+    const clipboardData = new DataTransfer();
+    clipboardData.setData("text/plain", TEXT);
+    const event = new ClipboardEvent("paste", {clipboardData, bubbles: true, cancelable: true});
+    document.getElementById("source-input").dispatchEvent(event);
+}"""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Running]:
+    """With bundled models of text and of speech, without a key."""
+    with running(Settings(models=(MODEL, "speech-en"))) as it:
+        yield it
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    """One tab for all tests."""
+    with browser(tmp_path_factory.mktemp("chromium")) as it:
+        yield it
+
+
+def opened(page: Page, server: Running, width: str = "desktop", dark: bool = False) -> Page:
+    page.show(server.url, *WIDTHS[width], dark)
+    page.until("document.getElementById('connection').dataset.state === 'on'")
+    page.until("document.getElementById('in-force').textContent.startsWith('In force')")
+    page.evaluate("document.getElementById('source-input').focus()")
+    return page
+
+
+def written(page: Page) -> list[str]:
+    return list(page.evaluate("[...document.querySelectorAll('.word')].map(e => e.textContent)"))
+
+
+def choose(page: Page, name: str, value: str) -> None:
+    page.evaluate(
+        f"{{ const e = document.getElementById({name!r}); e.value = {value!r};"
+        " e.dispatchEvent(new Event('change', {bubbles: true})); }"
+    )
+
+
+def done(page: Page) -> str:
+    """The target, once it has ended."""
+    return str(page.until("document.getElementById('said').textContent")).removeprefix("Written: ")
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("dark", [False, True])
+def test_target_grows_while_the_source_is_typed(
+    page: Page, server: Running, width: str, dark: bool
+) -> None:
+    opened(page, server, width, dark)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "it overflows"
+    words = SOURCE.split()
+    page.type(" ".join(words[:5]) + " ", 0.01)
+    page.until("document.querySelectorAll('.word').length >= 2")
+    early = written(page)
+    assert page.text("said") == "" and page.evaluate("!document.getElementById('end').disabled")
+    page.type(" ".join(words[5:]), 0.01)
+    page.press("Enter")
+    target = done(page)
+    assert target.split() == written(page) and len(written(page)) > len(early)
+    assert written(page)[: len(early) - 1] == early[:-1]  # nothing was taken back
+    assert "old friend" in target
+    assert page.text("source-words").split() == words
+    assert page.text("policy-lag").endswith("words") and page.text("compute-lag").endswith("ms")
+    assert int(page.text("forwards")) > 0
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "it overflows"
+
+
+def test_every_word_says_why_by_keyboard(page: Page, server: Running) -> None:
+    opened(page, server)
+    page.type(SOURCE + " ")
+    page.press("Enter")
+    done(page)
+    page.evaluate("document.querySelector('.word').focus()")
+    first = page.until("/Written after 1 word .*/.exec(document.getElementById('why').textContent)")
+    page.press("ArrowRight")
+    assert page.evaluate("document.activeElement.dataset.index") == "1"
+    assert page.text("why") != first
+    heats = page.evaluate(
+        "[...document.querySelectorAll('.word')].map(e => e.style.getPropertyValue('--heat'))"
+    )
+    assert any(heats)
+    decided = next(place for place, heat in enumerate(heats) if heat)
+    page.evaluate(f"document.querySelectorAll('.word')[{decided}].focus()")
+    page.until("document.getElementById('why').textContent.includes('because entropy, ')")
+
+
+def test_policy_is_changed_live_from_the_next_turn_on(page: Page, server: Running) -> None:
+    opened(page, server)
+    page.type("Ich habe gestern ")
+    page.until("document.querySelectorAll('.word').length")
+    choose(page, "policy", "wait-k")
+    page.until(
+        "document.getElementById('in-force').textContent.includes('next turn on: wait-k, 3')"
+    )
+    page.type("einen Freund ")
+    page.press("Enter")
+    done(page)
+    page.type(SOURCE)
+    page.press("Enter")
+    page.until("document.getElementById('turns').children.length === 1")
+    done(page)
+    page.evaluate("document.querySelector('.word').focus()")
+    page.until("document.getElementById('why').textContent.includes('after 3 words')")
+    choose(page, "policy", "")
+    choose(page, "spec", "wait-k:0")
+    page.until("document.querySelector('#in-force.wrong') !== null")
+    assert "wait-k" in page.text("in-force")
+
+
+def test_pasted_text_is_played_at_its_pace(page: Page, server: Running) -> None:
+    opened(page, server)
+    choose(page, "wpm", "600")
+    page.evaluate(PASTE.replace("TEXT", json.dumps(SOURCE)))
+    began = time.monotonic()
+    page.until("document.getElementById('queue').textContent")
+    assert "old friend" in done(page)
+    assert time.monotonic() - began > 0.1 * (len(SOURCE.split()) - 1) - 0.05
+
+
+def test_connection_comes_back_to_the_same_session(page: Page, server: Running) -> None:
+    page.call(
+        "Page.addScriptToEvaluateOnNewDocument",
+        source="window.sockets = []; WebSocket = class extends WebSocket {"
+        " constructor(...all) { super(...all); window.sockets.push(this); } };",
+    )
+    opened(page, server)
+    page.type("Ich habe gestern ")
+    page.until("document.querySelectorAll('.word').length")
+    page.evaluate("sockets[0].close(4000)")
+    page.until("document.getElementById('connection').textContent.includes('again;')")
+    page.type("einen alten Freund getroffen. ")
+    page.press("Enter")
+    assert "old friend" in done(page)
+    assert page.evaluate("sockets.length") == 2
+    assert "session=" in page.evaluate("sockets[1].url")
+
+
+def test_a_record_replays_to_what_was_seen(page: Page, server: Running, tmp_path: Path) -> None:
+    opened(page, server)
+    page.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    page.type("<b>Ich</b> habe einen Freund ")
+    page.press("Enter")
+    done(page)
+    seen = written(page)
+    assert page.evaluate("document.querySelectorAll('#source-words b').length") == 0
+    page.evaluate("document.getElementById('save').click()")
+    end = time.monotonic() + 20
+    while not (files := [*tmp_path.glob("*.json")]) and time.monotonic() < end:
+        time.sleep(0.05)
+    record = json.loads(files[0].read_text())
+    assert record["format"] == "proactivellm-session/1" and record["model"] == MODEL
+    hostile = "<img src=x onerror=alert(1)>"
+    for entry in record["entries"]:
+        if entry["event"]["type"] == "response.output_text.delta":
+            entry["event"]["delta"] += hostile  # as if a model wrote it
+            break
+    files[0].write_text(json.dumps(record))
+    page.evaluate("document.getElementById('clear').click()")
+    page.until("document.querySelectorAll('.word').length === 0")
+    choose(page, "speed", "0")
+    page.files("replay-file", files[0])
+    page.until("document.getElementById('said').textContent")
+    assert hostile in page.text("target-words") and len(written(page)) >= len(seen)
+    assert page.evaluate("document.querySelectorAll('#target-words img').length") == 0
+    page.evaluate("document.getElementById('stop-replay').click()")
+    page.until("document.querySelectorAll('.word').length === 0")
+
+
+def test_recording_is_written_down_while_it_is_played(page: Page, server: Running) -> None:
+    opened(page, server)
+    assert page.evaluate("document.getElementById('audio-file').offsetParent === null")
+    choose(page, "model", "speech-en")
+    page.until("document.getElementById('in-force').textContent.startsWith('In force: learned')")
+    page.files("audio-file", RECORDING)
+    page.until("document.querySelectorAll('.word').length >= 2")
+    assert page.text("said") == "", "the recording has ended already"
+    early = written(page)
+    assert len(done(page).split()) >= len(early)
+    page.until("document.getElementById('compute-lag').textContent.endsWith('ms')")
+
+
+def test_nothing_foreign_was_asked_for_and_nothing_went_wrong(page: Page, server: Running) -> None:
+    opened(page, server)
+    own = (server.url, server.url.replace("http", "ws"), "blob:", "about:")
+    assert page.requested and all(url.startswith(own) for url in page.requested)
+    assert not page.complaints
