@@ -18,14 +18,14 @@ IMPOSSIBLE = {"id": "2", "question": "Why?", "answers": [], "is_impossible": Tru
 @pytest.mark.parametrize(
     ("wish", "message"),
     [
-        ({}, "give `tsv`, both `source` and `target`, `squad`, `manifest`, `log`, `hub`, or"),
+        ({}, "give `tsv`, both `source` and `target`, `squad`, `manifest`, `log`, `hub`,"),
         (
             {"source": "a"},
-            "give `tsv`, both `source` and `target`, `squad`, `manifest`, `log`, `hub`, or",
+            "give `tsv`, both `source` and `target`, `squad`, `manifest`, `log`, `hub`,",
         ),
         (
             {"target": "a"},
-            "give `tsv`, both `source` and `target`, `squad`, `manifest`, `log`, `hub`, or",
+            "give `tsv`, both `source` and `target`, `squad`, `manifest`, `log`, `hub`,",
         ),
         ({"tsv": "a", "source": "b", "target": "c"}, "either `tsv` or `source` and `target`, not"),
         ({"squad": "a", "lookup": "easy", "count": 1}, "either `squad` or `lookup`, not both"),
@@ -36,8 +36,8 @@ IMPOSSIBLE = {"id": "2", "question": "Why?", "answers": [], "is_impossible": Tru
         ({"squad": "a", "join": 2}, "`join` does not belong to `squad`: leave it out"),
         ({"squad": "a", "source_column": 1}, "`source_column` does not belong to `squad`"),
         ({"tsv": "a", "unanswerable": False}, "`unanswerable` does not belong to `tsv`"),
-        ({"lookup": "easy"}, "count: say how many questions"),
-        ({"lookup": "easy", "count": 0}, "count: say how many questions"),
+        ({"lookup": "easy"}, "count: say how many items"),
+        ({"lookup": "easy", "count": 0}, "count: say how many items"),
         ({"lookup": [], "count": 3}, "'' is no level: give easy, medium, hard"),
         (
             {"lookup": ["easy", "heavy"], "count": 3},

@@ -7,6 +7,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from proactivellm.files.lines import read_lines
 from proactivellm.files.toml import Strict
 from proactivellm.tasks.hub import SPLITS, read_hub
 from proactivellm.tasks.item import Item, place_of
@@ -16,6 +17,7 @@ from proactivellm.tasks.speech import read_manifest
 from proactivellm.tasks.squad import read_squad
 from proactivellm.tasks.traces import read_traces
 from proactivellm.tasks.translation import read_parallel, read_tsv
+from proactivellm.tasks.watch import draw_watches
 
 _ORDER = ("shuffle", "join", "skip", "limit")
 _KEYS = {  # what names the data: what may stand beside it
@@ -27,11 +29,12 @@ _KEYS = {  # what names the data: what may stand beside it
     "hub": {"task", "columns", "subset", "split", "revision", "source_characters", "unanswerable"}
     | {"skip", "limit"},
     "lookup": {"count", "seed"},
+    "watch": {"background", "count", "seed"},
 }
 
 
 class DataSource(Strict):
-    """Pairs from files or a log, questions, recordings, generated questions, sets of the hub.
+    """Pairs from files or a log, questions, recordings, generated items, sets of the hub.
 
     Every file may be `.gz`.
     """
@@ -59,8 +62,10 @@ class DataSource(Strict):
     shuffle: bool = False
     join: int = Field(default=1, ge=1)
     lookup: str | list[str] | None = None  # generated: a level of `lookup.LEVELS`, or more in turns
-    count: int = Field(default=0, ge=0)  # questions that are generated
-    seed: int = Field(default=0, ge=0)  # of the generated questions
+    watch: bool | None = None  # generated: requests to tell when something happens
+    background: str | None = None  # of `watch`: other text of the streams, one sentence a line
+    count: int = Field(default=0, ge=0)  # how many are generated
+    seed: int = Field(default=0, ge=0)  # of what is generated
 
     @property
     def levels(self) -> list[str]:
@@ -75,8 +80,8 @@ class DataSource(Strict):
             raise ValueError(f"give either {_either(kinds)}, not both")
         if not kinds or (kinds == ["source"] and not self.target):
             raise ValueError(
-                "give `tsv`, both `source` and `target`, `squad`, `manifest`, `log`, `hub`, or "
-                "`lookup`"
+                "give `tsv`, both `source` and `target`, `squad`, `manifest`, `log`, `hub`, "
+                "`lookup`, or `watch`"
             )
         for key in sorted(given - _KEYS[kinds[0]] - set(kinds)):
             raise ValueError(f"`{key}` does not belong to `{kinds[0]}`: leave it out")
@@ -86,8 +91,8 @@ class DataSource(Strict):
             for level in self.levels or [""]:
                 if level not in LEVELS:
                     raise ValueError(f"lookup: {level!r} is no level: give {', '.join(LEVELS)}")
-            if not self.count:
-                raise ValueError("count: say how many questions `lookup` is to generate")
+        if kinds[0] in ("lookup", "watch") and not self.count:
+            raise ValueError(f"count: say how many items `{kinds[0]}` is to generate")
         return self
 
 
@@ -107,6 +112,9 @@ def read_items(data: DataSource, split: str = "train") -> list[Item]:
     """
     if data.lookup is not None:
         return [question.item for question in draw(data.levels, data.count, data.seed, split)]
+    if data.watch:
+        other = read_lines(data.background) if data.background else ()
+        return [watch.item for watch in draw_watches(data.count, data.seed, split, other)]
     items: Iterable[Item]
     if data.hub is not None:
         items = _hub_items(data, data.hub, split)
