@@ -74,12 +74,6 @@ WITH_THRESHOLD = (
 )
 TARGETS = ("laal", "rco", "al", "dal", "quantile")
 
-# Of a model with a calibration table that names no default, and of one without a table. In pauses
-# between words the policies that look at attention write words nobody said, so that of recordings
-# the default counts units with speech.
-DEFAULT_POLICIES = ("entropy:laal=3", "wait-k:3")
-SPEECH_POLICIES = ("wait-k:2,stride=2", "wait-k:2,stride=2")
-
 
 class PolicyCommand(TyperCommand):
     """A command whose help ends with the table of policies."""
@@ -117,6 +111,7 @@ def choose_policy(model: "StreamingCausalLM", text: str | None, listens: bool = 
         ValueError: the spec is wrong, or a target cannot be resolved, be it that of the default: no
             other policy takes its place.
     """
+    from proactivellm.evaluation.default_policy import default_spec
     from proactivellm.evaluation.evaluate import find_calibration
     from proactivellm.policy.spec import parse_policy
 
@@ -127,15 +122,3 @@ def choose_policy(model: "StreamingCausalLM", text: str | None, listens: bool = 
         return parse_policy(default_spec(model, listens), calibration)
     except ValueError as error:
         raise ValueError(f"no default policy: {error}; or name one with --policy") from None
-
-
-def default_spec(model: "StreamingCausalLM", listens: bool = False) -> str:
-    """The policy of a model where nobody names one; `listens` if the sources are recordings."""
-    from proactivellm.evaluation.evaluate import find_calibration
-
-    calibration = find_calibration(model)
-    usual, otherwise = SPEECH_POLICIES if listens else DEFAULT_POLICIES
-    table_is_of_recordings = model.front_end is not None
-    if calibration is None or table_is_of_recordings != listens:
-        return otherwise
-    return calibration.default or usual

@@ -14,7 +14,7 @@ from proactivellm.cli.flags import Device, Dtype, Model, OnePolicy, TrustRemoteC
 from proactivellm.cli.messages import warn
 from proactivellm.cli.models import load_model, loading, tell_settings_not_applied
 from proactivellm.cli.places import check_places
-from proactivellm.cli.policies import PolicyCommand, choose_policy, default_spec
+from proactivellm.cli.policies import PolicyCommand, choose_policy
 
 if TYPE_CHECKING:
     from proactivellm.decisions.trace import Trace
@@ -255,6 +255,7 @@ def _load(wish: _Wish, device: str, dtype: str, trust_remote_code: bool) -> "Str
 def _record(wish: _Wish, streaming: "StreamingCausalLM") -> "list[Trace]":
     """Runs what is wished for; warns where it is not what the log has."""
     from proactivellm.decisions.record import record
+    from proactivellm.evaluation.default_policy import default_spec
 
     policy = choose_policy(streaming, wish.policy)
     name = wish.model or DEFAULT_MODEL

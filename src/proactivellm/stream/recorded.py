@@ -13,6 +13,7 @@ from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling
 from proactivellm.session.window import Window
 from proactivellm.stream.clock import ArrivalClock
+from proactivellm.stream.fork import fork
 from proactivellm.stream.job import Job
 from proactivellm.stream.media import Arrival, open_media
 from proactivellm.stream.source import Stream
@@ -40,7 +41,7 @@ class Recorded:
         To be called once.
         """
         self._arrivals, arrivals = itertools.tee(self._arrivals)
-        begin = self.stream.fork()
+        begin = fork(self.stream)
 
         def go_on(policy: Policy) -> Recorded:
             twin = copy.copy(self)

@@ -1,11 +1,8 @@
 """One source's life in an engine, turn by turn: what arrives, when, what is written, the end."""
 
-import copy
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -13,10 +10,12 @@ import numpy as np
 from proactivellm.core.unit import Unit
 from proactivellm.modality.text import TextSegmenter
 from proactivellm.output.log import TEXT, Instance
-from proactivellm.policy.base import Policy
+from proactivellm.policy.endogenous import ThresholdPolicy
 from proactivellm.policy.reason import Reason
-from proactivellm.session.events import Event, Read, Write
+from proactivellm.session.events import End, Ending, Event, Probed, Read, Write
+from proactivellm.session.isolation import reason
 from proactivellm.stream.clock import Clock
+from proactivellm.stream.event import StreamEvent
 from proactivellm.stream.job import Job
 from proactivellm.stream.media import Arrival, Hearing
 from proactivellm.stream.transcript import Transcript
@@ -27,25 +26,12 @@ if TYPE_CHECKING:
 Payload = str | np.ndarray | Iterable[Unit]  # text, samples or frames, or units made of them
 
 
-@dataclass(frozen=True)
-class StreamEvent:
-    """What happened in a stream."""
-
-    # READ (a unit was read), WRITE (text became certain), or END (a turn is over; a text is one
-    # turn).
-    kind: Literal["READ", "WRITE", "END"]
-    text: str  # the unit's text or the new target text
-    units_read: int
-    elapsed_s: float  # seconds since the stream began
-    media_s: float | None = None  # seconds of the media that had arrived; None for text
-    reason: Reason | None = None  # None of text that came out as the target was cut
-
-
 class Stream:
     """One source: `Streams.open` makes it.
 
-    What is pushed waits here until its turn comes and the queue of the lane has room. Every turn is
-    streamed afresh, in a lane of its own. What goes wrong ends this source alone.
+    What is pushed waits here until its turn comes and the queue of the lane has room; blocks are
+    heard one a step. Every turn is streamed afresh, in a lane of its own. What goes wrong ends this
+    source alone.
 
     Attributes:
         kind: of the source: text, or a modality.
@@ -63,6 +49,7 @@ class Stream:
         kind: str,
         clock: Clock,
         hearing: Hearing | None,
+        ends_early: bool = False,
     ) -> None:
         self.kind, self.clock = kind, clock
         self.transcript = Transcript(kind)
@@ -70,7 +57,11 @@ class Stream:
         self.closed = self.ended = False
         self.error: str | None = None
         self._streams, self._open_lane, self._hearing = streams, open_lane, hearing
+        self._ends_early = ends_early
+        self._evidence: float | None = None  # what the last probe saw
+        self._ending: Ending | None = None
         self._segmenter: TextSegmenter | None = None
+        self._blocks: deque[np.ndarray | None] = deque()  # to be heard; None = the source has ended
         self._waiting: deque[Unit] = deque()
         self._events: deque[StreamEvent] = deque()
         self._arrived_s = self._compute_s = 0.0
@@ -84,18 +75,24 @@ class Stream:
 
     @property
     def has_room(self) -> bool:
-        """Whether the queue of the lane holds all that has arrived; if not, push after a step."""
-        limit = self._streams.engine.limits.pending
-        return self.finished or len(self._waiting) + len(self.state.pending) <= (limit or math.inf)
+        """Whether the queue of the lane holds all that has arrived; if not, push after a step.
+
+        A block that was not heard yet counts as a unit.
+        """
+        limit = self._streams.engine.limits.pending or math.inf
+        if self.finished:
+            return len(self._blocks) <= limit
+        return len(self._blocks) + len(self._waiting) + len(self.state.pending) <= limit
 
     @property
     def wants_more(self) -> bool:
         """Whether all that arrived is read, so that it can only go on with more of the source."""
         state = self.state
-        return not (self.closed or self._waiting or state.pending or state.closed)
+        waits = self._blocks or self._waiting or state.pending
+        return not (self.closed or waits or state.closed)
 
     def push(self, payload: Payload, now_s: float | None = None, spent_s: float = 0.0) -> None:
-        """Take what arrived next; it is read in the steps that follow.
+        """Take what arrived next; it is heard, if it is a block, and read in the steps that follow.
 
         Args:
             payload: text, in any pieces; a block of the media that the stream was opened for; or
@@ -118,8 +115,9 @@ class Stream:
             elif isinstance(payload, np.ndarray):
                 if self._hearing is None:
                     raise ValueError("the stream takes no blocks: open it with a `Hearing`")
-                payload, now_s, spent_s = self._hearing.push(payload)
-            self._arrive(Arrival(list(payload), now_s, spent_s))
+                self._blocks.append(payload)
+                return
+            self._arrive(Arrival(list(payload), now_s, spent_s), spent_s)
 
     def close(self, now_s: float | None = None) -> None:
         """Say that nothing more arrives; idempotent. `now_s` as for `push`."""
@@ -127,58 +125,25 @@ class Stream:
             if self.closed:
                 return
             now_s = self.clock.now_s if now_s is None else now_s
-            if self._hearing is not None:
-                self._arrive(self._hearing.push(None))
-            elif self._segmenter is not None:
-                self._arrive(Arrival(self._segmenter.finish(now_s), now_s, 0.0))
-            if self._is_within_turn:  # it would wait for its last unit forever
-                self._arrive(Arrival([Unit.end(now_s)], now_s, 0.0))
             self.closed = True
+            if self._hearing is not None:
+                self._blocks.append(None)
+                return
+            if self._segmenter is not None:
+                self._arrive(Arrival(self._segmenter.finish(now_s), now_s, 0.0))
+            self._end_source(now_s)
 
     def cancel(self) -> None:
         """End it after its last written token; text that was held back comes out."""
         with self._streams.exclusive:
             if not self.ended:
+                self._blocks.clear()
                 self._waiting.clear()
                 for event in self._streams.engine.cancel(self.lane):
                     self._note(event)
                 self.closed = True
                 self._end_turn()
                 self._streams.forget(self)
-
-    def fork(self) -> Callable[[Policy], "Stream"]:
-        """What opens another stream that goes on from here under another policy.
-
-        It holds all that it needs, so that it may be called when a lane is free, and more than
-        once. What was not taken of this stream's events stays with it.
-
-        Raises:
-            ValueError: of a stream that takes text or blocks, as its ear cannot be copied.
-        """
-        if self._segmenter is not None or self._hearing is not None:
-            raise ValueError("only a stream that takes units can be forked")
-        engine, kept = self._streams.engine, copy.copy(self)
-        snapshot, sampling = engine.snapshot(self.lane), self.state.sampling
-
-        def copy_into(stream: Stream, other: Stream) -> None:
-            stream.transcript = copy.deepcopy(other.transcript)
-            stream.clock = copy.copy(other.clock)
-            stream.words, stream._waiting = [*other.words], deque(other._waiting)
-
-        copy_into(kept, self)
-
-        def begin(policy: Policy) -> Stream:
-            twin = copy.copy(kept)
-            copy_into(twin, kept)
-            twin._events = deque()
-            twin._open_lane = partial(engine.open, sampling, policy)
-            twin.lane = twin._open_lane()
-            engine.restore(twin.lane, snapshot)
-            twin.state = engine.state(twin.lane)
-            self._streams.adopt(twin)
-            return twin
-
-        return begin
 
     def events(self) -> Iterator[StreamEvent]:
         """What has happened, and, step by step, what happens until all streams wait for input.
@@ -207,11 +172,32 @@ class Stream:
             None if self.kind == TEXT else 1000 * self._compute_s,
         )
 
-    def _arrive(self, arrival: Arrival) -> None:
+    def _next_block(self) -> tuple[Hearing, np.ndarray | None] | None:
+        """What is to be heard next, if anything is."""
+        if self._hearing is None or not self._blocks:
+            return None
+        return self._hearing, self._blocks.popleft()
+
+    def _hear(self, arrival: Arrival | Exception, num_heard: int) -> None:
+        """What was made of the block, together with those of so many streams, this one included."""
+        if isinstance(arrival, Exception):
+            self._blocks.clear()
+            self.error = reason(arrival)
+            return
+        self._arrive(arrival, arrival.spent_s / num_heard)
+        if self.closed and not self._blocks:
+            self._end_source(arrival.received_s)
+
+    def _end_source(self, now_s: float) -> None:
+        if self._is_within_turn:  # it would wait for its last unit forever
+            self._arrive(Arrival([Unit.end(now_s)], now_s, 0.0))
+
+    def _arrive(self, arrival: Arrival, share_s: float = 0.0) -> None:
+        """Take units in, of whose time this stream pays a share."""
         units, self._arrived_s, spent_s = arrival
         if self.kind != TEXT:
             self.clock.work(self._arrived_s, spent_s)
-            self._compute_s += spent_s
+            self._compute_s += share_s
         self._waiting += units
         self.words += [unit.text for unit in units if not unit.is_end]
         if units:
@@ -251,7 +237,14 @@ class Stream:
             self._tell("READ", now_s, event.units_read, event.unit.text, reason=event.reason)
         elif isinstance(event, Write) and (text := self.transcript.add(event, 1000 * now_s)):
             media_s = None if self.kind == TEXT else self.transcript.texts[-1][1] / 1000
-            self._tell("WRITE", now_s, event.units_read, text, media_s, event.reason)
+            lag_s = now_s - self.transcript.arrived_s(event.units_read, event.source_finished)
+            self._tell("WRITE", now_s, event.units_read, text, media_s, event.reason, lag_s)
+        elif isinstance(event, Probed):
+            policy = self._streams.engine.policies[self.lane]
+            if isinstance(policy, ThresholdPolicy):
+                self._evidence = float(policy.statistic(event.seen))
+        elif isinstance(event, End):
+            self._ending = event.how
 
     def _tell(
         self,
@@ -261,18 +254,27 @@ class Stream:
         text: str = "",
         media_s: float | None = None,
         reason: Reason | None = None,
+        lag_s: float | None = None,
     ) -> None:
         # An event counts within its turn, which is a session of its own; a stream over all turns.
         units_read += self.transcript.counted["units_read"]
-        self._events.append(StreamEvent(kind, text, units_read, now_s, media_s, reason))
+        decided = reason in (Reason.READ_RULE, Reason.WRITE_RULE)
+        evidence = self._evidence if decided else None
+        ending = self._ending if kind == "END" else None
+        told = kind, text, units_read, now_s, media_s, reason, evidence, self.state.num_written
+        self._events.append(StreamEvent(*told, ending, lag_s))
 
     def _settle(self) -> bool:
         """End the turn if it is over; whether it is."""
         state = self.state
         self.error = self.error or state.error
         # The lane was opened for a turn that never came.
-        nothing_left = self.closed and not (self._waiting or self._has_begun)
-        if self.error is None and not nothing_left and not (state.finished and state.closed):
+        nothing_left = self.closed and not (self._blocks or self._waiting or self._has_begun)
+        if state.finished and self._ends_early:  # what is still to come is of no use
+            self._blocks.clear()
+            self._waiting.clear()
+            self.closed = True
+        elif self.error is None and not nothing_left and not (state.finished and state.closed):
             return False
         self._end_turn()
         return True
@@ -290,7 +292,7 @@ class Stream:
             self._streams.keep(self)
         self._streams.engine.release(self.lane)
         self.closed = self.closed or self.error is not None
-        if self.closed and (self.error is not None or not self._waiting):
+        if self.closed and (self.error is not None or not (self._blocks or self._waiting)):
             self.ended = True
         else:
             self._begin_turn()

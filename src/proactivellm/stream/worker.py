@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from proactivellm.output.log import Instance
+from proactivellm.stream.event import StreamEvent
 from proactivellm.stream.job import Job
-from proactivellm.stream.source import Payload, Stream, StreamEvent
+from proactivellm.stream.source import Payload, Stream
 from proactivellm.stream.streams import Streams
 
 _CLOSED = "the worker is closed"
@@ -44,7 +45,11 @@ class _Call:
 class Worker:
     """A thread that steps an engine while there is something to do, and sleeps otherwise.
 
-    The streams are used by nobody else from here on.
+    The streams are used by nobody else from here on. What a step raises ends the streams that are
+    open. What goes wrong beside a step ends the worker too: whoever waits for it is told.
+
+    Attributes:
+        error: what ended the worker, if something did.
     """
 
     def __init__(self, streams: Streams) -> None:
@@ -53,6 +58,7 @@ class Worker:
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._lock = threading.Lock()  # no call comes after the None that ends the thread
         self._closed = False
+        self.error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="streams", daemon=True)
         self._thread.start()
 
@@ -107,23 +113,34 @@ class Worker:
         call = _Call(work, when)
         with self._lock:
             if self._closed:
-                raise RuntimeError(_CLOSED)
+                raise RuntimeError(_CLOSED) from self.error
             self._calls.put(call)
         return call.done
 
     def _run(self) -> None:
         calls: list[_Call] = []
+        try:
+            self._serve(calls)
+        except Exception as error:
+            with self._lock:
+                self._closed, self.error = True, error
+            for served in self._served:
+                served.lose(error)
+            calls += [call for call in self._asked(wait=False) if call is not None]
+        for call in calls:
+            if not call.done.done() and call.done.set_running_or_notify_cancel():
+                call.done.set_exception(RuntimeError(_CLOSED))
+
+    def _serve(self, calls: list[_Call]) -> None:
+        """Until it is told to end; `calls` are then those that nobody answered."""
         idle = True
         while True:
             for call in self._asked(wait=idle):
                 if call is None:
                     self._end_all(None)
-                    for left in calls:
-                        if left.done.set_running_or_notify_cancel():
-                            left.done.set_exception(RuntimeError(_CLOSED))
                     return
                 calls.append(call)
-            calls = [call for call in calls if not call.attempt()]
+            calls[:] = [call for call in calls if not call.attempt()]
             try:
                 idle = self._streams.step() is None
             except Exception as error:  # it is the fault of no one stream: memory ran out
@@ -203,9 +220,16 @@ class AsyncStream:
         news: list[StreamEvent | Exception | None] = [*self.stream.take()]
         if self.stream.ended:
             news.append(ValueError(self.stream.error) if self.stream.error else error)
-        with suppress(RuntimeError):  # the loop is closed just now
-            for each in news:
-                self._loop.call_soon_threadsafe(self._news.put_nowait, each)
+        for each in news:
+            self._send(each)
         if self._loop.is_closed():  # nobody listens any more
             self.stream.cancel()
         return not self.stream.ended
+
+    def lose(self, error: Exception) -> None:
+        """Say that nothing follows, as the worker is gone. For the worker."""
+        self._send(error)
+
+    def _send(self, news: StreamEvent | Exception | None) -> None:
+        with suppress(RuntimeError):  # the loop is closed just now
+            self._loop.call_soon_threadsafe(self._news.put_nowait, news)

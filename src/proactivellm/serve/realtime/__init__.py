@@ -1,0 +1,1 @@
+"""The realtime protocol: events of clients and of the server, and what a session does with them."""
