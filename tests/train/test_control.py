@@ -13,6 +13,7 @@ from tests.train.runs import PRETRAINED, SCRATCH, SOURCE, TARGET, make_recipe
 
 from proactivellm.backbone.prompt import PromptIds, load_settings
 from proactivellm.core.packing import IGNORE
+from proactivellm.evaluation.calibrate import Grid, calibrate
 from proactivellm.files.toml import load_toml
 from proactivellm.modality.loading import load
 from proactivellm.modality.text import TextSegmenter
@@ -20,6 +21,7 @@ from proactivellm.output.instance import Instance
 from proactivellm.output.log import write_instance
 from proactivellm.policy.spec import parse_policy
 from proactivellm.session.session import Session
+from proactivellm.stream import Job
 from proactivellm.tasks.data import DataSource, read_items
 from proactivellm.tasks.item import Item
 from proactivellm.train.actions import NO_ACTION, READ, WRITE, actions, trace_of
@@ -223,6 +225,23 @@ def test_a_model_that_was_taught_a_trace_follows_it(taught: Path, tmp_path: Path
     source, _, place = next(each for each in unseen if each[2] > 3)
     assert first_delay(model, "control:0.5,max_lag=2", source) == 2
     assert first_delay(model, f"control:0.5,min_lag={place + 1}", source) == place + 1
+
+
+def test_its_threshold_is_calibrated(taught: Path) -> None:
+    jobs = [
+        Job(index=index, source=" ".join(source), reference=" ".join(target))
+        for index, (source, target, _) in enumerate(lessons(12, 3))
+    ]
+    grid = Grid(quantiles=(0.2, 0.8), min_lags=(1,), max_lags=(None,))
+    table = calibrate(load(taught), jobs, ["control"], grid=grid)
+    early, late = sorted(table.points, key=lambda point: point.LAAL)
+    assert early.threshold > late.threshold  # it READs while the token is more probable
+    # So small a model writes little that is right, which leaves its points out.
+    points = tuple(each.model_copy(update={"degenerate": False}) for each in table.points)
+    table = table.model_copy(update={"points": points})
+    middle = parse_policy(f"control:laal={(early.LAAL + late.LAAL) / 2}", table)
+    odds = [p / (1 - p) for p in (early.threshold, middle.threshold, late.threshold)]
+    assert odds[1] == pytest.approx((odds[0] * odds[2]) ** 0.5, rel=1e-4)  # half-way by log-odds
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3"])  # an output layer of its own, and a tied one

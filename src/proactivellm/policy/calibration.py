@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, Validat
 
 from proactivellm.files.replace import write_text
 from proactivellm.policy.curve import Curve, make_curve, ranges, tightest
-from proactivellm.policy.endogenous import ThresholdPolicy
+from proactivellm.policy.endogenous import Control, ThresholdPolicy
 from proactivellm.policy.evidence import Heads
 from proactivellm.policy.learned import Learned
 from proactivellm.policy.options import Scalar, format_scalar
@@ -37,6 +37,9 @@ QUALITY_TOLERANCE = 1.0
 _BELOW = 0.1
 # Share of empty outputs above which a point is degenerate: lags are means over the others.
 _MOST_EMPTY = 0.1
+# Thresholds are interpolated by log-odds: to those of `learned` each unit of lag adds the same;
+# those of `control` span powers of ten.
+_BY_ODDS = (Learned.name, Control.name)
 
 
 class _Strict(BaseModel):
@@ -193,7 +196,7 @@ class Calibration(_Strict):
             reached = [knot for knot in below if knot.quality > best] or reached
         chosen = tightest(reached, QUALITY_TOLERANCE)
         threshold = chosen.threshold
-        if name == Learned.name:
+        if name in _BY_ODDS:
             threshold = 1 / (1 + math.exp(-threshold))
         return float(f"{threshold:.6g}"), dict(chosen.options)
 
@@ -229,9 +232,9 @@ class Calibration(_Strict):
 
 
 def _curve(points: Sequence[CalibrationPoint], field: str) -> Curve:
-    """By log-odds of the threshold for `learned`: to these each unit of lag adds the same."""
+    """Of points that differ in threshold only, by log-odds for those of `_BY_ODDS`."""
     thresholds = [point.threshold for point in points]
-    if points[0].policy == Learned.name:
+    if points[0].policy in _BY_ODDS:
         thresholds = [math.log(p) - math.log1p(-p) for p in thresholds]
     targets, qualities = [getattr(p, field) for p in points], [p.quality for p in points]
     measured = list(zip(targets, thresholds, qualities, strict=True))
