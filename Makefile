@@ -8,6 +8,7 @@
 #   make simuleval SimulEval runs our agent; its scores, those of OmniSTEval and ours, side by side
 #   make simuleval-speech  the same of recordings: each must agree within 1 ms
 #   make compatibility  which causal LMs of the newest transformers can stream: the page of the docs
+#   make browser   the page of the server in a headless Chromium (apt-get install chromium)
 #   make mutants   changes the code in a thousand small ways; which of them no test notices
 #   make lint      everything static: format, lint, types, import direction, size, docstrings, docs
 #   make site      the documentation as a site, in out/site
@@ -81,7 +82,7 @@ SPEECH_TARGET ?=
 SPEECH_OUT ?= out/simuleval-speech
 SPEECH_FLAGS ?= --policy wait-k:3,stride=2
 
-.PHONY: install demo demo-speech test lowest newest mutants simuleval simuleval-speech \
+.PHONY: install demo demo-speech test lowest newest browser mutants simuleval simuleval-speech \
 	compatibility environments site typed lint check format
 .DEFAULT_GOAL := check
 
@@ -133,6 +134,9 @@ newest: $(NEWEST_STAMP)
 # Minutes, and other answers with each release of transformers, hence no part of `check`.
 compatibility: $(NEWEST_STAMP)
 	$(NEWEST_VENV)/bin/python tools/compatibility.py docs/guide/compatibility.md
+
+browser: $(STAMP)
+	$(PYTEST) $(BIN)/python -m pytest -p no:xdist tests/serve/browser_page.py $(PYTEST_FLAGS)
 
 # Hours rather than minutes, hence no part of `check`; stopped, it goes on where it was. Which code
 # is changed and which tests are asked, pyproject.toml says; docs/MUTANTS.md has the score.

@@ -82,7 +82,7 @@ def test_weights_are_of_the_precision_asked_for(
             ("--dtype", "float8"),
             "unknown dtype 'float8': choose auto, float32, bfloat16 or float16",
         ),
-        (("--quantization", "int4"), "unknown quantization 'int4': choose none or int8"),
+        (("--quantization", "int4"), "unknown quantization 'int4': choose none, int8 or nf4"),
         (
             ("--quantization", "int8", "--dtype", "float16"),
             "int8 weights overflow in float16: choose bfloat16 or float32",

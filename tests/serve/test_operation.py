@@ -83,6 +83,13 @@ def test_pages_of_other_origins_are_refused(
     assert httpx.get(f"{open_server.url}/v1/models", headers=headers).status_code == status
 
 
+def test_a_name_that_was_made_to_lead_here_is_no_page_of_ours(open_server: Running) -> None:
+    """DNS rebinding: the page and the server have the same name, but it is not this machine's."""
+    host = f"evil.example:{open_server.port}"
+    headers = {"Host": host, "Origin": f"http://{host}"}
+    assert httpx.get(f"{open_server.url}/v1/models", headers=headers).status_code == 403
+
+
 def test_more_sessions_than_allowed_are_told_to_come_back(open_server: Running, run: RunIt) -> None:
     async def talk() -> None:
         async with connect(open_server.socket_url) as one, connect(open_server.socket_url) as two:

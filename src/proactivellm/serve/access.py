@@ -6,12 +6,14 @@ import json
 from base64 import b64decode
 from collections.abc import Iterable
 from typing import Any
+from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from proactivellm.serve.errors import RequestError
 from proactivellm.serve.settings import Settings
 
+LOCAL_NAMES = ("127.0.0.1", "::1", "localhost")
 OPEN_PATHS = ("/health",)  # answered without a key
 # A browser, which cannot set headers on a WebSocket, offers its key as a subprotocol.
 _KEY_PROTOCOL = "openai-insecure-api-key."
@@ -24,6 +26,7 @@ class Access:
         self._app = app
         self._keys = [key.get_secret_value().encode() for key in settings.api_keys]
         self._origins = settings.origins
+        self._is_local = settings.host in LOCAL_NAMES
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket"):
@@ -51,11 +54,17 @@ class Access:
         return any(matches)
 
     def _knows_origin(self, scope: Scope, headers: dict[bytes, bytes]) -> bool:
-        """Programs send none; a page of this server itself may always connect."""
+        """Programs send none; a page of this server itself may connect.
+
+        A server for this machine alone is its own by the names of this machine only: any other name
+        could be one that a foreign page was given, and that was made to lead here (DNS rebinding).
+        """
         origin = headers.get(b"origin", b"").decode("latin-1")
         if not origin or "*" in self._origins or origin in self._origins:
             return True
         own = headers.get(b"host", b"").decode("latin-1")
+        if self._is_local and urlsplit(f"//{own}").hostname not in LOCAL_NAMES:
+            return False
         return origin in (f"http://{own}", f"https://{own}")
 
 

@@ -43,10 +43,8 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(title="proactivellm", docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.settings, app.state.models, app.state.sessions = settings, models, sessions
     app.state.metrics = metrics
-    app.include_router(rest.router)
-    app.include_router(transcribe.router)
-    app.include_router(translations.router)
-    app.include_router(page_routes.router)
+    for routes in (rest, transcribe, translations, page_routes):
+        app.include_router(routes.router)
     app.add_middleware(Access, settings=settings)
 
     @app.websocket("/v1/realtime")
