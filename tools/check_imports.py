@@ -19,7 +19,7 @@ from common import ROOT, FunctionNode, Offence, parsed_files, report
 ROOMS = (
     *("core", "files", "output", "backbone", "forward", "modality", "policy", "session", "stream"),
     *("metrics", "decisions", "report", "evaluation", "interop", "bench", "tasks", "train"),
-    *("rl", "study", "serve", "cli", "__main__"),
+    *("rl", "study", "serve", "client", "cli", "__main__"),
 )
 FORBIDDEN = {"train": ("session", "serve")}
 GRANTED = {  # rooms that read data alone: what they may import of the project

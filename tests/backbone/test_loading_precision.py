@@ -170,7 +170,7 @@ class TestInt8:
 @pytest.mark.parametrize(
     ("asked", "told"),
     [
-        ({"quantization": "int4"}, "unknown quantization 'int4': choose none or int8"),
+        ({"quantization": "int4"}, "unknown quantization 'int4': choose none, int8 or nf4"),
         ({"quantization": "int8", "dtype": torch.float16}, "overflow in float16: choose bfloat16"),
     ],
 )
@@ -186,6 +186,13 @@ class TestWithoutTorchao:
         monkeypatch.setattr(precision, "is_torchao_available", lambda least: False)
         with pytest.raises(ValueError, match=f"need torchao >= 0.18, .*{self.REMEDY}"):
             load("no-such-model", quantization="int8")
+
+    def test_4_bits_need_another_extra(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(precision, "is_bitsandbytes_available", lambda: False)
+        with pytest.raises(
+            ValueError, match=r"bitsandbytes, .*pip install 'proactivellm\[qlora\]'"
+        ):
+            load("no-such-model", quantization="nf4")
 
     def test_weights_that_are_stored_so(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from proactivellm.metrics.curves import gaps, make_curve, point_gaps
+from proactivellm.metrics.curves import make_curve, point_gaps
 from proactivellm.output.log import Instance
 
 WORDS = "a b c d e f g h".split()
@@ -41,17 +41,6 @@ def test_a_curve_is_interpolated_between_its_points():
     assert both.span() == (1.0, 3.0)
     middle = float(both.at(np.full(101, 2.0))[0])
     assert middle == pytest.approx((low.quality[0, 0] + high.quality[0, 0]) / 2)
-
-
-def test_gaps_at_latencies_that_both_curves_reach():
-    better, worse = curve((6, 1), (8, 3)), curve((8, 5), (4, 1))
-    found = gaps(better, worse, [1.0, 2.0, 4.0])
-    assert found[2] is None  # beyond the last point of the first curve
-    assert found[0] is not None and found[1] is not None
-    expected = better.quality[0, 0] - worse.quality[0, 0]
-    assert found[0].gap == pytest.approx(expected) and expected > 1
-    assert found[0].low <= found[0].gap <= found[0].high
-    assert (found[0].low, found[0].high) == pytest.approx((expected, expected))  # all alike
 
 
 def test_a_policy_is_compared_at_its_own_latency():

@@ -13,8 +13,10 @@ import pytest
 from fastapi import FastAPI
 from openai import AsyncOpenAI
 from tests.models import save_tiny
+from tests.speech_models import save_tiny_listener
 
 from proactivellm.backbone.folder import CONFIG_FILE
+from proactivellm.modality.speech.gate import GateSettings
 from proactivellm.serve.app import create_app
 from proactivellm.serve.running import Server, listen, make_server
 from proactivellm.serve.settings import Settings
@@ -77,6 +79,21 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 def server(model: str) -> Iterator[Running]:
     """A server that asks for a key."""
     with running(Settings(models=(model,), api_keys=(KEY,), streams=4, sessions=8)) as it:
+        yield it
+
+
+@pytest.fixture(scope="session")
+def listener(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of a tiny model that listens, with a gate."""
+    gate = GateSettings(pause_s=0.4)
+    return str(save_tiny_listener(tmp_path_factory.mktemp("listener") / "model", gate))
+
+
+@pytest.fixture(scope="session")
+def listens(model: str, listener: str) -> Iterator[Running]:
+    """A server with a model that reads text, and one that listens."""
+    settings = Settings(models=(model, listener), api_keys=(KEY,), upload_bytes=200_000)
+    with running(settings) as it:
         yield it
 
 

@@ -115,6 +115,54 @@ def test_blocks_are_heard_as_a_recording_is(listener: StreamingCausalLM) -> None
         streams.open().push(blocks[0])
 
 
+def test_live_sources_are_heard_in_one_forward_a_step(listener: StreamingCausalLM) -> None:
+    policy, calls = parse_policy("wait-k:1"), list[int]()
+    layer = listener.front_end.encoder.tower.layers[0]
+    hook = layer.register_forward_hook(lambda *_: calls.append(1))
+    recordings = [np.concatenate([voice(seconds), silence(0.8)]) for seconds in (0.6, 0.9, 1.2)]
+    blocks = [np.split(each, range(2560, len(each), 2560)) for each in recordings]
+
+    def open_all(count: int = 3) -> list[Stream]:
+        streams = Streams(listener, policy, Limits(streams=count), Sampling())
+        return [streams.open(hearing=Hearing(listener, RATE)) for _ in range(count)]
+
+    together = open_all()
+    for place in range(max(map(len, blocks)) + 1):
+        for source, arriving in zip(together, blocks, strict=True):
+            if place < len(arriving):
+                source.push(arriving[place])
+            else:
+                source.close()
+        for source in together:
+            list(source.events())
+    num_together = len(calls)
+    with pytest.raises(ValueError, match="source is closed"):
+        together[0].push(blocks[0][0])
+    alone = [open_all(1)[0] for _ in blocks]
+    for source, arriving in zip(alone, blocks, strict=True):
+        for block in arriving:  # all at once: a step hears one of them
+            source.push(block)
+        assert not source.wants_more and not source.closed
+        source.close()
+        list(source.events())
+    hook.remove()
+    assert num_together < 0.6 * (len(calls) - num_together)
+    for source, other in zip(together, alone, strict=True):
+        assert source.ended and source.instance().prediction == other.instance().prediction != ""
+        assert source.instance().delays == other.instance().delays
+    left, bad, good = open_all()
+    left.push(blocks[0][0])
+    left.cancel()
+    bad.push(np.zeros((2, 2, 2), np.float32))
+    for block in blocks[2]:
+        good.push(block)
+    good.close()
+    with pytest.raises(ValueError, match="dimension"):
+        list(bad.events())
+    assert bad.ended and left.ended and list(good.events())
+    assert good.instance().prediction == alone[2].instance().prediction
+
+
 def test_what_goes_wrong_ends_one_source(model: StreamingCausalLM, streams: Streams) -> None:
     good, bad = streams.open(), streams.open()
     good.push(SOURCE)

@@ -1,16 +1,17 @@
 """Tables of a study of transcripts: word error rates, of which less is more, and lags in ms."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 from tests.metrics.instances import make_log, write_log
 
-from proactivellm.metrics.folders import folder_name, write_scores
+from proactivellm.metrics.folders import SCORES_FILE, folder_name, write_scores
 from proactivellm.metrics.score import score
 from proactivellm.output.log import LOG_FILE, Task
-from proactivellm.study.arms import Study
-from proactivellm.study.execution import Place
+from proactivellm.study.arms import Run, Study
+from proactivellm.study.place import Place
 from proactivellm.study.tables import REPORT_FILE, write_report
 
 STUDY = {
@@ -26,7 +27,7 @@ STUDY = {
 }
 
 
-def write_arm(place: Place, arm: str, right: float) -> None:
+def write_arm(place: Place, arm: str, right: float, seed: int | None = None) -> None:
     """The logs of two policies and of offline, and their scores."""
     rows = []
     for request, k in [("wait-k:1", 1), ("wait-k:3", 3), ("offline", 99)]:
@@ -41,9 +42,9 @@ def write_arm(place: Place, arm: str, right: float) -> None:
             )
             for i in make_log(12, f"wait-k:{k}", right=right + k / 1000)
         ]
-        write_log(place.results(arm) / folder_name(request) / LOG_FILE, log)
+        write_log(place.results(Run(arm, seed)) / folder_name(request) / LOG_FILE, log)
         rows.append(score(log, 20) | {"request": request})
-    write_scores(place.results(arm), rows)
+    write_scores(place.results(Run(arm, seed)), rows)
 
 
 def test_less_is_more_in_word_error_rates(tmp_path: Path) -> None:
@@ -61,6 +62,38 @@ def test_less_is_more_in_word_error_rates(tmp_path: Path) -> None:
     assert len(laals) == 1 and int(laals.pop()) > 300  # ms without decimals
     (worse,) = [row for row in rows if len(row) == 9 and row[0] == "| worse"]
     assert worse[-1].startswith("+")  # more errors than the best arm
+
+
+def test_seeds_are_averaged_and_their_spread_is_told(tmp_path: Path) -> None:
+    study = Study(
+        **STUDY | {"curves": ["wait-k", "offline"], "against": ["best", "best/wait-k"]},
+        task="asr",
+        seeds=[1, 2],
+        ceiling="wait-k",
+    )
+    place = Place(recipes=tmp_path, out=tmp_path)
+    for seed, (best, worse) in enumerate([(0.8, 0.4), (0.9, 0.6)], start=1):
+        write_arm(place, "best", best, seed)
+        write_arm(place, "worse", worse, seed)
+    assert write_report(study, place) == []
+    report = (place.out / REPORT_FILE).read_text(encoding="utf-8")
+    assert "## All points, means of seeds 1, 2" in report
+    assert "## Each policy, against best/wait-k" in report
+    (row,) = [
+        cells
+        for line in report.split("## Each policy, against best/wait-k")[1].splitlines()
+        if (cells := line.strip("| ").split(" | "))[:2] == ["worse", "`wait-k:3`"]
+    ]
+    scores = json.loads((place.out / SCORES_FILE).read_text(encoding="utf-8"))
+    wers = [
+        json.loads((place.results(Run("worse", seed)) / SCORES_FILE).read_text("utf-8"))[1]["WER"]
+        for seed in study.seeds
+    ]
+    (mean,) = [s for s in scores if (s["arm"], s["request"]) == ("worse", "wait-k:3")]
+    assert mean["WER"] == sum(wers) / 2 and mean["policy"] == "worse/wait-k:3"
+    assert f"{{{min(wers):.2f}..{max(wers):.2f}}}" in row[4]
+    assert row[6].startswith("+") and "{+" in row[6]  # the gap, and that of each seed
+    assert row[9].startswith("100 %")  # its own wait-k is the ceiling
 
 
 def test_each_task_has_its_quality() -> None:

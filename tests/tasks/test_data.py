@@ -18,14 +18,14 @@ IMPOSSIBLE = {"id": "2", "question": "Why?", "answers": [], "is_impossible": Tru
 @pytest.mark.parametrize(
     ("wish", "message"),
     [
-        ({}, "give `tsv`, both `source` and `target`, `squad`, `manifest`, `log`, `hub`, or"),
+        ({}, "give `tsv`, both `source` and `target`, `squad`, `manifest`, `log`, `hub`,"),
         (
             {"source": "a"},
-            "give `tsv`, both `source` and `target`, `squad`, `manifest`, `log`, `hub`, or",
+            "give `tsv`, both `source` and `target`, `squad`, `manifest`, `log`, `hub`,",
         ),
         (
             {"target": "a"},
-            "give `tsv`, both `source` and `target`, `squad`, `manifest`, `log`, `hub`, or",
+            "give `tsv`, both `source` and `target`, `squad`, `manifest`, `log`, `hub`,",
         ),
         ({"tsv": "a", "source": "b", "target": "c"}, "either `tsv` or `source` and `target`, not"),
         ({"squad": "a", "lookup": "easy", "count": 1}, "either `squad` or `lookup`, not both"),
@@ -33,10 +33,11 @@ IMPOSSIBLE = {"id": "2", "question": "Why?", "answers": [], "is_impossible": Tru
         ({"tsv": "a", "limit": -1}, "limit"),
         ({"tsv": "a", "source_column": -1}, "source_column"),
         ({"tsv": "a", "colum": 1}, "colum"),
+        ({"squad": "a", "join": 2}, "`join` does not belong to `squad`: leave it out"),
         ({"squad": "a", "source_column": 1}, "`source_column` does not belong to `squad`"),
         ({"tsv": "a", "unanswerable": False}, "`unanswerable` does not belong to `tsv`"),
-        ({"lookup": "easy"}, "count: say how many questions"),
-        ({"lookup": "easy", "count": 0}, "count: say how many questions"),
+        ({"lookup": "easy"}, "count: say how many items"),
+        ({"lookup": "easy", "count": 0}, "count: say how many items"),
         ({"lookup": [], "count": 3}, "'' is no level: give easy, medium, hard"),
         (
             {"lookup": ["easy", "heavy"], "count": 3},
@@ -84,3 +85,16 @@ def test_instances_skipped_and_sources_by_character(tmp_path: Path) -> None:
     assert [i.target for i in read_items(DataSource(tsv=str(tsv), skip=1, limit=1))] == ["Hi"]
     (first,) = read_items(DataSource(tsv=str(tsv), source_characters=True, limit=1))
     assert first[:2] == ("我 很 好 。", "Fine.")
+
+
+def test_pairs_are_joined_in_a_fixed_random_order(tmp_path):
+    file = tmp_path / "pairs.tsv"
+    file.write_text("".join(f"s{n}\tt{n}\n" for n in range(20)), encoding="utf-8")
+    alone = read_items(DataSource(tsv=str(file), shuffle=True))
+    assert sorted(item.source for item in alone) == sorted(f"s{n}" for n in range(20))
+    assert [item.source for item in alone] != [f"s{n}" for n in range(20)]
+    joined = read_items(DataSource(tsv=str(file), shuffle=True, join=3, skip=1, limit=9))
+    assert len(joined) == 5  # of six, two pairs are left over
+    assert joined[0].source == " ".join(item.source for item in alone[3:6])
+    assert joined[0].target == joined[0].source.replace("s", "t")
+    assert joined[0].place.count("joined with") == 2

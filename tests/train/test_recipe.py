@@ -84,6 +84,11 @@ def test_bf16_is_taken_where_it_is_fast_unless_asked_for(
             "stream.layout: give one of grouped, interleaved, reencoded, thoughts, not 'diagonal'",
         ),
         ("[output]", "[lora]\n[output]", "[lora] adapts a pretrained backbone: set backbone.pretr"),
+        (
+            "[output]",
+            '[lora]\nquantization = "nf4"\n[output]',
+            "lora: weights of 4 bits take no adapter in: set `merge = false`",
+        ),
         ('model_type = "qwen3"', "", "backbone: give either `pretrained` or `model_type`, and not"),
         ("vocab_size = 320", 'pretrained = "x"', "backbone: give either `pretrained` or `model_ty"),
         ('model_type = "qwen3"', 'pretrained = "x"', "`config` and `vocab_size` are for `model_ty"),

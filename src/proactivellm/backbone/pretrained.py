@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from proactivellm.backbone.folder import (
     NEEDS_TRUST,
@@ -18,7 +18,7 @@ from proactivellm.backbone.prompt import StreamSettings, chat_prompt
 from proactivellm.backbone.weights import add_adapter, find_base, load_config, load_lm
 
 if TYPE_CHECKING:
-    from transformers import TorchAoConfig
+    from transformers.utils.quantization_config import QuantizationConfigMixin
 
 _TOKENIZER_FILES = ("*token*", "*vocab*", "*.model", "merges.txt", "*.tiktoken")
 _SAVE_ONE = "save one there with tokenizer.save_pretrained(folder)"
@@ -28,7 +28,7 @@ def load_pretrained(
     folder: Path,
     device: str = "cpu",
     dtype: torch.dtype | None = None,
-    quantization: "TorchAoConfig | None" = None,
+    quantization: "QuantizationConfigMixin | None" = None,
     trust_remote_code: bool = False,
     adapter: Path | None = None,
     merge: bool = False,
@@ -61,6 +61,10 @@ def load_pretrained(
     )
     if adapter is not None:
         model = add_adapter(model, adapter, merge)
+        if (
+            adapter / "generation_config.json"
+        ).exists():  # the token that ends a stream was trained with it
+            model.generation_config = GenerationConfig.from_pretrained(str(adapter))
     if quantize:
         check_quantized(model)
     return model.to(device), tokenizer

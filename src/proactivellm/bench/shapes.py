@@ -121,12 +121,12 @@ def random_model(
 
     Args:
         dtype: of the weights; fp32 on CPU and bf16 elsewhere if left out.
-        quantization: `int8` keeps the weights of linear layers in 8 bits (extra `quant`).
+        quantization: as of `WeightOptions`.
 
     Raises:
         ValueError: the shape cannot stream, or there is no such device or precision.
     """
-    quantize = quantization_config(quantization)
+    quantize = quantization_config(quantization, dtype)
     try:
         place = torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:

@@ -34,7 +34,8 @@ __all__ = ["main"]
 # In the order in which the help lists them; each registers itself.
 for _name in (
     *("stream", "show", "evaluate", "score", "compare"),
-    *("calibrate", "train", "reinforce", "study", "bench", "serve", "catalogue", "pull"),
+    *("calibrate", "train", "reinforce", "study", "bench", "serve", "client", "catalogue"),
+    "pull",
 ):
     import_module(f"proactivellm.cli.{_name}")
 

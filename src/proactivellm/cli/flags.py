@@ -67,8 +67,9 @@ Dtype = Annotated[
 Quantization = Annotated[
     str,
     typer.Option(
-        metavar="none|int8",
-        help="int8 stores the weights of linear layers in 8 bits (needs the extra quant).",
+        metavar="none|int8|nf4",
+        help="Store the weights of linear layers in 8 bits (needs the extra quant), or in 4 (extra "
+        "qlora).",
     ),
 ]
 TrustRemoteCode = Annotated[

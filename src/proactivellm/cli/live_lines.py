@@ -1,4 +1,7 @@
-"""Live input: lines of a file or pipe whose words are units before the line is complete."""
+"""Live input: lines of a file or pipe whose words are units before the line is complete.
+
+Only what makes units of them needs torch: a client sends lines as text.
+"""
 
 import codecs
 import itertools
@@ -7,16 +10,17 @@ import stat
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import IO, ClassVar
+from typing import IO, TYPE_CHECKING, ClassVar
 
 from proactivellm.cli.messages import warn
 from proactivellm.cli.stopping import Stops
-from proactivellm.core.unit import Unit
 from proactivellm.files.contents import HEAD_BYTES, why_no_text
 from proactivellm.files.lines import NUL_REMEDY, standard_input
-from proactivellm.modality.text import TextSegmenter
 from proactivellm.output.log import Task
-from proactivellm.stream import paced
+
+if TYPE_CHECKING:
+    from proactivellm.core.unit import Unit
+    from proactivellm.modality.text import TextSegmenter
 
 _CHUNK_BYTES = 1 << 16
 _Piece = tuple[bytes, bool]  # part of a line, and whether the line ends with it
@@ -38,7 +42,7 @@ class LiveLine:
         """What has arrived, without the line end."""
         return "".join(self.pieces).removesuffix("\r")
 
-    def units(self, segmenter: TextSegmenter, rate_wpm: float | None) -> Iterator[list[Unit]]:
+    def units(self, segmenter: "TextSegmenter", rate_wpm: float | None) -> Iterator[list["Unit"]]:
         """Its words, each as soon as the white space after it is there; together if they come so.
 
         Args:
@@ -47,13 +51,15 @@ class LiveLine:
         Returns:
             The units that arrive together, the last one final; none for an empty line.
         """
+        from proactivellm.stream import paced
+
         arrivals = self._arriving_units(segmenter)
         if rate_wpm is None:
             return arrivals
         speaker = Speaker(60.0 / rate_wpm)
         return paced(map(speaker.stamp, arrivals))
 
-    def _arriving_units(self, segmenter: TextSegmenter) -> Iterator[list[Unit]]:
+    def _arriving_units(self, segmenter: "TextSegmenter") -> Iterator[list["Unit"]]:
         for piece in self.arriving:
             self.pieces.append(piece)
             yield segmenter.feed(piece)
@@ -67,7 +73,7 @@ class Speaker:
     word_s: float  # seconds per word; 0 = all are there at once
     num_words: int = 0  # said so far
 
-    def stamp(self, units: Iterable[Unit]) -> list[Unit]:
+    def stamp(self, units: Iterable["Unit"]) -> list["Unit"]:
         """The next units, with `start_s` and `end_s` in seconds after the line began."""
         stamped = []
         for unit in units:

@@ -25,6 +25,15 @@ Only = Annotated[
         show_default="all arms",
     ),
 ]
+Seeds = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--seed",
+        metavar="N",
+        help="Of the seeds of the study, run this one only. Repeat the flag for more.",
+        show_default="all seeds",
+    ),
+]
 Report = Annotated[
     bool,
     typer.Option("--report-only", help="Run nothing; write the report of the results that exist."),
@@ -33,13 +42,18 @@ Report = Annotated[
 
 @app.command()
 def study(
-    file: File, out: Out, arm: Only = None, report_only: Report = False, lanes: Lanes = 64
+    file: File,
+    out: Out,
+    arm: Only = None,
+    seed: Seeds = None,
+    report_only: Report = False,
+    lanes: Lanes = 64,
 ) -> None:
     """Train, calibrate and evaluate several models on the same data, in one report.
 
     What the folder already holds is not done again: the same command continues a study that was
-    interrupted. Arms may run in several processes, each with its own --arm; the last one to finish
-    writes the report.
+    interrupted. Arms and seeds may run in several processes, each with its own --arm or --seed; the
+    last one to finish writes the report. Begin them when the arms that others start from are done.
 
     Example:
         proactivellm study recipes/studies/multi30k-de-en.toml --out study
@@ -47,9 +61,10 @@ def study(
     from proactivellm.evaluation.results import CURVE_FILE
     from proactivellm.files.toml import load_toml
     from proactivellm.report.progress import show_progress
-    from proactivellm.study.arms import Study, arm_recipe
-    from proactivellm.study.execution import Place, run_arm
-    from proactivellm.study.tables import REPORT_FILE, write_report
+    from proactivellm.study.arms import Study
+    from proactivellm.study.execution import execute
+    from proactivellm.study.place import Place, run_recipe
+    from proactivellm.study.tables import REPORT_FILE, missing_results, write_report
 
     check_train_extra(needs_peft=False)
     wish = load_toml(file, Study)
@@ -60,14 +75,21 @@ def study(
     for name in chosen:
         if name not in wish.arms:
             raise ValueError(f"the study has no arm {name!r}: {', '.join(wish.arms)}")
-        arm_recipe(wish, wish.owner(name), place.recipes)  # mistakes are told before anything runs
+    if wrong := set(seed or ()) - set(wish.seeds):
+        seeds = ", ".join(map(str, wish.seeds)) or "none"
+        raise ValueError(f"--seed {min(wrong)} is no seed of the study: {seeds}")
+    runs = [
+        run for name in chosen for run in wish.runs(name) if not seed or run.seed in (None, *seed)
+    ]
+    for run in runs:  # mistakes are told before anything runs
+        run_recipe(wish, wish.trained(run), place)
     try:
-        for name in [] if report_only else chosen:
+        for run in [] if report_only else runs:
             with show_progress() as progress:
-                run_arm(wish, name, place, num_lanes=lanes, progress=progress)
+                execute(wish, run, place, num_lanes=lanes, progress=progress)
     except KeyboardInterrupt:
         end_interrupted(f"what is done stays in {out}; the same command continues")
-    waiting = [name for name in wish.arms if not place.has_results(name)]
+    waiting = missing_results(wish, place)
     if waiting and not report_only:
         warn(f"no report yet, without results: {', '.join(waiting)}")
         return

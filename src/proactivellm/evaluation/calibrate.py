@@ -19,6 +19,7 @@ from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.metrics.counting import Counting
 from proactivellm.metrics.measures import check_references
 from proactivellm.metrics.score import score
+from proactivellm.output.log import Instance
 from proactivellm.policy.attention import CALIBRATED, AttentionPolicy, Concentration
 from proactivellm.policy.base import Policy
 from proactivellm.policy.calibration import Calibration, CalibrationMeta, CalibrationPoint
@@ -106,7 +107,7 @@ def calibrate(
         policies: names, optionally with fixed options (`entropy:top=20`).
         num_lanes: streams advanced by one forward.
         description: of the dev data, stored with the table.
-        progress: called after every point.
+        progress: called after every source.
 
     Returns:
         The table; `Calibration.save(folder)` puts it beside the model. A threshold outside a
@@ -119,7 +120,6 @@ def calibrate(
         raise ValueError("calibration needs references: give --target")
     check_references(jobs)
     jobs, grid = with_replays(jobs), grid or Grid()
-    points: dict[int, CalibrationPoint] = {}
     candidates: list[tuple[ThresholdPolicy, float]] = []
     chosen: dict[bool, Heads] = {}  # by whether they are judged by concentration
     prototypes = [prototype(text).bound_to(model) for text in policies]
@@ -127,18 +127,33 @@ def calibrate(
         own = _grid_of(kind, grid)
         thresholds = statistic_quantiles(model, jobs, kind, own.quantiles, num_lanes)
         candidates += _candidates(kind, thresholds, own)
-    swept = sweep(model, [policy for policy, _ in candidates], jobs, num_lanes)
-    for done, (number, instances) in enumerate(swept, start=1):
-        policy, quantile = candidates[number]
-        scores = score(instances, counting=grid.counting)
-        if scores["LAAL"] is not None:  # something was written
-            points[number] = CalibrationPoint.measured(policy, scores, quantile)
-        if progress:
-            progress(policy.spec, done, len(candidates))
+    logs = _logs(model, [policy for policy, _ in candidates], jobs, num_lanes, progress)
+    points = [
+        CalibrationPoint.measured(policy, scores, quantile)
+        for (policy, quantile), log in zip(candidates, logs, strict=True)
+        for scores in [score(log, counting=grid.counting)]
+        if scores["LAAL"] is not None  # something was written
+    ]
     meta = CalibrationMeta(source=description, num_instances=len(jobs))
     # A table has room for one set of heads: that of the attention policy itself.
-    in_order = [points[number] for number in sorted(points)]
-    return Calibration(meta=meta, heads=chosen.get(False), points=tuple(in_order))
+    return Calibration(meta=meta, heads=chosen.get(False), points=tuple(points))
+
+
+def _logs(
+    model: StreamingCausalLM,
+    policies: Sequence[ThresholdPolicy],
+    jobs: Sequence[Job],
+    num_lanes: int,
+    progress: Progress | None,
+) -> list[list[Instance]]:
+    """The log of each policy, over the jobs in their order."""
+    found: dict[int, list[Instance]] = {}
+    for place, instances in sweep(model, policies, jobs, num_lanes):
+        found[place] = instances
+        if progress:
+            progress("calibration", len(found), len(jobs))
+    in_order = [found[place] for place in sorted(found)]
+    return [[instances[number] for instances in in_order] for number in range(len(policies))]
 
 
 def _with_heads(

@@ -24,7 +24,7 @@ def calibrate_into(
         file: the table; policies that it has already are replaced, others stay.
         measure: `calibrate`, with model, grid and other settings bound to it.
         policies: as `calibrate` takes them, all checked before anything is measured.
-        progress: called after every point, with the policy's name.
+        progress: called after every source, with the policy's name.
 
     Raises:
         ValueError: as `calibrate`; or the file is no table, or another process writes to its

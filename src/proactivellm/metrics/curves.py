@@ -117,17 +117,6 @@ def make_points(
     return Points(points)
 
 
-def gaps(first: Curve, second: Curve, at: Sequence[float]) -> list[Gap | None]:
-    """One curve against another at chosen latencies; None where one of them does not reach."""
-    low = max(first.span()[0], second.span()[0])
-    high = min(first.span()[1], second.span()[1])
-    return [
-        _gap(x, first.at(column), second.at(column)) if low <= x <= high else None
-        for x in at
-        for column in [np.full(len(first.latency), x)]
-    ]
-
-
 def point_gaps(first: Curve, second: Curve) -> list[Gap | None]:
     """Each policy of a curve against another curve, at the policy's own latency.
 
@@ -135,12 +124,13 @@ def point_gaps(first: Curve, second: Curve) -> list[Gap | None]:
     """
     low, high = second.span()
     return [
-        _gap(float(x[0]), quality, second.at(x)) if low <= x[0] <= high else None
+        gap_of(float(x[0]), quality, second.at(x)) if low <= x[0] <= high else None
         for x, quality in zip(first.latency.T, first.quality.T, strict=True)
     ]
 
 
-def _gap(latency: float, quality: Floats, other: Floats) -> Gap:
+def gap_of(latency: float, quality: Floats, other: Floats) -> Gap:
+    """The gap between two qualities, [1 + B] each: as measured, then of the resamples."""
     difference = quality - other
     low, high = np.nanpercentile(difference[1:], TAILS)
     ends = np.nanpercentile(quality[1:], TAILS)

@@ -8,8 +8,9 @@ H = width of the LM.
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -40,6 +41,18 @@ class Ear(Protocol):
     def finish(self, now_s: float) -> list[Unit]:
         """Ends the source; returns its last units."""
         ...
+
+
+AnyEar = TypeVar("AnyEar", bound=Ear)
+
+
+@dataclass(frozen=True)
+class Heard(Generic[AnyEar]):
+    """What arrived next for an ear."""
+
+    ear: AnyEar
+    block: np.ndarray | None  # None = the source has ended
+    now_s: float  # as for `Ear.push`
 
 
 class FrontEnd(Protocol):
@@ -88,6 +101,18 @@ class FrontEnd(Protocol):
 
     def state_dict(self) -> Mapping[str, Any]:
         """Its weights, as those of any torch module."""
+        ...
+
+
+@runtime_checkable
+class HearsTogether(Protocol):
+    """What a front end has besides if it can work on several sources at once."""
+
+    def hear(self, heard: Sequence[Heard[Any]]) -> list[list[Unit] | Exception]:
+        """For each, of different ears, what `push` or `finish` gives or raises, up to rounding.
+
+        The other ears do not notice if one fails.
+        """
         ...
 
 

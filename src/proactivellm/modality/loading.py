@@ -108,7 +108,8 @@ def _chosen(
 ) -> _How:
     dtype = parse_dtype(dtype) if isinstance(dtype, str) else dtype
     _check_device(device)
-    dtype, quantize = choose_dtype(dtype, device, quantization), quantization_config(quantization)
+    dtype = choose_dtype(dtype, device, quantization)
+    quantize = quantization_config(quantization, dtype)
     return _How(device, dtype, quantize)
 
 

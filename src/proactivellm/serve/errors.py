@@ -8,6 +8,7 @@ ErrorType = Literal[
 
 # Close codes of a WebSocket (RFC 6455 and its registry). The client of OpenAI comes back after the
 # last three.
+CLOSED = 1000  # as both sides want
 REFUSED = 1008  # no key, a foreign origin, a limit of the session
 FAILED = 1011
 DRAINING = 1012

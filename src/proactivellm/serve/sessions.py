@@ -8,10 +8,11 @@ import secrets
 import time
 from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Protocol
 
-from proactivellm.serve.errors import DRAINING, REFUSED, RequestError
+from proactivellm.serve.errors import CLOSED, DRAINING, REFUSED, RequestError
 from proactivellm.serve.metrics import Metrics
 from proactivellm.serve.settings import Settings
 
@@ -91,7 +92,7 @@ class Dialogue(ABC):
 
     @property
     @abstractmethod
-    def taken(self) -> int:
+    def taken(self) -> float:
         """How much of the source that still arrives has arrived, as its limits count."""
 
     @abstractmethod
@@ -129,7 +130,8 @@ class Session:
 
     dialogue: Dialogue
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, end_soon: Callable[["Session"], None]) -> None:
+        self._end_soon = end_soon
         self.id = f"sess_{secrets.token_urlsafe(18)}"
         self.outbox = Outbox(settings.unsent_events, settings.replay_events)
         self.began_s = self.touched_s = time.monotonic()
@@ -148,6 +150,13 @@ class Session:
         """Send an event, with an id of its own, when the client keeps up."""
         self.touched_s = time.monotonic()
         await self.outbox.put({"event_id": f"event_{secrets.token_hex(10)}", **event})
+
+    def finish(self) -> None:
+        """All is said: it ends, and its client is told so once it has all events."""
+        connection = self.connection
+        self._end_soon(self)
+        if connection is not None:
+            connection.leave(CLOSED, "the session is closed")
 
     async def end(self) -> None:
         """Give back all that it holds; idempotent."""
@@ -195,7 +204,7 @@ class Sessions:
                 type="rate_limit_exceeded",
                 retry_after_s=5.0,
             )
-        session = Session(self._settings)
+        session = Session(self._settings, self._end_soon)
         self._open[session.id] = session
         _log.info("session_opened", extra={"session": session.tag})
         return session

@@ -66,6 +66,9 @@ class Settings(BaseSettings):
     message_bytes: Count = 1 << 20
     turn_chars: Count = 100_000  # of the source of one turn
     waiting_chars: Count = 20_000  # of it that the model has not taken yet
+    turn_s: Seconds = 7200.0  # of the recording of one turn
+    waiting_s: Seconds = 30.0  # of it that the model has not taken yet
+    upload_bytes: Count = 25 << 20  # of a request with a recording
     events_per_s: Count = 200  # of one client; more are taken later
     unsent_events: Count = 256  # the session waits for its client beyond
     replay_events: Annotated[int, Field(ge=0, le=1_000_000)] = 1024  # that can be sent again

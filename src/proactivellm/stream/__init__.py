@@ -5,6 +5,7 @@ recorded ones as instances, many live ones from coroutines through a `Worker`.
 """
 
 from proactivellm.stream.clock import ArrivalClock, Clock, WallClock
+from proactivellm.stream.event import StreamEvent
 from proactivellm.stream.job import Job
 from proactivellm.stream.live import StreamCut, stream_text, stream_units
 from proactivellm.stream.media import Hearing, MediaUnits, Replay, open_media
@@ -17,7 +18,7 @@ from proactivellm.stream.recorded import (
     run_streams,
     source_turns,
 )
-from proactivellm.stream.source import Stream, StreamEvent
+from proactivellm.stream.source import Stream
 from proactivellm.stream.streams import Streams
 from proactivellm.stream.transcript import Transcript
 from proactivellm.stream.worker import AsyncStream, Worker

@@ -11,9 +11,9 @@ from proactivellm.session.conversation import Conversation
 from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling
 from proactivellm.session.window import Window
+from proactivellm.stream.event import StreamEvent
 from proactivellm.stream.media import MediaUnits
 from proactivellm.stream.pace import paced
-from proactivellm.stream.source import StreamEvent
 from proactivellm.stream.streams import Streams
 
 

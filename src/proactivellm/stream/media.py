@@ -10,6 +10,7 @@ import numpy as np
 
 from proactivellm.core.unit import Unit
 from proactivellm.forward.causal_lm import StreamingCausalLM
+from proactivellm.modality.base import Ear, Heard, HearsTogether
 from proactivellm.modality.text import TextSegmenter
 
 
@@ -28,9 +29,10 @@ class Hearing:
     """
 
     def __init__(self, model: StreamingCausalLM, rate: int, question: str = "") -> None:
-        self.kind: str = model.front_end.kind
+        self.front_end = model.front_end
+        self.kind: str = self.front_end.kind
         self._rate, self._num_samples = rate, 0
-        self._ear = model.front_end.open(rate)
+        self._ear = self.front_end.open(rate)
         asked = TextSegmenter(model.tokenizer).segment(question)
         self._asked = [replace(unit, final=False) for unit in asked]
         self._begins = True  # whether the next unit begins a turn
@@ -41,16 +43,54 @@ class Hearing:
         `end_s` of the units is what had arrived when they were complete. The last unit of a turn is
         final.
         """
+        (arrival,) = hear([(self, block)])
+        if isinstance(arrival, Exception):
+            raise arrival
+        return arrival
+
+    def take(self, block: np.ndarray | None) -> Heard[Ear]:
+        """Notes what arrived next; it is heard by `hear`."""
         self._num_samples += 0 if block is None else len(block)
-        received_s = self._num_samples / self._rate
-        started = time.perf_counter()
-        heard = self._ear.finish(received_s) if block is None else self._ear.push(block, received_s)
-        spent_s = time.perf_counter() - started
+        return Heard(self._ear, block, self._num_samples / self._rate)
+
+    def ask(self, heard: Sequence[Unit]) -> list[Unit]:
+        """The units that were heard, with the question before each turn."""
         units: list[Unit] = []
         for unit in heard:  # a turn may end and the next one begin in one block
             units += [*self._asked, unit] if self._begins else [unit]
             self._begins = unit.final
-        return Arrival(units, received_s, spent_s)
+        return units
+
+
+def hear(pushes: Sequence[tuple[Hearing, np.ndarray | None]]) -> list[Arrival | Exception]:
+    """What becomes of what arrived next of some sources of one model, or why one cannot go on.
+
+    A front end that can hears them all together, so that all wait for the same time: `spent_s` of
+    each.
+    """
+    if not pushes:
+        return []
+    heard = [hearing.take(block) for hearing, block in pushes]
+    front_end = pushes[0][0].front_end
+    started = time.perf_counter()
+    if isinstance(front_end, HearsTogether):
+        results = front_end.hear(heard)
+    else:
+        results = [_hear_alone(each) for each in heard]
+    spent_s = time.perf_counter() - started
+    return [
+        units if isinstance(units, Exception) else Arrival(hearing.ask(units), each.now_s, spent_s)
+        for (hearing, _), each, units in zip(pushes, heard, results, strict=True)
+    ]
+
+
+def _hear_alone(heard: Heard[Ear]) -> list[Unit] | Exception:
+    try:
+        if heard.block is None:
+            return heard.ear.finish(heard.now_s)
+        return heard.ear.push(heard.block, heard.now_s)
+    except Exception as error:
+        return error
 
 
 @dataclass

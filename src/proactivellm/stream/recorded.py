@@ -1,7 +1,8 @@
 """Many recorded sources through one engine, each as if it had been alone."""
 
+import copy
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from proactivellm.core.unit import Unit
 from proactivellm.forward.causal_lm import StreamingCausalLM
@@ -12,6 +13,7 @@ from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling
 from proactivellm.session.window import Window
 from proactivellm.stream.clock import ArrivalClock
+from proactivellm.stream.fork import fork
 from proactivellm.stream.job import Job
 from proactivellm.stream.media import Arrival, open_media
 from proactivellm.stream.source import Stream
@@ -25,13 +27,28 @@ class StreamsFailed(ValueError):
     """Some sources could not be streamed; the others were."""
 
 
-class _Recorded:
+class Recorded:
     """A source on its way into its stream, as far as the stream wants to read: it may be long."""
 
     def __init__(self, streams: Streams, job: Job, rate_wpm: float) -> None:
         self.job = job
         self._arrivals = _arrivals(streams.engine.model, job, rate_wpm)
         self.stream = streams.open(job.kind, clock=ArrivalClock(), policy=job.policy)
+
+    def fork(self) -> Callable[[Policy], "Recorded"]:
+        """What begins another source that goes on from here under another policy (`Stream.fork`).
+
+        To be called once.
+        """
+        self._arrivals, arrivals = itertools.tee(self._arrivals)
+        begin = fork(self.stream)
+
+        def go_on(policy: Policy) -> Recorded:
+            twin = copy.copy(self)
+            twin._arrivals, twin.stream = arrivals, begin(policy)
+            return twin
+
+        return go_on
 
     def feed(self) -> None:
         """Push what arrives next."""
@@ -102,11 +119,11 @@ def ended_streams(
     """As `run_streams`, but gives the streams as they end, also those that could not go on."""
     limits = limits or Limits(streams=DEFAULT_STREAMS)
     streams, waiting = Streams(model, policy, limits, sampling, window), iter(jobs)
-    running: list[_Recorded] = []
+    running: list[Recorded] = []
     while True:
         # Jobs are drawn as lanes come free: there may be more than fit into memory.
         new = itertools.islice(waiting, limits.streams - len(running))
-        running += [_Recorded(streams, job, rate_wpm) for job in new]
+        running += [Recorded(streams, job, rate_wpm) for job in new]
         if not running:
             break
         for source in running:

@@ -3,7 +3,6 @@
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -14,7 +13,9 @@ from proactivellm.output.log import TEXT, Instance
 from proactivellm.policy.endogenous import ThresholdPolicy
 from proactivellm.policy.reason import Reason
 from proactivellm.session.events import End, Ending, Event, Probed, Read, Write
+from proactivellm.session.isolation import reason
 from proactivellm.stream.clock import Clock
+from proactivellm.stream.event import StreamEvent
 from proactivellm.stream.job import Job
 from proactivellm.stream.media import Arrival, Hearing
 from proactivellm.stream.transcript import Transcript
@@ -25,30 +26,12 @@ if TYPE_CHECKING:
 Payload = str | np.ndarray | Iterable[Unit]  # text, samples or frames, or units made of them
 
 
-@dataclass(frozen=True)
-class StreamEvent:
-    """What happened in a stream."""
-
-    # READ (a unit was read), WRITE (text became certain), or END (a turn is over; a text is one
-    # turn).
-    kind: Literal["READ", "WRITE", "END"]
-    text: str  # the unit's text or the new target text
-    units_read: int
-    elapsed_s: float  # seconds since the stream began
-    media_s: float | None = None  # seconds of the media that had arrived; None for text
-    reason: Reason | None = None  # None of text that came out as the target was cut
-    # What the policy compared with its threshold, where that decided and the stream is watched.
-    evidence: float | None = None
-    tokens: int = 0  # written so far in this turn
-    ending: Ending | None = None  # of an END: how the target ended
-    lag_s: float | None = None  # of a WRITE: since what had been read then had arrived
-
-
 class Stream:
     """One source: `Streams.open` makes it.
 
-    What is pushed waits here until its turn comes and the queue of the lane has room. Every turn is
-    streamed afresh, in a lane of its own. What goes wrong ends this source alone.
+    What is pushed waits here until its turn comes and the queue of the lane has room; blocks are
+    heard one a step. Every turn is streamed afresh, in a lane of its own. What goes wrong ends this
+    source alone.
 
     Attributes:
         kind: of the source: text, or a modality.
@@ -78,6 +61,7 @@ class Stream:
         self._evidence: float | None = None  # what the last probe saw
         self._ending: Ending | None = None
         self._segmenter: TextSegmenter | None = None
+        self._blocks: deque[np.ndarray | None] = deque()  # to be heard; None = the source has ended
         self._waiting: deque[Unit] = deque()
         self._events: deque[StreamEvent] = deque()
         self._arrived_s = self._compute_s = 0.0
@@ -91,18 +75,24 @@ class Stream:
 
     @property
     def has_room(self) -> bool:
-        """Whether the queue of the lane holds all that has arrived; if not, push after a step."""
-        limit = self._streams.engine.limits.pending
-        return self.finished or len(self._waiting) + len(self.state.pending) <= (limit or math.inf)
+        """Whether the queue of the lane holds all that has arrived; if not, push after a step.
+
+        A block that was not heard yet counts as a unit.
+        """
+        limit = self._streams.engine.limits.pending or math.inf
+        if self.finished:
+            return len(self._blocks) <= limit
+        return len(self._blocks) + len(self._waiting) + len(self.state.pending) <= limit
 
     @property
     def wants_more(self) -> bool:
         """Whether all that arrived is read, so that it can only go on with more of the source."""
         state = self.state
-        return not (self.closed or self._waiting or state.pending or state.closed)
+        waits = self._blocks or self._waiting or state.pending
+        return not (self.closed or waits or state.closed)
 
     def push(self, payload: Payload, now_s: float | None = None, spent_s: float = 0.0) -> None:
-        """Take what arrived next; it is read in the steps that follow.
+        """Take what arrived next; it is heard, if it is a block, and read in the steps that follow.
 
         Args:
             payload: text, in any pieces; a block of the media that the stream was opened for; or
@@ -125,8 +115,9 @@ class Stream:
             elif isinstance(payload, np.ndarray):
                 if self._hearing is None:
                     raise ValueError("the stream takes no blocks: open it with a `Hearing`")
-                payload, now_s, spent_s = self._hearing.push(payload)
-            self._arrive(Arrival(list(payload), now_s, spent_s))
+                self._blocks.append(payload)
+                return
+            self._arrive(Arrival(list(payload), now_s, spent_s), spent_s)
 
     def close(self, now_s: float | None = None) -> None:
         """Say that nothing more arrives; idempotent. `now_s` as for `push`."""
@@ -134,18 +125,19 @@ class Stream:
             if self.closed:
                 return
             now_s = self.clock.now_s if now_s is None else now_s
-            if self._hearing is not None:
-                self._arrive(self._hearing.push(None))
-            elif self._segmenter is not None:
-                self._arrive(Arrival(self._segmenter.finish(now_s), now_s, 0.0))
-            if self._is_within_turn:  # it would wait for its last unit forever
-                self._arrive(Arrival([Unit.end(now_s)], now_s, 0.0))
             self.closed = True
+            if self._hearing is not None:
+                self._blocks.append(None)
+                return
+            if self._segmenter is not None:
+                self._arrive(Arrival(self._segmenter.finish(now_s), now_s, 0.0))
+            self._end_source(now_s)
 
     def cancel(self) -> None:
         """End it after its last written token; text that was held back comes out."""
         with self._streams.exclusive:
             if not self.ended:
+                self._blocks.clear()
                 self._waiting.clear()
                 for event in self._streams.engine.cancel(self.lane):
                     self._note(event)
@@ -180,11 +172,32 @@ class Stream:
             None if self.kind == TEXT else 1000 * self._compute_s,
         )
 
-    def _arrive(self, arrival: Arrival) -> None:
+    def _next_block(self) -> tuple[Hearing, np.ndarray | None] | None:
+        """What is to be heard next, if anything is."""
+        if self._hearing is None or not self._blocks:
+            return None
+        return self._hearing, self._blocks.popleft()
+
+    def _hear(self, arrival: Arrival | Exception, num_heard: int) -> None:
+        """What was made of the block, together with those of so many streams, this one included."""
+        if isinstance(arrival, Exception):
+            self._blocks.clear()
+            self.error = reason(arrival)
+            return
+        self._arrive(arrival, arrival.spent_s / num_heard)
+        if self.closed and not self._blocks:
+            self._end_source(arrival.received_s)
+
+    def _end_source(self, now_s: float) -> None:
+        if self._is_within_turn:  # it would wait for its last unit forever
+            self._arrive(Arrival([Unit.end(now_s)], now_s, 0.0))
+
+    def _arrive(self, arrival: Arrival, share_s: float = 0.0) -> None:
+        """Take units in, of whose time this stream pays a share."""
         units, self._arrived_s, spent_s = arrival
         if self.kind != TEXT:
             self.clock.work(self._arrived_s, spent_s)
-            self._compute_s += spent_s
+            self._compute_s += share_s
         self._waiting += units
         self.words += [unit.text for unit in units if not unit.is_end]
         if units:
@@ -256,8 +269,9 @@ class Stream:
         state = self.state
         self.error = self.error or state.error
         # The lane was opened for a turn that never came.
-        nothing_left = self.closed and not (self._waiting or self._has_begun)
+        nothing_left = self.closed and not (self._blocks or self._waiting or self._has_begun)
         if state.finished and self._ends_early:  # what is still to come is of no use
+            self._blocks.clear()
             self._waiting.clear()
             self.closed = True
         elif self.error is None and not nothing_left and not (state.finished and state.closed):
@@ -278,7 +292,7 @@ class Stream:
             self._streams.keep(self)
         self._streams.engine.release(self.lane)
         self.closed = self.closed or self.error is not None
-        if self.closed and (self.error is not None or not self._waiting):
+        if self.closed and (self.error is not None or not (self._blocks or self._waiting)):
             self.ended = True
         else:
             self._begin_turn()

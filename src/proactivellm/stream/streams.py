@@ -16,7 +16,7 @@ from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling
 from proactivellm.session.window import Window
 from proactivellm.stream.clock import Clock, WallClock
-from proactivellm.stream.media import Hearing
+from proactivellm.stream.media import Hearing, hear
 from proactivellm.stream.source import Stream
 
 
@@ -81,6 +81,11 @@ class Streams:
             self._open.append(stream)
             return stream
 
+    def adopt(self, stream: Stream) -> None:
+        """Take a stream in that has a lane already: a fork of another."""
+        with self.exclusive:
+            self._open.append(stream)
+
     def forget(self, stream: Stream) -> None:
         """Leave a stream out that has ended between two steps."""
         self._open.remove(stream)
@@ -93,10 +98,12 @@ class Streams:
     def step(self) -> list[Event] | None:
         """One forward for the streams that have something to do; if it raises, try it again.
 
+        Before it, one of the front end for the streams that have blocks to hear, the next of each.
         Returns what happened in the engine; None if every stream waits for input. What it means to
         a stream is told by its own `take`.
         """
         with self.exclusive:
+            heard = self._hear()
             for stream in self._open:
                 stream._feed()
             before = [stream.state.forwards for stream in self._open]
@@ -113,5 +120,14 @@ class Streams:
                 by_lane[event.lane]._note(event)
             over = [stream for stream in self._open if stream._settle()]
             self._open = [stream for stream in self._open if not stream.ended]
-            # Where a turn ended without a forward, the next one may have something to do.
-            return [] if events is None and over else events
+            # Where a turn ended without a forward, the next one may have something to do; where a
+            # block was heard, there may be another one.
+            return [] if events is None and (heard or over) else events
+
+    def _hear(self) -> bool:
+        """Let the front end hear the next block of every stream; whether there was any."""
+        blocks = {stream: block for stream in self._open if (block := stream._next_block())}
+        arrivals = hear(list(blocks.values()))
+        for stream, arrival in zip(blocks, arrivals, strict=True):
+            stream._hear(arrival, len(blocks))
+        return bool(blocks)

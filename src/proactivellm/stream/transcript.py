@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from proactivellm.core.unit import Unit
 from proactivellm.output.log import TEXT, Instance
 from proactivellm.output.scripts import is_unspaced
-from proactivellm.policy.reason import Reason
 from proactivellm.session.events import Write
 from proactivellm.session.state import SessionState
 from proactivellm.stream.job import Job
@@ -26,7 +25,6 @@ class Transcript:
     # (text, delay, ms) in order
     texts: list[tuple[str, float, float]] = field(default_factory=list)
     token_delays: list[float] = field(default_factory=list)
-    reasons: set[Reason] = field(default_factory=set)  # why tokens were written
     # What the turns that are over have read and cost.
     counted: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_COUNTED, 0))
     _ends_s: list[float] = field(default_factory=list)  # of the units of this turn
@@ -53,8 +51,6 @@ class Transcript:
             delay = round(1000 * self.arrived_s(write.units_read, write.source_finished), 3)
         if write.token_id is not None:
             self.token_delays.append(delay)
-            if write.reason is not None:
-                self.reasons.add(write.reason)
         if not write.text:
             return ""
         text = " " * bool(self._breaks and self.texts) + write.text

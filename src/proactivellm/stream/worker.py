@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from proactivellm.output.log import Instance
+from proactivellm.stream.event import StreamEvent
 from proactivellm.stream.job import Job
-from proactivellm.stream.source import Payload, Stream, StreamEvent
+from proactivellm.stream.source import Payload, Stream
 from proactivellm.stream.streams import Streams
 
 _CLOSED = "the worker is closed"

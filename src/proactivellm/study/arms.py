@@ -1,18 +1,18 @@
 """What a study file (TOML) says: data, what all arms share, and how each arm differs."""
 
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
 from proactivellm.evaluation.calibrate import Grid
-from proactivellm.files.toml import Strict, overlaid, read_toml, validated
+from proactivellm.files.toml import Strict
+from proactivellm.files.values import Natural
 from proactivellm.metrics.counting import Counting, resolve
 from proactivellm.metrics.measures import QUALITIES_OF
 from proactivellm.metrics.units import AUTO
 from proactivellm.output.log import Task
 from proactivellm.tasks.data import DataSource
-from proactivellm.train.recipe import Recipe
 
 Bound = int | Literal["none"]
 Level = Annotated[float, Field(gt=0.0)]
@@ -45,6 +45,9 @@ class Arm(Strict):
     about: str = ""  # what differs, in words
     recipe: str | None = None
     change: dict[str, Any] = {}  # tables laid over the recipe
+    # Arm whose model the training begins with, in place of the recipe's backbone. That arm is
+    # trained once, whatever seeds the study has.
+    origin: str | None = Field(default=None, alias="from")
     like: str | None = None  # arm whose model is used; nothing is trained
     calibration: CalibrationPlan | None = None
     policies: list[str] | None = None
@@ -54,11 +57,32 @@ class Arm(Strict):
 
     @model_validator(mode="after")
     def _trains_or_borrows(self) -> Self:
-        if (self.like or self.shuffle) and (self.recipe or self.change):
+        if (self.like or self.shuffle) and (self.recipe or self.change or self.origin):
             raise ValueError("an arm with `like` or `shuffle` trains nothing: leave the recipe out")
+        if self.origin and "backbone" in self.change:
+            raise ValueError("`from` gives the backbone: change nothing there")
         if self.shuffle and (self.like or self.calibration):
             raise ValueError("`shuffle` borrows all: leave `like` and `calibration` out")
         return self
+
+
+class DataSet(Strict):
+    """What policies are calibrated and evaluated on."""
+
+    dev: DataSource  # thresholds come from here
+    test: DataSource  # scores come from here
+
+
+class Run(NamedTuple):
+    """An arm under one seed; None = that of its recipe."""
+
+    arm: str
+    seed: int | None
+
+    @property
+    def name(self) -> str:
+        """Its folder, below that of the study."""
+        return self.arm if self.seed is None else f"{self.arm}/seed-{self.seed}"
 
 
 class Study(Strict):
@@ -67,8 +91,11 @@ class Study(Strict):
     title: str
     recipe: str | None = None
     task: Task = "translation"
-    dev: DataSource  # thresholds come from here
-    test: DataSource  # scores come from here
+    dev: DataSource | None = None  # with `test`, the only set
+    test: DataSource | None = None
+    sets: dict[str, DataSet] = {}  # in place of these two, by name; each has a report of its own
+    # Every arm is trained once with each and evaluated; none = once, with the seed of its recipe.
+    seeds: list[Natural] = []
     calibration: CalibrationPlan = CalibrationPlan()
     policies: list[str]
     at: list[Level] = [2.0, 2.5, 3.0, 4.0, 5.0]  # latencies at which curves are compared
@@ -77,28 +104,55 @@ class Study(Strict):
     latency_unit: str = AUTO  # as `score --latency-unit`
     curves: list[str] = []  # families of policies whose curves are compared
     # Arm and family that the others are compared with, such as "multi-k/wait-k"; a mere arm
-    # compares each family with the same one there.
-    against: str
+    # compares each family with the same one there. Several: one table for each.
+    against: str | list[str]
+    # Family, such as "oracle": the share of the way there, on the model of the arm, is told.
+    ceiling: str | None = None
     arms: dict[str, Arm]
 
     @model_validator(mode="after")
+    def _has_data(self) -> Self:
+        if bool(self.sets) == bool(self.dev or self.test) or bool(self.dev) != bool(self.test):
+            raise ValueError("give either both [dev] and [test], or [sets]")
+        for name in self.sets:
+            if name in ("model", "results"):
+                raise ValueError(f"sets: {name!r} is the name of another folder")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds: one of them is given twice")
+        return self
+
+    @model_validator(mode="after")
     def _names_what_exists(self) -> Self:
+        for kind, names in (("arms", self.arms), ("sets", self.sets)):
+            for name in names:
+                if not name.strip(".") or not {"/", "\\", "\0"}.isdisjoint(name):
+                    raise ValueError(f"{kind}: {name!r} cannot be the name of a folder")
         for name, arm in self.arms.items():
-            if not name.strip(".") or not {"/", "\\", "\0"}.isdisjoint(name):
-                raise ValueError(f"arms: {name!r} cannot be the name of a folder")
             other = arm.like or arm.shuffle
-            if other and (other not in self.arms or other == name):
-                raise ValueError(f"arms.{name}: {other!r} is no other arm: {', '.join(self.arms)}")
+            for each in filter(None, (other, arm.origin)):
+                if each not in self.arms or each == name:
+                    arms = ", ".join(self.arms)
+                    raise ValueError(f"arms.{name}: {each!r} is no other arm: {arms}")
             if other and (self.arms[other].shuffle or (arm.like and self.arms[other].like)):
                 raise ValueError(f"arms.{name}: {other!r} has no model of its own")
             if not (other or arm.recipe or self.recipe):
                 raise ValueError(f"arms.{name} has no recipe, and the study has none")
-        if self.against.partition("/")[0] not in self.arms:
-            raise ValueError(
-                f"against: {self.against!r} begins with no arm: {', '.join(self.arms)}"
-            )
+            self._check_origins(name)
+        for against in self.references:
+            if against.partition("/")[0] not in self.arms:
+                arms = ", ".join(self.arms)
+                raise ValueError(f"against: {against!r} begins with no arm: {arms}")
         resolve([], self.counting)  # refuses what cannot be counted before anything is trained
         return self
+
+    def _check_origins(self, name: str) -> None:
+        seen, origin = {name}, self.arms[name].origin
+        while origin:
+            arm = self.arms.get(origin)
+            if origin in seen or arm is None or arm.like or arm.shuffle:
+                raise ValueError(f"arms.{name}: `from` does not lead to an arm that begins anew")
+            seen.add(origin)
+            origin = arm.origin
 
     @property
     def counting(self) -> Counting:
@@ -116,15 +170,32 @@ class Study(Strict):
         other = arm.like or arm.shuffle
         return self.owner(other) if other else name
 
+    @property
+    def references(self) -> list[str]:
+        """All that is named in `against`."""
+        return [self.against] if isinstance(self.against, str) else self.against
 
-def arm_recipe(study: Study, name: str, folder: Path) -> Recipe:
-    """The training recipe of an arm: the study's, or its own, with its changes.
+    @property
+    def data(self) -> dict[str, DataSet]:
+        """The sets by name; the only one is called ""."""
+        if self.dev is None or self.test is None:
+            return self.sets
+        return {"": DataSet(dev=self.dev, test=self.test)}
 
-    Recipes are found from `folder`, that of the study file.
+    @property
+    def each_seed(self) -> Sequence[int | None]:
+        """All seeds; None alone where the study has none."""
+        return self.seeds or (None,)
 
-    Raises:
-        ValueError: the recipe with the changes does not fit.
-    """
-    arm = study.arms[name]
-    file = folder / str(arm.recipe or study.recipe)
-    return validated(overlaid(read_toml(file), arm.change), Recipe, f"{file} (arm {name})")
+    def run(self, name: str, seed: int | None) -> Run:
+        """The run of an arm that belongs to a seed: an arm that others begin with has only one."""
+        alone = self.owner(name) in {arm.origin for arm in self.arms.values()}
+        return Run(name, None if alone else seed)
+
+    def runs(self, name: str) -> list[Run]:
+        """All runs of an arm."""
+        return list(dict.fromkeys(self.run(name, seed) for seed in self.each_seed))
+
+    def trained(self, run: Run) -> Run:
+        """The run whose model a run uses: itself, or one of another arm."""
+        return run._replace(arm=self.owner(run.arm))

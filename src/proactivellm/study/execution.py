@@ -1,11 +1,12 @@
-"""A study carried out, arm by arm: train, calibrate, evaluate. What is done is not done again."""
+"""A study carried out, run by run: train, calibrate, evaluate. What is done is not done again."""
 
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from proactivellm.evaluation.calibrate import calibrate
+from proactivellm.evaluation.calibrate import Grid, calibrate
 from proactivellm.evaluation.control import shuffled_jobs
 from proactivellm.evaluation.evaluate import evaluate
 from proactivellm.evaluation.learned import ensure_head
@@ -13,50 +14,31 @@ from proactivellm.evaluation.provenance import Conditions, calibration_inputs
 from proactivellm.files.lock import locked
 from proactivellm.files.note import check_note
 from proactivellm.forward.causal_lm import StreamingCausalLM
-from proactivellm.metrics.folders import SCORES_FILE, folder_name
+from proactivellm.metrics.folders import folder_name
 from proactivellm.metrics.measures import check_references
 from proactivellm.modality.loading import load
 from proactivellm.output.log import LOG_FILE, read_log
 from proactivellm.policy.base import Policy
-from proactivellm.policy.calibration import CALIBRATION_FILE, Calibration
+from proactivellm.policy.calibration import Calibration
 from proactivellm.policy.spec import PolicySpec, parse_policy
 from proactivellm.report.progress import Progress
 from proactivellm.stream import Job
-from proactivellm.study.arms import Arm, CalibrationPlan, Study, arm_recipe
+from proactivellm.study.arms import Arm, Run, Study
+from proactivellm.study.place import Place, run_recipe
 from proactivellm.tasks.data import DataSource, read_items
 from proactivellm.tasks.jobs import item_job
 
 _CALIBRATION_NOTE = "calibration-inputs.json"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """The folder from which recipes are found, and that of the results, with one for each arm."""
-
-    recipes: Path
-    out: Path
-
-    def model(self, arm: str) -> Path:
-        """The folder of an arm's model."""
-        return self.out / arm / "model"
-
-    def results(self, arm: str) -> Path:
-        """The evaluation folder of an arm."""
-        return self.out / arm / "results"
-
-    def has_results(self, arm: str) -> bool:
-        """Whether an arm has been evaluated: its first policy has scores."""
-        return (self.results(arm) / SCORES_FILE).exists()
-
-
-def run_arm(
+def execute(
     study: Study,
-    name: str,
+    run: Run,
     place: Place,
     num_lanes: int = 64,
     progress: Progress | None = None,
 ) -> None:
-    """Trains, calibrates and evaluates one arm, and first the arm whose model it uses.
+    """Trains, calibrates and evaluates one run of an arm, and first those whose models it uses.
 
     Args:
         num_lanes: streams advanced by one forward.
@@ -65,28 +47,49 @@ def run_arm(
     Raises:
         ValueError: recipe, data or policies do not fit.
     """
-    arm, owner = study.arms[name], study.owner(name)
-    jobs = _read_jobs(study, study.test)
-    _read_jobs(study, study.dev)  # what cannot be scored is told before anything is trained
+    for data in study.data.values():  # what cannot be scored is told before anything is trained
+        _read_jobs(study, data.test, "test")
+        _read_jobs(study, data.dev, "valid")
+    owner = study.trained(run)
     _train(study, owner, place)
-    recipe = arm_recipe(study, owner, place.recipes)
+    recipe = run_recipe(study, owner, place)
     model = load(place.model(owner), trust_remote_code=recipe.backbone.trust_remote_code)
-    if arm.shuffle:
-        # The schedules to be shuffled are in the logs of that arm.
-        run_arm(study, arm.shuffle, place, num_lanes, progress)
-        _replay_shuffled(study, name, place, model, jobs, num_lanes)
-        return
+    shuffled = study.arms[run.arm].shuffle
+    if shuffled:  # The schedules to be shuffled are in the logs of that arm.
+        execute(study, run._replace(arm=shuffled), place, num_lanes, progress)
+    for name in study.data:
+        try_on = _replay_shuffled if shuffled else _decide
+        told = _named(f"{run.name} {name}".rstrip(), progress)
+        try_on(study, (run, name), place, model, num_lanes, told)
+
+
+def _decide(
+    study: Study,
+    where: tuple[Run, str],
+    place: Place,
+    model: StreamingCausalLM,
+    num_lanes: int,
+    progress: Progress | None,
+) -> None:
+    """Calibrates and evaluates the policies of a run on one of the sets; `where` names both."""
+    run, name = where
+    arm, data = study.arms[run.arm], study.data[name]
     plan = arm.calibration or study.calibration
-    table = _calibrate(study, plan, model, place.out / name / CALIBRATION_FILE, num_lanes, progress)
-    policies = dict(_resolved(name, requests(study, arm), table))
+    dev = _read_jobs(study, data.dev, "valid")
+    table = None
+    if plan.policies:
+        grid = replace(plan.grid, counting=study.counting)
+        file = place.calibration(run, name)
+        table = _calibrate(model, dev, (plan.policies, grid), file, num_lanes, progress)
+    policies = dict(_resolved(run.name, requests(study, arm), table))
     evaluate(
         model,
-        jobs,
+        _read_jobs(study, data.test, "test"),
         policies,
-        place.results(name),
+        place.results(run, name),
         num_lanes=num_lanes,
         conditions=Conditions(counting=study.counting),
-        progress=_named(name, progress),
+        progress=progress,
     )
 
 
@@ -112,49 +115,50 @@ def _resolved(
             warnings.warn(f"{name}: left out: {error}", stacklevel=2)
 
 
-def _read_jobs(study: Study, data: DataSource) -> list[Job]:
+def _read_jobs(study: Study, data: DataSource, split: str) -> list[Job]:
     """The jobs of the dev or the test set.
 
     Raises:
         ValueError: a file is missing or does not fit, or a reference cannot be scored.
     """
-    split = "valid" if data == study.dev else "test"
     items = enumerate(read_items(data, split))
     jobs = [item_job(index, item, study.task) for index, item in items]
     check_references(jobs)
     return jobs
 
 
-def _train(study: Study, name: str, place: Place) -> None:
+def _train(study: Study, run: Run, place: Place) -> None:
     from proactivellm.train.run import train
 
-    train(arm_recipe(study, name, place.recipes), place.model(name))
+    origin = study.arms[run.arm].origin
+    if origin is not None:
+        _train(study, study.run(origin, run.seed), place)
+    train(run_recipe(study, run, place), place.model(run))
 
 
 def _calibrate(
-    study: Study,
-    plan: CalibrationPlan,
     model: StreamingCausalLM,
+    jobs: Sequence[Job],
+    plan: tuple[Sequence[str], Grid],
     file: Path,
     num_lanes: int,
     progress: Progress | None,
-) -> Calibration | None:
-    if not plan.policies:
-        return None
-    jobs, grid = _read_jobs(study, study.dev), replace(plan.grid, counting=study.counting)
-    inputs = calibration_inputs(model, jobs, plan.policies, grid)
+) -> Calibration:
+    """Measures the policies of a plan over its grid, or reads what was measured."""
+    policies, grid = plan
+    inputs = calibration_inputs(model, jobs, policies, grid)
     with locked(file.parent):
         check_note(file.with_name(_CALIBRATION_NOTE), inputs, continues=file.exists())
         if not file.exists():
             if model.folder is not None:
-                ensure_head(model, plan.policies, jobs, model.folder, num_lanes=num_lanes)
+                ensure_head(model, policies, jobs, model.folder, num_lanes=num_lanes)
             table = calibrate(
                 model,
                 jobs,
-                plan.policies,
+                policies,
                 grid=grid,
                 num_lanes=num_lanes,
-                progress=_named(f"{file.parent.name}: calibration", progress, keep_what=False),
+                progress=_named("calibration", progress, keep_what=False),
             )
             table.save(file)
     return Calibration.load(file)
@@ -162,27 +166,30 @@ def _calibrate(
 
 def _replay_shuffled(
     study: Study,
-    name: str,
+    where: tuple[Run, str],
     place: Place,
     model: StreamingCausalLM,
-    jobs: Sequence[Job],
     num_lanes: int,
+    progress: Progress | None,
 ) -> None:
     """Evaluates the schedules of the arm that this one shuffles, policy by policy."""
-    other = str(study.arms[name].shuffle)
-    same = Conditions(counting=study.counting)
-    for text in requests(study, study.arms[name]):
-        file = place.results(other) / folder_name(text) / LOG_FILE
+    run, name = where
+    other = run._replace(arm=str(study.arms[run.arm].shuffle))
+    jobs = _read_jobs(study, study.data[name].test, "test")
+    evaluated = partial(evaluate, num_lanes=num_lanes, progress=progress)
+    for text in requests(study, study.arms[run.arm]):
+        file = place.results(other, name) / folder_name(text) / LOG_FILE
         if not file.exists():  # that arm has said why
-            warnings.warn(f"{name}: left out: {other} has no results of {text}", stacklevel=2)
+            missing = f"{run.name}: left out: {other.name} has no results of {text}"
+            warnings.warn(missing, stacklevel=2)
             continue
         log = read_log(file)
         policy: dict[str, Policy] = {text: parse_policy(log[0].policy, whole_source=True)}
-        shuffled = list(shuffled_jobs(log, jobs))
-        evaluate(model, shuffled, policy, place.results(name), num_lanes=num_lanes, conditions=same)
+        shuffled, same = list(shuffled_jobs(log, jobs)), Conditions(counting=study.counting)
+        evaluated(model, shuffled, policy, place.results(run, name), conditions=same)
 
 
-def _named(arm: str, progress: Progress | None, keep_what: bool = True) -> Progress | None:
+def _named(name: str, progress: Progress | None, keep_what: bool = True) -> Progress | None:
     if progress is None:
         return None
-    return lambda what, done, total: progress(f"{arm}: {what}" if keep_what else arm, done, total)
+    return lambda what, done, total: progress(f"{name}: {what}" if keep_what else name, done, total)

@@ -1,25 +1,36 @@
 """The report of a study, from the logs of its arms: curves compared, tables and pictures."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from proactivellm.evaluation.results import TABLE_FILE, write_results
 from proactivellm.files.replace import write_text
-from proactivellm.metrics.curves import Curve, Gap, gaps, make_points, point_gaps
-from proactivellm.metrics.folders import SCORES_FILE, find_logs
-from proactivellm.metrics.standing import AT_EQUAL, family_of
-from proactivellm.output.log import read_log
+from proactivellm.metrics.folders import SCORES_FILE
 from proactivellm.report.markdown import markdown_table
-from proactivellm.report.study_tables import Axes, CurveRow, equal_latency_table, points_table
+from proactivellm.report.study_tables import Axes, PointRow, equal_latency_table, points_table
 from proactivellm.study.arms import Study
-from proactivellm.study.execution import Place
+from proactivellm.study.curves import Curves
+from proactivellm.study.place import Place
 
 REPORT_FILE = "report.md"
 
+Row = Mapping[str, Any]
+
+
+def missing_results(study: Study, place: Place) -> list[str]:
+    """The runs of arms that have not been evaluated on all sets, and on which."""
+    return [
+        f"{run.name} on {data}" if data else run.name
+        for arm in study.arms
+        for run in study.runs(arm)
+        for data in study.data
+        if not place.has_results(run, data)
+    ]
+
 
 def write_report(study: Study, place: Place) -> list[str]:
-    """Writes `report.md` beside the tables and curves of all points.
+    """Writes `report.md` beside the tables and curves of all points, of each set.
 
     Returns:
         What is missing: arms without results, which are left out.
@@ -27,82 +38,75 @@ def write_report(study: Study, place: Place) -> list[str]:
     Raises:
         ValueError: no arm has results.
     """
-    rows = list(_points(study, place))
-    missing = [f"arm {arm}: no results yet" for arm in study.arms if not place.has_results(arm)]
-    if not rows:
-        raise ValueError(f"{place.out}: no arm of the study has results yet")
-    write_results(rows, place.out, study.title)
     arms = [[name, arm.about] for name, arm in study.arms.items()]
     parts = [f"# {study.title}", "## Arms", markdown_table(["arm", "what differs"], arms, 2)]
-    parts += ["## All points", (place.out / TABLE_FILE).read_text(encoding="utf-8")]
-    if place.has_results(study.against.partition("/")[0]):
-        curves = _Curves(study, place)
-        axes = Axes(quality=study.quality, latency=study.latency, against=study.against)
-        table = equal_latency_table(axes, study.at, curves.rows())
-        parts += [f"## At equal {study.latency}", table]
-        own = [curves.own_gaps(row["arm"], row["request"]) for row in rows]
-        parts += ["## Each policy", points_table(axes, rows, own)]
+    found = [_sections(study, place, data) for data in study.data]
+    if not any(found):
+        raise ValueError(f"{place.out}: no arm of the study has results yet")
+    for data, sections in zip(study.data, found, strict=True):
+        parts += [f"# Set: {data}"] * bool(data and sections) + sections
     write_text(place.out / REPORT_FILE, "\n\n".join(parts) + "\n")
-    return missing
+    return [f"arm {name}: no results yet" for name in missing_results(study, place)]
 
 
-class _Curves:
-    """Curves of families of policies, made once each."""
-
-    def __init__(self, study: Study, place: Place) -> None:
-        self._study = study
-        self._latencies = tuple(dict.fromkeys((study.latency, *AT_EQUAL)))
-        logs = {
-            (arm, name): read_log(log)
-            for arm in study.arms
-            if place.has_results(arm)
-            for name, log in find_logs(place.results(arm)).logs.items()
-        }
-        wanted = (study.quality, *self._latencies)
-        self._points = make_points(logs, wanted, counting=study.counting)
-        self._made: dict[tuple[str, str, str], Curve | None] = {}
-
-    def rows(self) -> Iterator[CurveRow]:
-        """Each curve with its gaps to what it is compared with, at the latencies of the study."""
-        latency = self._study.latency
-        for arm in dict.fromkeys(arm for arm, _ in self._points.scores):
-            for family in self._study.curves:
-                curve, other = self._get(arm, family, latency), self._against(family, latency)
-                if curve is None or other is None:
-                    continue
-                yield CurveRow(
-                    arm=arm,
-                    family=family,
-                    gaps=gaps(curve, other, self._study.at),
-                    is_reference=curve is other,
-                )
-
-    def own_gaps(self, arm: str, request: str) -> dict[str, Gap | None]:
-        """The gaps of one policy at its own latencies; None out of reach of the reference."""
-        found: dict[str, Gap | None] = dict.fromkeys(self._latencies)
-        for latency in self._latencies:
-            if other := self._against(family_of(request), latency):
-                own = self._points.curve([(arm, request)], self._study.quality, latency)
-                (found[latency],) = point_gaps(own, other)
-        return found
-
-    def _get(self, arm: str, family: str, latency: str) -> Curve | None:
-        """The curve, None if the arm has no such policies."""
-        key = arm, family, latency
-        if key not in self._made:
-            of_arm = [name for name in self._points.scores if name[0] == arm]
-            chosen = [name for name in of_arm if family_of(name[1]) == family]
-            quality = self._study.quality
-            self._made[key] = self._points.curve(chosen, quality, latency) if chosen else None
-        return self._made[key]
-
-    def _against(self, family: str, latency: str) -> Curve | None:
-        """What a family is compared with: the curve named, or the same family of the arm named."""
-        arm, _, other = self._study.against.partition("/")
-        return self._get(arm, other or family, latency)
+def _sections(study: Study, place: Place, data: str) -> list[str]:
+    """The tables of one set; none where it has no results."""
+    groups = list(_groups(study, place, data))
+    if not groups:
+        return []
+    folder = place.out / data
+    folder.mkdir(exist_ok=True)
+    rows = [_mean(group) for group in groups]
+    write_results(rows, folder, f"{study.title}, {data}" if data else study.title)
+    over = f", means of seeds {', '.join(map(str, study.seeds))}" if study.seeds else ""
+    parts = [f"## All points{over}", (folder / TABLE_FILE).read_text(encoding="utf-8")]
+    curves = Curves(study, place, data)
+    for against in study.references:
+        if not any(place.has_results(r, data) for r in study.runs(against.partition("/")[0])):
+            continue
+        axes = Axes(
+            quality=study.quality,
+            latency=study.latency,
+            against=against,
+            ceiling=study.ceiling,
+            num_seeds=max(1, len(study.seeds)),
+        )
+        named = f", against {against}" if len(study.references) > 1 else ""
+        table = equal_latency_table(axes, study.at, curves.rows(against))
+        parts += [f"## At equal {study.latency}{named}", table]
+        points = [
+            PointRow(
+                scores=row,
+                qualities=[each[study.quality] for each in group],
+                gaps=curves.own_gaps(row["arm"], row["request"], against),
+            )
+            for row, group in zip(rows, groups, strict=True)
+        ]
+        parts += [f"## Each policy{named}", points_table(axes, points)]
+    return parts
 
 
-def _points(study: Study, place: Place) -> Iterator[dict[str, Any]]:
-    for arm in filter(place.has_results, study.arms):
-        for row in json.loads((place.results(arm) / SCORES_FILE).read_text(encoding="utf-8")):
-            yield {**row, "arm": arm, "policy": f"{arm}/{row['policy']}"}
+def _groups(study: Study, place: Place, data: str) -> Iterator[list[Row]]:
+    """The scores of each policy of each arm, a row for each seed that has it."""
+    for arm in study.arms:
+        found: dict[str, list[Row]] = {}
+        for run in study.runs(arm):
+            if place.has_results(run, data):
+                file = place.results(run, data) / SCORES_FILE
+                for row in json.loads(file.read_text(encoding="utf-8")):
+                    # Seeds have thresholds of their own, so that only what was asked for is one.
+                    name = row["policy"] if run.seed is None else row["request"]
+                    found.setdefault(row["request"], []).append(
+                        {**row, "arm": arm, "policy": f"{arm}/{name}"}
+                    )
+        yield from found.values()
+
+
+def _mean(rows: Sequence[Row]) -> dict[str, Any]:
+    """Means over seeds of all that are numbers under each, intervals too."""
+    mean = dict(rows[0])
+    for key, value in mean.items():
+        values = [each for row in rows if (each := row.get(key)) is not None]
+        if len(rows) > 1 and isinstance(value, float):
+            mean[key] = sum(values) / len(rows) if len(values) == len(rows) else None
+    return mean

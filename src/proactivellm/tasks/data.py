@@ -1,35 +1,40 @@
 """Where the items of a task come from, as a recipe or a study names it."""
 
+import random
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Self
 
 from pydantic import Field, model_validator
 
+from proactivellm.files.lines import read_lines
 from proactivellm.files.toml import Strict
 from proactivellm.tasks.hub import SPLITS, read_hub
-from proactivellm.tasks.item import Item
+from proactivellm.tasks.item import Item, place_of
 from proactivellm.tasks.lookup import LEVELS, UNKNOWN, draw
 from proactivellm.tasks.rows import RowTask, check_columns
 from proactivellm.tasks.speech import read_manifest
 from proactivellm.tasks.squad import read_squad
 from proactivellm.tasks.traces import read_traces
 from proactivellm.tasks.translation import read_parallel, read_tsv
+from proactivellm.tasks.watch import draw_watches
 
+_ORDER = ("shuffle", "join", "skip", "limit")
 _KEYS = {  # what names the data: what may stand beside it
-    "tsv": {"source_column", "target_column", "source_characters", "skip", "limit"},
-    "source": {"target", "source_characters", "skip", "limit"},
+    "tsv": {"source_column", "target_column", "source_characters", *_ORDER},
+    "source": {"target", "source_characters", *_ORDER},
     "squad": {"unanswerable", "skip", "limit"},
     "manifest": {"skip", "limit"},
     "log": {"skip", "limit"},
     "hub": {"task", "columns", "subset", "split", "revision", "source_characters", "unanswerable"}
     | {"skip", "limit"},
     "lookup": {"count", "seed"},
+    "watch": {"background", "count", "seed"},
 }
 
 
 class DataSource(Strict):
-    """Pairs from files or a log, questions, recordings, generated questions, sets of the hub.
+    """Pairs from files or a log, questions, recordings, generated items, sets of the hub.
 
     Every file may be `.gz`.
     """
@@ -52,9 +57,15 @@ class DataSource(Strict):
     source_characters: bool = False  # a unit is a character, for languages without spaces
     skip: int = Field(default=0, ge=0)  # leave out the first items of the files
     limit: int = Field(default=0, ge=0)  # keep the first items after those; 0 = all
+    # Before `skip` and `limit`: put the items into a random order, which is always the same, as
+    # neighbours in files resemble each other; then make one item of so many that follow each other.
+    shuffle: bool = False
+    join: int = Field(default=1, ge=1)
     lookup: str | list[str] | None = None  # generated: a level of `lookup.LEVELS`, or more in turns
-    count: int = Field(default=0, ge=0)  # questions that are generated
-    seed: int = Field(default=0, ge=0)  # of the generated questions
+    watch: bool | None = None  # generated: requests to tell when something happens
+    background: str | None = None  # of `watch`: other text of the streams, one sentence a line
+    count: int = Field(default=0, ge=0)  # how many are generated
+    seed: int = Field(default=0, ge=0)  # of what is generated
 
     @property
     def levels(self) -> list[str]:
@@ -69,8 +80,8 @@ class DataSource(Strict):
             raise ValueError(f"give either {_either(kinds)}, not both")
         if not kinds or (kinds == ["source"] and not self.target):
             raise ValueError(
-                "give `tsv`, both `source` and `target`, `squad`, `manifest`, `log`, `hub`, or "
-                "`lookup`"
+                "give `tsv`, both `source` and `target`, `squad`, `manifest`, `log`, `hub`, "
+                "`lookup`, or `watch`"
             )
         for key in sorted(given - _KEYS[kinds[0]] - set(kinds)):
             raise ValueError(f"`{key}` does not belong to `{kinds[0]}`: leave it out")
@@ -80,8 +91,8 @@ class DataSource(Strict):
             for level in self.levels or [""]:
                 if level not in LEVELS:
                     raise ValueError(f"lookup: {level!r} is no level: give {', '.join(LEVELS)}")
-            if not self.count:
-                raise ValueError("count: say how many questions `lookup` is to generate")
+        if kinds[0] in ("lookup", "watch") and not self.count:
+            raise ValueError(f"count: say how many items `{kinds[0]}` is to generate")
         return self
 
 
@@ -101,6 +112,9 @@ def read_items(data: DataSource, split: str = "train") -> list[Item]:
     """
     if data.lookup is not None:
         return [question.item for question in draw(data.levels, data.count, data.seed, split)]
+    if data.watch:
+        other = read_lines(data.background) if data.background else ()
+        return [watch.item for watch in draw_watches(data.count, data.seed, split, other)]
     items: Iterable[Item]
     if data.hub is not None:
         items = _hub_items(data, data.hub, split)
@@ -115,10 +129,22 @@ def read_items(data: DataSource, split: str = "train") -> list[Item]:
     else:
         assert data.source is not None and data.target is not None
         items = read_parallel(data.source, data.target)
+    if data.shuffle or data.join > 1:
+        items = _joined(list(items), data.join, data.shuffle)
     kept = list(islice(items, data.skip, data.skip + data.limit if data.limit else None))
     if data.source_characters:
         kept = [item._replace(source=" ".join(item.source.replace(" ", ""))) for item in kept]
     return kept
+
+
+def _joined(items: list[Item], size: int, shuffle: bool) -> Iterator[Item]:
+    """Pairs, so many at a time as one, in random order if wanted; what is left over is dropped."""
+    if shuffle:
+        random.Random(0).shuffle(items)  # whatever is drawn of them later
+    for start in range(0, len(items) - size + 1, size):
+        run = items[start : start + size]
+        source, target = (" ".join(side) for side in zip(*(item[:2] for item in run), strict=True))
+        yield Item(source, target, place=place_of(run, ""))
 
 
 def _hub_items(data: DataSource, name: str, split: str) -> Iterator[Item]:

@@ -11,6 +11,14 @@ from proactivellm.backbone.precision import computes_in_bf16
 from proactivellm.train.recipe import Recipe
 
 
+def trains_in_bf16(recipe: Recipe) -> bool:
+    """Whether forward and backward passes are in bf16; otherwise they are in fp32."""
+    precision = recipe.optimisation.precision
+    if precision != "auto":
+        return precision == "bf16"
+    return computes_in_bf16("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def make_arguments(recipe: Recipe, folder: str | Path) -> TrainingArguments:
     """The arguments of a run: samples in their planned order.
 
@@ -19,10 +27,6 @@ def make_arguments(recipe: Recipe, folder: str | Path) -> TrainingArguments:
     optimisation, output = recipe.optimisation, recipe.output
     _check_reports(output.report_to)
     evaluates = bool(output.eval_steps and recipe.data.valid)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    precision = optimisation.precision
-    if precision == "auto":
-        precision = "bf16" if computes_in_bf16(device) else "fp32"
     arguments = TrainingArguments(
         output_dir=str(folder),
         train_sampling_strategy="sequential",
@@ -41,7 +45,7 @@ def make_arguments(recipe: Recipe, folder: str | Path) -> TrainingArguments:
         adam_beta1=optimisation.betas[0],
         adam_beta2=optimisation.betas[1],
         max_grad_norm=optimisation.max_grad_norm,
-        bf16=precision == "bf16",
+        bf16=trains_in_bf16(recipe),
         seed=optimisation.seed,
         dataloader_num_workers=recipe.data.workers,
         save_steps=output.save_steps,
@@ -49,7 +53,7 @@ def make_arguments(recipe: Recipe, folder: str | Path) -> TrainingArguments:
         logging_steps=output.log_steps,
         eval_strategy="steps" if evaluates else "no",
         eval_steps=output.eval_steps or None,
-        use_cpu=device == "cpu",
+        use_cpu=not torch.cuda.is_available(),
     )
     # With more devices the Trainer would cut each batch among threads, which these batches, with
     # tensors of different first dimensions, do not survive: there, start a process for each.

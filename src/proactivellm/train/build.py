@@ -1,12 +1,14 @@
 """The backbone of a recipe: tokenizer, model and stream settings, loaded or made from scratch."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from proactivellm.backbone.decoder import recompute_activations
-from proactivellm.backbone.hub import find_folder
+from proactivellm.backbone.hub import find_folder, name_of
+from proactivellm.backbone.precision import quantization_config
 from proactivellm.backbone.pretrained import load_pretrained, load_tokenizer
 from proactivellm.backbone.prompt import (
     Prompt,
@@ -20,6 +22,7 @@ from proactivellm.forward.law import check_law
 from proactivellm.modality.base import FrontEndTable, TrainedFrontEnd
 from proactivellm.modality.vocabulary import check_tokens
 from proactivellm.tasks.item import Item
+from proactivellm.train.arguments import trains_in_bf16
 from proactivellm.train.block_attention import PACKED_ATTENTION, register
 from proactivellm.train.control_token import add_row, add_token, read_token, trained_rows
 from proactivellm.train.recipe import Lora, Recipe
@@ -41,7 +44,12 @@ def make_backbone(
     folder = find_folder(backbone.pretrained, trust) if backbone.pretrained else None
     token = read_token(recipe)
     if folder is not None:
-        model, tokenizer = load_pretrained(folder, dtype=torch.float32, trust_remote_code=trust)
+        model, tokenizer = load_pretrained(
+            folder,
+            dtype=torch.float32,
+            quantization=_quantization(recipe),
+            trust_remote_code=trust,
+        )
         if tokenizer.eos_token_id is None:
             raise ValueError(
                 f"the tokenizer of {backbone.pretrained!r} has no EOS token, which closes the "
@@ -67,6 +75,14 @@ def make_backbone(
         learnt = token if recipe.objective.control_weight else None
         model = add_adapters(model, recipe.lora, token_id_of(tokenizer, learnt))
     return model, tokenizer
+
+
+def _quantization(recipe: Recipe) -> Any:
+    """What keeps the frozen weights in 4 bits, which compute as the Trainer does."""
+    if not recipe.lora:
+        return None
+    dtype = torch.bfloat16 if trains_in_bf16(recipe) else torch.float32
+    return quantization_config(recipe.lora.quantization, dtype)
 
 
 def end_generation_with(model: PreTrainedModel, token_id: int) -> None:
@@ -100,7 +116,11 @@ def add_adapters(model: PreTrainedModel, lora: Lora, read_id: int | None = None)
         trainable_token_indices=rows,
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, config)
+    adapted = get_peft_model(model, config)
+    # The adapter alone names its model as others can find it: not by a place in a cache.
+    base = Path(model.config.name_or_path)
+    adapted.peft_config["default"].base_model_name_or_path = name_of(base)
+    return adapted
 
 
 def make_settings(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> StreamSettings:

@@ -49,12 +49,21 @@ class Backbone(Strict):
 
 
 class Lora(Strict):
-    """Low-rank adapters instead of full fine-tuning (peft), merged into the saved model."""
+    """Low-rank adapters instead of full fine-tuning (peft)."""
 
     r: Count = 32  # rank
     alpha: Count = 64  # numerator of the scale alpha / r
     dropout: Share = 0.0  # on the adapter's input
     target_modules: str | list[str] = "all-linear"  # names of linear layers, or "all-linear"
+    merge: bool = True  # save a whole model; otherwise the adapter alone, which names its model
+    # Of the frozen model: "nf4" is QLoRA (Dettmers et al. 2023), 4 bits a weight.
+    quantization: Literal["none", "nf4"] = "none"
+
+    @model_validator(mode="after")
+    def _can_be_merged(self) -> Self:
+        if self.merge and self.quantization != "none":
+            raise ValueError("weights of 4 bits take no adapter in: set `merge = false`")
+        return self
 
 
 class Objectives(*keys_of("objective"), ViewSettings):  # type: ignore[misc]
@@ -168,6 +177,11 @@ class Recipe(_FrontEnds):
             raise ValueError("output.patience counts evaluations: set output.eval_steps")
         if self.lora and not self.backbone.pretrained:
             raise ValueError("[lora] adapts a pretrained backbone: set backbone.pretrained")
+        if self.lora and not self.lora.merge and self.objective.control_weight:
+            raise ValueError(
+                "an adapter alone has no place for the new token of control_weight: leave "
+                "`merge = false` out of [lora]"
+            )
         has_prompt = self.stream is not None and self.stream.prompt != Prompt()
         of_chat = "instruction" if self.instruction else "chat" if self.chat else ""
         if of_chat and (has_prompt or not self.backbone.pretrained):

@@ -56,15 +56,16 @@ def _train(recipe: Recipe, out: Path) -> None:
     if trainer.is_world_process_zero():
         if weights is not None:
             put_in(trainer.learner, weights)
-        save_model(trainer, out, recipe.output.dtype)
+        save_model(trainer, out, recipe)
     trainer.accelerator.wait_for_everyone()  # so that no process returns to half a model
 
 
-def save_model(trainer: StreamingTrainer, out: Path, dtype: str) -> None:
+def save_model(trainer: StreamingTrainer, out: Path, recipe: Recipe) -> None:
     """Write the final model folder and the log of the run."""
     side = (trainer.tokenizer, trainer.settings)
     with saving(out), replacing_in(out) as new:
-        save_final(trainer.learner, side, new, getattr(torch, dtype))
+        dtype = getattr(torch, recipe.output.dtype)
+        save_final(trainer.learner, side, new, dtype, not recipe.lora or recipe.lora.merge)
     history = "\n".join(json.dumps(line) for line in trainer.state.log_history)
     write_text(out / TRAINING_LOG, history + "\n")
     log.info("model saved to %s", out)

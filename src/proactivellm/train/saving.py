@@ -37,17 +37,39 @@ def save_checkpoint(
 
     `weights` are those of the learner, where its own are parts of them (FSDP).
     """
-    learner.model.save_pretrained(folder, state_dict=_under("model.", weights))
+    model = learner.model
+    model.save_pretrained(folder, state_dict=_under("model.", weights), **_alone(model))
     _save_rest(learner, side, Path(folder), torch.float32, weights)
 
 
-def save_final(learner: Learner, side: Side, folder: str | Path, dtype: torch.dtype) -> None:
-    """Writes the model of a run: adapters are merged, weights rounded; the learner is used up."""
-    _save_rest(learner, side, Path(folder), dtype)
+def save_final(
+    learner: Learner, side: Side, folder: str | Path, dtype: torch.dtype, merge: bool = True
+) -> None:
+    """Writes the model of a run, weights rounded; the learner is used up.
+
+    Adapters are merged into the weights, or else written alone, to be put into their model again:
+    then without its tokenizer.
+    """
     model: Any = learner.model
-    if hasattr(model, "merge_and_unload"):
-        model = model.merge_and_unload()
-    model.to(dtype).save_pretrained(folder)
+    if not hasattr(model, "merge_and_unload"):
+        _save_rest(learner, side, Path(folder), dtype)
+        model.to(dtype).save_pretrained(folder)
+    elif merge:
+        _save_rest(learner, side, Path(folder), dtype)
+        model.merge_and_unload().to(dtype).save_pretrained(folder)
+    else:
+        _save_rest(learner, side, Path(folder), dtype, tokenizer=False)
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.to(dtype)
+        model.save_pretrained(folder, **_alone(model))
+        (Path(folder) / "README.md").unlink(missing_ok=True)  # a form that peft leaves empty
+        model.generation_config.save_pretrained(folder)
+
+
+def _alone(model: Any) -> dict[str, bool]:
+    """Keeps peft, which saves adapters, from asking the hub whether the vocabulary has grown."""
+    return {"save_embedding_layers": False} if hasattr(model, "merge_and_unload") else {}
 
 
 def _save_rest(
@@ -56,9 +78,11 @@ def _save_rest(
     folder: Path,
     dtype: torch.dtype,
     weights: Mapping[str, Tensor] | None = None,
+    tokenizer: bool = True,
 ) -> None:
-    tokenizer, settings = side
-    tokenizer.save_pretrained(folder)
+    words, settings = side
+    if tokenizer:
+        words.save_pretrained(folder)
     settings.save(folder)
     if learner.front_end is not None:
         learner.front_end.save(folder, dtype, _under("front_end.", weights))

@@ -1,6 +1,7 @@
 """A causal encoder, fed mel frames as they come: what comes out equals `CausalEncoder.forward`.
 
-A block of steps is encoded as soon as all frames that it needs have arrived. Legend: T = mel
+A block of steps is encoded as soon as all frames that it needs have arrived, together with those of
+other streams (`encoder_work.py`). Legend: T = mel
 frames, F = mel bands, S = encoder steps (two frames each), P = steps after pooling, D = encoder
 width; B = 1.
 """
@@ -13,7 +14,9 @@ import torch.nn.functional as nn_f
 from torch import Tensor
 
 from proactivellm.modality.speech.encoder import CausalEncoder
+from proactivellm.modality.speech.encoder_work import Part, attention, convolution
 from proactivellm.modality.speech.memory import ATTENTION, Memory, register
+from proactivellm.modality.speech.together import Doing, alone
 
 _COUNTS = ("num_frames", "num_known", "num_encoded", "num_attended", "origin")
 
@@ -54,24 +57,27 @@ class EncoderStream:
         self.num_attended = 0  # the step after the last in the memories: less, at a new start
         self.origin = 0  # the first step in the memories, which has position 0
 
-    @torch.inference_mode()
     def push(self, mel_TF: np.ndarray) -> Tensor:
         """Takes the next frames; returns the outputs that are complete now, [P, D]."""
-        self._take(mel_TF)
-        num_steps = (self.num_frames - 1) // 2
-        ready = self._block_end(num_steps - self.encoder.attention.lookahead)
-        if ready > self.num_encoded:
-            self._convolve_to(num_steps, final=False)
-        return self._encode_to(ready)
+        return alone(self.hear(mel_TF))
 
-    @torch.inference_mode()
     def finish(self, mel_TF: np.ndarray) -> Tensor:
         """Takes the last frames, with zeros after them; returns the last outputs, [P, D]."""
+        return alone(self.hear(mel_TF, last=True))
+
+    def hear(self, mel_TF: np.ndarray, last: bool = False) -> Doing[Tensor]:
+        """Does what `push`, or of the `last` frames `finish`, does."""
         self._take(mel_TF)
-        num_steps = self.encoder.num_steps(self.num_frames)
-        if num_steps > self.num_known:
-            self._convolve_to(num_steps, final=True)
-        return self._encode_to(num_steps)
+        if last:
+            ready = num_steps = self.encoder.num_steps(self.num_frames)
+            needed = num_steps > self.num_known
+        else:
+            num_steps = (self.num_frames - 1) // 2
+            ready = self._block_end(num_steps - self.encoder.attention.lookahead)
+            needed = ready > self.num_encoded
+        if needed:
+            yield from self._convolve_to(num_steps, last)
+        return (yield from self._encode_to(ready))
 
     def clone(self) -> Self:
         """An independent copy that continues from here."""
@@ -111,20 +117,18 @@ class EncoderStream:
         new_1FT = torch.from_numpy(np.ascontiguousarray(mel_TF.T))[None]
         self._mel_1FT = torch.cat([self._mel_1FT, new_1FT.to(self._mel_1FT)], dim=2)
 
-    def _convolve_to(self, num_steps: int, final: bool) -> None:
-        tower = self.encoder.tower
+    def _convolve_to(self, num_steps: int, last: bool) -> Doing[None]:
         # Step s needs frames 2 s - 2 to 2 s + 2, and the first frame that is there is frame 2 s - 2
         # of the next step. The convolutions put zeros around what they are given; rows that have
         # seen zeros from elsewhere than the true begin and end are dropped.
         first = self.num_frames - self._mel_1FT.shape[2]
-        hidden_1DT = nn_f.gelu(tower.conv1(self._mel_1FT[:, :, : 2 * num_steps + 1 - first]))
-        hidden_1DS = nn_f.gelu(tower.conv2(hidden_1DT if final else hidden_1DT[:, :, :-1]))
-        hidden_1SD = hidden_1DS.transpose(1, 2)
+        piece = self._mel_1FT[:, :, : 2 * num_steps + 1 - first]
+        hidden_1SD = yield convolution(self.encoder, piece, last)
         self._hidden_1SD.append(hidden_1SD[:, 1:] if self.num_known else hidden_1SD)
         self._mel_1FT = self._mel_1FT[:, :, 2 * num_steps - 2 - first :]
         self.num_known = num_steps
 
-    def _encode_to(self, stop: int) -> Tensor:
+    def _encode_to(self, stop: int) -> Doing[Tensor]:
         """Encodes the steps up to `stop`; returns their outputs, [P, D]."""
         ahead, parts_1SD = self.encoder.attention.lookahead, [self._unpooled_1SD]
         while self.num_encoded < stop:
@@ -132,7 +136,7 @@ class EncoderStream:
             if min(goal + ahead, self.num_known) > self.origin + self._limit:
                 goal = self._block_end(self.origin + self._limit - ahead)
             if goal > self.num_encoded:
-                parts_1SD.append(self._attend_to(goal))
+                parts_1SD.append((yield from self._attend_to(goal)))
             else:  # out of positions
                 self.origin = self.num_attended = self.num_encoded - self._num_kept
                 self._memories = [Memory() for _ in self._memories]
@@ -142,7 +146,7 @@ class EncoderStream:
         self._unpooled_1SD = encoded_1SD[:, whole:]
         return self.encoder.close(encoded_1SD[:, :whole])[0]
 
-    def _attend_to(self, stop: int) -> Tensor:
+    def _attend_to(self, stop: int) -> Doing[Tensor]:
         """Runs the layers on the steps up to `stop`; returns those that are new, [1, S, D]."""
         tower, device = self.encoder.tower, self._unpooled_1SD.device
         held = self.num_attended - self.origin
@@ -153,12 +157,11 @@ class EncoderStream:
             mask_11SK = visible_SK[None, None].to(device)
         hidden_1SD = self._hidden(rows.step_S.to(device))
         hidden_1SD = hidden_1SD + tower.embed_positions((rows.step_S - self.origin).to(device))
-        for layer, memory in zip(tower.layers, self._memories, strict=True):
-            hidden_1SD = layer(hidden_1SD, mask_11SK, memory=memory)
-            memory.num_steps = held + rows.num_steps  # copies are not kept
+        part = Part(hidden_1SD, mask_11SK, self._memories, held, rows.num_steps)
+        hidden_1SD = yield attention(self.encoder, part)
         num_again = self.num_encoded - self.num_attended  # out already, before a new start
         self.num_attended = self.num_encoded = stop
-        return hidden_1SD[:, num_again : rows.num_steps]
+        return hidden_1SD[:, num_again:]
 
     def _hidden(self, step_S: Tensor) -> Tensor:
         """Steps as they are after the convolutions, [1, S, D]."""

@@ -5,8 +5,10 @@ function: no module is patched. Legend: B = recordings, H = heads, Q = new steps
 head dimension.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -44,6 +46,14 @@ class Memory:
         return self._keys[:, :, :stop].clone(), self._values[:, :, :stop].clone()
 
 
+class Share(NamedTuple):
+    """The part of a call's rows that belongs to one recording; it sees nothing of the others."""
+
+    memory: Memory
+    num_new: int  # rows
+    mask_11QK: Tensor | None  # None = all see all
+
+
 def _with_room(store: Tensor | None, like: Tensor, held: int, wanted: int) -> Tensor:
     """The store, or a larger copy; room doubles, so that a step costs the same on average."""
     if store is not None and store.shape[2] >= wanted:
@@ -63,16 +73,31 @@ def remembering_attention(
     attention_mask: Tensor | None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attention, [B, Q, H, D], of queries [B, H, Q, D] to what a memory holds and to what is new.
+    """Attention, [B, Q, H, D], of queries [B, H, Q, D] to what memories hold and to what is new.
 
     Args:
-        attention_mask: [B, 1, Q, K], or None: all see all.
-        **kwargs: `memory`, a `Memory` that is extended, and what the model passes.
+        attention_mask: [B, 1, Q, K], or None: all see all. Each share has one of its own instead.
+        **kwargs: `shares`, a sequence of `Share`, in whose order the rows lie one after another
+            (B = 1), and whose memories are extended; and what the model passes.
     """
-    memory: Memory | None = kwargs.pop("memory", None)
-    if memory is not None:
-        key, value = memory.extend(key, value)
-    return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    shares: Sequence[Share] | None = kwargs.pop("shares", None)
+    if shares is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    sizes = [share.num_new for share in shares]
+    # Not padded to one batch: memories differ in length, and would have to be copied for each call.
+    attended = [
+        sdpa_attention_forward(
+            module,
+            query_1HQD,
+            *share.memory.extend(key_1HQD, value_1HQD),
+            share.mask_11QK,
+            **kwargs,
+        )[0]
+        for share, query_1HQD, key_1HQD, value_1HQD in zip(
+            shares, *(rows.split(sizes, dim=2) for rows in (query, key, value)), strict=True
+        )
+    ]
+    return torch.cat(attended, dim=1), None
 
 
 def register() -> None:

@@ -6,6 +6,7 @@ H = LM width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
@@ -15,8 +16,10 @@ from torch import Tensor
 
 from proactivellm.core.unit import Unit
 from proactivellm.modality.speech.encoder_stream import EncoderStream
+from proactivellm.modality.speech.encoder_work import PROJECT
 from proactivellm.modality.speech.features import LogMelStream
 from proactivellm.modality.speech.resample import RATE
+from proactivellm.modality.speech.together import Doing, Work, alone, apart
 
 if TYPE_CHECKING:
     from proactivellm.modality.speech.front_end import SpeechFrontEnd
@@ -48,14 +51,25 @@ class SpeechStream:
         `start_s` is when they were spoken, not before those that came before; None = right after
         them.
         """
-        self._stamp(len(samples), start_s)
-        return self._units(self._encoder.push(self._mel.push(samples)))
+        return alone(self.hear(samples, start_s))
 
     def finish(self) -> list[Unit]:
         """Ends the audio; the very last unit is final, or the bare end marker."""
-        units = self._units(self._encoder.finish(self._mel.finish()), finished=True)
+        return alone(self.end())
+
+    def hear(self, samples: np.ndarray, start_s: float | None = None) -> Doing[list[Unit]]:
+        """Does what `push` does."""
+        self._stamp(len(samples), start_s)
+        outputs_PD = yield from self._encoder.hear(self._mel.push(samples))
+        return (yield from self._units(outputs_PD))
+
+    def end(self) -> Doing[list[Unit]]:
+        """Does what `finish` does."""
+        outputs_PD = yield from self._encoder.hear(self._mel.finish(), last=True)
+        units = yield from self._units(outputs_PD, finished=True)
         if self._pending_PD is not None and len(self._pending_PD):
-            return [*units, replace(self._unit(len(self._pending_PD)), final=True)]
+            unit = yield from self._unit(len(self._pending_PD))
+            return [*units, replace(unit, final=True)]
         if units:
             return [*units[:-1], replace(units[-1], final=True)]
         return [Unit.end(self._time(self._mel.num_samples, end=True))]
@@ -68,7 +82,7 @@ class SpeechStream:
         twin._pieces = list(self._pieces)
         return twin
 
-    def _units(self, outputs_PD: Tensor, finished: bool = False) -> list[Unit]:
+    def _units(self, outputs_PD: Tensor, finished: bool = False) -> Doing[list[Unit]]:
         """Units that are whole with these outputs."""
         if self._pending_PD is not None:
             outputs_PD = torch.cat([self._pending_PD, outputs_PD])
@@ -78,7 +92,7 @@ class SpeechStream:
             if not finished and self._ready(count) > self._mel.num_samples:
                 break  # its window has arrived, its audio has not: units end where they should
             if count > 0:
-                units.append(self._unit(count))
+                units.append((yield from self._unit(count)))
             else:  # all that would be in it lies before the start
                 self.num_units += 1
         return units
@@ -95,18 +109,18 @@ class SpeechStream:
         last = (self._num_taken + count) * encoder.pool - 1 + offset
         return (last // block + 1) * block * 2 * self._mel.hop
 
-    def _unit(self, count: int) -> Unit:
+    def _unit(self, count: int) -> Doing[Unit]:
         """The unit of the next outputs."""
         assert self._pending_PD is not None
         ready = min(self._ready(count), self._mel.num_samples)
         start_s, end_s = self._time(min(self._begin(), ready), False), self._time(ready, True)
-        with torch.inference_mode():
-            outputs_1PD = self._pending_PD[None, :count]
-            features_EH = self.front_end.project(outputs_1PD, first=not self._num_taken)[0]
+        outputs_1PD, first = self._pending_PD[None, :count], not self._num_taken
+        run = _project_first if first else _project
+        features_1EH = yield Work(PROJECT, run, self.front_end, outputs_1PD, count)
         self._pending_PD = self._pending_PD[count:]
         self._num_taken += count
         self.num_units += 1
-        return Unit(features=features_EH, start_s=start_s, end_s=end_s)
+        return Unit(features=features_1EH[0], start_s=start_s, end_s=end_s)
 
     def _begin(self) -> int:
         """First sample of the next unit."""
@@ -135,3 +149,14 @@ class SpeechStream:
         pieces = [piece for piece in self._pieces if piece[0] < sample + (not end)]
         first, start_s = pieces[-1] if pieces else (0, 0.0)
         return start_s + (sample - first) / RATE
+
+
+def _project(
+    front_end: SpeechFrontEnd, outputs: Sequence[Tensor], first: bool = False
+) -> Sequence[Tensor]:
+    """Embeddings [1, E, H] of each; all have as many outputs [1, P, D]."""
+    return apart(front_end.project(torch.cat(list(outputs)), first))
+
+
+def _project_first(front_end: SpeechFrontEnd, outputs: Sequence[Tensor]) -> Sequence[Tensor]:
+    return _project(front_end, outputs, first=True)

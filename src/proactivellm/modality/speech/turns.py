@@ -19,6 +19,7 @@ from proactivellm.modality.speech.gate import Gate, GateSettings, Passage
 from proactivellm.modality.speech.level import FRAME
 from proactivellm.modality.speech.resample import RATE, Resampler
 from proactivellm.modality.speech.speech_stream import SpeechStream
+from proactivellm.modality.speech.together import Doing, alone
 
 if TYPE_CHECKING:
     from proactivellm.modality.speech.front_end import SpeechFrontEnd
@@ -39,13 +40,17 @@ class SpeechEar:
 
     def push(self, block: np.ndarray, now_s: float) -> list[Unit]:
         """Takes float32 mono samples [n]; returns the units that are complete now."""
-        units = self._listener.push(self._resampler.push(block))
-        self._tell_of_cuts()
-        return _stamped(units, now_s)
+        return alone(self.hear(block, now_s))
 
     def finish(self, now_s: float) -> list[Unit]:
         """Ends the recording; returns its last units."""
-        units = [*self._listener.push(self._resampler.finish()), *self._listener.finish()]
+        return alone(self.hear(None, now_s))
+
+    def hear(self, block: np.ndarray | None, now_s: float) -> Doing[list[Unit]]:
+        """Does what `push`, or of None `finish`, does."""
+        resampler = self._resampler
+        samples = resampler.finish() if block is None else resampler.push(block)
+        units = yield from self._listener.hear(samples, last=block is None)
         self._tell_of_cuts()
         return _stamped(units, now_s)
 
@@ -79,28 +84,31 @@ class Listener:
 
         Times are those of the recording. A final unit ends a turn, and the next one begins another.
         """
-        if self._gate is not None:
-            return self._pass(self._gate.push(samples))
-        assert self._turn is not None
-        return self._turn.push(samples)
+        return alone(self.hear(samples))
 
     def finish(self) -> list[Unit]:
         """Ends the recording; returns the last units, none if no turn is open."""
-        if self._gate is not None:
-            return self._pass(self._gate.finish())
-        assert self._turn is not None
-        return self._turn.finish()
+        return alone(self.hear(np.zeros(0, np.float32), last=True))
 
-    def _pass(self, passages: list[Passage]) -> list[Unit]:
+    def hear(self, samples: np.ndarray, last: bool = False) -> Doing[list[Unit]]:
+        """Does what `push` does, and after the `last` samples what `finish` does."""
+        if self._gate is not None:
+            passages = self._gate.push(samples)
+            return (yield from self._pass(passages + (self._gate.finish() if last else [])))
+        assert self._turn is not None
+        units = yield from self._turn.hear(samples)
+        return units + (yield from self._turn.end()) if last else units
+
+    def _pass(self, passages: list[Passage]) -> Doing[list[Unit]]:
         units = []
         for passage in passages:
             if len(passage.samples):
                 turn = self._turn = self._turn or SpeechStream(self.front_end)
                 self._speech += passage.speech
-                arrived = turn.push(passage.samples, passage.start_s)
+                arrived = yield from turn.hear(passage.samples, passage.start_s)
                 units += self._voiced(arrived, turn.num_units - len(arrived))
             if passage.ends_turn and self._turn is not None:
-                units += self._end(self._turn)
+                units += yield from self._end(self._turn)
                 self._turn = None
                 self.num_cuts += passage.is_cut
         return units
@@ -124,9 +132,9 @@ class Listener:
         heard = self._speech[begin:end]
         return sum(heard) >= _VOICED * len(heard) or not any(self._speech[:begin])
 
-    def _end(self, turn: SpeechStream) -> list[Unit]:
+    def _end(self, turn: SpeechStream) -> Doing[list[Unit]]:
         """The last units of a turn; what was held back is read with the very last."""
-        *units, last = turn.finish()
+        *units, last = yield from turn.end()
         voiced = self._voiced(units, turn.num_units - len(units) - (not last.is_end))
         held, self._silent, self._speech = self._silent, [], []
         return [*voiced, _joined([*held, last])]

@@ -13,7 +13,9 @@ EventT = TypeVar("EventT", bound=BaseModel)
 Id = Annotated[str, Field(min_length=1, max_length=64)]
 
 
-class _Object(BaseModel):
+class Object(BaseModel):
+    """Of OpenAI's; what it may hold beyond is kept."""
+
     model_config = ConfigDict(frozen=True, extra="allow", strict=True)
 
 
@@ -27,7 +29,7 @@ class Extension(BaseModel):
     decisions: bool | None = None  # whether every READ and WRITE is told
 
 
-class SessionFields(_Object):
+class SessionFields(Object):
     """Of `session.update`."""
 
     type: Literal["realtime"] | None = None
@@ -37,20 +39,20 @@ class SessionFields(_Object):
     proactivellm: Extension | None = None
 
 
-class SessionUpdate(_Object):
+class SessionUpdate(Object):
     """What a session is to be set to."""
 
     session: SessionFields
 
 
-class Content(_Object):
+class Content(Object):
     """A part of a message."""
 
     type: str
     text: str | None = None
 
 
-class Item(_Object):
+class Item(Object):
     """A message; other items are refused by what they are."""
 
     type: str
@@ -59,20 +61,20 @@ class Item(_Object):
     content: list[Content] = []
 
 
-class ItemCreate(_Object):
+class ItemCreate(Object):
     """A message, and after which one it stands; None = last, "root" = first."""
 
     item: Item
     previous_item_id: str | None = None
 
 
-class ItemNamed(_Object):
+class ItemNamed(Object):
     """Of `conversation.item.retrieve` and `.delete`."""
 
     item_id: str
 
 
-class ResponseFields(_Object):
+class ResponseFields(Object):
     """Of `response.create`."""
 
     output_modalities: list[str] | None = None
@@ -83,19 +85,19 @@ class ResponseFields(_Object):
     proactivellm: Extension | None = None
 
 
-class ResponseCreate(_Object):
+class ResponseCreate(Object):
     """What is to be responded to, and how."""
 
     response: ResponseFields = ResponseFields()
 
 
-class ResponseCancel(_Object):
+class ResponseCancel(Object):
     """None: the one that is being written."""
 
     response_id: str | None = None
 
 
-class TextAppend(_Object):
+class TextAppend(Object):
     """A piece of a source, cut anywhere."""
 
     text: str

@@ -53,7 +53,7 @@ class Conversation(Dialogue):
         return bool(self._responses)
 
     @property
-    def taken(self) -> int:
+    def taken(self) -> float:
         return 0 if self._open is None else self._open[0].size
 
     async def begin(self) -> None:

@@ -36,6 +36,12 @@ def user_item(text: str, status: str = "completed", name: str | None = None) -> 
     }
 
 
+def audio_item() -> dict[str, Any]:
+    """Audio of the user's, whose text is in the response."""
+    content = [{"type": "input_audio", "transcript": None}]
+    return {**user_item(""), "content": content}
+
+
 class Items:
     """In order, by id."""
 
@@ -75,7 +81,7 @@ class Items:
     @property
     def _size(self) -> int:
         contents = [item["content"] for item in self._by_id.values()]
-        return sum(len(part["text"]) for content in contents for part in content)
+        return sum(len(part.get("text", "")) for content in contents for part in content)
 
     def get(self, name: str, param: str = "item_id") -> dict[str, Any]:
         """RequestError if there is none of that id."""

@@ -3,15 +3,34 @@
 import logging
 import math
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from proactivellm.serve.errors import RequestError
 from proactivellm.serve.realtime.extension import Silence, decision, position
-from proactivellm.serve.realtime.turn import Turn
 from proactivellm.session.events import Ending
 from proactivellm.stream import StreamEvent
+
+
+class Source(Protocol):
+    """A turn, or a part of one that is answered by itself."""
+
+    ending: Ending | None
+
+    @property
+    def tokens(self) -> tuple[int, int]:
+        """Read and written."""
+        ...
+
+    async def cancel(self) -> None:
+        """End it."""
+        ...
+
+    def events(self) -> AsyncIterator[StreamEvent]:
+        """See `Turn.events`."""
+        ...
+
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
@@ -37,7 +56,7 @@ class Wish:
 class Response:
     """A turn, told as a response with one message of text."""
 
-    def __init__(self, turn: Turn, wish: Wish, send: Send) -> None:
+    def __init__(self, turn: Source, wish: Wish, send: Send) -> None:
         self.id, self.item_id = (f"{kind}_{secrets.token_hex(10)}" for kind in ("resp", "item"))
         self.turn, self.wish, self._send = turn, wish, send
         self.text = ""

@@ -5,7 +5,7 @@ Every protocol goes through it, be the source text or samples.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Sequence
 
 from proactivellm.policy.base import Policy
 from proactivellm.policy.endogenous import ThresholdPolicy
@@ -21,7 +21,7 @@ class Turn:
     """A source of one session, from its first piece to the end of its target.
 
     Attributes:
-        size: of all that was pushed, in characters or samples.
+        size: of all that was pushed, in characters, or seconds of what is heard.
         over: whether nothing more is read of it.
         ending: how it ended, once it has; None if it could not go on.
     """
@@ -33,15 +33,20 @@ class Turn:
         policy: Policy | None = None,
         hearing: Hearing | None = None,
     ) -> None:
-        self.size = 0
+        self.size = 0.0
         self.over = False
         self.ending: Ending | None = None
         self._served, self._settings = served, settings
         self._policy, self._hearing = policy or served.policy, hearing
         self._clock = WallClock()  # from its first piece on
-        self._waiting: deque[tuple[Payload, int, float]] = deque()  # with size, and when it came
-        self._waiting_size = 0
-        self._news = asyncio.Event()
+        heard, s = hearing is not None, settings
+        self._unit = "seconds" if heard else "characters"
+        self._most = s.turn_s if heard else s.turn_chars
+        self._most_waiting = s.waiting_s if heard else s.waiting_chars
+        # With size, and when it came.
+        self._waiting: deque[tuple[Payload, float, float]] = deque()
+        self._waiting_size = 0.0
+        self._news, self._taken = asyncio.Event(), asyncio.Event()
         self._closed = self._cancelled = False
         self._has_text = False
         self._patience: asyncio.Timeout | None = None
@@ -55,31 +60,45 @@ class Turn:
         state = self._stream.stream.state
         return state.source_tokens, state.num_written
 
-    def push(self, payload: Payload, size: int) -> None:
+    def push(self, payload: Payload, size: float) -> None:
         """Take what arrived next; `size` as it counts for the limits.
+
+        RequestError as `push_all`.
+        """
+        self.push_all([payload], size)
+
+    def push_all(self, payloads: Sequence[Payload], size: float) -> None:
+        """Take what arrived next, in pieces, of which all or none are taken.
 
         RequestError if more of it waits, or has arrived, than the settings allow: it is not taken.
         """
-        if self.size + size > self._settings.turn_chars:
+        if self.size + size > self._most:
             raise RequestError(
-                f"a source may have {self._settings.turn_chars} characters: commit this one and "
-                "begin another",
+                f"a source may have {self._most:g} {self._unit}: commit this one and begin another",
                 code="input_too_long",
             )
         if self.over:  # the target ended before its source
             self.size += size
             return
-        if self._waiting and self._waiting_size + size > self._settings.waiting_chars:
+        if self._waiting and self._waiting_size + size > self._most_waiting:
             raise RequestError(
-                f"{self._waiting_size} characters wait to be read already; send this again later",
+                f"{self._waiting_size:g} {self._unit} wait to be read already; send this again "
+                "later",
                 code="input_buffer_full",
                 type="rate_limit_exceeded",
                 retry_after_s=1.0,
             )
         self.size += size
         self._waiting_size += size
-        self._waiting.append((payload, size, self._clock.now_s))
+        now_s, each = self._clock.now_s, size / len(payloads)
+        self._waiting += [(payload, each, now_s) for payload in payloads]
         self._news.set()
+
+    async def room(self) -> None:
+        """Until what waits is no more than half of what may."""
+        while not self.over and self._waiting_size > self._most_waiting / 2:
+            self._taken.clear()
+            await self._taken.wait()
 
     def close(self) -> None:
         """Say that nothing more arrives; idempotent."""
@@ -94,7 +113,7 @@ class Turn:
         elif self._patience is not None:
             self._patience.reschedule(0)
 
-    async def events(self) -> AsyncIterator[StreamEvent]:
+    async def events(self) -> AsyncGenerator[StreamEvent, None]:
         """What happens, from when a lane is free to the end; once.
 
         Raises:
@@ -127,6 +146,7 @@ class Turn:
                 self.ending = self.ending or Ending.EMPTY_SOURCE
         finally:
             self.over = True
+            self._taken.set()
             self._served.give_back()
             self._served.metrics.turn(self._served.name, self.ending)
 
@@ -172,7 +192,8 @@ class Turn:
                     await stream.push(payload, now_s)
                 except (ValueError, RuntimeError):  # it has ended; its events tell why
                     return
-                self._waiting_size -= size
+                self._waiting_size = self._waiting_size - size if self._waiting else 0.0
+                self._taken.set()
             if self._closed:
                 await stream.close()
                 return

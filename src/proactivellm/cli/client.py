@@ -1,0 +1,97 @@
+"""The command `client`: a text goes to a server while its target comes back."""
+
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from proactivellm.cli.app import app
+
+if TYPE_CHECKING:
+    from proactivellm.cli.live_lines import LiveLine
+    from proactivellm.client import Client
+
+
+@app.command()
+def client(
+    url: Annotated[
+        str, typer.Option(metavar="URL", help="Of the server; https for one with a certificate.")
+    ] = "http://127.0.0.1:8000",
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="One that it serves.", show_default="the first"),
+    ] = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPEC", help="A policy, as of `stream`.", show_default="that of the model"
+        ),
+    ] = None,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY",
+            help="If the server asks for one; others can read what a command line says.",
+            envvar="PROACTIVELLM_API_KEY",
+            show_default="none",
+        ),
+    ] = None,
+    source: Annotated[
+        str, typer.Option("--input", metavar="FILE|-", help="Text, one source a line.")
+    ] = "-",
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            metavar="WPM",
+            min=0.001,
+            help="Words a minute, as if somebody spoke them.",
+            show_default="as they come",
+        ),
+    ] = None,
+) -> None:
+    """Stream text to a server (`proactivellm serve`); print what it writes while the text arrives.
+
+    Example: echo "Ich habe gestern einen alten Freund getroffen." | proactivellm client
+    """
+    import asyncio
+
+    try:
+        from proactivellm.client import Client
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"the client needs {error.name}, which the extra `serve` brings: "
+            "pip install 'proactivellm[serve]'"
+        ) from None
+    from proactivellm.cli.live_lines import live_lines
+
+    lines = live_lines(source)
+    asyncio.run(_talk(Client(url, model=model, policy=policy, key=api_key), lines, rate))
+
+
+async def _talk(client: "Client", lines: Iterator["LiveLine"], rate: float | None) -> None:
+    import asyncio
+
+    async with client:
+        while (line := await asyncio.to_thread(next, lines, None)) is not None:
+            wrote = False
+            async for delta in client.stream(_pieces(line, rate)):
+                typer.echo(delta.text, nl=False)
+                wrote = True
+            if wrote:
+                typer.echo()
+
+
+async def _pieces(line: "LiveLine", rate: float | None) -> AsyncIterator[str]:
+    """What arrives of a line, or its words at a pace."""
+    import asyncio
+
+    if rate is None:
+        while (piece := await asyncio.to_thread(next, line.arriving, None)) is not None:
+            yield piece
+        return
+    words = (await asyncio.to_thread("".join, line.arriving)).split()
+    began_s = time.monotonic()
+    for i, word in enumerate(words):
+        await asyncio.sleep(max(0.0, began_s + 60 * i / rate - time.monotonic()))
+        yield f"{word} "

@@ -1,0 +1,117 @@
+"""Audio on its way to text, told as items: each is transcribed while its audio arrives."""
+
+import logging
+import secrets
+from contextlib import suppress
+from typing import Any
+
+from proactivellm.serve.errors import RequestError
+from proactivellm.serve.realtime.extension import Silence, decision, position
+from proactivellm.serve.realtime.response import Send
+from proactivellm.serve.realtime.turn import Turn
+from proactivellm.stream import StreamEvent
+
+_OF_ITEM = "conversation.item.input_audio_transcription"
+
+_log = logging.getLogger(__name__)
+
+
+class Transcript:
+    """A buffer of audio that becomes one item, or one for each turn that a gate hears in it.
+
+    Attributes:
+        items: of the session, in order; the last one is that of the newest audio.
+        committed: whether the client has said that nothing more comes.
+    """
+
+    def __init__(
+        self, turn: Turn, send: Send, items: list[str], detects_turns: bool, decisions: bool
+    ) -> None:
+        self.turn, self.items = turn, items
+        self.committed = self._dropped = False
+        self._send, self._detects_turns, self._decisions = send, detects_turns, decisions
+        self._item, self._text, self._told_s = _new_item(), "", 0.0
+
+    async def commit(self) -> None:
+        """The client has sent all of it; idempotent."""
+        if not self.committed:
+            self.committed = True
+            self.turn.close()
+            await self._tell_item()
+
+    async def drop(self) -> None:
+        """The client wants no more of it; idempotent."""
+        self._dropped = True
+        with suppress(RuntimeError):  # its engine has died
+            await self.turn.cancel()
+
+    async def run(self) -> None:
+        """Until all is told, whatever goes wrong."""
+        silence = Silence()
+        try:
+            async for event in self.turn.events():
+                await self._tell(event, silence)
+            if self.committed and not self._dropped:
+                await self._complete()
+        except RequestError as error:
+            await self._fail(error)
+        except Exception as error:
+            _log.error("engine_failed", extra={"error": type(error).__name__}, exc_info=error)
+            message = "the engine failed; send the audio again"
+            await self._fail(RequestError(message, code="engine_failed", type="server_error"))
+
+    async def _tell(self, event: StreamEvent, silence: Silence) -> None:
+        if self._dropped:
+            return
+        if self._decisions and event.kind != "END":
+            await self._send({**decision(event), "item_id": self._item})
+        if event.kind == "WRITE":
+            delta = event.text if self._text else event.text.lstrip()
+            self._text += delta
+            more = {"delta": delta, "proactivellm": position(event)}
+            await self._send(self._of_item("delta", **more))
+        elif event.kind == "END" and self._detects_turns and not self.committed and self._text:
+            await self._tell_item()
+            await self._complete()
+            self._item, self._text = _new_item(), ""
+        elif (quiet := silence.of(event)) is not None:
+            await self._send({**quiet, "item_id": self._item})
+
+    async def _tell_item(self) -> None:
+        previous = self.items[-1] if self.items else None
+        self.items.append(self._item)
+        del self.items[:-1]
+        where = {"item_id": self._item, "previous_item_id": previous}
+        await self._send({"type": "input_audio_buffer.committed", **where})
+        item = {
+            "id": self._item,
+            "object": "realtime.item",
+            "type": "message",
+            "role": "user",
+            "status": "completed",
+            "content": [{"type": "input_audio", "transcript": None}],
+        }
+        for kind in ("conversation.item.added", "conversation.item.done"):
+            await self._send({"type": kind, "previous_item_id": previous, "item": item})
+
+    async def _complete(self) -> None:
+        heard_s, self._told_s = self.turn.size - self._told_s, self.turn.size
+        usage = {"type": "duration", "seconds": round(heard_s, 3)}
+        await self._send(self._of_item("completed", transcript=self._text, usage=usage))
+
+    async def _fail(self, error: RequestError) -> None:
+        if self._dropped:
+            return
+        if not self.committed:  # what failed is told of an item that is there
+            await self._tell_item()
+            self.committed = True
+        told = {"type": error.type, "code": error.code, "message": error.message, "param": None}
+        await self._send(self._of_item("failed", error=told))
+
+    def _of_item(self, what: str, **more: Any) -> dict[str, Any]:
+        where = {"item_id": self._item, "content_index": 0}
+        return {"type": f"{_OF_ITEM}.{what}", **where, **more}
+
+
+def _new_item() -> str:
+    return f"item_{secrets.token_hex(10)}"
