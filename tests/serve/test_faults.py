@@ -214,7 +214,7 @@ def drawn() -> list[str | bytes]:
     return messages
 
 
-def test_no_message_brings_it_down(frail: Running, run: RunIt) -> None:
+def test_no_message_brings_it_down(frail: Running) -> None:
     messages = drawn()
 
     async def talk() -> None:
@@ -224,11 +224,11 @@ def test_no_message_brings_it_down(frail: Running, run: RunIt) -> None:
                     await client.send(message)
                 await client.send(json.dumps({"type": "probe", "event_id": f"probe {number}"}))
                 while True:
-                    event = json.loads(await client.recv())
+                    event = json.loads(await asyncio.wait_for(client.recv(), 30))
                     error = event.get("error", {})
                     assert error.get("type") != "server_error", (message, event)
                     assert event.get("response", {}).get("status") != "failed", (message, event)
                     if error.get("event_id") == f"probe {number}":
                         break
 
-    run(talk())
+    asyncio.run(talk())

@@ -3,8 +3,10 @@
 import asyncio
 import json
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,6 +21,7 @@ from proactivellm.serve.settings import Settings
 
 SOURCE = "a man in a hat looks at the window and sleeps"
 APPEND = {"type": "input_text_buffer.append", "text": SOURCE[:30]}
+TLS = Path(__file__).parents[1] / "data" / "tls"  # for tests alone: localhost, self-signed
 RunIt = Callable[..., Any]
 
 
@@ -280,3 +283,11 @@ def test_two_events_in_a_row_do_not_wait_for_each_other(open_server: Running, ru
             return asyncio.get_running_loop().time() - began
 
     assert run(talk()) < 0.3  # a delayed acknowledgement takes 0.04 s
+
+
+def test_it_speaks_tls(model: str) -> None:
+    files = {"tls_certificate": TLS / "certificate.pem", "tls_key": TLS / "key.pem"}
+    with running(Settings(models=(model,), **files)) as server:  # type: ignore[arg-type]
+        trusted = ssl.create_default_context(cafile=files["tls_certificate"])
+        url = f"https://127.0.0.1:{server.port}/health"
+        assert httpx.get(url, verify=trusted).json()["status"] == "ok"

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from tests.models import save_tiny
 from proactivellm.core.unit import Unit
 from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.modality.loading import load
+from proactivellm.policy.reason import Reason
 from proactivellm.policy.spec import parse_policy
+from proactivellm.session.events import Ending
 from proactivellm.session.limits import EngineFull, Limits
 from proactivellm.session.sampling import Sampling
 from proactivellm.stream import AsyncStream, Streams, Worker, stream_text
@@ -204,3 +207,48 @@ def test_a_loop_that_is_gone_frees_its_streams(model: StreamingCausalLM) -> None
 
     asyncio.run(leave())
     assert asyncio.run(come()) == alone(model, SOURCES[1])
+
+
+def test_who_waits_for_a_worker_that_dies_is_told(
+    model: StreamingCausalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def run() -> None:
+        worker = Worker(streams(model))
+        stream = await worker.open()
+        await stream.push("the dog sleeps")
+        never = asyncio.create_task(worker.ask(lambda: None, when=lambda: False))
+        await asyncio.sleep(0)
+        monkeypatch.setattr(worker, "_tell_all", lambda: 1 / 0)
+        with suppress(RuntimeError):  # it may be dead already
+            await stream.push(" on a sofa")
+        with pytest.raises(ZeroDivisionError):
+            await text_of(stream)
+        with pytest.raises(RuntimeError, match="the worker is closed"):
+            await never
+        with pytest.raises(RuntimeError, match="the worker is closed") as raised:
+            await worker.open()
+        assert raised.value.__cause__ is worker.error
+        await worker.close()
+
+    asyncio.run(run())
+
+
+def test_a_watched_stream_tells_what_decided_and_how_far_behind_it_is(
+    model: StreamingCausalLM,
+) -> None:
+    policy = parse_policy("entropy:threshold=9,min_lag=1")
+
+    async def run() -> None:
+        async with Worker(streams(model)) as worker:
+            options = {"policy": policy, "watch": policy.evidence}
+            async with await worker.open(**options) as stream:
+                await stream.push("the dog sleeps on a sofa " * 9)
+                await stream.close()
+                events = [event async for event in stream]
+        end, writes = events[-1], [event for event in events if event.kind == "WRITE"]
+        assert (end.kind, end.ending, end.tokens) == ("END", Ending.LENGTH_LIMIT, 16)
+        decided = [event for event in writes if event.reason is Reason.WRITE_RULE]
+        assert decided and all(0 < (event.evidence or 0) < 9 for event in decided)
+        assert all(event.lag_s is not None and event.lag_s >= 0 for event in writes)
+
+    asyncio.run(run())

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, WebSocket
 
-from proactivellm.serve import page_routes, rest, transcribe, translations
+from proactivellm.serve import page_routes, rest, transcribe, translate
 from proactivellm.serve.access import Access
 from proactivellm.serve.audio import RATE
 from proactivellm.serve.metrics import Metrics
@@ -43,7 +43,7 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(title="proactivellm", docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.settings, app.state.models, app.state.sessions = settings, models, sessions
     app.state.metrics = metrics
-    for routes in (rest, transcribe, translations, page_routes):
+    for routes in (rest, transcribe, translate, page_routes):
         app.include_router(routes.router)
     app.add_middleware(Access, settings=settings)
 
