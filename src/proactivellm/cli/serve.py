@@ -117,6 +117,13 @@ def serve(
     waiting_chars: Annotated[
         Number, _option(_LIMITS, "N", "Of a source that wait to be read.", "20000")
     ] = None,
+    turn_s: Annotated[Seconds, _option(_LIMITS, "S", "Of one recording.", "7200")] = None,
+    waiting_s: Annotated[
+        Seconds, _option(_LIMITS, "S", "Of a recording that wait to be read.", "30")
+    ] = None,
+    upload_bytes: Annotated[
+        Number, _option(_LIMITS, "N", "Of a request with a recording.", "26214400")
+    ] = None,
     events_per_s: Annotated[Number, _option(_LIMITS, "N", "Of one client.", "200")] = None,
     unsent_events: Annotated[
         Number, _option(_LIMITS, "N", "That wait for a slow client.", "256")
