@@ -7,9 +7,11 @@ from pathlib import Path
 import httpx
 import pytest
 from tests.cli.commands import Forked, Run
+from typer.main import get_command
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from proactivellm.cli.app import app
 from proactivellm.serve.settings import PREFIX, Settings, read_settings
 
 
@@ -45,6 +47,11 @@ def test_a_mistake_is_one_line(
     config = tmp_path / "serve.toml"
     config.write_text(file)
     assert message in run("serve", *flags, "--config", config, "--check").error
+
+
+def test_every_setting_is_a_flag() -> None:
+    names = {parameter.name for parameter in get_command(app).commands["serve"].params}  # type: ignore
+    assert set(Settings.model_fields) <= names
 
 
 def test_check_says_what_would_be_served(run: Run, model: str) -> None:
