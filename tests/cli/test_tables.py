@@ -58,7 +58,7 @@ def test_calibrate(
     command = ("calibrate", "--model", own_model, *files)
     done = run(*command, "--policy", "entropy", "--policy", "confidence")
     assert done.code == 0 and done.out.startswith("4 points on 3 instances written to ")
-    assert done.err == "entropy: 2/2\nconfidence: 2/2\n"
+    assert done.err == "entropy: 3/3\nconfidence: 3/3\n"
     table = Calibration.load(own_model)
     assert table.meta.source == "dev.de"  # the name of the file, not where it is
     assert [point.policy for point in table.points] == ["entropy"] * 2 + ["confidence"] * 2

@@ -66,12 +66,14 @@ def break_step(served: Served) -> None:
 
 
 def break_thread(served: Served) -> None:
-    """The thread dies."""
+    """The thread dies, once somebody is served."""
+    worker = served._worker
 
     def broken() -> None:
-        raise RuntimeError(SECRET)
+        if worker._served:  # otherwise it may die before the next turn, which notices nothing
+            raise RuntimeError(SECRET)
 
-    served._worker._tell_all = broken  # type: ignore[method-assign]
+    worker._tell_all = broken  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize("harm", [break_step, break_thread])

@@ -52,7 +52,8 @@ def client(
 ) -> None:
     """Stream text to a server (`proactivellm serve`); print what it writes while the text arrives.
 
-    Example: echo "Ich habe gestern einen alten Freund getroffen." | proactivellm client
+    Example:
+        proactivellm client --policy wait-k:3 --input source.txt
     """
     import asyncio
 

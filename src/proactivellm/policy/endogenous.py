@@ -12,7 +12,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from proactivellm.policy import evidence
-from proactivellm.policy.base import BoundedPolicy
+from proactivellm.policy.base import BoundedPolicy, Policy
 from proactivellm.policy.evidence import Evidence, Seen
 from proactivellm.policy.options import check_int, check_number, option, parse_float
 
@@ -39,6 +39,13 @@ class ThresholdPolicy(BoundedPolicy):
             raise ValueError(
                 f"threshold of {self.name} must be {valid_range}, got {self.threshold}"
             )
+
+
+def statistic_of(policy: Policy, seen: Seen) -> float | None:
+    """What a policy compares with its threshold, of one lane; None if it was not looked at."""
+    if isinstance(policy, ThresholdPolicy) and {*policy.evidence} <= {*seen.evidence}:
+        return float(policy.statistic(seen))
+    return None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import numpy as np
 from proactivellm.core.unit import Unit
 from proactivellm.modality.text import TextSegmenter
 from proactivellm.output.log import TEXT, Instance
-from proactivellm.policy.endogenous import ThresholdPolicy
+from proactivellm.policy.endogenous import statistic_of
 from proactivellm.policy.reason import Reason
 from proactivellm.session.events import End, Ending, Event, Probed, Read, Write
 from proactivellm.session.isolation import reason
@@ -240,9 +240,7 @@ class Stream:
             lag_s = now_s - self.transcript.arrived_s(event.units_read, event.source_finished)
             self._tell("WRITE", now_s, event.units_read, text, media_s, event.reason, lag_s)
         elif isinstance(event, Probed):
-            policy = self._streams.engine.policies[self.lane]
-            if isinstance(policy, ThresholdPolicy):
-                self._evidence = float(policy.statistic(event.seen))
+            self._evidence = statistic_of(self._streams.engine.policies[self.lane], event.seen)
         elif isinstance(event, End):
             self._ending = event.how
 
