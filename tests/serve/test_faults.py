@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -122,6 +123,22 @@ def test_the_log_says_nothing_of_what_is_said(frail: Running, run: RunIt) -> Non
     events = ["session_opened", "response_done", "engine_failed", "engine_restarted"]
     assert {*events, "session_ended"} == {line["event"] for line in told}
     assert not any(word in lines.getvalue() for word in ("hat", "window", KEY))
+
+
+def test_a_jump_of_the_clock_ends_nothing(
+    frail: Running, run: RunIt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def talk() -> None:
+        async with connect(frail.socket_url) as client:
+            before = await respond(client, SECRET)
+            for jump in (-1e6, 1e6):
+                now = time.time() + jump
+                with monkeypatch.context() as clock:
+                    clock.setattr(time, "time", lambda now=now: now)
+                    after = await respond(client, SECRET)
+                assert after["output"][0]["content"] == before["output"][0]["content"]
+
+    run(talk())
 
 
 def test_a_full_disk_under_the_log_disturbs_nothing() -> None:
