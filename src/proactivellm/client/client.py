@@ -66,6 +66,8 @@ class Client:
         self._address = _address(url, model)
         self._policy, self._key = policy, key
         self._connection: ClientConnection | None = None
+        # A loop that is left by `break` closes its turn only a little later, beside the next one.
+        self._turn = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
         """Connects, and sets the policy; ServerError if the server is not there or refuses."""
@@ -99,27 +101,28 @@ class Client:
         Raises:
             ServerError: the server refuses it, or the connection is gone.
         """
-        sending = asyncio.create_task(self._send_all(source))
-        response: str | None = None
-        done = False
-        try:
-            while True:
-                event = await self._receive_while(sending)
-                if event is None:  # nothing was in the source
-                    done = True
-                    return
-                if event["type"] == "response.created":
-                    response = event["response"]["id"]
-                elif event["type"] == "response.output_text.delta":
-                    yield _delta(event)
-                elif event["type"] == "response.done":
-                    done = True
-                    _check(event["response"])
-                    return
-        finally:
-            sending.cancel()
-            if response is not None and not done:
-                await self._cancel(response)
+        async with self._turn:
+            sending = asyncio.create_task(self._send_all(source))
+            response: str | None = None
+            done = False
+            try:
+                while True:
+                    event = await self._receive_while(sending)
+                    if event is None:  # nothing was in the source
+                        done = True
+                        return
+                    if event["type"] == "response.created":
+                        response = event["response"]["id"]
+                    elif event["type"] == "response.output_text.delta":
+                        yield _delta(event)
+                    elif event["type"] == "response.done":
+                        done = True
+                        _check(event["response"])
+                        return
+            finally:
+                sending.cancel()
+                if response is not None and not done:
+                    await self._cancel(response)
 
     async def _send_all(self, source: Iterable[str] | AsyncIterable[str]) -> bool:
         """Whether there was anything to send."""
