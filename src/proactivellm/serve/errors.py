@@ -1,10 +1,13 @@
 """Errors that a client is told, in the shape of OpenAI's, and the codes that close a connection."""
 
+import logging
 from typing import Any, Literal
 
 ErrorType = Literal[
     "invalid_request_error", "authentication_error", "rate_limit_exceeded", "server_error"
 ]
+
+_log = logging.getLogger(__name__)
 
 # Close codes of a WebSocket (RFC 6455 and its registry). The client of OpenAI comes back after the
 # last three.
@@ -49,6 +52,18 @@ class RequestError(Exception):
         if self.retry_after_s is not None:
             error["proactivellm"] = {"retry_after_s": self.retry_after_s}
         return error
+
+
+def unknown_event(kind: str, who: str) -> RequestError:
+    """An event that nothing of a session answers."""
+    return RequestError(f"{who} knows no event {kind[:80]!r}", code="unknown_event", param="type")
+
+
+def engine_failed(error: Exception, remedy: str) -> RequestError:
+    """What a client is told of what broke an engine; the log has the rest."""
+    _log.error("engine_failed", extra={"error": type(error).__name__}, exc_info=error)
+    message = f"the engine failed; {remedy}"
+    return RequestError(message, code="engine_failed", type="server_error")
 
 
 def not_supported(what: str, param: str | None = None) -> RequestError:

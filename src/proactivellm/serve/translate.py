@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import Field
 
-from proactivellm.serve.errors import RequestError
+from proactivellm.serve.errors import RequestError, engine_failed
 from proactivellm.serve.models import Served
 from proactivellm.serve.realtime.client_events import Extension, parse
 from proactivellm.serve.realtime.extension import decision, position
@@ -103,8 +103,8 @@ async def _lines(
             yield _line(event)
     except RequestError as error:
         yield _line({"type": "error", "error": error.as_dict()})
-    except Exception:
-        failed = RequestError("the engine failed", code="engine_failed", type="server_error")
+    except Exception as error:
+        failed = engine_failed(error, "send the text again")
         yield _line({"type": "error", "error": failed.as_dict()})
 
 

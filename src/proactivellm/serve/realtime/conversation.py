@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
-from proactivellm.serve.errors import RequestError, not_supported
+from proactivellm.serve.errors import RequestError, not_supported, unknown_event
 from proactivellm.serve.models import Models
 from proactivellm.serve.realtime.client_events import (
     ItemCreate,
@@ -64,7 +64,7 @@ class Conversation(Dialogue):
         if kind.startswith(("input_audio_buffer.", "output_audio_buffer.")):
             raise not_supported(f"{kind}: {self._config.served.name} reads text; audio", "type")
         if kind not in _HANDLERS:
-            raise RequestError(f"unknown event {kind[:80]!r}", code="unknown_event", param="type")
+            raise unknown_event(kind, "a session of text")
         await _HANDLERS[kind](self, event)
 
     async def end(self) -> None:

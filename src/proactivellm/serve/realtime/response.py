@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from proactivellm.serve.errors import RequestError
+from proactivellm.serve.errors import RequestError, engine_failed
 from proactivellm.serve.realtime.extension import Silence, decision, position
 from proactivellm.session.events import Ending
 from proactivellm.stream import StreamEvent
@@ -94,9 +94,9 @@ class Response:
         except RequestError as error:
             self._fail(error)
         except Exception as error:
-            _log.error("engine_failed", extra={"error": type(error).__name__}, exc_info=error)
-            message = "the engine failed; what was written stays, and a new response may be made"
-            self._fail(RequestError(message, code="engine_failed", type="server_error"))
+            self._fail(
+                engine_failed(error, "what was written stays, and a new response may be made")
+            )
         told = {"status": self._status, "tokens": self.turn.tokens[1]}
         _log.info("response_done", extra=told)
         await self._finish()

@@ -1,19 +1,16 @@
 """Audio on its way to text, told as items: each is transcribed while its audio arrives."""
 
-import logging
 import secrets
 from contextlib import suppress
 from typing import Any
 
-from proactivellm.serve.errors import RequestError
+from proactivellm.serve.errors import RequestError, engine_failed
 from proactivellm.serve.realtime.extension import Silence, decision, position
 from proactivellm.serve.realtime.response import Send
 from proactivellm.serve.realtime.turn import Turn
 from proactivellm.stream import StreamEvent
 
 _OF_ITEM = "conversation.item.input_audio_transcription"
-
-_log = logging.getLogger(__name__)
 
 
 class Transcript:
@@ -56,9 +53,7 @@ class Transcript:
         except RequestError as error:
             await self._fail(error)
         except Exception as error:
-            _log.error("engine_failed", extra={"error": type(error).__name__}, exc_info=error)
-            message = "the engine failed; send the audio again"
-            await self._fail(RequestError(message, code="engine_failed", type="server_error"))
+            await self._fail(engine_failed(error, "send the audio again"))
 
     async def _tell(self, event: StreamEvent, silence: Silence) -> None:
         if self._dropped:

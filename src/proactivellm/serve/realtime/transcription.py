@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from proactivellm.serve.audio import decode, frames
-from proactivellm.serve.errors import RequestError
+from proactivellm.serve.errors import RequestError, unknown_event
 from proactivellm.serve.models import Models
 from proactivellm.serve.realtime.audio_events import AudioAppend, SpeechUpdate
 from proactivellm.serve.realtime.client_events import parse
@@ -54,11 +54,7 @@ class Transcription(Dialogue):
     async def handle(self, event: dict[str, Any]) -> None:
         kind = str(event["type"])
         if kind not in _HANDLERS:
-            raise RequestError(
-                f"a session that transcribes knows no event {kind[:80]!r}",
-                code="unknown_event",
-                param="type",
-            )
+            raise unknown_event(kind, "a session that transcribes")
         await _HANDLERS[kind](self, event)
 
     async def end(self) -> None:

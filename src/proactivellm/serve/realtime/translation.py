@@ -6,14 +6,13 @@ of its own: that is how a model that reads text serves this protocol.
 """
 
 import asyncio
-import logging
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
 from proactivellm.serve.audio import RATE, decode, frames, read_format
-from proactivellm.serve.errors import RequestError, not_supported
+from proactivellm.serve.errors import RequestError, engine_failed, not_supported, unknown_event
 from proactivellm.serve.models import Models, Served
 from proactivellm.serve.realtime.audio_events import AudioAppend, SpeechFields, SpeechUpdate
 from proactivellm.serve.realtime.client_events import TextAppend, parse
@@ -28,7 +27,6 @@ from proactivellm.stream import Hearing, StreamEvent
 _MOST_WAITING = 64  # lines that are not translated yet
 
 Handler = Callable[["Translation", dict[str, Any]], Awaitable[None]]
-_log = logging.getLogger(__name__)
 
 
 class Translation(Dialogue):
@@ -65,11 +63,7 @@ class Translation(Dialogue):
     async def handle(self, event: dict[str, Any]) -> None:
         kind = str(event["type"])
         if kind not in _HANDLERS:
-            raise RequestError(
-                f"a session that translates knows no event {kind[:80]!r}",
-                code="unknown_event",
-                param="type",
-            )
+            raise unknown_event(kind, "a session that translates")
         if self._ending is not None:
             raise RequestError("the session is closed", code="session_closed")
         await _HANDLERS[kind](self, event)
@@ -186,9 +180,7 @@ class Translation(Dialogue):
             except RequestError as error:
                 await self._fail(error)
             except Exception as error:
-                _log.error("engine_failed", extra={"error": type(error).__name__}, exc_info=error)
-                message = "the engine failed; what follows is translated again"
-                await self._fail(RequestError(message, code="engine_failed", type="server_error"))
+                await self._fail(engine_failed(error, "what follows is translated again"))
             finally:
                 if self._turn is turn:
                     self._turn = None
