@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 
 from proactivellm.modality.speech.files import Recording
 from proactivellm.serve.audio import FRAME_S
-from proactivellm.serve.errors import RequestError, not_supported
+from proactivellm.serve.errors import RequestError, engine_failed, not_supported
 from proactivellm.serve.realtime.client_events import Extension
 from proactivellm.serve.realtime.extension import position
 from proactivellm.serve.realtime.hearing_config import listening
@@ -128,6 +128,10 @@ class _Recorded:
                 async for event in events:
                     if event.kind == "WRITE":
                         yield event
+        except RequestError:
+            raise
+        except Exception as error:
+            raise engine_failed(error, "send the recording again") from None
         finally:
             feeding.cancel()
 

@@ -76,16 +76,21 @@ async def _events(
 ) -> AsyncIterator[dict[str, Any]]:
     """Deltas, and what is done at last; RequestError if it fails."""
     text = ""
-    async for event in turn.events():
-        if config.decisions and event.kind != "END":
-            yield decision(event)
-        if event.kind == "WRITE":
-            text += event.text
-            yield {
-                "type": "translation.text.delta",
-                "delta": event.text,
-                "proactivellm": position(event),
-            }
+    try:
+        async for event in turn.events():
+            if config.decisions and event.kind != "END":
+                yield decision(event)
+            if event.kind == "WRITE":
+                text += event.text
+                yield {
+                    "type": "translation.text.delta",
+                    "delta": event.text,
+                    "proactivellm": position(event),
+                }
+    except RequestError:
+        raise
+    except Exception as error:
+        raise engine_failed(error, "send the text again") from None
     read, written = turn.tokens
     usage = {"input_tokens": read, "output_tokens": written, "total_tokens": read + written}
     ending = None if turn.ending is None else turn.ending.value
@@ -103,9 +108,6 @@ async def _lines(
             yield _line(event)
     except RequestError as error:
         yield _line({"type": "error", "error": error.as_dict()})
-    except Exception as error:
-        failed = engine_failed(error, "send the text again")
-        yield _line({"type": "error", "error": failed.as_dict()})
 
 
 def _line(event: dict[str, Any]) -> str:
@@ -134,6 +136,7 @@ def _refusal(error: RequestError) -> JSONResponse:
         "model_not_found": 404,
         "body_too_large": 413,
         "draining": 503,
+        "engine_failed": 500,
         "too_many_streams": 429,
     }
     headers = {}
