@@ -174,7 +174,7 @@ def _part(
 
 
 def _horizon(new: NewTokens, rows_BQ: np.ndarray) -> np.ndarray | None:
-    """The newest unit that each token of a part may see; None: its lanes have read nothing ahead."""
+    """The newest unit that each token of a part may see; None: no lane has read ahead."""
     if new.horizon_T is None or (new.horizon_T[rows_BQ] == UNLIMITED).all():
         return None
     return new.horizon_T[rows_BQ]
