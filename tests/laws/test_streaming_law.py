@@ -21,8 +21,8 @@ from tests.tokenizers import build
 from tests.two_groups import views_of
 from torch import Tensor
 
-from proactivellm.core import schedule
 from proactivellm.core import layout as layouts
+from proactivellm.core import schedule
 from proactivellm.core.layout import grouped, interleaved
 from proactivellm.core.packing import pack
 from proactivellm.core.schedule import Schedule

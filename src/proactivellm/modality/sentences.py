@@ -23,18 +23,12 @@ class SentenceSegmenter(TextSegmenter):
         super().__init__(tokenizer)
         self._begun: list[Unit] = []  # words of the sentence that is not complete
 
-    def ask(self, question: str) -> list[int]:
-        """Token ids of a question that stands before the source; the source goes on after it."""
-        words = list(self._units(question.split(), self._num_fed))
-        self._num_fed += len(words)
-        return [token for word in words for token in word.token_ids]
-
     def segment(self, line: str, rate_wpm: float | None = None) -> list[Unit]:
         """Cuts a whole line into sentences, and its end; none for a line of white space.
 
         See `TextSegmenter.segment`; after a question the line goes on with it.
         """
-        words = self._paced(line, rate_wpm, self._num_fed)
+        words = self._paced(line, rate_wpm)
         if not words:
             return []
         return [*self._joined(words), *self._rest(), Unit.end(words[-1].end_s)]

@@ -4,7 +4,7 @@ from collections.abc import Generator, Iterable, Sequence
 
 from proactivellm.core.unit import Unit
 from proactivellm.forward.causal_lm import StreamingCausalLM
-from proactivellm.modality.text import TextSegmenter
+from proactivellm.modality.sentences import segmenter_for
 from proactivellm.output.log import TEXT, Instance
 from proactivellm.policy.base import Policy
 from proactivellm.session.conversation import Conversation
@@ -77,5 +77,5 @@ def stream_text(
     Returns:
         The log entry (value of the generator).
     """
-    arrivals = paced([TextSegmenter(model.tokenizer).segment(source, rate_wpm)])
+    arrivals = paced([segmenter_for(model).segment(source, rate_wpm)])
     return (yield from stream_units(model, policy, arrivals, sampling, window))

@@ -106,7 +106,7 @@ def thought_view(
     all_units, g, thought = sample.num_units, list[int](), 0
     for token in sample.written[THOUGHT].tokens:
         required = required_units(thought) if thought < all_units - 1 else None
-        g.append(all_units if required is None else min(required, all_units))
+        g.append(all_units if required is None else min(max(required, thought + 1), all_units))
         thought += token in thinking.closing
     return {THOUGHT: g, TARGET: [all_units] * len(sample.written[TARGET].tokens)}
 
