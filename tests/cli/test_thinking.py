@@ -1,4 +1,4 @@
-"""`stream` with a model that thinks: the answer on standard output, thoughts beside it if wanted."""
+"""`stream` with a model that thinks: answers on standard output, thoughts beside them if wanted."""
 
 from functools import partial
 from pathlib import Path
@@ -53,7 +53,6 @@ def test_thoughts_are_shown_and_logged_beside_the_answers(
     ("flags", "error"),
     [
         (["--policy", "entropy:1.0"], "policy 'entropy:threshold=1,min_lag=1' looks at what"),
-        (["--window", "64"], "a model that thinks keeps all it has read in view"),
         (["--depth", "4"], "depth=4: the model thinks at depths 1 to 3"),
         (["--layout", "grouped"], "the model thinks, and the layout grouped has no thoughts"),
     ],
@@ -65,7 +64,7 @@ def test_mistakes_are_told_in_a_line(
     assert error in run("stream", "--model", thinker, "--input", tmp_path / "text", *flags).error
 
 
-@pytest.mark.parametrize("flag", [["--thoughts"], ["--depth", "1"], ["--question", "Who?"]])
+@pytest.mark.parametrize("flag", [["--depth", "1"], ["--question", "Who?"]])
 def test_a_model_that_does_not_think_takes_none_of_the_flags(
     run: Run, model: str, tmp_path: Path, flag: list[str]
 ) -> None:

@@ -30,8 +30,8 @@ from proactivellm.train.views import collate
 
 VOCAB = 400
 QUESTION = [50, 51]
-LONGEST = 5  # tokens of a thought
-MAX_TOKENS = 6
+LONGEST = 3  # tokens of a thought
+MAX_TOKENS = 4
 
 
 class Watched(StreamingCausalLM):
@@ -112,6 +112,7 @@ def as_units(source: Sequence[Sequence[int]], final: bool = True) -> list[Unit]:
 
 
 SOURCES = [streams.random_units(n, VOCAB, seed=n) for n in (5, 1, 3)]
+TOGETHER = [source[:4] for source in SOURCES]
 
 
 def think_together(model: Watched, policy: Policy, chunk: int | None, seed: int) -> list[Told]:
@@ -120,13 +121,13 @@ def think_together(model: Watched, policy: Policy, chunk: int | None, seed: int)
     engine = Engine(
         model, policy, Limits(streams=3, thought_tokens=LONGEST), Sampling(temperature=1.0)
     )
-    told = [Told() for _ in SOURCES]
-    lanes = [engine.open(Sampling(temperature=1.0, seed=n)) for n in range(len(SOURCES))]
+    told = [Told() for _ in TOGETHER]
+    lanes = [engine.open(Sampling(temperature=1.0, seed=n)) for n in range(len(TOGETHER))]
     for lane in lanes:
         engine.ask(lane, QUESTION)
     pushes = [
         [*streams.chunks(as_units(source, final=n != 2), chunk), *[[Unit.end()]] * (n == 2)]
-        for n, source in enumerate(SOURCES)
+        for n, source in enumerate(TOGETHER)
     ]
     while any(pushes) or any(not engine.state(lane).finished for lane in lanes):
         for lane in lanes:
@@ -143,8 +144,8 @@ def think_together(model: Watched, policy: Policy, chunk: int | None, seed: int)
     [
         ("qwen3", "thoughts", WaitK(k=1)),
         ("gemma3_text", "thoughts", WaitK(k=2)),
-        ("llama", "thoughts", Fixed(trace=(1, 1, 4, 4))),
-        ("mistral", "thoughts", Offline()),
+        ("mistral", "thoughts", Fixed(trace=(1, 1, 4, 4))),
+        ("qwen3", "thoughts", Offline()),
         ("qwen3", "interleaved-thoughts", WaitK(k=1)),
         ("gemma3_text", "interleaved-thoughts", Offline()),
     ],
@@ -152,13 +153,13 @@ def think_together(model: Watched, policy: Policy, chunk: int | None, seed: int)
 )
 def test_streams_that_think_obey_the_law(family: str, layout: str, policy: Policy) -> None:
     texts = []
-    for number, chunk in enumerate((1, 2, None)):
+    for number, chunk in enumerate((1, None)):
         model = watched(family, layout)
         told = think_together(model, policy, chunk, seed=number)
-        for lane, source in enumerate(SOURCES):
+        for lane, source in enumerate(TOGETHER):
             assert law_gap(model, source, told[lane], lane, policy) <= TOLERANCE, (chunk, lane)
         texts.append([each.written for each in told])
-    assert texts[0] == texts[1] == texts[2], "how units come in changes nothing"
+    assert texts[0] == texts[1], "how units come in changes nothing"
     ahead = [step for steps in model.inputs for step in steps if step.horizon is not None]
     reads_ahead = layout == "thoughts" and not isinstance(policy, Offline)
     assert bool(ahead) == reads_ahead

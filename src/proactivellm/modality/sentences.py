@@ -28,7 +28,7 @@ class SentenceSegmenter(TextSegmenter):
 
         See `TextSegmenter.segment`; after a question the line goes on with it.
         """
-        words = self._paced(line, rate_wpm)
+        words = self._paced(line, rate_wpm, self._num_fed)
         if not words:
             return []
         return [*self._joined(words), *self._rest(), Unit.end(words[-1].end_s)]

@@ -52,7 +52,7 @@ class TextSegmenter:
             rate_wpm: arrival rate in words per minute. Word i is spoken from i * 60 / rate_wpm to
                 (i + 1) * 60 / rate_wpm seconds. None: everything is there at 0 s.
         """
-        units = self._paced(line, rate_wpm)
+        units = self._paced(line, rate_wpm, 0)
         if units:
             units[-1] = replace(units[-1], final=True)
         return units
@@ -114,14 +114,14 @@ class TextSegmenter:
         self._partial, self._num_fed = str(state["partial"]), int(state["num_fed"])
         self._fed_s = float(state["fed_s"])
 
-    def _paced(self, line: str, rate_wpm: float | None) -> list[Unit]:
-        """The words of a line at a rate of arrival; none is final."""
+    def _paced(self, line: str, rate_wpm: float | None, num_before: int) -> list[Unit]:
+        """The words of a line after so many others, at a rate of arrival; none is final."""
         if rate_wpm is not None and not rate_wpm > 0:
             raise ValueError(f"rate_wpm={rate_wpm}: give a positive number of words per minute")
         word_s = 60.0 / rate_wpm if rate_wpm is not None else 0.0
         return [
             replace(unit, start_s=i * word_s, end_s=(i + 1) * word_s)
-            for i, unit in enumerate(self._units(line.split(), self._num_fed))
+            for i, unit in enumerate(self._units(line.split(), num_before))
         ]
 
     def _units(self, words: Iterable[str], num_before: int) -> Iterator[Unit]:
