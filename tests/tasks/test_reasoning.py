@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from proactivellm.tasks.data import DataSource, read_items
+from proactivellm.tasks.jobs import read_jobs
 from proactivellm.tasks.reasoning import puzzles, running
 from proactivellm.tasks.reasoning.english import parse, sentence, tell
 from proactivellm.tasks.reasoning.gates import Gates, consistency, find_leaks, judge_all
@@ -69,6 +71,16 @@ def test_a_file_is_what_was_written(tmp_path: Path) -> None:
     item = Problem(**RECORD, integration="So 2.").item()
     assert item.source == "How many eggs does Anna have? Anna has 2 eggs. It rains."
     assert item.target == "Anna has 2 eggs. So 2. The answer is 2." and item.answers == ("2",)
+
+
+def test_a_recipe_and_an_evaluation_read_the_same_items(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "p.jsonl", RECORD)
+    (item,) = read_items(DataSource(reasoning=path))
+    (job,) = read_jobs("reasoning", path)
+    assert item.target == "Anna has 2 eggs. The answer is 2." and item.place.endswith("problem '1'")
+    assert (job.task, job.source, job.answers) == ("reasoning", item.source, ("2",))
+    with pytest.raises(ValueError, match="`count` does not belong to `reasoning`"):
+        DataSource(reasoning=path, count=3)
 
 
 def test_a_depth_has_its_stages() -> None:

@@ -7,7 +7,7 @@ answers at once, depth 2 integrates before, depth 3 reflects as well.
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -112,6 +112,12 @@ def read_problems(path: str | Path) -> list[Problem]:
     return problems
 
 
+def read_problem_items(path: str | Path) -> list[Item]:
+    """The problems of a file as items; ValueError as `read_problems`."""
+    problems = read_problems(path)
+    return [problem.item(f"{path}, problem {problem.id!r}") for problem in problems]
+
+
 def read_records(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The JSON objects of a file with their lines, from 1; ValueError if a line is none."""
     for number, text in enumerate(read_lines(path), start=1):
@@ -152,13 +158,6 @@ def sentences_of(text: str) -> list[str]:
             sentences.append(piece)
             begin = stop.end()
     return [_line(piece) for piece in [*sentences, text[begin:]] if piece.strip()]
-
-
-def at_least_one_thought(problems: Sequence[Problem], what: str) -> None:
-    """Refuses problems that nobody has thought through; `what` names them."""
-    for problem in problems:
-        if not problem.thoughts:
-            raise ValueError(f"{what}: {problem.id!r} has no thoughts")
 
 
 def _line(text: str) -> str:
