@@ -48,13 +48,13 @@ def gsm8k_problem(row: Mapping[str, Any], name: str) -> Problem:
         ValueError: a field is missing, or is not what it should be.
     """
     *sentences, question = sentences_of(text_in(row, "question"))
+    answer = row.get("answer")
+    if not isinstance(answer, str) or "####" not in answer:
+        raise ValueError(f"there is no answer in steps that end with '#### n': {answer!r:.40}")
     if not _ASKS.search(question):
         raise Dropped("the last sentence asks nothing")
     if not sentences:
         raise Dropped("there is no sentence beside the question")
-    answer = row.get("answer")
-    if not isinstance(answer, str) or "####" not in answer:
-        raise ValueError(f"answer: expected steps, then '#### n', not {answer!r:.40}")
     solution, _, final = answer.partition("####")
     final = final.strip().replace(",", "")
     steps = [_read_step(line) for line in solution.splitlines() if line.strip()]
