@@ -85,7 +85,7 @@ def test_a_recipe_and_an_evaluation_read_the_same_items(tmp_path: Path) -> None:
 
 def test_a_depth_has_its_stages() -> None:
     problem = Problem(**RECORD, integration="So 2.", reflection="Check: 2.")
-    stages = [(p.integration, p.reflection) for p in map(problem.at_depth, (1, 2, 3))]
+    stages = [p.stages for p in map(problem.at_depth, (1, 2, 3))]
     assert stages == [("", ""), ("So 2.", ""), ("So 2.", "Check: 2.")]
     with pytest.raises(ValueError, match="depth 4: give one of 1, 2, 3"):
         problem.at_depth(4)

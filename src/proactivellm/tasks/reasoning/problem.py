@@ -80,10 +80,14 @@ class Problem(Strict):
         return self.model_copy(update=dict.fromkeys(gone, ""))
 
     @property
+    def stages(self) -> tuple[str, str]:
+        """The deep stages in order; "" where there is none."""
+        return self.integration, self.reflection
+
+    @property
     def written(self) -> str:
         """All thoughts and stages in order, as one text."""
-        stages = (*self.thoughts, self.integration, self.reflection)
-        return " ".join(filter(None, stages))
+        return " ".join(filter(None, (*self.thoughts, *self.stages)))
 
     def item(self, place: str = "") -> Item:
         """As an item: the question before the sentences; all that is written, then the answer."""
