@@ -252,6 +252,13 @@ def test_equations_become_thoughts_where_their_numbers_are_read() -> None:
     assert not find_leaks(problem)
 
 
+def test_a_result_that_is_not_marked_is_known_from_its_step_on() -> None:
+    question = "Tom has 9 eggs. He gets 30 more and 10 more. How many has he after he eats 9?"
+    solution = "He gets 30+10 = 40 eggs.\nThen he has <<9+40=49>>49.\n<<49-9=40>>40\n#### 40"
+    problem = gsm8k_problem({"question": question, "answer": solution}, "g")
+    assert problem.thoughts == ("", "He gets 30+10 = 40 eggs. Then he has 49. 40.")
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

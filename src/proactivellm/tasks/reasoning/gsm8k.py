@@ -114,7 +114,7 @@ def _align(steps: Sequence[_Step], question: str, sentences: Sequence[str]) -> l
         numbers(question), list(map(numbers, sentences)), list(map(content_words, sentences))
     )
     asked_words = content_words(question)
-    computed: dict[Fraction, int] = {}  # result: where it is known
+    computed: dict[Fraction, int] = {}  # number that a step says: where it is known
     places = []
     for step in steps:
         results = {equation.result for equation in step.equations}
@@ -126,6 +126,8 @@ def _align(steps: Sequence[_Step], question: str, sentences: Sequence[str]) -> l
                 raise Dropped("a step uses a number that is neither told nor computed")
             needs += [place for place in places_of if place is not None]
         place = max([0, *needs])
+        # Not every result is marked: whatever a step says first is known from there on.
+        computed = dict.fromkeys(numbers(step.text), place) | computed
         computed |= dict.fromkeys(results, place)
         places.append(place)
     return places
