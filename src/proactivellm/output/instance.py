@@ -26,6 +26,18 @@ _ROUNDING_MS = 1.0  # by which a delay may lie beyond media, whose length is rou
 
 
 @dataclass(frozen=True, kw_only=True)
+class LoggedThought:
+    """What a model thought, apart from what it answered; a skipped thought has no text."""
+
+    text: StrictStr = ""
+    stage: Count  # 0 = about a unit of the source; deep stages, after its end, from 1
+    units_read: Count  # source units that it saw
+    tokens: Count = 0  # control tokens included
+    began_ms: Number  # when its first token was written, on the clock of `elapsed`
+    ended_ms: Number = 0.0  # when its last one was
+
+
+@dataclass(frozen=True, kw_only=True)
 class Instance:
     """One source, what was written for it, and when; None is what was not recorded.
 
@@ -73,6 +85,9 @@ class Instance:
     # pieces of `prediction_spm`.
     latency_unit: LatencyUnit = "word"
     prediction_spm: list[StrictStr] | None = None
+    thoughts: list[LoggedThought] | None = None  # of a model that thinks, in order
+    # Source tokens read before the first of them; prompt and question are none.
+    waited_tokens: Count | None = None
 
     def __post_init__(self) -> None:
         if self.version != VERSION:
