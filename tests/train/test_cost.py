@@ -17,6 +17,8 @@ BENCHMARK = BENCHMARKS / "training_cost.py"
 RECIPE = """
 [data.train]
 tsv = "PAIRS"
+[data.valid]
+tsv = "PAIRS"
 [backbone]
 pretrained = "BASE"
 [stream.prompt]
@@ -26,6 +28,8 @@ batch_size = 2
 [lora]
 r = 2
 merge = false
+[output]
+eval_steps = 1
 """
 
 
