@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from proactivellm.files.lines import read_lines
 from proactivellm.files.toml import Strict
+from proactivellm.files.values import Counts
 from proactivellm.tasks.hub import SPLITS, read_hub
 from proactivellm.tasks.item import Item, place_of
 from proactivellm.tasks.lookup import LEVELS, UNKNOWN, draw
@@ -18,7 +19,7 @@ from proactivellm.tasks.speech import read_manifest
 from proactivellm.tasks.squad import read_squad
 from proactivellm.tasks.traces import read_traces
 from proactivellm.tasks.translation import read_parallel, read_tsv
-from proactivellm.tasks.watch import draw_watches
+from proactivellm.tasks.watch import MAX_EVENTS, SENTENCES, draw_watches
 
 _ORDER = ("shuffle", "join", "skip", "limit")
 _KEYS = {  # what names the data: what may stand beside it
@@ -31,7 +32,7 @@ _KEYS = {  # what names the data: what may stand beside it
     "hub": {"task", "columns", "subset", "split", "revision", "source_characters", "unanswerable"}
     | {"skip", "limit"},
     "lookup": {"count", "seed"},
-    "watch": {"background", "count", "seed"},
+    "watch": {"background", "sentences", "count", "seed"},
 }
 
 
@@ -67,6 +68,7 @@ class DataSource(Strict):
     lookup: str | list[str] | None = None  # generated: a level of `lookup.LEVELS`, or more in turns
     watch: bool | None = None  # generated: requests to tell when something happens
     background: str | None = None  # of `watch`: other text of the streams, one sentence a line
+    sentences: Counts = SENTENCES  # of `watch`: least and most in a stream, after the request
     count: int = Field(default=0, ge=0)  # how many are generated
     seed: int = Field(default=0, ge=0)  # of what is generated
 
@@ -94,6 +96,8 @@ class DataSource(Strict):
             for level in self.levels or [""]:
                 if level not in LEVELS:
                     raise ValueError(f"lookup: {level!r} is no level: give {', '.join(LEVELS)}")
+        if self.sentences[0] < MAX_EVENTS:
+            raise ValueError(f"sentences: a stream has at least {MAX_EVENTS}")
         if kinds[0] in ("lookup", "watch") and not self.count:
             raise ValueError(f"count: say how many items `{kinds[0]}` is to generate")
         return self
@@ -117,7 +121,8 @@ def read_items(data: DataSource, split: str = "train") -> list[Item]:
         return [question.item for question in draw(data.levels, data.count, data.seed, split)]
     if data.watch:
         other = read_lines(data.background) if data.background else ()
-        return [watch.item for watch in draw_watches(data.count, data.seed, split, other)]
+        watches = draw_watches(data.count, data.seed, split, other, data.sentences)
+        return [watch.item for watch in watches]
     items: Iterable[Item]
     if data.hub is not None:
         items = _hub_items(data, data.hub, split)
