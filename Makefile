@@ -143,9 +143,9 @@ compatibility: $(NEWEST_STAMP)
 browser: $(STAMP)
 	$(PYTEST) $(BIN)/python -m pytest -p no:xdist tests/serve/browser_page.py $(PYTEST_FLAGS)
 
-# Minutes, most of which Ray's processes take to come up, hence no part of `check`.
+# Minutes, most of which Ray takes to come up, hence no part of `check`. It uses what is deprecated.
 ray: $(RAY_STAMP)
-	$(PYTEST) $(RAY_VENV)/bin/python -m pytest -p no:xdist \
+	$(PYTEST) $(RAY_VENV)/bin/python -m pytest -p no:xdist -W ignore::DeprecationWarning \
 		tests/evaluation/ray_workers.py tests/serve/ray_replicas.py $(PYTEST_FLAGS)
 
 ifneq ($(shell cat $(RAY_STAMP) 2>/dev/null),$(RAY_KEY))

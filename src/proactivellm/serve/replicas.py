@@ -71,8 +71,9 @@ class Replica:
 
 def metrics_of_all() -> bytes:
     """What all replicas tell Prometheus, whichever is asked; not to be called in an event loop."""
-    told: list[tuple[str, str]] = _all_replicas().broadcast("metrics").results(_ANSWER_S)
-    return merged(dict(told))
+    asked = _all_replicas().broadcast("metrics")
+    told = asked.results(timeout_s=_ANSWER_S, return_exceptions=True)
+    return merged(dict(each for each in told if isinstance(each, tuple)))  # others have just died
 
 
 @cache
