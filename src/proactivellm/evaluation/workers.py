@@ -112,7 +112,8 @@ class Worker:
         try:
             yield from stream_jobs(self._model, num_lanes, policy, jobs, conditions)
         except StreamsFailed as error:
-            yield from str(error).splitlines()
+            for line in str(error).splitlines():  # Ray sends to generators: no list bears that
+                yield line
 
     def _kept(self, job: Job) -> Replay | None:
         if job.replay is None:

@@ -44,6 +44,10 @@ class Replica:
         told: bytes = self.app.state.metrics.text()
         return serve.get_replica_context().replica_tag, told.decode()
 
+    async def drain(self) -> None:
+        """Begins to drain, as at SIGTERM."""
+        self._drain()
+
     async def _follow(self) -> None:
         """Drains once Ray takes this replica out of service, of which it tells routers alone.
 
@@ -178,6 +182,8 @@ def _deploy(settings: Settings) -> None:
 
 def _end(settings: Settings) -> None:
     """Takes the replicas out of service, and waits until they have drained."""
+    with suppress(RayError, RayServeException, TimeoutError, RuntimeError):
+        serve.get_app_handle(APPLICATION).broadcast("drain").results(timeout_s=_ANSWER_S)
     for _ in range(2 + int(settings.drain_s // 60)):  # each waits a minute at most
         with suppress(TimeoutError):
             serve.delete(APPLICATION)
