@@ -112,8 +112,8 @@ class Worker:
         try:
             yield from stream_jobs(self._model, num_lanes, policy, jobs, conditions)
         except StreamsFailed as error:
-            for line in str(error).splitlines():  # Ray sends to generators: no list bears that
-                yield line
+            # As a generator, since Ray sends to what is iterated: a list does not bear that.
+            yield from (line for line in str(error).splitlines())
 
     def _kept(self, job: Job) -> Replay | None:
         if job.replay is None:
