@@ -1,5 +1,6 @@
 """`evaluate --ray`: the files are those of one process. Needs Ray: run by `make ray`."""
 
+import gc
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -141,6 +142,7 @@ def test_what_cannot_be_streamed_is_told(
 
 
 def test_the_command(ray: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gc.collect()  # workers that an error of an earlier test still holds
     source, target = tmp_path / "a.de", tmp_path / "a.en"
     source.write_text("Ich habe einen Freund.\nJa.\nWo ist er?\n")
     target.write_text("I have a friend.\nYes.\nWhere is he?\n")
