@@ -9,6 +9,7 @@
 #   make simuleval-speech  the same of recordings: each must agree within 1 ms
 #   make compatibility  which causal LMs of the newest transformers can stream: the page of the docs
 #   make browser   the page of the server in a headless Chromium (apt-get install chromium)
+#   make ray       replicas and workers on a Ray cluster of this machine, which is made for it
 #   make mutants   changes the code in a thousand small ways; which of them no test notices
 #   make lint      everything static: format, lint, types, import direction, size, docstrings, docs
 #   make site      the documentation as a site, in out/site
@@ -79,13 +80,17 @@ SIMULEVAL_KEY := $(KEY) $(SIMULEVAL_PINS)
 SIMULEVAL_DATA ?= tests/data/multi30k-100
 SIMULEVAL_OUT ?= out/simuleval
 SIMULEVAL_FLAGS ?= --policy confidence:laal=3 --policy wait-k:3
+# Ray and what it brings, beside .venv as for SimulEval.
+RAY_VENV := .venv-ray
+RAY_STAMP := $(RAY_VENV)/.proactivellm-installed
+RAY_KEY := $(KEY)
 # A manifest, or a list of recordings and their texts line by line.
 SPEECH_LIST ?= tests/data/speech-50/manifest.jsonl
 SPEECH_TARGET ?=
 SPEECH_OUT ?= out/simuleval-speech
 SPEECH_FLAGS ?= --policy wait-k:3,stride=2
 
-.PHONY: install demo demo-speech test lowest newest browser mutants simuleval simuleval-speech \
+.PHONY: install demo demo-speech test lowest newest browser ray mutants simuleval simuleval-speech \
 	compatibility environments site typed lint check format
 .DEFAULT_GOAL := check
 
@@ -141,6 +146,27 @@ compatibility: $(NEWEST_STAMP)
 
 browser: $(STAMP)
 	$(PYTEST) $(BIN)/python -m pytest -p no:xdist tests/serve/browser_page.py $(PYTEST_FLAGS)
+
+# Minutes, most of which Ray takes to come up, hence no part of `check`. It uses what is deprecated.
+ray: $(RAY_STAMP)
+	$(PYTEST) $(RAY_VENV)/bin/python -m pytest -p no:xdist -W ignore::DeprecationWarning \
+		tests/evaluation/ray_workers.py tests/serve/ray_replicas.py $(PYTEST_FLAGS)
+
+ifneq ($(shell cat $(RAY_STAMP) 2>/dev/null),$(RAY_KEY))
+.PHONY: $(RAY_STAMP)
+endif
+
+# Compiled here: Ray gives its own processes some seconds to come up.
+$(RAY_STAMP): | install
+	@echo "making $(RAY_VENV)"
+	@rm -rf $(RAY_VENV)
+	@$(BIN)/python -m venv --without-pip $(RAY_VENV)
+	@paths="import sysconfig; print(sysconfig.get_path('purelib'))"; \
+		{ $(BIN)/python -c "$$paths"; echo "$(CURDIR)/src"; } \
+		> "$$($(RAY_VENV)/bin/python -c "$$paths")/proactivellm-core.pth"
+	$(RAY_VENV)/bin/python -m pip install $(filter-out --no-compile,$(PIP_FLAGS)) \
+		--no-warn-conflicts -c constraints.txt 'ray[serve]'
+	@echo "$(RAY_KEY)" > $@
 
 # Hours rather than minutes, hence no part of `check`; stopped, it goes on where it was. Which code
 # is changed and which tests are asked, pyproject.toml says; docs/MUTANTS.md has the score.

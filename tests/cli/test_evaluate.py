@@ -40,6 +40,21 @@ def test_proposals_are_no_other_run(
     assert second.forwards < len(second.token_delays)
 
 
+def test_what_is_of_a_cluster_needs_one(
+    run: Run, files: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    command = ("evaluate", *files, "--policy", "offline", "--out", tmp_path / "out")
+    assert (
+        run(*command, "--workers", 2).error == "--workers is of a Ray cluster: give --ray as well"
+    )
+    told = "--device cuda:1: with --ray give cpu, or cuda: a GPU each"
+    assert run(*command, "--ray", "--device", "cuda:1").error == told
+    told = "evaluate --ray needs ray, which is not installed: pip install 'proactivellm[ray]'"
+    assert run(*command, "--ray").error == told
+    assert not (tmp_path / "out").exists()
+
+
 def test_keys_and_values_in_int8_are_another_run(
     run: Run, model: str, files: tuple[str, ...], tmp_path: Path
 ) -> None:

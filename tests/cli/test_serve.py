@@ -2,6 +2,7 @@
 
 import json
 import signal
+import sys
 from pathlib import Path
 
 import httpx
@@ -47,6 +48,18 @@ def test_a_mistake_is_one_line(
     config = tmp_path / "serve.toml"
     config.write_text(file)
     assert message in run("serve", *flags, "--config", config, "--check").error
+
+
+def test_what_is_of_a_cluster_needs_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = "replicas is of a Ray cluster: give --ray as well"
+    assert run("serve", "--replicas", "2").error == told
+    told = "max_replicas is less than the 3 replicas there are"
+    assert run("serve", "--ray", "--replicas", "3", "--max-replicas", "2").error == told
+    monkeypatch.setitem(sys.modules, "ray", None)
+    told = "serve --ray needs ray, which is not installed: pip install 'proactivellm[ray]'"
+    assert run("serve", "--ray").error == told
+    monkeypatch.setenv(f"{PREFIX}RAY", "true")
+    assert run("serve", "--replicas", "2").error == told
 
 
 def test_every_setting_is_a_flag() -> None:

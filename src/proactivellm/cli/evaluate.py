@@ -1,7 +1,9 @@
 """The command `evaluate`: policies over a test set, with a log, scores and a curve."""
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -34,9 +36,15 @@ from proactivellm.cli.flags import (
 )
 from proactivellm.cli.messages import warn
 from proactivellm.cli.models import load_for, loading, speculate_as
+from proactivellm.cli.on_cluster import NumWorkers, OnRay, check_cluster, streaming_by
 from proactivellm.cli.places import check_places
 from proactivellm.cli.policies import PolicyCommand
 from proactivellm.cli.stopping import end_interrupted
+
+if TYPE_CHECKING:
+    from proactivellm.forward.causal_lm import StreamingCausalLM
+    from proactivellm.forward.int8 import Kv
+    from proactivellm.stream import Job
 
 Policies = Annotated[
     list[str],
@@ -89,6 +97,8 @@ def evaluate(
     limit: Limit = None,
     bleu_tokenize: BleuTokenize = "auto",
     latency_unit: LatencyUnit = "auto",
+    ray: OnRay = False,
+    workers: NumWorkers = None,
 ) -> None:
     """Run policies over a test set: quality against latency.
 
@@ -100,7 +110,7 @@ def evaluate(
         proactivellm evaluate --source test.de --target test.en --policy wait-k:3 --out results
     """
     with loading(model or adapter or "the model", quantization):
-        from proactivellm.evaluation.evaluate import evaluate as run_policies
+        from proactivellm.evaluation.evaluate import evaluate_by
         from proactivellm.evaluation.provenance import Conditions
         from proactivellm.evaluation.results import RESULT_FILES
         from proactivellm.policy.spec import PolicySpec
@@ -109,6 +119,7 @@ def evaluate(
         from proactivellm.stream import DEFAULT_RATE_WPM
         from proactivellm.tasks.jobs import read_jobs
 
+        check_cluster(ray, workers, device)
         keep_as = parse_kv(kv)
         view, counting = make_window(window, sinks), make_counting(bleu_tokenize, latency_unit)
         for text in policy:
@@ -124,19 +135,34 @@ def evaluate(
             "quantization": quantization,
             "trust_remote_code": trust_remote_code,
         }
-        adapted = {"adapter": adapter, "merge": merge_adapter}
-        streaming = load_for(jobs, model, no_gate, layout=layout, **adapted, **how)
-        streaming.compress_cache(keep_as)
-        speculate_as(speculate, streaming, listens, **how)
+        asked = {"adapter": adapter, "merge": merge_adapter, "layout": layout}
+        load = partial(_load, jobs, model, no_gate, keep_as, speculate, asked, how)
+        streaming = load()
     conditions = Conditions(
         rate_wpm=rate or DEFAULT_RATE_WPM, window=view, counting=counting, data=Path(source).name
     )
     try:
-        with show_progress() as told:
-            rows = run_policies(
-                streaming, jobs, policy, out, num_lanes=lanes, conditions=conditions, progress=told
+        with streaming_by(workers, load, streaming, lanes, ray) as by, show_progress() as told:
+            rows = evaluate_by(
+                by, streaming, jobs, policy, out, conditions=conditions, progress=told
             )
     except KeyboardInterrupt:
         end_interrupted(f"finished instances stay in {out}; the same command continues")
     print_scores(rows, f"{out} has all")
     warn(f"logs, scores, table and curves are in {out}")
+
+
+def _load(
+    jobs: "Sequence[Job]",
+    model: str | None,
+    no_gate: bool,
+    kv: "Kv | None",
+    speculate: str | None,
+    asked: dict[str, Any],
+    how: dict[str, Any],
+) -> "StreamingCausalLM":
+    """The model as it streams these sources; workers on other machines load it by this, too."""
+    streaming = load_for(jobs, model, no_gate, **asked, **how)
+    streaming.compress_cache(kv)
+    speculate_as(speculate, streaming, any(job.media for job in jobs), **how)
+    return streaming

@@ -13,7 +13,7 @@ from proactivellm.cli.models import loading
 if TYPE_CHECKING:
     from proactivellm.serve.settings import Settings
 
-_NETWORK, _ACCESS, _LIMITS = "Network", "Access", "Limits"
+_NETWORK, _ACCESS, _LIMITS, _RAY = "Network", "Access", "Limits", "Many machines"
 Number: TypeAlias = int | None
 Seconds: TypeAlias = float | None
 Text: TypeAlias = str | None
@@ -132,6 +132,22 @@ def serve(
         Number, _option(_LIMITS, "N", "That can be sent again.", "1024")
     ] = None,
     log_format: Annotated[Text, _option("", "json|text", "Of the log, on stderr.", "json")] = None,
+    ray: Annotated[
+        bool,
+        typer.Option(
+            "--ray",
+            help="Serve by replicas on a Ray cluster: that of RAY_ADDRESS, else one of this "
+            "machine. All limits are those of each replica. Needs the extra `ray`.",
+            rich_help_panel=_RAY,
+        ),
+    ] = False,
+    replicas: Annotated[Number, _option(_RAY, "N", "At least.", "1")] = None,
+    max_replicas: Annotated[Number, _option(_RAY, "N", "At most.", "as many as --replicas")] = None,
+    replica_sessions: Annotated[
+        Number, _option(_RAY, "N", "Connected with each, on average: more of them, more.", "32")
+    ] = None,
+    replica_cpus: Annotated[Seconds, _option(_RAY, "N", "That each reserves.", "1")] = None,
+    replica_gpus: Annotated[Seconds, _option(_RAY, "N", "That each reserves.", "0")] = None,
 ) -> None:
     """Serve models: OpenAI's realtime protocol, text in while text comes out.
 
@@ -143,6 +159,9 @@ def serve(
         proactivellm serve --port 8000
     """
     settings = _settings(context.params)
+    if settings.ray and not check:
+        _serve_replicas(settings)
+        return
     with loading(", ".join(settings.models), settings.quantization):
         from proactivellm.serve.app import create_app
 
@@ -158,6 +177,15 @@ def serve(
     run(application, settings, lambda url: warn(f"listening on {url}"))
 
 
+def _serve_replicas(settings: "Settings") -> None:
+    from proactivellm.evaluation.cluster import import_ray
+
+    import_ray("serve --ray")
+    with loading("Ray"):
+        from proactivellm.serve.replicas import serve_replicas
+    serve_replicas(settings, lambda url: warn(f"listening on {url}"))
+
+
 def _settings(flags: dict[str, Any]) -> "Settings":
     """ValueError if a flag, a variable or the file is wrong, or the extra is not installed."""
     try:
@@ -169,6 +197,7 @@ def _settings(flags: dict[str, Any]) -> "Settings":
         raise ValueError(f"serve needs {error.name}, which is not installed: {remedy}") from None
     absent: tuple[object, ...] = (None, [], ())
     given = {name: flags[name] for name in Settings.model_fields if flags[name] not in absent}
-    if not flags["trust_remote_code"]:  # which a variable or the file may say
-        del given["trust_remote_code"]
+    for name in ("trust_remote_code", "ray"):  # which a variable or the file may say
+        if not flags[name]:
+            del given[name]
     return read_settings(given, flags["config"])

@@ -27,6 +27,8 @@ from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling
 from proactivellm.stream import Job, Replay, StreamsFailed, run_streams
 
+# Gives the log entries of jobs under a policy, in any order; raises StreamsFailed at the end.
+Streamer = Callable[[Policy, Sequence[Job], Conditions], Iterator[Instance]]
 SIMULEVAL_CONFIG = "source_type: {}\ntarget_type: text\n"  # what `simuleval --score-only` asks
 
 
@@ -71,13 +73,34 @@ def evaluate(
     conditions: Conditions | None = None,
     progress: Progress | None = None,
 ) -> list[Scores]:
+    """Streams every job under every policy, in this process.
+
+    Args:
+        num_lanes: streams advanced by one forward.
+        model, jobs, policies, out, conditions, progress: see `evaluate_by`; the same of what is
+            returned and raised.
+    """
+    here = partial(stream_jobs, model, num_lanes)
+    return evaluate_by(here, model, jobs, policies, out, conditions=conditions, progress=progress)
+
+
+def evaluate_by(
+    streamer: Streamer,
+    model: StreamingCausalLM,
+    jobs: Sequence[Job],
+    policies: Sequence[str] | Mapping[str, Policy],
+    out: str | Path,
+    *,
+    conditions: Conditions | None = None,
+    progress: Progress | None = None,
+) -> list[Scores]:
     """Streams every job under every policy; what `out` already holds is not run again.
 
     Args:
+        streamer: does the work, with `model` or copies of it.
         model: its folder may hold a calibration table.
         policies: specs, all parsed before anything runs; or policies by what they are called.
         out: folder for logs and results; policies that it has besides stay in its tables.
-        num_lanes: streams advanced by one forward.
         conditions: rate, window, counting; the usual rate and no window if left out.
         progress: called after every instance.
 
@@ -100,7 +123,7 @@ def evaluate(
         for text, policy in policies.items():
             folder = out / folder_name(text)
             todo, done = _split(folder, jobs, policy.spec, inputs | noted(model, policy, text))
-            new = _stream(model, policy, todo, num_lanes, conditions)
+            new = streamer(policy, todo, conditions)
             reasons = _append(folder, done, new, len(jobs), progress and partial(progress, text))
             failed += [f"{text}: {reason}" for reason in reasons]
             if reasons:
@@ -128,13 +151,14 @@ def _parsed(
     return {text: parse_policy(text, calibration, whole_source=True) for text in policies}
 
 
-def _stream(
+def stream_jobs(
     model: StreamingCausalLM,
+    num_lanes: int,
     policy: Policy,
     jobs: Sequence[Job],
-    num_lanes: int,
     conditions: Conditions,
 ) -> Iterator[Instance]:
+    """Log entries of the jobs, in order of completion; raises what `run_streams` raises."""
     return run_streams(
         model,
         policy,

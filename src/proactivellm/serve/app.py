@@ -22,16 +22,17 @@ from proactivellm.serve.settings import Settings
 from proactivellm.stream import Hearing
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, place: str = "") -> FastAPI:
     """The server as an ASGI application, its models loaded.
 
-    At the end of its lifespan it drains (`Sessions.drain`) and ends the engines.
+    At the end of its lifespan it drains (`Sessions.drain`) and ends the engines. `place` names it
+    among others.
 
     Raises:
         ValueError: if a model cannot be loaded, or has no policy.
     """
     metrics = Metrics()
-    models, sessions = _models(settings, metrics), Sessions(settings, metrics)
+    models, sessions = _models(settings, metrics), Sessions(settings, metrics, place)
     metrics.watch(models, sessions)
 
     @asynccontextmanager
@@ -42,7 +43,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     app = FastAPI(title="proactivellm", docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.settings, app.state.models, app.state.sessions = settings, models, sessions
-    app.state.metrics = metrics
+    app.state.metrics, app.state.metrics_text = metrics, metrics.text
     for routes in (rest, transcribe, translate, page_routes):
         app.include_router(routes.router)
     app.add_middleware(Access, settings=settings)

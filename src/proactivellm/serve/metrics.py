@@ -1,6 +1,6 @@
 """What Prometheus is told: sessions, turns, lag, the work of engines; no content."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from prometheus_client import (
@@ -11,6 +11,7 @@ from prometheus_client import (
     generate_latest,
 )
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from proactivellm.session.events import Ending
@@ -79,6 +80,36 @@ class Metrics:
         return Histogram(
             f"{_NAME}_{name}_seconds", what, ("model",), registry=self.registry, buckets=_SECONDS
         )
+
+
+def merged(texts: Mapping[str, str]) -> bytes:
+    """What several servers tell, as one text: each sample has the label `replica`.
+
+    Args:
+        texts: of each server, in Prometheus' text format, by its name.
+    """
+    families: dict[str, Metric] = {}
+    for replica, text in texts.items():
+        for family in text_string_to_metric_families(text):
+            kind = Metric(family.name, family.documentation, family.type)
+            families.setdefault(family.name, kind).samples += [
+                sample._replace(labels={**sample.labels, "replica": replica})
+                for sample in family.samples
+            ]
+    registry = CollectorRegistry()
+    registry.register(_Told(families.values()))
+    return generate_latest(registry)
+
+
+class _Told(Collector):
+    """What others have collected."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterator[Metric]:
+        """All of it."""
+        yield from self._families
 
 
 class _Now(Collector):

@@ -32,7 +32,7 @@ def ready(request: Request) -> JSONResponse:
 @router.get("/metrics")
 def metrics(request: Request) -> Response:
     """For Prometheus."""
-    return Response(request.app.state.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+    return Response(request.app.state.metrics_text(), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/v1/models")

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from proactivellm.serve.errors import CLOSED, DRAINING, REFUSED, RequestError
 from proactivellm.serve.metrics import Metrics
+from proactivellm.serve.session_ids import new_id
 from proactivellm.serve.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -130,9 +131,11 @@ class Session:
 
     dialogue: Dialogue
 
-    def __init__(self, settings: Settings, end_soon: Callable[["Session"], None]) -> None:
+    def __init__(
+        self, settings: Settings, end_soon: Callable[["Session"], None], place: str
+    ) -> None:
         self._end_soon = end_soon
-        self.id = f"sess_{secrets.token_urlsafe(18)}"
+        self.id = new_id(place)
         self.outbox = Outbox(settings.unsent_events, settings.replay_events)
         self.began_s = self.touched_s = time.monotonic()
         self.connection: Connected | None = None
@@ -172,12 +175,15 @@ class Session:
 class Sessions:
     """The sessions of a server.
 
+    Args:
+        place: see `session_ids`.
+
     Attributes:
         draining: whether no new ones are taken, as the server is about to end.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
-        self._settings, self.metrics = settings, metrics
+    def __init__(self, settings: Settings, metrics: Metrics, place: str = "") -> None:
+        self._settings, self.metrics, self._place = settings, metrics, place
         self._open: dict[str, Session] = {}
         self._endings: set[asyncio.Task[None]] = set()  # held, as the loop does not
         self.draining = False
@@ -204,7 +210,7 @@ class Sessions:
                 type="rate_limit_exceeded",
                 retry_after_s=5.0,
             )
-        session = Session(self._settings, self._end_soon)
+        session = Session(self._settings, self._end_soon, self._place)
         self._open[session.id] = session
         _log.info("session_opened", extra={"session": session.tag})
         return session

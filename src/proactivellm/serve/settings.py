@@ -22,6 +22,7 @@ _FLAGS = {"models": "model", "api_keys": "api_key", "origins": "origin"}  # give
 Seconds = Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)]
 SecondsOrNone = Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)]  # 0 = at once
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
+Share = Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)]
 Names = Annotated[tuple[str, ...], NoDecode]  # in an environment variable: separated by commas
 
 
@@ -75,6 +76,13 @@ class Settings(BaseSettings):
 
     log_format: Literal["json", "text"] = "json"
 
+    ray: bool = False  # as replicas on a Ray cluster: limits are those of each of them
+    replicas: Count = 1  # at least
+    max_replicas: Count | None = None  # None = never more
+    replica_sessions: Count = 32  # connected with each, on average, before there are more replicas
+    replica_cpus: Share = 1.0
+    replica_gpus: Share = 0.0
+
     @field_validator("models", "origins", "api_keys", mode="before")
     @classmethod
     def _listed(cls, value: Any) -> Any:
@@ -106,6 +114,15 @@ class Settings(BaseSettings):
             file = getattr(self, name)
             if file is not None and not file.is_file():
                 raise ValueError(f"{name}: there is no file {file}")
+        return self
+
+    @model_validator(mode="after")
+    def _whole_cluster(self) -> "Settings":
+        given = [name for name in self.model_fields_set if "replica" in name]
+        if given and not self.ray:
+            raise ValueError(f"{min(given)} is of a Ray cluster: give --ray as well")
+        if self.max_replicas is not None and self.max_replicas < self.replicas:
+            raise ValueError(f"max_replicas is less than the {self.replicas} replicas there are")
         return self
 
     @classmethod
