@@ -86,7 +86,12 @@ def quiet_imports() -> Iterator[None]:
 
 
 def load_model(
-    name: str | None, kind: str | None = None, *, gate: bool = True, **how: Any
+    name: str | None,
+    kind: str | None = None,
+    *,
+    gate: bool = True,
+    lookahead: int | None = None,
+    **how: Any,
 ) -> "StreamingCausalLM":
     """Loads the model that a command names, or else the default for its sources.
 
@@ -94,6 +99,7 @@ def load_model(
         name: as `load` takes it; None = the default.
         kind: of the sources, one of `modality.kinds.KINDS`; None = text.
         gate: whether silence in recordings is held back.
+        lookahead: of a front end, in ms; None = that of the model.
         how: keyword arguments of `load`.
 
     Raises:
@@ -108,6 +114,8 @@ def load_model(
         front_end_of(model, kind)
     if not gate:
         model.front_end.gate = None
+    if lookahead is not None:
+        model.front_end.look_ahead(lookahead)
     return model
 
 

@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from proactivellm.files.toml import Strict
+from proactivellm.files.values import Natural
 
 Count = TypeVar("Count", int, Tensor)  # of one recording, or of each of several
 
@@ -25,6 +26,8 @@ class AttentionSettings(Strict):
     lookahead: int = Field(default=0, ge=0)  # steps after its block that a block sees
     # Steps that the first block is shorter, so that blocks end where units do.
     offset: int = Field(default=0, ge=0)
+    # Look-aheads of which training draws one for each batch; none = `lookahead`.
+    drawn: tuple[Natural, ...] = ()
 
 
 class Rows(NamedTuple):
@@ -74,14 +77,15 @@ class CausalEncoder(nn.Module):
     def forward(self, mel_BTF: Tensor, num_frames_B: Tensor) -> Tensor:
         """Outputs [B, P, D] of mel frames, padded on the right with anything.
 
-        Rows after `num_outputs` of a recording mean nothing. ValueError if one has more steps than
-        the encoder has positions.
+        In training mode the look-ahead is drawn, if there are several (torch's own generator, whose
+        state a checkpoint of a run keeps). Rows after `num_outputs` of a recording mean nothing.
+        ValueError if one has more steps than the encoder has positions.
         """
         steps_B = self.num_steps(num_frames_B)
         hidden_BSD = self._convolve(mel_BTF, num_frames_B)
         num_steps = hidden_BSD.shape[1]
         self.check_length(num_steps)
-        rows = self.rows(0, num_steps, num_steps)
+        rows = self.rows(0, num_steps, num_steps, self._lookahead())
         step_S = rows.step_S.to(mel_BTF.device)
         hidden_BSD = hidden_BSD[:, step_S] + self.tower.embed_positions(step_S)
         hidden_BSD = nn_f.dropout(hidden_BSD, self.tower.dropout, self.training)
@@ -109,7 +113,7 @@ class CausalEncoder(nn.Module):
                 "positions: cut it into turns, or stream it (a stream starts anew in time)"
             )
 
-    def rows(self, first: int, stop: int, num_known: int) -> "Rows":
+    def rows(self, first: int, stop: int, num_known: int, lookahead: int) -> "Rows":
         """What is encoded together: steps, then copies of those that their blocks look ahead to.
 
         From `first`, with which a block begins, to before `stop`; `num_known` steps, at least
@@ -120,15 +124,21 @@ class CausalEncoder(nn.Module):
         block, offset = self.attention.block, self.attention.offset
         step_S = torch.arange(first, stop)
         block_S = (step_S + offset) // block
-        if self.attention.lookahead and first < stop:
+        if lookahead and first < stop:
             owner = torch.arange(int(block_S[0]), int(block_S[-1]) + 1)
-            ahead = torch.arange(self.attention.lookahead)
+            ahead = torch.arange(lookahead)
             copy_S = ((owner[:, None] + 1) * block - offset + ahead).flatten()
-            owner_S = owner.repeat_interleave(self.attention.lookahead)
+            owner_S = owner.repeat_interleave(lookahead)
             exists = copy_S < num_known
             step_S = torch.cat([step_S, copy_S[exists]])
             block_S = torch.cat([block_S, owner_S[exists]])
         return Rows(step_S, block_S, stop - first)
+
+    def _lookahead(self) -> int:
+        drawn = self.attention.drawn
+        if not (self.training and drawn):
+            return self.attention.lookahead
+        return drawn[int(torch.randint(len(drawn), ()))]
 
     def _convolve(self, mel_BTF: Tensor, num_frames_B: Tensor) -> Tensor:
         """The two convolutions; what lies after the end of a recording counts as zero."""

@@ -67,15 +67,53 @@ class SpeechFrontEnd(nn.Module):
         self.extractor = extractor
         self.settings = settings
         self.gate = gate
-        pool = CausalEncoder(tower, AttentionSettings()).pool
+        self.encoder = CausalEncoder(tower, AttentionSettings())
+        self.encoder.attention = self._attention(settings.lookahead)
+        self.projector = projector
+
+    @property
+    def lookaheads_ms(self) -> list[int]:
+        """What `look_ahead` takes."""
+        options = self.settings.lookaheads or (self.settings.lookahead,)
+        return [steps * self._step_ms for steps in sorted(options)]
+
+    def look_ahead(self, lookahead_ms: int) -> None:
+        """Lets streams that are opened from now on wait for so much audio after each unit.
+
+        More is heard better, and later. ValueError if the model was not made for it; streams that
+        are open must end before.
+        """
+        options = self.lookaheads_ms
+        if lookahead_ms not in options:
+            raise ValueError(
+                f"the model hears with a look-ahead of {', '.join(map(str, options))} ms, not "
+                f"{lookahead_ms}"
+            )
+        steps = lookahead_ms // self._step_ms
+        self.settings = self.settings.model_copy(update={"lookahead": steps})
+        self.encoder.attention = self._attention(steps)
+
+    @property
+    def _step_ms(self) -> int:
+        return 2 * self.extractor.hop_length * 1000 // RATE
+
+    def _attention(self, lookahead: int) -> AttentionSettings:
+        settings, pool = self.settings, self.encoder.pool
         block = settings.block or settings.unit * pool
+        for steps in settings.lookaheads:
+            # Then units and blocks have the same borders with each of them, and come later alone.
+            if steps % block or steps % (settings.unit * pool):
+                raise ValueError(
+                    f"a look-ahead of {steps} steps is no multiple of units of "
+                    f"{settings.unit * pool} and blocks of {block}"
+                )
         # A step needs audio up to half a window after its end: with so many steps less in the first
         # unit, every unit is complete when its audio has arrived.
-        late = -(-extractor.n_fft // 2 // (2 * extractor.hop_length)) + settings.lookahead
+        late = -(-self.extractor.n_fft // 2 // (2 * self.extractor.hop_length)) + lookahead
         offset = -(-late // pool) * pool
-        attention = AttentionSettings(block=block, lookahead=settings.lookahead, offset=offset)
-        self.encoder = CausalEncoder(tower, attention)
-        self.projector = projector
+        return AttentionSettings(
+            block=block, lookahead=lookahead, offset=offset, drawn=settings.lookaheads
+        )
 
     @property
     def unit_s(self) -> float:
@@ -87,7 +125,7 @@ class SpeechFrontEnd(nn.Module):
 
     @property
     def identity(self) -> str:
-        return str(self.settings.model_dump(mode="json"))
+        return str(self.settings.model_dump(mode="json", exclude={"lookaheads"}))
 
     def read(self, files: Sequence[str]) -> Media:
         """Opens audio files, joined, in blocks of a unit; see `recorded_blocks`."""
@@ -183,7 +221,8 @@ class SpeechFrontEnd(nn.Module):
             {k.removeprefix(prefix): v for k, v in whole.items() if k.startswith(prefix)}
             for prefix in ("encoder.tower.", "projector.")
         )
-        stored = self.settings.model_dump()
+        one = set() if self.settings.lookaheads else {"lookaheads"}
+        stored = self.settings.model_dump(exclude=one)
         if self.gate is not None:
             stored["gate"] = self.gate.model_dump()
         with replacing_in(Path(model_folder) / KIND) as folder:
@@ -212,3 +251,10 @@ class SpeechFrontEnd(nn.Module):
             projector = StackProjector(tower.config.d_model, settings.stack, settings.hidden, width)
             projector.load_state_dict(load_file(folder / PROJECTOR_FILE))
         return cls(extractor, tower, projector, settings, stored.gate).float().eval().to(device)
+
+
+def projected_width(model_folder: str | Path) -> int:
+    """Width H of the LM that the projector of a model folder was made for; ValueError if broken."""
+    file = Path(model_folder) / KIND / PROJECTOR_FILE
+    with refusing(f"cannot read {file}"):
+        return len(load_file(file)["outer.bias"])
