@@ -46,19 +46,11 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="that holds model.bin")
     parser.add_argument("--out", type=Path, required=True, help="folder that is made")
     args = parser.parse_args()
-    variables = read(args.folder / "model.bin")
-    model = to_whisper(variables)
     lists = json.loads((args.folder / "config.json").read_text(encoding="utf-8"))
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(args.folder / "tokenizer.json"))
-    starts = ["<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|notimestamps|>"]
-    if len(lists["lang_ids"]) < 99:  # it knows English alone, and is told no language and no task
-        starts = [starts[0], starts[3]]
-    ids = tokenizer.convert_tokens_to_ids(starts)
-    ends = tokenizer.convert_tokens_to_ids("<|endoftext|>")
+    ends = tokenizer.convert_tokens_to_ids(["<|startoftranscript|>", "<|endoftext|>"])
+    model = to_whisper(read(args.folder / "model.bin"), *ends)
     generation = model.generation_config
-    generation.decoder_start_token_id, generation.eos_token_id = ids[0], ends
-    generation.pad_token_id = generation.bos_token_id = ends
-    generation.forced_decoder_ids = list(enumerate(ids[1:], start=1))
     generation.suppress_tokens = lists["suppress_ids"]
     generation.begin_suppress_tokens = lists["suppress_ids_begin"]
     model.half().save_pretrained(args.out)
@@ -89,12 +81,17 @@ def read(file: Path) -> dict[str, np.ndarray]:
         return variables
 
 
-def to_whisper(variables: dict[str, np.ndarray]) -> WhisperForConditionalGeneration:
-    """The model with those weights, in fp32; ValueError if one has no place, or one is missing."""
+def to_whisper(
+    variables: dict[str, np.ndarray], start: int, end: int
+) -> WhisperForConditionalGeneration:
+    """The model with those weights, in fp32; `start` and `end` are token ids of a transcript.
+
+    ValueError if a weight has no place, or one is missing.
+    """
     state: dict[str, Tensor] = {}
     for name, value in variables.items():
         state |= _placed(name, value)
-    model = WhisperForConditionalGeneration(_config(variables))
+    model = WhisperForConditionalGeneration(_config(variables, start, end))
     state["proj_out.weight"] = state["model.decoder.embed_tokens.weight"]
     missing, unknown = model.load_state_dict(state, strict=False)
     if missing or unknown:
@@ -102,7 +99,7 @@ def to_whisper(variables: dict[str, np.ndarray]) -> WhisperForConditionalGenerat
     return model.eval()
 
 
-def _config(variables: dict[str, np.ndarray]) -> WhisperConfig:
+def _config(variables: dict[str, np.ndarray], start: int, end: int) -> WhisperConfig:
     vocabulary, width = variables["decoder/embeddings/weight"].shape
     sizes: dict[str, Any] = {}
     for side in ("encoder", "decoder"):
@@ -118,6 +115,10 @@ def _config(variables: dict[str, np.ndarray]) -> WhisperConfig:
         num_mel_bins=variables["encoder/conv1/weight"].shape[1],
         max_source_positions=len(variables["encoder/position_encodings/encodings"]),
         max_target_positions=len(variables["decoder/position_encodings/encodings"]),
+        decoder_start_token_id=start,
+        pad_token_id=end,
+        bos_token_id=end,
+        eos_token_id=end,
         **sizes,
     )
 

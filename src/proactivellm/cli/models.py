@@ -90,7 +90,7 @@ def load_model(
     kind: str | None = None,
     *,
     gate: bool = True,
-    lookahead: int | None = None,
+    block: int | None = None,
     **how: Any,
 ) -> "StreamingCausalLM":
     """Loads the model that a command names, or else the default for its sources.
@@ -99,7 +99,7 @@ def load_model(
         name: as `load` takes it; None = the default.
         kind: of the sources, one of `modality.kinds.KINDS`; None = text.
         gate: whether silence in recordings is held back.
-        lookahead: of a front end, in ms; None = that of the model.
+        block: that a front end hears at once, in ms; None = that of the model.
         how: keyword arguments of `load`.
 
     Raises:
@@ -114,8 +114,8 @@ def load_model(
         front_end_of(model, kind)
     if not gate:
         model.front_end.gate = None
-    if lookahead is not None:
-        model.front_end.look_ahead(lookahead)
+    if block is not None:
+        model.front_end.hear_in_blocks(block)
     return model
 
 

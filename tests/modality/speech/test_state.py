@@ -76,8 +76,8 @@ class TestALongRecording:
             steps_1SD = encoder._convolve(
                 torch.from_numpy(mel_TF)[None], torch.tensor([len(mel_TF)])
             )[:, origin : origin + self.POSITIONS]
-            stop, ahead = origin + steps_1SD.shape[1], encoder.attention.lookahead
-            rows = encoder.rows(origin, stop, stop, ahead)
+            stop, block = origin + steps_1SD.shape[1], encoder.attention.block
+            rows = encoder.rows(origin, stop, stop, block)
             hidden_1SD = steps_1SD[:, rows.step_S - origin]
             hidden_1SD = hidden_1SD + encoder.tower.embed_positions(rows.step_S - origin)
             for layer in encoder.tower.layers:

@@ -13,9 +13,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from proactivellm.files.toml import Strict
-from proactivellm.files.values import Natural
+from proactivellm.files.values import Count
 
-Count = TypeVar("Count", int, Tensor)  # of one recording, or of each of several
+Number = TypeVar("Number", int, Tensor)  # of one recording, or of each of several
 
 
 class AttentionSettings(Strict):
@@ -26,8 +26,8 @@ class AttentionSettings(Strict):
     lookahead: int = Field(default=0, ge=0)  # steps after its block that a block sees
     # Steps that the first block is shorter, so that blocks end where units do.
     offset: int = Field(default=0, ge=0)
-    # Look-aheads of which training draws one for each batch; none = `lookahead`.
-    drawn: tuple[Natural, ...] = ()
+    # Blocks of which training draws one for each batch; none = `block`.
+    drawn: tuple[Count, ...] = ()
 
 
 class Rows(NamedTuple):
@@ -66,18 +66,18 @@ class CausalEncoder(nn.Module):
         """D, channels of the output."""
         return int(self.tower.config.d_model)
 
-    def num_steps(self, num_frames: Count) -> Count:
+    def num_steps(self, num_frames: Number) -> Number:
         """Encoder steps S, before pooling, of T mel frames."""
         return (num_frames + 1) // 2
 
-    def num_outputs(self, num_frames: Count) -> Count:
+    def num_outputs(self, num_frames: Number) -> Number:
         """Outputs P of T mel frames."""
         return self.num_steps(num_frames) // self.pool
 
     def forward(self, mel_BTF: Tensor, num_frames_B: Tensor) -> Tensor:
         """Outputs [B, P, D] of mel frames, padded on the right with anything.
 
-        In training mode the look-ahead is drawn, if there are several (torch's own generator, whose
+        In training mode the block is drawn, if there are several (torch's own generator, whose
         state a checkpoint of a run keeps). Rows after `num_outputs` of a recording mean nothing.
         ValueError if one has more steps than the encoder has positions.
         """
@@ -85,7 +85,7 @@ class CausalEncoder(nn.Module):
         hidden_BSD = self._convolve(mel_BTF, num_frames_B)
         num_steps = hidden_BSD.shape[1]
         self.check_length(num_steps)
-        rows = self.rows(0, num_steps, num_steps, self._lookahead())
+        rows = self.rows(0, num_steps, num_steps, self._block())
         step_S = rows.step_S.to(mel_BTF.device)
         hidden_BSD = hidden_BSD[:, step_S] + self.tower.embed_positions(step_S)
         hidden_BSD = nn_f.dropout(hidden_BSD, self.tower.dropout, self.training)
@@ -113,7 +113,7 @@ class CausalEncoder(nn.Module):
                 "positions: cut it into turns, or stream it (a stream starts anew in time)"
             )
 
-    def rows(self, first: int, stop: int, num_known: int, lookahead: int) -> "Rows":
+    def rows(self, first: int, stop: int, num_known: int, block: int) -> "Rows":
         """What is encoded together: steps, then copies of those that their blocks look ahead to.
 
         From `first`, with which a block begins, to before `stop`; `num_known` steps, at least
@@ -121,7 +121,7 @@ class CausalEncoder(nn.Module):
         """
         # A block encodes what it looks ahead to on its own behalf, as in Emformer (Shi et al. 2021,
         # arXiv 2010.10759), so that looking ahead does not add up over layers.
-        block, offset = self.attention.block, self.attention.offset
+        lookahead, offset = self.attention.lookahead, self.attention.offset
         step_S = torch.arange(first, stop)
         block_S = (step_S + offset) // block
         if lookahead and first < stop:
@@ -134,10 +134,10 @@ class CausalEncoder(nn.Module):
             block_S = torch.cat([block_S, owner_S[exists]])
         return Rows(step_S, block_S, stop - first)
 
-    def _lookahead(self) -> int:
+    def _block(self) -> int:
         drawn = self.attention.drawn
         if not (self.training and drawn):
-            return self.attention.lookahead
+            return self.attention.block
         return drawn[int(torch.randint(len(drawn), ()))]
 
     def _convolve(self, mel_BTF: Tensor, num_frames_B: Tensor) -> Tensor:

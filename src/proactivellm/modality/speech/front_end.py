@@ -68,51 +68,44 @@ class SpeechFrontEnd(nn.Module):
         self.settings = settings
         self.gate = gate
         self.encoder = CausalEncoder(tower, AttentionSettings())
-        self.encoder.attention = self._attention(settings.lookahead)
+        self.encoder.attention = self._attention()
         self.projector = projector
 
     @property
-    def lookaheads_ms(self) -> list[int]:
-        """What `look_ahead` takes."""
-        options = self.settings.lookaheads or (self.settings.lookahead,)
+    def blocks_ms(self) -> list[int]:
+        """What `hear_in_blocks` takes."""
+        options = self.settings.blocks or (self.encoder.attention.block,)
         return [steps * self._step_ms for steps in sorted(options)]
 
-    def look_ahead(self, lookahead_ms: int) -> None:
-        """Lets streams that are opened from now on wait for so much audio after each unit.
+    def hear_in_blocks(self, block_ms: int) -> None:
+        """Lets streams that are opened from now on hear so much audio at once.
 
-        More is heard better, and later. ValueError if the model was not made for it; streams that
-        are open must end before.
+        What lies in a block looks both ways: a longer one is heard better, and later. ValueError if
+        the model was not trained for it; streams that are open must end before.
         """
-        options = self.lookaheads_ms
-        if lookahead_ms not in options:
+        options = self.blocks_ms
+        if block_ms not in options:
             raise ValueError(
-                f"the model hears with a look-ahead of {', '.join(map(str, options))} ms, not "
-                f"{lookahead_ms}"
+                f"the model hears in blocks of {', '.join(map(str, options))} ms, not {block_ms}"
             )
-        steps = lookahead_ms // self._step_ms
-        self.settings = self.settings.model_copy(update={"lookahead": steps})
-        self.encoder.attention = self._attention(steps)
+        block = block_ms // self._step_ms
+        self.settings = self.settings.model_copy(update={"block": block})
+        self.encoder.attention = self._attention()
 
     @property
     def _step_ms(self) -> int:
         return 2 * self.extractor.hop_length * 1000 // RATE
 
-    def _attention(self, lookahead: int) -> AttentionSettings:
+    def _attention(self) -> AttentionSettings:
         settings, pool = self.settings, self.encoder.pool
-        block = settings.block or settings.unit * pool
-        for steps in settings.lookaheads:
-            # Then units and blocks have the same borders with each of them, and come later alone.
-            if steps % block or steps % (settings.unit * pool):
-                raise ValueError(
-                    f"a look-ahead of {steps} steps is no multiple of units of "
-                    f"{settings.unit * pool} and blocks of {block}"
-                )
         # A step needs audio up to half a window after its end: with so many steps less in the first
         # unit, every unit is complete when its audio has arrived.
-        late = -(-self.extractor.n_fft // 2 // (2 * self.extractor.hop_length)) + lookahead
-        offset = -(-late // pool) * pool
+        late = -(-self.extractor.n_fft // 2 // (2 * self.extractor.hop_length))
         return AttentionSettings(
-            block=block, lookahead=lookahead, offset=offset, drawn=settings.lookaheads
+            block=settings.block or settings.unit * pool,
+            lookahead=settings.lookahead,
+            offset=-(-(late + settings.lookahead) // pool) * pool,
+            drawn=settings.blocks,
         )
 
     @property
@@ -125,7 +118,7 @@ class SpeechFrontEnd(nn.Module):
 
     @property
     def identity(self) -> str:
-        return str(self.settings.model_dump(mode="json", exclude={"lookaheads"}))
+        return str(self.settings.model_dump(mode="json", exclude={"blocks"}))
 
     def read(self, files: Sequence[str]) -> Media:
         """Opens audio files, joined, in blocks of a unit; see `recorded_blocks`."""
@@ -221,8 +214,8 @@ class SpeechFrontEnd(nn.Module):
             {k.removeprefix(prefix): v for k, v in whole.items() if k.startswith(prefix)}
             for prefix in ("encoder.tower.", "projector.")
         )
-        one = set() if self.settings.lookaheads else {"lookaheads"}
-        stored = self.settings.model_dump(exclude=one)
+        single = set() if self.settings.blocks else {"blocks"}
+        stored = self.settings.model_dump(exclude=single)
         if self.gate is not None:
             stored["gate"] = self.gate.model_dump()
         with replacing_in(Path(model_folder) / KIND) as folder:
