@@ -10,6 +10,7 @@ from proactivellm.cli.completion import complete_policy
 from proactivellm.cli.flags import (
     Adapter,
     BleuTokenize,
+    Block,
     Device,
     Dtype,
     KvName,
@@ -86,6 +87,7 @@ def evaluate(
     quantization: Quantization = "none",
     trust_remote_code: TrustRemoteCode = False,
     no_gate: NoGate = False,
+    block: Block = None,
     limit: Limit = None,
     bleu_tokenize: BleuTokenize = "auto",
     latency_unit: LatencyUnit = "auto",
@@ -125,7 +127,7 @@ def evaluate(
             "trust_remote_code": trust_remote_code,
         }
         adapted = {"adapter": adapter, "merge": merge_adapter}
-        streaming = load_for(jobs, model, no_gate, layout=layout, **adapted, **how)
+        streaming = load_for(jobs, model, no_gate, block=block, layout=layout, **adapted, **how)
         streaming.compress_cache(keep_as)
         speculate_as(speculate, streaming, listens, **how)
     conditions = Conditions(

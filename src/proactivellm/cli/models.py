@@ -127,8 +127,9 @@ def load_for(
     from proactivellm.output.log import TEXT
 
     kind = None if kind_of(jobs) == TEXT else kind_of(jobs)
-    if no_gate and kind is None:
-        raise ValueError("--no-gate is for recordings: leave it out, or give audio")
+    for flag, is_given in (("--no-gate", no_gate), ("--block", how.get("block") is not None)):
+        if is_given and kind is None:
+            raise ValueError(f"{flag} is for recordings: leave it out, or give audio")
     return tell_settings_not_applied(load_model(model, kind, gate=not no_gate, **how))
 
 
