@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from proactivellm.files.toml import Strict
 from proactivellm.files.values import Count
+from proactivellm.modality.base import TooLongError
 
 Number = TypeVar("Number", int, Tensor)  # of one recording, or of each of several
 
@@ -79,7 +80,7 @@ class CausalEncoder(nn.Module):
 
         In training mode the block is drawn, if there are several (torch's own generator, whose
         state a checkpoint of a run keeps). Rows after `num_outputs` of a recording mean nothing.
-        ValueError if one has more steps than the encoder has positions.
+        TooLongError if one has more steps than the encoder has positions.
         """
         steps_B = self.num_steps(num_frames_B)
         hidden_BSD = self._convolve(mel_BTF, num_frames_B)
@@ -105,10 +106,10 @@ class CausalEncoder(nn.Module):
         return self.tower.layer_norm(hidden_BSD)
 
     def check_length(self, num_steps: int) -> None:
-        """Refuse (ValueError) more steps S than there are position embeddings."""
+        """Refuse (TooLongError) more steps S than there are position embeddings."""
         limit = self.tower.config.max_source_positions
         if num_steps > limit:
-            raise ValueError(
+            raise TooLongError(
                 f"the recording has {num_steps} encoder steps, and the encoder has {limit} "
                 "positions: cut it into turns, or stream it (a stream starts anew in time)"
             )

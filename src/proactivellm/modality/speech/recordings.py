@@ -60,7 +60,10 @@ class Recordings:
         if self.augmentation.edges_s is not None:
             count += 2 * int(self.augmentation.edges_s[1] * RATE)
         count += self.augmentation.pauses * int(self.augmentation.pauses_s[1] * RATE)
-        return self.front_end.unit_sizes(-(-count // self.extractor.hop_length))
+        num_frames = -(-count // self.extractor.hop_length)
+        encoder = self.front_end.encoder
+        encoder.check_length(encoder.num_steps(num_frames))
+        return self.front_end.unit_sizes(num_frames)
 
     def _waveform(self, files: tuple[str, ...]) -> np.ndarray:
         """The joined files, without what the gate holds back."""
