@@ -13,7 +13,7 @@ from tests.cli.conftest import run as run
 from tests.models import save_tiny
 from transformers import AutoModelForCausalLM
 
-from proactivellm.backbone import hub
+from proactivellm.backbone import bundled, hub, known
 from proactivellm.backbone.prompt import Prompt, StreamSettings
 from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.modality.loading import load
@@ -78,6 +78,33 @@ def test_what_lies_beside_the_adapter_wins(base: Path, adapter: Path, tmp_path: 
     assert load(base, adapter=own).settings == StreamSettings(phi=5)  # of the model: there is none
     SETTINGS.save(own)
     assert load(base, adapter=own).settings == SETTINGS
+
+
+def test_one_that_comes_with_the_package_finds_its_model(
+    base: Path, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    shipped = named(adapter, "tiny", tmp_path / "assets" / "watch-tiny")
+    (shipped / "README.md").write_text("---\nlanguage: [en]\nlicense: apache-2.0\n---\n")
+    StreamSettings(boundary="token").save(shipped)
+    of = known.KNOWN["smollm2-135m-instruct"]
+    monkeypatch.setattr(bundled, "_ASSETS", tmp_path / "assets")
+    monkeypatch.setitem(known.KNOWN, "tiny", of)
+    monkeypatch.setenv("PROACTIVELLM_CACHE", str(tmp_path / "cache"))
+    text = write_lines(tmp_path / "text", "Der Hund schläft auf dem Sofa")
+    command = ("stream", "--model", "watch-tiny", "--input", text, "--policy", "wait-k:2")
+    missing = run(*command)
+    assert missing.code == 2
+    assert missing.error.endswith("the model 'tiny' is not here yet: proactivellm pull tiny")
+
+    shutil.copytree(base, tmp_path / "cache" / "models" / "tiny")
+    (tmp_path / "cache" / "models" / "tiny" / "source.json").write_text("{}")
+    beside = run("stream", "--model", str(base), "--adapter", "watch-tiny", *command[3:])
+    assert (found := run(*command)).code == 0 and found.out and found.out == beside.out
+    listed = [json.loads(line) for line in run("models", "--json").out.splitlines()]
+    (line,) = [each for each in listed if each["name"] == "watch-tiny"]
+    assert (line["where"], line["languages"], line["licence"]) == ("bundled", "en", "apache-2.0")
+    (whole,) = [each for each in listed if each["name"] == "gemma-3-270m"]
+    assert (line["base"], whole["base"]) == ("tiny", "")
 
 
 def test_of_the_hub(

@@ -10,6 +10,7 @@ from tests.models import CHAT_TEMPLATE, save_tiny
 from tests.tokenizers import build
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from proactivellm.backbone.known import KNOWN
 from proactivellm.backbone.prompt import load_settings
 from proactivellm.files.toml import load_toml
 from proactivellm.modality.loading import load
@@ -49,6 +50,23 @@ def test_every_task_meets_every_backbone() -> None:
             assert recipe.lora is None and recipe.optimisation.learning_rate == 5e-5
             adapted = load_toml(PAPER, Recipe, [task, backbone, LORA])
             assert adapted.lora and adapted.backbone == recipe.backbone
+
+
+def test_adapters_are_small_and_name_models_that_can_be_pulled() -> None:
+    adapters = RECIPES / "adapters"
+    tasks = {
+        "smollm2-135m": ("watch", "answers", "notes"),
+        "gemma-3-270m": ("de-en", "en-de"),
+    }
+    files = {adapters / f"{name}.toml" for base in tasks for name in (base, *tasks[base])}
+    assert files == set(adapters.glob("*.toml"))
+    for base, names in tasks.items():
+        for name in names:
+            recipe = load_toml(adapters / f"{base}.toml", Recipe, [adapters / f"{name}.toml"])
+            packed = KNOWN[recipe.backbone.pretrained or ""].packed
+            assert packed and recipe.lora and not recipe.lora.merge
+            assert recipe.data.valid and recipe.stream and recipe.stream.prompt.target_head
+            assert recipe.stream.early_end == (name == "answers")
 
 
 def test_what_is_missing_below_is_told_with_all_files() -> None:

@@ -26,7 +26,8 @@ from proactivellm.session.sampling import Sampling
 from proactivellm.session.session import Session
 
 Folder = Callable[..., Path]
-NAMES = tuple(LAYOUTS)
+# Where nobody thinks, `interleaved-thoughts` is `interleaved`.
+NAMES = tuple(name for name in LAYOUTS if name != "interleaved-thoughts")
 SPECS = {
     "wait-k": "wait-k:2",
     "sentence-wait-k": "sentence-wait-k:2",

@@ -21,8 +21,9 @@ from tests.tokenizers import build
 from tests.two_groups import views_of
 from torch import Tensor
 
+from proactivellm.core import layout as layouts
 from proactivellm.core import schedule
-from proactivellm.core.layout import LAYOUTS, grouped, interleaved
+from proactivellm.core.layout import grouped, interleaved
 from proactivellm.core.packing import pack
 from proactivellm.core.schedule import Schedule
 from proactivellm.core.unit import Unit
@@ -33,6 +34,8 @@ from proactivellm.session.session import Session
 from proactivellm.train import block_attention
 
 VOCAB_SIZE = len(build("byte_level"))
+# Where nobody thinks, `interleaved-thoughts` is `interleaved`.
+LAYOUTS = [name for name in layouts.LAYOUTS if name != "interleaved-thoughts"]
 CHUNKS = (1, 3, 7, None)  # units per push; None = all
 NUM_SOURCE, NUM_TARGET = 9, 9  # the end of the target comes on top
 K = 3

@@ -194,7 +194,9 @@ class TestQueues:
         drain(engine)
         assert engine.state(lane).target == alone(model, units, "wait-k:1").target
 
-    @pytest.mark.parametrize("field", ["streams", "step_tokens", "pending"])
+    @pytest.mark.parametrize(
+        "field", ["streams", "step_tokens", "pending", "thought_tokens", "depth"]
+    )
     def test_limits_are_at_least_one(self, field: str) -> None:
         with pytest.raises(ValueError, match=f"{field}=0: give at least 1"):
             Limits(**{field: 0})

@@ -35,6 +35,19 @@ def test_every_report_of_what_was_asked_is_due_and_nothing_else() -> None:
         assert watch.item.target == " ".join(watch.alerts)
 
 
+def test_until_its_last_word_a_report_could_be_another() -> None:
+    """What is said before that is a guess, and no alert that came early."""
+    for kind in KINDS:
+        report, *others = (
+            {text.format(subject, detail=detail) for subject in kind.subjects}
+            for detail in kind.details[:1]
+            for text in (kind.report, kind.other)
+        )
+        ends = kind.report.endswith(("{detail}.", "{}."))  # the detail, or of whom it is
+        begun = {text.rpartition(" ")[0] for text in report}
+        assert ends or begun == {text.rpartition(" ")[0] for text in others[0]}
+
+
 def test_often_nothing_happens_and_a_detail_is_no_guess() -> None:
     watches = draw_watches(300)
     assert {len(watch.alerts) for watch in watches} == {0, 1, 2}
@@ -66,6 +79,10 @@ def test_a_recipe_names_them(tmp_path: Path) -> None:
     assert len(items) == 20 and any("It rains." in item.source for item in items)
     with pytest.raises(ValueError, match="count: say how many items `watch`"):
         DataSource(watch=True)
+    short = DataSource(watch=True, count=20, sentences=(2, 3))
+    assert {item.source.count(". ") for item in read_items(short)} == {2, 3}
+    with pytest.raises(ValueError, match="sentences: a stream has at least 2"):
+        DataSource(watch=True, count=20, sentences=(1, 3))
 
 
 def test_a_watcher_is_scored(tmp_path: Path) -> None:

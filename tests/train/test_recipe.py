@@ -81,7 +81,7 @@ def test_bf16_is_taken_where_it_is_fast_unless_asked_for(
         (
             "[output]",
             '[stream]\nlayout = "diagonal"\n[output]',
-            "stream.layout: give one of grouped, interleaved, reencoded, thoughts, not 'diagonal'",
+            "stream.layout: give one of grouped, interleaved, reencoded, thoughts, interleaved-",
         ),
         ("[output]", "[lora]\n[output]", "[lora] adapts a pretrained backbone: set backbone.pretr"),
         (

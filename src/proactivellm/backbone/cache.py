@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from proactivellm.backbone.bundled import bundled_models
+from proactivellm.backbone.bundled import bundled_adapters, bundled_models
 
 CACHE_VARIABLE = "PROACTIVELLM_CACHE"
 SOURCE_FILE = "source.json"  # where a model comes from; written last, so that what has it is whole
@@ -30,5 +30,5 @@ def pulled_models() -> dict[str, Path]:
 
 
 def named_models() -> dict[str, Path]:
-    """Folders of the models that are here under a name: bundled ones, and pulled ones."""
-    return {**pulled_models(), **bundled_models()}
+    """Folders of models and adapters that are here under a name: bundled ones, and pulled ones."""
+    return {**pulled_models(), **bundled_adapters(), **bundled_models()}

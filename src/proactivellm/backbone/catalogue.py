@@ -1,12 +1,13 @@
 """The models that are here, and those that can be had: licence, size, languages of each."""
 
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from huggingface_hub import constants, metadata_load, scan_cache_dir
 from huggingface_hub.errors import CacheNotFound
 
-from proactivellm.backbone.bundled import bundled_models
+from proactivellm.backbone.bundled import bundled_adapters, bundled_models
 from proactivellm.backbone.cache import pulled_models
 from proactivellm.backbone.known import KNOWN
 
@@ -21,11 +22,13 @@ class Entry(NamedTuple):
     size: str
     languages: str
     licence: str
+    base: str = ""  # of an adapter: the model that it is used with
 
 
 def catalogue() -> list[Entry]:
-    """Bundled models, those pulled or in the cache of the hub, and known ones that are not here."""
-    here = [_of_folder(name, folder, "bundled") for name, folder in bundled_models().items()]
+    """What is bundled, pulled or in the cache of the hub, and known models that are not here."""
+    bundled = {**bundled_models(), **bundled_adapters()}
+    here = [_of_folder(name, folder, "bundled") for name, folder in bundled.items()]
     here += [_of_known(name, "pulled", folder) for name, folder in pulled_models().items()]
     cached = list(_cached())
     here += cached
@@ -75,7 +78,17 @@ def _of_folder(name: str, folder: Path, where: str) -> Entry:
     card = card_of(folder)
     languages = card.get("language") or "?"
     languages = languages if isinstance(languages, str) else ", ".join(map(str, languages))
-    return Entry(name, where, _size(folder), languages, licence_of(card))
+    return Entry(name, where, _size(folder), languages, licence_of(card), _base(folder))
+
+
+def _base(folder: Path) -> str:
+    try:
+        adapter = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        return str(adapter.get("base_model_name_or_path") or "?")
+    except FileNotFoundError:
+        return ""  # a whole model
+    except (OSError, ValueError, AttributeError):
+        return "?"
 
 
 def _of_known(name: str, where: str, folder: Path | None = None) -> Entry:

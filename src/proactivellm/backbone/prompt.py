@@ -18,11 +18,13 @@ from pydantic import (
     SerializerFunctionWrapHandler,
     field_validator,
     model_serializer,
+    model_validator,
 )
 from transformers import PreTrainedTokenizerBase
 
 from proactivellm.backbone.folder import read_object, refusing
-from proactivellm.core.layout import LAYOUTS, Layout, make_layout
+from proactivellm.backbone.thinking import Thinking
+from proactivellm.core.layout import LAYOUTS, THOUGHT, Layout, make_layout
 from proactivellm.files.replace import write_text
 from proactivellm.files.toml import Strict, validated
 
@@ -69,6 +71,7 @@ class StreamSettings(Strict):
     early_end: bool = False
     prompt: Prompt = Prompt()
     read_token: str | None = None
+    thinking: Thinking | None = None
 
     @field_validator("layout")
     @classmethod
@@ -78,12 +81,28 @@ class StreamSettings(Strict):
         except ValueError:
             raise ValueError(f"give one of {', '.join(LAYOUTS)}") from None
 
+    @model_validator(mode="after")
+    def _thinks_in_thoughts(self) -> Self:
+        self._check_thoughts()
+        return self
+
+    def _check_thoughts(self) -> None:
+        if self.thinking is not None and THOUGHT not in self.make_layout().groups:
+            having = ", ".join(name for name, made in LAYOUTS.items() if THOUGHT in made().groups)
+            raise ValueError(
+                f"the model thinks, and the layout {self.layout} has no thoughts: give one of "
+                f"{having}"
+            )
+
     @model_serializer(mode="wrap")
     def _without_no_token(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Of a model without control token as notes of earlier runs have it, which are compared."""
+        """Of a model without control tokens as notes of earlier runs have it, which are
+        compared.
+        """
         kept: dict[str, Any] = dump(self)
-        if self.read_token is None:
-            kept.pop("read_token", None)
+        for name in ("read_token", "thinking"):
+            if kept.get(name) is None:
+                kept.pop(name, None)
         return kept
 
     def make_layout(self) -> Layout:
@@ -101,10 +120,15 @@ class StreamSettings(Strict):
         return PromptIds(source_head=ids.source_head, source_tail=(), target_head=head)
 
     def with_layout(self, name: str | None) -> Self:
-        """The same, or under another layout with phi 0; ValueError if it is unknown."""
+        """The same, or under another layout with phi 0.
+
+        ValueError if it is unknown, or has no thoughts and the model thinks.
+        """
         if name is None:
             return self
-        return self.model_copy(update={"layout": make_layout(name).name, "phi": 0})
+        other = self.model_copy(update={"layout": make_layout(name).name, "phi": 0})
+        other._check_thoughts()
+        return other
 
     def save(self, folder: str | Path) -> None:
         """Write `streaming.json`."""

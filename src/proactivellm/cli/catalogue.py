@@ -14,7 +14,8 @@ def models(as_json: AsJson = False) -> None:
     """List models: bundled ones, those in your caches, and known ones that can be pulled.
 
     Each name can be given as --model. One that is marked `packages` has to be pulled first; one
-    that is marked `hub` is fetched when it is first used.
+    that is marked `hub` is fetched when it is first used. One with a base is an adapter, which
+    needs that model here, too.
 
     Example:
         proactivellm models

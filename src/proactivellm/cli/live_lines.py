@@ -74,13 +74,16 @@ class Speaker:
     num_words: int = 0  # said so far
 
     def stamp(self, units: Iterable["Unit"]) -> list["Unit"]:
-        """The next units, with `start_s` and `end_s` in seconds after the line began."""
+        """The next words, or sentences of them, with `start_s` and `end_s` in seconds after the
+        line began.
+        """
         stamped = []
         for unit in units:
             start_s = self.num_words * self.word_s
-            spoken_s = 0.0 if unit.is_end else self.word_s
+            num_words = 0 if unit.is_end else max(1, len(unit.text.split()))
+            spoken_s = num_words * self.word_s
             stamped.append(replace(unit, start_s=start_s, end_s=start_s + spoken_s))
-            self.num_words += not unit.is_end
+            self.num_words += num_words
         return stamped
 
 

@@ -10,17 +10,20 @@ from proactivellm.cli.display import Display, format_number
 from proactivellm.cli.listening import LiveRecording
 from proactivellm.cli.live_lines import LiveLine
 from proactivellm.cli.stopping import Stops
+from proactivellm.cli.thought_lines import ThoughtLines
 from proactivellm.core.unit import Unit
 from proactivellm.files.growing import open_lines
 from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.metrics.score import score
-from proactivellm.modality.text import TextSegmenter
+from proactivellm.metrics.thinking import thinking
+from proactivellm.modality.sentences import segmenter_for
 from proactivellm.output.log import Instance, Task, write_instance
 from proactivellm.policy.base import Policy
 from proactivellm.session.conversation import Conversation
+from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling
 from proactivellm.session.window import Window
-from proactivellm.stream import StreamCut, StreamEvent, stream_units
+from proactivellm.stream import AskedUnits, StreamCut, StreamEvent, stream_units
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +36,9 @@ class Settings:
         window: what a stream keeps in view; None = everything.
         conversation: that each source is the next turn of; None = each begins afresh.
         conversation_file: where it is kept after each turn.
+        question: of a model that thinks, read before each text.
+        depth: of its reasoning; None = as it decides.
+        thoughts: where its thoughts are shown; None = nowhere.
 
     Raises:
         ValueError: if the model's prompt leaves no room in the window.
@@ -45,6 +51,9 @@ class Settings:
     window: Window | None = None
     conversation: Conversation | None = None
     conversation_file: Path | None = None
+    question: str = ""
+    depth: int | None = None
+    thoughts: ThoughtLines | None = None
 
     def __post_init__(self) -> None:
         if self.window is not None:
@@ -92,14 +101,16 @@ def stream_lines(
     Raises:
         ValueError: a line cannot be streamed; names it.
     """
-    segmenter = TextSegmenter(settings.model.tokenizer)
+    segmenter = segmenter_for(settings.model)
     stops = stops or Stops()
 
-    def units(line: LiveLine) -> Iterator[list[Unit]]:
+    def units(line: LiveLine) -> Iterable[Sequence[Unit]]:
+        segmenter.ask(settings.question)
         arriving = line.units(segmenter, settings.rate_wpm)
         # A pipe ends by itself (`live_lines`), with the word that is cut off; a pace may be slow.
         ends_by_itself = line.is_live and settings.rate_wpm is None
-        return arriving if ends_by_itself else stops.until_stopped(arriving)
+        arriving = arriving if ends_by_itself else stops.until_stopped(arriving)
+        return AskedUnits(settings.question, arriving) if settings.question else arriving
 
     return _stream(settings, ((line, units(line)) for line in lines), display, log, stops)
 
@@ -136,8 +147,9 @@ def _stream(
                     settings.sampling,
                     settings.window,
                     settings.conversation,
+                    Limits(depth=settings.depth),
                 )
-                instance = _shown(events, display, source, stops)
+                instance = _shown(events, display, source, stops, settings.thoughts)
                 settings.keep()
                 instance = replace(instance, index=len(done), source=source.text, task=source.task)
                 done.append(instance)
@@ -154,7 +166,11 @@ def _stream(
 
 
 def _shown(
-    events: Generator[StreamEvent, None, Instance], display: Display, source: _Source, stops: Stops
+    events: Generator[StreamEvent, None, Instance],
+    display: Display,
+    source: _Source,
+    stops: Stops,
+    thoughts: ThoughtLines | None,
 ) -> Instance:
     """Shows the events of a source as they happen; one that is not live is cut by a stop."""
     while True:
@@ -162,7 +178,12 @@ def _shown(
             if stops.came and not source.is_live:
                 events.throw(StreamCut)
             event = next(events)
-            if event.kind == "END":
+            if event.kind == "THINK":
+                if thoughts is not None and event.closes:
+                    display.turn()  # the drawing stays above
+                if thoughts is not None:
+                    thoughts.take(event)
+            elif event.kind == "END":
                 display.turn()
             else:
                 display.event(event)
@@ -189,6 +210,10 @@ def summarize(done: Sequence[Instance], steps: int | None = None) -> str:
     )
     if units or written:
         parts.append(f"dropped {units} units, {written} tokens")
+    if costs := thinking(done):
+        parts.append(f"first thought after {costs['waited_tokens']:.1f} tokens")
+        delay = costs.get("answer_delay_s")
+        parts += [] if delay is None else [f"answer {delay:.2f} s after the end"]
     return ", ".join(parts)
 
 

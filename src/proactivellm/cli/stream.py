@@ -3,13 +3,12 @@
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from proactivellm.cli.app import app
 from proactivellm.cli.flags import (
-    MOST,
     Adapter,
     Block,
     Device,
@@ -33,6 +32,22 @@ from proactivellm.cli.models import default_model, load_model, loading, speculat
 from proactivellm.cli.places import MICROPHONE, STANDARD_INPUT, check_places
 from proactivellm.cli.policies import PolicyCommand
 from proactivellm.cli.stopping import INTERRUPTED, Stops
+from proactivellm.cli.stream_flags import (
+    ConversationFile,
+    Depth,
+    Inputs,
+    Log,
+    Pcm,
+    PcmChannels,
+    PcmRate,
+    Question,
+    Rate,
+    RealTime,
+    Seed,
+    Temperature,
+    Thoughts,
+    Times,
+)
 from proactivellm.modality.kinds import kind_of_file
 
 if TYPE_CHECKING:
@@ -40,104 +55,6 @@ if TYPE_CHECKING:
     from proactivellm.forward.causal_lm import StreamingCausalLM
     from proactivellm.session.conversation import Conversation
     from proactivellm.session.sampling import Sampling
-
-Inputs = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--input",
-        metavar="FILE|-|mic",
-        help="A text file with one source a line, - for standard input, a recording (wav, flac, "
-        "ogg, opus, mp3, or archive.zip:member), or mic for the microphone. Repeat the flag for "
-        "more: texts are streamed at once, recordings one after another.",
-        show_default="-",
-    ),
-]
-Rate = Annotated[
-    float | None,
-    typer.Option(
-        metavar="WPM",
-        help="Speed at which a source text arrives, in words per minute.",
-        show_default="as it comes",
-    ),
-]
-Log = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="Write an instance log (JSON lines) to this file."),
-]
-ConversationFile = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="Each line is the next turn of a conversation: the model sees all lines and answers "
-        "before it. The file keeps it after each turn; if it is there, the conversation goes on. "
-        "The model needs a chat template.",
-    ),
-]
-Temperature = Annotated[
-    float | None,
-    typer.Option(
-        metavar="T",
-        help="Sample tokens at this temperature; 0 always takes the most probable one.",
-        show_default="the model's generation settings",
-    ),
-]
-Seed = Annotated[int, typer.Option(metavar="N", help="Seed of the sampling.")]
-Pcm = Annotated[
-    str | None,
-    typer.Option(
-        metavar="s16le|f32le|...",
-        help="Standard input holds raw samples of this format (s16le, f32le, u8, s24le, s32le or "
-        "f64le) instead of text. A WAV stream is read by its header.",
-        rich_help_panel="Recordings",
-    ),
-]
-PcmRate = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        max=MOST,
-        metavar="HZ",
-        help="Sampling rate of raw samples or of the microphone.",
-        show_default="16000",
-        rich_help_panel="Recordings",
-    ),
-]
-PcmChannels = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        max=1024,
-        metavar="N",
-        help="Channels of raw samples or of the microphone; they are averaged.",
-        show_default="1",
-        rich_help_panel="Recordings",
-    ),
-]
-RealTime = Annotated[
-    bool,
-    typer.Option(
-        "--real-time",
-        help="Play recordings in real time. Without this flag they go as fast as they can.",
-        rich_help_panel="Recordings",
-    ),
-]
-Question = Annotated[
-    str | None,
-    typer.Option(
-        metavar="TEXT",
-        help="A question that the model reads before each recording.",
-        rich_help_panel="Recordings",
-    ),
-]
-Times = Annotated[
-    bool,
-    typer.Option(
-        "--times",
-        help="In a pipe, write a line for each word: the time in seconds at which it was written, "
-        "a tab, the word.",
-        rich_help_panel="Recordings",
-    ),
-]
 
 
 @app.command(cls=PolicyCommand)
@@ -170,6 +87,8 @@ def stream(
     block: Block = None,
     question: Question = None,
     times: Times = False,
+    thoughts: Thoughts = False,
+    depth: Depth = None,
 ) -> None:
     """Write each target while its source still arrives.
 
@@ -221,8 +140,8 @@ def _prepare(flags: Mapping[str, Any], kind: str | None, stops: Stops) -> Callab
     _check_conversation(flags, kind)
     if kind is not None:
         check_media(names, audio, kind)
-    elif audio.given:
-        raise ValueError(f"{audio.given[0]} is for recordings: leave it out, or give audio")
+    elif given := [flag for flag in audio.given if flag != "--question"]:
+        raise ValueError(f"{given[0]} is for recordings: leave it out, or give audio")
     if flags["policy"] is not None:
         PolicySpec.parse(flags["policy"])
     window = make_window(flags["window"], flags["sinks"])
@@ -244,6 +163,9 @@ def _prepare(flags: Mapping[str, Any], kind: str | None, stops: Stops) -> Callab
 def _settings(flags: Mapping[str, Any], kind: str | None, window: Any) -> "Settings":
     from proactivellm.cli.one_by_one import Settings
     from proactivellm.cli.policies import choose_policy
+    from proactivellm.cli.thought_lines import ThoughtLines
+    from proactivellm.session.limits import Limits
+    from proactivellm.session.thoughts import check_policy, check_thinking
 
     how = {k: flags[k] for k in ("device", "dtype", "quantization", "trust_remote_code")}
     kv = parse_kv(flags["kv"])
@@ -254,6 +176,10 @@ def _settings(flags: Mapping[str, Any], kind: str | None, window: Any) -> "Setti
     speculate_as(flags["speculate"], model, listens=kind is not None, **how)
     policy = choose_policy(model, flags["policy"], listens=kind is not None)
     policy.bound_to(model).check(model)  # before anything is read
+    _check_thinking(flags, kind, model)
+    check_thinking(model, window, Limits(depth=flags["depth"]))
+    if model.thinking is not None:
+        check_policy(policy, ())
     file = flags["conversation"]
     return Settings(
         model=model,
@@ -263,7 +189,20 @@ def _settings(flags: Mapping[str, Any], kind: str | None, window: Any) -> "Setti
         window=window,
         conversation=None if file is None else _conversation(model, file),
         conversation_file=file,
+        question=flags["question"] or "",
+        depth=flags["depth"],
+        thoughts=ThoughtLines() if flags["thoughts"] else None,
     )
+
+
+def _check_thinking(flags: Mapping[str, Any], kind: str | None, model: "StreamingCausalLM") -> None:
+    """Raises ValueError where flags are given that are for models that think, or that need one."""
+    asked = [name for name in ("thoughts", "depth") if flags[name]]
+    asked += ["question"] * (kind is None and flags["question"] is not None)
+    if asked and model.thinking is None:
+        raise ValueError(f"--{asked[0]} is for models that think, and this one does not")
+    if asked and len(flags["inputs"]) > 1:
+        raise ValueError(f"--{asked[0]} takes one source at a time: give one --input")
 
 
 def _check_conversation(flags: Mapping[str, Any], kind: str | None) -> None:

@@ -11,6 +11,7 @@ from functools import cached_property
 import numpy as np
 
 SOURCE, TARGET = "source", "target"  # the groups that every session drives
+THOUGHT = "thought"  # what a model that thinks writes between them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,9 +123,20 @@ def thoughts(phi: int = 0) -> Layout:
     # Thoughts and target are one text with one counter, from phi on; the source sees neither.
     return Layout(
         name="thoughts",
-        groups=(SOURCE, "thought", TARGET),
+        groups=(SOURCE, THOUGHT, TARGET),
         attends=((True, False, False), (True, True, True), (True, True, True)),
         counter=(0, 1, 1),
+        offset=(0, phi, phi),
+    )
+
+
+def interleaved_thoughts(phi: int = 0) -> Layout:
+    """`interleaved` with thoughts: the order of arrival, which under `offline` is batch order."""
+    return Layout(
+        name="interleaved-thoughts",
+        groups=(SOURCE, THOUGHT, TARGET),
+        attends=((True, True, True), (True, True, True), (True, True, True)),
+        counter=(0, 0, 0),
         offset=(0, phi, phi),
     )
 
@@ -134,6 +146,7 @@ LAYOUTS = {
     "interleaved": interleaved,
     "reencoded": reencoded,
     "thoughts": thoughts,
+    "interleaved-thoughts": interleaved_thoughts,
 }
 
 

@@ -23,7 +23,8 @@ def visibility(
     """Which keys each query may attend to: bool [B, 1, Q, K].
 
     Queries have `group`, `arrival` and, where tokens of several views are packed, `view`, each
-    int64 [B, Q]; keys the same, [B, K].
+    int64 [B, Q]; keys the same, [B, K]. Where queries also have a `horizon`, the newest unit that
+    they may see, keys have a `unit`: what was read ahead stands among the keys, and is not seen.
     """
     table = _table(layout.attends, query["group"].device)
     allowed = table[query["group"][:, :, None], key["group"][:, None, :]]
@@ -31,6 +32,8 @@ def visibility(
     if "view" in query:
         view_q, view_k = query["view"][:, :, None], key["view"][:, None, :]
         allowed &= (view_k == view_q) | ((view_k == SHARED) & (view_q != PADDING))
+    if "horizon" in query:
+        allowed &= key["unit"][:, None, :] <= query["horizon"][:, :, None]
     return allowed[:, None]
 
 

@@ -9,9 +9,13 @@ from proactivellm.forward.causal_lm import StreamingCausalLM
 DEFAULT_POLICIES = ("entropy:laal=3", "wait-k:3")
 SPEECH_POLICIES = ("wait-k:2,stride=2", "wait-k:2,stride=2")
 
+THINKING_POLICY = "wait-k:1"  # a thought for each sentence, as soon as it is read
+
 
 def default_spec(model: StreamingCausalLM, listens: bool = False) -> str:
     """Its spec; `listens` if the sources are recordings."""
+    if model.thinking is not None:
+        return THINKING_POLICY
     calibration = find_calibration(model)
     usual, otherwise = SPEECH_POLICIES if listens else DEFAULT_POLICIES
     table_is_of_recordings = model.front_end is not None

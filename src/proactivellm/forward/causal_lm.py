@@ -20,6 +20,7 @@ from proactivellm.backbone.card import About
 from proactivellm.backbone.decoder import Parts, position_limit
 from proactivellm.backbone.families import check_family
 from proactivellm.backbone.prompt import StreamSettings, token_id_of
+from proactivellm.backbone.thinking import ThinkingIds
 from proactivellm.core.layout import TARGET
 from proactivellm.forward.attention import ATTENTION, attention_kernels, register
 from proactivellm.forward.cache import GROWTH, ArrivalCache, ArrivalLayer
@@ -60,6 +61,7 @@ class StreamingCausalLM:
         self.layout = self.settings.make_layout()
         self.prompt = self.settings.prompt_ids(tokenizer)
         self.read_id = token_id_of(tokenizer, self.settings.read_token)
+        self.thinking = ThinkingIds.of(tokenizer, self.settings.thinking)
         attention = watch_attention(model)
         self.windows, self.layer_types = attention.windows, attention.layer_types
         # Where a plan does not get to the attention, there is one mask for all lanes.
@@ -174,8 +176,7 @@ class StreamingCausalLM:
         layers = self.model.config.get_text_config().num_hidden_layers
         # Each growth makes fixed shapes captured anew: rather few and large ones.
         growth = GROWTH if self.static is None else 1
-        layer = _LAYERS[self.kv]
-        return ArrivalCache(layers, num_lanes, self.device, capacity, growth, layer)
+        return ArrivalCache(layers, num_lanes, self.device, capacity, growth, _LAYERS[self.kv])
 
     def check_position(self, lane: LaneInput) -> None:
         """Raise ValueError if the last position of a lane is none of the model's."""
@@ -293,8 +294,7 @@ class StreamingCausalLM:
 
     def _embed(self, new: NewTokens, device: torch.device) -> Tensor:
         """Input embeddings [1, T, D]: token ids and features alike."""
-        ids_1T = torch.from_numpy(new.ids[None]).to(device)
-        embeddings_1TD = self.parts.embed(ids_1T)
+        embeddings_1TD = self.parts.embed(torch.from_numpy(new.ids[None]).to(device))
         for at, values in new.features:
             embeddings_1TD[0, at : at + len(values)] = values.to(embeddings_1TD)
         return embeddings_1TD

@@ -75,8 +75,11 @@ class StaticSteps:
         self._steps = WeakKeyDictionary()
 
     def takes(self, new: NewTokens) -> bool:
-        """Whether a step fits a bucket: few new tokens per lane, all ids, one row that probes."""
-        one_row = len(set(new.probing)) == len(new.probing)
+        """Whether a step fits a bucket.
+
+        It has few new tokens per lane, all ids, of which one probes; nothing was read ahead.
+        """
+        one_row = len(set(new.probing)) == len(new.probing) and new.horizon_T is None
         return one_row and int(new.counts.max()) <= MAX_NEW and not new.features
 
     def run(

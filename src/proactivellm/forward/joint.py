@@ -72,9 +72,11 @@ def make_joint(
         )
     )
     kinds = torch.from_numpy(new.kinds_3T).to(device)
-    mask = visibility(
-        layout, {"group": kinds[:1], **query}, {"group": kinds_3N[:1, slots_K], **key}
-    )
+    query["group"], key["group"] = kinds[:1], kinds_3N[:1, slots_K]
+    if new.horizon_T is not None:
+        query["horizon"] = torch.from_numpy(new.horizon_T[None]).to(device)
+        key["unit"] = kinds_3N[2:, slots_K]
+    mask = visibility(layout, query, key)
     masks = layer_masks(mask, kinds[1:2], kinds_3N[1:2, slots_K], windows)
     bad = torch.zeros(len(ends), dtype=torch.long, device=device)
     return Joint(slots=slots_K, mask=masks, lane_K=key["view"][0], num_bad_B=bad)

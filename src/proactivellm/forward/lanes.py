@@ -14,6 +14,8 @@ from torch import Tensor
 
 from proactivellm.core.layout import Layout
 
+UNLIMITED = 2**62  # beyond any unit
+
 
 class Piece(NamedTuple):
     """A run of tokens of one group."""
@@ -33,6 +35,9 @@ class LaneInput:
     # Row among the new tokens that asks for a distribution, -1 = the last one; None: none does.
     probe: int | None = None
     rows: int = 1  # so many rows ask, from that one on
+    # The newest unit that tokens without a unit (what is written) may see, where the lane holds
+    # newer ones that it read ahead; None: they see all that arrived before them.
+    horizon: int | None = None
     added: dict[str, int] = field(init=False)  # new tokens, by group
     size: int = field(init=False)  # new tokens
     last_unit: int = field(init=False)  # largest unit among the pieces
@@ -106,6 +111,7 @@ class NewTokens:
     features: Sequence[tuple[int, Tensor]]  # packed index of the first token, embeddings [n, D]
     kinds_3T: np.ndarray  # group, position (on the first axis) and unit of every new token
     position_AT: np.ndarray  # as the decoder takes them
+    horizon_T: np.ndarray | None  # the newest unit that each may see; None: none is limited
     probing: list[int]  # index of the input that each probing row is of, [P]
     within: list[int]  # the row among the new tokens of its lane, [P]
     rows: list[int]  # its packed index, [P]
@@ -170,7 +176,17 @@ def pack_lanes(inputs: Sequence[LaneInput], lengths: Sequence[int], layout: Layo
         features=features,
         kinds_3T=np.array((groups, position_AT[0], units), dtype=np.int64),
         position_AT=position_AT,
+        horizon_T=_horizons(inputs, counts, np.array(units)),
         probing=probing,
         within=within,
         rows=rows,
     )
+
+
+def _horizons(
+    inputs: Sequence[LaneInput], counts: np.ndarray, unit_T: np.ndarray
+) -> np.ndarray | None:
+    if all(lane.horizon is None for lane in inputs):
+        return None
+    limits = [UNLIMITED if lane.horizon is None else lane.horizon for lane in inputs]
+    return np.where(unit_T == 0, np.repeat(limits, counts), UNLIMITED)

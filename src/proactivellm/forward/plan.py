@@ -16,7 +16,7 @@ from torch import Tensor
 from proactivellm.core.layout import Layout
 from proactivellm.core.masks import layer_masks, visibility
 from proactivellm.forward.joint import Joint, make_joint
-from proactivellm.forward.lanes import NewTokens
+from proactivellm.forward.lanes import UNLIMITED, NewTokens
 
 FEW_NEW = 4  # lanes with at most so many new tokens may share an attention call
 FEW_ENTRIES = 256  # lanes with at most so many entries may share an attention call
@@ -167,9 +167,17 @@ def _part(
         ends=ends_B,
         extent=extent,
         masks=_masks(
-            store, slots_BK, new.kinds_3T[:, rows_BQ], lengths[:, None] + within_BQ, layout, windows
+            *(store, slots_BK, new.kinds_3T[:, rows_BQ], lengths[:, None] + within_BQ),
+            *(_horizon(new, rows_BQ), layout, windows),
         ),
     )
+
+
+def _horizon(new: NewTokens, rows_BQ: np.ndarray) -> np.ndarray | None:
+    """The newest unit that each token of a part may see; None: no lane has read ahead."""
+    if new.horizon_T is None or (new.horizon_T[rows_BQ] == UNLIMITED).all():
+        return None
+    return new.horizon_T[rows_BQ]
 
 
 def _entry_slots(store: Store, lanes: np.ndarray, num_entries: int) -> Tensor:
@@ -196,20 +204,22 @@ def _masks(
     slots_BK: Tensor,
     query_3BQ: np.ndarray,
     stamp_BQ: np.ndarray,
+    horizon_BQ: np.ndarray | None,
     layout: Layout,
     windows: dict[str, int | None],
 ) -> dict[str, Tensor | None]:
     """`entry_masks`, except where all that arrived is visible."""
     device = slots_BK.device
     stamps = torch.from_numpy(stamp_BQ).to(device)
-    window_free = all(window is None for window in windows.values())
-    if window_free and stamp_BQ.shape[1] == 1 and layout.sees_all[query_3BQ[0]].all():
+    all_seen = horizon_BQ is None and all(window is None for window in windows.values())
+    if all_seen and stamp_BQ.shape[1] == 1 and layout.sees_all[query_3BQ[0]].all():
         if len(stamp_BQ) == 1:
             return dict.fromkeys(windows)
         entry_K = torch.arange(slots_BK.shape[1], device=device)
         return dict.fromkeys(windows, (entry_K <= stamps[:, :, None])[:, None])
     query = torch.from_numpy(query_3BQ).to(device)
-    return entry_masks(store.kinds, slots_BK, query, stamps, layout, windows)
+    horizon = None if horizon_BQ is None else torch.from_numpy(horizon_BQ).to(device)
+    return entry_masks(store.kinds, slots_BK, query, stamps, layout, windows, horizon)
 
 
 def entry_masks(
@@ -219,6 +229,7 @@ def entry_masks(
     stamp_BQ: Tensor,
     layout: Layout,
     windows: dict[str, int | None],
+    horizon_BQ: Tensor | None = None,
 ) -> dict[str, Tensor | None]:
     """The rule of training, with the place in the lane as the stamp of arrival.
 
@@ -226,16 +237,17 @@ def entry_masks(
         kinds_3N: group, position and unit of every entry of the store.
         query_3BQ: those of the new tokens.
         windows: sliding window per layer type; None = full attention.
+        horizon_BQ: the newest unit that they may see; None: all that arrived.
 
     Returns:
         bool [B, 1, Q, K] per layer type.
     """
     entry_K = torch.arange(slots_BK.shape[1], device=slots_BK.device)
-    mask = visibility(
-        layout,
-        {"group": query_3BQ[0], "arrival": stamp_BQ},
-        {"group": kinds_3N[0][slots_BK], "arrival": entry_K.expand(len(slots_BK), -1)},
-    )
+    query = {"group": query_3BQ[0], "arrival": stamp_BQ}
+    key = {"group": kinds_3N[0][slots_BK], "arrival": entry_K.expand(len(slots_BK), -1)}
+    if horizon_BQ is not None:
+        query["horizon"], key["unit"] = horizon_BQ, kinds_3N[2][slots_BK]
+    mask = visibility(layout, query, key)
     if all(window is None for window in windows.values()):
         return dict.fromkeys(windows, mask)
     made = layer_masks(mask, query_3BQ[1], kinds_3N[1][slots_BK], windows)

@@ -52,13 +52,7 @@ class TextSegmenter:
             rate_wpm: arrival rate in words per minute. Word i is spoken from i * 60 / rate_wpm to
                 (i + 1) * 60 / rate_wpm seconds. None: everything is there at 0 s.
         """
-        if rate_wpm is not None and not rate_wpm > 0:
-            raise ValueError(f"rate_wpm={rate_wpm}: give a positive number of words per minute")
-        word_s = 60.0 / rate_wpm if rate_wpm is not None else 0.0
-        units = [
-            replace(unit, start_s=i * word_s, end_s=(i + 1) * word_s)
-            for i, unit in enumerate(self._units(line.split(), 0))
-        ]
+        units = self._paced(line, rate_wpm, 0)
         if units:
             units[-1] = replace(units[-1], final=True)
         return units
@@ -99,6 +93,12 @@ class TextSegmenter:
         self._partial, self._num_fed, self._fed_s = "", 0, 0.0
         return units
 
+    def ask(self, question: str) -> list[int]:
+        """Token ids of a question that stands before the source; `feed` goes on after it."""
+        words = list(self._units(question.split(), self._num_fed))
+        self._num_fed += len(words)
+        return [token for word in words for token in word.token_ids]
+
     def clone(self) -> TextSegmenter:
         """A segmenter in the same state, which shares the tokenizer and the word cache."""
         twin = object.__new__(type(self))
@@ -113,6 +113,16 @@ class TextSegmenter:
         """Restores a state of `feed`, of a segmenter with the same tokenizer."""
         self._partial, self._num_fed = str(state["partial"]), int(state["num_fed"])
         self._fed_s = float(state["fed_s"])
+
+    def _paced(self, line: str, rate_wpm: float | None, num_before: int) -> list[Unit]:
+        """The words of a line after so many others, at a rate of arrival; none is final."""
+        if rate_wpm is not None and not rate_wpm > 0:
+            raise ValueError(f"rate_wpm={rate_wpm}: give a positive number of words per minute")
+        word_s = 60.0 / rate_wpm if rate_wpm is not None else 0.0
+        return [
+            replace(unit, start_s=i * word_s, end_s=(i + 1) * word_s)
+            for i, unit in enumerate(self._units(line.split(), num_before))
+        ]
 
     def _units(self, words: Iterable[str], num_before: int) -> Iterator[Unit]:
         for word in words:

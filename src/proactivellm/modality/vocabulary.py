@@ -25,6 +25,9 @@ def check_tokens(streaming: "StreamingCausalLM") -> None:
     if streaming.read_id is not None and streaming.read_id >= rows:
         token = streaming.settings.read_token
         raise ValueError(f"the read_token {token!r} is the token {streaming.read_id}, and {has}")
+    thinking = streaming.thinking
+    if thinking is not None and (largest := max(thinking.all)) >= rows:
+        raise ValueError(f"the model thinks with the token {largest}, and {has}")
     prompt = streaming.prompt
     for name in ("source_head", "source_tail", "target_head"):
         for token in getattr(prompt, name):

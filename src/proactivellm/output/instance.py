@@ -14,7 +14,7 @@ from pydantic import Field, StrictFloat, StrictInt, StrictStr
 from proactivellm.output.scripts import characters
 
 VERSION = 1
-Task = Literal["translation", "qa", "choice", "summary", "asr"]
+Task = Literal["translation", "qa", "choice", "reasoning", "summary", "asr"]
 TEXT = "text"
 SourceType = Annotated[StrictStr, Field(pattern=r"^[a-z]+$")]  # "text", or a modality
 LatencyUnit = Literal["word", "char", "spm"]
@@ -23,6 +23,18 @@ LatencyUnit = Literal["word", "char", "spm"]
 Count = Annotated[StrictInt, Field(ge=0)]
 Number = Annotated[StrictInt | StrictFloat, Field(ge=0, lt=float("inf"))]
 _ROUNDING_MS = 1.0  # by which a delay may lie beyond media, whose length is rounded, too
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoggedThought:
+    """What a model thought, apart from what it answered; a skipped thought has no text."""
+
+    text: StrictStr = ""
+    stage: Count  # 0 = about a unit of the source; deep stages, after its end, from 1
+    units_read: Count  # source units that it saw
+    tokens: Count = 0  # control tokens included
+    began_ms: Number  # when its first token was written, on the clock of `elapsed`
+    ended_ms: Number = 0.0  # when its last one was
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,10 +73,10 @@ class Instance:
     dropped_tokens: Count = 0  # target tokens, likewise
     # Every text that was shown, oldest first, of policies that take words back.
     revisions: list[StrictStr] | None = None
-    # "qa": an answer to a question about the source; "choice": the letter of an option; "summary":
-    # of a dialogue or text; "asr": a transcript.
+    # "qa": an answer to a question about the source; "choice": the letter of an option;
+    # "reasoning": thoughts, then an answer; "summary": of a dialogue or text; "asr": a transcript.
     task: Task = "translation"
-    # All that are accepted of "qa" and "choice"; None: the reference alone.
+    # All that are accepted of "qa", "choice" and "reasoning"; None: the reference alone.
     answers: list[StrictStr] | None = None
     source_type: SourceType = TEXT  # says what `source_length`, `delays` and `token_delays` count
     compute_ms: Number | None = None  # time spent in encoder and model
@@ -73,6 +85,9 @@ class Instance:
     # pieces of `prediction_spm`.
     latency_unit: LatencyUnit = "word"
     prediction_spm: list[StrictStr] | None = None
+    thoughts: list[LoggedThought] | None = None  # of a model that thinks, in order
+    # Source tokens read before the first of them; prompt and question are none.
+    waited_tokens: Count | None = None
 
     def __post_init__(self) -> None:
         if self.version != VERSION:

@@ -21,6 +21,7 @@ from proactivellm.output.foreign import from_simuleval, from_simulstream, tool_o
 from proactivellm.output.instance import TEXT as TEXT
 from proactivellm.output.instance import Instance as Instance
 from proactivellm.output.instance import LatencyUnit as LatencyUnit
+from proactivellm.output.instance import LoggedThought as LoggedThought
 from proactivellm.output.instance import Task as Task
 from proactivellm.output.instance import check_times
 from proactivellm.output.scripts import characters

@@ -41,7 +41,7 @@ def format_trace(trace: tuple[int, ...]) -> str:
     return "-".join(map(str, trace))
 
 
-class _Scheduled(Policy):
+class Scheduled(Policy):
     """Writes as soon as the required units are read: that is its rule, and no lane is left open."""
 
     early: ClassVar[Reason] = Reason.READ_RULE
@@ -53,7 +53,7 @@ class _Scheduled(Policy):
 
 
 @dataclass(frozen=True, kw_only=True)
-class WaitK(_Scheduled):
+class WaitK(Scheduled):
     """Read k units, then write one word for each unit read.
 
     STACL, Ma et al. 2019 (arXiv 1810.08398). Where a word lasts several units, give a stride: word
@@ -94,7 +94,7 @@ class SentenceWaitK(WaitK):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Offline(_Scheduled):
+class Offline(Scheduled):
     """Read the whole source, then write."""
 
     name: ClassVar[str] = "offline"
@@ -104,7 +104,7 @@ class Offline(_Scheduled):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fixed(_Scheduled):
+class Fixed(Scheduled):
     """Replay one trace: the units read before each word; words beyond it wait for the whole source.
 
     The trace belongs to one source: one policy per instance.

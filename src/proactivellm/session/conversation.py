@@ -31,6 +31,8 @@ class Conversation:
     """
 
     def __init__(self, model: StreamingCausalLM) -> None:
+        if model.thinking is not None:
+            raise ValueError("a model that thinks takes one problem at a time: no conversation")
         self.model = model
         self.snapshot: dict[str, Any] | None = None
         text = between_turns(model.tokenizer, model.settings.prompt)

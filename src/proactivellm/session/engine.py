@@ -5,9 +5,10 @@ that waits for input is not looked at. What a stream writes does not depend on t
 what goes wrong with them: a step is a transaction, and whose fault it is ends alone.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from proactivellm.core.layout import SOURCE
 from proactivellm.core.unit import Unit
 from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.output.detokenize import Detokenizer
@@ -26,6 +27,12 @@ from proactivellm.session.residence import Residence
 from proactivellm.session.sampling import Sampling
 from proactivellm.session.speculation import Speculator
 from proactivellm.session.state import SessionState
+from proactivellm.session.thoughts import (
+    begin_thinking,
+    check_policy,
+    check_thinking,
+    without_final,
+)
 from proactivellm.session.transaction import Steps
 from proactivellm.session.window import Window, check_kept
 
@@ -47,7 +54,8 @@ class Engine:
         window: everything stays in view if left out.
 
     Raises:
-        ValueError: if the prompt leaves no room in the window.
+        ValueError: if the prompt leaves no room in the window, or the model thinks and cannot do
+            so with a window or speculation.
     """
 
     def __init__(
@@ -63,6 +71,7 @@ class Engine:
         self.limits = limits or Limits()
         self.sampling = sampling or Sampling.from_generation_config(model.model.generation_config)
         self.window = window
+        check_thinking(model, window, self.limits)
         if window is not None:
             window.check_prompt(model.prompt)
         self.cache = model.new_cache(self.limits.streams, self.limits.entries)
@@ -110,26 +119,41 @@ class Engine:
 
         Raises:
             EngineFull: if as many streams are open as the limits allow.
-            ValueError: if the model cannot show the evidence that is asked for.
+            ValueError: if the model cannot show the evidence that is asked for, or thinks, which
+                only policies that count can have it do, and nobody watches.
         """
         policy, watch = (policy or self.policy).bound_to(self.model), tuple(watch)
         policy.check(self.model)
         for evidence in watch:
             evidence.check(self.model)
+        if self.model.thinking is not None:
+            check_policy(policy, watch)
         with self._exclusive:
             if not self.has_room:
                 raise EngineFull(f"all {len(self.states)} lanes are in use; release one first")
             lane = self.states.index(None)
             head = list(self.model.prompt.target_head)
-            self.states[lane] = SessionState(
+            state = self.states[lane] = SessionState(
                 target=head,
                 num_head=len(head),
                 sampling=sampling or self.sampling,
                 detokenizer=Detokenizer(self.model.tokenizer),
-                at_boundary=True,
             )
+            if self.model.thinking is not None:
+                begin_thinking(state, self.model, self.limits)
             self.policies[lane], self._watches[lane] = policy, watch
             return lane
+
+    def ask(self, lane: int, ids: Sequence[int]) -> None:
+        """Put the token ids of a question between the prompt and the first unit of a stream.
+
+        ValueError if units were pushed already.
+        """
+        with self._exclusive:
+            state = self.state(lane)
+            if state.closed or state.pending or state.counts[SOURCE]:
+                raise ValueError("a question stands before its source, which has begun")
+            state.opening = [*self.model.prompt.source_head, *ids]
 
     def state(self, lane: int) -> SessionState:
         """State of the stream of a lane, live; RuntimeError if none is open there."""
@@ -154,6 +178,8 @@ class Engine:
             self.intake.check(units)
             if units and (state.closed or any(unit.final for unit in units[:-1])):
                 raise ValueError("the source is closed: its final unit was already pushed")
+            if units and self.model.thinking is not None:
+                units = without_final(units)
             self.admission.active.setdefault(lane)
             for unit in units:
                 room = self.limits.pending is None or len(state.pending) < self.limits.pending

@@ -1,4 +1,4 @@
-"""What an engine reports: units READ, tokens WRITTEN, streams that END, probes that are watched."""
+"""What an engine reports: units READ, tokens WRITTEN or thought, ENDs, probes that are watched."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -41,6 +41,21 @@ class Write:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Thought:
+    """A token of a thought was written: what the model thinks, apart from its answer."""
+
+    lane: int
+    token_id: int  # text, or a control token: what opens a stage or closes it
+    text: str  # what became certain with it, possibly empty
+    units_read: int  # g, source units that it saw when it was predicted
+    source_finished: bool  # whether it saw the end of the source
+    number: int  # of the thought, from 0: one for each unit, then the deep stages
+    stage: int  # 0 = about a unit; deep stages from 1
+    closes: bool  # whether it closes the thought
+    answers: bool  # whether it closes all thoughts, so that the answer follows
+
+
+@dataclass(frozen=True, kw_only=True)
 class End:
     """A stream ended; nothing follows."""
 
@@ -59,4 +74,4 @@ class Probed:
     seen: Seen  # the evidence of the policy and of the watcher, of this lane alone
 
 
-Event = Read | Write | End | Probed
+Event = Read | Write | Thought | End | Probed

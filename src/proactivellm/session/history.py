@@ -18,7 +18,9 @@ class SeenIds:
     """The distinct ids of what one stream has in view."""
 
     def __init__(self) -> None:
-        self._num_pieces = self._num_target = 0  # of what is in view, those looked at
+        self._num_pieces = self._num_target = self._num_thought = (
+            0  # of what is in view, those looked at
+        )
         self._seen: set[int] = set()
         self._new: list[int] = []  # not in the buffer yet
         self._buffer: Tensor | None = None
@@ -30,7 +32,9 @@ class SeenIds:
             if not isinstance(piece.tokens, Tensor):
                 self._add(piece.tokens)
         self._add(state.target[self._num_target :])
+        self._add(state.thought[self._num_thought :])
         self._num_pieces, self._num_target = len(state.source), len(state.target)
+        self._num_thought = len(state.thought)
         ids = self._on(device)
         drafted = sorted(set(state.draft) - self._seen)  # may be taken back
         if not drafted:

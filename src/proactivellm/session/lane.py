@@ -27,6 +27,8 @@ class Planned:
     state: SessionState
     input: LaneInput
     units: Sequence[Unit]  # pending units that it takes
+    ahead: Sequence[Unit] = ()  # further ones, which what it writes may not see yet
+    num_shown: int = 0  # units read ahead before, which it may see now
     pieces: Sequence[Piece]  # the source pieces they make
     num_read: int  # tokens of these
     units_read: int  # units read after the step
@@ -46,28 +48,40 @@ def plan_step(
     if state.finished:
         return None
     needed = _needed_units(state, policy)
+    num_shown = _num_shown(state, needed)
     units = _units_to_take(state, needed, chunk, policy.restarts)
-    units_read, source_finished = state.units_read, state.source_finished
+    units_read, source_finished = state.units_read + num_shown, state.source_finished
     for unit in units:
         units_read += not unit.is_end
         source_finished |= unit.final
     ready = source_finished or (needed is not None and units_read >= needed)
     if not units and not ready:
         return None
-    pieces = source_pieces(state, units, prompt)
-    fed = [*state.unfed, *pieces]
+    ahead = _units_ahead(state, units, chunk) if ready else []
+    pieces = source_pieces(state, [*units, *ahead], prompt)
+    newest = units_read - state.dropped_units
+    fed = [*state.unfed, *(piece for piece in pieces if piece.unit <= newest)]
+    behind, probe = [piece for piece in pieces if piece.unit > newest], None
     if ready:
-        held = state.counts[TARGET]
+        held = state.counts[state.group]
         drafted = state.draft[max(0, held - len(state.target)) :]
-        fed.append(Piece(TARGET, 0, state.target[held:] + drafted))
-    step = LaneInput(lane=lane, pieces=fed, counts={**state.counts}, probe=-1 if ready else None)
-    num_read = sum(len(piece.tokens) for piece in pieces)
+        fed.append(Piece(state.group, 0, state.written[held:] + drafted))
+        probe = -1 - sum(len(piece.tokens) for piece in behind)
+    step = LaneInput(
+        lane=lane,
+        pieces=[*fed, *behind],
+        counts={**state.counts},
+        probe=probe,
+        horizon=units_read if state.ahead > num_shown else None,
+    )
     return Planned(
         state=state,
         input=step,
         units=units,
+        ahead=ahead,
+        num_shown=num_shown,
         pieces=pieces,
-        num_read=num_read,
+        num_read=sum(len(piece.tokens) for piece in pieces),
         units_read=units_read,
         source_finished=source_finished,
         sentences=_hear(state, units),
@@ -84,6 +98,8 @@ def begin_step(planned: Planned, early: Reason, keep_features: bool) -> list[Rea
     state, step = planned.state, planned.input
     reads: list[Read] = []
     reason = Reason(state.read_reason) if state.wants_read else early
+    state.units_read += planned.num_shown
+    state.ahead -= planned.num_shown
     for unit in planned.units:
         state.pending.popleft()
         state.source_finished = unit.final
@@ -92,6 +108,11 @@ def begin_step(planned: Planned, early: Reason, keep_features: bool) -> list[Rea
             lane, number = step.lane, state.units_read
             reads.append(Read(lane=lane, unit=unit, units_read=number, reason=reason))
             reason = early
+    for unit in planned.ahead:
+        state.pending.popleft()
+        state.ahead += 1
+        number = state.units_read + state.ahead
+        reads.append(Read(lane=step.lane, unit=unit, units_read=number, reason=early))
     if planned.units:
         state.wants_read = False
         state.sentences = planned.sentences
@@ -106,6 +127,14 @@ def begin_step(planned: Planned, early: Reason, keep_features: bool) -> list[Rea
     return reads
 
 
+def starves(state: SessionState, policy: Policy) -> bool:
+    """Whether a stream can only go on with a further unit, or the end of its source."""
+    if state.finished or state.source_finished or state.pending:
+        return False
+    needed = _needed_units(state, policy)
+    return needed is None or needed > state.units_read + state.ahead
+
+
 def _needed_units(state: SessionState, policy: Policy) -> int | None:
     """Units that must be read before the next probe; None = the whole source."""
     if state.draft or not state.at_boundary:
@@ -116,6 +145,8 @@ def _needed_units(state: SessionState, policy: Policy) -> int | None:
         required = policy.required_units(state.words)
     if required is None:
         return None
+    if state.group != TARGET:
+        required = max(required, state.words + 1)  # a thought is about a unit of its own
     needed = max(required, state.units_read + state.wants_read)
     return needed + -needed % policy.every  # up to a multiple: decisions fall only there
 
@@ -126,7 +157,7 @@ def _units_to_take(
     units: list[Unit] = []
     if state.source_finished:
         return units
-    units_read, num_tokens = state.units_read, 0
+    units_read, num_tokens = state.units_read + state.ahead, 0
     for unit in islice(state.pending, len(state.pending)):
         if needed is not None and units_read >= needed:
             break  # a pending end marker too is unread source: decisions may not depend on it
@@ -139,6 +170,30 @@ def _units_to_take(
         if unit.final or (restarts and ends_sentence(unit.text)):
             break
     return units
+
+
+def _num_shown(state: SessionState, needed: int | None) -> int:
+    """Units read ahead that come into view: those needed."""
+    if needed is None:
+        return state.ahead
+    return min(state.ahead, max(0, needed - state.units_read))
+
+
+def _units_ahead(state: SessionState, units: Sequence[Unit], chunk: int) -> list[Unit]:
+    """Units to read in the forward that thinks about earlier ones; the end of the source is none.
+
+    What closes the source comes into view with it, at the end of a thought.
+    """
+    ahead: list[Unit] = []
+    if not state.reads_ahead or state.source_finished:
+        return ahead
+    room = chunk - sum(len(unit.tokens) for unit in units)
+    for unit in islice(state.pending, len(units), len(state.pending)):
+        room -= len(unit.tokens)
+        if unit.final or room < 0:
+            break
+        ahead.append(unit)
+    return ahead
 
 
 def _hear(state: SessionState, units: Sequence[Unit]) -> Sentences:
@@ -155,8 +210,8 @@ def source_pieces(state: SessionState, units: Sequence[Unit], prompt: PromptIds)
     if not units:
         return []
     opening = prompt.source_head if state.opening is None else state.opening
-    pieces = [] if state.units_read else [Piece(SOURCE, 0, opening)]
-    index = state.units_read - state.dropped_units
+    index = state.units_read + state.ahead - state.dropped_units
+    pieces = [] if state.units_read + state.ahead else [Piece(SOURCE, 0, opening)]
     for unit in units:
         index += not unit.is_end
         pieces.append(Piece(SOURCE, index, unit.tokens))

@@ -22,15 +22,20 @@ class Limits:
         step_tokens: tokens of one forward, which bounds how long a step takes. One stream may
             exceed it where a single unit or its window is longer.
         pending: units that a stream may have pushed and not read; None = any number.
+        thought_tokens: of a model that thinks: tokens of a thought, after which it is closed.
+        depth: of its reasoning: 1 answers after the last thought, 2 integrates first, 3 reflects as
+            well; None = as the model decides.
     """
 
     streams: int = 1
     entries: int | None = None
     step_tokens: int = 2048
     pending: int | None = None
+    thought_tokens: int = 256
+    depth: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("streams", "step_tokens", "pending"):
+        for name in ("streams", "step_tokens", "pending", "thought_tokens", "depth"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value}: give at least 1")

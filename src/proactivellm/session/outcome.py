@@ -20,6 +20,7 @@ from proactivellm.session.events import Event, Probed
 from proactivellm.session.isolation import attempt_rows, out_of_memory, reason
 from proactivellm.session.sampling import sample
 from proactivellm.session.state import SessionState
+from proactivellm.session.thoughts import Thinker
 from proactivellm.session.whole_view import WholeView
 from proactivellm.session.window import Window
 
@@ -43,6 +44,7 @@ class Outcomes:
         self.model = model
         self.window = window
         self.whole = WholeView(model, num_lanes)
+        self.thinker = None if model.thinking is None else Thinker(model)
         self.by_token = model.settings.boundary == "token"
         self.early_end = model.settings.early_end
         self.end_ids = sorted(model.end_token_ids)
@@ -66,6 +68,8 @@ class Outcomes:
         errors = {p: asked.error for p, asked in enumerate(questions) if asked.error}
         logits_PV = output.logits_PV
         finite_P = logits_PV.amax(-1).isfinite()  # NaN comes out of it, -inf forbids a token
+        if self.thinker is not None:
+            self.thinker.restrict([asked.state for asked in questions], logits_PV)
         tokens_P = self._sample(logits_PV, [asked.state for asked in questions], errors)
         if any(asked.evidence for asked in questions):
             self._forbid_ends(questions, logits_PV)
@@ -82,6 +86,9 @@ class Outcomes:
                     raise NotFinite(NOT_FINITE)
                 if p in errors:
                     raise errors[p]
+                if self.thinker is not None and asked.state.group != TARGET:
+                    events.append(self.thinker.write(asked.state, asked.lane, token))
+                    continue
                 why = None if asked.drafts else self._reason(asked, token, code)
                 if asked.watch:
                     seen = evident.seen([p], asked.evidence)
@@ -179,7 +186,7 @@ class Outcomes:
         def draw(rows: Sequence[int]) -> Tensor:
             chosen = [states[p] for p in rows]
             logits = logits_PV if len(rows) == len(states) else logits_PV[list(rows)]
-            steps = [s.num_written + len(s.draft) for s in chosen]
+            steps = [s.num_sampled + len(s.draft) for s in chosen]
             history = [
                 s.seen.of(s, logits.device) if s.sampling.repetition_penalty != 1 else ()
                 for s in chosen

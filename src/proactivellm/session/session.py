@@ -1,6 +1,6 @@
 """One stream: push units in, get writes out."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from proactivellm.core.unit import Unit
@@ -20,7 +20,8 @@ class Session:
     """A stream that reads units and writes tokens as its policy decides: an engine of one lane.
 
     For one thread at a time; calls that meet raise RuntimeError. Without `sampling`, the generation
-    settings of the model hold; without a window, everything stays in view.
+    settings of the model hold; without a window, everything stays in view; without
+    limits, those of `Limits` hold.
     """
 
     def __init__(
@@ -29,8 +30,9 @@ class Session:
         policy: Policy,
         sampling: Sampling | None = None,
         window: Window | None = None,
+        limits: Limits | None = None,
     ) -> None:
-        self._engine = Engine(model, policy, Limits(), sampling, window)
+        self._engine = Engine(model, policy, limits, sampling, window)
         self._lane = self._engine.open()
 
     @property
@@ -42,6 +44,10 @@ class Session:
     def text(self) -> str:
         """The target written so far."""
         return self.state.detokenizer.text
+
+    def ask(self, ids: Sequence[int]) -> None:
+        """Put a question before the source, as `Engine.ask`."""
+        self._engine.ask(self._lane, ids)
 
     def push(self, units: Unit | Iterable[Unit]) -> list[Write]:
         """Read units as the policy decides, and return what it allows to write.
@@ -80,7 +86,7 @@ class Session:
     def clone(self) -> "Session":
         """An independent copy that continues from here."""
         engine = self._engine
-        twin = Session(engine.model, engine.policy, engine.sampling, engine.window)
+        twin = Session(engine.model, engine.policy, engine.sampling, engine.window, engine.limits)
         twin._engine.restore(twin._lane, engine.snapshot(self._lane))
         return twin
 

@@ -58,8 +58,19 @@ class SessionState:
     truncated: bool = False  # whether it was cut at the length limit
     cancelled: bool = False  # whether it was ended from outside
     error: str | None = None  # why it could not go on
+    # The group that is written now; where a model thinks, thoughts come before the target.
+    group: str = TARGET
+    thought: list[int] = field(default_factory=list)  # ids, head included
+    thought_delays: list[int] = field(default_factory=list)  # g of every thought token
+    num_thought_tokens: int = 0  # of the thought being written
+    depth: int | None = None  # of the reasoning, see `limits.Limits`
+    longest_thought: int = 0
+    reads_ahead: bool = False  # whether units may be read that are not thought about yet
+    ahead: int = 0  # such units, which nothing that is written sees
     forwards: int = 0  # that this stream took part in
     tokens: int = 0  # that it sent through the model
+    # Text of the thought being written; None where none was begun.
+    thought_words: Detokenizer | None = field(default=None, init=False, repr=False, compare=False)
     # The ids that a repetition penalty looks at.
     seen: SeenIds = field(default_factory=SeenIds, init=False, repr=False, compare=False)
 
@@ -67,6 +78,21 @@ class SessionState:
     def num_written(self) -> int:
         """Target tokens written, head excluded, those that left the window included."""
         return self.dropped_tokens + len(self.target) - self.num_head
+
+    @property
+    def written(self) -> list[int]:
+        """Ids of the group that is written now, head included."""
+        return self.target if self.group == TARGET else self.thought
+
+    @property
+    def num_sampled(self) -> int:
+        """Tokens written, thoughts included."""
+        return self.num_written + len(self.thought_delays)
+
+    @property
+    def thinks_deep(self) -> bool:
+        """Whether each unit was thought about, and there are no more."""
+        return self.source_finished and self.words >= self.units_read
 
     @property
     def num_entries(self) -> int:

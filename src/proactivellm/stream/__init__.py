@@ -7,7 +7,7 @@ recorded ones as instances, many live ones from coroutines through a `Worker`.
 from proactivellm.stream.clock import ArrivalClock, Clock, WallClock
 from proactivellm.stream.event import StreamEvent
 from proactivellm.stream.job import Job
-from proactivellm.stream.live import StreamCut, stream_text, stream_units
+from proactivellm.stream.live import AskedUnits, StreamCut, stream_text, stream_units
 from proactivellm.stream.media import Hearing, MediaUnits, Replay, open_media
 from proactivellm.stream.pace import Pace, paced
 from proactivellm.stream.recorded import (
@@ -27,6 +27,7 @@ __all__ = [
     "DEFAULT_RATE_WPM",
     "DEFAULT_STREAMS",
     "ArrivalClock",
+    "AskedUnits",
     "AsyncStream",
     "Clock",
     "Hearing",

@@ -36,11 +36,17 @@ class ArrivalClock:
     """As if the source had arrived at its own pace: nothing sleeps, and computing overlaps with it.
 
     Work begins when the work before it is done and what it needs has arrived.
+
+    Args:
+        step_s: what every step takes: a stated rate of decoding; as measured if left out.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, step_s: float | None = None) -> None:
         self.now_s = 0.0
+        self._step_s = step_s
 
     def work(self, arrived_s: float, spent_s: float) -> None:
         """Goes on by what was spent."""
-        self.now_s = max(self.now_s, arrived_s) + spent_s
+        self.now_s = max(self.now_s, arrived_s) + (
+            spent_s if self._step_s is None else self._step_s
+        )

@@ -11,11 +11,11 @@ from proactivellm.session.events import Ending
 class StreamEvent:
     """What happened in a stream."""
 
-    # READ (a unit was read), WRITE (text became certain), or END (a turn is over; a text is one
-    # turn).
-    kind: Literal["READ", "WRITE", "END"]
-    text: str  # the unit's text or the new target text
-    units_read: int
+    # READ (a unit was read), THINK (text of a thought became certain), WRITE (text of the target
+    # did), or END (a turn is over; a text is one turn).
+    kind: Literal["READ", "THINK", "WRITE", "END"]
+    text: str  # the unit's text, or the new text of thought or target
+    units_read: int  # up to it; what is written had seen them
     elapsed_s: float  # seconds since the stream began
     media_s: float | None = None  # seconds of the media that had arrived; None for text
     reason: Reason | None = None  # None of text that came out as the target was cut
@@ -23,4 +23,7 @@ class StreamEvent:
     evidence: float | None = None
     tokens: int = 0  # written so far in this turn
     ending: Ending | None = None  # of an END: how the target ended
-    lag_s: float | None = None  # of a WRITE: since what had been read then had arrived
+    # Of a WRITE or THINK: since what had been read then had arrived.
+    lag_s: float | None = None
+    thought: int | None = None  # of a THINK: its number, from 0
+    closes: bool = False  # of a THINK: whether the thought ends with it

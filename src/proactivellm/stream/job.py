@@ -18,6 +18,9 @@ class Job:
     task: Task = "translation"
     # All answers that are accepted; None = the reference alone.
     answers: tuple[str, ...] | None = None
+    question: str = ""  # read before a text
+    # What each step takes on the clock of its log entry, in seconds; None = as measured.
+    step_s: float | None = None
     # Of this source alone; None = that of the run, whose name its log entry bears anyway.
     policy: Policy | None = None
     media: tuple[str, ...] = ()  # files that are the source, joined; empty = the source is text

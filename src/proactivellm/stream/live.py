@@ -1,10 +1,11 @@
 """One live source: units come in as they arrive, events go out as they happen."""
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from proactivellm.core.unit import Unit
 from proactivellm.forward.causal_lm import StreamingCausalLM
-from proactivellm.modality.text import TextSegmenter
+from proactivellm.modality.sentences import segmenter_for
 from proactivellm.output.log import TEXT, Instance
 from proactivellm.policy.base import Policy
 from proactivellm.session.conversation import Conversation
@@ -21,6 +22,17 @@ class StreamCut(Exception):
     """Thrown into `stream_units`: what was read and written until then is the log entry."""
 
 
+@dataclass(frozen=True)
+class AskedUnits:
+    """Units of a text, as they arrive after a question that the segmenter was asked."""
+
+    question: str
+    arrivals: Iterable[Sequence[Unit]]
+
+    def __iter__(self) -> Iterator[Sequence[Unit]]:
+        return iter(self.arrivals)
+
+
 def stream_units(
     model: StreamingCausalLM,
     policy: Policy,
@@ -28,6 +40,7 @@ def stream_units(
     sampling: Sampling | None = None,
     window: Window | None = None,
     conversation: Conversation | None = None,
+    limits: Limits | None = None,
 ) -> Generator[StreamEvent, None, Instance]:
     """Stream one source live: units are there as the iterable yields them.
 
@@ -35,7 +48,8 @@ def stream_units(
     streamed.
 
     Args:
-        arrivals: units that arrive together (of media: a `MediaUnits`); may block until they do.
+        arrivals: units that arrive together (of media: a `MediaUnits`; of a text after a question:
+            `AskedUnits`); may block until they do.
             The source is closed when they are exhausted; no more are asked for when the target of a
             text has ended before.
         sampling: the model's generation settings if left out.
@@ -45,8 +59,10 @@ def stream_units(
         The log entry (value of the generator).
     """
     media = arrivals if isinstance(arrivals, MediaUnits) else None
-    streams = Streams(model, policy, Limits(), sampling, window, conversation)
+    streams = Streams(model, policy, limits, sampling, window, conversation)
     stream = streams.open(media.kind if media else TEXT)
+    if isinstance(arrivals, AskedUnits):
+        streams.engine.ask(stream.lane, streams.segmenter.clone().ask(arrivals.question))
     try:
         for units in arrivals:
             if media:
@@ -77,5 +93,5 @@ def stream_text(
     Returns:
         The log entry (value of the generator).
     """
-    arrivals = paced([TextSegmenter(model.tokenizer).segment(source, rate_wpm)])
+    arrivals = paced([segmenter_for(model).segment(source, rate_wpm)])
     return (yield from stream_units(model, policy, arrivals, sampling, window))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from proactivellm.core.unit import Unit
 from proactivellm.forward.causal_lm import StreamingCausalLM
-from proactivellm.modality.text import TextSegmenter
+from proactivellm.modality.sentences import segmenter_for
 from proactivellm.output.log import Instance
 from proactivellm.policy.base import Policy
 from proactivellm.session.limits import Limits
@@ -32,8 +32,11 @@ class Recorded:
 
     def __init__(self, streams: Streams, job: Job, rate_wpm: float) -> None:
         self.job = job
-        self._arrivals = _arrivals(streams.engine.model, job, rate_wpm)
-        self.stream = streams.open(job.kind, clock=ArrivalClock(), policy=job.policy)
+        model = streams.engine.model
+        self._arrivals = _arrivals(model, job, rate_wpm)
+        self.stream = streams.open(job.kind, clock=ArrivalClock(job.step_s), policy=job.policy)
+        if job.question:
+            streams.engine.ask(self.stream.lane, segmenter_for(model).ask(job.question))
 
     def fork(self) -> Callable[[Policy], "Recorded"]:
         """What begins another source that goes on from here under another policy (`Stream.fork`).
@@ -63,7 +66,9 @@ class Recorded:
 def _arrivals(model: StreamingCausalLM, job: Job, rate_wpm: float) -> Iterator[Arrival]:
     """What a source consists of; the units of a text are all there at once."""
     if not job.media:
-        units = TextSegmenter(model.tokenizer).segment(job.source, rate_wpm)
+        segmenter = segmenter_for(model)
+        segmenter.ask(job.question)
+        units = segmenter.segment(job.source, rate_wpm)
         yield Arrival(units, units[-1].end_s if units else 0.0, 0.0)
         return
     media = open_media(model, job.media, job.source, job.replay)

@@ -3,7 +3,7 @@
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,13 +11,13 @@ from proactivellm.core.unit import Unit
 from proactivellm.modality.text import TextSegmenter
 from proactivellm.output.log import TEXT, Instance
 from proactivellm.policy.endogenous import statistic_of
-from proactivellm.policy.reason import Reason
-from proactivellm.session.events import End, Ending, Event, Probed, Read, Write
+from proactivellm.session.events import End, Ending, Event, Probed
 from proactivellm.session.isolation import reason
 from proactivellm.stream.clock import Clock
 from proactivellm.stream.event import StreamEvent
 from proactivellm.stream.job import Job
 from proactivellm.stream.media import Arrival, Hearing
+from proactivellm.stream.telling import is_due, told, turn_over
 from proactivellm.stream.transcript import Transcript
 
 if TYPE_CHECKING:
@@ -119,6 +119,12 @@ class Stream:
                 return
             self._arrive(Arrival(list(payload), now_s, spent_s), spent_s)
 
+    def ask(self, question: str) -> None:
+        """Put a question before the text that is pushed; ValueError if the source has begun."""
+        with self._streams.exclusive:
+            self._segmenter = self._segmenter or self._streams.segmenter.clone()
+            self._streams.engine.ask(self.lane, self._segmenter.ask(question))
+
     def close(self, now_s: float | None = None) -> None:
         """Say that nothing more arrives; idempotent. `now_s` as for `push`."""
         with self._streams.exclusive:
@@ -211,7 +217,7 @@ class Stream:
             if limit is not None and not self.state.finished:
                 room = min(room, limit - len(self.state.pending))
             turn: list[Unit] = []
-            while len(turn) < room and not (turn and turn[-1].final):
+            while len(turn) < room and not (turn and turn[-1].final) and is_due(self, len(turn)):
                 turn.append(self._waiting.popleft())
             if not turn:
                 return
@@ -231,36 +237,12 @@ class Stream:
         self._compute_s += share_s
 
     def _note(self, event: Event) -> None:
-        now_s = self.clock.now_s
-        # Units of media have no text to tell of.
-        if isinstance(event, Read) and event.unit.text:
-            self._tell("READ", now_s, event.units_read, event.unit.text, reason=event.reason)
-        elif isinstance(event, Write) and (text := self.transcript.add(event, 1000 * now_s)):
-            media_s = None if self.kind == TEXT else self.transcript.texts[-1][1] / 1000
-            lag_s = now_s - self.transcript.arrived_s(event.units_read, event.source_finished)
-            self._tell("WRITE", now_s, event.units_read, text, media_s, event.reason, lag_s)
-        elif isinstance(event, Probed):
+        if isinstance(event, Probed):
             self._evidence = statistic_of(self._streams.engine.policies[self.lane], event.seen)
         elif isinstance(event, End):
             self._ending = event.how
-
-    def _tell(
-        self,
-        kind: Literal["READ", "WRITE", "END"],
-        now_s: float,
-        units_read: int,
-        text: str = "",
-        media_s: float | None = None,
-        reason: Reason | None = None,
-        lag_s: float | None = None,
-    ) -> None:
-        # An event counts within its turn, which is a session of its own; a stream over all turns.
-        units_read += self.transcript.counted["units_read"]
-        decided = reason in (Reason.READ_RULE, Reason.WRITE_RULE)
-        evidence = self._evidence if decided else None
-        ending = self._ending if kind == "END" else None
-        told = kind, text, units_read, now_s, media_s, reason, evidence, self.state.num_written
-        self._events.append(StreamEvent(*told, ending, lag_s))
+        elif (news := told(self, event)) is not None:
+            self._events.append(news)
 
     def _settle(self) -> bool:
         """End the turn if it is over; whether it is."""
@@ -285,7 +267,7 @@ class Stream:
     def _end_turn(self) -> None:
         """Sum the turn up and release its lane; another one begins unless the source has ended."""
         if self._has_begun:
-            self._tell("END", self.clock.now_s, self.state.units_read)
+            self._events.append(turn_over(self))
             self.transcript.end_turn(self.state)
             self._streams.keep(self)
         self._streams.engine.release(self.lane)

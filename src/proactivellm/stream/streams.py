@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 
 from proactivellm.forward.causal_lm import StreamingCausalLM
-from proactivellm.modality.text import TextSegmenter
+from proactivellm.modality.sentences import segmenter_for
 from proactivellm.output.log import TEXT
 from proactivellm.policy.base import Policy
 from proactivellm.policy.evidence import Evidence
@@ -40,7 +40,7 @@ class Streams:
     ) -> None:
         self.engine = Engine(model, policy, limits, sampling, window)
         self.conversation = conversation
-        self.segmenter = TextSegmenter(model.tokenizer)
+        self.segmenter = segmenter_for(model)
         self.exclusive = Exclusive()
         self._open: list[Stream] = []
 

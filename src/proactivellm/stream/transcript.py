@@ -5,12 +5,12 @@ of its own. Delays count units of text, or milliseconds of media that had arrive
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from proactivellm.core.unit import Unit
-from proactivellm.output.log import TEXT, Instance
+from proactivellm.output.log import TEXT, Instance, LoggedThought
 from proactivellm.output.scripts import is_unspaced
-from proactivellm.session.events import Write
+from proactivellm.session.events import Thought, Write
 from proactivellm.session.state import SessionState
 from proactivellm.stream.job import Job
 
@@ -25,9 +25,13 @@ class Transcript:
     # (text, delay, ms) in order
     texts: list[tuple[str, float, float]] = field(default_factory=list)
     token_delays: list[float] = field(default_factory=list)
+    thoughts: list[LoggedThought] = field(default_factory=list)  # those begun
+    waited_tokens: int | None = None  # source tokens before the first of them
     # What the turns that are over have read and cost.
     counted: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_COUNTED, 0))
     _ends_s: list[float] = field(default_factory=list)  # of the units of this turn
+    _sizes: list[int] = field(default_factory=list)  # tokens of each
+    _thinks: bool = False  # whether the last thought begun is not closed
     _closed_s: float = 0.0  # when the turn turned out to be over
     _breaks: bool = False  # whether the next piece begins a turn
 
@@ -37,6 +41,7 @@ class Transcript:
             self._closed_s = unit.end_s
             if not unit.is_end:
                 self._ends_s.append(unit.end_s)
+                self._sizes.append(len(unit.tokens))
 
     def arrived_s(self, units_read: int, source_finished: bool) -> float:
         """When what was read of this turn had arrived."""
@@ -58,11 +63,28 @@ class Transcript:
         self.texts.append((text, delay, elapsed_ms))
         return text
 
+    def think(self, thought: Thought, elapsed_ms: float) -> None:
+        """Note a token of a thought; the one that closes them all is part of none."""
+        if thought.answers:
+            return
+        if self.waited_tokens is None:
+            self.waited_tokens = sum(self._sizes[: thought.units_read])
+        at_ms = round(elapsed_ms, 3)
+        if self._thinks:
+            begun = self.thoughts.pop()
+        else:
+            begun = LoggedThought(
+                stage=thought.stage, units_read=thought.units_read, began_ms=at_ms
+            )
+        text, tokens = begun.text + thought.text, begun.tokens + 1
+        self.thoughts.append(replace(begun, text=text, tokens=tokens, ended_ms=at_ms))
+        self._thinks = not thought.closes
+
     def end_turn(self, state: SessionState) -> None:
         """Sum up a turn; the next one, if there is any, begins a word."""
         for name in _COUNTED:
             self.counted[name] += getattr(state, name)
-        self._ends_s, self._breaks = [], True
+        self._ends_s, self._sizes, self._breaks = [], [], True
 
     def words(self) -> tuple[list[float], list[float]]:
         """Delay and time in ms of every word, taken at its last character."""
@@ -131,4 +153,6 @@ class Transcript:
             dropped_units=self.counted["dropped_units"],
             dropped_tokens=self.counted["dropped_tokens"],
             latency_unit="char" if unspaced else "word",
+            thoughts=self.thoughts or None,
+            waited_tokens=self.waited_tokens,
         )

@@ -9,15 +9,17 @@ from pydantic import Field, model_validator
 
 from proactivellm.files.lines import read_lines
 from proactivellm.files.toml import Strict
+from proactivellm.files.values import Counts
 from proactivellm.tasks.hub import SPLITS, read_hub
 from proactivellm.tasks.item import Item, place_of
 from proactivellm.tasks.lookup import LEVELS, UNKNOWN, draw
+from proactivellm.tasks.reasoning.problem import read_problem_items
 from proactivellm.tasks.rows import RowTask, check_columns
 from proactivellm.tasks.speech import read_manifest
 from proactivellm.tasks.squad import read_squad
 from proactivellm.tasks.traces import read_traces
 from proactivellm.tasks.translation import read_parallel, read_tsv
-from proactivellm.tasks.watch import draw_watches
+from proactivellm.tasks.watch import MAX_EVENTS, SENTENCES, draw_watches
 
 _ORDER = ("shuffle", "join", "skip", "limit")
 _KEYS = {  # what names the data: what may stand beside it
@@ -26,10 +28,11 @@ _KEYS = {  # what names the data: what may stand beside it
     "squad": {"unanswerable", "skip", "limit"},
     "manifest": {"skip", "limit"},
     "log": {"skip", "limit"},
+    "reasoning": {"skip", "limit"},
     "hub": {"task", "columns", "subset", "split", "revision", "source_characters", "unanswerable"}
     | {"skip", "limit"},
     "lookup": {"count", "seed"},
-    "watch": {"background", "count", "seed"},
+    "watch": {"background", "sentences", "count", "seed"},
 }
 
 
@@ -47,6 +50,7 @@ class DataSource(Strict):
     squad: str | None = None  # questions in SQuAD format
     manifest: str | None = None  # recordings with their texts, see `tasks.speech`
     log: str | None = None  # what a policy wrote, and when: an instances.log
+    reasoning: str | None = None  # problems with their thoughts, see `tasks.reasoning.problem`
     hub: str | None = None  # a data set of the hub, or a folder in its format
     task: RowTask = "translation"  # what is made of a row of `hub`
     columns: dict[str, str] = {}  # of `hub`, in place of those of `tasks.rows.COLUMNS`
@@ -64,6 +68,7 @@ class DataSource(Strict):
     lookup: str | list[str] | None = None  # generated: a level of `lookup.LEVELS`, or more in turns
     watch: bool | None = None  # generated: requests to tell when something happens
     background: str | None = None  # of `watch`: other text of the streams, one sentence a line
+    sentences: Counts = SENTENCES  # of `watch`: least and most in a stream, after the request
     count: int = Field(default=0, ge=0)  # how many are generated
     seed: int = Field(default=0, ge=0)  # of what is generated
 
@@ -80,8 +85,8 @@ class DataSource(Strict):
             raise ValueError(f"give either {_either(kinds)}, not both")
         if not kinds or (kinds == ["source"] and not self.target):
             raise ValueError(
-                "give `tsv`, both `source` and `target`, `squad`, `manifest`, `log`, `hub`, "
-                "`lookup`, or `watch`"
+                "give `tsv`, both `source` and `target`, `squad`, `manifest`, `log`, "
+                "`reasoning`, `hub`, `lookup`, or `watch`"
             )
         for key in sorted(given - _KEYS[kinds[0]] - set(kinds)):
             raise ValueError(f"`{key}` does not belong to `{kinds[0]}`: leave it out")
@@ -91,6 +96,8 @@ class DataSource(Strict):
             for level in self.levels or [""]:
                 if level not in LEVELS:
                     raise ValueError(f"lookup: {level!r} is no level: give {', '.join(LEVELS)}")
+        if self.sentences[0] < MAX_EVENTS:
+            raise ValueError(f"sentences: a stream has at least {MAX_EVENTS}")
         if kinds[0] in ("lookup", "watch") and not self.count:
             raise ValueError(f"count: say how many items `{kinds[0]}` is to generate")
         return self
@@ -114,7 +121,8 @@ def read_items(data: DataSource, split: str = "train") -> list[Item]:
         return [question.item for question in draw(data.levels, data.count, data.seed, split)]
     if data.watch:
         other = read_lines(data.background) if data.background else ()
-        return [watch.item for watch in draw_watches(data.count, data.seed, split, other)]
+        watches = draw_watches(data.count, data.seed, split, other, data.sentences)
+        return [watch.item for watch in watches]
     items: Iterable[Item]
     if data.hub is not None:
         items = _hub_items(data, data.hub, split)
@@ -124,6 +132,8 @@ def read_items(data: DataSource, split: str = "train") -> list[Item]:
         items = read_manifest(data.manifest)
     elif data.log is not None:
         items = read_traces(data.log)
+    elif data.reasoning is not None:
+        items = read_problem_items(data.reasoning)
     elif data.tsv is not None:
         items = read_tsv(data.tsv, data.source_column, data.target_column)
     else:

@@ -1,8 +1,8 @@
 """Watching, generated: "tell me when ...", then a stream of reports among other text.
 
 The model is to be silent until a report says that it has happened, and then to speak at once; it
-can happen more than once, or never. Every alert begins with what only the report knows, so that
-nothing of it can be said before.
+can happen more than once, or never. Every alert begins with what only the report knows, and other
+reports of the same differ from it until its last word, so that nothing can be said before that.
 """
 
 import random
@@ -39,7 +39,7 @@ KINDS = (
         "the train to {} is late",
         "The train to {} is {detail} minutes late.",
         "{detail} minutes late: the train to {}.",
-        "The train to {} leaves on time from platform {detail}.",
+        "The train to {} is {detail} minutes early.",
         _CITIES,
     ),
     Kind(
@@ -68,7 +68,7 @@ KINDS = (
         "the {} is too warm",
         "The {} is at {detail} degrees, which is too warm.",
         "{detail} degrees: the {} is too warm.",
-        "The {} is at {detail} degrees, as it should be.",
+        "The {} is at {detail} degrees, which is too cold.",
         _ROOMS,
     ),
     Kind(
@@ -88,7 +88,7 @@ KINDS = (
     ),
 )
 
-MIN_SENTENCES, MAX_SENTENCES = 6, 14
+SENTENCES = (6, 14)  # least and most of them after the request
 MAX_EVENTS = 2
 DISTRACTORS = 0.4  # share of the other sentences that are reports of something else
 LONGEST = 30  # words of a background sentence
@@ -109,7 +109,11 @@ class Watch(NamedTuple):
 
 
 def draw_watches(
-    count: int, seed: int = 0, split: str = "train", background: Iterable[str] = ()
+    count: int,
+    seed: int = 0,
+    split: str = "train",
+    background: Iterable[str] = (),
+    sentences: tuple[int, int] = SENTENCES,
 ) -> list[Watch]:
     """Requests of one split; no stream occurs twice in it, nor in another split.
 
@@ -117,6 +121,7 @@ def draw_watches(
         split: "train", "valid" or "test", whose streams have the checksums of its tenths.
         background: sentences of other text, one a line; a split takes its tenths of them. None:
             all other sentences are reports.
+        sentences: least (2) and most of them after the request.
 
     Raises:
         ValueError: the split is unknown.
@@ -129,14 +134,14 @@ def draw_watches(
     seen: set[str] = set()
     watches: list[Watch] = []
     while len(watches) < count:
-        watch = _draw_one(rng, own)
+        watch = _draw_one(rng, own, sentences)
         if zlib.crc32(watch.source.encode()) % 10 in SPLITS[split] and watch.source not in seen:
             seen.add(watch.source)
             watches.append(watch)
     return watches
 
 
-def _draw_one(rng: random.Random, background: Sequence[str]) -> Watch:
+def _draw_one(rng: random.Random, background: Sequence[str], bounds: tuple[int, int]) -> Watch:
     """Draws sentences that are no event, then puts the events in the places of some."""
     kind = rng.choice(KINDS)
     subject = rng.choice(kind.subjects)
@@ -144,7 +149,7 @@ def _draw_one(rng: random.Random, background: Sequence[str]) -> Watch:
         rng.choice(background)
         if background and rng.random() >= DISTRACTORS
         else _distractor(rng, kind, subject)
-        for _ in range(rng.randint(MIN_SENTENCES, MAX_SENTENCES))
+        for _ in range(rng.randint(*bounds))
     ]
     details = {
         place: rng.choice(kind.details)

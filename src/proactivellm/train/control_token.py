@@ -1,10 +1,11 @@
-"""The control token of a run: its name, its place in tokenizer and model, what adapters train."""
+"""Control tokens of a run: their names, their place in tokenizer and model, what adapters train."""
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from proactivellm.backbone.hub import find_folder
 from proactivellm.backbone.prompt import Prompt, StreamSettings, load_settings, token_id_of
+from proactivellm.backbone.thinking import Thinking
 from proactivellm.train.recipe import Recipe
 
 READ = "<READ>"
@@ -49,6 +50,14 @@ def add_row(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, token: s
             for values in (layer.weight, getattr(layer, "bias", None)):
                 if values is not None:
                     values[token_id] = values[:token_id].mean(0)
+
+
+def add_thinking(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, thinking: Thinking
+) -> None:
+    """Add the control tokens of thoughts that a model and its tokenizer lack; see `add_row`."""
+    for token in thinking.tokens:
+        add_row(model, tokenizer, token)
 
 
 def trained_rows(model: PreTrainedModel, token_id: int) -> dict[str, list[int]]:

@@ -1,0 +1,131 @@
+"""Samples of a model that thinks while it reads: sentences, a thought for each, stages, the answer.
+
+The source is cut as sessions cut it (`SentenceSegmenter`), whatever sentences it was written in, so
+that training and streaming see the same units. What closes the source is a unit of its own: the
+last sentence is thought about before it is known to be the last.
+"""
+
+from collections.abc import Callable, Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+from proactivellm.backbone.prompt import PromptIds
+from proactivellm.backbone.thinking import ThinkingIds
+from proactivellm.core.layout import SOURCE, TARGET, THOUGHT
+from proactivellm.core.packing import Sample, View, Written
+from proactivellm.modality.sentences import SentenceSegmenter
+
+
+class ThoughtEncoder:
+    """Text -> `Sample` with the groups source, thought and target.
+
+    Args:
+        end_token_id: closes the answer.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        prompt: PromptIds,
+        thinking: ThinkingIds,
+        end_token_id: int,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.prompt = prompt
+        self.thinking = thinking
+        self.end_token_id = end_token_id
+        self._segmenter = SentenceSegmenter(tokenizer)
+
+    def encode(
+        self,
+        question: str,
+        sentences: Sequence[str],
+        thoughts: Sequence[str],
+        stages: Sequence[str],
+        answer: str,
+    ) -> Sample:
+        """The sample of one problem.
+
+        A thought belongs to the unit in which its sentence ends; those of one unit are joined.
+
+        Args:
+            question: read before the sentences; may be empty.
+            thoughts: one for each sentence; an empty one is skipped.
+            stages: the deep ones, at most as many as the model has; an empty one is left out.
+
+        Raises:
+            ValueError: if there are not as many thoughts as sentences, no sentence at all, or more
+                stages than the model has.
+        """
+        if len(sentences) != len(thoughts):
+            raise ValueError(f"{len(sentences)} sentences have {len(thoughts)} thoughts: give each")
+        if len(stages) > len(self.thinking.stages):
+            raise ValueError(
+                f"{len(stages)} deep stages, and the model has {len(self.thinking.stages)}"
+            )
+        segmenter = self._segmenter.clone()
+        opening = segmenter.ask(question)
+        units = [unit for unit in segmenter.segment(" ".join(sentences)) if not unit.is_end]
+        if not units:
+            raise ValueError("the source has no sentence: there is nothing to think about")
+        about = _aligned(thoughts, sentences, [unit.text for unit in units])
+        tokens = [token for thought in about for token in self._thought(thought)]
+        for opener, stage in zip(self.thinking.stages, stages, strict=False):
+            if stage.strip():
+                tokens += [opener, *self._ids(stage), self.thinking.end]
+        tokens.append(self.thinking.answer)
+        read = [[*self.prompt.source_head, *opening], *(list(unit.token_ids) for unit in units)]
+        return Sample(
+            read={SOURCE: [*read, list(self.prompt.source_tail)]},
+            written={
+                THOUGHT: Written(head=self.prompt.target_head, tokens=tokens),
+                TARGET: Written(
+                    head=[self.thinking.answer], tokens=[*self._ids(answer), self.end_token_id]
+                ),
+            },
+        )
+
+    def _thought(self, text: str) -> list[int]:
+        return [*self._ids(text), self.thinking.end] if text else [self.thinking.skip]
+
+    def _ids(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+
+
+def thought_view(
+    sample: Sample, thinking: ThinkingIds, required_units: Callable[[int], int | None]
+) -> View:
+    """The schedules of thoughts and answer as a session makes them under a policy.
+
+    Thoughts take the place of words: a token of thought j, from 0, its end included, sees as many
+    units as are required for it; deep stages and the answer see all of them.
+
+    Args:
+        required_units: of a policy that looks at counters alone (`Policy.required_units`).
+    """
+    all_units, g, thought = sample.num_units, list[int](), 0
+    for token in sample.written[THOUGHT].tokens:
+        required = required_units(thought) if thought < all_units - 1 else None
+        g.append(all_units if required is None else min(max(required, thought + 1), all_units))
+        thought += token in thinking.closing
+    return {THOUGHT: g, TARGET: [all_units] * len(sample.written[TARGET].tokens)}
+
+
+def _aligned(thoughts: Sequence[str], sentences: Sequence[str], units: Sequence[str]) -> list[str]:
+    """The thoughts about each unit, joined: those of the sentences that end in it."""
+    about: list[list[str]] = [[] for _ in units]
+    ends = _words_before(units)
+    for thought, end in zip(thoughts, _words_before(sentences), strict=True):
+        # The tokenizer may keep nothing of the last words, so that no unit holds them.
+        place = next((i for i, last in enumerate(ends) if end <= last), len(units) - 1)
+        about[place] += [thought] if thought.strip() else []
+    return [" ".join(each) for each in about]
+
+
+def _words_before(texts: Sequence[str]) -> list[int]:
+    """Words up to the end of each text."""
+    ends, count = [], 0
+    for text in texts:
+        count += len(text.split())
+        ends.append(count)
+    return ends
