@@ -2,9 +2,10 @@
 
 Run: python tools/speech_data.py --data ../shared/data --out runs/speech-data [--synthetic 2500]
 [--pauses]
-Reads `speechocean762`, `fsdd`, `picovoice-barista` and, for the sentences of the synthetic voices,
-`tatoeba-en-de`; writes JSON lines that recipes name. Speakers of the test manifests occur in no
-training manifest. The synthetic voices need espeak-ng on the path; 0 leaves them out.
+Reads `speechocean762`, `fsdd`, `picovoice-barista`, `ljspeech-8` where it is there, and, for the
+sentences of the synthetic voices, `tatoeba-en-de`; writes JSON lines that recipes name. Speakers of
+the test manifests occur in no training manifest. The synthetic voices need espeak-ng on the path; 0
+leaves them out.
 With --pauses also digit strings with 0.1 to 0.8 s between the digits: `digits-mixed-valid`
 (every second string; thresholds are calibrated on it), `digits-pauses-test` (held-out speakers)
 and `digits-pauses-known` (training speakers, recordings not trained on). The other sets stay the
@@ -78,6 +79,10 @@ def main() -> None:
     for name, chosen, each in (("train", orders[:-100], 1), ("test", orders[-100:], 2)):
         lines = (o for row in chosen for o in order(data / "picovoice-barista", row, each, rng))
         write(out / f"orders-{name}.jsonl", lines)
+    if (reader := data / "ljspeech-8").is_dir():  # a native reader, whole sentences: to test only
+        write(
+            out / "reader-test.jsonl", (read(reader, r) for r in rows(reader / "transcripts.tsv"))
+        )
     read_aloud = [read(ocean, row) for row in rows(ocean / "test.tsv")]
     write(out / "long-test.jsonl", long_recordings(read_aloud, out / "long", rng))
     if args.synthetic:
@@ -107,7 +112,7 @@ def read(folder: Path, row: dict[str, str]) -> Line:
         "audio": str(folder / row["file"]),
         "text": row["text"].lower(),
         "duration_s": float(row["duration_s"]),
-        "speaker": row["speaker"],
+        "speaker": row.get("speaker", folder.name),
         "id": row["id"],
     }
 

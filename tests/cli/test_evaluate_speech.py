@@ -101,7 +101,11 @@ def test_mistakes(run: Run, model: str, listener: str, manifest: Path, tmp_path:
         "--no-gate is for recordings"
         in run("evaluate", "--model", model, "--source", text, "--no-gate", *out).error
     )
+    error = run("evaluate", "--model", model, "--source", text, "--block", 320, *out).error
+    assert "--block is for recordings" in error
     recordings = ("--source", manifest)
+    error = run("evaluate", "--model", listener, *recordings, "--block", 320, *out).error
+    assert "the model hears in blocks of 160 ms, not 320" in error
     error = run("evaluate", "--model", listener, *recordings, "--rate", 90, *out).error
     assert "--rate 90 is for text" in error
     error = run("evaluate", "--model", model, *recordings, *out).error

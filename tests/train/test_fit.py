@@ -147,3 +147,12 @@ def test_a_recording_counts_as_long_as_augmentation_makes_it(tmp_path):
 
     drawn = [size(encoder.join([item], np.random.default_rng(i))) for i in range(30)]
     assert max(drawn) <= size(encoder.longest([item])) <= max(drawn) + 8
+
+    # 1 s at its slowest, and two edges: 113 frames, 57 steps; joined, it is longer.
+    front_end.encoder.tower.config.max_source_positions = 57
+    model = tiny_model("qwen3")
+    assert Fit(model, encoder, grouped(), skip=True)([item])
+    skipping = Fit(model, encoder, grouped(), skip=True)
+    assert not skipping([item, item]) and len(skipping.left_out) == 1
+    with pytest.raises(ValueError, match="line 1: the recording has .* the encoder has 57 posi"):
+        Fit(model, encoder, grouped(), skip=False)([item, item])

@@ -18,6 +18,7 @@ from proactivellm.files.toml import load_toml
 from proactivellm.modality.kinds import KINDS, Kind
 from proactivellm.modality.loading import load
 from proactivellm.modality.speech.augmentation import Augmentation
+from proactivellm.modality.speech.ctc import CtcHead
 from proactivellm.modality.speech.front_end import SpeechFrontEnd
 from proactivellm.modality.speech.making import new_front_end
 from proactivellm.modality.speech.recordings import Recordings
@@ -309,6 +310,7 @@ def test_an_encoder_learns_to_hear_first_and_is_taken_over(spoken, tmp_path):
     second = train(make_recipe(spoken, tmp_path, 1, go_on), tmp_path / "second")
     begins = [entry for entry in logged(second) if "loss" in entry][0]
     assert begins["ctc"] < 0.8 * losses[0]["ctc"]  # encoder and CTC head are those of before
+    assert CtcHead.load(second, 32).weight.shape == (257, 32)
 
 
 def around(encoder: str, units: str = ""):

@@ -11,6 +11,7 @@ from proactivellm.cli.app import app
 from proactivellm.cli.flags import (
     Adapter,
     BleuTokenize,
+    Block,
     Device,
     Lanes,
     LatencyUnit,
@@ -68,6 +69,7 @@ def calibrate(
     device: Device = "cpu",
     trust_remote_code: TrustRemoteCode = False,
     no_gate: NoGate = False,
+    block: Block = None,
     bleu_tokenize: BleuTokenize = "auto",
     latency_unit: LatencyUnit = "auto",
 ) -> None:
@@ -94,7 +96,7 @@ def calibrate(
         unlabelled = read_jobs(task, head_source) if head_source else jobs
         how = {"device": device, "trust_remote_code": trust_remote_code}
         adapted = {"adapter": adapter, "merge": merge_adapter}
-        streaming = load_for(jobs, model, no_gate, **adapted, **how)
+        streaming = load_for(jobs, model, no_gate, block=block, **adapted, **how)
         file = table_file(out, streaming.folder)
     try:
         with show_progress() as told:

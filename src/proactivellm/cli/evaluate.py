@@ -12,6 +12,7 @@ from proactivellm.cli.completion import complete_policy
 from proactivellm.cli.flags import (
     Adapter,
     BleuTokenize,
+    Block,
     Device,
     Dtype,
     KvName,
@@ -94,6 +95,7 @@ def evaluate(
     quantization: Quantization = "none",
     trust_remote_code: TrustRemoteCode = False,
     no_gate: NoGate = False,
+    block: Block = None,
     limit: Limit = None,
     bleu_tokenize: BleuTokenize = "auto",
     latency_unit: LatencyUnit = "auto",
@@ -135,7 +137,7 @@ def evaluate(
             "quantization": quantization,
             "trust_remote_code": trust_remote_code,
         }
-        asked = {"adapter": adapter, "merge": merge_adapter, "layout": layout}
+        asked = {"adapter": adapter, "merge": merge_adapter, "layout": layout, "block": block}
         load = partial(_load, jobs, model, no_gate, keep_as, speculate, asked, how)
         streaming = load()
     conditions = Conditions(

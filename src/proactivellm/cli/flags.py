@@ -138,6 +138,17 @@ NoGate = Annotated[
         rich_help_panel="Recordings",
     ),
 ]
+Block = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="MS",
+        help="Audio that the encoder hears at once, for a model that was trained with several such "
+        "blocks: a longer one is heard better, and later.",
+        show_default="that of the model",
+        rich_help_panel="Recordings",
+    ),
+]
 OnePolicy = Annotated[
     str | None,
     typer.Option(

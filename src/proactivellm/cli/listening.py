@@ -34,6 +34,7 @@ class AudioOptions:
     pcm_channels: int | None = None
     real_time: bool = False
     no_gate: bool = False
+    block: int | None = None
     question: str | None = None
     times: bool = False
 

@@ -86,7 +86,12 @@ def quiet_imports() -> Iterator[None]:
 
 
 def load_model(
-    name: str | None, kind: str | None = None, *, gate: bool = True, **how: Any
+    name: str | None,
+    kind: str | None = None,
+    *,
+    gate: bool = True,
+    block: int | None = None,
+    **how: Any,
 ) -> "StreamingCausalLM":
     """Loads the model that a command names, or else the default for its sources.
 
@@ -94,6 +99,7 @@ def load_model(
         name: as `load` takes it; None = the default.
         kind: of the sources, one of `modality.kinds.KINDS`; None = text.
         gate: whether silence in recordings is held back.
+        block: that a front end hears at once, in ms; None = that of the model.
         how: keyword arguments of `load`.
 
     Raises:
@@ -108,6 +114,8 @@ def load_model(
         front_end_of(model, kind)
     if not gate:
         model.front_end.gate = None
+    if block is not None:
+        model.front_end.hear_in_blocks(block)
     return model
 
 
@@ -119,8 +127,9 @@ def load_for(
     from proactivellm.output.log import TEXT
 
     kind = None if kind_of(jobs) == TEXT else kind_of(jobs)
-    if no_gate and kind is None:
-        raise ValueError("--no-gate is for recordings: leave it out, or give audio")
+    for flag, is_given in (("--no-gate", no_gate), ("--block", how.get("block") is not None)):
+        if is_given and kind is None:
+            raise ValueError(f"{flag} is for recordings: leave it out, or give audio")
     return tell_settings_not_applied(load_model(model, kind, gate=not no_gate, **how))
 
 

@@ -10,6 +10,7 @@ import typer
 from proactivellm.cli.app import app
 from proactivellm.cli.flags import (
     Adapter,
+    Block,
     Device,
     Dtype,
     KvName,
@@ -83,6 +84,7 @@ def stream(
     pcm_channels: PcmChannels = None,
     real_time: RealTime = False,
     no_gate: NoGate = False,
+    block: Block = None,
     question: Question = None,
     times: Times = False,
     thoughts: Thoughts = False,
@@ -154,8 +156,7 @@ def _prepare(flags: Mapping[str, Any], kind: str | None, stops: Stops) -> Callab
             settings, recordings, choose_display(header, True, audio.times), log, stops
         )
     if len(names) > 1:
-        by_name = dict(zip(names, lines, strict=True))
-        return lambda: stream_inputs(settings, by_name, log, stops)
+        return lambda: stream_inputs(settings, dict(zip(names, lines, strict=True)), log, stops)
     return lambda: stream_lines(settings, lines[0], choose_display(header), log, stops)
 
 
@@ -166,13 +167,11 @@ def _settings(flags: Mapping[str, Any], kind: str | None, window: Any) -> "Setti
     from proactivellm.session.limits import Limits
     from proactivellm.session.thoughts import check_policy, check_thinking
 
-    names = ("device", "dtype", "quantization", "trust_remote_code")
-    how = {name: flags[name] for name in names}
+    how = {k: flags[k] for k in ("device", "dtype", "quantization", "trust_remote_code")}
     kv = parse_kv(flags["kv"])
-    adapted = {"adapter": flags["adapter"], "merge": flags["merge_adapter"]}
-    model = load_model(
-        flags["model"], kind, gate=not flags["no_gate"], layout=flags["layout"], **adapted, **how
-    )
+    given = {k: flags[k] for k in ("adapter", "layout", "block")}
+    given["merge"] = flags["merge_adapter"]
+    model = load_model(flags["model"], kind, gate=not flags["no_gate"], **given, **how)
     model.compress_cache(kv)
     speculate_as(flags["speculate"], model, listens=kind is not None, **how)
     policy = choose_policy(model, flags["policy"], listens=kind is not None)

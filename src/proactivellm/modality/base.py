@@ -150,6 +150,10 @@ class TrainedFrontEnd(FrontEnd, Protocol):
         ...
 
 
+class TooLongError(ValueError):
+    """A source is longer than what a front end can take as a whole."""
+
+
 class Example(NamedTuple):
     """A source, or several joined, as a front end is trained on it."""
 
@@ -178,7 +182,10 @@ class Examples(Protocol):
         ...
 
     def longest(self, sources: Sequence[tuple[str, ...]]) -> list[int]:
-        """`unit_sizes` of the same at its longest, whatever augmentation draws."""
+        """`unit_sizes` of the same at its longest, whatever augmentation draws.
+
+        TooLongError if the front end could not take that.
+        """
         ...
 
 

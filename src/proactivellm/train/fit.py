@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from proactivellm.backbone.decoder import position_limit
 from proactivellm.core.layout import Layout
 from proactivellm.core.packing import Sample
+from proactivellm.modality.base import TooLongError
 from proactivellm.tasks.item import Item, place_of
 from proactivellm.train.samples import ItemEncoder
 
@@ -43,17 +44,27 @@ class Fit:
 
     def __call__(self, items: Sequence[Item]) -> bool:
         """Whether a sample fits; if not, it is noted, or refused (ValueError) unless `skip`."""
-        if self.limit is None:
-            return True
-        needed = positions_needed(self.encoder.longest(items), self.layout)
-        if needed <= self.limit:
+        problem = self._problem(items)
+        if not problem:
             return True
         place = place_of(items, f"the sample {items[0].target[:40]!r}")
         if not self.skip:
             raise ValueError(
-                f"{place}: needs {needed} positions, and model type {self.model_type!r} has "
-                f"{self.limit}: shorten it, join fewer with data.concat, or leave out what does "
-                "not fit with data.skip_too_long = true"
+                f"{place}: {problem}: shorten it, join fewer with data.concat, or leave out what "
+                "does not fit with data.skip_too_long = true"
             )
         self.left_out.append(place)
         return False
+
+    def _problem(self, items: Sequence[Item]) -> str:
+        """What does not fit; empty if all does."""
+        if self.limit is None and not items[0].media:
+            return ""
+        try:
+            sample = self.encoder.longest(items)
+        except TooLongError as error:
+            return str(error)
+        needed = positions_needed(sample, self.layout)
+        if self.limit is None or needed <= self.limit:
+            return ""
+        return f"needs {needed} positions, and model type {self.model_type!r} has {self.limit}"

@@ -76,7 +76,8 @@ class TestALongRecording:
             steps_1SD = encoder._convolve(
                 torch.from_numpy(mel_TF)[None], torch.tensor([len(mel_TF)])
             )[:, origin : origin + self.POSITIONS]
-            rows = encoder.rows(origin, origin + steps_1SD.shape[1], origin + steps_1SD.shape[1])
+            stop, block = origin + steps_1SD.shape[1], encoder.attention.block
+            rows = encoder.rows(origin, stop, stop, block)
             hidden_1SD = steps_1SD[:, rows.step_S - origin]
             hidden_1SD = hidden_1SD + encoder.tower.embed_positions(rows.step_S - origin)
             for layer in encoder.tower.layers:

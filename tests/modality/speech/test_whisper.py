@@ -10,6 +10,7 @@ from tests.modality.speech.fronts import SHAPE, gap, noise, pieces, save_whisper
 from tests.models import save_tiny
 from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperModel
 
+from proactivellm.modality.speech.features import log_mel
 from proactivellm.modality.speech.front_end import SpeechFrontEnd
 from proactivellm.modality.speech.making import pretrained_front_end
 from proactivellm.modality.speech.resample import RATE
@@ -98,6 +99,16 @@ def test_another_listener_keeps_its_units(folder: Path, tmp_path: Path) -> None:
     assert pretrained_front_end(tmp_path, None, 32).settings == UNITS
     with pytest.raises(ValueError, match="has units of its own"):
         pretrained_front_end(tmp_path, SpeechSettings(), 32)
+
+
+def test_for_another_lm_it_gets_another_projector(folder: Path, tmp_path: Path) -> None:
+    first = pretrained_front_end(folder, UNITS, 32)
+    first.save(tmp_path, torch.float32)
+    second = pretrained_front_end(tmp_path, None, 48)
+    assert second.projector.outer.out_features == 48 and second.settings == UNITS
+    mel_1TF = torch.from_numpy(log_mel(noise(RATE), first.extractor))[None]
+    heard = [each.eval().encode(mel_1TF, torch.tensor([100])) for each in (first, second)]
+    assert torch.equal(*heard)
 
 
 def test_nothing_said_is_no_unit_lost(folder: Path) -> None:

@@ -13,8 +13,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from proactivellm.files.toml import Strict
+from proactivellm.files.values import Count
+from proactivellm.modality.base import TooLongError
 
-Count = TypeVar("Count", int, Tensor)  # of one recording, or of each of several
+Number = TypeVar("Number", int, Tensor)  # of one recording, or of each of several
 
 
 class AttentionSettings(Strict):
@@ -25,6 +27,8 @@ class AttentionSettings(Strict):
     lookahead: int = Field(default=0, ge=0)  # steps after its block that a block sees
     # Steps that the first block is shorter, so that blocks end where units do.
     offset: int = Field(default=0, ge=0)
+    # Blocks of which training draws one for each batch; none = `block`.
+    drawn: tuple[Count, ...] = ()
 
 
 class Rows(NamedTuple):
@@ -63,25 +67,26 @@ class CausalEncoder(nn.Module):
         """D, channels of the output."""
         return int(self.tower.config.d_model)
 
-    def num_steps(self, num_frames: Count) -> Count:
+    def num_steps(self, num_frames: Number) -> Number:
         """Encoder steps S, before pooling, of T mel frames."""
         return (num_frames + 1) // 2
 
-    def num_outputs(self, num_frames: Count) -> Count:
+    def num_outputs(self, num_frames: Number) -> Number:
         """Outputs P of T mel frames."""
         return self.num_steps(num_frames) // self.pool
 
     def forward(self, mel_BTF: Tensor, num_frames_B: Tensor) -> Tensor:
         """Outputs [B, P, D] of mel frames, padded on the right with anything.
 
-        Rows after `num_outputs` of a recording mean nothing. ValueError if one has more steps than
-        the encoder has positions.
+        In training mode the block is drawn, if there are several (torch's own generator, whose
+        state a checkpoint of a run keeps). Rows after `num_outputs` of a recording mean nothing.
+        TooLongError if one has more steps than the encoder has positions.
         """
         steps_B = self.num_steps(num_frames_B)
         hidden_BSD = self._convolve(mel_BTF, num_frames_B)
         num_steps = hidden_BSD.shape[1]
         self.check_length(num_steps)
-        rows = self.rows(0, num_steps, num_steps)
+        rows = self.rows(0, num_steps, num_steps, self._block())
         step_S = rows.step_S.to(mel_BTF.device)
         hidden_BSD = hidden_BSD[:, step_S] + self.tower.embed_positions(step_S)
         hidden_BSD = nn_f.dropout(hidden_BSD, self.tower.dropout, self.training)
@@ -101,15 +106,15 @@ class CausalEncoder(nn.Module):
         return self.tower.layer_norm(hidden_BSD)
 
     def check_length(self, num_steps: int) -> None:
-        """Refuse (ValueError) more steps S than there are position embeddings."""
+        """Refuse (TooLongError) more steps S than there are position embeddings."""
         limit = self.tower.config.max_source_positions
         if num_steps > limit:
-            raise ValueError(
+            raise TooLongError(
                 f"the recording has {num_steps} encoder steps, and the encoder has {limit} "
                 "positions: cut it into turns, or stream it (a stream starts anew in time)"
             )
 
-    def rows(self, first: int, stop: int, num_known: int) -> "Rows":
+    def rows(self, first: int, stop: int, num_known: int, block: int) -> "Rows":
         """What is encoded together: steps, then copies of those that their blocks look ahead to.
 
         From `first`, with which a block begins, to before `stop`; `num_known` steps, at least
@@ -117,18 +122,24 @@ class CausalEncoder(nn.Module):
         """
         # A block encodes what it looks ahead to on its own behalf, as in Emformer (Shi et al. 2021,
         # arXiv 2010.10759), so that looking ahead does not add up over layers.
-        block, offset = self.attention.block, self.attention.offset
+        lookahead, offset = self.attention.lookahead, self.attention.offset
         step_S = torch.arange(first, stop)
         block_S = (step_S + offset) // block
-        if self.attention.lookahead and first < stop:
+        if lookahead and first < stop:
             owner = torch.arange(int(block_S[0]), int(block_S[-1]) + 1)
-            ahead = torch.arange(self.attention.lookahead)
+            ahead = torch.arange(lookahead)
             copy_S = ((owner[:, None] + 1) * block - offset + ahead).flatten()
-            owner_S = owner.repeat_interleave(self.attention.lookahead)
+            owner_S = owner.repeat_interleave(lookahead)
             exists = copy_S < num_known
             step_S = torch.cat([step_S, copy_S[exists]])
             block_S = torch.cat([block_S, owner_S[exists]])
         return Rows(step_S, block_S, stop - first)
+
+    def _block(self) -> int:
+        drawn = self.attention.drawn
+        if not (self.training and drawn):
+            return self.attention.block
+        return drawn[int(torch.randint(len(drawn), ()))]
 
     def _convolve(self, mel_BTF: Tensor, num_frames_B: Tensor) -> Tensor:
         """The two convolutions; what lies after the end of a recording counts as zero."""

@@ -150,7 +150,8 @@ class EncoderStream:
         """Runs the layers on the steps up to `stop`; returns those that are new, [1, S, D]."""
         tower, device = self.encoder.tower, self._unpooled_1SD.device
         held = self.num_attended - self.origin
-        rows = self.encoder.rows(self.num_attended, stop, self.num_known)
+        block = self.encoder.attention.block
+        rows = self.encoder.rows(self.num_attended, stop, self.num_known, block)
         mask_11SK = None  # all see all
         if rows.block_S[0] != rows.block_S.max():
             visible_SK = nn_f.pad(rows.visible(), (held, 0), value=True)

@@ -67,15 +67,46 @@ class SpeechFrontEnd(nn.Module):
         self.extractor = extractor
         self.settings = settings
         self.gate = gate
-        pool = CausalEncoder(tower, AttentionSettings()).pool
-        block = settings.block or settings.unit * pool
+        self.encoder = CausalEncoder(tower, AttentionSettings())
+        self.encoder.attention = self._attention()
+        self.projector = projector
+
+    @property
+    def blocks_ms(self) -> list[int]:
+        """What `hear_in_blocks` takes."""
+        options = self.settings.blocks or (self.encoder.attention.block,)
+        return [steps * self._step_ms for steps in sorted(options)]
+
+    def hear_in_blocks(self, block_ms: int) -> None:
+        """Lets streams that are opened from now on hear so much audio at once.
+
+        What lies in a block looks both ways: a longer one is heard better, and later. ValueError if
+        the model was not trained for it; streams that are open must end before.
+        """
+        options = self.blocks_ms
+        if block_ms not in options:
+            raise ValueError(
+                f"the model hears in blocks of {', '.join(map(str, options))} ms, not {block_ms}"
+            )
+        block = block_ms // self._step_ms
+        self.settings = self.settings.model_copy(update={"block": block})
+        self.encoder.attention = self._attention()
+
+    @property
+    def _step_ms(self) -> int:
+        return 2 * self.extractor.hop_length * 1000 // RATE
+
+    def _attention(self) -> AttentionSettings:
+        settings, pool = self.settings, self.encoder.pool
         # A step needs audio up to half a window after its end: with so many steps less in the first
         # unit, every unit is complete when its audio has arrived.
-        late = -(-extractor.n_fft // 2 // (2 * extractor.hop_length)) + settings.lookahead
-        offset = -(-late // pool) * pool
-        attention = AttentionSettings(block=block, lookahead=settings.lookahead, offset=offset)
-        self.encoder = CausalEncoder(tower, attention)
-        self.projector = projector
+        late = -(-self.extractor.n_fft // 2 // (2 * self.extractor.hop_length))
+        return AttentionSettings(
+            block=settings.block or settings.unit * pool,
+            lookahead=settings.lookahead,
+            offset=-(-(late + settings.lookahead) // pool) * pool,
+            drawn=settings.blocks,
+        )
 
     @property
     def unit_s(self) -> float:
@@ -87,7 +118,7 @@ class SpeechFrontEnd(nn.Module):
 
     @property
     def identity(self) -> str:
-        return str(self.settings.model_dump(mode="json"))
+        return str(self.settings.model_dump(mode="json", exclude={"blocks"}))
 
     def read(self, files: Sequence[str]) -> Media:
         """Opens audio files, joined, in blocks of a unit; see `recorded_blocks`."""
@@ -183,7 +214,8 @@ class SpeechFrontEnd(nn.Module):
             {k.removeprefix(prefix): v for k, v in whole.items() if k.startswith(prefix)}
             for prefix in ("encoder.tower.", "projector.")
         )
-        stored = self.settings.model_dump()
+        single = set() if self.settings.blocks else {"blocks"}
+        stored = self.settings.model_dump(exclude=single)
         if self.gate is not None:
             stored["gate"] = self.gate.model_dump()
         with replacing_in(Path(model_folder) / KIND) as folder:
@@ -212,3 +244,10 @@ class SpeechFrontEnd(nn.Module):
             projector = StackProjector(tower.config.d_model, settings.stack, settings.hidden, width)
             projector.load_state_dict(load_file(folder / PROJECTOR_FILE))
         return cls(extractor, tower, projector, settings, stored.gate).float().eval().to(device)
+
+
+def projected_width(model_folder: str | Path) -> int:
+    """Width H of the LM that the projector of a model folder was made for; ValueError if broken."""
+    file = Path(model_folder) / KIND / PROJECTOR_FILE
+    with refusing(f"cannot read {file}"):
+        return len(load_file(file)["outer.bias"])

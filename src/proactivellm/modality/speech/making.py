@@ -10,7 +10,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from proactivellm.backbone.folder import CONFIG_FILE, check_json_files, read_object, refusing
 from proactivellm.backbone.weights import load_whole
 from proactivellm.modality.kinds import kind_in
-from proactivellm.modality.speech.front_end import KIND, SpeechFrontEnd
+from proactivellm.modality.speech.front_end import KIND, SpeechFrontEnd, projected_width
 from proactivellm.modality.speech.projector import StackProjector
 from proactivellm.modality.speech.resample import RATE
 from proactivellm.modality.speech.settings import SpeechSettings
@@ -36,11 +36,17 @@ def pretrained_front_end(
 ) -> SpeechFrontEnd:
     """The front end of a model folder, or a new one around the encoder of a Whisper.
 
-    ValueError if the folder is of neither, is broken, or the settings (None = those of `speech/`,
-    else the defaults) are not those of `speech/`, whose projector is made for its own.
+    A projector that was made for an LM of another width is replaced by a new one. ValueError if the
+    folder is of neither, is broken, or the settings (None = those of `speech/`, else the defaults)
+    are not those of `speech/`, whose projector is made for its own.
     """
     if kind_in(folder) == KIND:
-        front_end = SpeechFrontEnd.load(folder, lm_width)
+        front_end = SpeechFrontEnd.load(folder, own_width := projected_width(folder))
+        if own_width != lm_width:
+            encoder, chosen = front_end.encoder, settings or front_end.settings
+            projector = StackProjector(encoder.width, chosen.stack, chosen.hidden, lm_width)
+            extractor, gate = front_end.extractor, front_end.gate
+            return SpeechFrontEnd(extractor, encoder.tower, projector, chosen, gate)
         if settings not in (None, front_end.settings):
             raise ValueError(
                 f"{folder} has units of its own ({front_end.settings}): leave them out"

@@ -54,12 +54,16 @@ class Recordings:
         return Example(mel_TF, self.front_end.unit_sizes(len(mel_TF)), says_nothing=silent)
 
     def longest(self, sources: Sequence[tuple[str, ...]]) -> list[int]:
-        """Embeddings in each unit, at the slowest speed and with the widest edges."""
+        """Embeddings in each unit, at the slowest speed, with the widest edges and all pauses."""
         count = (len(sources) - 1) * _GAP + sum(len(self._waveform(files)) for files in sources)
         count = 1 + int(count / min(self.augmentation.speed[0], 1.0))
         if self.augmentation.edges_s is not None:
             count += 2 * int(self.augmentation.edges_s[1] * RATE)
-        return self.front_end.unit_sizes(-(-count // self.extractor.hop_length))
+        count += self.augmentation.pauses * int(self.augmentation.pauses_s[1] * RATE)
+        num_frames = -(-count // self.extractor.hop_length)
+        encoder = self.front_end.encoder
+        encoder.check_length(encoder.num_steps(num_frames))
+        return self.front_end.unit_sizes(num_frames)
 
     def _waveform(self, files: tuple[str, ...]) -> np.ndarray:
         """The joined files, without what the gate holds back."""

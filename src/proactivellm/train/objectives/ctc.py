@@ -1,8 +1,9 @@
 """CTC on the encoder of a front end (Graves et al. 2006).
 
 A front end that is trained from scratch finds no alignment from the words of the LM alone: a linear
-head over the bytes of the transcript, used in training only, shows it one. Legend: A = samples with
-features, L = bytes, P = encoder outputs, D = encoder width, V = classes.
+head over the bytes of the transcript shows it one, and can be asked later what is heard
+(`modality/speech/ctc.py`). Legend: A = samples with features, L = bytes, P = encoder outputs, D =
+encoder width, V = classes.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -13,16 +14,15 @@ from torch import Tensor, nn
 from proactivellm.core.packing import IGNORE
 from proactivellm.files.toml import Strict
 from proactivellm.files.values import Weight
+from proactivellm.modality.speech.ctc import BLANK, NUM_CLASSES
 from proactivellm.train.objectives.objective import FRONT_END, Objective
 
 if TYPE_CHECKING:
     from proactivellm.train.outputs import Outputs
 
-_BLANK = 0  # byte b of a transcript is class b + 1, whatever the tokenizer of the LM
-
 
 class CtcSettings(Strict):
-    """The key of CTC; its head is not part of the saved model."""
+    """The key of CTC; its head is saved beside the model, as `ctc.pt`."""
 
     ctc_weight: Weight = 0.0
 
@@ -39,7 +39,7 @@ class Ctc(Objective):
 
     def __init__(self, settings: CtcSettings, model: Any, front_end: Any) -> None:
         super().__init__(settings)
-        head = nn.Linear(front_end.width, 1 + 256)
+        head = nn.Linear(front_end.width, NUM_CLASSES)
         self.weight, self.bias = head.weight, head.bias
 
     def count(self, batch: dict[str, Tensor]) -> Tensor:
@@ -66,7 +66,7 @@ class Ctc(Objective):
             batch["transcript"][kept_AL] + 1,
             outputs.learner.front_end.num_outputs(batch["num_frames"][spoken_A]),
             kept_AL.sum(1)[spoken_A],
-            blank=_BLANK,
+            blank=BLANK,
             reduction="sum",
             zero_infinity=True,
         )

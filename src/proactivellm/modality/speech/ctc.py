@@ -1,0 +1,97 @@
+"""What the encoder of a front end hears by itself: letters by CTC (Graves et al. 2006), and words.
+
+The head is a linear layer over the bytes of a transcript, whatever the tokenizer of the LM;
+training leaves it beside the weights of the model. It says when a word is over, before the LM has
+read it.
+Legend: P = encoder outputs, D = encoder width, V = classes.
+"""
+
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import torch
+import torch.nn.functional as nn_f
+from torch import Tensor
+
+from proactivellm.backbone.folder import refusing
+
+HEAD_FILE = "ctc.pt"
+BLANK = 0  # byte b of a transcript is class b + 1
+NUM_CLASSES = 1 + 256
+_SPACE = ord(" ")
+
+
+class CtcHead(NamedTuple):
+    """The layer."""
+
+    weight: Tensor  # [V, D]
+    bias: Tensor  # [V]
+
+    @classmethod
+    def load(cls, model_folder: str | Path, width: int) -> Self:
+        """Reads what training left in a model folder; ValueError if that is not there, or broken.
+
+        `width` D is that of the front end's encoder.
+        """
+        file = Path(model_folder) / HEAD_FILE
+        if not file.is_file():
+            raise ValueError(
+                f"{model_folder} has no head of CTC ({HEAD_FILE}): train it with ctc_weight"
+            )
+        with refusing(f"{file} is no head of CTC for this encoder"):
+            stored = torch.load(file, weights_only=True)
+            head = cls(stored["weight"].float(), stored["bias"].float())
+            if head.weight.shape != (NUM_CLASSES, width) or head.bias.shape != (NUM_CLASSES,):
+                raise ValueError(f"its shape is {list(head.weight.shape)}")
+        return head
+
+    def scores(self, outputs_PD: Tensor) -> Tensor:
+        """Log-probabilities of the classes at each output, [P, V]."""
+        return nn_f.linear(outputs_PD.float(), self.weight, self.bias).log_softmax(-1)
+
+
+class SpokenWord(NamedTuple):
+    """A word that is over."""
+
+    text: str
+    end: int  # the output that ended it: that of the space after it, or the last of all
+
+
+class CtcWords:
+    """Greedy decoding of one recording as its outputs arrive: words as soon as they are over."""
+
+    def __init__(self, head: CtcHead) -> None:
+        self.head = head
+        self._last = BLANK  # class of the last output
+        self._letters = bytearray()  # of the word under way
+        self.num_outputs = 0
+
+    def push(self, outputs_PD: Tensor) -> list[SpokenWord]:
+        """Takes the next outputs; returns the words that have ended."""
+        words = []
+        for best in self.head.scores(outputs_PD).argmax(-1).tolist():
+            self.num_outputs += 1
+            if best not in (BLANK, self._last):
+                if best - 1 == _SPACE:
+                    words += self._word()
+                else:
+                    self._letters.append(best - 1)
+            self._last = best
+        return words
+
+    def finish(self) -> list[SpokenWord]:
+        """Ends the recording, and with it the word under way, if there is one."""
+        return self._word()
+
+    def _word(self) -> list[SpokenWord]:
+        letters, self._letters = bytes(self._letters), bytearray()
+        end = max(self.num_outputs - 1, 0)
+        # Bytes that are no character are a mistake of the head like any other.
+        text = letters.decode(errors="ignore")
+        return [SpokenWord(text, end)] if text else []
+
+
+def spoken_text(outputs_PD: Tensor, head: CtcHead) -> str:
+    """What is heard in the outputs of a whole recording: words, joined by spaces."""
+    words = CtcWords(head)
+    return " ".join(word.text for word in [*words.push(outputs_PD), *words.finish()])
