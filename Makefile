@@ -36,7 +36,7 @@ PYTHON ?= $(shell for python in python3 python3.11 python3.12 python3.13 python3
 
 DEMO_SOURCE ?= src/proactivellm/assets/tatoeba-sample/demo.de
 DEMO_SENTENCES ?= 6
-DEMO_FLAGS ?= --policy attention:laal=4 --rate 240
+DEMO_FLAGS ?= --policy learned:laal=3 --rate 240
 DEMO_AUDIO ?= $(sort $(foreach kind,wav flac ogg opus mp3,\
 	$(wildcard src/proactivellm/assets/speech-sample/*.$(kind))))
 DEMO_SPEECH_FLAGS ?= --real-time --times
@@ -230,7 +230,7 @@ $(NEWEST_STAMP): | install
 		"$$($(CURDIR)/$(NEWEST_VENV)/bin/python -c "$$paths")"
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps -w dist .
 	$(NEWEST_INSTALL) dist/*.whl
-	@cd $(NEWEST_VENV) && echo "$(SENTENCE)" | bin/proactivellm stream --policy wait-k:3 > said.txt
+	@cd $(NEWEST_VENV) && echo "$(SENTENCE)" | bin/proactivellm stream > said.txt
 	@cat $(NEWEST_VENV)/said.txt; grep -q "$(MEANING)" $(NEWEST_VENV)/said.txt
 	$(NEWEST_INSTALL) "$$(echo dist/*.whl)[train,speech,test]"
 	@echo "$(NEWEST_KEY)" > $@
