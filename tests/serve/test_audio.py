@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from openai import BadRequestError
+from openai import APIError, BadRequestError
 from tests.modality.speech.signals import silence, voice
-from tests.serve.conftest import Running
+from tests.serve.conftest import Running, break_step
 
 from proactivellm.modality.loading import load
 from proactivellm.policy.spec import parse_policy
@@ -250,6 +250,26 @@ def test_a_file_that_cannot_be_heard_is_refused(
             assert refused.value.code == code
 
     run(ask())
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_engine_that_fails_is_told(
+    listens: Running, listener: str, run: RunIt, stream: bool
+) -> None:
+    good = {"model": listener, "file": file_of(recording(16_000), 16_000)}
+    good["extra_body"] = {"policy": "wait-k:2"}
+
+    async def ask() -> str:
+        transcriptions = listens.client().audio.transcriptions
+        break_step(listens.app.state.models.get(listener))
+        with pytest.raises(APIError) as failed:
+            told = await transcriptions.create(**good, stream=stream)
+            async for _ in told:
+                pass
+        assert failed.value.code == "engine_failed"
+        return str((await transcriptions.create(**good)).text)
+
+    assert run(ask()) == alone(listener, 16_000).strip()
 
 
 def test_who_leaves_gives_the_lane_back(listens: Running, listener: str, run: RunIt) -> None:

@@ -106,6 +106,9 @@ def serve(
     resume_s: Annotated[
         Seconds, _option(_LIMITS, "S", "A session waits for a client that is gone.", "30")
     ] = None,
+    ping_s: Annotated[
+        Seconds, _option(_LIMITS, "S", "Between pings of a client, and to answer one.", "20")
+    ] = None,
     send_s: Annotated[
         Seconds, _option(_LIMITS, "S", "A client may take for one message.", "30")
     ] = None,

@@ -60,6 +60,7 @@ class Settings(BaseSettings):
     idle_s: Seconds = 300.0  # without an event of the client
     session_s: Seconds = 3600.0
     resume_s: SecondsOrNone = 30.0  # a session outlives its connection so long
+    ping_s: Seconds = 20.0  # between pings of a client, and to answer one
     send_s: Seconds = 30.0  # a client may take so long to take one message
     drain_s: SecondsOrNone = 20.0  # turns may end so long after SIGTERM
 
