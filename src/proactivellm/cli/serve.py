@@ -56,7 +56,7 @@ def serve(
     device: Annotated[Text, _option("", "NAME", "Where the models run.", "cpu")] = None,
     dtype: Annotated[Text, _option("", "NAME", "Type of the weights.", "auto")] = None,
     quantization: Annotated[
-        Text, _option("", "none|int8", "int8 stores linear layers in 8 bits.", "none")
+        Text, _option("", "none|int8|nf4", "Bits of linear layers: 8 or 4.", "none")
     ] = None,
     window: Annotated[
         Number, _option("", "TOKENS", "Of source and of target that stay in view.", "all")

@@ -45,7 +45,7 @@ class Settings(BaseSettings):
     models: Names = Field(default_factory=text_models, min_length=1)  # the first one is the default
     device: str = "cpu"
     dtype: str = "auto"
-    quantization: Literal["none", "int8"] = "none"
+    quantization: Literal["none", "int8", "nf4"] = "none"
     window: Count | None = None  # tokens of source and of target that stay in view; None = all
     trust_remote_code: bool = False
 
