@@ -12,7 +12,7 @@ from tests.bench.benches import tiny_bench
 from tests.report.pictures import overlapping, shown_ticks
 
 from proactivellm.bench import suites
-from proactivellm.bench.scope import HERE
+from proactivellm.bench.scope import HERE, SUITES
 from proactivellm.bench.suites import new_report, run_suites
 from proactivellm.files.replace import write_json
 from proactivellm.report.bench_picture import bench_figure, draw_bench
@@ -82,7 +82,7 @@ def test_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_every_suite_has_its_run() -> None:
-    assert tuple(suites.RUNS) == HERE
+    assert tuple(suites.RUNS) == SUITES
 
 
 def capacity() -> dict[str, Any]:

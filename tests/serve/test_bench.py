@@ -37,8 +37,8 @@ def test_sessions_are_kept_up_with_or_refused(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     @contextmanager
-    def here(flags: Sequence[str], sessions: int) -> Iterator[Address]:
-        assert flags == ["--model", "x"] and sessions == 4
+    def here(flags: Sequence[str], streams: int, sessions: int) -> Iterator[Address]:
+        assert (flags, streams, sessions) == (["--model", "x"], 4, 8)
         yield Address(both.url, os.getpid())
 
     pieces = np.split((32767 * voice(0.6)).astype("<i2"), 6)

@@ -90,7 +90,8 @@ def run_serving(bench: Bench, result: dict[str, Any]) -> None:
     unit_ms = options.unit_ms if front_end is None else 1000 * front_end.unit_s
     result |= {"deadline_ms": options.deadline_ms, "unit_ms": unit_ms, "curve": []}
     result["speech"] = speakers.speech
-    with serving(bench.served, options.max_sessions) as address:
+    most = options.max_sessions
+    with serving(bench.served, most, 2 * most) as address:
         measure(address, speakers, options, 1)  # warm-up
 
         def point(num_sessions: int) -> dict[str, Any]:
@@ -123,7 +124,7 @@ def audio_speakers() -> Speakers:
 
 
 @contextmanager
-def serving(flags: Sequence[str], sessions: int) -> Iterator[Address]:
+def serving(flags: Sequence[str], streams: int, sessions: int) -> Iterator[Address]:
     """A server with these flags of `proactivellm serve`, until the context is left.
 
     ValueError if it does not start.
@@ -132,7 +133,7 @@ def serving(flags: Sequence[str], sessions: int) -> Iterator[Address]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "proactivellm", "serve", "--port", str(port), *flags]
-    command += ["--streams", str(sessions), "--sessions", str(2 * sessions)]
+    command += ["--streams", str(streams), "--sessions", str(sessions)]
     command += ["--events-per-s", "1000"]
     threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     clean = {k: v for k, v in os.environ.items() if not k.startswith("PROACTIVELLM_SERVE_")}
