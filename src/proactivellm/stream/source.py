@@ -3,7 +3,7 @@
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from proactivellm.policy.reason import Reason
 from proactivellm.session.events import End, Ending, Event, Probed, Read, Write
 from proactivellm.session.isolation import reason
 from proactivellm.stream.clock import Clock
-from proactivellm.stream.event import StreamEvent
+from proactivellm.stream.event import Kind, StreamEvent, boundaries
 from proactivellm.stream.job import Job
 from proactivellm.stream.media import Arrival, Hearing
 from proactivellm.stream.transcript import Transcript
@@ -198,6 +198,9 @@ class Stream:
         if self.kind != TEXT:
             self.clock.work(self._arrived_s, spent_s)
             self._compute_s += share_s
+        if self._hearing is not None and self._hearing.tells_turns:
+            for kind, at_s in boundaries(units, self._is_within_turn):
+                self._tell(kind, self.clock.now_s, self.state.units_read, media_s=at_s)
         self._waiting += units
         self.words += [unit.text for unit in units if not unit.is_end]
         if units:
@@ -246,7 +249,7 @@ class Stream:
 
     def _tell(
         self,
-        kind: Literal["READ", "WRITE", "END"],
+        kind: Kind,
         now_s: float,
         units_read: int,
         text: str = "",
