@@ -194,12 +194,15 @@ def test_clients_come_and_go_and_nothing_stays(frail: Running) -> None:
     """So many a second; some leave at once, some in the middle, some without a word."""
 
     async def one(number: int) -> None:
-        async with connect(frail.socket_url, close_timeout=0.1) as client:
-            await client.send(json.dumps({"type": "input_text_buffer.append", "text": SECRET}))
-            if number % 3:
-                await until(client, "response.created")
-            if number % 2:
-                client.transport.abort()
+        try:
+            async with connect(frail.socket_url, close_timeout=0.1) as client:
+                await client.send(json.dumps({"type": "input_text_buffer.append", "text": SECRET}))
+                if number % 3:
+                    await until(client, "response.created")
+                if number % 2:
+                    client.transport.abort()
+        except ConnectionClosed as closed:  # a machine that is too slow has a full house
+            assert closed.rcvd is not None and closed.rcvd.code == 1013
 
     async def talk() -> None:
         began_s = time.monotonic()

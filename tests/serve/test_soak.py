@@ -15,7 +15,7 @@ from proactivellm.bench.serving import Address
 from proactivellm.serve.settings import Settings
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "soak.py"
-SECONDS = float(os.environ.get("PROACTIVELLM_SOAK_S", "6"))
+SECONDS = float(os.environ.get("PROACTIVELLM_SOAK_S", "3"))
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def test_many_come_and_go_and_nothing_stays(model: str, soak: Any) -> None:
     settings = Settings(models=(model,), streams=4, sessions=60, resume_s=0.2)
     with running(settings) as server:
         (served,) = server.app.state.models
-        many = soak.Soak(Address(server.url, os.getpid()), SECONDS, 30, pause_s=1.0)
+        many = soak.Soak(Address(server.url, os.getpid()), SECONDS, 16, pause_s=1.0)
         threads = threading.active_count()
         asyncio.run(many.run(lambda row: None))
         until_s = time.monotonic() + 5
@@ -40,7 +40,7 @@ def test_many_come_and_go_and_nothing_stays(model: str, soak: Any) -> None:
             assert time.monotonic() < until_s
             time.sleep(0.01)
         assert many.faults() == []
-        assert many.told["left"] > 0
+        assert many.told["ended"] >= 16
         cache = served.engine.cache
         assert not any(cache.pages) and not any(cache.lengths)
         assert threading.active_count() <= threads + 1  # of the loop's own pool
