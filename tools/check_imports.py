@@ -18,8 +18,8 @@ from common import ROOT, FunctionNode, Offence, parsed_files, report
 # From top to bottom; the lowest may import all others.
 ROOMS = (
     *("core", "files", "output", "backbone", "forward", "modality", "policy", "session", "stream"),
-    *("metrics", "decisions", "report", "evaluation", "interop", "bench", "tasks", "train"),
-    *("rl", "study", "serve", "client", "cli", "__main__"),
+    *("metrics", "decisions", "report", "evaluation", "interop", "tasks", "train", "rl"),
+    *("study", "serve", "client", "bench", "cli", "__main__"),
 )
 FORBIDDEN = {"train": ("session", "serve")}
 GRANTED = {  # rooms that read data alone: what they may import of the project

@@ -26,11 +26,14 @@ SMALL: dict[str, Any] = {
 }
 
 
-def tiny_bench(text_model: StreamingCausalLM | None = None, **sizes: Any) -> Bench:
+def tiny_bench(
+    text_model: StreamingCausalLM | None = None, served: list[str] | None = None, **sizes: Any
+) -> Bench:
     """A benchmark whose sizes are those of SMALL, but for those given."""
     return Bench(
         model=Endless(random_model(tiny_config("llama"))),
         text_model=text_model,
         options=Options(**(SMALL | sizes)),
         progress=lambda what, done, total: None,
+        served=served,
     )

@@ -12,7 +12,7 @@ from proactivellm.bench.scope import Options, parse_numbers
     [
         (
             {"suites": ("speed",)},
-            "suite 'speed': choose from alone, sessions, window, capacity, all",
+            "suite 'speed': choose from alone, sessions, window, capacity, serve",
         ),
         ({"suites": ()}, "suite none"),
         ({"source": 0}, "source=0: give 1 or more"),

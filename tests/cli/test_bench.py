@@ -29,7 +29,7 @@ def load(out: Path) -> Any:
 
 def test_a_shape_alone_and_in_sessions(run: Run, shape: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "out"
-    chosen = ("--suite", "alone", "--suite", "sessions", "--sessions", "1,3", "--threads", 1)
+    chosen = ("alone", "sessions", "--sessions", "1,3", "--threads", 1)
     kind = ("--dtype", "bfloat16", "--accelerate", "graph")
     done = run("bench", "--model", shape, *chosen, *TINY, *kind, "--out", out)
     assert done.code == 0
@@ -45,7 +45,7 @@ def test_a_shape_alone_and_in_sessions(run: Run, shape: Path, tmp_path: Path) ->
 
 def test_a_model_with_a_tokenizer_reads_text(run: Run, model: str, tmp_path: Path) -> None:
     """Keys and values in int8: a byte for each number, and two for the scale of each head."""
-    sizes = ("--suite", "sessions", "--sessions", "2", "--kv", "int8", *TINY)
+    sizes = ("sessions", "--sessions", "2", "--kv", "int8", *TINY)
     done = run("bench", "--model", model, *sizes, "--out", tmp_path)
     workloads = load(tmp_path)["suites"]["sessions"]["workloads"]
     assert done.code == 0
@@ -60,7 +60,7 @@ def test_a_model_with_a_tokenizer_reads_text(run: Run, model: str, tmp_path: Pat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--suite", "speed"), "suite 'speed': choose from alone"),
+        (("speed",), "suite 'speed': choose from alone"),
         (("--accelerate", "fast"), "accelerate 'fast': choose from none, graph, compile"),
         (("--model", "shape:6x256", "--kv", "fp8"), "--kv fp8: choose from none, int8"),
         (("--sessions", "1;2"), "sessions '1;2': give whole numbers joined by commas"),

@@ -198,7 +198,6 @@ def test_mistakes(
     for flag in ("--times", "--real-time", "--no-gate"):
         assert f"{flag} is for recordings" in error("--input", text, flag)
     assert "--block is for recordings" in error("--input", text, "--block", 320)
-    assert "--question is for recordings" in error("--input", text, "--question", "Wer?")
     assert "--pcm mp3: give one of s16le, f32le" in error("--pcm", "mp3")
     assert "give --input - with it" in error("--input", wav, "--pcm", "s16le")
     assert "give --pcm as well" in error("--input", wav, "--pcm-rate", 8000)

@@ -12,7 +12,7 @@ from tests.bench.benches import tiny_bench
 from tests.report.pictures import overlapping, shown_ticks
 
 from proactivellm.bench import suites
-from proactivellm.bench.scope import SUITES
+from proactivellm.bench.scope import HERE, SUITES
 from proactivellm.bench.suites import new_report, run_suites
 from proactivellm.files.replace import write_json
 from proactivellm.report.bench_picture import bench_figure, draw_bench
@@ -34,7 +34,7 @@ def test_all_suites(tmp_path: Path) -> None:
     write_json(tmp_path / "bench.json", report)
     stored = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))
     assert stored == json.loads(json.dumps(report))
-    assert stored["complete"] and tuple(stored["suites"]) == SUITES
+    assert stored["complete"] and tuple(stored["suites"]) == HERE
     assert stored["machine"]["torch"] and stored["model"]["layers"] == 2
     draw_bench(report, tmp_path / "bench.png")
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")

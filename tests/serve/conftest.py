@@ -18,10 +18,12 @@ from tests.speech_models import save_tiny_listener
 from proactivellm.backbone.folder import CONFIG_FILE
 from proactivellm.modality.speech.gate import GateSettings
 from proactivellm.serve.app import create_app
+from proactivellm.serve.models import Served
 from proactivellm.serve.running import Server, listen, make_server
 from proactivellm.serve.settings import Settings
 
 KEY = "key-of-the-tests"
+SECRET = "a man in a hat looks at the window"
 MAX_NEW_TOKENS = 16  # a random model ends no target by itself
 
 
@@ -53,7 +55,7 @@ def running(settings: Settings) -> Iterator[Running]:
     """Serves in a thread until the context is left."""
     app = create_app(settings)
     server = make_server(app, settings)
-    with listen("127.0.0.1", 0) as listening:
+    with listen("127.0.0.1", 0, settings.send_s) as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # a slow reader shows soon
         thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
         thread.start()
@@ -105,3 +107,14 @@ def run() -> Callable[[Coroutine[Any, Any, Any]], Any]:
         return asyncio.run(asyncio.wait_for(coroutine, 30))
 
     return within
+
+
+def break_step(served: Served) -> None:
+    """The next step raises, as if memory ran out."""
+    step, streams = served._worker._streams.step, served._worker._streams
+
+    def broken() -> Any:
+        streams.step = step  # type: ignore[method-assign]
+        raise MemoryError(SECRET)
+
+    streams.step = broken  # type: ignore[method-assign]

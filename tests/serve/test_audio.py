@@ -10,9 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from openai import BadRequestError
+from openai import APIError, BadRequestError
+from openai.types.realtime import (
+    InputAudioBufferSpeechStartedEvent,
+    InputAudioBufferSpeechStoppedEvent,
+)
 from tests.modality.speech.signals import silence, voice
-from tests.serve.conftest import Running
+from tests.serve.conftest import Running, break_step
 
 from proactivellm.modality.loading import load
 from proactivellm.policy.spec import parse_policy
@@ -111,11 +115,46 @@ def test_pauses_end_items(listens: Running, listener: str, run: RunIt) -> None:
 
     events = run(talk())
     first, second = named(events, "completed")
+    speech = [event for event in events if ".speech_" in event.type]
+    assert [event.type.rpartition("_")[2] for event in speech] == ["started", "stopped"] * 2
+    for event in speech:
+        kind = InputAudioBufferSpeechStartedEvent
+        kind = InputAudioBufferSpeechStoppedEvent if "stopped" in event.type else kind
+        kind.model_validate(event.to_dict(), strict=True)
+    ids = [completed.item_id for completed in (first, second) for _ in range(2)]
+    assert [event.item_id for event in speech] == ids
+    # 0.8 s of voice, 0.5 s of silence, 0.5 s of voice: with 0.25 s before it, and 0.4 s after it.
+    places = [getattr(e, "audio_start_ms", getattr(e, "audio_end_ms", None)) for e in speech]
+    assert places == pytest.approx([0, 1200, 1050, 2200], abs=200)
     assert first.item_id != second.item_id and first.transcript and second.transcript
     _, committed = [event for event in events if event.type == "input_audio_buffer.committed"]
     assert committed.previous_item_id == first.item_id
     whole = alone(listener)
     assert f"{first.transcript} {second.transcript}" == whole.lstrip()
+
+
+@pytest.mark.parametrize(("kind", "law"), [("audio/pcmu", "ULAW"), ("audio/pcma", "ALAW")])
+def test_telephony(listens: Running, listener: str, run: RunIt, kind: str, law: str) -> None:
+    """G.711 is heard as the samples that soundfile makes of it."""
+    raw = io.BytesIO()
+    how: dict[str, Any] = {"format": "RAW", "subtype": law}
+    soundfile.write(raw, recording(8000), 8000, **how)
+    pcm = soundfile.read(io.BytesIO(raw.getvalue()), samplerate=8000, channels=1, **how)[0]
+
+    async def talk(audio: bytes, audio_format: dict[str, Any]) -> Any:
+        realtime = listens.client().realtime
+        async with realtime.connect(extra_query={"intent": "transcription"}) as connection:
+            await connection.session.update(session=session(format=audio_format))
+            await connection.input_audio_buffer.append(audio=base64.b64encode(audio).decode())
+            await connection.input_audio_buffer.commit()
+            return await until(connection, f"{TRANSCRIPTION}.completed")
+
+    plain = (pcm * 32768).astype("<i2").tobytes()
+    expected = run(talk(plain, {"type": "audio/pcm", "rate": 8000}))[-1]
+    events = run(talk(raw.getvalue(), {"type": kind}))
+    assert events[1].session.audio.input.format.to_dict() == {"type": kind}
+    assert events[-1].transcript == expected.transcript != ""
+    assert events[-1].usage == expected.usage
 
 
 def responses(events: list[Any]) -> list[str]:
@@ -173,7 +212,7 @@ def test_what_is_no_audio_is_refused(listens: Running, listener: str, run: RunIt
         ({"type": "response.create"}, "no_input", None),
     ]
     changes: list[tuple[dict[str, Any], str]] = [
-        (session(format={"type": "audio/pcmu"}), "session.audio.input.format.type"),
+        (session(format={"type": "audio/opus"}), "session.audio.input.format.type"),
         (session(format={"type": "audio/pcm", "rate": 3}), "session.audio.input.format.rate"),
         (session({"type": "semantic_vad"}), "session.audio.input.turn_detection.type"),
         (session(noise_reduction={"type": "near_field"}), "session.audio.input.noise_reduction"),
@@ -238,7 +277,9 @@ def test_a_file_that_cannot_be_heard_is_refused(
         ({"file": ("talk.wav", b"x" * 300_000)}, "input_too_long"),
         ({"file": good, "model": listens.model}, "not_supported"),
         ({"file": good, "model": "none"}, "model_not_found"),
-        ({"file": good, "response_format": "srt"}, "not_supported"),
+        ({"file": good, "response_format": "diarized_json"}, "not_supported"),
+        ({"file": good, "response_format": "srt", "stream": True}, "not_supported"),
+        ({"file": good, "timestamp_granularities": ["word"]}, "not_supported"),
         ({"file": good, "extra_body": {"policy": "wait-k:x"}}, "invalid_policy"),
     ]
 
@@ -250,6 +291,26 @@ def test_a_file_that_cannot_be_heard_is_refused(
             assert refused.value.code == code
 
     run(ask())
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_engine_that_fails_is_told(
+    listens: Running, listener: str, run: RunIt, stream: bool
+) -> None:
+    good = {"model": listener, "file": file_of(recording(16_000), 16_000)}
+    good["extra_body"] = {"policy": "wait-k:2"}
+
+    async def ask() -> str:
+        transcriptions = listens.client().audio.transcriptions
+        break_step(listens.app.state.models.get(listener))
+        with pytest.raises(APIError) as failed:
+            told = await transcriptions.create(**good, stream=stream)
+            async for _ in told:
+                pass
+        assert failed.value.code == "engine_failed"
+        return str((await transcriptions.create(**good)).text)
+
+    assert run(ask()) == alone(listener, 16_000).strip()
 
 
 def test_who_leaves_gives_the_lane_back(listens: Running, listener: str, run: RunIt) -> None:

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 from tests.serve.conftest import KEY, Running
+from tests.serve.test_audio import alone as alone_heard
+from tests.serve.test_audio import recording
 from tests.serve.test_realtime import SOURCE, alone
 
 from proactivellm.cli import main
-from proactivellm.client import Client, Delta, ServerError
+from proactivellm.client import Client, Delta, ServerError, SpeechClient
 
 RunIt = Callable[..., Any]
 
@@ -68,6 +70,24 @@ def test_a_turn_that_is_left_is_cancelled_and_the_next_one_runs(
             return await all_of(client, SOURCE)
 
     assert "".join(d.text for d in run(talk())) == alone(server.model, SOURCE, "wait-k:2")
+
+
+def test_speech_is_transcribed_turn_by_turn(listens: Running, listener: str, run: RunIt) -> None:
+    pcm = recording(16_000).tobytes()
+    pieces = [pcm[start : start + 6400] for start in range(0, len(pcm), 6400)]
+
+    async def talk() -> tuple[list[Delta], list[Delta]]:
+        how: dict[str, Any] = {"model": listener, "policy": "wait-k:2", "key": KEY}
+        async with SpeechClient(listens.url, rate=16_000, **how) as client:
+            first = [delta async for delta in client.stream(pieces)]
+            async for _ in client.stream(pieces):
+                break
+            return first, [delta async for delta in client.stream(pieces)]
+
+    for deltas in run(talk()):
+        assert "".join(d.text for d in deltas) == alone_heard(listener, 16_000).lstrip() != ""
+        ends = [delta.source_s for delta in deltas]
+        assert ends == sorted(ends) and 0 < ends[0] < ends[-1] <= len(pcm) / 32_000
 
 
 def test_what_breaks_the_source_is_raised(server: Running, run: RunIt) -> None:

@@ -7,6 +7,7 @@ on allows one token; it is late when the step that writes this token ends after 
 import heapq
 import random
 import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -125,17 +126,30 @@ def run_capacity(bench: Bench, result: dict[str, Any]) -> None:
     options = bench.options
     result |= {"deadline_ms": options.deadline_ms, "unit_ms": options.unit_ms, "curve": []}
     Arrivals(bench.model, replace(options, seconds=min(options.seconds, 0.5)), 1).run()  # warm-up
+    climb(lambda num: _point(bench.model, options, num), bench, result, "capacity")
+    result["memory"] = memory(bench.model.device)
+
+
+def climb(
+    point: Callable[[int], dict[str, Any]], bench: Bench, result: dict[str, Any], suite: str
+) -> None:
+    """Measures points of the `curve` of a result until the most sessions sustained are found."""
+    options = bench.options
     good, bad = 0, options.max_sessions + 1
     while (num := _next_number(good, bad, options.max_sessions)) is not None:
-        point = _point(bench.model, options, num)
-        result["curve"] = sorted([*result["curve"], point], key=lambda p: p["sessions"])
-        if point["latency_ms"]["p95"] <= options.deadline_ms:
+        result["curve"] = sorted([*result["curve"], point(num)], key=lambda p: p["sessions"])
+        at_num = next(each for each in result["curve"] if each["sessions"] == num)
+        if _is_in_time(at_num, "p95", options.deadline_ms):
             good = num
         else:
             bad = num
         result["sustained"] = {name: _sustained(result, name) for name in ("p95", "p99")}
-        bench.progress(f"capacity: {num} sessions", 1, 1)
-    result["memory"] = memory(bench.model.device)
+        bench.progress(f"{suite}: {num} sessions", 1, 1)
+
+
+def late(latency_s: Sequence[float], options: Options) -> int:
+    """How many are beyond the deadline."""
+    return sum(s > options.deadline_ms / 1000 for s in latency_s)
 
 
 def _next_number(good: int, bad: int, most: int) -> int | None:
@@ -154,11 +168,10 @@ def _point(model: Endless, options: Options, num_sessions: int) -> dict[str, Any
     latency_s = arrivals.latency_s
     if not latency_s:
         raise ValueError(f"no unit was answered in {options.seconds:g} s: give more --seconds")
-    late = sum(s > options.deadline_ms / 1000 for s in latency_s)
     return {
         "sessions": num_sessions,
         "units": len(latency_s),
-        "late": late,
+        "late": late(latency_s, options),
         "latency_ms": percentiles_ms(latency_s),
         "steps": arrivals.steps,
         "tokens": arrivals.tokens,
@@ -170,7 +183,11 @@ def _sustained(result: dict[str, Any], percentile: str) -> int:
     most = 0
     # Beyond the first number that was late, another that was in time was lucky.
     for point in result["curve"]:
-        if point["latency_ms"][percentile] > result["deadline_ms"]:
+        if not _is_in_time(point, percentile, result["deadline_ms"]):
             break
         most = point["sessions"]
     return most
+
+
+def _is_in_time(point: Mapping[str, Any], percentile: str, deadline_ms: float) -> bool:
+    return not point.get("failed") and point["latency_ms"][percentile] <= deadline_ms

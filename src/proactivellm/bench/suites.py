@@ -10,6 +10,7 @@ from proactivellm.bench.alone import run_alone
 from proactivellm.bench.capacity import run_capacity
 from proactivellm.bench.endless import run_window
 from proactivellm.bench.measure import machine_facts, model_facts
+from proactivellm.bench.serving import run_serving
 from proactivellm.bench.sessions import run_sessions
 from proactivellm.bench.workload import Bench
 
@@ -18,6 +19,7 @@ RUNS: Mapping[str, Callable[[Bench, dict[str, Any]], None]] = {
     "sessions": run_sessions,
     "window": run_window,
     "capacity": run_capacity,
+    "serve": run_serving,
 }
 
 

@@ -51,6 +51,8 @@ class Bench:
     text_model: StreamingCausalLM | None  # for real text; None for weights that were drawn
     options: Options
     progress: Progress
+    # Flags of `proactivellm serve` that name the model; None of one that it cannot have.
+    served: Sequence[str] | None = None
 
 
 @dataclass(frozen=True)

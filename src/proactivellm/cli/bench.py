@@ -38,14 +38,14 @@ Model = Annotated[
         show_default=f"the bundled {DEFAULT_MODEL}",
     ),
 ]
-Suite = Annotated[
+Suites = Annotated[
     list[str] | None,
-    typer.Option(
-        metavar="NAME",
+    typer.Argument(
+        metavar="SUITE",
         help="What to measure. alone: one stream against three baselines. sessions: many streams "
         "against one. window: an endless stream, young and old. capacity: how many live sessions "
-        "meet a deadline. Repeat the flag for more.",
-        show_default="all",
+        "meet a deadline. serve: the same over the network, of a server that is started for it.",
+        show_default="all but serve",
     ),
 ]
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder for bench.json and bench.png.")]
@@ -115,25 +115,31 @@ Units = Annotated[
 Deadline = Annotated[
     float,
     typer.Option(
-        metavar="MS", help="Milliseconds from a unit to its token. For the suite capacity."
+        metavar="MS",
+        help="Milliseconds from a unit to its token. For the suites capacity and serve.",
     ),
 ]
 UnitMs = Annotated[
     float,
     typer.Option(
-        metavar="MS", help="Milliseconds between units of a session. For the suite capacity."
+        metavar="MS",
+        help="Milliseconds between units of a session. For the suites capacity and serve (there: "
+        "of text).",
     ),
 ]
 Seconds = Annotated[
     float,
     typer.Option(
-        metavar="S", help="Seconds measured per number of sessions. For the suite capacity."
+        metavar="S",
+        help="Seconds measured per number of sessions. For the suites capacity and serve.",
     ),
 ]
 MaxSessions = Annotated[
     int,
     typer.Option(
-        max=MOST, metavar="N", help="The most sessions that are tried. For the suite capacity."
+        max=MOST,
+        metavar="N",
+        help="The most sessions that are tried. For the suites capacity and serve.",
     ),
 ]
 Seed = Annotated[
@@ -148,8 +154,8 @@ Seed = Annotated[
 def bench(
     context: typer.Context,
     out: Out,
+    suites: Suites = None,
     model: Model = None,
-    suite: Suite = None,
     device: Device = "cpu",
     dtype: Dtype = "auto",
     quantization: Quantization = "none",
@@ -174,11 +180,11 @@ def bench(
 ) -> None:
     """Measure speed, latency, memory and capacity of a model.
 
-    The folder gets bench.json and a picture. Every number is measured in this process, in turn
-    with the baseline that it is compared with.
+    The folder gets bench.json and a picture. All suites but serve measure in this process, in turn
+    with the baseline that they are compared with.
 
     Example:
-        proactivellm bench --out bench --suite alone
+        proactivellm bench alone --out bench
     """
     name = model or DEFAULT_MODEL
     command = {**context.params, "out": str(out), "model": name}
@@ -208,7 +214,7 @@ def bench(
 
 def _options(command: Mapping[str, Any]) -> "Options":
     """The sizes asked for, checked before a model is loaded, as is where results go."""
-    from proactivellm.bench.scope import SUITES, Options, parse_numbers
+    from proactivellm.bench.scope import HERE, Options, parse_numbers
     from proactivellm.forward.graphs import Mode
 
     files = [Path(command["out"]) / name for name in ("bench.json", "bench.png")]
@@ -217,12 +223,11 @@ def _options(command: Mapping[str, Any]) -> "Options":
         raise ValueError(
             f"accelerate {command['accelerate']!r}: choose from none, {', '.join(get_args(Mode))}"
         )
-    wanted = command["suite"] or ["all"]
     units = parse_numbers(command["units"], "units")
     if len(units) != 2:
         raise ValueError(f"units {command['units']!r}: give two numbers, such as 800,8000")
     special: dict[str, Any] = {
-        "suites": SUITES if "all" in wanted else tuple(dict.fromkeys(wanted)),
+        "suites": tuple(dict.fromkeys(command["suites"] or HERE)),
         "sessions": parse_numbers(command["sessions"], "sessions"),
         "units": units,
     }
@@ -241,7 +246,9 @@ def _prepare(command: Mapping[str, Any], options: "Options") -> "Callable[..., B
     trusts = command["trust_remote_code"]
     kv = parse_kv(command["kv"])
     shape = find_shape(name, trusts)
+    served = None
     if shape is None:
+        served = _served(command) if "serve" in options.suites else None
         how = {"device": device, "dtype": dtype, "quantization": quantization}
         model = text_model = load_model(name, **how, trust_remote_code=trusts)
     else:
@@ -253,7 +260,17 @@ def _prepare(command: Mapping[str, Any], options: "Options") -> "Callable[..., B
     if command["accelerate"] != "none":
         for each in (model, endless):
             each.accelerate(command["accelerate"])
-    return partial(Bench, model=endless, text_model=text_model, options=options)
+    return partial(Bench, model=endless, text_model=text_model, options=options, served=served)
+
+
+def _served(command: Mapping[str, Any]) -> list[str]:
+    """The flags of `proactivellm serve` that name the model, which it loads by itself."""
+    for name in ("accelerate", "kv"):
+        if command[name] != "none":
+            raise ValueError(f"--{name} {command[name]}: a server has no such thing")
+    names = ("model", "device", "dtype", "quantization")
+    flags = [part for name in names for part in (f"--{name}", command[name])]
+    return [*flags, "--trust-remote-code"] if command["trust_remote_code"] else flags
 
 
 @contextmanager

@@ -56,7 +56,7 @@ def serve(
     device: Annotated[Text, _option("", "NAME", "Where the models run.", "cpu")] = None,
     dtype: Annotated[Text, _option("", "NAME", "Type of the weights.", "auto")] = None,
     quantization: Annotated[
-        Text, _option("", "none|int8", "int8 stores linear layers in 8 bits.", "none")
+        Text, _option("", "none|int8|nf4", "Bits of linear layers: 8 or 4.", "none")
     ] = None,
     window: Annotated[
         Number, _option("", "TOKENS", "Of source and of target that stay in view.", "all")
@@ -105,6 +105,9 @@ def serve(
     session_s: Annotated[Seconds, _option(_LIMITS, "S", "A session lasts.", "3600")] = None,
     resume_s: Annotated[
         Seconds, _option(_LIMITS, "S", "A session waits for a client that is gone.", "30")
+    ] = None,
+    ping_s: Annotated[
+        Seconds, _option(_LIMITS, "S", "Between pings of a client, and to answer one.", "20")
     ] = None,
     send_s: Annotated[
         Seconds, _option(_LIMITS, "S", "A client may take for one message.", "30")

@@ -1,5 +1,7 @@
-"""A client of `proactivellm serve`; it needs neither torch nor a model."""
+"""Clients of `proactivellm serve`; they need neither torch nor a model."""
 
-from proactivellm.client.client import Client, Delta, ServerError
+from proactivellm.client.client import Client
+from proactivellm.client.session import Delta, ServerError
+from proactivellm.client.speech import SpeechClient
 
-__all__ = ["Client", "Delta", "ServerError"]
+__all__ = ["Client", "Delta", "ServerError", "SpeechClient"]

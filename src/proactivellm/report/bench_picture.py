@@ -55,6 +55,7 @@ def _panels(suites: Result) -> Iterator[tuple[str, _Panel, Result]]:
         ("sessions", "workloads", "Sessions at once", _draw_sessions),
         ("window", "windowed", "A stream without end", _draw_window),
         ("capacity", "curve", "Capacity", _draw_capacity),
+        ("serve", "curve", "Sessions over the network", _draw_capacity),
     ):
         if suites.get(name, {}).get(key):
             yield heading, panel, suites[name]

@@ -9,6 +9,7 @@ from proactivellm.report.console import plain_table
 
 Result = Mapping[str, Any]
 QUANTILES = ("p50", "p95", "p99")
+_POINT = ("sessions", *(f"{q} ms" for q in QUANTILES))
 _UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "B"))
 
 
@@ -24,6 +25,8 @@ def bench_tables(report: Result) -> Iterator[Table]:
         yield _window_table(suites["window"])
     if suites.get("capacity", {}).get("curve"):
         yield _capacity_table(suites["capacity"])
+    if suites.get("serve", {}).get("curve"):
+        yield _serving_table(suites["serve"])
 
 
 def _alone_table(result: Result) -> Table:
@@ -65,16 +68,33 @@ def _window_table(result: Result) -> Table:
 
 
 def _capacity_table(result: Result) -> Table:
-    rows = [
-        [str(p["sessions"]), *(f"{p['latency_ms'][q]:.1f}" for q in QUANTILES), str(p["late"])]
-        for p in result["curve"]
-    ]
+    rows = [_point(point) for point in result["curve"]]
     title = (
         f"Unit to write, a unit per {result['unit_ms']:g} ms, deadline {result['deadline_ms']:g} ms"
     )
+    return plain_table(title, (*_POINT, "late units"), rows, _sustained(result))
+
+
+def _serving_table(result: Result) -> Table:
+    rows = [
+        [*_point(point), str(point["failed"])]
+        + [_ratio(point["server_cores"]), _ratio(point["client_cores"])]
+        for point in result["curve"]
+    ]
+    said = "recordings" if result["speech"] else f"a word per {result['unit_ms']:g} ms"
+    title = f"Sent to written, over the network, {said}, deadline {result['deadline_ms']:g} ms"
+    headings = (*_POINT, "late pieces", "failed", "server cores", "client cores")
+    return plain_table(title, headings, rows, _sustained(result))
+
+
+def _point(point: Result) -> list[str]:
+    latency = [f"{point['latency_ms'][q]:.1f}" for q in QUANTILES]
+    return [str(point["sessions"]), *latency, str(point["late"])]
+
+
+def _sustained(result: Result) -> str:
     most = " ".join(f"{n}: {num}" for n, num in result["sustained"].items())
-    headings = ("sessions", *(f"{q} ms" for q in QUANTILES), "late units")
-    return plain_table(title, headings, rows, f"sessions sustained: {most}")
+    return f"sessions sustained: {most}"
 
 
 def _cells(row: Result, keys: Sequence[str]) -> list[str]:

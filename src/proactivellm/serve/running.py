@@ -1,6 +1,7 @@
 """The process that serves: uvicorn with the limits of the settings, and a drain before its end."""
 
 import socket
+import sys
 from collections.abc import Callable
 
 import uvicorn
@@ -31,6 +32,8 @@ def make_server(app: FastAPI, settings: Settings) -> Server:
         ssl_certfile=settings.tls_certificate,
         ssl_keyfile=settings.tls_key,
         ws_max_size=settings.message_bytes,
+        ws_ping_interval=settings.ping_s,
+        ws_ping_timeout=settings.ping_s,
         ws_per_message_deflate=False,  # short messages, many of them
         log_config=None,
         server_header=False,
@@ -39,13 +42,20 @@ def make_server(app: FastAPI, settings: Settings) -> Server:
     return Server(app, config)
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A socket to serve at; ValueError if the address cannot be had."""
+def listen(host: str, port: int, send_s: float) -> socket.socket:
+    """A socket to serve at; ValueError if the address cannot be had.
+
+    A peer that takes nothing of what was sent for `send_s` has lost its connection.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # The protocol has to be named: asyncio sends small messages at once only where it is TCP, and
     # a delta would else wait for the acknowledgement of the one before, some 40 ms.
     listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if sys.platform == "linux":
+        # Or a connection that is closed with something unsent would stay until TCP gives up on it.
+        milliseconds = min(round(1000 * send_s), 2**31 - 1)
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
     try:
         listening.bind((host, port))
     except OSError as error:
@@ -61,7 +71,7 @@ def serve(app: FastAPI, settings: Settings, tell: Callable[[str], None]) -> None
         ValueError: if the address cannot be had.
     """
     server = make_server(app, settings)
-    with listen(settings.host, settings.port) as listening:
+    with listen(settings.host, settings.port, settings.send_s) as listening:
         scheme = "http" if settings.tls_certificate is None else "https"
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         tell(f"{scheme}://{host}:{listening.getsockname()[1]}")

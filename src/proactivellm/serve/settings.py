@@ -46,7 +46,7 @@ class Settings(BaseSettings):
     models: Names = Field(default_factory=text_models, min_length=1)  # the first one is the default
     device: str = "cpu"
     dtype: str = "auto"
-    quantization: Literal["none", "int8"] = "none"
+    quantization: Literal["none", "int8", "nf4"] = "none"
     window: Count | None = None  # tokens of source and of target that stay in view; None = all
     trust_remote_code: bool = False
 
@@ -61,6 +61,7 @@ class Settings(BaseSettings):
     idle_s: Seconds = 300.0  # without an event of the client
     session_s: Seconds = 3600.0
     resume_s: SecondsOrNone = 30.0  # a session outlives its connection so long
+    ping_s: Seconds = 20.0  # between pings of a client, and to answer one
     send_s: Seconds = 30.0  # a client may take so long to take one message
     drain_s: SecondsOrNone = 20.0  # turns may end so long after SIGTERM
 

@@ -4,8 +4,9 @@ import asyncio
 import json
 import tempfile
 import warnings
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +24,21 @@ from proactivellm.serve.realtime.extension import position
 from proactivellm.serve.realtime.hearing_config import listening
 from proactivellm.serve.realtime.session_config import SessionConfig
 from proactivellm.serve.realtime.turn import Turn
+from proactivellm.serve.timed import Timeline, srt, verbose, vtt
 from proactivellm.stream import Hearing, StreamEvent
 
 router = APIRouter()
 
-_FORMATS = ("json", "text")
+_SUBTITLES = {"srt": srt, "vtt": vtt}
+_TIMED = ("verbose_json", *_SUBTITLES)
+_FORMATS = ("json", "text", *_TIMED)
+_GRANULARITIES = ("segment", "word")
 _STATUS = {"rate_limit_exceeded": 429, "server_error": 500}  # of types of errors; others are 400
 
 
 @router.post("/v1/audio/transcriptions")
 async def transcribe(request: Request) -> Response:
-    """The fields of OpenAI's: file, model, response_format (json or text), stream.
+    """The fields of OpenAI's: file, model, response_format, timestamp_granularities[], stream.
 
     As an extension, `policy` or `delay`, as in a session. Without `stream`, the answer comes when
     all is written.
@@ -41,14 +46,36 @@ async def transcribe(request: Request) -> Response:
     try:
         form = await _form(request)
         recorded = await _begin(request, form)
-        if str(form.get("stream", "")).lower() in ("1", "true"):
+        if _streams(form):
             return StreamingResponse(recorded.sent(), media_type="text/event-stream")
-        text = "".join([event.text async for event in recorded.writes()]).strip()
+        events = [event async for event in recorded.events()]
     except RequestError as error:
         return JSONResponse({"error": error.as_dict()}, _STATUS.get(error.type, 400))
-    if form.get("response_format") == "text":
+    return _told(form, recorded, events)
+
+
+def _told(form: FormData, recorded: "_Recorded", events: Sequence[StreamEvent]) -> Response:
+    """What was written, in the format that is asked for."""
+    text = "".join(event.text for event in events if event.kind == "WRITE").strip()
+    wanted = str(form.get("response_format", "json"))
+    if wanted == "text":
         return PlainTextResponse(text + "\n")
-    return JSONResponse({"text": text, "usage": recorded.usage})
+    told: dict[str, Any] = {"text": text, "usage": recorded.usage}
+    if wanted == "json":
+        return JSONResponse(told)
+    timeline = Timeline()
+    for event in events:
+        timeline.add(event)
+    if wanted in _SUBTITLES:
+        return PlainTextResponse(_SUBTITLES[wanted](timeline))
+    granularities = form.getlist("timestamp_granularities[]") or ["segment"]
+    told |= {"task": "transcribe", "duration": recorded.usage["seconds"]}
+    told["language"] = str(form.get("language") or "und")  # ISO 639: undetermined
+    return JSONResponse(told | verbose(timeline, granularities, recorded.encode))
+
+
+def _streams(form: FormData) -> bool:
+    return str(form.get("stream", "")).lower() in ("1", "true")
 
 
 async def _form(request: Request) -> FormData:
@@ -65,9 +92,14 @@ async def _form(request: Request) -> FormData:
     wanted = form.get("response_format", "json")
     if wanted not in _FORMATS:
         raise not_supported(f"the format {str(wanted)[:40]!r}", "response_format")
-    for name in ("include[]", "timestamp_granularities[]"):
-        if name in form:
-            raise not_supported(f"{name[:-2]}: {str(form[name])[:40]}", name[:-2])
+    if wanted in _TIMED and _streams(form):
+        raise not_supported(f"{wanted}, streamed", "response_format")
+    if "include[]" in form:
+        raise not_supported(f"include: {str(form['include[]'])[:40]}", "include")
+    param = "timestamp_granularities"
+    for granularity in form.getlist(f"{param}[]"):
+        if granularity not in _GRANULARITIES or wanted != "verbose_json":
+            raise not_supported(f"{param}: {str(granularity)[:40]} in {wanted}", param)
     return form
 
 
@@ -92,8 +124,10 @@ async def _begin(request: Request, form: FormData) -> "_Recorded":
             code="input_too_long",
             param="file",
         )
-    turn = Turn(served, state.settings, config.policy, Hearing(served.model, rate))
-    return _Recorded(turn, blocks, rate)
+    tells_turns = form.get("response_format") in _TIMED
+    hearing = Hearing(served.model, rate, tells_turns=tells_turns)
+    turn = Turn(served, state.settings, config.policy, hearing)
+    return _Recorded(turn, blocks, rate, served.model.tokenizer)
 
 
 def _decoded(content: bytes, name: str) -> tuple[list[np.ndarray], int]:
@@ -112,22 +146,22 @@ def _decoded(content: bytes, name: str) -> tuple[list[np.ndarray], int]:
 class _Recorded:
     """A recording on its way into its turn, as fast as that takes it."""
 
-    def __init__(self, turn: Turn, blocks: list[np.ndarray], rate: int) -> None:
+    def __init__(self, turn: Turn, blocks: list[np.ndarray], rate: int, tokenizer: Any) -> None:
         self.turn, self._blocks, self._rate = turn, blocks, rate
+        self.encode = partial(tokenizer.encode, add_special_tokens=False)
 
     @property
     def usage(self) -> dict[str, Any]:
         """What was heard."""
         return {"type": "duration", "seconds": round(self.turn.size, 3)}
 
-    async def writes(self) -> AsyncGenerator[StreamEvent, None]:
-        """What is written, as it is written; RequestError if it cannot go on."""
+    async def events(self) -> AsyncGenerator[StreamEvent, None]:
+        """What happens, as it happens; RequestError if it cannot go on."""
         feeding = asyncio.create_task(self._feed())
         try:
             async with aclosing(self.turn.events()) as events:
                 async for event in events:
-                    if event.kind == "WRITE":
-                        yield event
+                    yield event
         except RequestError:
             raise
         except Exception as error:
@@ -139,8 +173,10 @@ class _Recorded:
         """The same as server-sent events."""
         text = ""
         try:
-            async with aclosing(self.writes()) as events:
+            async with aclosing(self.events()) as events:
                 async for event in events:
+                    if event.kind != "WRITE":
+                        continue
                     delta = event.text if text else event.text.lstrip()
                     text += delta
                     told = {"type": "transcript.text.delta", "delta": delta}

@@ -25,12 +25,21 @@ class Arrival(NamedTuple):
 class Hearing:
     """A front end at work on one source, with a question that is read before each turn.
 
-    `rate` is in samples or frames per second.
+    Args:
+        rate: samples or frames per second.
+        tells_turns: whether its stream has events of where turns begin and end in the media.
     """
 
-    def __init__(self, model: StreamingCausalLM, rate: int, question: str = "") -> None:
+    def __init__(
+        self,
+        model: StreamingCausalLM,
+        rate: int,
+        question: str = "",
+        tells_turns: bool = False,
+    ) -> None:
         self.front_end = model.front_end
         self.kind: str = self.front_end.kind
+        self.tells_turns = tells_turns
         self._rate, self._num_samples = rate, 0
         self._ear = self.front_end.open(rate)
         asked = TextSegmenter(model.tokenizer).segment(question)

@@ -17,7 +17,7 @@ from proactivellm.stream.clock import Clock
 from proactivellm.stream.event import StreamEvent
 from proactivellm.stream.job import Job
 from proactivellm.stream.media import Arrival, Hearing
-from proactivellm.stream.telling import is_due, told, turn_over
+from proactivellm.stream.telling import is_due, told, turn_edges, turn_over
 from proactivellm.stream.transcript import Transcript
 
 if TYPE_CHECKING:
@@ -204,6 +204,8 @@ class Stream:
         if self.kind != TEXT:
             self.clock.work(self._arrived_s, spent_s)
             self._compute_s += share_s
+        if self._hearing is not None and self._hearing.tells_turns:
+            self._events.extend(turn_edges(self, units))
         self._waiting += units
         self.words += [unit.text for unit in units if not unit.is_end]
         if units:

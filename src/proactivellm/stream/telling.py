@@ -1,12 +1,14 @@
 """What a stream tells of the events of its lane, with the times of its clock."""
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from proactivellm.core.unit import Unit
 from proactivellm.output.log import TEXT
 from proactivellm.policy.reason import Reason
 from proactivellm.session.events import Event, Read, Thought, Write
 from proactivellm.session.lane import starves
-from proactivellm.stream.event import StreamEvent
+from proactivellm.stream.event import StreamEvent, boundaries
 
 if TYPE_CHECKING:
     from proactivellm.stream.source import Stream
@@ -54,6 +56,19 @@ def told(stream: "Stream", event: Event) -> StreamEvent | None:
                 lag_s=now_s - transcript.arrived_s(event.units_read, event.source_finished),
             )
     return None
+
+
+def turn_edges(stream: "Stream", units: Sequence[Unit]) -> Iterator[StreamEvent]:
+    """What is told of turns that begin and end in units that arrive."""
+    for kind, at_s in boundaries(units, stream._is_within_turn):
+        yield StreamEvent(
+            kind=kind,
+            text="",
+            units_read=counted(stream, stream.state.units_read),
+            elapsed_s=stream.clock.now_s,
+            media_s=at_s,
+            tokens=stream.state.num_written,
+        )
 
 
 def turn_over(stream: "Stream") -> StreamEvent:

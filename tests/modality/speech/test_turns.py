@@ -103,7 +103,8 @@ class Scripted:
     def __init__(self, script):
         self.script, self.num_frames = script, 0
 
-    def push(self, samples):
+    def hear(self, samples):
+        yield from ()
         passages = []
         for frame in samples.reshape(-1, FRAME):
             letter = self.script[self.num_frames]
@@ -111,7 +112,8 @@ class Scripted:
             self.num_frames += 1
         return passages
 
-    def finish(self):
+    def end(self):
+        yield from ()
         end_s = self.num_frames * FRAME / RATE
         return [Passage(np.zeros(0, np.float32), end_s, ends_turn=True)]
 

@@ -15,7 +15,7 @@ from proactivellm.modality.speech.encoder import CausalEncoder
 from proactivellm.modality.speech.memory import Memory, Share
 from proactivellm.modality.speech.together import Work, apart
 
-CONVOLVE, ATTEND, PROJECT = range(3)  # in the order in which a stream does them
+JUDGE, CONVOLVE, ATTEND, PROJECT = range(4)  # in the order in which a stream does them
 
 
 class Part(NamedTuple):

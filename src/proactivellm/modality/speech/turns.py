@@ -93,8 +93,10 @@ class Listener:
     def hear(self, samples: np.ndarray, last: bool = False) -> Doing[list[Unit]]:
         """Does what `push` does, and after the `last` samples what `finish` does."""
         if self._gate is not None:
-            passages = self._gate.push(samples)
-            return (yield from self._pass(passages + (self._gate.finish() if last else [])))
+            passages = yield from self._gate.hear(samples)
+            if last:
+                passages += yield from self._gate.end()
+            return (yield from self._pass(passages))
         assert self._turn is not None
         units = yield from self._turn.hear(samples)
         return units + (yield from self._turn.end()) if last else units

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from proactivellm.modality.speech.front_end import KIND
-from proactivellm.serve.audio import RATE, read_format
+from proactivellm.serve.audio import Format, read_format
 from proactivellm.serve.errors import RequestError, not_supported
 from proactivellm.serve.models import Models, Served
 from proactivellm.serve.realtime.audio_events import AudioInput, SpeechFields
@@ -37,12 +37,12 @@ class HearingConfig:
 
     Attributes:
         common: what sessions of text have, too.
-        rate: of the audio that comes, in samples per second.
+        format: of the audio that comes.
         detects_turns: whether an item ends where the gate of the model hears a pause.
     """
 
     common: SessionConfig
-    rate: int = RATE
+    format: Format = Format()
     detects_turns: bool = True
     delay: str | None = None
 
@@ -50,6 +50,11 @@ class HearingConfig:
     def of(cls, served: Served) -> "HearingConfig":
         """Of a new session with a model."""
         return cls(common=SessionConfig.of(served), detects_turns=_gate(served) is not None)
+
+    @property
+    def rate(self) -> int:
+        """Samples per second."""
+        return self.format.rate
 
     @property
     def served(self) -> Served:
@@ -71,7 +76,7 @@ class HearingConfig:
         if asked.noise_reduction is not None:
             raise not_supported("noise reduction", f"{param}.noise_reduction")
         if asked.format is not None:
-            new = replace(new, rate=read_format(asked.format, f"{param}.format"))
+            new = replace(new, format=read_format(asked.format, f"{param}.format"))
         if "turn_detection" in asked.model_fields_set:
             new = new._detecting(asked.turn_detection, f"{param}.turn_detection")
         if fields.proactivellm is not None:
@@ -85,7 +90,7 @@ class HearingConfig:
         if wish.model is not None and wish.model != self.served.name:
             new = HearingConfig.of(listening(models, wish.model, f"{param}.model"))
             common = replace(new.common, decisions=self.common.decisions)
-            new = replace(new, common=common, rate=self.rate)
+            new = replace(new, common=common, format=self.format)
         if wish.delay is not None:
             common = new.common.extended(Extension(delay=wish.delay), param)
             new = replace(new, common=common, delay=wish.delay)
@@ -127,7 +132,7 @@ class HearingConfig:
             "include": [],
             "audio": {
                 "input": {
-                    "format": {"type": "audio/pcm", "rate": self.rate},
+                    "format": self.format.as_dict(),
                     "noise_reduction": None,
                     "transcription": transcription,
                     "turn_detection": detection,

@@ -27,7 +27,7 @@ def text_of(item: Item, param: str) -> str:
 def user_item(text: str, status: str = "completed", name: str | None = None) -> dict[str, Any]:
     """A message of the user's."""
     return {
-        "id": name or f"item_{secrets.token_hex(10)}",
+        "id": name or new_item(),
         "object": "realtime.item",
         "type": "message",
         "role": "user",
@@ -36,10 +36,15 @@ def user_item(text: str, status: str = "completed", name: str | None = None) -> 
     }
 
 
-def audio_item() -> dict[str, Any]:
+def audio_item(item_id: str) -> dict[str, Any]:
     """Audio of the user's, whose text is in the response."""
     content = [{"type": "input_audio", "transcript": None}]
-    return {**user_item(""), "content": content}
+    return {**user_item("", name=item_id), "content": content}
+
+
+def new_item() -> str:
+    """An id."""
+    return f"item_{secrets.token_hex(10)}"
 
 
 class Items:

@@ -7,22 +7,23 @@ makes a session that transcribes of it.
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from proactivellm.serve.audio import decode, frames
+from proactivellm.serve.audio import frames
 from proactivellm.serve.errors import RequestError, not_supported
 from proactivellm.serve.models import Models
 from proactivellm.serve.realtime.audio_events import AudioAppend, SpeechUpdate
 from proactivellm.serve.realtime.client_events import ResponseCreate, SessionUpdate, parse
 from proactivellm.serve.realtime.conversation import Conversation
 from proactivellm.serve.realtime.hearing_config import HearingConfig
-from proactivellm.serve.realtime.items import audio_item
+from proactivellm.serve.realtime.items import audio_item, new_item
 from proactivellm.serve.realtime.response import Response
 from proactivellm.serve.realtime.session_config import check_modalities
+from proactivellm.serve.realtime.speech import Speech
 from proactivellm.serve.realtime.transcription import Transcription
 from proactivellm.serve.realtime.turn import Turn
 from proactivellm.serve.sessions import Session
@@ -38,7 +39,15 @@ class _Live:
     """Audio that is answered while it arrives."""
 
     turn: Turn
+    speech: Speech
     committed: bool = False  # by the client
+
+    async def events(self) -> AsyncGenerator[StreamEvent, None]:
+        """Of its turn; where speech begins and ends is told."""
+        async with aclosing(self.turn.events()) as events:
+            async for event in events:
+                if not await self.speech.tell(event, self.committed):
+                    yield event
 
 
 class _Part:
@@ -74,6 +83,7 @@ class Spoken(Conversation):
         super().__init__(session, config.common, models, settings)
         self._hears = config
         self._live: _Live | None = None  # audio that is answered while it arrives
+        self._heard_s = 0.0  # of audio that was answered while it arrived
         self._buffer: list[np.ndarray] = []  # audio that waits for its commit
         self._committed: list[np.ndarray] = []  # and for its response
         self._tasks: set[asyncio.Task[None]] = set()
@@ -127,10 +137,8 @@ class Spoken(Conversation):
                 "a transcript beside the response", "session.audio.input.transcription"
             )
         hears = self._hears.updated(fields, self._models, "realtime")
-        if waits and (hears.rate, hears.detects_turns) != (
-            self._hears.rate,
-            self._hears.detects_turns,
-        ):
+        before = self._hears
+        if waits and (hears.format, hears.detects_turns) != (before.format, before.detects_turns):
             raise RequestError(
                 "there is audio that was not answered: how it comes cannot change now",
                 code="invalid_value",
@@ -142,7 +150,7 @@ class Spoken(Conversation):
         await self._send({"type": "session.updated", "session": self._session_object()})
 
     async def _append_audio(self, event: dict[str, Any]) -> None:
-        samples = decode(parse(AudioAppend, event).audio)
+        samples = self._hears.format.decode(parse(AudioAppend, event).audio)
         rate = self._hears.rate
         if not len(samples):
             return
@@ -156,11 +164,12 @@ class Spoken(Conversation):
             self._buffer.append(samples)
             return
         if self._live is None:
-            self._live = _Live(self._new_turn())
+            self._live = _Live(self._new_turn(), Speech(self._send, self._heard_s))
             task = asyncio.get_running_loop().create_task(self._answer(self._live))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         self._live.turn.push_all([*frames(samples, rate)], len(samples) / rate)
+        self._heard_s += len(samples) / rate
 
     async def _commit_audio(self, event: dict[str, Any]) -> None:
         if self._live is None and not self._buffer:
@@ -172,10 +181,11 @@ class Spoken(Conversation):
             live, self._live = self._live, None
             live.committed = True
             live.turn.close()
+            await self._tell_committed(live.speech.next_item())
         else:
             self._committed += self._buffer
             self._buffer = []
-        await self._tell_committed()
+            await self._tell_committed(new_item())
 
     async def _clear_audio(self, event: dict[str, Any]) -> None:
         self._buffer = []
@@ -206,12 +216,13 @@ class Spoken(Conversation):
 
     def _new_turn(self) -> Turn:
         served = self._hears.served
-        hearing = Hearing(served.model, self._hears.rate)
+        detects = self._hears.detects_turns
+        hearing = Hearing(served.model, self._hears.rate, tells_turns=detects)
         return Turn(served, self._settings, self._config.policy, hearing)
 
     async def _answer(self, live: "_Live") -> None:
         """A response for each turn that the gate hears, until the audio has ended."""
-        events = live.turn.events()
+        events = live.events()
         try:
             async for first in events:
                 part = _Part(live.turn, first, events)
@@ -221,15 +232,15 @@ class Spoken(Conversation):
                 self._responses[response.id] = response, task
                 await self._run(response)
                 if not live.committed:
-                    await self._tell_committed()
+                    await self._tell_committed(live.speech.next_item())
         except RequestError as error:
             await self._send({"type": "error", "error": error.as_dict()})
         finally:
             if self._live is live:
                 self._live = None
 
-    async def _tell_committed(self) -> None:
-        item = audio_item()
+    async def _tell_committed(self, item_id: str) -> None:
+        item = audio_item(item_id)
         previous = self._items.add(item)
         where = {"item_id": item["id"], "previous_item_id": previous}
         await self._send({"type": "input_audio_buffer.committed", **where})

@@ -1,12 +1,13 @@
 """Audio on its way to text, told as items: each is transcribed while its audio arrives."""
 
-import secrets
 from contextlib import suppress
 from typing import Any
 
 from proactivellm.serve.errors import RequestError, engine_failed
 from proactivellm.serve.realtime.extension import Silence, decision, position
+from proactivellm.serve.realtime.items import new_item
 from proactivellm.serve.realtime.response import Send
+from proactivellm.serve.realtime.speech import Speech
 from proactivellm.serve.realtime.turn import Turn
 from proactivellm.stream import StreamEvent
 
@@ -16,18 +17,22 @@ _OF_ITEM = "conversation.item.input_audio_transcription"
 class Transcript:
     """A buffer of audio that becomes one item, or one for each turn that a gate hears in it.
 
+    Args:
+        begins_s: where it begins in the audio of the session; None = turns are not detected.
+
     Attributes:
         items: of the session, in order; the last one is that of the newest audio.
         committed: whether the client has said that nothing more comes.
     """
 
     def __init__(
-        self, turn: Turn, send: Send, items: list[str], detects_turns: bool, decisions: bool
+        self, turn: Turn, send: Send, items: list[str], begins_s: float | None, decisions: bool
     ) -> None:
         self.turn, self.items = turn, items
         self.committed = self._dropped = False
-        self._send, self._detects_turns, self._decisions = send, detects_turns, decisions
-        self._item, self._text, self._told_s = _new_item(), "", 0.0
+        self._send, self._decisions = send, decisions
+        self._speech = None if begins_s is None else Speech(send, begins_s)
+        self._item, self._text, self._told_s = self._next_item(), "", 0.0
 
     async def commit(self) -> None:
         """The client has sent all of it; idempotent."""
@@ -58,6 +63,8 @@ class Transcript:
     async def _tell(self, event: StreamEvent, silence: Silence) -> None:
         if self._dropped:
             return
+        if self._speech is not None and await self._speech.tell(event, self.committed):
+            return
         if self._decisions and event.kind != "END":
             await self._send({**decision(event), "item_id": self._item})
         if event.kind == "WRITE":
@@ -65,12 +72,15 @@ class Transcript:
             self._text += delta
             more = {"delta": delta, "proactivellm": position(event)}
             await self._send(self._of_item("delta", **more))
-        elif event.kind == "END" and self._detects_turns and not self.committed and self._text:
+        elif event.kind == "END" and self._speech is not None and not self.committed:
             await self._tell_item()
             await self._complete()
-            self._item, self._text = _new_item(), ""
+            self._item, self._text = self._next_item(), ""
         elif (quiet := silence.of(event)) is not None:
             await self._send({**quiet, "item_id": self._item})
+
+    def _next_item(self) -> str:
+        return new_item() if self._speech is None else self._speech.next_item()
 
     async def _tell_item(self) -> None:
         previous = self.items[-1] if self.items else None
@@ -106,7 +116,3 @@ class Transcript:
     def _of_item(self, what: str, **more: Any) -> dict[str, Any]:
         where = {"item_id": self._item, "content_index": 0}
         return {"type": f"{_OF_ITEM}.{what}", **where, **more}
-
-
-def _new_item() -> str:
-    return f"item_{secrets.token_hex(10)}"

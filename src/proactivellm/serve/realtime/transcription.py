@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from proactivellm.serve.audio import decode, frames
+from proactivellm.serve.audio import frames
 from proactivellm.serve.errors import RequestError, unknown_event
 from proactivellm.serve.models import Models
 from proactivellm.serve.realtime.audio_events import AudioAppend, SpeechUpdate
@@ -37,6 +37,7 @@ class Transcription(Dialogue):
         self._expires_at = int(time.time() + settings.session_s)
         self._items: list[str] = []
         self._open: Transcript | None = None  # the buffer
+        self._heard_s = 0.0  # of the buffers before it
         self._running: dict[Transcript, asyncio.Task[None]] = {}
 
     @property
@@ -67,22 +68,23 @@ class Transcription(Dialogue):
 
     async def _update(self, event: dict[str, Any]) -> None:
         config = self._config.updated(parse(SpeechUpdate, event).session, self._models)
-        if self._open is not None and config.rate != self._config.rate:
+        if self._open is not None and config.format != self._config.format:
             raise RequestError(
-                "the buffer holds audio of another rate: commit or clear it first",
+                "the buffer holds audio of another format: commit or clear it first",
                 code="invalid_value",
-                param="session.audio.input.format.rate",
+                param="session.audio.input.format",
             )
         self._config = config
         await self._send({"type": "session.updated", "session": self._session_object()})
 
     async def _append(self, event: dict[str, Any]) -> None:
-        samples = decode(parse(AudioAppend, event).audio)
+        samples = self._config.format.decode(parse(AudioAppend, event).audio)
         if self._open is None and len(samples):
             self._open = self._begin_buffer()
         if self._open is not None:
             rate = self._config.rate  # which does not change while the buffer is open
             self._open.turn.push_all([*frames(samples, rate)], len(samples) / rate)
+            self._heard_s += len(samples) / rate
 
     async def _commit(self, event: dict[str, Any]) -> None:
         if self._open is None:
@@ -108,10 +110,11 @@ class Transcription(Dialogue):
                 retry_after_s=1.0,
             )
         config = self._config
-        hearing = Hearing(config.served.model, config.rate)
+        detects = config.detects_turns
+        hearing = Hearing(config.served.model, config.rate, tells_turns=detects)
         turn = Turn(config.served, self._settings, config.common.policy, hearing)
-        told = config.detects_turns, config.common.decisions
-        transcript = Transcript(turn, self._send, self._items, *told)
+        begins_s = self._heard_s if detects else None
+        transcript = Transcript(turn, self._send, self._items, begins_s, config.common.decisions)
         self._running[transcript] = asyncio.get_running_loop().create_task(self._run(transcript))
         return transcript
 

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
-from proactivellm.serve.audio import RATE, decode, frames, read_format
+from proactivellm.serve.audio import RATE, Format, frames, read_format
 from proactivellm.serve.errors import RequestError, engine_failed, not_supported, unknown_event
 from proactivellm.serve.models import Models, Served
 from proactivellm.serve.realtime.audio_events import AudioAppend, SpeechFields, SpeechUpdate
@@ -93,8 +93,8 @@ class Translation(Dialogue):
         asked, param = fields.audio.input, "session.audio.input"
         if asked.noise_reduction is not None:
             raise not_supported("noise reduction", f"{param}.noise_reduction")
-        if read_format(asked.format, f"{param}.format") != RATE:
-            raise not_supported(f"a rate other than {RATE} Hz", f"{param}.format.rate")
+        if asked.format and read_format(asked.format, f"{param}.format") != Format():
+            raise not_supported(f"a format other than PCM16 of {RATE} Hz", f"{param}.format")
         if "transcription" not in asked.model_fields_set:
             return self._transcriber
         if asked.transcription is None:
@@ -107,7 +107,7 @@ class Translation(Dialogue):
         served = self._config.served
         if not served.listens:
             raise not_supported(f"{served.name} reads text; audio", "type")
-        samples = decode(parse(AudioAppend, event).audio)
+        samples = Format().decode(parse(AudioAppend, event).audio)
         if not len(samples):
             return
         if self._turn is None:

@@ -1,0 +1,55 @@
+"""`benchmarks/soak.py`, for seconds: many connections, few lanes, nothing that stays."""
+
+import asyncio
+import importlib.util
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.serve.conftest import running
+
+from proactivellm.bench.serving import Address
+from proactivellm.serve.settings import Settings
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "soak.py"
+SECONDS = float(os.environ.get("PROACTIVELLM_SOAK_S", "3"))
+
+
+@pytest.fixture(scope="module")
+def soak() -> Any:
+    """The script, as a module."""
+    spec = importlib.util.spec_from_file_location("soak", SCRIPT)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_many_come_and_go_and_nothing_stays(model: str, soak: Any) -> None:
+    settings = Settings(models=(model,), streams=4, sessions=60, resume_s=0.2)
+    with running(settings) as server:
+        (served,) = server.app.state.models
+        many = soak.Soak(Address(server.url, os.getpid()), SECONDS, 16, pause_s=1.0)
+        threads = threading.active_count()
+        asyncio.run(many.run(lambda row: None))
+        until_s = time.monotonic() + 5
+        while len(server.app.state.sessions) or served.active:
+            assert time.monotonic() < until_s
+            time.sleep(0.01)
+        assert many.faults() == []
+        assert many.told["ended"] >= 16
+        cache = served.engine.cache
+        assert not any(cache.pages) and not any(cache.lengths)
+        assert threading.active_count() <= threads + 1  # of the loop's own pool
+
+
+def test_what_should_not_be_is_told(soak: Any) -> None:
+    bad = soak.Soak(Address("", 0), 1.0, 3)
+    bad.told.update({"ended": 5, "too_many_streams": 1, "engine_failed": 2})
+    bad.turns.update({0: 3, 1: 2})
+    bad.memory_mib = [100.0, 100.0, 100.0, 100.0, 105.9]
+    told = ["engine_failed: 2", "1 connections had no turn", "memory: 100 to 106 MiB"]
+    assert bad.faults() == told
