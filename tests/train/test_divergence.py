@@ -62,7 +62,7 @@ def test_forward_covers_two_modes_and_reverse_picks_one() -> None:
         return (-((place - middle) ** 2) / 2.9).softmax(-1)
 
     teacher = (0.55 * bump(5) + 0.45 * bump(15) + 1e-9).log().log_softmax(-1)[None]
-    found = {}
+    found, reached = {}, {}
     for mix in (0.0, 1.0):
         student = torch.tensor([7.0, 0.5], dtype=torch.float64, requires_grad=True)  # one bump
         optimizer = torch.optim.Adam([student], lr=0.15)
@@ -73,11 +73,22 @@ def test_forward_covers_two_modes_and_reverse_picks_one() -> None:
             loss.backward()
             optimizer.step()
         found[mix] = log_q.detach()
+        # Reinforced by a reward at the other mode, the student that gave it up does not find it.
+        optimizer = torch.optim.Adam([student], lr=0.15)
+        for _ in range(40):
+            log_q = (-((place - student[0]) ** 2) * torch.exp(-2 * student[1]) / 2).log_softmax(-1)
+            reward = (log_q.exp() * (place == 15)).sum()
+            optimizer.zero_grad()
+            (-reward).backward()
+            # Of so small a chance nothing is ever drawn.
+            if float(reward) > 1e-6:
+                optimizer.step()
+        reached[mix] = float(reward)
     assert 0.4 < float(found[0.0][:11].exp().sum()) < 0.65
     assert float(found[1.0][:11].exp().sum()) > 0.99
-    assert (
-        float(entropy(found[0.0])) > float(entropy(teacher)[0]) > float(entropy(found[1.0])) + 0.5
-    )
+    wide, narrow = float(entropy(found[0.0])), float(entropy(found[1.0]))
+    assert wide > float(entropy(teacher)[0]) > narrow + 0.5
+    assert reached[0.0] > 0.3 and reached[1.0] < 1e-6
 
 
 def _visits(log_p: Tensor) -> Tensor:

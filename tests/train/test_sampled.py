@@ -6,6 +6,7 @@ from torch import Tensor
 
 from proactivellm.train.objectives.divergence import mixed_kl
 from proactivellm.train.objectives.sampled import (
+    correct_and_short,
     dial_score,
     log_ratio,
     num_kept,
@@ -128,3 +129,65 @@ def test_a_teacher_that_is_sure_makes_the_log_ratio_leap_and_not_the_power() -> 
     kl, norms, largest = _distil(1.0, 0)
     assert largest <= 1 and norms.max() < 10 * norms.median()
     assert kl[0] > kl[27] > kl[53] > kl[-1] and kl[-1] < 0.9 * kl[0]
+
+
+NEEDED = 8  # steps of an answer that is sure to be correct
+MOST = 30
+
+
+def _think(stop_T: Tensor, drawn: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """64 thoughts of a model that may stop after each step.
+
+    Their lengths, whether each is correct (one that is too short by luck, one time in five), and
+    log-probabilities [64, T] of what was done at each step, 0 after the end.
+    """
+    stops = torch.rand(64, MOST, generator=drawn) < stop_T.detach().sigmoid()
+    stops[:, -1] = True
+    length = stops.int().argmax(-1) + 1
+    correct = (length >= NEEDED) | (torch.rand(64, generator=drawn) < 0.2)
+    step_T = torch.arange(1, MOST + 1)
+    goes_on = torch.nn.functional.logsigmoid(-stop_T) * (step_T < length[:, None])
+    ends = torch.nn.functional.logsigmoid(stop_T) * (step_T == length[:, None])
+    return length, correct, goes_on + ends
+
+
+def _shorten(longest: int) -> list[tuple[float, float]]:
+    """Mean length and accuracy, update by update."""
+    drawn = torch.Generator().manual_seed(0)
+    stop_T = torch.full((MOST,), -2.5, dtype=torch.float64)
+    stop_T[: NEEDED - 1] = -5
+    stop_T.requires_grad_()
+    optimizer, told = torch.optim.Adam([stop_T], lr=0.2), list[tuple[float, float]]()
+    for _ in range(80):
+        length, correct, log_q = _think(stop_T, drawn)
+        told.append((float(length.double().mean()), float(correct.double().mean())))
+        kept = correct_and_short(correct.double(), length <= longest, 1.0)
+        if kept.any():
+            optimizer.zero_grad()
+            (-log_q[kept].sum() / length[kept].sum()).backward()
+            optimizer.step()
+    return told
+
+
+def test_thoughts_become_as_short_as_they_can_and_no_shorter_unless_told() -> None:
+    (rambling, _), *_, (needed, accuracy) = _shorten(longest=14)
+    assert rambling > 15 and NEEDED <= needed < 10 and accuracy == 1
+    # Below what is needed, luck is all that is left to learn from.
+    *_, (short, accuracy) = _shorten(longest=NEEDED - 3)
+    assert short < NEEDED - 2 and accuracy < 0.5
+
+
+def test_likelihood_of_the_correct_and_short_is_reinforce() -> None:
+    stop_T = torch.full((MOST,), -2.0, dtype=torch.float64, requires_grad=True)
+    length, correct, log_q = _think(stop_T, torch.Generator().manual_seed(1))
+    kept = correct_and_short(correct.double(), length <= 12, 1.0)
+    assert 5 < int(kept.sum()) < 60
+    reward = (correct & (length <= 12)).double()[:, None]
+    theirs = policy_loss(log_q, reward.expand_as(log_q)).sum()
+    gradients = [
+        torch.autograd.grad(loss, stop_T, retain_graph=True)[0]
+        for loss in (-log_q[kept].sum(), theirs)
+    ]
+    torch.testing.assert_close(*gradients, atol=1e-12, rtol=0)
+    nothing = correct_and_short(torch.zeros(64), length <= 12, 1.0)
+    assert not nothing.any()  # a prompt that is never answered teaches nothing

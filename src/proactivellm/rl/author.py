@@ -1,6 +1,6 @@
 """Writes targets for the samples of a training plan: on the engine, or as the data have them.
 
-Legend: M = source units, T = target tokens, R = target rows.
+Legend: R = target rows, S = tokens of a packed sequence, D = model width.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,6 +27,7 @@ from proactivellm.stream import Job, source_turns
 from proactivellm.tasks.item import Item
 from proactivellm.train.block_attention import PACKED_ATTENTION
 from proactivellm.train.objectives.divergence import entropy
+from proactivellm.train.objectives.sampled import correct_and_short
 from proactivellm.train.objectives.teaching import SAMPLED, Teaching
 from proactivellm.train.prefixes import Prefix
 from proactivellm.train.samples import prompted
@@ -197,10 +198,9 @@ class Author:
         """By rollout and token, whether it is learnt from."""
         kept = [True] * len(rollouts)
         if self.settings.loss == "likelihood" and rollouts:
-            quality_T = qualities([one.instance for one in rollouts])
-            good = (quality_T >= self.settings.least_quality).tolist()
-            # What was cut off is too long, whatever it says.
-            kept = [each and one.ended for each, one in zip(good, rollouts, strict=True)]
+            quality = qualities([one.instance for one in rollouts])
+            ended = torch.tensor([one.ended for one in rollouts])
+            kept = correct_and_short(quality, ended, self.settings.least_quality).tolist()
         counted = [[each] * len(one.tokens) for each, one in zip(kept, rollouts, strict=True)]
         for one, each in zip(rollouts, counted, strict=True):
             if self.settings.mask_stop and one.ended:

@@ -60,3 +60,12 @@ def top_tokens(score_R: Tensor, response_R: Tensor, share: float) -> Tensor:
             count = int(num_kept(torch.tensor(len(rows)), share))
             kept_R[rows[score_R[rows].topk(count).indices]] = True
     return kept_R
+
+
+def correct_and_short(quality_G: Tensor, ended_G: Tensor, least: float) -> Tensor:
+    """Which rollouts are learnt from by likelihood, bool [G] (on-policy SFT).
+
+    Those whose quality is at least so much and that the model ended by itself, within the limit of
+    its tokens. No baseline, ratio or clip: the gradient is that of REINFORCE with this as reward.
+    """
+    return (quality_G >= least) & ended_G
