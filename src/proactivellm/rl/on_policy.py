@@ -90,10 +90,12 @@ class OnPolicy:
         flat = [place for each in places for place in each]
         if any(place not in self.window for place in flat):
             self._write(flat)
-        return [
-            {**batch, **self._tensors([one for place in each for one in self.window[place]])}
-            for batch, each in zip(batches, places, strict=True)
-        ]
+        extended = []
+        for batch, each in zip(batches, places, strict=True):
+            tensors = self._tensors([one for place in each for one in self.window[place]])
+            device = batch["index"].device
+            extended.append({**batch, **{name: t.to(device) for name, t in tensors.items()}})
+        return extended
 
     def advance(self) -> bool:
         """See `Prefixes`; what a curriculum says after the update is done here."""
