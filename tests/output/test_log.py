@@ -96,7 +96,8 @@ def test_the_task_and_the_accepted_answers(tmp_path: Path) -> None:
     assert read_log(path) == [FULL, answer]
     write_records(path, qa | {"task": "poetry"})
     with pytest.raises(
-        ValueError, match=r"line 1: task = 'poetry': .*'qa', 'choice', 'summary' or 'asr'"
+        ValueError,
+        match=r"line 1: task = 'poetry': .*'qa', 'choice', 'reasoning', 'summary' or 'asr'",
     ):
         read_log(path)
 

@@ -100,5 +100,5 @@ def test_each_task_has_its_quality() -> None:
     found = {task: Study(**STUDY, task=task).quality for task in get_args(Task)}
     assert found == {
         **{"translation": "BLEU", "qa": "F1", "asr": "WER"},
-        **{"choice": "accuracy", "summary": "ROUGE-L"},
+        **{"choice": "accuracy", "reasoning": "accuracy", "summary": "ROUGE-L"},
     }

@@ -18,14 +18,14 @@ IMPOSSIBLE = {"id": "2", "question": "Why?", "answers": [], "is_impossible": Tru
 @pytest.mark.parametrize(
     ("wish", "message"),
     [
-        ({}, "give `tsv`, both `source` and `target`, `squad`, `manifest`, `log`, `hub`,"),
+        ({}, "give `tsv`, both `source` and `target`, `squad`, `manifest`, `log`, `reasoning`,"),
         (
             {"source": "a"},
-            "give `tsv`, both `source` and `target`, `squad`, `manifest`, `log`, `hub`,",
+            "give `tsv`, both `source` and `target`, `squad`, `manifest`, `log`, `reasoning`,",
         ),
         (
             {"target": "a"},
-            "give `tsv`, both `source` and `target`, `squad`, `manifest`, `log`, `hub`,",
+            "give `tsv`, both `source` and `target`, `squad`, `manifest`, `log`, `reasoning`,",
         ),
         ({"tsv": "a", "source": "b", "target": "c"}, "either `tsv` or `source` and `target`, not"),
         ({"squad": "a", "lookup": "easy", "count": 1}, "either `squad` or `lookup`, not both"),

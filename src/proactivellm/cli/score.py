@@ -31,9 +31,9 @@ ScoredTask = Annotated[
     str | None,
     typer.Option(
         "--task",
-        metavar="translation|qa|choice|summary|asr",
-        help="What is scored: translation by BLEU and chrF, qa by F1 and exact match, choice by "
-        "accuracy, summary by ROUGE, asr by word and character errors.",
+        metavar="translation|qa|choice|reasoning|summary|asr",
+        help="What is scored: translation by BLEU and chrF, qa by F1 and exact match, choice and "
+        "reasoning by accuracy, summary by ROUGE, asr by word and character errors.",
         show_default="the log's",
     ),
 ]

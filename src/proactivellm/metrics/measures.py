@@ -10,6 +10,7 @@ from proactivellm.metrics.answers import exact_match, token_f1
 from proactivellm.metrics.bootstrap import Statistics, mean, ratio
 from proactivellm.metrics.choices import chosen
 from proactivellm.metrics.counting import Counted
+from proactivellm.metrics.reasoning import is_right
 from proactivellm.metrics.stability import erased_words, normalized_erasure
 from proactivellm.metrics.summaries import rouge_l, rouge_n
 from proactivellm.metrics.transcripts import error_rates, normalise
@@ -21,6 +22,7 @@ QUALITIES_OF: Mapping[Task, tuple[str, ...]] = {
     "translation": ("BLEU", "chrF"),
     "qa": ("F1", "EM"),
     "choice": ("accuracy",),
+    "reasoning": ("accuracy",),
     "summary": ("ROUGE-L", "ROUGE-1", "ROUGE-2"),
     "asr": ("WER", "CER"),
 }
@@ -100,6 +102,8 @@ def measure_quality(instances: Sequence[Instance], counted: Counted) -> dict[str
         }
     if task == "choice":
         return {"accuracy": mean([chosen(i.prediction, _answers(i)) for i in instances])}
+    if task == "reasoning":
+        return {"accuracy": mean([is_right(i.prediction, _answers(i)) for i in instances])}
     predictions = [instance.prediction for instance in instances]
     references = [instance.reference or "" for instance in instances]
     if task == "summary":

@@ -14,7 +14,7 @@ from pydantic import Field, StrictFloat, StrictInt, StrictStr
 from proactivellm.output.scripts import characters
 
 VERSION = 1
-Task = Literal["translation", "qa", "choice", "summary", "asr"]
+Task = Literal["translation", "qa", "choice", "reasoning", "summary", "asr"]
 TEXT = "text"
 SourceType = Annotated[StrictStr, Field(pattern=r"^[a-z]+$")]  # "text", or a modality
 LatencyUnit = Literal["word", "char", "spm"]
@@ -61,10 +61,10 @@ class Instance:
     dropped_tokens: Count = 0  # target tokens, likewise
     # Every text that was shown, oldest first, of policies that take words back.
     revisions: list[StrictStr] | None = None
-    # "qa": an answer to a question about the source; "choice": the letter of an option; "summary":
-    # of a dialogue or text; "asr": a transcript.
+    # "qa": an answer to a question about the source; "choice": the letter of an option;
+    # "reasoning": thoughts, then an answer; "summary": of a dialogue or text; "asr": a transcript.
     task: Task = "translation"
-    # All that are accepted of "qa" and "choice"; None: the reference alone.
+    # All that are accepted of "qa", "choice" and "reasoning"; None: the reference alone.
     answers: list[StrictStr] | None = None
     source_type: SourceType = TEXT  # says what `source_length`, `delays` and `token_delays` count
     compute_ms: Number | None = None  # time spent in encoder and model

@@ -27,6 +27,7 @@ QUALITY_OF: Mapping[Task, str] = {
     "translation": "chrF",
     "qa": "F1",
     "choice": "accuracy",
+    "reasoning": "accuracy",
     "summary": "ROUGE-L",
     "asr": "WER",
 }

@@ -12,6 +12,7 @@ from proactivellm.files.toml import Strict
 from proactivellm.tasks.hub import SPLITS, read_hub
 from proactivellm.tasks.item import Item, place_of
 from proactivellm.tasks.lookup import LEVELS, UNKNOWN, draw
+from proactivellm.tasks.reasoning.problem import read_problem_items
 from proactivellm.tasks.rows import RowTask, check_columns
 from proactivellm.tasks.speech import read_manifest
 from proactivellm.tasks.squad import read_squad
@@ -26,6 +27,7 @@ _KEYS = {  # what names the data: what may stand beside it
     "squad": {"unanswerable", "skip", "limit"},
     "manifest": {"skip", "limit"},
     "log": {"skip", "limit"},
+    "reasoning": {"skip", "limit"},
     "hub": {"task", "columns", "subset", "split", "revision", "source_characters", "unanswerable"}
     | {"skip", "limit"},
     "lookup": {"count", "seed"},
@@ -47,6 +49,7 @@ class DataSource(Strict):
     squad: str | None = None  # questions in SQuAD format
     manifest: str | None = None  # recordings with their texts, see `tasks.speech`
     log: str | None = None  # what a policy wrote, and when: an instances.log
+    reasoning: str | None = None  # problems with their thoughts, see `tasks.reasoning.problem`
     hub: str | None = None  # a data set of the hub, or a folder in its format
     task: RowTask = "translation"  # what is made of a row of `hub`
     columns: dict[str, str] = {}  # of `hub`, in place of those of `tasks.rows.COLUMNS`
@@ -80,8 +83,8 @@ class DataSource(Strict):
             raise ValueError(f"give either {_either(kinds)}, not both")
         if not kinds or (kinds == ["source"] and not self.target):
             raise ValueError(
-                "give `tsv`, both `source` and `target`, `squad`, `manifest`, `log`, `hub`, "
-                "`lookup`, or `watch`"
+                "give `tsv`, both `source` and `target`, `squad`, `manifest`, `log`, "
+                "`reasoning`, `hub`, `lookup`, or `watch`"
             )
         for key in sorted(given - _KEYS[kinds[0]] - set(kinds)):
             raise ValueError(f"`{key}` does not belong to `{kinds[0]}`: leave it out")
@@ -124,6 +127,8 @@ def read_items(data: DataSource, split: str = "train") -> list[Item]:
         items = read_manifest(data.manifest)
     elif data.log is not None:
         items = read_traces(data.log)
+    elif data.reasoning is not None:
+        items = read_problem_items(data.reasoning)
     elif data.tsv is not None:
         items = read_tsv(data.tsv, data.source_column, data.target_column)
     else:

@@ -10,6 +10,7 @@ from proactivellm.output.log import Task
 from proactivellm.stream import Job
 from proactivellm.tasks.hub import read_json_lines
 from proactivellm.tasks.item import Item
+from proactivellm.tasks.reasoning.problem import read_problem_items
 from proactivellm.tasks.speech import read_manifest
 from proactivellm.tasks.squad import read_squad
 
@@ -23,10 +24,12 @@ def read_jobs(task: str | None, source: str, target: str | None = None) -> list[
     Args:
         task: "translation"; "asr", the transcript of recordings; "qa": a question, then what may
             answer it, in one source; "choice": likewise, with options (the target is a letter);
-            "summary". None: "asr" for recordings, else "translation".
+            "reasoning": a question, then sentences to think about; "summary". None: "asr" for
+            recordings, else "translation".
         source: text file, one source a line; for "qa" also a `.json` or `.json.gz` file in SQuAD
             format, which holds the answers as well; for "choice" and "summary" also JSON lines
-            (`.jsonl`) of rows, see `tasks.rows`; for speech a manifest (`.jsonl`, which holds
+            (`.jsonl`) of rows, see `tasks.rows`, for "reasoning" a file of problems (`.jsonl`), see
+            `tasks.reasoning.problem`; for speech a manifest (`.jsonl`, which holds
             the texts, see `tasks.speech`), a text file with the path of a recording on each line,
             or a recording.
         target: text file, line i is the reference of source i; None if there is none.
@@ -39,6 +42,8 @@ def read_jobs(task: str | None, source: str, target: str | None = None) -> list[
         if known != "qa":
             raise ValueError(f"{source}: JSON is read as questions: give --task qa, or a text file")
         return _jobs(read_squad(source), "qa", source, target)
+    if source.endswith(_MANIFEST) and known == "reasoning":
+        return _jobs(read_problem_items(source), known, source, target)
     if source.endswith(_MANIFEST) and known in ("choice", "summary"):
         return _jobs(read_json_lines(source, known), known, source, target)
     if source.endswith(_MANIFEST):
