@@ -18,7 +18,7 @@ _EXPORTS = {
     "stream_text": "proactivellm.stream",
     "read_log": "proactivellm.output.log",
     "score": "proactivellm.metrics.score",
-    "train": "proactivellm.train.run",
+    "train": "proactivellm.rl.on_policy",
 }
 __all__ = sorted(_EXPORTS)
 
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from proactivellm.modality.text import TextSegmenter as TextSegmenter
     from proactivellm.output.log import read_log as read_log
     from proactivellm.policy.spec import parse_policy as parse_policy
+    from proactivellm.rl.on_policy import train as train
     from proactivellm.session.engine import Engine as Engine
     from proactivellm.session.session import Session as Session
     from proactivellm.stream import stream_text as stream_text
-    from proactivellm.train.run import train as train
 
 
 def __getattr__(name: str) -> Any:

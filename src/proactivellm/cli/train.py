@@ -34,7 +34,7 @@ def train(recipes: Recipes, out: Out) -> None:
 
     wish = load_toml(recipes[0], Recipe, recipes[1:])
     check_train_extra(needs_peft=wish.lora is not None)
-    from proactivellm.train.run import train as run
+    from proactivellm.rl.on_policy import train as run
 
     try:
         run(wish, out)

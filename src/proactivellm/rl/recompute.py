@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from proactivellm.core.layout import SOURCE, TARGET
 from proactivellm.core.masks import visibility
-from proactivellm.core.packing import IGNORE, Packed, Sample, Written, arrival_stamp, pack
+from proactivellm.core.packing import IGNORE, Packed, arrival_stamp, pack
 from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.forward.lanes import StepOutput
 from proactivellm.forward.packed import as_tensors, masked_hidden
@@ -24,6 +24,7 @@ from proactivellm.policy.evidence import Rows, Seen
 from proactivellm.policy.head import evidence_of, inputs_of
 from proactivellm.rl.rollout import Trajectory
 from proactivellm.train.rows import rows_within
+from proactivellm.train.samples import prompted
 
 _WRITTEN = 0  # the view of what was written; those of probes follow
 _LOGITS_MIB = 1024  # that logits may take at once
@@ -73,13 +74,11 @@ def recompute(
 
 def _pack(model: StreamingCausalLM, one: Trajectory) -> tuple[Packed, list[int]]:
     """A trajectory as one sequence, and the row of each decision."""
-    prompt, layout = model.prompt, model.layout
-    read = [list(unit.token_ids) for unit in one.source.units]
-    read[-1] += prompt.source_tail
-    read = [list(prompt.source_head), *read]
+    layout = model.layout
+    units = [unit.token_ids for unit in one.source.units]
     end = min(model.end_token_ids, default=0)  # only predicted, never fed
-    target = Written(head=prompt.target_head, tokens=[*one.tokens, end])
-    sample = Sample(read={SOURCE: read}, written={TARGET: target})
+    sample = prompted(units, [*one.tokens, end], model.prompt)
+    read, target = sample.read[SOURCE], sample.written[TARGET]
     schedule = [*one.schedule, len(one.source.units)]
     packed = pack(sample, [{TARGET: schedule}], layout)
     written = [row for row, label in enumerate(packed.label) if label != IGNORE]

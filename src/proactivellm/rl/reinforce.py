@@ -23,9 +23,10 @@ from proactivellm.policy.learned import Learned
 from proactivellm.rl.advantage import clipped_loss
 from proactivellm.rl.recompute import recompute
 from proactivellm.rl.reward import Latency, Rewards, make_rewards, qualities
-from proactivellm.rl.rollout import Source, Trajectory, make_sources, roll_out
+from proactivellm.rl.rollout import Trajectory, make_sources, roll_out
 from proactivellm.rl.sampled import SampledLearned, log_prob, write_logit
 from proactivellm.rl.tuned import TunedHead
+from proactivellm.rl.written import Source
 from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling
 from proactivellm.stream import Job, run_streams

@@ -4,21 +4,19 @@ Tokens are greedy; the actions are READ and WRITE. Legend: N = open decisions of
 inputs of the head.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import torch
 from torch import Tensor
 
-from proactivellm.core.unit import Unit
 from proactivellm.forward.causal_lm import StreamingCausalLM
-from proactivellm.output.log import Instance
 from proactivellm.policy.evidence import Candidate
 from proactivellm.policy.head import inputs_of
 from proactivellm.policy.reason import Reason
 from proactivellm.rl.sampled import SampledLearned, log_prob, write_logit
-from proactivellm.session.events import Event, Probed, Write
+from proactivellm.rl.written import Rollout, Run, Source, drive
+from proactivellm.session.events import Event, Probed
 from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling
 from proactivellm.stream import Job, source_turns
@@ -29,25 +27,13 @@ _DRAWN = (Reason.READ_RULE, Reason.WRITE_RULE)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
-    """A text to stream, in units; the last one is final."""
-
-    job: Job
-    units: Sequence[Unit]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trajectory:
-    """One stream: what was written and when, and the decisions that the policy had a choice in.
+class Trajectory(Rollout):
+    """A rollout, and the decisions that the policy had a choice in.
 
     What bounds, the end of the source, the inside of a word or an end that is held settle is no
     decision of the policy, and not among them.
     """
 
-    source: Source
-    instance: Instance
-    tokens: list[int]  # ids written, what ended the target included
-    schedule: list[int]  # units read when each was predicted
     units_read_N: Tensor  # int64
     tokens_written_N: Tensor  # int64
     words_written_N: Tensor  # before the word of the candidate, int64
@@ -88,64 +74,47 @@ def roll_out(
         ValueError: a source could not be streamed.
     """
     streams = Streams(model, policy, Limits(streams=num_lanes), Sampling())
-    waiting = ((source, number) for source in sources for number in range(group))
-    runs, running = list[_Run](), list[_Run]()
-    while True:
-        for source, number in islice(waiting, num_lanes - len(running)):
-            run = _Run(streams, source, policy.seeded([*seed, source.job.index, number]))
-            runs.append(run)
-            running.append(run)
-        if not running:
-            break
-        by_lane = {run.stream.lane: run for run in running}
-        for event in streams.step() or ():
-            by_lane[event.lane].note(event)
-        running = [run for run in running if not run.stream.ended]
-    done = [run.trajectory() for run in runs]
+
+    def begin(source: Source, number: int) -> Callable[[], _Run]:
+        return lambda: _Run(streams, source, policy.seeded([*seed, source.job.index, number]))
+
+    waiting = [begin(source, number) for source in sources for number in range(group)]
+    done = [run.trajectory() for run in drive(streams, waiting, num_lanes)]
     return [done[at : at + group] for at in range(0, len(done), group)]
 
 
-class _Run:
+class _Run(Run):
     """A stream on its way, and what it has decided."""
 
     def __init__(self, streams: Streams, source: Source, policy: SampledLearned) -> None:
-        self.source, self.policy = source, policy
-        self.stream = streams.open(clock=ArrivalClock(), policy=policy, watch=[Candidate()])
-        self.stream.push(source.units, source.units[-1].end_s)
-        self.stream.close(source.units[-1].end_s)
-        self._tokens: list[int] = []
-        self._schedule: list[int] = []
+        self.policy = policy
+        stream = streams.open(clock=ArrivalClock(), policy=policy, watch=[Candidate()])
+        super().__init__(stream, source)
         self._places: list[tuple[int, int, int, bool]] = []
         self._heads: list[Tensor] = []
         self._inputs: list[Tensor] = []
 
     def note(self, event: Event) -> None:
         """Keep a token that was written, or a decision that was drawn."""
-        if isinstance(event, Write) and event.token_id is not None:
-            self._tokens.append(event.token_id)
-            self._schedule.append(event.units_read)
+        super().note(event)
         if not isinstance(event, Probed) or event.reason not in _DRAWN:
             return
         head, seen = self.policy.head, event.seen
         assert head is not None
         units, words = int(seen.units_read_B), int(seen.words_written_B)
-        self._places.append((units, len(self._tokens), words, event.reason.writes))
+        self._places.append((units, len(self.tokens), words, event.reason.writes))
         self._heads.append(head.logit(seen))
         self._inputs.append(torch.cat(inputs_of(seen, head.scalars, head.layer), dim=-1))
 
     def trajectory(self) -> Trajectory:
         """What became of it; ValueError if it failed."""
-        if self.stream.error is not None:
-            raise ValueError(f"source {self.source.job.index}: {self.stream.error}")
+        written = self.rollout()
         units_N, tokens_N, words_N, write_N = torch.tensor(self._places).reshape(-1, 4).long().T
         policy = self.policy
         head_N = torch.cat(self._heads) if self._heads else torch.zeros(0, dtype=torch.float64)
         logit_N = write_logit(policy, policy.temperature, head_N.cpu(), units_N, words_N)
         return Trajectory(
-            source=self.source,
-            instance=self.stream.instance(self.source.job),
-            tokens=self._tokens,
-            schedule=self._schedule,
+            **vars(written),
             units_read_N=units_N,
             tokens_written_N=tokens_N,
             words_written_N=words_N,

@@ -128,7 +128,7 @@ def _read_jobs(study: Study, data: DataSource, split: str) -> list[Job]:
 
 
 def _train(study: Study, run: Run, place: Place) -> None:
-    from proactivellm.train.run import train
+    from proactivellm.rl.on_policy import train
 
     origin = study.arms[run.arm].origin
     if origin is not None:

@@ -4,6 +4,7 @@ So CTC alone runs no language model. Legend: B = batch, S = tokens of the packed
 width, A = samples with features, P = encoder outputs, D = encoder width, E = embeddings.
 """
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +21,21 @@ if TYPE_CHECKING:
     from proactivellm.train.learner import Learner
 
 
+WRITTEN = "written_"  # begins the names of tensors of another batch, see `prefixes.as_batch`
+
+
 class Outputs:
     """Outputs of a learner's models on a batch of `views.collate`; used inside its forward only."""
 
     def __init__(self, learner: "Learner", batch: dict[str, Tensor]) -> None:
         self.learner = learner
         self.batch = batch
+
+    @cached_property
+    def written(self) -> "Outputs":
+        """Those on the samples that were written for a teacher to judge."""
+        named = {k: v for k, v in self.batch.items() if k.startswith(WRITTEN)}
+        return Outputs(self.learner, {k.removeprefix(WRITTEN): v for k, v in named.items()})
 
     @cached_property
     def encoded_APD(self) -> Tensor | None:
@@ -74,16 +84,23 @@ class Outputs:
         """The parts of one objective, means over target rows: [P], nats per token."""
         return self._row_sums[objective] / self.count(objective)
 
+    def row_parts(self) -> tuple[Callable[[Tensor], Tensor], Tensor, Tensor, int]:
+        """What makes logits of hidden states; these of all views, [W, R, D], and labels [R]; how
+        many rows have logits at once.
+        """
+        hidden_WRD, label_R = view_rows(self.decoded.last_hidden_state, self.batch)
+        chunk = self.learner.rows_per_chunk(len(hidden_WRD))
+        # Nothing of this object, which keeps all activations: what recomputes rows keeps this.
+        project = projection(self.learner.model, len(label_R) > chunk)
+        return project, hidden_WRD, label_R, chunk
+
     @cached_property
     def _row_sums(self) -> dict[RowObjective, Tensor]:
         every = [o for o in self.learner.terms if isinstance(o, RowObjective)]
-        views = view_rows(self.decoded.last_hidden_state, self.batch)
-        chunk = self.learner.rows_per_chunk(len(views[0]))
+        project, hidden_WRD, label_R, chunk = self.row_parts()
         read_id, has_full = self.learner.read_id, self.learner.needs_full
         control = None if read_id is None else Control(read_id, view_actions(self.batch))
-        # Nothing of this object, which keeps all activations: what recomputes rows keeps this.
-        project = projection(self.learner.model, len(views[1]) > chunk)
-        sums = row_sums(every, project, views, has_full, chunk, control)
+        sums = row_sums(every, project, (hidden_WRD, label_R), has_full, chunk, control)
         sizes = [len(objective.part_names) for objective in every]
         return dict(zip(every, sums.split(sizes), strict=True))
 

@@ -12,6 +12,7 @@ from proactivellm.modality.kinds import KINDS
 from proactivellm.tasks.data import DataSource
 from proactivellm.train.objectives.catalogue import keys_of, teaches
 from proactivellm.train.objectives.objective import FRONT_END
+from proactivellm.train.objectives.teaching import DISTILLATION, Teaching
 from proactivellm.train.schedules import ViewSettings
 
 
@@ -131,6 +132,8 @@ class Recipe(_FrontEnds):
     instruction: str = ""  # text before the source in the chat template's user turn
     chat: dict[str, Any] = {}  # variables of the chat template, such as enable_thinking = false
     objective: Objectives = Objectives()
+    # A teacher at prefixes that are written for it, beside these objectives.
+    distillation: Teaching | None = None
     optimisation: Optimisation = Optimisation()
     lora: Lora | None = None  # full training if left out
     output: Output = Output()
@@ -143,7 +146,11 @@ class Recipe(_FrontEnds):
     @property
     def tables(self) -> dict[str, Any]:
         """The tables in which keys of objectives stand, by section."""
-        return {"objective": self.objective, FRONT_END: self.front_end}
+        return {
+            "objective": self.objective,
+            FRONT_END: self.front_end,
+            DISTILLATION: self.distillation,
+        }
 
     @model_validator(mode="after")
     def _has_one_front_end(self) -> Self:
@@ -156,6 +163,16 @@ class Recipe(_FrontEnds):
     def _learns_something(self) -> Self:
         if not teaches(self.tables):
             raise ValueError("batch_weight and mslm_weight are both 0: nothing would be learnt")
+        return self
+
+    @model_validator(mode="after")
+    def _distils_texts(self) -> Self:
+        if self.distillation is None:
+            return self
+        if self.front_end is not None:
+            raise ValueError("[distillation] takes texts, and the recipe has a front end")
+        if self.distillation.rollouts.curriculum and self.data.valid is None:
+            raise ValueError("a curriculum looks at held-out rollouts: add [data.valid]")
         return self
 
     @model_validator(mode="after")

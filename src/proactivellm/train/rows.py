@@ -6,7 +6,7 @@ every view predicts the same token.
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -55,19 +55,19 @@ def row_sums(
     hidden_WRD, label_R = views
     read_id, action_WR = control or (None, None)
     one = partial(_chunk_sums, objectives, project, has_full, read_id)
-    sums = []
-    for start in range(0, max(1, len(label_R)), chunk):
-        rows = slice(start, start + chunk)
-        given = (
-            hidden_WRD[:, rows],
-            label_R[rows],
-            None if action_WR is None else action_WR[:, rows],
-        )
-        if len(label_R) > chunk and torch.is_grad_enabled():
-            sums.append(checkpoint(one, *given, use_reentrant=False))
-        else:
-            sums.append(one(*given))
+    hidden, label = hidden_WRD.split(chunk, dim=1), label_R.split(chunk)
+    action = [None] * len(label) if action_WR is None else action_WR.split(chunk, dim=1)
+    sums = over_chunks(one, list(zip(hidden, label, action, strict=True)))
     return torch.stack(sums).sum(0)
+
+
+def over_chunks(one: Callable[..., Tensor], chunks: Sequence[tuple[Any, ...]]) -> list[Tensor]:
+    """What a function makes of the rows of each chunk; of several, each is computed again in the
+    backward pass.
+    """
+    if len(chunks) > 1 and torch.is_grad_enabled():
+        return [checkpoint(one, *chunk, use_reentrant=False) for chunk in chunks]
+    return [one(*chunk) for chunk in chunks]
 
 
 def _chunk_sums(
@@ -81,13 +81,13 @@ def _chunk_sums(
 ) -> Tensor:
     # View by view: the backward pass then holds the gradient of one view's logits at a time.
     sums_P, full_RV = torch.zeros((), device=hidden_WRD.device), None
-    label_R = _without_label(label_R, read_id)
+    label_R = without_label(label_R, read_id)
     if has_full:
-        full_RV, _ = _log_p(project(hidden_WRD[0]), read_id)
+        full_RV, _ = log_probabilities(project(hidden_WRD[0]), read_id)
         full = ViewRows(full_RV, label_R, full_RV)
         sums_P = torch.cat([objective.of_full(full) for objective in objectives])
     for view in range(int(has_full), len(hidden_WRD)):
-        log_p_RV, read_R = _log_p(project(hidden_WRD[view]), read_id)
+        log_p_RV, read_R = log_probabilities(project(hidden_WRD[view]), read_id)
         action_R = None if action_WR is None else action_WR[view]
         rows = ViewRows(log_p_RV, label_R, full_RV, read_R, action_R)
         parts_P = torch.cat([objective.of_partial(rows) for objective in objectives])
@@ -95,7 +95,7 @@ def _chunk_sums(
     return sums_P
 
 
-def _log_p(logits_RV: Tensor, read_id: int | None) -> tuple[Tensor, Tensor | None]:
+def log_probabilities(logits_RV: Tensor, read_id: int | None) -> tuple[Tensor, Tensor | None]:
     """Log-probabilities of what may be written, and the log-odds of the control token, [R].
 
     Its column is cut out, and with it what it would do to smoothing and divergences.
@@ -110,8 +110,8 @@ def _log_p(logits_RV: Tensor, read_id: int | None) -> tuple[Tensor, Tensor | Non
     return log_p_RV, logits_RV[:, read_id] - total_R
 
 
-def _without_label(label_R: Tensor, read_id: int | None) -> Tensor:
-    """Labels as columns of `_log_p`."""
+def without_label(label_R: Tensor, read_id: int | None) -> Tensor:
+    """Labels as columns of `log_probabilities`."""
     return label_R if read_id is None else label_R - (label_R > read_id).long()
 
 
@@ -123,11 +123,11 @@ def view_scores(
     read_id: int | None = None,
 ) -> Tensor:
     """Sums of [negative log-likelihood, hits, rows] per view: [W, 3]; `chunk` rows at a time."""
-    label_R = _without_label(label_R, read_id)
+    label_R = without_label(label_R, read_id)
     scores = hidden_WRD.new_zeros(len(hidden_WRD), 3, dtype=torch.float32)
     for view, hidden_RD in enumerate(hidden_WRD):
         for rows, label in zip(hidden_RD.split(chunk), label_R.split(chunk), strict=True):
-            log_p_RV, _ = _log_p(project(rows), read_id)
+            log_p_RV, _ = log_probabilities(project(rows), read_id)
             scores[view, 0] -= log_p_RV.gather(-1, label[:, None]).sum()
             scores[view, 1] += (log_p_RV.argmax(-1) == label).sum()
             scores[view, 2] += len(label)

@@ -12,6 +12,7 @@ from proactivellm.tasks.data import read_items
 from proactivellm.train.assembly import make_trainer
 from proactivellm.train.build import make_backbone, make_settings
 from proactivellm.train.checkpoints import last_checkpoint
+from proactivellm.train.prefixes import Advance, MakePrefixes
 from proactivellm.train.recipe import Recipe
 from proactivellm.train.run_inputs import check_out, check_run, claimed
 from proactivellm.train.saving import save_final, saving
@@ -23,20 +24,28 @@ TRAINING_LOG = "training_log.jsonl"  # written last
 log = logging.getLogger(__name__)
 
 
-def train(recipe: Recipe, out: str | Path) -> Path:
+def train(recipe: Recipe, out: str | Path, make_prefixes: MakePrefixes | None = None) -> Path:
     """Train by a recipe, continuing from the last checkpoint in `out` if there is one.
 
     `out` becomes a transformers model folder with `streaming.json`. ValueError if data or model do
     not fit the recipe, `out` holds another run, or another process trains there.
+
+    Args:
+        make_prefixes: for recipes with `[distillation]`, whose streams are not known to this room:
+            `rl.on_policy.train` gives its own.
     """
     out = Path(out)
+    if recipe.distillation and make_prefixes is None:
+        raise ValueError(
+            "[distillation] streams while it trains: use proactivellm.rl.on_policy.train"
+        )
     check_out(recipe, out)
     with claimed(out):
-        _train(recipe, out)
+        _train(recipe, out, make_prefixes)
     return out
 
 
-def _train(recipe: Recipe, out: Path) -> None:
+def _train(recipe: Recipe, out: Path, make_prefixes: MakePrefixes | None) -> None:
     checkpoint = last_checkpoint(out)
     finished = (out / TRAINING_LOG).exists()
     set_seed(recipe.optimisation.seed)
@@ -51,6 +60,9 @@ def _train(recipe: Recipe, out: Path) -> None:
     model, tokenizer = make_backbone(recipe, items, checkpoint)
     settings = make_settings(recipe, tokenizer)
     trainer = make_trainer(recipe, out, (items, valid), (model, tokenizer, settings))
+    if recipe.distillation and make_prefixes:
+        trainer.prefixes = make_prefixes(recipe, trainer, valid)
+        trainer.add_callback(Advance(trainer.prefixes))
     trainer.train(resume_from_checkpoint=checkpoint)
     weights = whole_weights(trainer.accelerator, trainer.model_wrapped)
     if trainer.is_world_process_zero():

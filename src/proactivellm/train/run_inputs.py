@@ -20,6 +20,7 @@ from proactivellm.files.lock import locked
 from proactivellm.files.note import check_note, read_note
 from proactivellm.modality.media_digest import digest_media
 from proactivellm.tasks.item import Item
+from proactivellm.train.objectives.teaching import SELF
 from proactivellm.train.recipe import Recipe
 
 RUN_FILE = "training.json"
@@ -42,8 +43,10 @@ def claimed(out: Path) -> Iterator[None]:
 
 def check_out(recipe: Recipe, out: Path) -> None:
     """Refuse (ValueError) to save a model over one that it is made from."""
-    for name in (recipe.backbone.pretrained, recipe.front_end and recipe.front_end.pretrained):
-        if name and find_folder(name).resolve() == out.resolve():
+    teaching, front_end = recipe.distillation, recipe.front_end
+    others = (front_end and front_end.pretrained, teaching and teaching.teacher)
+    for name in (recipe.backbone.pretrained, *others):
+        if name and name != SELF and find_folder(name).resolve() == out.resolve():
             raise ValueError(f"--out {out} would overwrite {name}, which the recipe reads")
 
 
@@ -56,8 +59,9 @@ def check_run(
     files that items (of training, of validation) name are read. ValueError if the run that
     `continues` is of another recipe, other data or another backbone, or nobody knows.
     """
-    # Notes of runs that set none do not have the key.
-    exclude: Any = _FREE if recipe.chat else {**_FREE, "chat": True}
+    # Notes of runs that set none do not have these keys.
+    unset = [key for key in ("chat", "distillation") if not getattr(recipe, key)]
+    exclude: Any = {**_FREE, **dict.fromkeys(unset, True)}
     inputs = {
         "recipe": recipe.model_dump(mode="json", exclude=exclude),
         "train_data": _digest(items[0]),
@@ -67,6 +71,9 @@ def check_run(
         # Which samples make an update depends on it, and on two keys of the recipe.
         "processes": int(os.environ.get("WORLD_SIZE", "1")),
     }
+    if recipe.distillation:
+        teacher = recipe.distillation.teacher
+        inputs["teacher"] = None if teacher == SELF else _folder(teacher)
     if continues:
         _share_as_noted(inputs, read_note(out / RUN_FILE))
     versions = {"transformers": transformers.__version__, "torch": torch.__version__}

@@ -25,6 +25,14 @@ from proactivellm.train.actions import actions, set_actions, trace_of
 from proactivellm.train.schedules import ViewPlan, sampled_schedule
 
 
+def prompted(units: Sequence[Sequence[int]], tokens: Sequence[int], prompt: PromptIds) -> Sample:
+    """The sample of a source, ids by unit, and of what is written for it, within a prompt."""
+    read = [list(ids) for ids in units]
+    read[-1] += prompt.source_tail
+    written = {TARGET: Written(head=prompt.target_head, tokens=tokens)}
+    return Sample(read={SOURCE: [prompt.source_head, *read]}, written=written)
+
+
 class SampleEncoder:
     """Text -> `Sample`, with the segmentation of sessions; `end_token_id` closes the target."""
 
@@ -52,14 +60,8 @@ class SampleEncoder:
         units = [list(ids) for ids in self.segmenter.word_token_ids(source.split())]
         # A source of which the tokenizer keeps nothing is one empty unit: it must not end the run.
         units = [*units, *map(list, further_units)] or [[]]
-        units[-1] += self.prompt.source_tail
         ids = self.tokenizer.encode(target, add_special_tokens=False, split_special_tokens=True)
-        return Sample(
-            read={SOURCE: [self.prompt.source_head, *units]},
-            written={
-                TARGET: Written(head=self.prompt.target_head, tokens=[*ids, self.end_token_id])
-            },
-        )
+        return prompted(units, [*ids, self.end_token_id], self.prompt)
 
     def word_index(self, target: Sequence[int]) -> list[int]:
         """The word, from 0, that each target token belongs to, the end of stream left out."""

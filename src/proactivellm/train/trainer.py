@@ -14,6 +14,7 @@ from proactivellm.core.packing import Sample, pack
 from proactivellm.train.accumulation import share_counts
 from proactivellm.train.checkpoints import load_checkpoint
 from proactivellm.train.learner import Learner
+from proactivellm.train.prefixes import Prefixes
 from proactivellm.train.samples import SampleEncoder
 from proactivellm.train.saving import save_checkpoint, saving
 from proactivellm.train.schedules import evaluation_schedules
@@ -52,6 +53,7 @@ class StreamingTrainer(Trainer):
         self.parts: list[Tensor] = []  # of each update since the last log line
         self.window: list[dict[str, Any]] = []  # micro-batches of the update under way
         self.model_accepts_loss_kwargs = True
+        self.prefixes: Prefixes | None = None  # what a teacher judges, beside the samples
 
     @property
     def learner(self) -> Learner:
@@ -66,6 +68,8 @@ class StreamingTrainer(Trainer):
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         if not batches:
             return [], None
+        if self.prefixes is not None:
+            batches = self.prefixes.extend(batches)
         accelerator = self.accelerator
         self.window = share_counts(
             batches,
@@ -170,12 +174,16 @@ class StreamingTrainer(Trainer):
         assert folder is not None
         save_checkpoint(self.learner, (self.tokenizer, self.settings), folder, state_dict)
         torch.save(self.args, f"{folder}/training_args.bin")
+        if self.prefixes is not None:
+            self.prefixes.save(folder)
 
     def train(self, resume_from_checkpoint: Any = None, **kwargs: Any) -> Any:
         """Weights are loaded while they are whole, before anything shards them."""
         if resume_from_checkpoint:
             check_optimiser(self.accelerator, resume_from_checkpoint)
             load_checkpoint(self.learner, resume_from_checkpoint)
+            if self.prefixes is not None:
+                self.prefixes.load(resume_from_checkpoint)
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
     def _load_from_checkpoint(

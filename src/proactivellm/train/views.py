@@ -1,6 +1,7 @@
 """Packed views as a batch: collation of samples, one forward over them, the rows that predict.
 
-Legend: B = batch, S = tokens of the packed sequence, R = target rows, D = model width, W = views.
+Legend: B = batch, S = tokens of the packed sequence, R = target rows, T = target tokens, D = model
+width, W = views.
 """
 
 from collections.abc import Sequence
@@ -80,7 +81,7 @@ def packed_output(
 
 def view_rows(hidden_BSD: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """The rows that predict something: hidden [W, R, D], labels [R]; the same in every view."""
-    chosen = _predicting(batch)
+    chosen = predicting(batch)
     hidden_WRD = torch.stack([hidden_BSD[rows] for rows in chosen])
     return hidden_WRD, batch["label"][chosen[0]]
 
@@ -89,11 +90,20 @@ def view_actions(batch: dict[str, Tensor]) -> Tensor | None:
     """What those rows are to learn of the control token, [W, R]; None where nothing is."""
     if "action" not in batch:
         return None
-    return torch.stack([batch["action"][rows] for rows in _predicting(batch)])
+    return torch.stack([batch["action"][rows] for rows in predicting(batch)])
 
 
-def _predicting(batch: dict[str, Tensor]) -> list[Tensor]:
-    """The rows that predict, by view: bool [B, S]."""
+def predicting(batch: dict[str, Tensor]) -> list[Tensor]:
+    """The rows that predict, by view: bool [B, S]; there are as many in each."""
     views = int(batch["view"].max()) + 1
     predicts = batch["label"] != IGNORE
     return [predicts & (batch["view"] == view) for view in range(views)]
+
+
+def of_targets(values_BT: Tensor, predicts_BS: Tensor) -> Tensor:
+    """Values by prefix and target token as values by row, [R, ...], in the order of rows.
+
+    `predicts_BS` are the rows of a view that predict, one for each target token.
+    """
+    place_T = torch.arange(values_BT.shape[1], device=values_BT.device)
+    return values_BT[place_T < predicts_BS.sum(1)[:, None]]

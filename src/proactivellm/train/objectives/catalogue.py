@@ -12,8 +12,9 @@ from proactivellm.train.objectives.distillation import Distillation
 from proactivellm.train.objectives.likelihood import Likelihood
 from proactivellm.train.objectives.objective import Objective
 from proactivellm.train.objectives.router import Router
+from proactivellm.train.objectives.taught import Taught
 
-OBJECTIVES: list[type[Objective]] = [Likelihood, Distillation, Control, Router, Ctc]
+OBJECTIVES: list[type[Objective]] = [Likelihood, Distillation, Control, Router, Ctc, Taught]
 
 
 def keys_of(section: str) -> list[type[Strict]]:

@@ -6,11 +6,11 @@ token, so that rows of teacher (full source) and student (partial source) corres
 
 from typing import Literal, Self
 
-import torch
 from pydantic import model_validator
 from torch import Tensor
 
 from proactivellm.files.values import Count, Weight
+from proactivellm.train.objectives.divergence import with_rest
 from proactivellm.train.objectives.objective import RowObjective, ViewRows
 from proactivellm.train.schedules import ViewSettings
 
@@ -30,17 +30,10 @@ def top_k_kl(teacher_RV: Tensor, student_RV: Tensor, top_k: int, direction: str)
     log_p_RK, index_RK = teacher_RV.detach().topk(min(top_k, teacher_RV.shape[-1]), dim=-1)
     log_q_RK = student_RV.gather(-1, index_RK)
     if index_RK.shape[-1] < teacher_RV.shape[-1]:
-        log_p_RK, log_q_RK = _with_rest(log_p_RK), _with_rest(log_q_RK)
+        log_p_RK, log_q_RK = with_rest(log_p_RK), with_rest(log_q_RK)
     if direction == "reverse":
         return (log_q_RK.exp() * (log_q_RK - log_p_RK)).sum()
     return (log_p_RK.exp() * (log_p_RK - log_q_RK)).sum()
-
-
-def _with_rest(log_p_RK: Tensor) -> Tensor:
-    """Adds the probability that is left, as one more outcome: [R, K + 1]."""
-    # From 1e-6 on, what is left is rounding: there it has no gradient.
-    rest_R = torch.log1p(-log_p_RK.exp().sum(-1).clamp(max=1.0 - 1e-6))
-    return torch.cat([log_p_RK, rest_R[:, None]], dim=-1)
 
 
 class DistillationSettings(ViewSettings):

@@ -1,0 +1,69 @@
+"""How long rollouts may be: longer step by step, while the student keeps its entropy.
+
+The reverse KL on short rollouts makes a student sure of itself, and one that is sure writes nothing
+in longer ones that it could learn from (arXiv 2605.16826).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Verdict(StrEnum):
+    """What a curriculum does after an update."""
+
+    HOLD = "hold"  # go on at this length
+    PROMOTE = "promote"  # what was learnt at this length is kept; go on at the next
+    STOP = "stop"  # go back to what was kept last, and end
+
+
+@dataclass(kw_only=True)
+class Curriculum:
+    """A ladder of lengths, and where on it a run stands.
+
+    Attributes:
+        lengths: most tokens of a rollout, rising.
+        steps: updates at each length.
+        least_entropy: of the student per token of its own rollouts of held-out sources, nats, at
+            the end of a length; below it the length was too much.
+    """
+
+    lengths: Sequence[int]
+    steps: int
+    least_entropy: float
+    rung: int = 0
+    done: int = 0  # updates at this length
+    stable: int | None = None  # the last length that was passed; None = none was
+
+    def __post_init__(self) -> None:
+        pairs = zip(self.lengths, self.lengths[1:], strict=False)
+        if not self.lengths or any(later <= earlier for earlier, later in pairs):
+            raise ValueError(f"lengths of a curriculum must rise, got {list(self.lengths)}")
+
+    @property
+    def length(self) -> int:
+        """Most tokens of a rollout now."""
+        return self.lengths[self.rung]
+
+    @property
+    def asks(self) -> bool:
+        """Whether the entropy is to be measured after the update that comes."""
+        return self.done + 1 >= self.steps
+
+    def advance(self, entropy: float | None) -> Verdict:
+        """After an update: hold, promote or stop.
+
+        `entropy` is that of held-out rollouts, where `asks` was true before the update. At the last
+        length, a run that passes goes on to its end.
+        """
+        self.done += 1
+        if self.done < self.steps:
+            return Verdict.HOLD
+        assert entropy is not None
+        if entropy < self.least_entropy:
+            return Verdict.STOP
+        self.stable, self.done = self.length, 0
+        if self.rung + 1 == len(self.lengths):
+            return Verdict.HOLD
+        self.rung += 1
+        return Verdict.PROMOTE
