@@ -148,7 +148,7 @@ def serve_replicas(settings: Settings, tell: Callable[[str], None]) -> None:
     """
     port = settings.port
     if not os.environ.get(ADDRESS):
-        with listen(settings.host, port) as listening:
+        with listen(settings.host, port, settings.send_s) as listening:
             port = listening.getsockname()[1]
     with cluster("serve --ray"):
         key, certificate = settings.tls_key, settings.tls_certificate
