@@ -1,5 +1,6 @@
 """Which names are of video; nothing heavy is imported, as commands ask first of all."""
 
+import os.path
 from pathlib import Path
 
 EXTENSIONS = (
@@ -21,7 +22,7 @@ def is_address(name: str) -> bool:
 
 def is_video(name: str) -> bool:
     """Whether a name is of video: a file by its extension, a live source, a folder of pictures."""
-    return is_address(name) or Path(name).suffix.lower() in EXTENSIONS or Path(name).is_dir()
+    return is_address(name) or Path(name).suffix.lower() in EXTENSIONS or os.path.isdir(name)
 
 
 def pictures_in(folder: Path) -> list[Path]:

@@ -111,7 +111,7 @@ def patches(frames_THWC: Tensor, settings: PixelSettings) -> tuple[Tensor, Grid]
 
     Of frames that are no whole patches in time, the last one is repeated.
     """
-    size = target_size(*frames_THWC.shape[1:3], settings)
+    size = target_size(frames_THWC.shape[1], frames_THWC.shape[2], settings)
     frames = resize(frames_THWC.movedim(-1, 1), size).float()
     mean, std = (torch.tensor(v, device=frames.device) for v in (settings.mean, settings.std))
     frames = (frames / 255 - mean[:, None, None]) / std[:, None, None]
