@@ -24,6 +24,8 @@ KEY := $(CURDIR) $(shell cat pyproject.toml constraints.txt | cksum)
 # Python compiles a module when it is first imported; all of them at once would take a minute. Where
 # it is told not to keep what it compiled, every process would compile torch again, for 15 seconds.
 export PYTHONDONTWRITEBYTECODE :=
+# The pip that comes with Python 3.11 takes twice as long to choose the same packages, hence a newer
+# one in .venv, which fills the other environments, too.
 PIP_FLAGS := --quiet --disable-pip-version-check --no-compile
 
 # The interpreter that makes .venv. Choose one with: make install PYTHON=/path/to/python3.12
@@ -48,7 +50,8 @@ LOWEST_TESTS ?= tests/train tests/study tests/interop tests/cli tests
 NEWEST_VENV := .venv-newest
 NEWEST_STAMP := $(NEWEST_VENV)/.proactivellm-installed
 NEWEST_KEY := $(KEY) $(shell date +%G-%V)
-NEWEST_INSTALL := $(NEWEST_VENV)/bin/python -m pip install $(PIP_FLAGS) -c $(NEWEST_VENV)/torch.txt
+NEWEST_INSTALL := $(BIN)/python -m pip --python $(NEWEST_VENV)/bin/python install $(PIP_FLAGS) \
+	-c $(NEWEST_VENV)/torch.txt
 SENTENCE := Ich habe gestern einen alten Freund getroffen.
 MEANING := an old friend
 # What meets transformers itself: the other tests of sessions meet only what these already have.
@@ -105,6 +108,7 @@ $(STAMP):
 		echo "making $(VENV) with $(PYTHON)"; "$(PYTHON)" -m venv --clear $(VENV); \
 	fi
 	@rm -f $(STAMP)
+	$(BIN)/python -m pip install $(PIP_FLAGS) --upgrade 'pip>=25'
 	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[dev]'
 	@echo "$(KEY)" > $(STAMP)
 
@@ -193,7 +197,7 @@ endif
 $(NEWEST_STAMP): | install
 	@echo "making $(NEWEST_VENV)"
 	@rm -rf $(NEWEST_VENV) build dist
-	@$(BIN)/python -m venv $(NEWEST_VENV)
+	@$(BIN)/python -m venv --without-pip $(NEWEST_VENV)
 	@grep '^torch==' constraints.txt > $(NEWEST_VENV)/torch.txt
 	@paths="import sysconfig; print(sysconfig.get_path('purelib'))"; \
 		cd "$$($(BIN)/python -c "$$paths")" && cp -al torch torch-*.dist-info torchgen functorch \

@@ -17,7 +17,7 @@ from proactivellm.output.log import Instance, read_log
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = ROOT / ".venv-simuleval" / "bin" / "python"
-POLICIES = ("confidence:laal=3", "local-agreement:2")  # a threshold of the table, and drafts
+POLICIES = ("local-agreement:2",)  # drafts are the hardest; `make simuleval` compares others, too
 
 
 def test_both_tools_agree_with_us(tmp_path: Path) -> None:

@@ -47,9 +47,8 @@ BLOCK = 8  # entries: caches are multiples of it, small enough that streams crow
 
 Folder = Callable[..., Path]
 FAMILIES: dict[str, dict[str, Any]] = {
-    "qwen3": {"phi": 3},
+    "qwen3": {"phi": 3, "boundary": "token"},
     "gemma3_text": {"layout": "interleaved"},  # sliding and full layers
-    "mistral": {"phi": 6, "boundary": "token"},  # sliding layers
     "falcon": {},  # does its attention by itself: the joint plan
 }
 JOBS = (  # policy, sampling, units: an odd number of them is followed by a bare end marker
