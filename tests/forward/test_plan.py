@@ -32,7 +32,7 @@ def plan_of(
     layout, windows = layout or grouped(), windows or FULL
     for lane in inputs:
         cache.reserve(lane.lane, cache.lengths[lane.lane] + lane.size)
-    new = pack_lanes(inputs, cache.lengths, layout)
+    new = pack_lanes(inputs, cache.lengths, layout, cache.reached)
     plan = make_plan(cache.store(), new, layout, windows, tuple(windows), joint)
     return plan, new
 
