@@ -72,7 +72,7 @@ def written(state: SessionState) -> list[int]:
 def view_of(state: SessionState) -> list[list[int]]:
     """Tokens of the units in view, the prompt first."""
     view: list[list[int]] = [[] for _ in range(state.units_read - state.dropped_units + 1)]
-    for _, unit, tokens in state.source if state.counts["source"] else []:
+    for _, unit, tokens, _ in state.source if state.counts["source"] else []:
         view[unit] += tokens
     return view
 
