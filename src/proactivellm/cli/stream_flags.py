@@ -13,8 +13,8 @@ Inputs = Annotated[
         "--input",
         metavar="FILE|-|mic",
         help="A text file with one source a line, - for standard input, a recording (wav, flac, "
-        "ogg, opus, mp3, or archive.zip:member), or mic for the microphone. Repeat the flag for "
-        "more: texts are streamed at once, recordings one after another.",
+        "ogg, opus, mp3, or archive.zip:member), mic for the microphone, or a video (file, folder, "
+        "rtsp://...). Several texts are streamed at once, recordings one after another.",
         show_default="-",
     ),
 ]

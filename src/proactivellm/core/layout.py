@@ -10,6 +10,8 @@ from functools import cached_property
 
 import numpy as np
 
+from proactivellm.core.positions import Grid, Numbers, Reached, Run
+
 SOURCE, TARGET = "source", "target"  # the groups that every session drives
 THOUGHT = "thought"  # what a model that thinks writes between them
 
@@ -30,6 +32,8 @@ class Layout:
     offset: tuple[int, ...]
     # A READ forgets what was written, and feeds it again after all that is read.
     reencoded: bool = False
+    # After each unit of the source, all counters go on from the furthest of them.
+    joins: bool = False
 
     def __post_init__(self) -> None:
         sizes = {len(self.groups), len(self.attends), len(self.counter), len(self.offset)}
@@ -52,20 +56,64 @@ class Layout:
         """Whether a group may attend to every other: bool [G]."""
         return np.array([all(row) for row in self.attends])
 
-    def numbers(self, counts: Mapping[str, int]) -> list[int]:
-        """What each counter has come to, [C], after so many tokens of each group."""
+    def numbers(self, counts: Mapping[str, int], reached: Reached | None = None) -> Numbers:
+        """What the counters have come to after so many tokens of each group.
+
+        `reached` is what `reached` said when a unit was last read; None = no unit has ever made a
+        difference.
+        """
+        numbers = self._tokens(counts)
+        if reached is None:
+            return Numbers(numbers)
+        return Numbers([a + b for a, b in zip(numbers, reached.ahead, strict=True)], reached.run)
+
+    def reached(self, numbers: Numbers, counts: Mapping[str, int]) -> Reached | None:
+        """What there is to remember beside the tokens of each group; None = nothing.
+
+        It stays the same until a unit is read, whatever of the target is written or taken back.
+        """
+        tokens = self._tokens(counts)
+        if numbers.run is None and numbers.next == tokens:
+            return None
+        ahead = tuple(a - b for a, b in zip(numbers.next, tokens, strict=True))
+        return Reached(ahead, numbers.run)
+
+    def positions(
+        self, group: int, n: int, numbers: Numbers, grid: Grid | None = None
+    ) -> np.ndarray:
+        """Positions of the next n tokens of a group, int64 [A, n]; moves `numbers` on.
+
+        Tokens that lie in a grid have three axes. Moments that follow each other are one video:
+        only time goes on between them; what comes after the video begins where it does in
+        `get_rope_index` of transformers 5, after its height or width.
+        """
+        counter, offset = self.counter[group], self.offset[group]
+        first = numbers.next[counter]
+        if grid is None:
+            numbers.next[counter] = first + n
+            first += offset
+            return np.arange(first, first + n)[None]
+        run = numbers.run
+        if self.joins or run is None or (run.counter, run.end) != (counter, first):
+            run = Run(counter, first, 0, first)
+        end = max(run.end, run.start + max(grid.height, grid.width))
+        numbers.next[counter] = end
+        numbers.run = run._replace(elapsed=run.elapsed + grid.step, end=end)
+        row, column = np.divmod(np.arange(grid.size), grid.width)
+        time = np.full(grid.size, run.elapsed)
+        return np.stack([time, row, column]) + (run.start + offset)
+
+    def end_unit(self, numbers: Numbers) -> None:
+        """To be called when all of a source unit is placed: counters that join do so now."""
+        if self.joins:
+            numbers.next = [max(numbers.next)] * len(numbers.next)
+
+    def _tokens(self, counts: Mapping[str, int]) -> list[int]:
+        """Tokens on each counter, [C]."""
         numbers = [0] * len(self.groups)
         for name, count in counts.items():
             numbers[self.counter[self.index[name]]] += count
         return numbers
-
-    def positions(self, group: int, n: int, numbers: list[int]) -> np.ndarray:
-        """Positions of the next n tokens of a group, int64 [A, n]; moves `numbers`, [C], on."""
-        counter = self.counter[group]
-        first = numbers[counter]
-        numbers[counter] = first + n
-        first += self.offset[group]
-        return np.arange(first, first + n)[None]
 
     def independent(self, read: Iterable[str]) -> set[str]:
         """Those groups, of the ones only read, that depend on nothing that is written."""
@@ -75,12 +123,12 @@ class Layout:
         return free
 
     def _needs(self, name: str) -> set[str]:
-        """Groups that a group sees, or shares its counter with."""
+        """Groups that a group sees, or whose number moves its counter."""
         mine = self.index[name]
         return {
             other
             for other, index in self.index.items()
-            if self.attends[mine][index] or self.counter[mine] == self.counter[index]
+            if self.joins or self.attends[mine][index] or self.counter[mine] == self.counter[index]
         }
 
 
@@ -92,6 +140,21 @@ def grouped(phi: int = 0) -> Layout:
         attends=((True, False), (True, True)),
         counter=(0, 1),
         offset=(0, phi),
+    )
+
+
+def overlapped(phi: int = 0) -> Layout:
+    """As grouped, but the next unit begins where what is written of this one does.
+
+    OSPE of Speak-While-Watching (arXiv 2601.06843): what comes after both begins after the longer.
+    """
+    return Layout(
+        name="overlapped",
+        groups=(SOURCE, TARGET),
+        attends=((True, False), (True, True)),
+        counter=(0, 1),
+        offset=(0, phi),
+        joins=True,
     )
 
 
@@ -147,6 +210,7 @@ LAYOUTS = {
     "reencoded": reencoded,
     "thoughts": thoughts,
     "interleaved-thoughts": interleaved_thoughts,
+    "overlapped": overlapped,
 }
 
 

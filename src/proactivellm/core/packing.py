@@ -8,14 +8,13 @@ Legend: S = tokens of the packed sequence, N = tokens that one group predicts, M
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import TYPE_CHECKING
 
-from proactivellm.core.layout import Layout
+import numpy as np
+
+from proactivellm.core.layout import SOURCE, Layout
 from proactivellm.core.masks import SHARED
+from proactivellm.core.positions import Grid
 from proactivellm.core.schedule import Schedule, validate
-
-if TYPE_CHECKING:
-    import numpy as np
 
 IGNORE = -100  # label of rows that predict nothing
 MEDIA_ID = -1  # in place of a token id: an embedding that is made from `features`
@@ -41,8 +40,10 @@ class Sample:
     read: Mapping[str, Sequence[Sequence[int]]]
     written: Mapping[str, Written]
     # [T, ...] that become the embeddings of the ids MEDIA_ID, if there are any
-    features: "np.ndarray | None" = None
+    features: np.ndarray | None = None
     transcript: str = ""  # the text of what `features` hold; empty where that is not known
+    # Of source units whose first tokens lie in space, by the number of the unit.
+    grids: Mapping[int, Grid] = field(default_factory=dict)
 
     @property
     def num_units(self) -> int:
@@ -64,10 +65,12 @@ class Packed:
     group: list[int] = field(default_factory=list)
     arrival: list[int] = field(default_factory=list)
     view: list[int] = field(default_factory=list)
-    position: list[int] = field(default_factory=list)
+    position: list[int] = field(default_factory=list)  # the axis of time, where there are three
+    row: list[int] = field(default_factory=list)  # those of height and width; empty: all as time
+    column: list[int] = field(default_factory=list)
     label: list[int] = field(default_factory=list)
     action: list[int] = field(default_factory=list)  # of `train.actions`; empty: none is learnt
-    features: "np.ndarray | None" = None
+    features: np.ndarray | None = None
     transcript: str = ""
     index: int = -1
 
@@ -98,7 +101,7 @@ def pack(sample: Sample, views: Sequence[View], layout: Layout) -> Packed:
                 _append(packed, layout, name, number, _read_rows(sample.read[name]))
         for name, written in sample.written.items():
             _append(packed, layout, name, number, _written_rows(written, view[name]))
-    _place(packed, layout)
+    _place(packed, layout, sample.grids)
     return packed
 
 
@@ -155,15 +158,27 @@ def arrival_stamp(layout: Layout, group: int, units: int, order: int) -> int:
     return ((len(layout.groups) * units + group) << 32) + order
 
 
-def _place(packed: Packed, layout: Layout) -> None:
+def _place(packed: Packed, layout: Layout, grids: Mapping[int, Grid]) -> None:
     """Positions in the order of arrival, view by view; shared groups have counters of their own."""
-    packed.position = [0] * len(packed.view)
+    places: list[list[int]] = [[]] * len(packed.view)
     for view in set(packed.view):
         members = [i for i, v in enumerate(packed.view) if v == view]
         members.sort(key=packed.arrival.__getitem__)
         numbers = layout.numbers({})
-        for group, run in groupby(members, key=packed.group.__getitem__):
+        for stamp, run in groupby(members, key=lambda i: packed.arrival[i] >> 32):
             rows = list(run)
-            (positions,) = layout.positions(group, len(rows), numbers).tolist()
-            for i, position in zip(rows, positions, strict=True):
-                packed.position[i] = position
+            unit, group = divmod(stamp, len(layout.groups))
+            is_source = layout.groups[group] == SOURCE
+            grid = grids.get(unit) if is_source else None
+            size = 0 if grid is None else grid.size
+            for part, lies in ((rows[:size], grid), (rows[size:], None)):
+                if part:
+                    positions = layout.positions(group, len(part), numbers, lies)
+                    for i, place in zip(part, positions.T.tolist(), strict=True):
+                        places[i] = place
+            if is_source:
+                layout.end_unit(numbers)
+    packed.position = [place[0] for place in places]
+    if grids:
+        packed.row = [place[-2:][0] for place in places]  # of one axis: the same
+        packed.column = [place[-1] for place in places]

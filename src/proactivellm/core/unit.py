@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from proactivellm.core.positions import Grid
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -31,6 +33,8 @@ class Unit:
     """When the unit was complete and could be read, in seconds from the start of the source."""
     final: bool = False
     """Whether the source ends with this unit."""
+    grid: Grid | None = None
+    """How its features lie in space; None = one after another, as text."""
 
     def __post_init__(self) -> None:
         try:
@@ -41,6 +45,10 @@ class Unit:
         object.__setattr__(self, "token_ids", token_ids)
         if self.token_ids and self.features is not None:
             raise ValueError("a unit has token_ids or features, not both: make two units of it")
+        if self.grid is not None and (
+            self.features is None or len(self.features) != self.grid.size
+        ):
+            raise ValueError(f"{self.grid} takes {self.grid.size} features: one for each place")
         if self.end_s < self.start_s:
             raise ValueError(
                 f"a unit cannot end at end_s={self.end_s} before it starts at "

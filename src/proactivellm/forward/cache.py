@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from proactivellm.core.positions import Reached
 from proactivellm.forward.pages import PagePool, StoreFull
 from proactivellm.forward.plan import Scratch, StepPlan, Store
 
@@ -121,6 +122,8 @@ class ArrivalCache(Cache):
         self.pool = PagePool(INITIAL_PAGES if capacity is None else capacity // PAGE)
         self.lengths = [0] * num_lanes  # entries that count, per lane; later ones are overwritten
         self.units = [0] * num_lanes  # source units among them
+        # What positions go on from, where the numbers of tokens do not tell.
+        self.reached: list[Reached | None] = [None] * num_lanes
         self.pages: list[list[int]] = [[] for _ in range(num_lanes)]
         self.contiguous = [True] * num_lanes  # a lane's pages lie side by side
         self.page_table = np.zeros((num_lanes, 4), dtype=np.int64)
@@ -198,6 +201,7 @@ class ArrivalCache(Cache):
         self.pages[lane] = []
         self.contiguous[lane] = True
         self.lengths[lane] = self.units[lane] = 0
+        self.reached[lane] = None
 
     def snapshot(self, lane: int) -> dict[str, Any]:
         """A lane's entries as plain tensors, for cloning and saving.
@@ -212,6 +216,7 @@ class ArrivalCache(Cache):
             "values": [layer.values[slots] for layer in layers],
             "kinds": self.entry_kinds(lane),
             "units": self.units[lane],
+            "reached": self.reached[lane],
             "kv": self.kv,
         }
 
@@ -233,6 +238,7 @@ class ArrivalCache(Cache):
         self.clear(lane)
         self.reserve(lane, length)  # the same number, laid out anew
         self.lengths[lane], self.units[lane] = length, state["units"]
+        self.reached[lane] = state.get("reached")  # snapshots of text may lack it
         slots = self._slots(lane)
         for layer, (keys, values) in zip(self._layers(), entries, strict=False):
             if not layer.is_initialized:

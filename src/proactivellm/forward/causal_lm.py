@@ -181,7 +181,7 @@ class StreamingCausalLM:
     def check_position(self, lane: LaneInput) -> None:
         """Raise ValueError if the last position of a lane is none of the model's."""
         if self.limit is not None and lane.pieces:
-            self._check_positions(np.concatenate(place(lane, self.layout), axis=1), self.limit)
+            self._check_positions(place(lane, self.layout)[0], self.limit)
 
     def _check_positions(self, position_AT: np.ndarray, limit: int) -> None:
         last = int(position_AT.max())
@@ -221,7 +221,7 @@ class StreamingCausalLM:
             ValueError: if a lane would use positions that the model does not have.
             StoreFull: if the cache has no room for the new tokens and may not grow.
         """
-        new = pack_lanes(inputs, cache.lengths, self.layout)
+        new = pack_lanes(inputs, cache.lengths, self.layout, cache.reached)
         if self.limit is not None:
             self._check_positions(new.position_AT, self.limit)
         for lane in inputs:
@@ -233,8 +233,8 @@ class StreamingCausalLM:
                 output = self.static.run(cache, new, num_units, attention)
             else:
                 output = self._run(cache, new, num_units, attention)
-        for number, read in units.items():
-            cache.units[number] = read
+        for (number, read), reached in zip(units.items(), new.reached, strict=True):
+            cache.units[number], cache.reached[number] = read, reached
         return output if output is None else output.forbidding(self.read_id)
 
     def project(self, hidden_RD: Tensor) -> Tensor:
@@ -277,10 +277,7 @@ class StreamingCausalLM:
         position_AT: Tensor,
         probe: AttentionProbe | None,
     ) -> Tensor:
-        """Run the decoder along a plan: last hidden states [1, T, D] of the new tokens.
-
-        Positions have one axis, as the decoder takes them: [1, T].
-        """
+        """Run the decoder along a plan: last hidden states [1, T, D] of the new tokens."""
         cache.begin(plan)
         kwargs: dict[str, Any] = {}
         if plan.joint is None:
@@ -288,7 +285,8 @@ class StreamingCausalLM:
         if probe is not None:
             kwargs["probe"] = probe
         masks = plan.joint.mask if plan.joint is not None else self._unused_mask
-        output = self.parts.decode(embeddings_1TD, position_AT, masks, cache, **kwargs)
+        position = position_AT if len(position_AT) == 1 else position_AT[:, None]  # [A, 1, T]
+        output = self.parts.decode(embeddings_1TD, position, masks, cache, **kwargs)
         hidden_1TD: Tensor = output.last_hidden_state
         return hidden_1TD
 

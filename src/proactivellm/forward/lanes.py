@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from proactivellm.core.layout import Layout
+from proactivellm.core.layout import SOURCE, Layout
+from proactivellm.core.positions import Grid, Reached
 
 UNLIMITED = 2**62  # beyond any unit
 
@@ -23,6 +24,7 @@ class Piece(NamedTuple):
     group: str
     unit: int  # that it belongs to, from 1; 0 = none (prompt, target)
     tokens: Sequence[int] | Tensor  # ids, or embeddings [n, D]
+    grid: Grid | None = None  # how embeddings lie in space
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +48,7 @@ class LaneInput:
         # Counted once: schedulers, cache and forward ask for these many times in a step.
         added: dict[str, int] = {}
         last_unit = 0
-        for group, unit, tokens in self.pieces:
+        for group, unit, tokens, _ in self.pieces:
             added[group] = added.get(group, 0) + len(tokens)
             if unit > last_unit:
                 last_unit = unit
@@ -110,62 +112,82 @@ class NewTokens:
     ids: np.ndarray  # 0 in place of features, [T]
     features: Sequence[tuple[int, Tensor]]  # packed index of the first token, embeddings [n, D]
     kinds_3T: np.ndarray  # group, position (on the first axis) and unit of every new token
-    position_AT: np.ndarray  # as the decoder takes them
     horizon_T: np.ndarray | None  # the newest unit that each may see; None: none is limited
+    position_AT: np.ndarray  # three axes where a token lies in space, else one
+    reached: Sequence[Reached | None]  # of each input's layout, when these have arrived, [B]
     probing: list[int]  # index of the input that each probing row is of, [P]
     within: list[int]  # the row among the new tokens of its lane, [P]
     rows: list[int]  # its packed index, [P]
 
 
-def place(lane: LaneInput, layout: Layout) -> list[np.ndarray]:
-    """Positions of the new tokens of a lane, [A, n] for each of its pieces.
+def place(
+    lane: LaneInput, layout: Layout, reached: Reached | None = None
+) -> tuple[np.ndarray, Reached | None]:
+    """Positions of the new tokens of a lane, [A, n], and what is reached then.
+
+    Args:
+        reached: before them; it is of no account where the lane holds nothing.
 
     Raises:
         ValueError: if one of its groups is none of the layout's.
     """
     try:
-        numbers, index = layout.numbers(lane.counts), layout.index
-        return [layout.positions(index[p.group], len(p.tokens), numbers) for p in lane.pieces]
+        numbers = layout.numbers(lane.counts, reached if any(lane.counts.values()) else None)
+        index, places = layout.index, []
+        following = [*lane.pieces[1:], None]
+        for piece, after in zip(lane.pieces, following, strict=True):
+            group, unit, tokens, grid = piece
+            places.append(layout.positions(index[group], len(tokens), numbers, grid))
+            if group == SOURCE and (after is None or after[:2] != (group, unit)):
+                layout.end_unit(numbers)
+        held = {n: lane.counts.get(n, 0) + lane.added.get(n, 0) for n in layout.groups}
+        return _in_a_row(places), layout.reached(numbers, held)
     except KeyError as error:
         raise ValueError(
             f"layout {layout.name!r} has no group {error}, but {', '.join(layout.groups)}"
         ) from None
 
 
-def pack_lanes(inputs: Sequence[LaneInput], lengths: Sequence[int], layout: Layout) -> NewTokens:
+def _in_a_row(places: Sequence[np.ndarray]) -> np.ndarray:
+    """Positions side by side; those of one axis are the same on all where others have three."""
+    axes = max((len(position_AT) for position_AT in places), default=1)
+    wide = [np.broadcast_to(each, (axes, each.shape[1])) for each in places]
+    return np.concatenate(wide, axis=1) if wide else np.zeros((1, 0), np.int64)
+
+
+def pack_lanes(
+    inputs: Sequence[LaneInput],
+    lengths: Sequence[int],
+    layout: Layout,
+    reached: Sequence[Reached | None],
+) -> NewTokens:
     """Pack the new tokens of all lanes, at least one each, behind `lengths` entries of each lane.
+
+    `reached` is of each lane, before them.
 
     Raises:
         ValueError: if a group is none of the layout's.
     """
-    ids: list[int] = []
     features: list[tuple[int, Tensor]] = []
-    groups: list[int] = []
-    units: list[int] = []
-    positions: list[np.ndarray] = []
-    probing: list[int] = []
-    within: list[int] = []
-    rows: list[int] = []
+    ids, groups, units, probing, within, rows = (list[int]() for _ in range(6))
+    placed = [place(lane, layout, reached[lane.lane]) for lane in inputs]
     for index, lane in enumerate(inputs):
         if lane.probe is not None:
             asking = range(lane.probe, lane.probe + lane.rows)
             probing += [index] * lane.rows
             within += asking
             rows += [len(ids) + row for row in asking]
-        positions += place(lane, layout)
-        for group, unit, tokens in lane.pieces:
+        for group, unit, tokens, _ in lane.pieces:
             n = len(tokens)
             groups += [layout.index[group]] * n
             units += [unit] * n
             if isinstance(tokens, Tensor):
                 features.append((len(ids), tokens))
-                ids += [0] * n
-            else:
-                ids += tokens
+            ids += [0] * n if isinstance(tokens, Tensor) else tokens
     counts = np.array([lane.size for lane in inputs])
     before = np.array([lengths[lane.lane] for lane in inputs])
     first = counts.cumsum() - counts
-    position_AT = np.concatenate(positions, axis=1)
+    position_AT = _in_a_row([position_AT for position_AT, _ in placed])
     return NewTokens(
         lanes=np.array([lane.lane for lane in inputs]),
         counts=counts,
@@ -177,6 +199,7 @@ def pack_lanes(inputs: Sequence[LaneInput], lengths: Sequence[int], layout: Layo
         kinds_3T=np.array((groups, position_AT[0], units), dtype=np.int64),
         position_AT=position_AT,
         horizon_T=_horizons(inputs, counts, np.array(units)),
+        reached=[after for _, after in placed],
         probing=probing,
         within=within,
         rows=rows,

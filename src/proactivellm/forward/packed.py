@@ -3,7 +3,7 @@
 Legend: B = samples, S = tokens of the packed sequence, D = model width, F = embeddings of media.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from proactivellm.forward.causal_lm import StreamingCausalLM
 
 _PAD = {"input_ids": 0, "group": 0, "arrival": 0, "view": PADDING, "position": 0, "label": IGNORE}
+_SPACE = ("row", "column")  # of positions with three axes
 
 
 def pad_rows(rows: Sequence[list[int]], pad: int) -> Tensor:
@@ -26,8 +27,20 @@ def pad_rows(rows: Sequence[list[int]], pad: int) -> Tensor:
 
 
 def as_tensors(batch: Sequence[Packed]) -> dict[str, Tensor]:
-    """The columns of packed sequences, int64 [B, S], padded to one length."""
-    return {name: pad_rows([getattr(p, name) for p in batch], pad) for name, pad in _PAD.items()}
+    """The columns of packed sequences, int64 [B, S], padded to one length.
+
+    Those of space are there if one of them has any.
+    """
+    names = [*_PAD, *(_SPACE if any(p.row for p in batch) else ())]
+    lists = {name: [getattr(p, name) or p.position for p in batch] for name in names}
+    return {name: pad_rows(rows, _PAD.get(name, 0)) for name, rows in lists.items()}
+
+
+def decoder_positions(columns: Mapping[str, Tensor]) -> Tensor:
+    """Positions as a decoder takes them: [B, S], or [3, B, S] where tokens lie in space."""
+    if "row" not in columns:
+        return columns["position"]
+    return torch.stack([columns[name] for name in ("position", *_SPACE)])
 
 
 @torch.inference_mode()
@@ -62,6 +75,7 @@ def masked_hidden(
             embeddings_BSD[row, places] = values_FD.to(embeddings_BSD).repeat(copies, 1)
     masks = layer_masks(allowed_B1SS.to(model.device), position_BS, position_BS, streaming.windows)
     with attention_kernels(model.device):
-        output = streaming.parts.decode(embeddings_BSD, position_BS, masks)
+        position = decoder_positions(columns).to(model.device)
+        output = streaming.parts.decode(embeddings_BSD, position, masks)
     hidden_BSD: Tensor = output.last_hidden_state
     return hidden_BSD

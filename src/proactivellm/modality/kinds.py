@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from proactivellm.modality.speech.extensions import is_audio
+from proactivellm.modality.video.extensions import is_video
 
 if TYPE_CHECKING:
     from proactivellm.modality.base import FrontEnd, FrontEndTable
@@ -46,15 +47,38 @@ def _speech_table() -> type[FrontEndTable]:
     return Speech
 
 
+def _video() -> type[FrontEnd]:
+    from proactivellm.modality.video.front_end import VideoFrontEnd
+
+    return VideoFrontEnd
+
+
+def _check_video(name: str) -> None:
+    from proactivellm.modality.video.decoding import Video
+    from proactivellm.modality.video.extensions import is_address
+
+    if not is_address(name):  # a camera, or a pipe, is opened once
+        Video(name).close()
+
+
+def _qwen_vl() -> Callable[..., Any]:
+    from proactivellm.modality.video.qwen_vl import load_qwen_vl
+
+    return load_qwen_vl
+
+
 def _qwen2_audio() -> Callable[..., Any]:
     from proactivellm.modality.speech.qwen2_audio import load_qwen2_audio
 
     return load_qwen2_audio
 
 
-KINDS = {"speech": Kind(_speech, is_audio, "speech-en", _speech_table, _check_audio)}
+KINDS = {
+    "speech": Kind(_speech, is_audio, "speech-en", _speech_table, _check_audio),
+    "video": Kind(_video, is_video, check=_check_video),
+}
 # Checkpoints that hold LM and front end in one, by model type, and what gives their loader.
-WHOLE_MODELS = {"qwen2_audio": _qwen2_audio}
+WHOLE_MODELS = {"qwen2_audio": _qwen2_audio, "qwen2_5_vl": _qwen_vl}
 
 
 def kind_in(model_folder: Path) -> str | None:

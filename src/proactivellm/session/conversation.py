@@ -100,8 +100,7 @@ class Conversation:
         tail = [] if state.source_finished else model.prompt.source_tail  # the answer was early
         rest = [*tail, *written, *self._between]
         cache, layout = snapshot["cache"], model.layout
-        blind = not layout.attends[layout.index[SOURCE]][layout.index[TARGET]]
-        if blind and layout.counter[layout.index[SOURCE]] != layout.counter[layout.index[TARGET]]:
+        if layout.independent([SOURCE]):
             # What was read is as it would be if it were fed again.
             self.snapshot = _unread(model, state, rest, _source_of(cache, layout.index[SOURCE]))
         else:

@@ -214,7 +214,7 @@ def source_pieces(state: SessionState, units: Sequence[Unit], prompt: PromptIds)
     pieces = [] if state.units_read + state.ahead else [Piece(SOURCE, 0, opening)]
     for unit in units:
         index += not unit.is_end
-        pieces.append(Piece(SOURCE, index, unit.tokens))
+        pieces.append(Piece(SOURCE, index, unit.tokens, unit.grid))
         if unit.final:
             pieces.append(Piece(SOURCE, index, prompt.source_tail))
     return [piece for piece in pieces if len(piece.tokens)]

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from proactivellm.core.positions import Grid, Reached, Run
 from proactivellm.files.replace import replacing
 from proactivellm.session.window import NotKept
 
@@ -30,7 +31,8 @@ def load_snapshot(
     if not Path(path).is_file():
         raise ValueError(f"{path}: no such file")
     try:
-        use(torch.load(path, map_location=device, weights_only=True))
+        with torch.serialization.safe_globals([Grid, Reached, Run]):
+            use(torch.load(path, map_location=device, weights_only=True))
     except NotKept as error:
         raise ValueError(f"{path}: {error}") from error
     except LOAD_ERRORS as error:

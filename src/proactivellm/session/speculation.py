@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from proactivellm.forward.causal_lm import StreamingCausalLM
-from proactivellm.forward.lanes import Piece, place
+from proactivellm.forward.lanes import place
 from proactivellm.forward.speculation import Context
 from proactivellm.policy.base import DraftPolicy, Policy
 from proactivellm.policy.evidence import Evidence
@@ -95,8 +95,8 @@ class Speculator:
             return None
         if step is None or step.units or step.input.size != 1:
             return None
-        ((_, _, tokens),) = step.input.pieces
-        if step.input.probe is None or list(tokens) != [token]:
+        (piece,) = step.input.pieces
+        if step.input.probe is None or list(piece.tokens) != [token]:
             return None
         self.kept += 1
         return step
@@ -109,7 +109,7 @@ class Speculator:
         if self.window is not None:
             most = min(most, self.window.target - len(planned.state.target))
         if self.model.limit is not None:
-            last = int(place(planned.input, self.model.layout)[-1].max())
+            last = int(place(planned.input, self.model.layout)[0].max())
             most = min(most, self.model.limit - 1 - last)
         return most
 
@@ -123,8 +123,8 @@ class Speculator:
         if not proposed or not self.residence.fits(given.lane, length):
             return planned
         self.proposed += len(proposed)
-        *before, (group, unit, target) = given.pieces
-        pieces = [*before, Piece(group, unit, [*target, *proposed])]
+        *before, last = given.pieces
+        pieces = [*before, last._replace(tokens=[*last.tokens, *proposed])]
         rows = 1 + len(proposed)
         return replace(
             planned, input=replace(given, pieces=pieces, probe=-rows, rows=rows), proposed=proposed

@@ -112,12 +112,12 @@ def _drop_units(state: SessionState, room: int, sinks: int) -> int:
     room -= sum(len(piece.tokens) for piece in state.source if piece.unit <= sinks)
     newest = state.units_read - state.dropped_units
     first = newest + 1
-    for _, unit, tokens in reversed(state.source):
-        room -= len(tokens)
+    for piece in reversed(state.source):
+        room -= len(piece.tokens)
         # The newest unit stays, however long it is: something has to be seen.
-        if unit <= sinks or (room < 0 and unit < first <= newest):
+        if piece.unit <= sinks or (room < 0 and piece.unit < first <= newest):
             break
-        first = unit
+        first = piece.unit
     dropped = max(0, first - sinks - 1)
     state.source = [
         piece if piece.unit <= sinks else piece._replace(unit=piece.unit - dropped)

@@ -18,7 +18,7 @@ from proactivellm.train.samples import ItemEncoder
 
 def positions_needed(sample: Sample, layout: Layout) -> int:
     """The largest position id, and one, of a sample under any schedule that may be drawn for it."""
-    numbers = layout.numbers(sample.sizes)
+    numbers = layout.numbers(sample.sizes).next
     return max(
         numbers[counter] + offset
         for counter, offset in zip(layout.counter, layout.offset, strict=True)

@@ -16,7 +16,7 @@ from proactivellm.backbone.decoder import Parts
 from proactivellm.core.layout import Layout
 from proactivellm.core.masks import layer_masks, visibility
 from proactivellm.core.packing import IGNORE, Packed
-from proactivellm.forward.packed import as_tensors, pad_rows
+from proactivellm.forward.packed import as_tensors, decoder_positions, pad_rows
 from proactivellm.train.block_attention import visible_blocks
 
 
@@ -76,7 +76,7 @@ def packed_output(
         embeddings_BSD = model.get_input_embeddings()(batch["input_ids"])
     # Taken up by `packed_attention`, and by no other attention function.
     kwargs["blocks"] = visible_blocks(mask)
-    return Parts(model).decode(embeddings_BSD, position_BS, masks, **kwargs)
+    return Parts(model).decode(embeddings_BSD, decoder_positions(batch), masks, **kwargs)
 
 
 def view_rows(hidden_BSD: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

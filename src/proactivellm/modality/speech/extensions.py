@@ -7,10 +7,7 @@ _READABLE = (
     *(".aiff", ".aif", ".aifc", ".au", ".snd", ".caf", ".sph", ".voc"),
 )
 # Known as audio, so that the error is about audio; libsndfile does not decode them.
-_UNREADABLE = (
-    *(".aac", ".ac3", ".amr", ".m4a", ".mka", ".wma"),
-    *(".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv", ".3gp"),
-)
+_UNREADABLE = (".aac", ".ac3", ".amr", ".m4a", ".mka", ".wma")
 
 
 def is_audio(path: str | Path) -> bool:

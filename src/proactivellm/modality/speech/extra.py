@@ -1,4 +1,4 @@
-"""The packages of the extras `speech` and `microphone`, or the way to get them."""
+"""The packages of the extras `speech`, `microphone` and `video`, or the way to get them."""
 
 import importlib
 from typing import Any
@@ -9,5 +9,6 @@ def needed(name: str, extra: str = "speech") -> Any:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError:
+        what = "video" if extra == "video" else "audio"
         remedy = f"pip install 'proactivellm[{extra}]'"
-        raise ValueError(f"audio needs {name}, which is not installed: {remedy}") from None
+        raise ValueError(f"{what} needs {name}, which is not installed: {remedy}") from None

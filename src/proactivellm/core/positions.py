@@ -1,0 +1,47 @@
+"""What positions are counted with, and source tokens that lie in space as well as in time.
+
+Legend: C = position counters.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Grid(NamedTuple):
+    """The tokens of one moment of a video, row by row.
+
+    Their positions have three axes, time, height and width (M-RoPE, arXiv 2409.12191, section 2.1).
+    """
+
+    height: int
+    width: int
+    step: int = 1  # positions on the axis of time from one moment to the next
+
+    @property
+    def size(self) -> int:
+        """Tokens."""
+        return self.height * self.width
+
+
+class Run(NamedTuple):
+    """Moments that followed each other on a counter: they are one video, which may go on."""
+
+    counter: int
+    start: int  # position of the first one, where all of them are in height and width
+    elapsed: int  # on the axis of time, from the start to the next moment
+    end: int  # what the counter has come to: if it is elsewhere, something else came after them
+
+
+class Reached(NamedTuple):
+    """What positions go on from, where the numbers of tokens do not tell."""
+
+    ahead: tuple[int, ...]  # how much further each counter is than its tokens, [C]
+    run: Run | None
+
+
+@dataclass
+class Numbers:
+    """What the counters have come to while tokens are placed one after another."""
+
+    next: list[int]  # position of the next token of each, [C]
+    run: Run | None = None  # the video that the next moment may belong to

@@ -1,0 +1,99 @@
+"""Qwen2.5-VL checkpoints (arXiv 2502.13923) as a streaming LM and its front end.
+
+The classes of transformers stay as they are: the whole model is the LM, of which a stream uses the
+decoder and the output layer, and its vision encoder is the front end.
+"""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Qwen2_5_VLForConditionalGeneration,
+)
+
+from proactivellm.backbone.folder import check_json_files, read_object, refusing
+from proactivellm.backbone.pretrained import default_settings
+from proactivellm.backbone.prompt import Prompt, StreamSettings, load_settings, render_chat
+from proactivellm.backbone.weights import load_whole
+from proactivellm.files.toml import validated
+from proactivellm.modality.video.front_end import KIND, SETTINGS_FILE, VideoFrontEnd, VideoSettings
+from proactivellm.modality.video.pixels import PixelSettings
+
+PROCESSOR_FILES = ("video_preprocessor_config.json", "preprocessor_config.json")
+VIDEO_TOKEN = "<|video_pad|>"  # stands for the frames in the chat template
+
+
+def load_qwen_vl(
+    folder: Path, *, device: str, dtype: torch.dtype | None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, StreamSettings, VideoFrontEnd]:
+    """The model of a checkpoint, its tokenizer, stream settings, and the front end.
+
+    Settings are those of the folder, else of the chat template; a `dtype` of None is the file's.
+    """
+    what = f"cannot load Qwen2.5-VL from {str(folder)!r}"
+    check_json_files(folder)
+    with refusing(what):
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    kind = Qwen2_5_VLForConditionalGeneration
+    whole = load_whole(kind, folder, what, dtype=dtype or "auto").eval().to(device)
+    settings = load_settings(folder)
+    if settings is None and tokenizer.chat_template:
+        settings = StreamSettings(prompt=video_prompt(tokenizer))
+    vision = whole.config.vision_config
+    front_end = VideoFrontEnd(
+        _apart(whole.model.visual), _video_settings(folder, vision), vision.tokens_per_second
+    )
+    return whole, tokenizer, settings or default_settings(tokenizer), front_end.eval()
+
+
+def video_prompt(template: Any) -> Prompt:
+    """Splits a chat template around the frames of a user turn.
+
+    ValueError if the template is broken, or does not put the video token in one place.
+    """
+    messages = [{"role": "user", "content": [{"type": "video", "video": ""}]}]
+    turns, whole = render_chat(template, messages)
+    if turns.count(VIDEO_TOKEN) != 1 or not whole.startswith(turns):
+        raise ValueError(f"the chat template does not put {VIDEO_TOKEN} in one place")
+    head, tail = turns.split(VIDEO_TOKEN)
+    return Prompt(source_head=head, source_tail=tail, target_head=whole[len(turns) :])
+
+
+def _apart(tower: nn.Module) -> nn.Module:
+    """The encoder with a configuration of its own, around the same weights.
+
+    The attention that a stream sets in the model would be set in its encoder as well.
+    """
+    shared = {id(tensor): tensor for tensor in (*tower.parameters(), *tower.buffers())}
+    return copy.deepcopy(tower, shared)
+
+
+def _video_settings(folder: Path, vision: Any) -> VideoSettings:
+    """What `video.json` says, else the processor's files, else what the configuration implies."""
+    file = folder / KIND / SETTINGS_FILE
+    if file.is_file():
+        return validated(read_object(file), VideoSettings, str(file))
+    shape = {
+        "patch": vision.patch_size,
+        "frames": vision.temporal_patch_size,
+        "merge": vision.spatial_merge_size,
+    }
+    stored = next((folder / name for name in PROCESSOR_FILES if (folder / name).is_file()), None)
+    if stored is None:
+        return VideoSettings(pixels=PixelSettings(**shape))
+    told = read_object(stored)
+    size = told.get("size") or {}
+    bounds = {
+        "min_pixels": told.get("min_pixels") or size.get("shortest_edge"),
+        "max_pixels": told.get("max_pixels") or size.get("longest_edge"),
+        "mean": told.get("image_mean"),
+        "std": told.get("image_std"),
+    }
+    given = shape | {name: value for name, value in bounds.items() if value is not None}
+    return VideoSettings(pixels=validated(given, PixelSettings, str(stored)))

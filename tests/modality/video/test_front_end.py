@@ -1,0 +1,233 @@
+"""A vision-language model sees a video while it runs: units, positions, the law, the command."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.video_models import save_tiny_watcher
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+from proactivellm import load, parse_policy
+from proactivellm.cli import main
+from proactivellm.core.layout import LAYOUTS, make_layout
+from proactivellm.core.packing import IGNORE, MEDIA_ID, Sample, Written, pack
+from proactivellm.core.positions import Grid
+from proactivellm.core.unit import Unit
+from proactivellm.forward.lanes import LaneInput, Piece
+from proactivellm.forward.packed import packed_hidden
+from proactivellm.stream import open_media, stream_units
+
+from .clips import write_clip
+
+MOMENTS = 4
+WRITTEN = [5, 6, 7, 8, 9, 3]
+SCHEDULE = [1, 1, 2, 2, 4, 4]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_watcher(tmp_path_factory.mktemp("watcher"))
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return load(folder)
+
+
+@pytest.fixture(scope="module")
+def frames() -> np.ndarray:
+    """Half a moment more than MOMENTS - 1."""
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (2 * MOMENTS - 1, 60, 88, 3), dtype=np.uint8)
+
+
+def seen(model, frames, sizes=(2, 2, 2, 1)) -> list[Unit]:
+    """Units of frames that arrive so many at a time."""
+    ear, now, units = model.front_end.open(2), 0, []
+    for size in sizes:
+        units += ear.push(frames[now : now + size], (now + size) / 2)
+        now += size
+    return units + ear.finish(now / 2)
+
+
+def packed(model, units, schedule):
+    """Everything as one masked sequence; rows that predict come first in the result."""
+    prompt = model.prompt
+    places = [[MEDIA_ID] * unit.grid.size for unit in units]
+    source = [prompt.source_head, *places[:-1], [*places[-1], *prompt.source_tail]]
+    target = Written(head=prompt.target_head, tokens=WRITTEN)
+    grids = {number: unit.grid for number, unit in enumerate(units, 1)}
+    sample = Sample(read={"source": source}, written={"target": target}, grids=grids)
+    return pack(sample, [{"target": schedule}], model.layout)
+
+
+class TestUnits:
+    @pytest.mark.parametrize("sizes", [(2, 2, 2, 1), (1,) * 7, (7,), (3, 4)])
+    def test_an_ear_gives_what_the_whole_becomes(self, model, frames, sizes):
+        *units, end = seen(model, frames, sizes)
+        assert [unit.grid for unit in units] == [Grid(2, 3, 2)] * MOMENTS and end.is_end
+        found = torch.cat([unit.features for unit in units])
+        assert torch.allclose(found, model.front_end.embed(frames), atol=1e-5)
+
+    def test_times(self, model, frames):
+        units = seen(model, frames)
+        assert [(u.start_s, u.end_s) for u in units[:-1]] == [(0, 1), (1, 2), (2, 3), (3, 3.5)]
+
+    def test_a_camera_that_changes_its_size(self, model, frames):
+        ear = model.front_end.open(2)
+        units = ear.push(frames[:3], 1.5) + ear.push(frames[:2, ::2, ::2], 2.5)
+        assert len(units) == 3
+
+    def test_saved_and_loaded(self, model, frames, tmp_path):
+        model.save_pretrained(tmp_path)
+        again = load(tmp_path)
+        assert again.front_end.settings == model.front_end.settings
+        assert torch.equal(again.front_end.embed(frames), model.front_end.embed(frames))
+
+
+def placed(layout, k, grid=(2, 3), step=2):
+    """Positions under a layout while k[i] tokens are written after moment i, two of text before."""
+    numbers, moments, texts = layout.numbers({}), [], []
+    layout.positions(0, 2, numbers)
+    for written in k:
+        moments.append(layout.positions(0, 6, numbers, Grid(*grid, step)))
+        layout.end_unit(numbers)
+        texts.append(layout.positions(1, written, numbers)[0].tolist())
+    return moments, texts
+
+
+class TestPositions:
+    def test_as_transformers(self, model, folder):
+        *_, video, text = range(2, 7)
+        whole = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder)
+        types = torch.tensor([[0] * 2 + [2] * 18 + [0] * 3])
+        expected, _ = whole.model.get_rope_index(
+            torch.ones_like(types),
+            types,
+            video_grid_thw=torch.tensor([[3, 4, 6]]),
+            second_per_grid_ts=torch.tensor([1.0]),
+        )
+        moments, _ = placed(make_layout("grouped"), [0, 0, 0])
+        assert np.array_equal(np.concatenate(moments, 1), expected[:, 0, 2:20])
+        numbers = model.layout.numbers({})
+        model.layout.positions(0, 2, numbers)
+        for _ in range(3):
+            model.layout.positions(0, 6, numbers, Grid(2, 3, 2))
+        assert model.layout.positions(0, 3, numbers).tolist() == [expected[0, 0, 20:].tolist()]
+
+    def test_group_decoupled_and_group_interval(self):
+        first, (text, more) = placed(make_layout("grouped", 10000), [2, 3])
+        second, _ = placed(make_layout("grouped", 10000), [50, 0])
+        assert all(map(np.array_equal, first, second))  # whatever is written
+        assert text + more == [*range(10000, 10005)]
+
+    def test_overlapped(self):
+        # E: 2, then max(2 + 3, 2), max(5 + 3, 5 + 5), max(10 + 3, 10 + 1) for moments of 3.
+        moments, texts = placed(make_layout("overlapped"), [5, 1, 0])
+        assert [moment[:, 0].tolist() for moment in moments] == [[2] * 3, [5] * 3, [10] * 3]
+        assert texts == [[5, 6, 7, 8, 9], [10], []]
+        assert moments[1][:, -1].tolist() == [5, 6, 7]
+
+    def test_interleaved_moments_with_text_between_are_videos_of_their_own(self):
+        moments, texts = placed(make_layout("interleaved"), [2, 0, 1])
+        assert [moment[:, 0].tolist() for moment in moments] == [[2] * 3, [7] * 3, [9, 7, 7]]
+        assert texts == [[5, 6], [], [10]]
+
+
+@torch.inference_mode()
+def test_the_whole_video_gives_the_logits_of_transformers(folder, frames):
+    model = load(folder, layout="interleaved")
+    units, prompt = seen(model, frames)[:-1], model.prompt
+    before, after = prompt.source_head, [*prompt.source_tail, *prompt.target_head, *WRITTEN[:-1]]
+    found = packed(model, units, [MOMENTS] * len(WRITTEN))
+    media = torch.cat([unit.features for unit in units])
+    hidden = packed_hidden(model, [found], [media])[0]
+    whole = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder).eval()
+    config, size = whole.config, len(media)
+    patches, grid = _patches(model, frames)
+    expected = whole(
+        input_ids=torch.tensor([[*before, *[config.video_token_id] * size, *after]]),
+        pixel_values_videos=patches,
+        video_grid_thw=torch.tensor([grid]),
+        second_per_grid_ts=torch.tensor([1.0]),
+        mm_token_type_ids=torch.tensor([[0] * len(before) + [2] * size + [0] * len(after)]),
+    ).logits[0]
+    assert torch.allclose(model.parts.project(hidden), expected, atol=1e-4 * expected.abs().max())
+
+
+def _patches(model, frames):
+    from proactivellm.modality.video.pixels import patches
+
+    return patches(torch.from_numpy(frames), model.front_end.settings.pixels)
+
+
+@pytest.mark.parametrize(
+    ("layout", "phi"),
+    [("grouped", 0), ("grouped", 10000), ("overlapped", 0), ("interleaved", 0), ("thoughts", 0)],
+)
+@torch.inference_mode()
+def test_the_law(model, frames, layout, phi):
+    """Moment by moment, with probes that are taken back, as in one masked forward."""
+    before = model.layout
+    model.layout = LAYOUTS[layout](phi)
+    try:
+        units = seen(model, frames)[:-1]
+        sequence = packed(model, units, SCHEDULE)
+        rows = [row for row, label in enumerate(sequence.label) if label != IGNORE]
+        media = torch.cat([unit.features for unit in units])
+        expected = model.parts.project(packed_hidden(model, [sequence], [media])[0, rows])
+        found = torch.cat(list(stepped(model, units)))
+    finally:
+        model.layout = before
+    assert expected.std() > 0.1
+    assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
+def stepped(model, units):
+    """Logits of the tokens of WRITTEN, as a session feeds them under SCHEDULE."""
+    prompt, cache = model.prompt, model.new_cache()
+    sequence, held, num_source = [*prompt.target_head, *WRITTEN], 0, 0
+    written = 0
+    for number, unit in enumerate(units, 1):
+        pieces = [Piece("source", number, unit.features, unit.grid)]
+        pieces = [Piece("source", 0, prompt.source_head), *pieces] if number == 1 else pieces
+        if number == len(units):
+            pieces.append(Piece("source", number, prompt.source_tail))
+        while True:
+            ready = len(prompt.target_head) + written
+            open_tokens = Piece("target", 0, sequence[held:ready])
+            counts = {"source": num_source, "target": held}
+            step = LaneInput(lane=0, pieces=[*pieces, open_tokens], counts=counts, probe=-1)
+            cache.lengths[0] = num_source + held
+            output = model.step(cache, [step])
+            num_source += step.added.get("source", 0)
+            pieces = []
+            if written == len(WRITTEN) or SCHEDULE[written] > number:
+                break  # the probe is taken back
+            yield output.logits_PV
+            held, written = ready, written + 1
+
+
+class TestStreamed:
+    def test_a_clip_is_answered_while_it_runs(self, model, tmp_path):
+        clip = write_clip(tmp_path / "a.mkv", [n / 4 for n in range(14)], size=(60, 88))
+        media = open_media(model, [str(clip)])
+        *events, end = stream_units(model, parse_policy("wait-k:2"), media)
+        first = {event.units_read: event.media_s for event in reversed(events)}
+        assert first == {2: 2.0, 3: 3.0, 4: 3.5} and end.kind == "END"
+
+    def test_the_command(self, folder, tmp_path, capfd):
+        clip = write_clip(tmp_path / "a.mp4", [n / 4 for n in range(9)], size=(60, 88))
+        for name, code in ((clip, 0), (tmp_path / "none.mp4", 2)):
+            with pytest.raises(SystemExit) as ended:
+                main(["stream", "--model", str(folder), "--input", str(name), "--times"])
+            assert int(ended.value.code or 0) == code
+        told = capfd.readouterr()
+        assert float(told.out.splitlines()[0].split("\t")[0]) > 0
+        assert "none.mp4: there is no such file" in told.err
+
+
+def test_a_grid_has_a_feature_for_each_place():
+    with pytest.raises(ValueError, match="takes 6 features"):
+        Unit(features=torch.zeros(5, 4), grid=Grid(2, 3))

@@ -1,0 +1,52 @@
+"""Tiny random models that see: the real classes of transformers, what tests run in place of trained
+ones.
+
+Import as `from tests.video_models import save_tiny_watcher`.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+from tests.tokenizers import byte_level
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+from proactivellm.backbone.prompt import Prompt, StreamSettings
+
+PIXELS = {"min_pixels": 56 * 56, "max_pixels": 56 * 84}
+
+
+def save_tiny_watcher(folder: Path, layout: str = "grouped", phi: int = 0) -> Path:
+    """A folder with a Qwen2.5-VL of random weights, the same on every call."""
+    tokenizer = byte_level()
+    size = len(tokenizer)
+    config = Qwen2_5_VLConfig(
+        text_config={
+            **{"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2},
+            **{"num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": size + 4},
+            **{"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id},
+            "rope_parameters": {
+                **{"rope_type": "default", "rope_theta": 10000.0},
+                "mrope_section": [1, 1, 2],
+            },
+        },
+        vision_config={
+            **{"depth": 2, "hidden_size": 32, "num_heads": 2, "intermediate_size": 64},
+            **{"out_hidden_size": 32, "window_size": 56, "fullatt_block_indexes": [1]},
+            "tokens_per_second": 2,
+        },
+        **{"image_token_id": size, "video_token_id": size + 1},
+        **{"vision_start_token_id": size + 2, "vision_end_token_id": size + 3},
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Qwen2_5_VLForConditionalGeneration(config).eval()
+        with torch.no_grad():  # wide, so that what is written depends on what is seen
+            for weight in model.parameters():
+                weight.copy_(torch.randn_like(weight) * 0.3)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(json.dumps(PIXELS))
+    prompt = Prompt(source_head="see ", source_tail=" end", target_head="say ")
+    StreamSettings(layout=layout, phi=phi, prompt=prompt).save(folder)
+    return folder
