@@ -14,7 +14,9 @@ from proactivellm.policy.calibration import Calibration
 def beside(folder: Path, listens: bool = False) -> types.SimpleNamespace:
     """What is asked of a model whose policy is chosen."""
     front_end = object() if listens else None
-    return types.SimpleNamespace(folder=folder, front_end=front_end, num_heads=(4, 4))
+    return types.SimpleNamespace(
+        folder=folder, front_end=front_end, num_heads=(4, 4), thinking=None
+    )
 
 
 @pytest.mark.parametrize("name", bundled_models())

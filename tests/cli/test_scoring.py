@@ -75,7 +75,7 @@ def test_score_of_transcripts(run: Run, tmp_path: Path) -> None:
     shown = run("score", log, "--reference", reference, "--task", "asr")
     assert "33.33" in shown.out and " 2000 " in shown.out
     assert run("score", log, "--task", "poetry").error == (
-        "--task 'poetry': give one of translation, qa, choice, summary, asr"
+        "--task 'poetry': give one of translation, qa, choice, reasoning, summary, asr"
     )
 
 

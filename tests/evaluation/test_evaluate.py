@@ -62,7 +62,7 @@ def test_a_second_run_continues_and_agrees(model: StreamingCausalLM, tmp_path: P
 
 def test_an_oracle_is_evaluated_and_marked(model: StreamingCausalLM, tmp_path: Path) -> None:
     jobs = make_jobs(lines("test.de", 30), lines("test.en", 30))
-    oracle, plain = evaluate(model, jobs, ["oracle:0.3", "wait-k:2"], tmp_path, num_lanes=8)
+    oracle, plain = evaluate(model, jobs, ["oracle:0.3", "wait-k:1"], tmp_path, num_lanes=8)
     assert oracle["policy"] == "oracle:acceptable=0.3,min_lag=1"
     assert oracle["LAAL"] < plain["LAAL"] + 1 and oracle["BLEU"] > plain["BLEU"] + 5
     note = "oracle: decides with the whole source in view"

@@ -29,7 +29,7 @@ from proactivellm.stream import Job, source_turns
 ASSETS = Path(__file__).parents[2] / "src/proactivellm/assets"
 GERMAN = (ASSETS / "tatoeba-sample/test.de").read_text(encoding="utf-8").splitlines()
 SOURCES = {
-    "tatoeba-de-en": make_jobs([" ".join(GERMAN[i : i + 2]) for i in (0, 2, 4)], None),
+    "tatoeba-de-en": make_jobs([" ".join(GERMAN[i : i + 2]) for i in (2, 4, 6)], None),
     "lookup-qa": make_jobs(
         ["Where is the book? Tom has the key. The book is in the garden. Mary is here."], None
     ),

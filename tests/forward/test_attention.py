@@ -64,7 +64,7 @@ class Steps:
                 self.run(number, step)
 
     def run(self, number: int, step: list[LaneInput]) -> None:
-        self.new = new = pack_lanes(step, self.cache.lengths, self.layout)
+        self.new = new = pack_lanes(step, self.cache.lengths, self.layout, self.cache.reached)
         self.stores: list[dict[bool, tuple[Tensor, Tensor]]] = [{}, {}]
         for joint in (False, True):
             plan = make_plan(self.cache.store(), new, self.layout, WINDOWS, KINDS, joint)

@@ -42,7 +42,7 @@ def write(cache: ArrivalCache, tokens: dict[int, list[int]]) -> tuple[Tensor, Te
         target = [0] * (len(units) - len(read))
         cache.reserve(lane, cache.lengths[lane] + len(units))
         inputs.append(lane_input(lane, read, target))
-    new = pack_lanes(inputs, cache.lengths, grouped())
+    new = pack_lanes(inputs, cache.lengths, grouped(), cache.reached)
     cache.begin(make_plan(cache.store(), new, grouped(), FULL, ("all",) * LAYERS))
     keys = torch.tensor(new.ids, dtype=torch.float32)[None, None, :, None]
     keys = keys.expand(1, HEADS, -1, WIDTH)

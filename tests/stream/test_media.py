@@ -139,12 +139,14 @@ class CutsAtEachPush:
     def __init__(self, settings):
         self.num_samples = 0
 
-    def push(self, samples):
+    def hear(self, samples):
         start_s, end_s = self.num_samples / RATE, (self.num_samples + len(samples)) / RATE
         self.num_samples += len(samples)
+        yield from ()  # nothing is left to the detector
         return [Passage(samples, start_s), Passage(samples[:0], end_s, ends_turn=True, is_cut=True)]
 
-    def finish(self):
+    def end(self):
+        yield from ()
         return []
 
 

@@ -75,9 +75,10 @@ def test_live_stream_and_batch_agree(model: StreamingCausalLM) -> None:
 
 
 def test_wait_k_delays_are_those_of_the_schedule(model: StreamingCausalLM) -> None:
+    source = "Sie ist alt genug, um für sich selbst zu sorgen."
     for k in (1, 3):
         (instance,) = run_streams(
-            model, parse_policy(f"wait-k:{k}"), [Job(index=0, source=SOURCE)], sampling=Sampling()
+            model, parse_policy(f"wait-k:{k}"), [Job(index=0, source=source)], sampling=Sampling()
         )
         length = instance.source_length
         expected = [min(k + t, length) for t in range(instance.prediction_length)]

@@ -152,7 +152,7 @@ class TestBroken:
             Video(write_sound(tmp_path / "a.wav"))
 
     def test_a_folder_without_pictures(self, tmp_path):
-        with pytest.raises(ValueError, match="no pictures in this folder"):
+        with pytest.raises(ValueError, match="a folder without pictures"):
             Video(tmp_path)
 
     def test_nothing_after_the_start(self, tmp_path):

@@ -47,9 +47,11 @@ class OfflineWhisper:
         kind = WhisperForConditionalGeneration
         self.model = load_whole(kind, folder, what, dtype=torch.float32).eval()
         with refusing(what):
-            self.extractor = WhisperFeatureExtractor.from_pretrained(folder)
-            self.tokenizer = AutoTokenizer.from_pretrained(folder)
-            stored = GenerationConfig.from_pretrained(folder)
+            self.extractor = WhisperFeatureExtractor.from_pretrained(
+                folder, trust_remote_code=False
+            )
+            self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            stored = GenerationConfig.from_pretrained(folder, trust_remote_code=False)
         knows_more = self.model.config.vocab_size > _ENGLISH_ONLY
         self.prompt = self.tokenizer.convert_tokens_to_ids(
             ["<|startoftranscript|>", *_TASK * knows_more, "<|notimestamps|>"]

@@ -110,7 +110,7 @@ class Video:
         files = pictures_in(path)
         if not files:
             kinds = ", ".join(PICTURES)
-            raise ValueError(f"{self.name}: there are no pictures in this folder ({kinds})")
+            raise ValueError(f"{self.name}: a folder without pictures ({kinds}): give a file")
         return files
 
     def _opened(self, name: str) -> Any:
