@@ -165,7 +165,11 @@ def test_a_microphone_ends_with_ctrl_c(
     monkeypatch.setattr(listening, "microphone_blocks", blocks)
     log = tmp_path / "log"
     command = ("stream", "--model", listener, *POLICY)
-    done = run(*command, "--input", "mic", "--log", log)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background: ignored
+    try:
+        done = run(*command, "--input", "mic", "--log", log)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert done.code == 0 and done.out == run(*command, "--input", wav).out
     assert done.err.startswith("listening; Ctrl-C ends\n1 recording, 0.8 s, LAAL ")
     (logged,) = read_log(log)
