@@ -6,6 +6,8 @@ Legend: C = position counters.
 from dataclasses import dataclass
 from typing import NamedTuple
 
+ROUNDING = 1e-6  # steps such as 4 / 3 are fractions meant, and floats here
+
 
 class Grid(NamedTuple):
     """The tokens of one moment of a video, row by row.
@@ -15,12 +17,21 @@ class Grid(NamedTuple):
 
     height: int
     width: int
-    step: int = 1  # positions on the axis of time from one moment to the next
+    # Positions on the axis of time from one moment to the next, of which whole ones count: moment k
+    # of a video is at the whole part of k * step.
+    step: float = 1.0
+    # Whether time counts where something comes after the video: it then begins after the largest
+    # position on any axis, else after the largest in height and width.
+    timed: bool = True
 
     @property
     def size(self) -> int:
         """Tokens."""
         return self.height * self.width
+
+    def time(self, moment: int) -> int:
+        """Positions from the first moment of a video to another one."""
+        return int(moment * self.step + ROUNDING)
 
 
 class Run(NamedTuple):
@@ -28,7 +39,7 @@ class Run(NamedTuple):
 
     counter: int
     start: int  # position of the first one, where all of them are in height and width
-    elapsed: int  # on the axis of time, from the start to the next moment
+    moments: int
     end: int  # what the counter has come to: if it is elsewhere, something else came after them
 
 

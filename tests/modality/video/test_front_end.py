@@ -21,6 +21,7 @@ from proactivellm.stream import open_media, stream_units
 from .clips import write_clip
 
 MOMENTS = 4
+GRID = Grid(2, 3, 2)  # of frames of 60 x 88
 WRITTEN = [5, 6, 7, 8, 9, 3]
 SCHEDULE = [1, 1, 2, 2, 4, 4]
 
@@ -66,7 +67,7 @@ class TestUnits:
     @pytest.mark.parametrize("sizes", [(2, 2, 2, 1), (1,) * 7, (7,), (3, 4)])
     def test_an_ear_gives_what_the_whole_becomes(self, model, frames, sizes):
         *units, end = seen(model, frames, sizes)
-        assert [unit.grid for unit in units] == [Grid(2, 3, 2)] * MOMENTS and end.is_end
+        assert [unit.grid for unit in units] == [GRID] * MOMENTS and end.is_end
         found = torch.cat([unit.features for unit in units])
         assert torch.allclose(found, model.front_end.embed(frames), atol=1e-5)
 
@@ -86,20 +87,48 @@ class TestUnits:
         assert torch.equal(again.front_end.embed(frames), model.front_end.embed(frames))
 
 
-def placed(layout, k, grid=(2, 3), step=2):
+def placed(layout, k, grid=GRID):
     """Positions under a layout while k[i] tokens are written after moment i, two of text before."""
     numbers, moments, texts = layout.numbers({}), [], []
     layout.positions(0, 2, numbers)
     for written in k:
-        moments.append(layout.positions(0, 6, numbers, Grid(*grid, step)))
+        moments.append(layout.positions(0, 6, numbers, grid))
         layout.end_unit(numbers)
         texts.append(layout.positions(1, written, numbers)[0].tolist())
     return moments, texts
 
 
+def as_published(num_before, moments, num_after, grid=GRID):
+    """Positions [3, n] of text, a video and text by transformers 4.49, worked out by hand:
+    `arange(T) * seconds * tokens_per_second` in whole numbers, and text from the maximum on."""
+    video = [
+        [num_before + int(moment * grid.step), num_before + row, num_before + column]
+        for moment in range(moments)
+        for row in range(grid.height)
+        for column in range(grid.width)
+    ]
+    first = max(map(max, video)) + 1
+    text = [[place] * 3 for place in (*range(num_before), *range(first, first + num_after))]
+    return torch.tensor([*text[:num_before], *video, *text[num_before:]]).T
+
+
 class TestPositions:
-    def test_as_transformers(self, model, folder):
-        *_, video, text = range(2, 7)
+    @pytest.mark.parametrize(("moments", "first"), [(1, 5), (2, 5), (3, 7), (4, 9)])
+    def test_text_after_a_video(self, moments, first):
+        """Two of text, then a video of 2 x 3 whose moments are 2 apart: time begins to count with
+        the third one, at 2 + 4."""
+        layout, numbers = make_layout("grouped"), make_layout("grouped").numbers({})
+        layout.positions(0, 2, numbers)
+        for _ in range(moments):
+            layout.positions(0, 6, numbers, GRID)
+        assert layout.positions(0, 3, numbers)[0, 0] == first
+        assert as_published(2, moments, 3)[0, -3] == first
+
+    def test_steps_of_less_than_one_position(self):
+        moments, _ = placed(make_layout("grouped"), [0] * 5, GRID._replace(step=4 / 3))
+        assert [moment[0, 0] - 2 for moment in moments] == [0, 1, 2, 4, 5]
+
+    def test_as_transformers_since_5_3(self, folder):
         whole = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder)
         types = torch.tensor([[0] * 2 + [2] * 18 + [0] * 3])
         expected, _ = whole.model.get_rope_index(
@@ -108,13 +137,14 @@ class TestPositions:
             video_grid_thw=torch.tensor([[3, 4, 6]]),
             second_per_grid_ts=torch.tensor([1.0]),
         )
-        moments, _ = placed(make_layout("grouped"), [0, 0, 0])
+        layout, grid = make_layout("grouped"), GRID._replace(timed=False)
+        moments, _ = placed(layout, [0, 0, 0], grid)
         assert np.array_equal(np.concatenate(moments, 1), expected[:, 0, 2:20])
-        numbers = model.layout.numbers({})
-        model.layout.positions(0, 2, numbers)
+        numbers = layout.numbers({})
+        layout.positions(0, 2, numbers)
         for _ in range(3):
-            model.layout.positions(0, 6, numbers, Grid(2, 3, 2))
-        assert model.layout.positions(0, 3, numbers).tolist() == [expected[0, 0, 20:].tolist()]
+            layout.positions(0, 6, numbers, grid)
+        assert layout.positions(0, 3, numbers).tolist() == [expected[0, 0, 20:].tolist()]
 
     def test_group_decoupled_and_group_interval(self):
         first, (text, more) = placed(make_layout("grouped", 10000), [2, 3])
@@ -135,9 +165,12 @@ class TestPositions:
         assert texts == [[5, 6], [], [10]]
 
 
+@pytest.mark.parametrize("rule", ["time", "space"])
 @torch.inference_mode()
-def test_the_whole_video_gives_the_logits_of_transformers(folder, frames):
+def test_the_whole_video_gives_the_logits_of_transformers(folder, frames, rule):
+    """By `time` with the positions of 4.49 given to it, by `space` with its own."""
     model = load(folder, layout="interleaved")
+    model.front_end.settings = model.front_end.settings.model_copy(update={"text_after": rule})
     units, prompt = seen(model, frames)[:-1], model.prompt
     before, after = prompt.source_head, [*prompt.source_tail, *prompt.target_head, *WRITTEN[:-1]]
     found = packed(model, units, [MOMENTS] * len(WRITTEN))
@@ -146,12 +179,14 @@ def test_the_whole_video_gives_the_logits_of_transformers(folder, frames):
     whole = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder).eval()
     config, size = whole.config, len(media)
     patches, grid = _patches(model, frames)
+    positions = as_published(len(before), MOMENTS, len(after))[:, None]
     expected = whole(
         input_ids=torch.tensor([[*before, *[config.video_token_id] * size, *after]]),
         pixel_values_videos=patches,
         video_grid_thw=torch.tensor([grid]),
         second_per_grid_ts=torch.tensor([1.0]),
         mm_token_type_ids=torch.tensor([[0] * len(before) + [2] * size + [0] * len(after)]),
+        position_ids=positions if rule == "time" else None,
     ).logits[0]
     assert torch.allclose(model.parts.project(hidden), expected, atol=1e-4 * expected.abs().max())
 

@@ -8,7 +8,7 @@ Out: a unit for each moment. Its weights are kept with those of the language mod
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -32,6 +32,9 @@ class VideoSettings(Strict):
 
     fps: int = Field(2, gt=0)  # frames a second that are looked at, chosen by their times
     pixels: PixelSettings = PixelSettings()
+    # Where text begins after a video: after its last moment, as the published checkpoints were
+    # trained, or after its height or width, as transformers has it since 5.3.
+    text_after: Literal["time", "space"] = "time"
 
 
 class VideoFrontEnd(nn.Module):
@@ -49,7 +52,7 @@ class VideoFrontEnd(nn.Module):
         super().__init__()
         self.tower = tower
         self.settings = settings
-        self.step = round(positions_per_s * self.unit_s)
+        self.step = positions_per_s * self.unit_s
 
     @property
     def unit_s(self) -> float:
@@ -93,7 +96,12 @@ class VideoFrontEnd(nn.Module):
         pixels = self.settings.pixels
         found, grid = patches(torch.from_numpy(frames).to(weight.device), pixels)
         output = self.tower(found.to(weight), grid_thw=torch.tensor([grid], device=weight.device))
-        place = Grid(grid.height // pixels.merge, grid.width // pixels.merge, self.step)
+        place = Grid(
+            grid.height // pixels.merge,
+            grid.width // pixels.merge,
+            self.step,
+            timed=self.settings.text_after == "time",
+        )
         return output.pooler_output, place
 
     def save(self, model_folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
