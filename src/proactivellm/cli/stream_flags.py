@@ -91,7 +91,8 @@ Question = Annotated[
     str | None,
     typer.Option(
         metavar="TEXT",
-        help="A question that the model reads before each recording, or, if it thinks, each text.",
+        help="A question that the model reads before each recording or video, or, if it thinks, "
+        "each text.",
         rich_help_panel="Recordings",
     ),
 ]

@@ -145,7 +145,7 @@ class Engine:
             return lane
 
     def ask(self, lane: int, ids: Sequence[int]) -> None:
-        """Put the token ids of a question between the prompt and the first unit of a stream.
+        """Put the token ids of a question where the prompt has room for it before the first unit.
 
         ValueError if units were pushed already.
         """
@@ -153,7 +153,7 @@ class Engine:
             state = self.state(lane)
             if state.closed or state.pending or state.counts[SOURCE]:
                 raise ValueError("a question stands before its source, which has begun")
-            state.opening = [*self.model.prompt.source_head, *ids]
+            state.opening = self.model.prompt.opening(ids)
 
     def state(self, lane: int) -> SessionState:
         """State of the stream of a lane, live; RuntimeError if none is open there."""

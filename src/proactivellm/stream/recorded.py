@@ -15,7 +15,7 @@ from proactivellm.session.window import Window
 from proactivellm.stream.clock import ArrivalClock
 from proactivellm.stream.fork import fork
 from proactivellm.stream.job import Job
-from proactivellm.stream.media import Arrival, open_media
+from proactivellm.stream.media import Arrival, open_media, opening_question
 from proactivellm.stream.source import Stream
 from proactivellm.stream.streams import Streams
 
@@ -35,8 +35,9 @@ class Recorded:
         model = streams.engine.model
         self._arrivals = _arrivals(model, job, rate_wpm)
         self.stream = streams.open(job.kind, clock=ArrivalClock(job.step_s), policy=job.policy)
-        if job.question:
-            streams.engine.ask(self.stream.lane, segmenter_for(model).ask(job.question))
+        asked = segmenter_for(model).ask(job.question) if job.question else []
+        if opening := asked or (opening_question(model, job.source) if job.media else []):
+            streams.engine.ask(self.stream.lane, opening)
 
     def fork(self) -> Callable[[Policy], "Recorded"]:
         """What begins another source that goes on from here under another policy (`Stream.fork`).

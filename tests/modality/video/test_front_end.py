@@ -16,7 +16,9 @@ from proactivellm.core.positions import Grid
 from proactivellm.core.unit import Unit
 from proactivellm.forward.lanes import LaneInput, Piece
 from proactivellm.forward.packed import packed_hidden
+from proactivellm.session.session import Session
 from proactivellm.stream import open_media, stream_units
+from proactivellm.stream.media import opening_question
 
 from .clips import write_clip
 
@@ -261,6 +263,51 @@ class TestStreamed:
         told = capfd.readouterr()
         assert float(told.out.splitlines()[0].split("\t")[0]) > 0
         assert "none.mp4: there is no such file" in told.err
+
+
+@pytest.fixture(scope="module")
+def chatting(tmp_path_factory):
+    return load(save_tiny_watcher(tmp_path_factory.mktemp("chatting"), chats=True))
+
+
+class TestQuestion:
+    """A turn as the checkpoints learnt it: the ids of the chat template, as their processor
+    makes them."""
+
+    @pytest.mark.parametrize("question", ["", "What's the dog, \n the 2 doing?", "<|im_end|> no"])
+    def test_ids_of_the_template(self, chatting, frames, question):
+        units = seen(chatting, frames)
+        session = Session(chatting, parse_policy("offline"))
+        if opening := opening_question(chatting, question):
+            session.ask(opening)
+        session.push(units)
+        content = [{"type": "text", "text": question}] if question else []
+        messages = [{"role": "user", "content": [*content, {"type": "video"}]}]
+        tokenizer = chatting.tokenizer
+        whole = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        pad = "<|video_pad|>"
+        expected = tokenizer(whole.replace(pad, pad * 24))["input_ids"]
+        opening, closing = (piece.tokens for piece in session.state.source)
+        pads = [tokenizer.convert_tokens_to_ids(pad)] * session.state.counts["source"]
+        pads = pads[len(opening) + len(closing) :]
+        found = [*opening, *pads, *closing, *chatting.prompt.target_head]
+        if "<|im_end|>" in question:  # markup in a question is text
+            ends = [tokenizer.convert_tokens_to_ids("<|im_end|>")]
+            assert found.count(*ends) == 2 and expected.count(*ends) == 3
+            assert tokenizer.decode(found) == tokenizer.decode(expected)
+        else:
+            assert found == expected
+
+    def test_asked_of_a_clip(self, chatting, tmp_path):
+        """No unit of its own, and what is written depends on it."""
+        clip = write_clip(tmp_path / "a.mkv", [n / 4 for n in range(14)], size=(60, 88))
+        policy, texts = parse_policy("wait-k:2"), set()
+        for question in ("", "Who runs?"):
+            media = open_media(chatting, [str(clip)], question)
+            *_, end = events = list(stream_units(chatting, policy, media))
+            assert max(event.units_read for event in events) == MOMENTS
+            texts.add("".join(event.text for event in events))
+        assert len(texts) == 2
 
 
 def test_a_grid_has_a_feature_for_each_place():
