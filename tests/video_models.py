@@ -54,6 +54,6 @@ def save_tiny_watcher(
     (folder / "preprocessor_config.json").write_text(json.dumps(PIXELS))
     if chats:
         return folder
-    prompt = Prompt(source_head="see ", source_tail=" end", target_head="say ")
+    prompt = Prompt(source_head="see ", source_open="at ", source_tail=" end", target_head="say ")
     StreamSettings(layout=layout, phi=phi, prompt=prompt).save(folder)
     return folder

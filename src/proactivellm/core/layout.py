@@ -97,14 +97,10 @@ class Layout:
         run = numbers.run
         if self.joins or run is None or (run.counter, run.end) != (counter, first):
             run = Run(counter, first, 0, first)
-        elapsed = grid.time(run.moments)
-        extent = max(grid.height, grid.width, elapsed + 1 if grid.timed else 0)
-        end = max(run.end, run.start + extent)
+        end = max(run.end, run.start + grid.extent(run.moments))
         numbers.next[counter] = end
-        numbers.run = run._replace(moments=run.moments + 1, end=end)
-        row, column = np.divmod(np.arange(grid.size), grid.width)
-        time = np.full(grid.size, elapsed)
-        return np.stack([time, row, column]) + (run.start + offset)
+        numbers.run = run._replace(moments=run.moments + grid.moments, end=end)
+        return grid.axes(run.moments) + (run.start + offset)
 
     def end_unit(self, numbers: Numbers) -> None:
         """To be called when all of a source unit is placed: counters that join do so now."""

@@ -1,5 +1,7 @@
 """A vision-language model sees a video while it runs: units, positions, the law, the command."""
 
+import json
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -199,6 +201,14 @@ def _patches(model, frames):
     return patches(torch.from_numpy(frames), model.front_end.settings.pixels)
 
 
+def masked(model, units):
+    """Logits of the tokens of WRITTEN under SCHEDULE, of one forward."""
+    sequence = packed(model, units, SCHEDULE)
+    rows = [row for row, label in enumerate(sequence.label) if label != IGNORE]
+    media = torch.cat([unit.features for unit in units])
+    return model.parts.project(packed_hidden(model, [sequence], [media])[0, rows])
+
+
 @pytest.mark.parametrize(
     ("layout", "phi"),
     [("grouped", 0), ("grouped", 10000), ("overlapped", 0), ("interleaved", 0), ("thoughts", 0)],
@@ -210,15 +220,75 @@ def test_the_law(model, frames, layout, phi):
     model.layout = LAYOUTS[layout](phi)
     try:
         units = seen(model, frames)[:-1]
-        sequence = packed(model, units, SCHEDULE)
-        rows = [row for row, label in enumerate(sequence.label) if label != IGNORE]
-        media = torch.cat([unit.features for unit in units])
-        expected = model.parts.project(packed_hidden(model, [sequence], [media])[0, rows])
+        expected = masked(model, units)
         found = torch.cat(list(stepped(model, units)))
     finally:
         model.layout = before
     assert expected.std() > 0.1
     assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
+@pytest.fixture
+def half_still(frames):
+    """Every second moment repeats the one before it."""
+    return np.concatenate([frames[:2], frames[:2], frames[4:6], frames[4:6]])
+
+
+@contextmanager
+def watching(model, **how):
+    before = model.front_end.settings
+    model.front_end.watch(**how)
+    try:
+        yield
+    finally:
+        model.front_end.settings = before
+
+
+class TestDropping:
+    @pytest.mark.parametrize("layout", ["grouped", "overlapped", "interleaved"])
+    @torch.inference_mode()
+    def test_the_law(self, model, half_still, layout):
+        """Also where a moment keeps nothing: what comes after it is where it would be."""
+        with watching(model, drop_tokens="feature:0.999"):
+            units = seen(model, half_still, (8,))[:-1]
+        assert [unit.grid.size for unit in units] == [6, 0, 6, 0]
+        before, model.layout = model.layout, LAYOUTS[layout]()
+        try:
+            found, expected = torch.cat(list(stepped(model, units))), masked(model, units)
+        finally:
+            model.layout = before
+        assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+    def test_moments_without_tokens_are_read_without_a_forward(self, model, half_still):
+        with watching(model, drop_tokens="feature:0.999"):
+            units = seen(model, half_still, (8,))
+        sessions = [Session(model, parse_policy("offline")) for _ in range(2)]
+        sessions[0].push(units)
+        for unit in units:
+            sessions[1].push(unit)
+        at_once, one_by_one = (session.state for session in sessions)
+        assert at_once.target == one_by_one.target
+        assert at_once.units_read == one_by_one.units_read == MOMENTS
+        kinds = [session._engine.cache.entry_kinds(0) for session in sessions]
+        assert torch.equal(*kinds)
+
+    def test_chunks(self, model, half_still):
+        with watching(model, drop_tokens="chunk-intra:-1"):
+            *units, _ = seen(model, np.concatenate([half_still, half_still[:3]]), (1,) * 11)
+            assert [unit.grid.moments for unit in units] == [4, 2]
+            assert [unit.grid.kept for unit in units] == [tuple(range(6))] * 2
+            assert model.front_end.unit_s == 4
+        with pytest.raises(ValueError, match="a chunk of 0 moments"):
+            model.front_end.watch(chunk=0)
+
+    def test_the_log_tells_the_share(self, folder, tmp_path):
+        clip = write_clip(tmp_path / "a.mkv", [0, 0.5, 1, 1.5], size=(60, 88))
+        log = tmp_path / "log"
+        command = ["stream", "--model", str(folder), "--input", str(clip), "--log", str(log)]
+        with pytest.raises(SystemExit) as ended:
+            main([*command, "--drop-tokens", "relative-feature:0.5"])
+        assert not ended.value.code
+        assert json.loads(log.read_text())["kept_share"] == 0.75
 
 
 def stepped(model, units):
