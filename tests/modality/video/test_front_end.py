@@ -19,6 +19,7 @@ from proactivellm.core.unit import Unit
 from proactivellm.forward.lanes import LaneInput, Piece
 from proactivellm.forward.packed import packed_hidden
 from proactivellm.session.session import Session
+from proactivellm.session.window import Window
 from proactivellm.stream import open_media, stream_units
 from proactivellm.stream.media import opening_question
 
@@ -314,6 +315,42 @@ def stepped(model, units):
                 break  # the probe is taken back
             yield output.logits_PV
             held, written = ready, written + 1
+
+
+class TestKept:
+    """What goes on elsewhere, or is fed again, is where it was."""
+
+    @torch.inference_mode()
+    def test_saved_in_the_middle(self, model, half_still, tmp_path):
+        with watching(model, drop_tokens="feature:0.999"):
+            units = seen(model, half_still, (8,))
+        policy = parse_policy("wait-k:1")
+        session = Session(model, policy)
+        session.push(units[:2])  # the second one has no tokens
+        session.save(tmp_path / "saved")
+        both = [session, Session.load(tmp_path / "saved", model, policy)]
+        for each in both:
+            each.push(units[2:])
+        assert both[0].state.target == both[1].state.target
+        kinds = [each._engine.cache.entry_kinds(0) for each in both]
+        assert torch.equal(*kinds)
+
+    @torch.inference_mode()
+    def test_a_window_feeds_moments_anew(self, model, half_still):
+        """As a stream that saw no more than these; positions begin anew with them."""
+        with watching(model, drop_tokens="feature:0.999"):
+            units = seen(model, half_still, (8,))[:-1] * 3
+        head = len(model.prompt.source_head)
+        window = Window(source=head + len(model.prompt.source_tail) + 25)
+        session = Session(model, parse_policy("offline"), window=window)
+        for unit in units:
+            session.push(unit)
+        dropped = session.state.dropped_units
+        assert 0 < dropped < len(units)
+        fresh = Session(model, parse_policy("offline"))
+        fresh.push(units[dropped:])
+        kinds = [each._engine.cache.entry_kinds(0) for each in (session, fresh)]
+        assert torch.equal(*kinds)
 
 
 class TestStreamed:
