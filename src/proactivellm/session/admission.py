@@ -137,7 +137,8 @@ class Admission:
                 return planned
             # Nothing of what it read is fed.
             self.residence.pass_over(planned.input, self.model.layout)
-            events += lanes.begin_step(planned, policy.early, keep_features=False)
+            keep_features = self.window is not None  # positions count a moment without tokens
+            events += lanes.begin_step(planned, policy.early, keep_features)
         return None
 
     def _forgets(self, lane: int, state: SessionState, planned: lanes.Planned) -> bool:
