@@ -94,6 +94,9 @@ class Study(Strict):
     dev: DataSource | None = None  # with `test`, the only set
     test: DataSource | None = None
     sets: dict[str, DataSet] = {}  # in place of these two, by name; each has a report of its own
+    # Sources that the head of `learned` is trained on, whatever the set; dev of the first set if
+    # there are none. It should have met what is asked of it: join sentences here if a set does.
+    head: list[DataSource] = []
     # Every arm is trained once with each and evaluated; none = once, with the seed of its recipe.
     seeds: list[Natural] = []
     calibration: CalibrationPlan = CalibrationPlan()
