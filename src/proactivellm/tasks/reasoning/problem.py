@@ -93,7 +93,7 @@ class Problem(Strict):
         """As an item: the question before the sentences; all that is written, then the answer."""
         source = " ".join((self.question, *self.sentences))
         target = " ".join(filter(None, (self.written, ANSWER.format(self.answer))))
-        return Item(_line(source), _line(target), (self.answer,), place=place)
+        return Item(_line(source), _line(target), (self.answer,), place=place, problem=self)
 
 
 def read_problems(path: str | Path) -> list[Problem]:
