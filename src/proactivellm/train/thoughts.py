@@ -15,6 +15,7 @@ from proactivellm.backbone.thinking import ThinkingIds
 from proactivellm.core.layout import SOURCE, TARGET, THOUGHT
 from proactivellm.core.packing import Sample, View, Written
 from proactivellm.modality.sentences import SentenceSegmenter
+from proactivellm.output.sentences import places_in
 from proactivellm.policy.base import Policy
 from proactivellm.policy.fixed import Offline, WaitK
 from proactivellm.tasks.item import Item
@@ -172,18 +173,6 @@ def _thought_through(item: Item) -> Problem:
 def _aligned(thoughts: Sequence[str], sentences: Sequence[str], units: Sequence[str]) -> list[str]:
     """The thoughts about each unit, joined: those of the sentences that end in it."""
     about: list[list[str]] = [[] for _ in units]
-    ends = _words_before(units)
-    for thought, end in zip(thoughts, _words_before(sentences), strict=True):
-        # The tokenizer may keep nothing of the last words, so that no unit holds them.
-        place = next((i for i, last in enumerate(ends) if end <= last), len(units) - 1)
+    for thought, place in zip(thoughts, places_in(sentences, units), strict=True):
         about[place] += [thought] if thought.strip() else []
     return [" ".join(each) for each in about]
-
-
-def _words_before(texts: Sequence[str]) -> list[int]:
-    """Words up to the end of each text."""
-    ends, count = [], 0
-    for text in texts:
-        count += len(text.split())
-        ends.append(count)
-    return ends
