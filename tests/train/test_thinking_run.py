@@ -15,6 +15,7 @@ from proactivellm.files.toml import load_toml
 from proactivellm.modality.loading import load
 from proactivellm.tasks.reasoning.problem import write_problems
 from proactivellm.tasks.reasoning.running import LEVELS, draw_running
+from proactivellm.train.arguments import make_arguments
 from proactivellm.train.assembly import make_trainer
 from proactivellm.train.build import make_backbone, make_settings
 from proactivellm.train.recipe import Recipe
@@ -148,3 +149,18 @@ def test_problems_that_nobody_thought_through_are_refused(tmp_path: Path) -> Non
     write_problems(tmp_path / "problems.jsonl", [*problems[:3], bare, *problems[4:]])
     with pytest.raises(ValueError, match=f"problem '{bare.id}': there are no thoughts"):
         trainer_of(recipe, tmp_path / "out")
+
+
+@pytest.mark.parametrize("file", sorted(Path("recipes/thinking").glob("*.toml")), ids=str)
+def test_the_recipes_in_the_repository_can_be_built(file: Path, tmp_path: Path) -> None:
+    recipe = load_toml(file, Recipe)
+    make_arguments(recipe, tmp_path)
+    if recipe.backbone.pretrained:  # whose weights lie elsewhere
+        assert recipe.stream and recipe.stream.make_layout().name == "thoughts"
+        return
+    problems = draw_running(LEVELS["easy"], 32, seed=1)
+    items = [problem.item() for problem in problems]
+    small = recipe.model_copy(update={"output": recipe.output.model_copy(update={"eval_steps": 0})})
+    model, tokenizer = make_backbone(recipe, items)
+    make_trainer(small, tmp_path, (items, []), (model, tokenizer, make_settings(recipe, tokenizer)))
+    assert 2e6 < sum(weight.numel() for weight in model.parameters()) < 5e6
