@@ -79,6 +79,7 @@ def _rate(instances: Sequence[Instance], needed: bool | None) -> Statistics:
 
 def _thought_about(instance: Instance, needed: bool | None) -> tuple[int, int]:
     about: list[LoggedThought] = [each for each in instance.thoughts or () if not each.stage]
-    labels = instance.needed or [None] * int(instance.source_length)
+    unknown: list[bool | None] = [None] * int(instance.source_length)
+    labels = [*instance.needed] if instance.needed else unknown
     chosen = [place for place, label in enumerate(labels) if needed in (None, label)]
     return sum(p < len(about) and about[p].tokens > _SKIP for p in chosen), len(chosen)

@@ -6,6 +6,7 @@ The loop, the clipping and the leaving out of groups that teach nothing are thos
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -124,6 +125,12 @@ class ThinkingReinforcement:
         told = self._update(learnt) if learnt else {"learnt": 0, "moved": 0.0}
         self.step += 1
         return {"step": self.step, **_means(all_of), "kept": kept / num_groups, **told}
+
+    def save(self, folder: str | Path) -> None:
+        """Write the model as it is now; adapters are merged into it, and the run is used up."""
+        if self.adapted is not None:
+            self.adapted.merge_and_unload()
+        self.model.save_pretrained(folder)
 
     def _draw(self, number: int) -> list[Source]:
         """The next problems: all of them once, in an order of chance, then again."""
