@@ -1,6 +1,7 @@
 """From a recipe to a trainer that is ready to run: learner, samples, their plan."""
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -8,6 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from proactivellm.backbone.hub import find_folder
 from proactivellm.backbone.prompt import StreamSettings, token_id_of
 from proactivellm.backbone.thinking import ThinkingIds
+from proactivellm.core.packing import Sample
 from proactivellm.tasks.item import Item
 from proactivellm.train.arguments import make_arguments
 from proactivellm.train.build import make_front_end
@@ -16,6 +18,7 @@ from proactivellm.train.learner import Learner
 from proactivellm.train.objectives.catalogue import make_objectives
 from proactivellm.train.patience import Patience
 from proactivellm.train.recipe import Recipe
+from proactivellm.train.sampled_softmax import SampledSoftmax
 from proactivellm.train.samples import (
     Encoder,
     ItemEncoder,
@@ -60,6 +63,9 @@ def make_trainer(
     plan = _plan(recipe, items, args.world_size, fit)
     valid = [item for item in valid if fit([item])]
     _report(fit.left_out)
+    if recipe.objective.sampled_softmax:
+        samples = (encoder.longest([items[i] for i in sample]) for sample in plan)
+        learner.softmax = _sampled_softmax(recipe, learner, samples)
     seed = recipe.optimisation.seed
     return StreamingTrainer(
         settings=settings,
@@ -105,6 +111,14 @@ def _make_encoder(
     table = recipe.front_end
     text = SampleEncoder(tokenizer, prompt, end)
     return ItemEncoder(text, table.make_examples(learner.front_end) if table else None)
+
+
+def _sampled_softmax(recipe: Recipe, learner: Learner, samples: Iterable[Sample]) -> SampledSoftmax:
+    """Over what the samples of a run teach, and tokens that are drawn."""
+    taught = {id_ for each in samples for w in each.written.values() for id_ in w.tokens}
+    vocabulary = learner.model.get_output_embeddings().out_features
+    special = set() if learner.read_id is None else {learner.read_id}
+    return SampledSoftmax(taught | special, vocabulary, recipe.objective.sampled_softmax)
 
 
 def _report(left_out: list[str]) -> None:
