@@ -88,6 +88,8 @@ class Instance:
     thoughts: list[LoggedThought] | None = None  # of a model that thinks, in order
     # Source tokens read before the first of them; prompt and question are none.
     waited_tokens: Count | None = None
+    # Of a problem, by unit of the source: whether the answer depends on it.
+    needed: list[bool] | None = None
 
     def __post_init__(self) -> None:
         if self.version != VERSION:

@@ -35,8 +35,9 @@ class Recorded:
         model = streams.engine.model
         self._arrivals = _arrivals(model, job, rate_wpm)
         self.stream = streams.open(job.kind, clock=ArrivalClock(job.step_s), policy=job.policy)
-        if job.question:
-            streams.engine.ask(self.stream.lane, segmenter_for(model).ask(job.question))
+        question, _ = job.asked
+        if question and model.thinking:
+            streams.engine.ask(self.stream.lane, segmenter_for(model).ask(question))
 
     def fork(self) -> Callable[[Policy], "Recorded"]:
         """What begins another source that goes on from here under another policy (`Stream.fork`).
@@ -67,8 +68,11 @@ def _arrivals(model: StreamingCausalLM, job: Job, rate_wpm: float) -> Iterator[A
     """What a source consists of; the units of a text are all there at once."""
     if not job.media:
         segmenter = segmenter_for(model)
-        segmenter.ask(job.question)
-        units = segmenter.segment(job.source, rate_wpm)
+        text = job.source
+        if model.thinking:
+            question, text = job.asked
+            segmenter.ask(question)
+        units = segmenter.segment(text, rate_wpm)
         yield Arrival(units, units[-1].end_s if units else 0.0, 0.0)
         return
     media = open_media(model, job.media, job.source, job.replay)

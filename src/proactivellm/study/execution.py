@@ -10,7 +10,7 @@ from proactivellm.evaluation.calibrate import Grid, calibrate
 from proactivellm.evaluation.control import shuffled_jobs
 from proactivellm.evaluation.evaluate import evaluate
 from proactivellm.evaluation.learned import ensure_head
-from proactivellm.evaluation.provenance import Conditions, calibration_inputs
+from proactivellm.evaluation.provenance import calibration_inputs
 from proactivellm.files.digest import digest_text
 from proactivellm.files.lock import locked
 from proactivellm.files.note import check_note
@@ -90,7 +90,7 @@ def _decide(
         policies,
         place.results(run, name),
         num_lanes=num_lanes,
-        conditions=Conditions(counting=study.counting),
+        conditions=study.conditions,
         progress=progress,
     )
 
@@ -192,7 +192,7 @@ def _replay_shuffled(
             continue
         log = read_log(file)
         policy: dict[str, Policy] = {text: parse_policy(log[0].policy, whole_source=True)}
-        shuffled, same = list(shuffled_jobs(log, jobs)), Conditions(counting=study.counting)
+        shuffled, same = list(shuffled_jobs(log, jobs)), study.conditions
         evaluated(model, shuffled, policy, place.results(run, name), conditions=same)
 
 

@@ -20,6 +20,7 @@ from proactivellm.files.lock import locked
 from proactivellm.files.note import check_note, read_note
 from proactivellm.modality.media_digest import digest_media
 from proactivellm.tasks.item import Item
+from proactivellm.tasks.reasoning.problem import line_of
 from proactivellm.train.objectives.teaching import SELF
 from proactivellm.train.recipe import Recipe
 
@@ -60,12 +61,12 @@ def check_run(
     `continues` is of another recipe, other data or another backbone, or nobody knows.
     """
     # Notes of runs that set none do not have these keys.
-    unset = [key for key in ("chat", "distillation") if not getattr(recipe, key)]
+    unset = [key for key in ("chat", "distillation", "thinking") if not getattr(recipe, key)]
     exclude: Any = {**_FREE, **dict.fromkeys(unset, True)}
     inputs = {
         "recipe": recipe.model_dump(mode="json", exclude=exclude),
-        "train_data": _digest(items[0]),
-        "valid_data": _digest(items[1]),
+        "train_data": _digest(items[0], recipe.thinking is not None),
+        "valid_data": _digest(items[1], recipe.thinking is not None),
         "backbone": _folder(recipe.backbone.pretrained),
         "front_end": _folder(recipe.front_end.pretrained if recipe.front_end else None),
         # Which samples make an update depends on it, and on two keys of the recipe.
@@ -100,13 +101,18 @@ def _samples(inputs: dict[str, Any]) -> int | None:
         return None
 
 
-def _digest(items: Sequence[Item]) -> str:
+def _digest(items: Sequence[Item], thinks: bool) -> str:
     media = digest_media(item.media for item in items)
     texts = (
-        [i.source, i.target, *i.answers, each, *map(str, i.delays)]
+        [i.source, i.target, *i.answers, each, *map(str, i.delays), *_problem(i, thinks)]
         for i, each in zip(items, media, strict=True)
     )
     return digest_text(digest_text(each) for each in texts)
+
+
+def _problem(item: Item, thinks: bool) -> list[str]:
+    """What a model that thinks learns of an item: which thought follows which sentence."""
+    return [line_of(item.problem)] if thinks and item.problem else []
 
 
 def _folder(name: str | None) -> str | None:
