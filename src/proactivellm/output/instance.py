@@ -90,6 +90,7 @@ class Instance:
     waited_tokens: Count | None = None
     # Of a problem, by unit of the source: whether the answer depends on it.
     needed: list[bool] | None = None
+    kept_share: Number | None = None  # of the encoder's tokens, what was not dropped
 
     def __post_init__(self) -> None:
         if self.version != VERSION:

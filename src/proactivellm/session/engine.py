@@ -145,7 +145,7 @@ class Engine:
             return lane
 
     def ask(self, lane: int, ids: Sequence[int]) -> None:
-        """Put the token ids of a question between the prompt and the first unit of a stream.
+        """Put the token ids of a question where the prompt has room for it before the first unit.
 
         ValueError if units were pushed already.
         """
@@ -153,7 +153,7 @@ class Engine:
             state = self.state(lane)
             if state.closed or state.pending or state.counts[SOURCE]:
                 raise ValueError("a question stands before its source, which has begun")
-            state.opening = [*self.model.prompt.source_head, *ids]
+            state.opening, state.question = self.model.prompt.opening(ids), list(ids)
 
     def state(self, lane: int) -> SessionState:
         """State of the stream of a lane, live; RuntimeError if none is open there."""
@@ -169,13 +169,14 @@ class Engine:
 
         Raises:
             ValueError: if one of them cannot be read (a token id that the model does not have,
-                features of another width or not finite), or follows the final one: none of them is
-                in the queue.
+                features of another width or not finite), follows the final one, or needs a question
+                that was not asked: none of them is in the queue.
             QueueFull: if the stream's queue has no room; units before that are in it.
         """
         with self._exclusive:
             state, units = self.state(lane), list(units)
             self.intake.check(units)
+            self.admission.check_asked(state)
             if units and (state.closed or any(unit.final for unit in units[:-1])):
                 raise ValueError("the source is closed: its final unit was already pushed")
             if units and self.model.thinking is not None:
@@ -254,8 +255,12 @@ class Engine:
         check(self.cache, self.residence, self.states, self.admission.active, thorough)
 
     def snapshot(self, lane: int) -> dict[str, Any]:
-        """A stream as plain values and tensors, `state` and `cache`, for cloning and saving."""
+        """A stream as plain values and tensors, `state` and `cache`, for cloning and saving.
+
+        ValueError if its sight is bounded: what it has forgotten cannot be saved.
+        """
         with self._exclusive:
+            self.admission.check_saved()
             state = self.state(lane).state_dict()
             return {"state": state, "cache": self.residence.snapshot(lane)}
 
@@ -291,5 +296,5 @@ class Engine:
         return unread
 
     def _forget(self, lane: int) -> None:
-        self.admission.active.pop(lane, None)
+        self.admission.forget(lane)
         self._unsent = [event for event in self._unsent if event.lane != lane]
