@@ -90,7 +90,7 @@ class Turn {
   decide(event) {
     this.read = Math.max(this.read, event.source_units);
     this.written = event.target_tokens;
-    if (event.action === "READ") this.#step(event.elapsed_ms, "READ");
+    if (event.action === "READ" && !this.isSpeech) this.#step(event.elapsed_ms, "READ");
   }
 
   // `sentAt`: of speech, when as many seconds as it had heard had been sent.
