@@ -31,7 +31,8 @@ class OwnWrites:
     sample: Sample
     media: Tensor | None  # embeddings of the source, if it is no text
     words: list[int]  # words begun before each token that is predicted, the end of stream included
-    # By token that is predicted. Under the first one it was written.
+    # By token that is predicted. Under the first one it was written, but for a token inside a word
+    # before which the model wanted to end and had to read on: it saw more.
     schedules: list[Schedule]
 
 

@@ -1,12 +1,14 @@
 """From a recipe to a trainer that is ready to run: learner, samples, their plan."""
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from proactivellm.backbone.hub import find_folder
 from proactivellm.backbone.prompt import StreamSettings, token_id_of
+from proactivellm.core.packing import Sample
 from proactivellm.tasks.item import Item
 from proactivellm.train.arguments import make_arguments
 from proactivellm.train.build import make_front_end
@@ -15,6 +17,7 @@ from proactivellm.train.learner import Learner
 from proactivellm.train.objectives.catalogue import make_objectives
 from proactivellm.train.patience import Patience
 from proactivellm.train.recipe import Recipe
+from proactivellm.train.sampled_softmax import SampledSoftmax
 from proactivellm.train.samples import (
     ItemEncoder,
     PackedDataset,
@@ -59,6 +62,9 @@ def make_trainer(
     plan = _plan(recipe, items, args.world_size, fit)
     valid = [item for item in valid if fit([item])]
     _report(fit.left_out)
+    if recipe.objective.sampled_softmax:
+        samples = (encoder.longest([items[i] for i in sample]) for sample in plan)
+        learner.softmax = _sampled_softmax(recipe, learner, samples)
     seed = recipe.optimisation.seed
     return StreamingTrainer(
         settings=settings,
@@ -88,6 +94,14 @@ def make_learner(
     if table and table.pretrained:
         load_objectives(learner, find_folder(table.pretrained), required=False)
     return learner
+
+
+def _sampled_softmax(recipe: Recipe, learner: Learner, samples: Iterable[Sample]) -> SampledSoftmax:
+    """Over what the samples of a run teach, and tokens that are drawn."""
+    taught = {id_ for each in samples for w in each.written.values() for id_ in w.tokens}
+    vocabulary = learner.model.get_output_embeddings().out_features
+    special = set() if learner.read_id is None else {learner.read_id}
+    return SampledSoftmax(taught | special, vocabulary, recipe.objective.sampled_softmax)
 
 
 def _report(left_out: list[str]) -> None:

@@ -24,11 +24,16 @@ def projection(model: PreTrainedModel, in_chunks: bool) -> Callable[[Tensor], Te
     """
     parts = Parts(model)
     layer = parts.output_layer
-    plain = type(layer) is nn.Linear and not (layer._forward_hooks or layer._forward_pre_hooks)
-    if not (in_chunks and plain and layer.weight.requires_grad and torch.is_grad_enabled()):
+    learnt = layer.weight.requires_grad and torch.is_grad_enabled()
+    if not (in_chunks and is_plain(layer) and learnt):
         return parts.project
     linear = gathering(layer)
     return lambda hidden_RD: parts.finish(linear(hidden_RD))
+
+
+def is_plain(layer: nn.Module) -> bool:
+    """Whether what an output layer computes is that of its weight and bias, and nothing else."""
+    return type(layer) is nn.Linear and not (layer._forward_hooks or layer._forward_pre_hooks)
 
 
 def gathering(layer: nn.Linear) -> Callable[[Tensor], Tensor]:

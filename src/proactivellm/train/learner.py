@@ -16,6 +16,7 @@ from proactivellm.forward.watch import watch_attention
 from proactivellm.train.objectives.objective import Objective
 from proactivellm.train.outputs import Outputs
 from proactivellm.train.rows import rows_within
+from proactivellm.train.sampled_softmax import SampledSoftmax
 
 
 class Learner(nn.Module):
@@ -25,6 +26,7 @@ class Learner(nn.Module):
         front_end: trained in place.
         logits_mib: memory that logits and what is computed from them may take at once.
         read_id: the control token, which the model never writes; None = it has none.
+        softmax: over which tokens losses of rows are; None = over all. Scores are over all.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class Learner(nn.Module):
         front_end: Any = None,
         logits_mib: int = 1024,
         read_id: int | None = None,
+        softmax: SampledSoftmax | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -44,6 +47,7 @@ class Learner(nn.Module):
         self.windows = watch_attention(model).windows
         self.logits_mib = logits_mib
         self.read_id = read_id
+        self.softmax = softmax
         # Where FSDP asks which modules it wraps by themselves.
         self._no_split_modules = getattr(model, "_no_split_modules", None)
 
@@ -62,9 +66,11 @@ class Learner(nn.Module):
         """Whether an objective looks at the full view, which is then the first of the views."""
         return any(objective.needs_full for objective in self.terms)
 
-    def rows_per_chunk(self, num_views: int) -> int:
-        """Target rows whose logits exist at once."""
+    def rows_per_chunk(self, num_views: int, sampled: bool = False) -> int:
+        """Target rows whose logits exist at once, over all tokens or those of `softmax`."""
         vocabulary = self.model.config.get_text_config().vocab_size
+        if sampled and self.softmax is not None:
+            vocabulary = self.softmax.most
         # Cutting a column out takes a copy of the gradient.
         copies = num_views if self.read_id is None else num_views + 1
         return rows_within(self.logits_mib, vocabulary, copies)

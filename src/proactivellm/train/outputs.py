@@ -97,8 +97,16 @@ class Outputs:
     @cached_property
     def _row_sums(self) -> dict[RowObjective, Tensor]:
         every = [o for o in self.learner.terms if isinstance(o, RowObjective)]
-        project, hidden_WRD, label_R, chunk = self.row_parts()
         read_id, has_full = self.learner.read_id, self.learner.needs_full
+        if self.learner.softmax is None:
+            project, hidden_WRD, label_R, chunk = self.row_parts()
+        else:
+            hidden_WRD, label_R = view_rows(self.decoded.last_hidden_state, self.batch)
+            candidates = self.learner.softmax.draw(label_R)
+            project, label_R = candidates.projection(self.learner.model), candidates.column(label_R)
+            chunk = self.learner.rows_per_chunk(len(hidden_WRD), sampled=True)
+            if read_id is not None:
+                read_id = int(candidates.column(torch.tensor(read_id, device=label_R.device)))
         control = None if read_id is None else Control(read_id, view_actions(self.batch))
         sums = row_sums(every, project, (hidden_WRD, label_R), has_full, chunk, control)
         sizes = [len(objective.part_names) for objective in every]

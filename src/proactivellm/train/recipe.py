@@ -72,6 +72,18 @@ class Objectives(*keys_of("objective"), ViewSettings):  # type: ignore[misc]
 
     # Memory in MiB that logits and what is computed from them may take at once.
     logits_mib: Count = 1024
+    # Losses over the tokens of all training targets and so many others, drawn for each step, in
+    # place of the whole vocabulary (sampled softmax); 0 = the whole one.
+    sampled_softmax: Natural = 0
+
+    @model_validator(mode="after")
+    def _smooths_over_all(self) -> Self:
+        if self.sampled_softmax and self.label_smoothing:
+            raise ValueError(
+                "label_smoothing spreads over the whole vocabulary, of which sampled_softmax looks "
+                "at a part: set one of them to 0"
+            )
+        return self
 
 
 class Optimisation(Strict):
