@@ -20,7 +20,7 @@ from proactivellm.serve.settings import Settings
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "soak.py"
 SECONDS = float(os.environ.get("PROACTIVELLM_SOAK_S", "60"))
 CONNECTIONS, LANES = 200, 32
-PAUSE_S = 60.0  # at most, between two turns: all begin at once, and some 7 turns a second follow
+PAUSE_S = 100.0  # at most, between two turns: all begin at once, and some 4 turns a second follow
 
 
 @pytest.fixture(scope="module")
