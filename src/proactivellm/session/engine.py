@@ -29,6 +29,7 @@ from proactivellm.session.speculation import Speculator
 from proactivellm.session.state import SessionState
 from proactivellm.session.thoughts import (
     begin_thinking,
+    check_depth,
     check_policy,
     check_thinking,
     without_final,
@@ -144,16 +145,18 @@ class Engine:
             self.policies[lane], self._watches[lane] = policy, watch
             return lane
 
-    def ask(self, lane: int, ids: Sequence[int]) -> None:
+    def ask(self, lane: int, ids: Sequence[int], depth: int | None = None) -> None:
         """Put the token ids of a question where the prompt has room for it before the first unit.
 
-        ValueError if units were pushed already.
+        `depth` as of `Limits`. ValueError if units were pushed already, or it thinks less deep.
         """
         with self._exclusive:
             state = self.state(lane)
             if state.closed or state.pending or state.counts[SOURCE]:
                 raise ValueError("a question stands before its source, which has begun")
+            check_depth(self.model, depth)
             state.opening, state.question = self.model.prompt.opening(ids), list(ids)
+            state.depth = depth or state.depth
 
     def state(self, lane: int) -> SessionState:
         """State of the stream of a lane, live; RuntimeError if none is open there."""

@@ -38,9 +38,14 @@ def check_thinking(model: StreamingCausalLM, window: Window | None, limits: Limi
         raise ValueError("a model that thinks keeps all it has read in view: leave the window out")
     if model.speculation is not None:
         raise ValueError("a model that thinks takes no proposed tokens: leave speculation out")
-    deepest = len(model.thinking.stages) + 1
-    if (limits.depth or 1) > deepest:
-        raise ValueError(f"depth={limits.depth}: the model thinks at depths 1 to {deepest}")
+    check_depth(model, limits.depth)
+
+
+def check_depth(model: StreamingCausalLM, depth: int | None) -> None:
+    """Refuse (ValueError) a depth of reasoning that a model does not have; None = it decides."""
+    deepest = 0 if model.thinking is None else len(model.thinking.stages) + 1
+    if depth is not None and not 1 <= depth <= deepest:
+        raise ValueError(f"depth={depth}: the model thinks at depths 1 to {deepest}")
 
 
 def check_policy(policy: Policy, watch: Sequence[Evidence]) -> None:
