@@ -109,10 +109,11 @@ def test_a_head_is_trained_on_sources_of_its_own(finished, tmp_path, monkeypatch
 
     monkeypatch.setattr("proactivellm.study.execution.ensure_head", note)
     dev = study.sets["some"].dev
+    other = Place(recipes=place.recipes, out=tmp_path)
     for head in ([], [dev.model_copy(update={"skip": 5, "limit": 2, "join": 2})]):
         changed = study.model_copy(update={"head": head})
         with pytest.raises(InterruptedError):
-            _decide(changed, (FULL, "some"), Place(recipes=place.recipes, out=tmp_path), model, 4, None)
+            _decide(changed, (FULL, "some"), other, model, 4, None)
     pairs = [line.split("\t")[0] for line in Path(str(dev.tsv)).read_text().splitlines()]
     assert seen == [pairs[:4], [" ".join(pairs[10:12]), " ".join(pairs[12:14])]]
 
