@@ -8,12 +8,13 @@
 #   make simuleval SimulEval runs our agent; its scores, those of OmniSTEval and ours, side by side
 #   make simuleval-speech  the same of recordings: each must agree within 1 ms
 #   make compatibility  which causal LMs of the newest transformers can stream: the page of the docs
-#   make browser   the page of the server in a headless Chromium (apt-get install chromium)
+#   make live      a minute of 200 connections to the server, and a visit of its page in a browser
+#   make browser   all of the page in a headless Chromium, which apt-get installs where there is none
 #   make ray       replicas and workers on a Ray cluster of this machine, which is made for it
 #   make mutants   changes the code in a thousand small ways; which of them no test notices
 #   make lint      everything static: format, lint, types, import direction, size, docstrings, docs
 #   make site      the documentation as a site, in out/site
-#   make check     lint, then test: the gate that CI runs
+#   make check     lint and live, then test: the gate that CI runs
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -90,7 +91,7 @@ SPEECH_TARGET ?=
 SPEECH_OUT ?= out/simuleval-speech
 SPEECH_FLAGS ?= --policy wait-k:3,stride=2
 
-.PHONY: install demo demo-speech test lowest newest browser ray mutants simuleval simuleval-speech \
+.PHONY: install demo demo-speech test lowest newest chromium live browser ray mutants simuleval simuleval-speech \
 	compatibility environments site typed lint check format
 .DEFAULT_GOAL := check
 
@@ -144,8 +145,26 @@ newest: $(NEWEST_STAMP)
 compatibility: $(NEWEST_STAMP)
 	$(NEWEST_VENV)/bin/python tools/compatibility.py docs/guide/compatibility.md
 
-browser: $(STAMP)
+# Both wait more than they compute, which is why `check` runs them beside what it installs.
+live: install chromium
+	$(PYTEST) $(BIN)/python -m pytest -p no:xdist \
+		tests/serve/soak.py tests/serve/browser_page.py::test_a_visit
+
+browser: install chromium
 	$(PYTEST) $(BIN)/python -m pytest -p no:xdist tests/serve/browser_page.py $(PYTEST_FLAGS)
+
+# Nothing is skipped where it cannot be had.
+chromium:
+	@for name in chromium chromium-browser google-chrome; do \
+		command -v $$name > /dev/null && exit 0; \
+	done; \
+	echo "installing chromium"; \
+	root=$$([ "$$(id -u)" = 0 ] || echo sudo -n); \
+	export DEBIAN_FRONTEND=noninteractive; \
+	$$root apt-get update -qq && $$root apt-get install -qq -y --no-install-recommends chromium \
+		> /dev/null && command -v chromium > /dev/null || { \
+		echo "make: no Chromium here, and apt-get could not install it: install chromium or" \
+			"google-chrome, which the test of the page drives" >&2; exit 1; }
 
 # Minutes, most of which Ray takes to come up, hence no part of `check`. It uses what is deprecated.
 ray: $(RAY_STAMP)
@@ -249,10 +268,11 @@ lint: install
 		echo "python $$check"; $(BIN)/python $$check || status=1; \
 	done; exit $$status
 
-# What the tests need is installed while the checks run: the first waits for the disk, the others do
-# not. In this order with `make -j` too, and with the tests run once.
-check: install
-	@$(MAKE) -j 3 lint environments
+# What waits for network, disk or clock runs beside what computes. In this order with `make -j` too,
+# and with the tests run once.
+check:
+	@$(MAKE) -j 2 install chromium
+	@$(MAKE) -j 4 lint environments live
 	@$(MAKE) test
 
 environments: $(SIMULEVAL_STAMP) $(NEWEST_STAMP)

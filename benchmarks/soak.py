@@ -73,9 +73,10 @@ class Soak:
                     async with Client(self.address.url) as client:
                         while draw.random() < 0.8:
                             await self._turn(client, draw.choice(text), draw.random() < 0.1, number)
+                            left_s = until_s - time.monotonic()
+                            await asyncio.sleep(min(self.pause_s * draw.random(), max(0, left_s)))
                             if time.monotonic() > until_s:
                                 break
-                            await asyncio.sleep(self.pause_s * draw.random())
                 except ServerError as error:
                     self.told[error.code or str(error)] += 1
                     await asyncio.sleep(error.retry_after_s or 1.0)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -20,48 +21,87 @@ PYTHON = ROOT / ".venv-simuleval" / "bin" / "python"
 POLICIES = ("local-agreement:2",)  # drafts are the hardest; `make simuleval` compares others, too
 
 
-def test_both_tools_agree_with_us(tmp_path: Path) -> None:
-    if not PYTHON.exists():
-        pytest.fail(f"{PYTHON} does not exist: run `make simuleval`, or the tests by `make test`")
+# Imports take longer than the rest: one interpreter has both tools, and runs each in a fork.
+RUN = """
+import json, sys
+from pathlib import Path
+import simuleval_agreement, simuleval_speech
+import proactivellm.interop.simuleval_agent
+from simuleval_runs import run_command
+for tool, words in json.loads(sys.argv[1]).items():
+    try:
+        log = Path(sys.argv[2]) / f"{tool}.txt"
+        run_command(getattr(sys.modules[tool], "main"), [tool, *words], log)
+    except RuntimeError as error:
+        print(error, file=sys.stderr)
+"""
+
+
+class Ran(NamedTuple):
+    """What the tools left."""
+
+    folder: Path
+    errors: str
+
+    def said(self, tool: str) -> str:
+        return (self.folder / f"{tool}.txt").read_text("utf-8")
+
+
+def texts(folder: Path) -> list[object]:
     sides = {}
     for side, extra in (("de", "Ein  Hund\tschläft. \n\n"), ("en", "A dog sleeps.\nNothing.\n")):
         text = (ROOT / f"tests/data/multi30k-100.{side}").read_text(encoding="utf-8")
-        sides[side] = tmp_path / f"sample.{side}"
+        sides[side] = folder / f"sample.{side}"
         sides[side].write_text("".join(text.splitlines(keepends=True)[:2]) + extra, "utf-8")
-    files = ["--source", sides["de"], "--target", sides["en"], "--out", tmp_path / "out"]
-    done = subprocess.run(
-        [PYTHON, ROOT / "tools/simuleval_agreement.py", *files]
-        + [word for spec in POLICIES for word in ("--policy", spec)],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    for spec in POLICIES:
-        assert f"\n{spec}: our log\n" in done.stdout
-        assert f"\n{spec}: our agent inside SimulEval\n" in done.stdout
-    assert done.stdout.count("  0 of ") == len(POLICIES)
+    files = ["--source", sides["de"], "--target", sides["en"], "--out", folder / "text"]
+    return files + [word for spec in POLICIES for word in ("--policy", spec)]
 
 
-def test_recordings_agree_within_1_ms(tmp_path: Path) -> None:
+def recordings(folder: Path) -> list[object]:
     """The second one at 8 kHz in stereo, with a gate that holds its pause back."""
-    model = save_tiny_listener(tmp_path / "model", GateSettings(pause_s=0.4), "metaspace")
-    soundfile.write(tmp_path / "a.wav", voice(0.7), 16_000)
+    model = save_tiny_listener(folder / "model", GateSettings(pause_s=0.4), "metaspace")
+    soundfile.write(folder / "a.wav", voice(0.7), 16_000)
     turns = [voice(0.5, 8_000), np.zeros(5_000, np.float32), voice(0.5, 8_000)]
-    soundfile.write(tmp_path / "b.wav", np.stack([np.concatenate(turns)] * 2, axis=1), 8_000)
+    soundfile.write(folder / "b.wav", np.stack([np.concatenate(turns)] * 2, axis=1), 8_000)
     records = [{"audio": f"{name}.wav", "text": "one  two three"} for name in "ab"]
-    manifest = tmp_path / "manifest.jsonl"
+    manifest = folder / "manifest.jsonl"
     manifest.write_text("".join(json.dumps(record) + "\n" for record in records), "utf-8")
-    options = ["--source", manifest, "--out", tmp_path / "out", "--policy", "wait-k:2"]
+    options = ["--source", manifest, "--out", folder / "speech", "--policy", "wait-k:2"]
+    return [*options, "--model", model]
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    if not PYTHON.exists():
+        pytest.fail(f"{PYTHON} does not exist: run `make simuleval`, or the tests by `make test`")
+    folder = tmp_path_factory.mktemp("tools")
+    asked = {"simuleval_agreement": texts(folder), "simuleval_speech": recordings(folder)}
+    words = {tool: [str(word) for word in each] for tool, each in asked.items()}
     done = subprocess.run(
-        [PYTHON, ROOT / "tools/simuleval_speech.py", *options, "--model", model],
+        [PYTHON, "-c", RUN, json.dumps(words), folder],
         capture_output=True,
         text=True,
+        cwd=ROOT / "tools",  # which `-c` imports from
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "all agree" in done.stdout and "recordings agree within 1 ms" in done.stdout
-    (log,) = (tmp_path / "out" / "evaluate").glob("*/instances.log")
+    assert done.returncode == 0, done.stderr
+    return Ran(folder, done.stderr)
+
+
+def test_both_tools_agree_with_us(ran: Ran) -> None:
+    assert "simuleval_agreement" not in ran.errors, ran.errors
+    said = ran.said("simuleval_agreement")
+    for spec in POLICIES:
+        assert f"\n{spec}: our log\n" in said
+        assert f"\n{spec}: our agent inside SimulEval\n" in said
+    assert said.count("  0 of ") == len(POLICIES)
+
+
+def test_recordings_agree_within_1_ms(ran: Ran) -> None:
+    assert "simuleval_speech" not in ran.errors, ran.errors
+    said = ran.said("simuleval_speech")
+    assert "all agree" in said and "recordings agree within 1 ms" in said
+    (log,) = (ran.folder / "speech" / "evaluate").glob("*/instances.log")
     early = [i for i in read_log(log) if i.delays[0] < i.source_length]
     assert len(early) == 2  # or there would be little to compare
 

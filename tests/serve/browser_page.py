@@ -1,6 +1,6 @@
-"""The page in a browser: `make browser`, as it needs Chromium, which not every machine has.
+"""The page in a browser: `make browser`; `make live`, for the gate, runs one visit of it.
 
-It fails, and does not skip, where there is none.
+Both install Chromium where it is missing; without one it fails, and does not skip.
 """
 
 import json
@@ -66,13 +66,8 @@ def done(page: Page) -> str:
     return str(page.until("document.getElementById('said').textContent")).removeprefix("Written: ")
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("dark", [False, True])
-def test_target_grows_while_the_source_is_typed(
-    page: Page, server: Running, width: str, dark: bool
-) -> None:
-    opened(page, server, width, dark)
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "it overflows"
+def typed(page: Page) -> None:
+    """Type a sentence; its target grows before it is complete, and nothing is taken back."""
     words = SOURCE.split()
     page.type(" ".join(words[:5]) + " ", 0.01)
     page.until("document.querySelectorAll('.word').length >= 2")
@@ -82,12 +77,65 @@ def test_target_grows_while_the_source_is_typed(
     page.press("Enter")
     target = done(page)
     assert target.split() == written(page) and len(written(page)) > len(early)
-    assert written(page)[: len(early) - 1] == early[:-1]  # nothing was taken back
+    assert written(page)[: len(early) - 1] == early[:-1]
     assert "old friend" in target
     assert page.text("source-words").split() == words
     assert page.text("policy-lag").endswith("words") and page.text("compute-lag").endswith("ms")
     assert int(page.text("forwards")) > 0
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "it overflows"
+
+
+def fits(page: Page) -> bool:
+    return bool(page.evaluate("document.documentElement.scrollWidth <= innerWidth"))
+
+
+@pytest.mark.parametrize("width", ["desktop", "phone"])
+def test_a_visit(page: Page, server: Running, width: str) -> None:
+    """Text, another policy while it is typed, a recording; the gate runs this one (`make live`)."""
+    opened(page, server, width)
+    assert fits(page) and page.evaluate(
+        "document.getElementById('audio-file').offsetParent === null"
+    )
+    typed(page)
+    page.type("Ich habe gestern ")
+    page.until("document.getElementById('turns').children.length === 1")
+    choose(page, "policy", "wait-k")
+    page.until(
+        "document.getElementById('in-force').textContent.includes('next turn on: wait-k, 3')"
+    )
+    page.press("Enter")
+    done(page)
+    page.type(SOURCE)
+    page.press("Enter")
+    page.until("document.getElementById('turns').children.length === 2")
+    done(page)
+    page.evaluate("document.querySelector('.word').focus()")
+    page.until("document.getElementById('why').textContent.includes('after 3 words')")
+    choose(page, "policy", "")
+    choose(page, "spec", "wait-k:0")
+    page.until("document.querySelector('#in-force.wrong') !== null")
+    assert "wait-k" in page.text("in-force")
+    choose(page, "model", "speech-en")
+    page.until("document.getElementById('in-force').textContent.startsWith('In force: learned')")
+    page.files("audio-file", RECORDING)
+    page.until("document.querySelectorAll('.word').length >= 2")
+    assert page.text("said") == "", "the recording has ended already"
+    early = written(page)
+    assert len(done(page).split()) >= len(early)
+    page.until("document.getElementById('compute-lag').textContent.endsWith('ms')")
+    assert fits(page)
+    nothing_foreign(page, server)
+
+
+@pytest.mark.parametrize(
+    ("width", "dark"), [("desktop", True), ("phone", True), ("narrow", False), ("narrow", True)]
+)
+def test_target_grows_while_the_source_is_typed(
+    page: Page, server: Running, width: str, dark: bool
+) -> None:
+    opened(page, server, width, dark)
+    assert fits(page)
+    typed(page)
+    assert fits(page)
 
 
 def test_every_word_says_why_by_keyboard(page: Page, server: Running) -> None:
@@ -107,29 +155,6 @@ def test_every_word_says_why_by_keyboard(page: Page, server: Running) -> None:
     decided = next(place for place, heat in enumerate(heats) if heat)
     page.evaluate(f"document.querySelectorAll('.word')[{decided}].focus()")
     page.until("document.getElementById('why').textContent.includes('because entropy, ')")
-
-
-def test_policy_is_changed_live_from_the_next_turn_on(page: Page, server: Running) -> None:
-    opened(page, server)
-    page.type("Ich habe gestern ")
-    page.until("document.querySelectorAll('.word').length")
-    choose(page, "policy", "wait-k")
-    page.until(
-        "document.getElementById('in-force').textContent.includes('next turn on: wait-k, 3')"
-    )
-    page.type("einen Freund ")
-    page.press("Enter")
-    done(page)
-    page.type(SOURCE)
-    page.press("Enter")
-    page.until("document.getElementById('turns').children.length === 1")
-    done(page)
-    page.evaluate("document.querySelector('.word').focus()")
-    page.until("document.getElementById('why').textContent.includes('after 3 words')")
-    choose(page, "policy", "")
-    choose(page, "spec", "wait-k:0")
-    page.until("document.querySelector('#in-force.wrong') !== null")
-    assert "wait-k" in page.text("in-force")
 
 
 def test_pasted_text_is_played_at_its_pace(page: Page, server: Running) -> None:
@@ -191,21 +216,13 @@ def test_a_record_replays_to_what_was_seen(page: Page, server: Running, tmp_path
     page.until("document.querySelectorAll('.word').length === 0")
 
 
-def test_recording_is_written_down_while_it_is_played(page: Page, server: Running) -> None:
-    opened(page, server)
-    assert page.evaluate("document.getElementById('audio-file').offsetParent === null")
-    choose(page, "model", "speech-en")
-    page.until("document.getElementById('in-force').textContent.startsWith('In force: learned')")
-    page.files("audio-file", RECORDING)
-    page.until("document.querySelectorAll('.word').length >= 2")
-    assert page.text("said") == "", "the recording has ended already"
-    early = written(page)
-    assert len(done(page).split()) >= len(early)
-    page.until("document.getElementById('compute-lag').textContent.endsWith('ms')")
+def nothing_foreign(page: Page, server: Running) -> None:
+    """Nothing foreign was asked for, and nothing went wrong."""
+    own = (server.url, server.url.replace("http", "ws"), "blob:", "about:")
+    assert page.requested and all(url.startswith(own) for url in page.requested)
+    assert not page.complaints
 
 
 def test_nothing_foreign_was_asked_for_and_nothing_went_wrong(page: Page, server: Running) -> None:
     opened(page, server)
-    own = (server.url, server.url.replace("http", "ws"), "blob:", "about:")
-    assert page.requested and all(url.startswith(own) for url in page.requested)
-    assert not page.complaints
+    nothing_foreign(page, server)

@@ -2,7 +2,8 @@
 
 import asyncio
 import functools
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +12,10 @@ from tests.serve.conftest import KEY, Running
 
 from proactivellm.modality.loading import load
 from proactivellm.policy.spec import parse_policy
-from proactivellm.stream import stream_text
+from proactivellm.serve.realtime.response import Response, Wish
+from proactivellm.serve.realtime.turn import Tokens
+from proactivellm.session.events import Ending
+from proactivellm.stream import StreamEvent, stream_text
 
 SOURCE = "a man in a hat looks at the window and sleeps"
 RunIt = Callable[..., Any]
@@ -102,6 +106,29 @@ def test_deltas_come_before_the_input_ends(server: Running, run: RunIt) -> None:
     reads = [event for event in decisions if event.action == "READ"]
     assert [event.source_units for event in reads] == [*range(1, len(SOURCE.split()) + 1)]
     assert any(event.action == "WRITE" and event.target_tokens == 16 for event in decisions)
+
+
+def test_silence_is_told_while_nothing_is_written(
+    run: RunIt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s, told = 0.0, list[dict[str, Any]]()
+    clock = SimpleNamespace(monotonic=lambda: now_s)
+    monkeypatch.setattr("proactivellm.serve.realtime.extension.time", clock)
+
+    class Source:
+        ending, thinks, tokens, forwards = Ending.END_TOKEN, False, Tokens(), 0
+
+        async def events(self) -> AsyncIterator[StreamEvent]:
+            nonlocal now_s
+            for kind, now_s in (("READ", 0.5), ("WRITE", 0.9), ("READ", 1.5), ("READ", 2.0)):
+                yield StreamEvent(kind=kind, text="x", units_read=1, elapsed_s=now_s)
+
+    async def send(event: dict[str, Any]) -> None:
+        told.append(event)
+
+    run(Response(Source(), Wish(conversation_id=None), send).run())
+    silences = [event for event in told if event["type"] == "proactivellm.silence"]
+    assert [event["since_s"] for event in silences] == [1.1]
 
 
 def test_cancel_ends_the_response_and_frees_the_lane(server: Running, run: RunIt) -> None:

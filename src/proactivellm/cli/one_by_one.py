@@ -15,7 +15,7 @@ from proactivellm.core.unit import Unit
 from proactivellm.files.growing import open_lines
 from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.metrics.score import score
-from proactivellm.metrics.thinking import thinking
+from proactivellm.metrics.thinking import measure_thinking
 from proactivellm.modality.sentences import segmenter_for
 from proactivellm.output.log import Instance, Task, write_instance
 from proactivellm.policy.base import Policy
@@ -212,9 +212,9 @@ def summarize(done: Sequence[Instance], steps: int | None = None) -> str:
     )
     if units or written:
         parts.append(f"dropped {units} units, {written} tokens")
-    if costs := thinking(done):
-        parts.append(f"first thought after {costs['waited_tokens']:.1f} tokens")
-        delay = costs.get("answer_delay_s")
+    if measured := measure_thinking(done):
+        parts.append(f"first thought after {measured['waited_tokens'].corpus():.1f} tokens")
+        delay = measured["answer_delay_s"].corpus()
         parts += [] if delay is None else [f"answer {delay:.2f} s after the end"]
     return ", ".join(parts)
 

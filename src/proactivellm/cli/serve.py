@@ -120,6 +120,9 @@ def serve(
     waiting_chars: Annotated[
         Number, _option(_LIMITS, "N", "Of a source that wait to be read.", "20000")
     ] = None,
+    thought_tokens: Annotated[
+        Number, _option(_LIMITS, "N", "Of a thought, of a model that thinks.", "256")
+    ] = None,
     turn_s: Annotated[Seconds, _option(_LIMITS, "S", "Of one recording.", "7200")] = None,
     waiting_s: Annotated[
         Seconds, _option(_LIMITS, "S", "Of a recording that wait to be heard.", "30")

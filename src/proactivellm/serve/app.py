@@ -12,7 +12,7 @@ from proactivellm.serve.metrics import Metrics
 from proactivellm.serve.models import Models
 from proactivellm.serve.realtime.conversation import Conversation
 from proactivellm.serve.realtime.hearing_config import HearingConfig, hears, listening
-from proactivellm.serve.realtime.session_config import SessionConfig
+from proactivellm.serve.realtime.session_config import SessionConfig, at_once
 from proactivellm.serve.realtime.socket import talk
 from proactivellm.serve.realtime.spoken import Spoken
 from proactivellm.serve.realtime.transcription import Transcription
@@ -66,7 +66,7 @@ def create_app(settings: Settings, place: str = "") -> FastAPI:
     @app.websocket("/v1/realtime/translations")
     async def interpret(socket: WebSocket) -> None:
         def make(session: Session) -> Dialogue:
-            served = models.get(socket.query_params.get("model"))
+            served = at_once(models.get(socket.query_params.get("model")))
             return Translation(session, SessionConfig.of(served), models, settings)
 
         await talk(socket, sessions, settings, make)

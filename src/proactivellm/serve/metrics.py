@@ -36,6 +36,8 @@ class Metrics:
         self._wait = self._seconds("lane_wait", "That turns waited for a lane")
         self._turns = self._counter("turns", "Turns that are over", "model", "ending")
         self._written = self._counter("deltas", "Pieces of text written", "model")
+        self._thoughts = self._counter("thoughts", "Thoughts that are closed", "model")
+        self._thought = self._counter("thought_tokens", "Tokens of thoughts", "model")
         self._restarts = self._counter("engine_restarts", "Engines that died", "model")
         self._refused = self._counter("refusals", "What clients were refused", "code")
 
@@ -44,14 +46,17 @@ class Metrics:
         if event.kind == "WRITE":
             self._written.labels(model).inc()
             self._lag.labels(model).observe(max(0.0, event.lag_s or 0.0))
+        elif event.kind == "THINK":
+            self._thoughts.labels(model).inc(event.closes)
 
     def first_text(self, model: str, elapsed_s: float) -> None:
         """A turn has its first text."""
         self._first.labels(model).observe(elapsed_s)
 
-    def turn(self, model: str, ending: Ending | None) -> None:
+    def turn(self, model: str, ending: Ending | None, thought_tokens: int = 0) -> None:
         """A turn is over."""
         self._turns.labels(model, "error" if ending is None else ending.value).inc()
+        self._thought.labels(model).inc(thought_tokens)
 
     def waited(self, model: str, seconds: float) -> None:
         """A turn has a lane."""

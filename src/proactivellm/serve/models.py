@@ -16,6 +16,7 @@ from proactivellm.serve.errors import RequestError
 from proactivellm.serve.metrics import Metrics
 from proactivellm.serve.settings import Settings
 from proactivellm.session.limits import Limits
+from proactivellm.session.thoughts import check_policy
 from proactivellm.session.window import Window
 from proactivellm.stream import AsyncStream, Streams, Worker
 
@@ -33,6 +34,7 @@ class Served:
         name: by which clients ask for it.
         policy: where a client names none.
         listens: whether its sources are recordings.
+        deepest: depth of its reasoning, at most; 0 = it does not think.
         active, waiting: turns that have a lane, and that wait for one.
         engine: that of today; another one takes its place if its thread dies.
     """
@@ -42,9 +44,15 @@ class Served:
     ) -> None:
         self.name, self.model, self.metrics = name, model, metrics
         self.listens = model.front_end is not None
+        self.deepest = 0 if model.thinking is None else len(model.thinking.stages) + 1
         self._calibration = find_calibration(model)
         self.policy = self.parse(default_spec(model, self.listens))
-        self._limits = Limits(streams=settings.streams, entries=settings.entries, pending=64)
+        self._limits = Limits(
+            streams=settings.streams,
+            entries=settings.entries,
+            pending=64,
+            thought_tokens=settings.thought_tokens,
+        )
         size = settings.window
         self._window = None if size is None else Window(source=size, target=size)
         self._queue_s = settings.queue_s
@@ -55,7 +63,9 @@ class Served:
     @property
     def unit(self) -> str:
         """What a lag is counted in."""
-        return "word" if not self.listens else f"{self.model.front_end.kind} unit"
+        if self.listens:
+            return f"{self.model.front_end.kind} unit"
+        return "sentence" if self.deepest else "word"
 
     @property
     def delays(self) -> Mapping[str, str]:
@@ -79,6 +89,8 @@ class Served:
         try:
             policy = parse_policy(spec, self._calibration).bound_to(self.model)
             policy.check(self.model)
+            if self.deepest:
+                check_policy(policy, ())
         except ValueError as error:
             raise RequestError(str(error), code="invalid_policy", param=param) from None
         return policy

@@ -62,5 +62,6 @@ def _model(served: Served) -> dict[str, Any]:
             "policy": served.policy.spec,
             "unit": served.unit,
             "delays": dict(served.delays),
+            "depths": served.deepest,
         },
     }

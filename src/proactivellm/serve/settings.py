@@ -68,6 +68,7 @@ class Settings(BaseSettings):
     message_bytes: Count = 1 << 20
     turn_chars: Count = 100_000  # of the source of one turn
     waiting_chars: Count = 20_000  # of it that the model has not taken yet
+    thought_tokens: Count = 256  # after which a thought is closed, of a model that thinks
     turn_s: Seconds = 7200.0  # of the recording of one turn
     waiting_s: Seconds = 30.0  # of it that the model has not taken yet
     upload_bytes: Count = 25 << 20  # of a request with a recording

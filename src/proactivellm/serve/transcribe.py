@@ -126,7 +126,7 @@ async def _begin(request: Request, form: FormData) -> "_Recorded":
         )
     tells_turns = form.get("response_format") in _TIMED
     hearing = Hearing(served.model, rate, tells_turns=tells_turns)
-    turn = Turn(served, state.settings, config.policy, hearing)
+    turn = Turn(config, state.settings, hearing)
     return _Recorded(turn, blocks, rate, served.model.tokenizer)
 
 

@@ -5,7 +5,7 @@ The events are named as those of OpenAI's streamed transcriptions.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
@@ -15,10 +15,11 @@ from pydantic import Field
 from proactivellm.serve.errors import RequestError, engine_failed
 from proactivellm.serve.models import Served
 from proactivellm.serve.realtime.client_events import Extension, parse
-from proactivellm.serve.realtime.extension import decision, position
+from proactivellm.serve.realtime.extension import DECIDED, decision, position
 from proactivellm.serve.realtime.session_config import SessionConfig
 from proactivellm.serve.realtime.turn import Turn
 from proactivellm.serve.settings import Settings
+from proactivellm.stream import StreamEvent
 
 router = APIRouter()
 
@@ -44,7 +45,7 @@ async def translate(request: Request) -> Response:
         if served.listens:
             raise RequestError(f"{served.name} listens, and reads no text", code="not_supported")
         config = SessionConfig.of(served).extended(asked, "body")
-        turn = Turn(served, settings, config.policy)
+        turn = Turn(config, settings)
         turn.push(asked.text, len(asked.text))
         turn.close()
         events = _events(served, turn, config)
@@ -75,12 +76,15 @@ async def _events(
     served: Served, turn: Turn, config: SessionConfig
 ) -> AsyncIterator[dict[str, Any]]:
     """Deltas, and what is done at last; RequestError if it fails."""
-    text = ""
+    text, thoughts = "", list[str]()
     try:
         async for event in turn.events():
-            if config.decisions and event.kind != "END":
+            if config.decisions and event.kind in DECIDED:
                 yield decision(event)
-            if event.kind == "WRITE":
+            if event.kind == "THINK":
+                for told in _of_thought(event, thoughts):
+                    yield told
+            elif event.kind == "WRITE":
                 text += event.text
                 yield {
                     "type": "translation.text.delta",
@@ -91,12 +95,30 @@ async def _events(
         raise
     except Exception as error:
         raise engine_failed(error, "send the text again") from None
-    read, written = turn.tokens
-    usage = {"input_tokens": read, "output_tokens": written, "total_tokens": read + written}
     ending = None if turn.ending is None else turn.ending.value
-    extension = {"model": served.name, "policy": config.policy.spec, "ending": ending}
-    done = {"type": "translation.text.done", "text": text, "usage": usage}
+    extension: dict[str, Any] = {
+        "model": served.name,
+        "policy": config.policy.spec,
+        "ending": ending,
+    }
+    if turn.thinks:
+        extension["thoughts"] = thoughts
+    done = {"type": "translation.text.done", "text": text, "usage": turn.tokens.usage}
     yield {**done, "proactivellm": extension}
+
+
+def _of_thought(event: StreamEvent, thoughts: list[str]) -> Iterator[dict[str, Any]]:
+    """What is told of new text of a thought, which the last of `thoughts` is or becomes."""
+    index = event.thought or 0
+    if index == len(thoughts):
+        thoughts.append("")
+    thoughts[-1] += event.text
+    where = {"index": index, "proactivellm": position(event)}
+    kind = "translation.reasoning_text"
+    if event.text:
+        yield {"type": f"{kind}.delta", "delta": event.text, **where}
+    if event.closes:
+        yield {"type": f"{kind}.done", "text": thoughts[-1], **where}
 
 
 async def _lines(

@@ -14,7 +14,7 @@ from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.output.detokenize import Detokenizer
 from proactivellm.policy.base import Policy
 from proactivellm.policy.evidence import Evidence
-from proactivellm.session import writing
+from proactivellm.session import thoughts, writing
 from proactivellm.session.admission import Admission
 from proactivellm.session.drafts import drop_draft
 from proactivellm.session.events import Event
@@ -27,12 +27,6 @@ from proactivellm.session.residence import Residence
 from proactivellm.session.sampling import Sampling
 from proactivellm.session.speculation import Speculator
 from proactivellm.session.state import SessionState
-from proactivellm.session.thoughts import (
-    begin_thinking,
-    check_policy,
-    check_thinking,
-    without_final,
-)
 from proactivellm.session.transaction import Steps
 from proactivellm.session.window import Window, check_kept
 
@@ -71,7 +65,7 @@ class Engine:
         self.limits = limits or Limits()
         self.sampling = sampling or Sampling.from_generation_config(model.model.generation_config)
         self.window = window
-        check_thinking(model, window, self.limits)
+        thoughts.check_thinking(model, window, self.limits)
         if window is not None:
             window.check_prompt(model.prompt)
         self.cache = model.new_cache(self.limits.streams, self.limits.entries)
@@ -127,7 +121,7 @@ class Engine:
         for evidence in watch:
             evidence.check(self.model)
         if self.model.thinking is not None:
-            check_policy(policy, watch)
+            thoughts.check_policy(policy, watch)
         with self._exclusive:
             if not self.has_room:
                 raise EngineFull(f"all {len(self.states)} lanes are in use; release one first")
@@ -140,20 +134,22 @@ class Engine:
                 detokenizer=Detokenizer(self.model.tokenizer),
             )
             if self.model.thinking is not None:
-                begin_thinking(state, self.model, self.limits)
+                thoughts.begin_thinking(state, self.model, self.limits)
             self.policies[lane], self._watches[lane] = policy, watch
             return lane
 
-    def ask(self, lane: int, ids: Sequence[int]) -> None:
+    def ask(self, lane: int, ids: Sequence[int], depth: int | None = None) -> None:
         """Put the token ids of a question where the prompt has room for it before the first unit.
 
-        ValueError if units were pushed already.
+        `depth` as of `Limits`. ValueError if units were pushed already, or it thinks less deep.
         """
         with self._exclusive:
             state = self.state(lane)
             if state.closed or state.pending or state.counts[SOURCE]:
                 raise ValueError("a question stands before its source, which has begun")
+            thoughts.check_depth(self.model, depth)
             state.opening, state.question = self.model.prompt.opening(ids), list(ids)
+            state.depth = depth or state.depth
 
     def state(self, lane: int) -> SessionState:
         """State of the stream of a lane, live; RuntimeError if none is open there."""
@@ -180,15 +176,13 @@ class Engine:
             if units and (state.closed or any(unit.final for unit in units[:-1])):
                 raise ValueError("the source is closed: its final unit was already pushed")
             if units and self.model.thinking is not None:
-                units = without_final(units)
+                units = thoughts.without_final(units)
             self.admission.active.setdefault(lane)
             for unit in units:
                 room = self.limits.pending is None or len(state.pending) < self.limits.pending
-                if not state.finished and not room:
-                    raise QueueFull(
-                        f"{len(state.pending)} units of lane {lane} wait to be read: push after a "
-                        "step"
-                    )
+                if not (state.finished or room):
+                    waiting = f"{len(state.pending)} units of lane {lane} wait to be read"
+                    raise QueueFull(f"{waiting}: push after a step")
                 state.closed = unit.final
                 if not state.finished:
                     state.pending.append(unit)

@@ -15,10 +15,10 @@ Kind = Literal["READ", "THINK", "WRITE", "END", "BEGIN", "PAUSE"]
 class StreamEvent:
     """What happened in a stream."""
 
-    # READ (a unit was read), THINK (text of a thought became certain), WRITE (text of the target
-    # did), or END (a turn is over; a text is one turn). Where its `Hearing` tells turns: BEGIN (the
-    # first unit of a turn was heard) and PAUSE (its last one), which may come while the turn before
-    # is still being written.
+    # READ (a unit was read; of media, where blocks are pushed), THINK (text of a thought became
+    # certain), WRITE (text of the target did), or END (a turn is over; a text is one turn). Where
+    # its `Hearing` tells turns: BEGIN (the first unit of a turn was heard) and PAUSE (its last
+    # one), which may come while the turn before is still being written.
     kind: Kind
     text: str  # the unit's text, or the new text of thought or target
     units_read: int  # up to it; what is written had seen them
@@ -28,7 +28,8 @@ class StreamEvent:
     reason: Reason | None = None  # None of text that came out as the target was cut
     # What the policy compared with its threshold, where that decided and the stream is watched.
     evidence: float | None = None
-    tokens: int = 0  # written so far in this turn
+    tokens: int = 0  # of the target, written so far in this turn
+    thought_tokens: int = 0  # of its thoughts, so far
     ending: Ending | None = None  # of an END: how the target ended
     # Of a WRITE or THINK: since what had been read then had arrived.
     lag_s: float | None = None

@@ -78,6 +78,11 @@ class Stream:
         return self.ended or self.state.finished
 
     @property
+    def hears(self) -> bool:
+        """Whether it takes blocks."""
+        return self._hearing is not None
+
+    @property
     def has_room(self) -> bool:
         """Whether the queue of the lane holds all that has arrived; if not, push after a step.
 
@@ -123,11 +128,14 @@ class Stream:
                 return
             self._arrive(Arrival(list(payload), now_s, spent_s), spent_s)
 
-    def ask(self, question: str) -> None:
-        """Put a question before the text that is pushed; ValueError if the source has begun."""
+    def ask(self, question: str, depth: int | None = None) -> None:
+        """Put a question before the text that is pushed, to be thought about at a depth.
+
+        ValueError if the source has begun, or the model does not think so deep.
+        """
         with self._streams.exclusive:
             self._segmenter = self._segmenter or self._streams.segmenter.clone()
-            self._streams.engine.ask(self.lane, self._segmenter.ask(question))
+            self._streams.engine.ask(self.lane, self._segmenter.ask(question), depth)
 
     def close(self, now_s: float | None = None) -> None:
         """Say that nothing more arrives; idempotent. `now_s` as for `push`."""

@@ -18,16 +18,18 @@ def told(stream: "Stream", event: Event) -> StreamEvent | None:
     """What whoever drives a stream is told, and its transcript notes; None: nothing of it."""
     now_s, transcript = stream.clock.now_s, stream.transcript
     units_read = counted(stream, getattr(event, "units_read", 0))
-    # Units of media have no text to tell of.
-    if isinstance(event, Read) and event.unit.text:
+    # Units of media have no text: told to who pushes blocks, and knows of no units.
+    if isinstance(event, Read) and (event.unit.text or stream.hears):
         return StreamEvent(
             kind="READ",
             text=event.unit.text,
             units_read=units_read,
             elapsed_s=now_s,
+            media_s=None if stream.kind == TEXT else event.unit.end_s,
             reason=event.reason,
             evidence=_evidence(stream, event.reason),
             tokens=stream.state.num_written,
+            thought_tokens=len(stream.state.thought_delays),
         )
     if isinstance(event, Write) and (text := transcript.add(event, 1000 * now_s)):
         lag_s = now_s - transcript.arrived_s(event.units_read, event.source_finished)
@@ -40,6 +42,7 @@ def told(stream: "Stream", event: Event) -> StreamEvent | None:
             reason=event.reason,
             evidence=_evidence(stream, event.reason),
             tokens=stream.state.num_written,
+            thought_tokens=len(stream.state.thought_delays),
             lag_s=lag_s,
         )
     if isinstance(event, Thought):
@@ -51,6 +54,7 @@ def told(stream: "Stream", event: Event) -> StreamEvent | None:
                 units_read=units_read,
                 elapsed_s=now_s,
                 tokens=stream.state.num_written,
+                thought_tokens=len(stream.state.thought_delays),
                 thought=event.number,
                 closes=event.closes,
                 lag_s=now_s - transcript.arrived_s(event.units_read, event.source_finished),
@@ -68,6 +72,7 @@ def turn_edges(stream: "Stream", units: Sequence[Unit]) -> Iterator[StreamEvent]
             elapsed_s=stream.clock.now_s,
             media_s=at_s,
             tokens=stream.state.num_written,
+            thought_tokens=len(stream.state.thought_delays),
         )
 
 
@@ -79,6 +84,7 @@ def turn_over(stream: "Stream") -> StreamEvent:
         units_read=counted(stream, stream.state.units_read),
         elapsed_s=stream.clock.now_s,
         tokens=stream.state.num_written,
+        thought_tokens=len(stream.state.thought_delays),
         ending=stream._ending,
     )
 

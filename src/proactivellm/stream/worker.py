@@ -183,6 +183,10 @@ class AsyncStream:
             lambda: self.stream.push(payload, now_s), when=lambda: self.stream.has_room
         )
 
+    async def ask(self, question: str, depth: int | None = None) -> None:
+        """As `Stream.ask`."""
+        await self._worker.ask(lambda: self.stream.ask(question, depth))
+
     async def close(self, now_s: float | None = None) -> None:
         """Say that nothing more arrives; idempotent."""
         await self._worker.ask(lambda: self.stream.close(now_s))

@@ -90,7 +90,7 @@ class Turn {
   decide(event) {
     this.read = Math.max(this.read, event.source_units);
     this.written = event.target_tokens;
-    if (event.action === "READ") this.#step(event.elapsed_ms, "READ");
+    if (event.action === "READ" && !this.isSpeech) this.#step(event.elapsed_ms, "READ");
   }
 
   // `sentAt`: of speech, when as many seconds as it had heard had been sent.
@@ -134,6 +134,7 @@ class Story {
     this.turns = [];
     this.error = null;
     this.audio = []; // [seconds sent so far, when], of the source that is heard
+    this.isCommitted = false; // whether that source is over; its last words may still come
   }
 
   get turn() {
@@ -153,11 +154,13 @@ class Story {
     if (event.type === "input_text_buffer.append") {
       this.#open(false).append(event.text, at);
     } else if (event.type === "input_audio_buffer.append") {
+      if (this.isCommitted) this.audio = [];
+      this.isCommitted = false;
       this.#open(true).heardMs += event.ms;
       this.audio.push([(this.audio.at(-1)?.[0] ?? 0) + event.ms / 1000, at]);
     } else if (/^input_(text|audio)_buffer\.commit$/.test(event.type)) {
       if (this.isOpen) this.turn.close(at);
-      this.audio = [];
+      this.isCommitted = true;
     } else if (event.type === "input_text_buffer.clear" && this.isOpen) {
       this.turn.close(at);
     }

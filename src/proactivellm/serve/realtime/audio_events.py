@@ -1,8 +1,8 @@
 """What clients send in sessions of speech; unknown fields of OpenAI's objects are passed over."""
 
-from typing import Any, Literal
+from typing import Any
 
-from proactivellm.serve.realtime.client_events import Extension, Object
+from proactivellm.serve.realtime.client_events import Degree, Extension, Object
 
 
 class AudioAppend(Object):
@@ -15,7 +15,7 @@ class TranscriptionWish(Object):
     """How audio is to be written down."""
 
     model: str | None = None
-    delay: Literal["minimal", "low", "medium", "high", "xhigh"] | None = None
+    delay: Degree | None = None
 
 
 class AudioInput(Object):

@@ -11,6 +11,7 @@ from proactivellm.serve.errors import RequestError
 
 EventT = TypeVar("EventT", bound=BaseModel)
 Id = Annotated[str, Field(min_length=1, max_length=64)]
+Degree = Literal["minimal", "low", "medium", "high", "xhigh"]
 
 
 class Object(BaseModel):
@@ -25,8 +26,16 @@ class Extension(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     policy: Annotated[str, Field(max_length=200)] | None = None
-    delay: Literal["minimal", "low", "medium", "high", "xhigh"] | None = None
+    delay: Degree | None = None
     decisions: bool | None = None  # whether every READ and WRITE is told
+    question: Annotated[str, Field(max_length=2000)] | None = None  # of a model that thinks
+    depth: Annotated[int, Field(ge=1)] | None = None  # of its reasoning
+
+
+class Reasoning(Object):
+    """How much a model thinks."""
+
+    effort: Degree | None = None
 
 
 class SessionFields(Object):
@@ -36,6 +45,7 @@ class SessionFields(Object):
     model: str | None = None
     output_modalities: list[str] | None = None
     max_output_tokens: int | Literal["inf"] | None = None
+    reasoning: Reasoning | None = None
     proactivellm: Extension | None = None
 
 
@@ -82,6 +92,7 @@ class ResponseFields(Object):
     metadata: Annotated[dict[str, str], Field(max_length=16)] | None = None
     max_output_tokens: int | Literal["inf"] | None = None
     input: list[Item] | None = None
+    reasoning: Reasoning | None = None
     proactivellm: Extension | None = None
 
 

@@ -77,7 +77,15 @@ class Conversation(Dialogue):
 
     async def _update(self, event: dict[str, Any]) -> None:
         fields = parse(SessionUpdate, event).session
-        self._config = self._config.updated(fields, self._models)
+        before, new = self._config, self._config.updated(fields, self._models)
+        if self._open is not None and (new.question, new.depth) != (before.question, before.depth):
+            raise RequestError(
+                "question and depth stand before their source, and this one streams: commit or "
+                "clear it first",
+                code="source_has_begun",
+                param="session.proactivellm",
+            )
+        self._config = new
         await self._send({"type": "session.updated", "session": self._session_object()})
 
     async def _create_item(self, event: dict[str, Any]) -> None:
@@ -103,7 +111,7 @@ class Conversation(Dialogue):
     async def _create_response(self, event: dict[str, Any]) -> None:
         asked = parse(ResponseCreate, event).response
         check_modalities(asked.output_modalities, "response.output_modalities")
-        config = self._config
+        config = self._config.reasoning(asked.reasoning)
         if asked.proactivellm is not None:
             config = config.extended(asked.proactivellm, "response.proactivellm")
         apart = asked.conversation == "none"
@@ -124,7 +132,7 @@ class Conversation(Dialogue):
             )
         source = " ".join(texts)
         self._check_size(len(source), "response.input")
-        turn = Turn(config.served, self._settings, config.policy)
+        turn = Turn(config, self._settings)
         turn.push(source, 0)  # its size was checked where it came in
         turn.close()
         wish = self._wish(config, apart, asked.metadata, asked.max_output_tokens)
@@ -146,7 +154,7 @@ class Conversation(Dialogue):
     async def _append_text(self, event: dict[str, Any]) -> None:
         text = parse(TextAppend, event).text
         if self._open is None:
-            turn = Turn(self._config.served, self._settings, self._config.policy)
+            turn = Turn(self._config, self._settings)
             turn.push(text, len(text))
             item = user_item("", "in_progress")
             self._respond(turn, self._wish(self._config))

@@ -1,10 +1,13 @@
 """What is told beyond OpenAI's protocol: where a delta stands, each decision, and silence."""
 
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from proactivellm.stream import StreamEvent
 
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+DECIDED = ("READ", "WRITE")  # kinds of events that tell of a decision
 _SILENCE_S = 1.0  # between two events that tell of it
 
 

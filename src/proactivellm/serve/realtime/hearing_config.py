@@ -9,7 +9,7 @@ from proactivellm.serve.errors import RequestError, not_supported
 from proactivellm.serve.models import Models, Served
 from proactivellm.serve.realtime.audio_events import AudioInput, SpeechFields
 from proactivellm.serve.realtime.client_events import Extension
-from proactivellm.serve.realtime.session_config import SessionConfig
+from proactivellm.serve.realtime.session_config import SessionConfig, at_once
 
 
 def hears(served: Served) -> bool:
@@ -24,9 +24,9 @@ def listening(models: Models, name: str | None, param: str = "model") -> Served:
         if not hears(served):
             kind = served.model.front_end.kind if served.listens else "text"
             raise not_supported(f"{served.name} reads {kind}; audio", param)
-        return served
+        return at_once(served, param)
     for served in models:
-        if hears(served):
+        if hears(served) and not served.deepest:
             return served
     raise not_supported("none of the models listens; audio", param)
 

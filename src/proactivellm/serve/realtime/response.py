@@ -1,14 +1,19 @@
-"""One response: the events of its life in OpenAI's order, while its turn is streamed."""
+"""One response: the events of its life in OpenAI's order, while its turn is streamed.
+
+The message of a model that thinks begins when its thoughts, an item of their own, are over.
+"""
 
 import logging
 import math
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from proactivellm.serve.errors import RequestError, engine_failed
-from proactivellm.serve.realtime.extension import Silence, decision, position
+from proactivellm.serve.realtime.extension import DECIDED, Send, Silence, decision, position
+from proactivellm.serve.realtime.reasoning import Reasoning
+from proactivellm.serve.realtime.turn import Tokens
 from proactivellm.session.events import Ending
 from proactivellm.stream import StreamEvent
 
@@ -17,10 +22,11 @@ class Source(Protocol):
     """A turn, or a part of one that is answered by itself."""
 
     ending: Ending | None
+    thinks: bool
 
     @property
-    def tokens(self) -> tuple[int, int]:
-        """Read and written."""
+    def tokens(self) -> Tokens:
+        """Those so far."""
         ...
 
     @property
@@ -36,8 +42,6 @@ class Source(Protocol):
         """See `Turn.events`."""
         ...
 
-
-Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 _log = logging.getLogger(__name__)
 
@@ -65,6 +69,8 @@ class Response:
         self.id, self.item_id = (f"{kind}_{secrets.token_hex(10)}" for kind in ("resp", "item"))
         self.turn, self.wish, self._send = turn, wish, send
         self.text = ""
+        self._reasoning = Reasoning(self.id, send)
+        self._begun = False  # whether the message is
         self._status = "in_progress"
         self._details: dict[str, Any] | None = None
         self._cut = False  # whether it has as many tokens as the client wants
@@ -85,7 +91,9 @@ class Response:
 
     async def run(self) -> None:
         """From `response.created` to `response.done`, whatever goes wrong."""
-        await self._begin()
+        await self._send({"type": "response.created", "response": self._object()})
+        if not self.turn.thinks:
+            await self._begin()
         silence = Silence()
         try:
             async for event in self.turn.events():
@@ -97,23 +105,27 @@ class Response:
             self._fail(
                 engine_failed(error, "what was written stays, and a new response may be made")
             )
-        told = {"status": self._status, "tokens": self.turn.tokens[1]}
+        tokens = self.turn.tokens
+        told = {"status": self._status, "tokens": tokens.written, "thought_tokens": tokens.thought}
         _log.info("response_done", extra=told)
         await self._finish()
 
     async def _tell(self, event: StreamEvent, silence: Silence) -> None:
-        if self._cut or event.tokens > self.wish.most_tokens:
+        if self._cut or event.tokens + event.thought_tokens > self.wish.most_tokens:
             if not self._cut:
                 self._cut = True
                 await self.turn.cancel()
             return
-        if self.wish.decisions and event.kind != "END":
+        if self.wish.decisions and event.kind in DECIDED:
             await self._send({**decision(event), "response_id": self.id})
-        if event.kind == "WRITE":
+        if event.kind == "THINK":
+            await self._reasoning.tell(event)
+        elif event.kind == "WRITE":
+            await self._begin()
             self.text += event.text
             told = {"delta": event.text, "proactivellm": position(event)}
             await self._send(self._of_part("response.output_text.delta", **told))
-        elif (quiet := silence.of(event)) is not None:
+        if (quiet := silence.of(event)) is not None:
             await self._send({**quiet, "response_id": self.id})
 
     def _end(self, ending: Ending | None) -> None:
@@ -134,7 +146,10 @@ class Response:
             self._details["proactivellm"] = {"retry_after_s": error.retry_after_s}
 
     async def _begin(self) -> None:
-        await self._send({"type": "response.created", "response": self._object()})
+        if self._begun:
+            return
+        self._begun = True
+        await self._reasoning.finish()
         await self._of_item("response.output_item.added")
         if self.wish.conversation_id is not None:
             await self._send({"type": "conversation.item.added", "item": self.item})
@@ -142,6 +157,8 @@ class Response:
         await self._send(self._of_part("response.content_part.added", part=part))
 
     async def _finish(self) -> None:
+        await self._reasoning.finish(self._status == "completed")
+        await self._begin()
         await self._send(self._of_part("response.output_text.done", text=self.text))
         part = {"type": "text", "text": self.text}
         await self._send(self._of_part("response.content_part.done", part=part))
@@ -151,24 +168,31 @@ class Response:
         await self._send({"type": "response.done", "response": self._object()})
 
     async def _of_item(self, kind: str) -> None:
-        where = {"response_id": self.id, "output_index": 0}
+        where = {"response_id": self.id, "output_index": self._place}
         await self._send({"type": kind, **where, "item": self.item})
 
     def _of_part(self, kind: str, **more: Any) -> dict[str, Any]:
         where = {"response_id": self.id, "item_id": self.item_id}
-        return {"type": kind, **where, "output_index": 0, "content_index": 0, **more}
+        return {"type": kind, **where, "output_index": self._place, "content_index": 0, **more}
+
+    @property
+    def _place(self) -> int:
+        """Of the message, in the output."""
+        return len(self._thoughts)
+
+    @property
+    def _thoughts(self) -> list[dict[str, Any]]:
+        return [self._reasoning.item] if self._reasoning.texts else []
 
     def _object(self) -> dict[str, Any]:
         over = self._status != "in_progress"
-        read, written = self.turn.tokens
-        written = int(min(written, self.wish.most_tokens))  # what came after is not told
-        usage = {"input_tokens": read, "output_tokens": written, "total_tokens": read + written}
+        usage = self.turn.tokens.cut(self.wish.most_tokens).usage  # what came after is not told
         return {
             "object": "realtime.response",
             "id": self.id,
             "status": self._status,
             "status_details": self._details,
-            "output": [self.item] if over else [],
+            "output": [*self._thoughts, self.item] if over else [],
             "output_modalities": ["text"],
             "conversation_id": self.wish.conversation_id,
             "max_output_tokens": self.wish.max_output_tokens or "inf",

@@ -4,12 +4,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from proactivellm.policy.base import Policy
-from proactivellm.serve.errors import not_supported
+from proactivellm.serve.errors import RequestError, not_supported
 from proactivellm.serve.models import Models, Served
-from proactivellm.serve.realtime.client_events import Extension, SessionFields
+from proactivellm.serve.realtime.client_events import Extension, Reasoning, SessionFields
 
 # Of OpenAI's session; what else a client sends is passed over, and named in the answer.
 _KNOWN = ("type", "model", "output_modalities", "max_output_tokens", "proactivellm")
+# Of OpenAI's efforts; a model that has fewer stages goes as deep as it can.
+_DEPTHS = {"minimal": 1, "low": 1, "medium": 2, "high": 3, "xhigh": 3}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +20,8 @@ class SessionConfig:
 
     Attributes:
         request: the policy as it was asked for.
+        question: read before each source, of a model that thinks.
+        depth: of its reasoning; None = as it decides.
         ignored: fields of the last update that have no meaning here.
     """
 
@@ -25,6 +29,8 @@ class SessionConfig:
     policy: Policy
     request: str
     decisions: bool = False
+    question: str = ""
+    depth: int | None = None
     max_output_tokens: int | str = "inf"
     ignored: tuple[str, ...] = ()
 
@@ -42,10 +48,18 @@ class SessionConfig:
             new = replace(new, decisions=self.decisions)
         if fields.max_output_tokens is not None:
             new = replace(new, max_output_tokens=fields.max_output_tokens)
+        new = new.reasoning(fields.reasoning)
         if fields.proactivellm is not None:
             new = new.extended(fields.proactivellm, "session.proactivellm")
+        known = {*_KNOWN, "reasoning"} if new.served.deepest else {*_KNOWN}
         given = fields.model_fields_set | set(fields.model_extra or ())
-        return replace(new, ignored=tuple(sorted(given - {*_KNOWN})))
+        return replace(new, ignored=tuple(sorted(given - known)))
+
+    def reasoning(self, asked: Reasoning | None) -> "SessionConfig":
+        """With the depth of an effort; as before where none is asked for, or nothing thinks."""
+        if asked is None or asked.effort is None or not self.served.deepest:
+            return self
+        return replace(self, depth=min(_DEPTHS[asked.effort], self.served.deepest))
 
     def extended(self, asked: Extension, param: str) -> "SessionConfig":
         """With the policy and the events that are asked for; RequestError likewise."""
@@ -58,7 +72,23 @@ class SessionConfig:
             new = replace(new, policy=self.served.parse(spec, f"{param}.{key}"), request=spec)
         if asked.decisions is not None:
             new = replace(new, decisions=asked.decisions)
-        return new
+        return new._asking(asked, param)
+
+    def _asking(self, asked: Extension, param: str) -> "SessionConfig":
+        """With the question and the depth that are asked for."""
+        question, depth, served = asked.question, asked.depth, self.served
+        for name, value in (("question", question), ("depth", depth)):
+            if value is not None and not served.deepest:
+                what = f"{name} of {served.name}, which does not think,"
+                raise not_supported(what, f"{param}.{name}")
+        if (depth or 0) > served.deepest:
+            raise RequestError(
+                f"{served.name} thinks at depths 1 to {served.deepest}",
+                code="invalid_value",
+                param=f"{param}.depth",
+            )
+        question = self.question if question is None else question
+        return replace(self, question=question, depth=depth or self.depth)
 
     def as_dict(self, session_id: str, resume_s: float) -> dict[str, Any]:
         """The object `session` of the events that tell of it."""
@@ -69,6 +99,7 @@ class SessionConfig:
             "unit": self.served.unit,
             "delays": dict(self.served.delays),
             "decisions": self.decisions,
+            **({"question": self.question, "depth": self.depth} if self.served.deepest else {}),
             "ignored": [*self.ignored],
             "resume": {"ttl_s": resume_s},
         }
@@ -81,6 +112,14 @@ class SessionConfig:
             "max_output_tokens": self.max_output_tokens,
             "proactivellm": extension,
         }
+
+
+def at_once(served: Served, param: str = "model") -> Served:
+    """The model; RequestError if it thinks, and so writes once its source has ended."""
+    if served.deepest:
+        what = f"{served.name} thinks, and answers when all is read: /v1/realtime is for it; this"
+        raise not_supported(what, param)
+    return served
 
 
 def check_modalities(modalities: list[str] | None, param: str) -> None:

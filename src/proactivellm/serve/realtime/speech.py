@@ -1,7 +1,7 @@
 """Where speech begins and ends in the audio that arrives, told as it is heard."""
 
+from proactivellm.serve.realtime.extension import Send
 from proactivellm.serve.realtime.items import new_item
-from proactivellm.serve.realtime.response import Send
 from proactivellm.stream import StreamEvent
 
 

@@ -25,7 +25,7 @@ from proactivellm.serve.realtime.response import Response
 from proactivellm.serve.realtime.session_config import check_modalities
 from proactivellm.serve.realtime.speech import Speech
 from proactivellm.serve.realtime.transcription import Transcription
-from proactivellm.serve.realtime.turn import Turn
+from proactivellm.serve.realtime.turn import Tokens, Turn
 from proactivellm.serve.sessions import Session
 from proactivellm.serve.settings import Settings
 from proactivellm.session.events import Ending
@@ -53,11 +53,13 @@ class _Live:
 class _Part:
     """What of a turn is answered by one response: up to the next pause."""
 
+    thinks = False
+
     def __init__(
         self, turn: Turn, first: StreamEvent, rest: AsyncGenerator[StreamEvent, None]
     ) -> None:
         self.ending: Ending | None = None
-        self.tokens, self.forwards = (0, 0), 0
+        self.tokens, self.forwards = Tokens(), 0
         self._turn, self._first, self._rest = turn, first, rest
 
     async def cancel(self) -> None:
@@ -68,7 +70,7 @@ class _Part:
         while event is not None:
             self.ending = event.ending
             if event.kind != "END":  # after it, the turn counts anew
-                self.tokens = self._turn.tokens[0], event.tokens
+                self.tokens = Tokens(self._turn.tokens.read, event.tokens)
                 self.forwards = self._turn.forwards
             yield event
             event = None if event.kind == "END" else await anext(self._rest, None)
@@ -218,7 +220,7 @@ class Spoken(Conversation):
         served = self._hears.served
         detects = self._hears.detects_turns
         hearing = Hearing(served.model, self._hears.rate, tells_turns=detects)
-        return Turn(served, self._settings, self._config.policy, hearing)
+        return Turn(self._config, self._settings, hearing)
 
     async def _answer(self, live: "_Live") -> None:
         """A response for each turn that the gate hears, until the audio has ended."""

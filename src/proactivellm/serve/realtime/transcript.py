@@ -4,9 +4,8 @@ from contextlib import suppress
 from typing import Any
 
 from proactivellm.serve.errors import RequestError, engine_failed
-from proactivellm.serve.realtime.extension import Silence, decision, position
+from proactivellm.serve.realtime.extension import DECIDED, Send, Silence, decision, position
 from proactivellm.serve.realtime.items import new_item
-from proactivellm.serve.realtime.response import Send
 from proactivellm.serve.realtime.speech import Speech
 from proactivellm.serve.realtime.turn import Turn
 from proactivellm.stream import StreamEvent
@@ -65,7 +64,7 @@ class Transcript:
             return
         if self._speech is not None and await self._speech.tell(event, self.committed):
             return
-        if self._decisions and event.kind != "END":
+        if self._decisions and event.kind in DECIDED:
             await self._send({**decision(event), "item_id": self._item})
         if event.kind == "WRITE":
             delta = event.text if self._text else event.text.lstrip()
@@ -76,7 +75,7 @@ class Transcript:
             await self._tell_item()
             await self._complete()
             self._item, self._text = self._next_item(), ""
-        elif (quiet := silence.of(event)) is not None:
+        if (quiet := silence.of(event)) is not None:
             await self._send({**quiet, "item_id": self._item})
 
     def _next_item(self) -> str:

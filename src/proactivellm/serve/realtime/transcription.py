@@ -112,7 +112,7 @@ class Transcription(Dialogue):
         config = self._config
         detects = config.detects_turns
         hearing = Hearing(config.served.model, config.rate, tells_turns=detects)
-        turn = Turn(config.served, self._settings, config.common.policy, hearing)
+        turn = Turn(config.common, self._settings, hearing)
         begins_s = self._heard_s if detects else None
         transcript = Transcript(turn, self._send, self._items, begins_s, config.common.decisions)
         self._running[transcript] = asyncio.get_running_loop().create_task(self._run(transcript))

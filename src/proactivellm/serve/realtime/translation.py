@@ -16,7 +16,7 @@ from proactivellm.serve.errors import RequestError, engine_failed, not_supported
 from proactivellm.serve.models import Models, Served
 from proactivellm.serve.realtime.audio_events import AudioAppend, SpeechFields, SpeechUpdate
 from proactivellm.serve.realtime.client_events import TextAppend, parse
-from proactivellm.serve.realtime.extension import Silence, decision, position
+from proactivellm.serve.realtime.extension import DECIDED, Silence, decision, position
 from proactivellm.serve.realtime.hearing_config import listening
 from proactivellm.serve.realtime.session_config import SessionConfig
 from proactivellm.serve.realtime.turn import Turn
@@ -161,8 +161,8 @@ class Translation(Dialogue):
         return Hearing(served.model, RATE)
 
     def _begin(self, served: Served, side: str, hearing: Hearing | None = None) -> Turn:
-        policy = self._config.policy if side == "output" else served.policy
-        turn = Turn(served, self._settings, policy, hearing)
+        config = self._config if side == "output" else SessionConfig.of(served)
+        turn = Turn(config, self._settings, hearing)
         task = asyncio.get_running_loop().create_task(self._run(turn, side))
         self._running[task] = turn
         task.add_done_callback(self._running.pop)
@@ -189,7 +189,7 @@ class Translation(Dialogue):
 
     async def _tell(self, event: StreamEvent, side: str, begins: bool) -> bool:
         """Tell of an event; whether its source has written nothing yet."""
-        if self._config.decisions and side == "output" and event.kind != "END":
+        if self._config.decisions and side == "output" and event.kind in DECIDED:
             await self._send(decision(event))
         if event.kind != "WRITE":
             return begins

@@ -6,21 +6,45 @@ Every protocol goes through it, be the source text or samples.
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
+from typing import Any, NamedTuple
 
-from proactivellm.policy.base import Policy
 from proactivellm.policy.endogenous import ThresholdPolicy
 from proactivellm.serve.errors import RequestError
-from proactivellm.serve.models import Served
+from proactivellm.serve.realtime.session_config import SessionConfig
 from proactivellm.serve.settings import Settings
 from proactivellm.session.events import Ending
 from proactivellm.stream import AsyncStream, Hearing, StreamEvent, WallClock
 from proactivellm.stream.source import Payload
 
 
+class Tokens(NamedTuple):
+    """Of a turn."""
+
+    read: int = 0  # the prompt included
+    written: int = 0
+    thought: int = 0
+
+    def cut(self, most: float) -> "Tokens":
+        """The first of those that were written or thought."""
+        thought = int(min(self.thought, most))
+        return Tokens(self.read, int(min(self.written, most - thought)), thought)
+
+    @property
+    def usage(self) -> dict[str, Any]:
+        """As OpenAI counts: thoughts are output."""
+        output = self.written + self.thought
+        usage: dict[str, Any] = {"input_tokens": self.read, "output_tokens": output}
+        if self.thought:
+            details = {"text_tokens": output, "reasoning_tokens": self.thought}
+            usage["output_token_details"] = details
+        return {**usage, "total_tokens": self.read + output}
+
+
 class Turn:
     """A source of one session, from its first piece to the end of its target.
 
     Attributes:
+        thinks: whether thoughts may come before the target.
         size: of all that was pushed, in characters, or seconds of what is heard.
         over: whether nothing more is read of it.
         ending: how it ended, once it has; None if it could not go on.
@@ -28,16 +52,16 @@ class Turn:
 
     def __init__(
         self,
-        served: Served,
+        config: SessionConfig,
         settings: Settings,
-        policy: Policy | None = None,
         hearing: Hearing | None = None,
     ) -> None:
         self.size = 0.0
         self.over = False
         self.ending: Ending | None = None
-        self._served, self._settings = served, settings
-        self._policy, self._hearing = policy or served.policy, hearing
+        self.thinks = config.served.deepest > 0
+        self._served, self._settings = config.served, settings
+        self._config, self._hearing = config, hearing
         self._clock = WallClock()  # from its first piece on
         heard, s = hearing is not None, settings
         self._unit = "seconds" if heard else "characters"
@@ -53,12 +77,12 @@ class Turn:
         self._stream: AsyncStream | None = None
 
     @property
-    def tokens(self) -> tuple[int, int]:
-        """Tokens read, the prompt included, and written."""
+    def tokens(self) -> Tokens:
+        """Those so far."""
         if self._stream is None:
-            return 0, 0
+            return Tokens()
         state = self._stream.stream.state
-        return state.source_tokens, state.num_written
+        return Tokens(state.source_tokens, state.num_written, len(state.thought_delays))
 
     @property
     def forwards(self) -> int:
@@ -134,7 +158,9 @@ class Turn:
             raise
         try:
             async with await self._open() as stream:
-                self._stream = stream
+                if self.thinks:
+                    await stream.ask(self._config.question, self._config.depth)
+                self._stream = stream  # from here on, `cancel` ends it
                 if self._cancelled:
                     await stream.cancel()
                 feeding = asyncio.create_task(self._feed(stream))
@@ -153,7 +179,7 @@ class Turn:
             self.over = True
             self._taken.set()
             self._served.give_back()
-            self._served.metrics.turn(self._served.name, self.ending)
+            self._served.metrics.turn(self._served.name, self.ending, self.tokens.thought)
 
     def _note(self, event: StreamEvent) -> None:
         name, metrics = self._served.name, self._served.metrics
@@ -163,11 +189,12 @@ class Turn:
             metrics.first_text(name, event.elapsed_s)
 
     async def _open(self) -> AsyncStream:
+        policy = self._config.policy
         return await self._served.open(
-            policy=self._policy,
+            policy=policy,
             hearing=self._hearing,
             clock=self._clock,
-            watch=self._policy.evidence if isinstance(self._policy, ThresholdPolicy) else (),
+            watch=policy.evidence if isinstance(policy, ThresholdPolicy) else (),
             ends_early=self._hearing is None,
         )
 

@@ -1,4 +1,7 @@
-"""`benchmarks/soak.py`, for seconds: many connections, few lanes, nothing that stays."""
+"""`benchmarks/soak.py`, for a minute: 200 connections, 32 lanes, nothing that stays.
+
+`make live` runs it, beside what computes: it mostly waits.
+"""
 
 import asyncio
 import importlib.util
@@ -15,7 +18,9 @@ from proactivellm.bench.serving import Address
 from proactivellm.serve.settings import Settings
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "soak.py"
-SECONDS = float(os.environ.get("PROACTIVELLM_SOAK_S", "3"))
+SECONDS = float(os.environ.get("PROACTIVELLM_SOAK_S", "60"))
+CONNECTIONS, LANES = 200, 32
+PAUSE_S = 100.0  # at most, between two turns: all begin at once, and some 4 turns a second follow
 
 
 @pytest.fixture(scope="module")
@@ -29,18 +34,19 @@ def soak() -> Any:
 
 
 def test_many_come_and_go_and_nothing_stays(model: str, soak: Any) -> None:
-    settings = Settings(models=(model,), streams=4, sessions=60, resume_s=0.2)
+    settings = Settings(models=(model,), streams=LANES, sessions=CONNECTIONS + 56, resume_s=0.2)
     with running(settings) as server:
         (served,) = server.app.state.models
-        many = soak.Soak(Address(server.url, os.getpid()), SECONDS, 16, pause_s=1.0)
+        address = Address(server.url, os.getpid())
+        many = soak.Soak(address, SECONDS, CONNECTIONS, pause_s=PAUSE_S)
         threads = threading.active_count()
-        asyncio.run(many.run(lambda row: None))
+        asyncio.run(many.run(print))
         until_s = time.monotonic() + 5
         while len(server.app.state.sessions) or served.active:
             assert time.monotonic() < until_s
             time.sleep(0.01)
         assert many.faults() == []
-        assert many.told["ended"] >= 16
+        assert many.told["ended"] >= CONNECTIONS
         cache = served.engine.cache
         assert not any(cache.pages) and not any(cache.lengths)
         assert threading.active_count() <= threads + 1  # of the loop's own pool
