@@ -13,11 +13,29 @@ from collections.abc import Callable
 
 from transformers import PreTrainedTokenizerFast
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from tokenizers import trainers as tr
 
 SPECIAL = ["<unk>", "<s>", "<|end|>"]
 THINK = "<think>"
+QWEN_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|"
+    r"\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+QWEN_VL_SPECIAL = [
+    *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>"),
+    *("<|image_pad|>", "<|video_pad|>"),
+]
+QWEN_VL_TEMPLATE = (
+    "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}"
+    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
+    "<|im_start|>{{ message['role'] }}\n{% if message['content'] is string %}"
+    "{{ message['content'] }}<|im_end|>\n{% else %}{% for content in message['content'] %}"
+    "{% if content['type'] == 'video' or 'video' in content %}"
+    "<|vision_start|><|video_pad|><|vision_end|>{% elif 'text' in content %}"
+    "{{ content['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 CORPUS = [
     "Der Hund schläft auf dem Sofa, und die Katze sieht ihm zu.",
     "Ein Mann in einem blauen Hemd steht auf einer Leiter und putzt ein Fenster.",
@@ -53,6 +71,26 @@ def _byte_level(add_prefix_space: bool) -> PreTrainedTokenizerFast:
 def byte_level() -> PreTrainedTokenizerFast:
     """GPT-2 and Qwen style: byte-level BPE, a space belongs to the word after it."""
     return _byte_level(add_prefix_space=False)
+
+
+def qwen_vl() -> PreTrainedTokenizerFast:
+    """Shaped as that of Qwen2.5-VL: its pre-tokenizer, control tokens and chat template."""
+    backend = Tokenizer(models.BPE())
+    backend.normalizer = normalizers.NFC()
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(QWEN_WORDS), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    backend.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = tr.BpeTrainer(vocab_size=420, initial_alphabet=alphabet, show_progress=False)
+    backend.train_from_iterator(CORPUS, trainer)
+    backend.add_special_tokens(QWEN_VL_SPECIAL)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token="<|im_end|>", chat_template=QWEN_VL_TEMPLATE
+    )
 
 
 def byte_level_prefix() -> PreTrainedTokenizerFast:

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 import torch
-from tests.tokenizers import byte_level
+from tests.tokenizers import byte_level, qwen_vl
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from proactivellm.backbone.prompt import Prompt, StreamSettings
@@ -16,9 +16,14 @@ from proactivellm.backbone.prompt import Prompt, StreamSettings
 PIXELS = {"min_pixels": 56 * 56, "max_pixels": 56 * 84}
 
 
-def save_tiny_watcher(folder: Path, layout: str = "grouped", phi: int = 0) -> Path:
-    """A folder with a Qwen2.5-VL of random weights, the same on every call."""
-    tokenizer = byte_level()
+def save_tiny_watcher(
+    folder: Path, layout: str = "grouped", phi: int = 0, chats: bool = False
+) -> Path:
+    """A folder with a Qwen2.5-VL of random weights, the same on every call.
+
+    One that chats has a tokenizer shaped as the published one, and no settings of a stream.
+    """
+    tokenizer = qwen_vl() if chats else byte_level()
     size = len(tokenizer)
     config = Qwen2_5_VLConfig(
         text_config={
@@ -47,6 +52,8 @@ def save_tiny_watcher(folder: Path, layout: str = "grouped", phi: int = 0) -> Pa
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text(json.dumps(PIXELS))
-    prompt = Prompt(source_head="see ", source_tail=" end", target_head="say ")
+    if chats:
+        return folder
+    prompt = Prompt(source_head="see ", source_open="at ", source_tail=" end", target_head="say ")
     StreamSettings(layout=layout, phi=phi, prompt=prompt).save(folder)
     return folder

@@ -12,11 +12,11 @@ from proactivellm.backbone.prompt import (
     Prompt,
     PromptIds,
     StreamSettings,
-    between_turns,
     chat_prompt,
     encode_prompt,
     load_settings,
 )
+from proactivellm.backbone.turns import between_turns
 from proactivellm.core.layout import grouped, interleaved
 
 

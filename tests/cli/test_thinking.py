@@ -1,14 +1,17 @@
-"""`stream` with a model that thinks: answers on standard output, thoughts beside them if wanted."""
+"""Models that think: `stream` shows thoughts if wanted; from data to scores with three commands."""
 
+import json
 from functools import partial
 from pathlib import Path
 
 import pytest
 from tests.cli.commands import MAX_NEW_TOKENS, Run
 from tests.thinking import thinking_model
+from tests.train.runs import SCRATCH
 
 from proactivellm.output.log import read_log
 from proactivellm.session.limits import Limits
+from proactivellm.tasks.reasoning.problem import read_problems
 
 TEXT = "The dog sleeps. The cat watches it.\nA man stands on a ladder.\n"
 
@@ -71,3 +74,39 @@ def test_a_model_that_does_not_think_takes_none_of_the_flags(
     (tmp_path / "text").write_text(TEXT)
     done = run("stream", "--model", model, "--input", tmp_path / "text", *flag)
     assert f"{flag[0]} is for models that think, and this one does not" in done.error
+
+
+def test_problems_are_drawn_learnt_and_scored(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = partial(Limits, thought_tokens=4)  # so little training ends no thought
+    monkeypatch.setattr("proactivellm.evaluation.evaluate.Limits", short)
+    data = tmp_path / "problems.jsonl"
+    assert run("data", "running", "--level", "easy", "--count", 12, "--out", data).code == 0
+    text = SCRATCH.replace('tsv = "PAIRS"', f'reasoning = "{data}"').replace("concat = [1, 2]", "")
+    text = text.replace("epochs = 2", "epochs = 1").replace("eval_steps = 4", "eval_steps = 3")
+    recipe, model, out = tmp_path / "recipe.toml", tmp_path / "model", tmp_path / "out"
+    recipe.write_text(text + "[thinking]\ndepth = [1, 2]\n")
+    assert run("train", recipe, "--out", model).code == 0
+    generation = json.loads((model / "generation_config.json").read_text())
+    generation["max_new_tokens"] = MAX_NEW_TOKENS
+    (model / "generation_config.json").write_text(json.dumps(generation))
+    flags = "--model", model, "--source", data, "--task", "reasoning", "--policy", "wait-k:1"
+    flags = *flags, "--policy", "offline", "--out", out, "--depth", 2, "--decode-rate", 20
+    done = run("evaluate", *flags)
+    assert done.code == 0
+    assert all(heading in done.out for heading in ("waited", "late", "needed", "filler"))
+    early, late = json.loads((out / "scores.json").read_text())
+    problems = read_problems(data)
+    log = read_log(out / "wait-k_1" / "instances.log")
+    for problem, instance in zip(problems, log, strict=True):
+        assert instance.needed == list(problem.needed)
+        assert instance.source == f"{problem.question} {' '.join(problem.sentences)}"
+        assert instance.source_length == len(problem.sentences)
+        assert [each.stage for each in instance.thoughts or ()] == [0] * len(problem.needed) + [1]
+    assert early["thought_tokens"] > 0 and early["late_tokens"] < late["late_tokens"]
+    assert late["waited_tokens"] > early["waited_tokens"] > 0
+    assert early["answer_delay_s"] < late["answer_delay_s"]
+    began = [thought.began_ms - i.source_ms for i in log for thought in (i.thoughts or ())[-1:]]
+    assert all(ms % 50 == pytest.approx(0, abs=0.1) for ms in began), "each step takes 50 ms"
+    assert "--decode-rate 0: give steps" in run("evaluate", *flags[:-1], 0).error

@@ -29,7 +29,9 @@ def model() -> StreamingCausalLM:
 
 
 def logged(model: StreamingCausalLM, policy: Policy) -> Instance:
-    job = Job(index=0, source=SOURCE, question=QUESTION, step_s=STEP_S)
+    job = Job(
+        index=0, source=f"{QUESTION} {SOURCE}", num_asked=len(QUESTION.split()), step_s=STEP_S
+    )
     (instance,) = run_streams(model, policy, [job], limits=LIMITS)
     return instance
 

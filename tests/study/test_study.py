@@ -9,9 +9,11 @@ from safetensors.torch import load_file
 from tests.train.runs import SCRATCH, SOURCE, write_recipe
 
 from proactivellm.files.toml import load_toml, overlaid
+from proactivellm.modality.loading import load
 from proactivellm.output.log import read_log
+from proactivellm.stream.job import Job
 from proactivellm.study.arms import Run, Study
-from proactivellm.study.execution import execute, requests
+from proactivellm.study.execution import _decide, execute, requests
 from proactivellm.study.place import Place, run_recipe
 from proactivellm.study.tables import REPORT_FILE, write_report
 
@@ -95,6 +97,25 @@ def test_the_report_holds_every_arm_and_its_gaps(finished):
     assert "| full | KL(full \\|\\| partial) |" in report
     assert "LAAL 2.5" in report and "means of seeds 1, 2" in report
     assert (place.out / "some" / "curve.png").stat().st_size > 1000
+
+
+def test_a_head_is_trained_on_sources_of_its_own(finished, tmp_path, monkeypatch):
+    study, place = finished
+    model, seen = load(place.model(FULL)), []
+
+    def note(model: object, policies: list[str], jobs: list[Job], *rest: object, **how: object):
+        seen.append([job.source for job in jobs])
+        raise InterruptedError
+
+    monkeypatch.setattr("proactivellm.study.execution.ensure_head", note)
+    dev = study.sets["some"].dev
+    other = Place(recipes=place.recipes, out=tmp_path)
+    for head in ([], [dev.model_copy(update={"skip": 5, "limit": 2, "join": 2})]):
+        changed = study.model_copy(update={"head": head})
+        with pytest.raises(InterruptedError):
+            _decide(changed, (FULL, "some"), other, model, 4, None)
+    pairs = [line.split("\t")[0] for line in Path(str(dev.tsv)).read_text().splitlines()]
+    assert seen == [pairs[:4], [" ".join(pairs[10:12]), " ".join(pairs[12:14])]]
 
 
 def test_arms_share_the_model_they_are_like(finished):

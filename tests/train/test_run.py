@@ -177,7 +177,7 @@ def test_evaluation_is_the_nll_of_separate_forwards(tmp_path, monkeypatch, rows_
     trainer = trainer_of(make_recipe(tmp_path, SCRATCH), tmp_path / "out")
     monkeypatch.setattr(Learner, "rows_per_chunk", lambda self, num_views: rows_per_chunk)
     metrics = trainer.evaluate()
-    model, encoder = trainer.model.model.eval(), trainer.encoder
+    model, encoder = trainer.model.model.eval(), trainer.encoder.text
     nll, hits, rows = {}, {}, 0
     for sample in trainer.valid:
         label = torch.tensor(target_of(sample))

@@ -98,6 +98,33 @@ def test_a_folder_of_an_earlier_release_is_not_continued(done: Run, tmp_path: Pa
         train(recipe, tmp_path / "old")
 
 
+def test_keys_that_came_later_have_their_defaults(tmp_path: Path) -> None:
+    recipe, out = make_recipe(tmp_path, SCRATCH), tmp_path / "out"
+    check_run(recipe, ([], []), out, continues=False)
+    note = json.loads((out / "training.json").read_text())
+    for table, key in (
+        (note["recipe"], "distillation"),
+        (note["recipe"]["objective"], "logits_mib"),
+    ):
+        del table[key]
+    (out / "training.json").write_text(json.dumps(note))
+    check_run(recipe, ([], []), out, continues=True)
+    objective = recipe.objective.model_copy(update={"logits_mib": 77})
+    with pytest.raises(ValueError, match="objective.logits_mib was not noted by the release"):
+        asked = recipe.model_copy(update={"objective": objective})
+        check_run(asked, ([], []), out, continues=True)
+    note["recipe"]["distillation"] = {"loss": "forward"}
+    (out / "training.json").write_text(json.dumps(note))
+    with pytest.raises(ValueError, match="distillation was .*, and is None now"):
+        check_run(recipe, ([], []), out, continues=True)
+
+
+def test_a_finished_run_may_be_read_while_others_read_it(done: Run) -> None:
+    _, out, recipe = done
+    with locked(out):
+        train(recipe, out)
+
+
 def test_another_backbone_at_the_same_path(tmp_path: Path) -> None:
     backbone = save_tiny("qwen2", tmp_path / "backbone", chat=True)
     recipe, out = make_recipe(tmp_path, PRETRAINED, backbone), tmp_path / "out"

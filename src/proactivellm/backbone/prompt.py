@@ -5,10 +5,9 @@ the assistant prefix opens the target group.
 """
 
 import json
-import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -29,9 +28,8 @@ from proactivellm.files.replace import write_text
 from proactivellm.files.toml import Strict, validated
 
 SETTINGS_FILE = "streaming.json"
-_SOURCE_MARK, _ANSWER_MARK, _NEXT_MARK = "<<<source>>>", "<<<answer>>>", "<<<next>>>"
+SOURCE_MARK = "<<<source>>>"  # stands for the source where a chat template is tried
 _TEMPLATE_S = 5.0  # that a chat template may take
-_NO_CHAT = "a conversation needs a model whose prompt is that of its chat template"
 
 
 class Prompt(Strict):
@@ -40,6 +38,13 @@ class Prompt(Strict):
     source_head: str = ""
     source_tail: str = ""
     target_head: str = ""  # the assistant prefix; if empty, the tokenizer's BOS (or EOS) token
+    source_open: str = ""  # follows `source_head`, and a question that is asked before the source
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Of most models as notes of earlier runs have it, which are compared."""
+        kept: dict[str, Any] = dump(self)
+        return {k: text for k, text in kept.items() if text or k != "source_open"}
 
 
 class PromptIds(Strict):
@@ -50,6 +55,12 @@ class PromptIds(Strict):
     source_head: tuple[int, ...]
     source_tail: tuple[int, ...]
     target_head: tuple[int, ...]
+    num_open: int = 0  # last ids of `source_head`, which follow a question
+
+    def opening(self, question: Sequence[int]) -> list[int]:
+        """What opens a source after a question."""
+        place = len(self.source_head) - self.num_open
+        return [*self.source_head[:place], *question, *self.source_head[place:]]
 
 
 class StreamSettings(Strict):
@@ -117,7 +128,7 @@ class StreamSettings(Strict):
         # Fed again with the target, the closing text need not wait for the end of the source: every
         # forward is over a text that is closed, as the model has always seen it.
         head = (*ids.source_tail, *ids.target_head)
-        return PromptIds(source_head=ids.source_head, source_tail=(), target_head=head)
+        return ids.model_copy(update={"source_tail": (), "target_head": head})
 
     def with_layout(self, name: str | None) -> Self:
         """The same, or under another layout with phi 0.
@@ -171,14 +182,14 @@ def chat_prompt(
     """
     if not tokenizer.chat_template:
         raise ValueError("the tokenizer has no chat template; give the prompt as raw text")
-    messages = [{"role": "user", "content": instruction + _SOURCE_MARK}]
+    messages = [{"role": "user", "content": instruction + SOURCE_MARK}]
     turns, whole = render_chat(tokenizer, messages, options)
-    if turns.count(_SOURCE_MARK) != 1 or not whole.startswith(turns):
+    if turns.count(SOURCE_MARK) != 1 or not whole.startswith(turns):
         raise ValueError(
             "the chat template does not keep the user's text in one place: give the prompt as raw "
             f"text in {SETTINGS_FILE}"
         )
-    head, tail = turns.split(_SOURCE_MARK)
+    head, tail = turns.split(SOURCE_MARK)
     return Prompt(source_head=head, source_tail=tail, target_head=whole[len(turns) :])
 
 
@@ -216,61 +227,6 @@ def _ending_within(seconds: float) -> Iterator[None]:
         sys.settrace(before)
 
 
-def between_turns(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> str:
-    """What stands between an answer and the next source, by the chat template: the head of that.
-
-    The end of the answer's turn is part of it, and an instruction that `prompt` puts before its
-    source. What opens the chat need not be that of the template: some hold the date.
-
-    Raises:
-        ValueError: the prompt is not that of the chat template, or the template shows a turn that
-            is over in another way than it began.
-    """
-    if not tokenizer.chat_template:
-        raise ValueError(_NO_CHAT)
-    closing = (prompt.source_tail + prompt.target_head).rstrip()
-    head, _, between = _turns(tokenizer, "")
-    opening = prompt.source_head[: len(head)]
-    if opening != head:
-        opening = os.path.commonprefix([head[::-1], between[::-1]])[::-1]  # of a user's turn
-    _, found, instruction = prompt.source_head.rpartition(opening)
-    if not found:
-        raise ValueError(_NO_CHAT)
-    head, after, between = _turns(tokenizer, instruction)
-    # An answer may begin with a space in the template, as its first word does here.
-    if after.rstrip() != closing or not head.endswith(instruction):
-        raise ValueError(_NO_CHAT)
-    return between
-
-
-def _turns(tokenizer: PreTrainedTokenizerBase, instruction: str) -> tuple[str, str, str]:
-    """What stands before a source, between it and its answer, and before the next source."""
-    messages = [
-        {"role": "user", "content": instruction + _SOURCE_MARK},
-        {"role": "assistant", "content": _ANSWER_MARK},
-        {"role": "user", "content": instruction + _NEXT_MARK},
-    ]
-    _, whole = render_chat(tokenizer, messages)
-    parts = _split(whole, [_SOURCE_MARK, _ANSWER_MARK, _NEXT_MARK])
-    if len(parts) != 4 or parts[1].rstrip() != parts[3].rstrip():
-        raise ValueError(
-            "the chat template changes turns that are over, so that a conversation cannot go on "
-            "from what was read and written"
-        )
-    return parts[0], parts[1], parts[2]
-
-
-def _split(text: str, marks: list[str]) -> list[str]:
-    """What stands around marks that come in this order; less where they do not."""
-    parts = []
-    for mark in marks:
-        before, found, text = text.partition(mark)
-        if not found:
-            break
-        parts.append(before)
-    return [*parts, text]
-
-
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> PromptIds:
     """Token ids of a prompt; an empty target head falls back to BOS, then EOS, else ValueError."""
 
@@ -287,6 +243,10 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> PromptI
                 "BOS or EOS token"
             )
         head = (start,)
+    source_open = ids(prompt.source_open)
     return PromptIds(
-        source_head=ids(prompt.source_head), source_tail=ids(prompt.source_tail), target_head=head
+        source_head=(*ids(prompt.source_head), *source_open),
+        source_tail=ids(prompt.source_tail),
+        target_head=head,
+        num_open=len(source_open),
     )

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 HERE = ("alone", "sessions", "window", "capacity")  # measured in this process
-SUITES = (*HERE, "serve")
+SUITES = (*HERE, "serve", "video")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +27,11 @@ class Options:
     seconds: float = 5.0  # of every number of sessions in suites `capacity` and `serve`
     max_sessions: int = 1024  # tried in suites `capacity` and `serve`
     seed: int = 0  # of the ids of the sources
+    # Of suite `video`: files, and how they are watched (see `VideoFrontEnd.watch`, `Sight`).
+    clips: Sequence[str] = ()
+    chunk: int | None = None
+    drop_tokens: str | None = None
+    attend_chunks: int | None = None
 
     def __post_init__(self) -> None:
         unknown = [suite for suite in self.suites if suite not in SUITES]
@@ -39,6 +44,8 @@ class Options:
         for name in ("deadline_ms", "unit_ms", "seconds"):
             if not 0 < getattr(self, name) < 1e9:
                 raise ValueError(f"{name}={getattr(self, name):g}: give a positive number")
+        if "video" in self.suites and not self.clips:
+            raise ValueError("the suite video measures clips: give --clip FILE")
         if self.long < 0:
             raise ValueError(f"long={self.long}: give 0 or more")
         if not self.sessions or min(self.sessions) < 1:

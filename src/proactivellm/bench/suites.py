@@ -12,6 +12,7 @@ from proactivellm.bench.endless import run_window
 from proactivellm.bench.measure import machine_facts, model_facts
 from proactivellm.bench.serving import run_serving
 from proactivellm.bench.sessions import run_sessions
+from proactivellm.bench.watching import run_video
 from proactivellm.bench.workload import Bench
 
 RUNS: Mapping[str, Callable[[Bench, dict[str, Any]], None]] = {
@@ -20,6 +21,7 @@ RUNS: Mapping[str, Callable[[Bench, dict[str, Any]], None]] = {
     "window": run_window,
     "capacity": run_capacity,
     "serve": run_serving,
+    "video": run_video,
 }
 
 

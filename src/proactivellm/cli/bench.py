@@ -5,14 +5,35 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import typer
 
 from proactivellm.backbone.bundled import DEFAULT_MODEL
 from proactivellm.cli.app import app
+from proactivellm.cli.bench_flags import (
+    Accelerate,
+    Clips,
+    Deadline,
+    Long,
+    MaxSessions,
+    Model,
+    Out,
+    Repeats,
+    Seconds,
+    Seed,
+    Sessions,
+    SourceUnits,
+    Steps,
+    Suites,
+    TargetTokens,
+    Threads,
+    UnitMs,
+    Units,
+    WaitK,
+    WindowSize,
+)
 from proactivellm.cli.flags import (
-    MOST,
     Device,
     Dtype,
     KvName,
@@ -23,131 +44,11 @@ from proactivellm.cli.flags import (
 from proactivellm.cli.messages import warn
 from proactivellm.cli.models import load_model, loading
 from proactivellm.cli.places import check_places
+from proactivellm.cli.stream_flags import AttendChunks, Chunk, DropTokens
 
 if TYPE_CHECKING:
     from proactivellm.bench.scope import Options
     from proactivellm.bench.workload import Bench
-
-Model = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME|PATH|SHAPE",
-        help="A bundled model, a model folder or a Hugging Face hub id. Or one with random "
-        "weights: a config.json, a folder that holds only that, or a shape (shape:6x256, "
-        "shape:qwen3-0.6b, shape:qwen2.5-3b, shape:qwen3-8b).",
-        show_default=f"the bundled {DEFAULT_MODEL}",
-    ),
-]
-Suites = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="SUITE",
-        help="What to measure. alone: one stream against three baselines. sessions: many streams "
-        "against one. window: an endless stream, young and old. capacity: how many live sessions "
-        "meet a deadline. serve: the same over the network, of a server that is started for it.",
-        show_default="all but serve",
-    ),
-]
-Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder for bench.json and bench.png.")]
-Accelerate = Annotated[
-    str,
-    typer.Option(
-        metavar="none|graph|compile",
-        help="On a GPU, run steps as CUDA graphs (graph), or compile them as well (compile).",
-    ),
-]
-Threads = Annotated[
-    int | None,
-    typer.Option(
-        min=1, max=1024, metavar="N", help="Threads of torch.", show_default="torch's choice"
-    ),
-]
-Sessions = Annotated[
-    str,
-    typer.Option(
-        metavar="N,...",
-        help="Numbers of streams at once; ratios are against the first. For the suite sessions.",
-    ),
-]
-SourceUnits = Annotated[
-    int, typer.Option(max=MOST, metavar="UNITS", help="Length of a source; a unit is one token.")
-]
-TargetTokens = Annotated[
-    int, typer.Option(max=MOST, metavar="TOKENS", help="Tokens that are written for a source.")
-]
-WaitK = Annotated[
-    int, typer.Option("--k", max=MOST, metavar="UNITS", help="Units read before the first token.")
-]
-Long = Annotated[
-    int,
-    typer.Option(
-        max=MOST,
-        metavar="N",
-        help="Units, and tokens, of the source on which encoding the prefix anew for each token is "
-        "measured; 0 leaves it out.",
-    ),
-]
-Repeats = Annotated[
-    int,
-    typer.Option(max=MOST, metavar="N", help="How often each comparison is measured, in turn."),
-]
-Steps = Annotated[
-    int,
-    typer.Option(
-        max=MOST,
-        metavar="N",
-        help="Steps per number of streams and repeat. For the suite sessions.",
-    ),
-]
-WindowSize = Annotated[
-    int,
-    typer.Option(
-        "--window", max=MOST, metavar="TOKENS", help="Tokens in view. For the suite window."
-    ),
-]
-Units = Annotated[
-    str,
-    typer.Option(
-        metavar="N,N",
-        help="Units read by the young stream and by the old one. For the suite window.",
-    ),
-]
-Deadline = Annotated[
-    float,
-    typer.Option(
-        metavar="MS",
-        help="Milliseconds from a unit to its token. For the suites capacity and serve.",
-    ),
-]
-UnitMs = Annotated[
-    float,
-    typer.Option(
-        metavar="MS",
-        help="Milliseconds between units of a session. For the suites capacity and serve (there: "
-        "of text).",
-    ),
-]
-Seconds = Annotated[
-    float,
-    typer.Option(
-        metavar="S",
-        help="Seconds measured per number of sessions. For the suites capacity and serve.",
-    ),
-]
-MaxSessions = Annotated[
-    int,
-    typer.Option(
-        max=MOST,
-        metavar="N",
-        help="The most sessions that are tried. For the suites capacity and serve.",
-    ),
-]
-Seed = Annotated[
-    int,
-    typer.Option(
-        min=0, max=2**63 - 1, metavar="N", help="Seed of the sources and of random weights."
-    ),
-]
 
 
 @app.command()
@@ -177,11 +78,15 @@ def bench(
     seconds: Seconds = 5.0,
     max_sessions: MaxSessions = 1024,
     seed: Seed = 0,
+    clips: Clips = None,
+    drop_tokens: DropTokens = None,
+    chunk: Chunk = None,
+    attend_chunks: AttendChunks = None,
 ) -> None:
     """Measure speed, latency, memory and capacity of a model.
 
-    The folder gets bench.json and a picture. All suites but serve measure in this process, in turn
-    with the baseline that they are compared with.
+    The folder gets bench.json and a picture. The suites alone to capacity measure in
+    this process, in turn with the baseline that they are compared with.
 
     Example:
         proactivellm bench alone --out bench
@@ -230,6 +135,7 @@ def _options(command: Mapping[str, Any]) -> "Options":
         "suites": tuple(dict.fromkeys(command["suites"] or HERE)),
         "sessions": parse_numbers(command["sessions"], "sessions"),
         "units": units,
+        "clips": tuple(command["clips"] or ()),
     }
     plain = {f.name: command[f.name] for f in fields(Options) if f.name not in special}
     return Options(**plain, **special)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,10 +42,12 @@ from proactivellm.cli.on_cluster import NumWorkers, OnRay, check_cluster, stream
 from proactivellm.cli.places import check_places
 from proactivellm.cli.policies import PolicyCommand
 from proactivellm.cli.stopping import end_interrupted
+from proactivellm.cli.stream_flags import Depth
 
 if TYPE_CHECKING:
     from proactivellm.forward.causal_lm import StreamingCausalLM
     from proactivellm.forward.int8 import Kv
+    from proactivellm.session.window import Window
     from proactivellm.stream import Job
 
 Policies = Annotated[
@@ -61,6 +64,14 @@ Rate = Annotated[
         metavar="WPM",
         help="Words per minute at which source texts arrive on the clock of the log.",
         show_default="150",
+    ),
+]
+DecodeRate = Annotated[
+    float | None,
+    typer.Option(
+        metavar="STEPS",
+        help="Steps per second on the clock of the log, in place of the time that each one takes.",
+        show_default="as measured",
     ),
 ]
 Limit = Annotated[
@@ -85,6 +96,8 @@ def evaluate(
     merge_adapter: MergeAdapter = False,
     lanes: Lanes = 16,
     rate: Rate = None,
+    decode_rate: DecodeRate = None,
+    depth: Depth = None,
     window: View = None,
     sinks: Sinks = 0,
     speculate: Speculate = None,
@@ -106,7 +119,7 @@ def evaluate(
 
     The folder gets an instance log per policy, scores.json, a table and a curve. What it already
     holds is not run again: the same command continues a run that was interrupted. Nothing waits
-    for a clock here: --rate only enters the elapsed times of the log.
+    for a clock here: --rate and --decode-rate only enter the elapsed times of the log.
 
     Example:
         proactivellm evaluate --source test.de --target test.en --policy wait-k:3 --out results
@@ -131,18 +144,18 @@ def evaluate(
         jobs = read_jobs(task, source, target)[:limit]
         listens = any(job.media for job in jobs)
         check_rate(rate, listens)
-        how = {
-            "device": device,
-            "dtype": dtype,
-            "quantization": quantization,
-            "trust_remote_code": trust_remote_code,
+        clock: dict[str, Any] = {
+            "rate_wpm": rate or DEFAULT_RATE_WPM,
+            "step_s": _step_s(decode_rate),
         }
+        how: dict[str, Any] = {"device": device, "dtype": dtype, "quantization": quantization}
+        how |= {"trust_remote_code": trust_remote_code}
         asked = {"adapter": adapter, "merge": merge_adapter, "layout": layout, "block": block}
         load = partial(_load, jobs, model, no_gate, keep_as, speculate, asked, how)
         streaming = load()
-    conditions = Conditions(
-        rate_wpm=rate or DEFAULT_RATE_WPM, window=view, counting=counting, data=Path(source).name
-    )
+        _check_depth(depth, view, streaming)
+    about = Path(source).name
+    conditions = Conditions(window=view, depth=depth, counting=counting, data=about, **clock)
     try:
         with streaming_by(workers, load, streaming, lanes, ray) as by, show_progress() as told:
             rows = evaluate_by(
@@ -152,6 +165,22 @@ def evaluate(
         end_interrupted(f"finished instances stay in {out}; the same command continues")
     print_scores(rows, f"{out} has all")
     warn(f"logs, scores, table and curves are in {out}")
+
+
+def _check_depth(depth: int | None, view: "Window | None", model: "StreamingCausalLM") -> None:
+    from proactivellm.session.limits import Limits
+    from proactivellm.session.thoughts import check_thinking
+
+    check_thinking(model, view, Limits(depth=depth))
+
+
+def _step_s(decode_rate: float | None) -> float | None:
+    """What each step takes; ValueError unless the rate is above 0."""
+    if decode_rate is None:
+        return None
+    if not 0 < decode_rate < inf:
+        raise ValueError(f"--decode-rate {decode_rate:g}: give steps per second, above 0")
+    return 1 / decode_rate
 
 
 def _load(

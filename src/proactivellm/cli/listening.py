@@ -60,6 +60,8 @@ def check_media(inputs: Sequence[str], options: AudioOptions, kind: str) -> None
     Raises:
         ValueError: if they are not of one kind, cannot be read, or the options do not fit them.
     """
+    if kind == "video" and (options.block or options.no_gate):
+        raise ValueError(f"--{'block' if options.block else 'no-gate'} is for audio: leave it out")
     live = [STANDARD_INPUT] if options.pcm else []
     live += [MICROPHONE] * (MICROPHONE in inputs)
     files = [name for name in inputs if kind_of_file(name) == kind]

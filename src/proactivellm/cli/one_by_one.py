@@ -15,12 +15,12 @@ from proactivellm.core.unit import Unit
 from proactivellm.files.growing import open_lines
 from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.metrics.score import score
-from proactivellm.metrics.thinking import thinking
+from proactivellm.metrics.thinking import measure_thinking
 from proactivellm.modality.sentences import segmenter_for
 from proactivellm.output.log import Instance, Task, write_instance
 from proactivellm.policy.base import Policy
 from proactivellm.session.conversation import Conversation
-from proactivellm.session.limits import Limits
+from proactivellm.session.limits import Limits, Sight
 from proactivellm.session.sampling import Sampling
 from proactivellm.session.window import Window
 from proactivellm.stream import AskedUnits, StreamCut, StreamEvent, stream_units
@@ -38,6 +38,7 @@ class Settings:
         conversation_file: where it is kept after each turn.
         question: of a model that thinks, read before each text.
         depth: of its reasoning; None = as it decides.
+        sight: how far back it sees of a source; None = to the beginning.
         thoughts: where its thoughts are shown; None = nowhere.
 
     Raises:
@@ -53,6 +54,7 @@ class Settings:
     conversation_file: Path | None = None
     question: str = ""
     depth: int | None = None
+    sight: Sight | None = None
     thoughts: ThoughtLines | None = None
 
     def __post_init__(self) -> None:
@@ -147,7 +149,7 @@ def _stream(
                     settings.sampling,
                     settings.window,
                     settings.conversation,
-                    Limits(depth=settings.depth),
+                    Limits(depth=settings.depth, sight=settings.sight),
                 )
                 instance = _shown(events, display, source, stops, settings.thoughts)
                 settings.keep()
@@ -210,9 +212,9 @@ def summarize(done: Sequence[Instance], steps: int | None = None) -> str:
     )
     if units or written:
         parts.append(f"dropped {units} units, {written} tokens")
-    if costs := thinking(done):
-        parts.append(f"first thought after {costs['waited_tokens']:.1f} tokens")
-        delay = costs.get("answer_delay_s")
+    if measured := measure_thinking(done):
+        parts.append(f"first thought after {measured['waited_tokens'].corpus():.1f} tokens")
+        delay = measured["answer_delay_s"].corpus()
         parts += [] if delay is None else [f"answer {delay:.2f} s after the end"]
     return ", ".join(parts)
 

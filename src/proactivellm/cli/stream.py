@@ -1,7 +1,7 @@
 """The command `stream`: targets are written while their sources arrive."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,16 +33,21 @@ from proactivellm.cli.places import MICROPHONE, STANDARD_INPUT, check_places
 from proactivellm.cli.policies import PolicyCommand
 from proactivellm.cli.stopping import INTERRUPTED, Stops
 from proactivellm.cli.stream_flags import (
+    AttendChunks,
+    Chunk,
     ConversationFile,
     Depth,
+    DropTokens,
     Inputs,
     Log,
+    Past,
     Pcm,
     PcmChannels,
     PcmRate,
     Question,
     Rate,
     RealTime,
+    RecallChunks,
     Seed,
     Temperature,
     Thoughts,
@@ -89,6 +94,11 @@ def stream(
     times: Times = False,
     thoughts: Thoughts = False,
     depth: Depth = None,
+    drop_tokens: DropTokens = None,
+    chunk: Chunk = None,
+    attend_chunks: AttendChunks = None,
+    recall_chunks: RecallChunks = None,
+    past: Past = None,
 ) -> None:
     """Write each target while its source still arrives.
 
@@ -132,11 +142,14 @@ def _prepare(flags: Mapping[str, Any], kind: str | None, stops: Stops) -> Callab
     from proactivellm.cli.live_lines import live_lines, live_lines_of_several
     from proactivellm.cli.one_by_one import stream_lines, stream_recordings
     from proactivellm.cli.side_by_side import stream_inputs
+    from proactivellm.cli.watching import VideoOptions
     from proactivellm.policy.spec import PolicySpec
 
     # Mistakes are told before a model is loaded.
     audio = AudioOptions(**{field.name: flags[field.name] for field in fields(AudioOptions)})
     names, log = flags["inputs"], flags["log"]
+    video = VideoOptions(**{field.name: flags[field.name] for field in fields(VideoOptions)})
+    video.check(kind, flags["question"])
     _check_conversation(flags, kind)
     if kind is not None:
         check_media(names, audio, kind)
@@ -147,7 +160,9 @@ def _prepare(flags: Mapping[str, Any], kind: str | None, stops: Stops) -> Callab
     window = make_window(flags["window"], flags["sinks"])
     if kind is None:
         lines = live_lines_of_several(names) if len(names) > 1 else [live_lines(names[0], stops)]
-    settings = _settings(flags, kind, window)
+    settings = replace(_settings(flags, kind, window), sight=video.sight())
+    if kind == "video":
+        video.apply(settings.model)
     header = f"policy  {settings.policy.spec}"
     # The display is made when the message about loading has gone: a terminal shows its header.
     if kind is not None:

@@ -91,7 +91,8 @@ Question = Annotated[
     str | None,
     typer.Option(
         metavar="TEXT",
-        help="A question that the model reads before each recording, or, if it thinks, each text.",
+        help="A question that the model reads before each recording or video, or, if it thinks, "
+        "each text.",
         rich_help_panel="Recordings",
     ),
 ]
@@ -121,5 +122,56 @@ Times = Annotated[
         help="In a pipe, write a line for each word: the time in seconds at which it was written, "
         "a tab, the word.",
         rich_help_panel="Recordings",
+    ),
+]
+DropTokens = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODE[:X]",
+        help="Drop what a moment repeats of the one before it: chunk-intra (kept below the cosine "
+        "X, 0.25), feature (kept up to X, 0.5), pixel:X, relative-feature:X, "
+        "relative-pixel:X.",
+        show_default="all is kept",
+        rich_help_panel="Video",
+    ),
+]
+Chunk = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="MOMENTS",
+        help="Moments of a video that are read at once, as one unit.",
+        show_default="1; 4 with chunk-intra",
+        rich_help_panel="Video",
+    ),
+]
+AttendChunks = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="See only the last N chunks of a video, beside prompt and question, so that time and "
+        "memory do not grow with it.",
+        show_default="all are seen",
+        rich_help_panel="Video",
+    ),
+]
+RecallChunks = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="K",
+        help="With --attend-chunks and --question: what is written also sees the K chunks that are "
+        "most like the question.",
+        rich_help_panel="Video",
+    ),
+]
+Past = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WHERE",
+        help="Where chunks go that are out of sight: host (its memory) or dropped.",
+        show_default="host",
+        rich_help_panel="Video",
     ),
 ]

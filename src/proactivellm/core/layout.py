@@ -84,8 +84,9 @@ class Layout:
         """Positions of the next n tokens of a group, int64 [A, n]; moves `numbers` on.
 
         Tokens that lie in a grid have three axes. Moments that follow each other are one video:
-        only time goes on between them; what comes after the video begins where it does in
-        `get_rope_index` of transformers 5, after its height or width.
+        only time goes on between them. What comes after the video begins after its largest
+        position, as in transformers 4.49, with which Qwen2.5-VL was published; or, if the grid is
+        not timed, after its height or width, as in transformers since 5.3.
         """
         counter, offset = self.counter[group], self.offset[group]
         first = numbers.next[counter]
@@ -96,12 +97,10 @@ class Layout:
         run = numbers.run
         if self.joins or run is None or (run.counter, run.end) != (counter, first):
             run = Run(counter, first, 0, first)
-        end = max(run.end, run.start + max(grid.height, grid.width))
+        end = max(run.end, run.start + grid.extent(run.moments))
         numbers.next[counter] = end
-        numbers.run = run._replace(elapsed=run.elapsed + grid.step, end=end)
-        row, column = np.divmod(np.arange(grid.size), grid.width)
-        time = np.full(grid.size, run.elapsed)
-        return np.stack([time, row, column]) + (run.start + offset)
+        numbers.run = run._replace(moments=run.moments + grid.moments, end=end)
+        return grid.axes(run.moments) + (run.start + offset)
 
     def end_unit(self, numbers: Numbers) -> None:
         """To be called when all of a source unit is placed: counters that join do so now."""

@@ -25,6 +25,8 @@ def visibility(
     Queries have `group`, `arrival` and, where tokens of several views are packed, `view`, each
     int64 [B, Q]; keys the same, [B, K]. Where queries also have a `horizon`, the newest unit that
     they may see, keys have a `unit`: what was read ahead stands among the keys, and is not seen.
+    Likewise the `oldest` unit that queries may see, beside the prompt (unit 0), and what they may
+    see for another reason, `recalled`, bool [B, Q, K].
     """
     table = _table(layout.attends, query["group"].device)
     allowed = table[query["group"][:, :, None], key["group"][:, None, :]]
@@ -34,6 +36,9 @@ def visibility(
         allowed &= (view_k == view_q) | ((view_k == SHARED) & (view_q != PADDING))
     if "horizon" in query:
         allowed &= key["unit"][:, None, :] <= query["horizon"][:, :, None]
+    if "oldest" in query:
+        unit = key["unit"][:, None, :]
+        allowed &= (unit >= query["oldest"][:, :, None]) | (unit == 0) | query["recalled"]
     return allowed[:, None]
 
 

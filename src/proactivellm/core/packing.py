@@ -155,7 +155,11 @@ def arrival_stamp(layout: Layout, group: int, units: int, order: int) -> int:
     What is read arrives with its unit, what is written after `units` units; in one of these, groups
     follow each other in the layout's order. `order` is the index within the group, below 2**32.
     """
-    return ((len(layout.groups) * units + group) << 32) + order
+    return (_stamp(layout, layout.groups[group], units) << 32) + order
+
+
+def _stamp(layout: Layout, name: str, unit: int) -> int:
+    return len(layout.groups) * unit + layout.index[name]
 
 
 def _place(packed: Packed, layout: Layout, grids: Mapping[int, Grid]) -> None:
@@ -165,14 +169,18 @@ def _place(packed: Packed, layout: Layout, grids: Mapping[int, Grid]) -> None:
         members = [i for i, v in enumerate(packed.view) if v == view]
         members.sort(key=packed.arrival.__getitem__)
         numbers = layout.numbers({})
+        # Moments of which no token was kept count too.
+        empty = [unit for unit, grid in grids.items() if not grid.size]
+        runs: dict[int, list[int]] = {_stamp(layout, SOURCE, unit): [] for unit in empty}
         for stamp, run in groupby(members, key=lambda i: packed.arrival[i] >> 32):
-            rows = list(run)
+            runs[stamp] = list(run)
+        for stamp, rows in sorted(runs.items()):
             unit, group = divmod(stamp, len(layout.groups))
             is_source = layout.groups[group] == SOURCE
             grid = grids.get(unit) if is_source else None
             size = 0 if grid is None else grid.size
             for part, lies in ((rows[:size], grid), (rows[size:], None)):
-                if part:
+                if part or lies is not None:
                     positions = layout.positions(group, len(part), numbers, lies)
                     for i, place in zip(part, positions.T.tolist(), strict=True):
                         places[i] = place

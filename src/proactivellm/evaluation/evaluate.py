@@ -162,8 +162,8 @@ def stream_jobs(
     return run_streams(
         model,
         policy,
-        jobs,
-        limits=Limits(streams=num_lanes),
+        [replace(job, step_s=conditions.step_s) for job in jobs],
+        limits=Limits(streams=num_lanes, depth=conditions.depth),
         rate_wpm=conditions.rate_wpm,
         sampling=Sampling(),
         window=conditions.window,

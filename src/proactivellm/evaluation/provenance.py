@@ -40,6 +40,8 @@ class Conditions:
 
     rate_wpm: float = DEFAULT_RATE_WPM  # words per minute on the clock of `elapsed`
     window: Window | None = None  # what a stream keeps in view; everything if None
+    step_s: float | None = None  # what each step takes on that clock; as measured if None
+    depth: int | None = None  # of the reasoning of a model that thinks; as it decides if None
     # A log may be scored in any way, so that this is no condition of continuing one.
     counting: Counting = Counting()
     data: str | None = None  # what the test set is called, for headings
@@ -61,13 +63,20 @@ def run_inputs(
         "model": _name(model),
         "dtype": str(model.model.dtype).removeprefix("torch."),
         "quantization": ", ".join(methods) or None,
-        **{key: value for key, value in asdict(conditions).items() if key != "counting"},
+        **_noted(conditions),
         **({} if model.front_end is None else model.front_end.conditions),
         **model_inputs(model),
         "recordings": _recordings(jobs),
         "schedules": {str(job.index): job.policy.spec for job in jobs if job.policy is not None},
         "made_with": {**versions, "torch": torch.__version__},
     }
+
+
+def _noted(conditions: Conditions) -> dict[str, Any]:
+    """All but the counting; notes of runs that set neither do not have the last two."""
+    named = {key: value for key, value in asdict(conditions).items() if key != "counting"}
+    unset = [key for key in ("step_s", "depth") if named[key] is None]
+    return {key: value for key, value in named.items() if key not in unset}
 
 
 def noted(model: StreamingCausalLM, policy: Policy, request: str) -> dict[str, Any]:

@@ -8,94 +8,22 @@ Legend: N = entries of the store, H = key/value heads, D = head dimension, T = n
 (all lanes, packed), K = entries of a lane.
 """
 
-import weakref
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers.cache_utils import Cache, CacheLayerMixin
+from transformers.cache_utils import Cache
 
 from proactivellm.core.positions import Reached
+from proactivellm.forward.layer import ArrivalLayer
 from proactivellm.forward.pages import PagePool, StoreFull
 from proactivellm.forward.plan import Scratch, StepPlan, Store
 
 PAGE = 2  # entries per page: a lane wastes half of one on average
 INITIAL_PAGES = 32  # of a store that may grow
 GROWTH = 8  # it grows by an eighth: little is held in reserve, and copies stay rare
-
-
-class ArrivalLayer(CacheLayerMixin):
-    """Keys and values of one layer, each [N, H, D]; the cache says how large the store is.
-
-    A subclass may keep them in another form of [N, H, any width].
-    """
-
-    is_sliding = False
-    kv: str | None = None  # the form in which entries are kept; None: as the model makes them
-    keys: Tensor
-    values: Tensor
-    plan: StepPlan  # of the running step
-
-    def __init__(self, cache: "ArrivalCache") -> None:
-        super().__init__()
-        self.cache = weakref.proxy(cache)  # no cycle: a dropped cache frees its buffers at once
-
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Allocate buffers of the shape that the first keys and values show, as they are kept."""
-        entries = self.cache.num_entries
-        self.keys = key_states.new_zeros(entries, key_states.shape[1], key_states.shape[3])
-        self.values = value_states.new_zeros(entries, value_states.shape[1], value_states.shape[3])
-        self.is_initialized = True
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        """Write new entries [1, H, T, D] at the slots of this step.
-
-        Attention is given the entries that the plan asks for [1, H, M, D], in its order, or the
-        whole store [1, H, N, D].
-        """
-        plan, dtype = self.plan, key_states.dtype
-        key_states, value_states = self.packed(key_states), self.packed(value_states)
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        self.keys.index_copy_(0, plan.slots_T, key_states[0].transpose(0, 1))
-        self.values.index_copy_(0, plan.slots_T, value_states[0].transpose(0, 1))
-        if plan.given_M is None:
-            return self.keys.transpose(0, 1)[None], self.values.transpose(0, 1)[None]
-        keys = self.unpacked(self.keys.index_select(0, plan.given_M), dtype)  # faster than [...]
-        values = self.unpacked(self.values.index_select(0, plan.given_M), dtype)
-        if plan.joint is not None:
-            keys, values = plan.joint.screen(keys, values)
-        return keys.transpose(0, 1)[None], values.transpose(0, 1)[None]
-
-    def packed(self, values: Tensor) -> Tensor:
-        """Return values [..., D] in the form in which they are kept."""
-        return values
-
-    def unpacked(self, rows: Tensor, dtype: torch.dtype) -> Tensor:
-        """Return what is kept as values [..., D]."""
-        return rows
-
-    def grow(self, entries: int) -> None:
-        """Enlarge the buffers to so many entries, keeping every entry; again, if it failed."""
-        if self.is_initialized:
-            self.keys = F.pad(self.keys, (0, 0, 0, 0, 0, entries - len(self.keys)))
-            self.values = F.pad(self.values, (0, 0, 0, 0, 0, entries - len(self.values)))
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Never asked for: every forward brings its own masks."""
-        raise NotImplementedError("a step brings its own masks")
-
-    def get_seq_length(self) -> int:
-        """Entries in the longest lane, before the running step."""
-        return max(self.cache.lengths, default=0)
-
-    def get_max_length(self) -> int:
-        """No maximum: lanes take pages as they need them."""
-        return -1
 
 
 class ArrivalCache(Cache):
@@ -203,18 +131,48 @@ class ArrivalCache(Cache):
         self.lengths[lane] = self.units[lane] = 0
         self.reached[lane] = None
 
+    @torch.inference_mode()
+    def order(self, lane: int, places: Tensor) -> None:
+        """Keep only the entries at these places of a lane, in this order."""
+        slots, length = self._slots(lane), len(places)
+        old, new = slots[places], slots[:length]
+        for layer in self._layers():
+            if layer.is_initialized:
+                layer.keys[new], layer.values[new] = layer.keys[old], layer.values[old]
+        self.kinds[:, new] = self.kinds[:, old]
+        self.lengths[lane] = length
+
+    def entries(self, lane: int, places: Tensor) -> dict[str, Any]:
+        """Keys, values and kinds of the entries at these places, as `snapshot` has them."""
+        slots = self._slots(lane)[places]
+        layers = [layer for layer in self._layers() if layer.is_initialized]
+        return {
+            "keys": [layer.keys[slots] for layer in layers],
+            "values": [layer.values[slots] for layer in layers],
+            "kinds": self.kinds[:, slots],
+        }
+
+    @torch.inference_mode()
+    def append(self, lane: int, entries: dict[str, Any]) -> None:
+        """Put what `entries` gave behind the entries of a lane, from wherever it lies."""
+        before, kinds = self.lengths[lane], entries["kinds"]
+        self.reserve(lane, before + kinds.shape[1])
+        self.lengths[lane] = before + kinds.shape[1]
+        slots = self._slots(lane)[before:]
+        both = zip(self._layers(), entries["keys"], entries["values"], strict=True)
+        for layer, keys, values in both:
+            layer.keys[slots], layer.values[slots] = keys.to(layer.keys), values.to(layer.values)
+        self.kinds[:, slots] = kinds.to(self.kinds)
+
     def snapshot(self, lane: int) -> dict[str, Any]:
         """A lane's entries as plain tensors, for cloning and saving.
 
         `keys` and `values` are lists of [K, H, D], or as `kv` keeps them, one per layer; `kinds`
         is [3, K].
         """
-        slots = self._slots(lane)
-        layers = [layer for layer in self._layers() if layer.is_initialized]
+        places = torch.arange(self.lengths[lane], device=self.kinds.device)
         return {
-            "keys": [layer.keys[slots] for layer in layers],
-            "values": [layer.values[slots] for layer in layers],
-            "kinds": self.entry_kinds(lane),
+            **self.entries(lane, places),
             "units": self.units[lane],
             "reached": self.reached[lane],
             "kv": self.kv,

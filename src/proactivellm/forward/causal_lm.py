@@ -23,10 +23,11 @@ from proactivellm.backbone.prompt import StreamSettings, token_id_of
 from proactivellm.backbone.thinking import ThinkingIds
 from proactivellm.core.layout import TARGET
 from proactivellm.forward.attention import ATTENTION, attention_kernels, register
-from proactivellm.forward.cache import GROWTH, ArrivalCache, ArrivalLayer
+from proactivellm.forward.cache import GROWTH, ArrivalCache
 from proactivellm.forward.graphs import Mode, StaticSteps
 from proactivellm.forward.int8 import Int8Layer, Kv
 from proactivellm.forward.lanes import LaneInput, NewTokens, Piece, StepOutput, pack_lanes, place
+from proactivellm.forward.layer import ArrivalLayer
 from proactivellm.forward.plan import StepPlan, make_plan
 from proactivellm.forward.probe import AttentionProbe, probe_step
 from proactivellm.forward.saving import push_streaming, save_streaming

@@ -77,10 +77,11 @@ class StaticSteps:
     def takes(self, new: NewTokens) -> bool:
         """Whether a step fits a bucket.
 
-        It has few new tokens per lane, all ids, of which one probes; nothing was read ahead.
+        It has few new tokens per lane, all ids, of which one probes; all that arrived is seen.
         """
-        one_row = len(set(new.probing)) == len(new.probing) and new.horizon_T is None
-        return one_row and int(new.counts.max()) <= MAX_NEW and not new.features
+        one_row = len(set(new.probing)) == len(new.probing)
+        all_seen = new.horizon_T is None and new.oldest_T is None
+        return one_row and all_seen and int(new.counts.max()) <= MAX_NEW and not new.features
 
     def run(
         self,

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from proactivellm.forward.cache import ArrivalLayer
+from proactivellm.forward.layer import ArrivalLayer
 
 SCALE = torch.bfloat16  # it has the range of fp32, and values are rounded by what it really is
 LARGEST = 127  # symmetric: -128 is not used

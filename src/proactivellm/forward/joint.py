@@ -76,6 +76,15 @@ def make_joint(
     if new.horizon_T is not None:
         query["horizon"] = torch.from_numpy(new.horizon_T[None]).to(device)
         key["unit"] = kinds_3N[2:, slots_K]
+    if new.oldest_T is not None:
+        query["oldest"] = torch.from_numpy(new.oldest_T[None]).to(device)
+        unit_K, lane_K = kinds_3N[2, slots_K], key["view"][0]
+        recalled_K = torch.zeros_like(unit_K, dtype=torch.bool)
+        for lane, units in enumerate(new.recalled):
+            of_lane = torch.tensor(units, dtype=unit_K.dtype, device=device)
+            recalled_K |= (lane_K == lane) & torch.isin(unit_K, of_lane)
+        query["recalled"] = (kinds[2] == 0)[None, :, None] & recalled_K
+        key["unit"] = unit_K[None]
     mask = visibility(layout, query, key)
     masks = layer_masks(mask, kinds[1:2], kinds_3N[1:2, slots_K], windows)
     bad = torch.zeros(len(ends), dtype=torch.long, device=device)

@@ -27,6 +27,14 @@ class Piece(NamedTuple):
     grid: Grid | None = None  # how embeddings lie in space
 
 
+class Reach(NamedTuple):
+    """How far back the new tokens of a lane see among the units; the prompt is always seen."""
+
+    units: int  # before that of a token, or before a token without one
+    read: int  # units that stand before a token without one
+    recalled: tuple[int, ...] = ()  # further units, which tokens without one see
+
+
 @dataclass(frozen=True, kw_only=True)
 class LaneInput:
     """What one lane brings to a step."""
@@ -40,6 +48,7 @@ class LaneInput:
     # The newest unit that tokens without a unit (what is written) may see, where the lane holds
     # newer ones that it read ahead; None: they see all that arrived before them.
     horizon: int | None = None
+    reach: Reach | None = None  # None: all units are seen
     added: dict[str, int] = field(init=False)  # new tokens, by group
     size: int = field(init=False)  # new tokens
     last_unit: int = field(init=False)  # largest unit among the pieces
@@ -113,6 +122,8 @@ class NewTokens:
     features: Sequence[tuple[int, Tensor]]  # packed index of the first token, embeddings [n, D]
     kinds_3T: np.ndarray  # group, position (on the first axis) and unit of every new token
     horizon_T: np.ndarray | None  # the newest unit that each may see; None: none is limited
+    oldest_T: np.ndarray | None  # the oldest one, likewise
+    recalled: Sequence[tuple[int, ...]]  # older ones that tokens without a unit see, [B]
     position_AT: np.ndarray  # three axes where a token lies in space, else one
     reached: Sequence[Reached | None]  # of each input's layout, when these have arrived, [B]
     probing: list[int]  # index of the input that each probing row is of, [P]
@@ -163,12 +174,12 @@ def pack_lanes(
 ) -> NewTokens:
     """Pack the new tokens of all lanes, at least one each, behind `lengths` entries of each lane.
 
-    `reached` is of each lane, before them.
+    `reached` is of each lane, before.
 
     Raises:
         ValueError: if a group is none of the layout's.
     """
-    features: list[tuple[int, Tensor]] = []
+    features = list[tuple[int, Tensor]]()
     ids, groups, units, probing, within, rows = (list[int]() for _ in range(6))
     placed = [place(lane, layout, reached[lane.lane]) for lane in inputs]
     for index, lane in enumerate(inputs):
@@ -184,9 +195,8 @@ def pack_lanes(
             if isinstance(tokens, Tensor):
                 features.append((len(ids), tokens))
             ids += [0] * n if isinstance(tokens, Tensor) else tokens
-    counts = np.array([lane.size for lane in inputs])
-    before = np.array([lengths[lane.lane] for lane in inputs])
-    first = counts.cumsum() - counts
+    counts, unit_T = np.array([lane.size for lane in inputs]), np.array(units)
+    before, first = np.array([lengths[lane.lane] for lane in inputs]), counts.cumsum() - counts
     position_AT = _in_a_row([position_AT for position_AT, _ in placed])
     return NewTokens(
         lanes=np.array([lane.lane for lane in inputs]),
@@ -198,7 +208,9 @@ def pack_lanes(
         features=features,
         kinds_3T=np.array((groups, position_AT[0], units), dtype=np.int64),
         position_AT=position_AT,
-        horizon_T=_horizons(inputs, counts, np.array(units)),
+        horizon_T=_horizons(inputs, counts, unit_T),
+        oldest_T=_oldest(inputs, counts, unit_T),
+        recalled=[lane.reach.recalled if lane.reach else () for lane in inputs],
         reached=[after for _, after in placed],
         probing=probing,
         within=within,
@@ -213,3 +225,14 @@ def _horizons(
         return None
     limits = [UNLIMITED if lane.horizon is None else lane.horizon for lane in inputs]
     return np.where(unit_T == 0, np.repeat(limits, counts), UNLIMITED)
+
+
+def _oldest(
+    inputs: Sequence[LaneInput], counts: np.ndarray, unit_T: np.ndarray
+) -> np.ndarray | None:
+    if all(lane.reach is None for lane in inputs):
+        return None
+    reaches = [lane.reach or Reach(UNLIMITED, 0) for lane in inputs]
+    far_T = np.repeat([reach.units for reach in reaches], counts)
+    read_T = np.repeat([reach.read for reach in reaches], counts)
+    return np.where(unit_T == 0, read_T + 1, unit_T) - far_T

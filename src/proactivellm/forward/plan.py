@@ -6,7 +6,7 @@ Legend: T = new tokens of all lanes, B = lanes of a part, Q = most new tokens of
 part, K = most entries, N = entries of the store.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -168,16 +168,34 @@ def _part(
         extent=extent,
         masks=_masks(
             *(store, slots_BK, new.kinds_3T[:, rows_BQ], lengths[:, None] + within_BQ),
-            *(_horizon(new, rows_BQ), layout, windows),
+            *(_limits(store, new, inputs, rows_BQ, slots_BK), layout, windows),
         ),
     )
 
 
-def _horizon(new: NewTokens, rows_BQ: np.ndarray) -> np.ndarray | None:
-    """The newest unit that each token of a part may see; None: no lane has read ahead."""
-    if new.horizon_T is None or (new.horizon_T[rows_BQ] == UNLIMITED).all():
-        return None
-    return new.horizon_T[rows_BQ]
+def _limits(
+    store: Store, new: NewTokens, inputs: np.ndarray, rows_BQ: np.ndarray, slots_BK: Tensor
+) -> dict[str, Tensor]:
+    """What limits the units that each token of a part may see, as `visibility` takes it."""
+    limits: dict[str, Tensor] = {}
+    device = slots_BK.device
+    if new.horizon_T is not None and not (new.horizon_T[rows_BQ] == UNLIMITED).all():
+        limits["horizon"] = torch.from_numpy(new.horizon_T[rows_BQ]).to(device)
+    if new.oldest_T is not None:
+        limits["oldest"] = torch.from_numpy(new.oldest_T[rows_BQ]).to(device)
+        unitless_BQ = torch.from_numpy(new.kinds_3T[2][rows_BQ] == 0).to(device)
+        unit_BK = store.kinds[2][slots_BK]
+        recalled = [
+            recalled_units(new.recalled[i], unit_K)
+            for i, unit_K in zip(inputs, unit_BK, strict=True)
+        ]
+        limits["recalled"] = unitless_BQ[:, :, None] & torch.stack(recalled)[:, None, :]
+    return limits
+
+
+def recalled_units(recalled: Sequence[int], unit_K: Tensor) -> Tensor:
+    """Whether entries [K] are of one of these units."""
+    return torch.isin(unit_K, torch.tensor(recalled, dtype=unit_K.dtype, device=unit_K.device))
 
 
 def _entry_slots(store: Store, lanes: np.ndarray, num_entries: int) -> Tensor:
@@ -204,22 +222,21 @@ def _masks(
     slots_BK: Tensor,
     query_3BQ: np.ndarray,
     stamp_BQ: np.ndarray,
-    horizon_BQ: np.ndarray | None,
+    limits: dict[str, Tensor],
     layout: Layout,
     windows: dict[str, int | None],
 ) -> dict[str, Tensor | None]:
     """`entry_masks`, except where all that arrived is visible."""
     device = slots_BK.device
     stamps = torch.from_numpy(stamp_BQ).to(device)
-    all_seen = horizon_BQ is None and all(window is None for window in windows.values())
+    all_seen = not limits and all(window is None for window in windows.values())
     if all_seen and stamp_BQ.shape[1] == 1 and layout.sees_all[query_3BQ[0]].all():
         if len(stamp_BQ) == 1:
             return dict.fromkeys(windows)
         entry_K = torch.arange(slots_BK.shape[1], device=device)
         return dict.fromkeys(windows, (entry_K <= stamps[:, :, None])[:, None])
     query = torch.from_numpy(query_3BQ).to(device)
-    horizon = None if horizon_BQ is None else torch.from_numpy(horizon_BQ).to(device)
-    return entry_masks(store.kinds, slots_BK, query, stamps, layout, windows, horizon)
+    return entry_masks(store.kinds, slots_BK, query, stamps, layout, windows, limits)
 
 
 def entry_masks(
@@ -229,7 +246,7 @@ def entry_masks(
     stamp_BQ: Tensor,
     layout: Layout,
     windows: dict[str, int | None],
-    horizon_BQ: Tensor | None = None,
+    limits: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor | None]:
     """The rule of training, with the place in the lane as the stamp of arrival.
 
@@ -237,7 +254,7 @@ def entry_masks(
         kinds_3N: group, position and unit of every entry of the store.
         query_3BQ: those of the new tokens.
         windows: sliding window per layer type; None = full attention.
-        horizon_BQ: the newest unit that they may see; None: all that arrived.
+        limits: of the units that they may see, as `visibility` takes them; None: there are none.
 
     Returns:
         bool [B, 1, Q, K] per layer type.
@@ -245,8 +262,8 @@ def entry_masks(
     entry_K = torch.arange(slots_BK.shape[1], device=slots_BK.device)
     query = {"group": query_3BQ[0], "arrival": stamp_BQ}
     key = {"group": kinds_3N[0][slots_BK], "arrival": entry_K.expand(len(slots_BK), -1)}
-    if horizon_BQ is not None:
-        query["horizon"], key["unit"] = horizon_BQ, kinds_3N[2][slots_BK]
+    if limits:
+        query, key["unit"] = {**query, **limits}, kinds_3N[2][slots_BK]
     mask = visibility(layout, query, key)
     if all(window is None for window in windows.values()):
         return dict.fromkeys(windows, mask)

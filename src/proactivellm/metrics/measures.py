@@ -13,6 +13,7 @@ from proactivellm.metrics.counting import Counted
 from proactivellm.metrics.reasoning import is_right
 from proactivellm.metrics.stability import erased_words, normalized_erasure
 from proactivellm.metrics.summaries import rouge_l, rouge_n
+from proactivellm.metrics.thinking import measure_thinking
 from proactivellm.metrics.transcripts import error_rates, normalise
 from proactivellm.metrics.units import TargetUnit
 from proactivellm.output.log import Instance, Task
@@ -55,7 +56,8 @@ def measure(instances: Sequence[Instance], counted: Counted) -> dict[str, Statis
         `transcripts.error_rates`, where there are references; `insertions_per_min`: words written
         per minute of the recordings in which nothing is said; the lags and shares of `latency`;
         `NE` and `NE_corpus`; `AL_CA_ms`, `LAAL_CA_ms`, `YAAL_CA_ms`, `first_token_ms`,
-        `final_token_ms` (means), `forwards`, `tokens`, `RTF` where the log tells them.
+        `final_token_ms` (means), `forwards`, `tokens`, `RTF` where the log tells them; those of
+        `measure_thinking` where it tells of thoughts.
 
     Raises:
         ValueError: as `check_references`, or the instances are both of text and of speech.
@@ -83,7 +85,7 @@ def measure(instances: Sequence[Instance], counted: Counted) -> dict[str, Statis
             result[name] = mean(counts)
     if (factor := measure_real_time(instances)) is not None:
         result["RTF"] = factor
-    return result
+    return result | measure_thinking(instances)
 
 
 def measure_quality(instances: Sequence[Instance], counted: Counted) -> dict[str, Statistics]:

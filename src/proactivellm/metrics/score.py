@@ -51,9 +51,9 @@ def score(
         `NE_corpus`: words taken back per word of all final texts;
         `forwards`, `tokens` (means), and in ms on the clock of `elapsed` `AL_CA_ms`, `LAAL_CA_ms`,
         `YAAL_CA_ms` (against the duration of the source), `first_token_ms` (since its begin) and
-        `final_token_ms` (since its end), means, `..._p50` and `..._p90` the percentiles, where the
-        log holds what they need;
-        `RTF`, the real-time factor: time of computing per time of audio, of the corpus, of speech;
+        `final_token_ms` (since its end), means, `..._p50` and `..._p90` the percentiles, as known;
+        `RTF`: time of computing per time of audio, of speech; of models that think what
+        `measure_thinking` has;
         `X_ci` of each of these X: half the width of its 95% bootstrap interval, and
         `num_bootstrap`; none of a single instance;
         `num_undefined`: how many instances each mean leaves out (an empty prediction has no lag;

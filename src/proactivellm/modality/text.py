@@ -99,6 +99,10 @@ class TextSegmenter:
         self._num_fed += len(words)
         return [token for word in words for token in word.token_ids]
 
+    def whole(self, text: str) -> list[int]:
+        """Token ids of a text that is not cut into words; of markup in it as of any text."""
+        return self._encode(text)
+
     def clone(self) -> TextSegmenter:
         """A segmenter in the same state, which shares the tokenizer and the word cache."""
         twin = object.__new__(type(self))

@@ -88,6 +88,9 @@ class Instance:
     thoughts: list[LoggedThought] | None = None  # of a model that thinks, in order
     # Source tokens read before the first of them; prompt and question are none.
     waited_tokens: Count | None = None
+    # Of a problem, by unit of the source: whether the answer depends on it.
+    needed: list[bool] | None = None
+    kept_share: Number | None = None  # of the encoder's tokens, what was not dropped
 
     def __post_init__(self) -> None:
         if self.version != VERSION:

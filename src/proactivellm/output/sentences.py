@@ -1,5 +1,7 @@
 """Where sentences end, judged by the last characters of a text alone."""
 
+from collections.abc import Sequence
+
 # Full stops, question and exclamation marks, ellipses: Latin, Greek, East Asian, Armenian, Arabic,
 # Indic, Burmese, Khmer, Tibetan, Ethiopic.
 _MARKS = frozenset(".!?…‼⁇⁈⁉\u037e。．｡！？\u0589\u061f\u06d4।॥\u104a\u104b\u17d4\u17d5\u0f0d።፧")
@@ -14,3 +16,36 @@ def ends_sentence(text: str, before: bool = False) -> bool:
     """
     core = text.rstrip().rstrip(_CLOSING)
     return core[-1] in _MARKS if core else before
+
+
+def cut_sentences(text: str) -> list[str]:
+    """A text cut after each word that ends a sentence; its white space becomes single spaces."""
+    sentences, begun = list[str](), list[str]()
+    for word in text.split():
+        begun.append(word)
+        if ends_sentence(word):
+            sentences.append(" ".join(begun))
+            begun = []
+    return [*sentences, " ".join(begun)] if begun else sentences
+
+
+def places_in(pieces: Sequence[str], units: Sequence[str]) -> list[int]:
+    """The place of the unit in which each piece of the same text ends.
+
+    What lies beyond the units, as they do not hold the last words, belongs to the last of them.
+    """
+    ends = _words_before(units)
+    places = (
+        next((place for place, last in enumerate(ends) if end <= last), len(units) - 1)
+        for end in _words_before(pieces)
+    )
+    return list(places)
+
+
+def _words_before(texts: Sequence[str]) -> list[int]:
+    """Words up to the end of each text."""
+    ends, count = [], 0
+    for text in texts:
+        count += len(text.split())
+        ends.append(count)
+    return ends

@@ -1,6 +1,7 @@
 """What a benchmark measured, as tables for the terminal."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -27,6 +28,8 @@ def bench_tables(report: Result) -> Iterator[Table]:
         yield _capacity_table(suites["capacity"])
     if suites.get("serve", {}).get("curve"):
         yield _serving_table(suites["serve"])
+    if suites.get("video", {}).get("clips"):
+        yield _video_table(suites["video"])
 
 
 def _alone_table(result: Result) -> Table:
@@ -85,6 +88,20 @@ def _serving_table(result: Result) -> Table:
     title = f"Sent to written, over the network, {said}, deadline {result['deadline_ms']:g} ms"
     headings = (*_POINT, "late pieces", "failed", "server cores", "client cores")
     return plain_table(title, headings, rows, _sustained(result))
+
+
+def _video_table(result: Result) -> Table:
+    stages = list(next(iter(result["clips"].values()))["stages"])
+    rows = [
+        [Path(clip).name, str(row["frames"]), f"{row['frames_per_s']:.1f}"]
+        + [f"{100 * row['kept_share']:.1f} %", row["bottleneck"]]
+        + [f"{row['stages'][stage]['busy_s']:.2f}" for stage in stages]
+        for clip, row in result["clips"].items()
+    ]
+    drops, seen = result["drop_tokens"] or "none", result["attend_chunks"] or "all"
+    title = f"Video: chunks of {result['chunk']}, dropped: {drops}, chunks in sight: {seen}"
+    headings = ("clip", "frames", "frames/s", "kept", "limited by")
+    return plain_table(title, (*headings, *(f"{stage} s" for stage in stages)), rows)
 
 
 def _point(point: Result) -> list[str]:

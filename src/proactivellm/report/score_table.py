@@ -36,6 +36,17 @@ _COLUMNS = (
     ("misleading_time", "misleading", 2),
     ("first_token_ms_p50", "first ms", 0),
     ("final_token_ms_p50", "final ms", 0),
+    ("waited_tokens", "waited", 1),
+    ("first_thought_s", "thought s", 2),
+    ("answer_delay_s", "answer s", 2),
+    ("thought_tokens", "thought", 1),
+    ("integration_tokens", "integr.", 1),
+    ("reflection_tokens", "reflect", 1),
+    ("answer_tokens", "answer", 1),
+    ("late_tokens", "late", 1),
+    ("think_rate", "think", 2),
+    ("think_rate_needed", "needed", 2),
+    ("think_rate_filler", "filler", 2),
     ("LAAL_CA_ms", "LAAL ms", 0),
     ("RTF", "RTF", 3),
     ("forwards", "forwards", 1),
@@ -46,6 +57,7 @@ _MANY = 0.1  # share of empty predictions that is worth a note
 _WITH_INTERVAL = (
     *("BLEU", "chrF", "F1", "EM", "accuracy", "ROUGE-L", "WER", "CER"),
     *("LAAL", "LongYAAL", "LongLAAL", "StreamLAAL"),
+    *("answer_delay_s", "late_tokens"),
 )
 
 
@@ -96,6 +108,12 @@ def _footnotes(scores: Sequence[Row]) -> list[str]:
     if any(row.get("latency_unit") == "ms" and "LAAL" in row for row in scores):
         notes.append(
             "AL, LAAL, YAAL, DAL, AIL of speech: ms of audio; LAAL ms: with the time of computing"
+        )
+    if any("late_tokens" in row for row in scores):
+        notes.append(
+            "waited: source tokens before the first thought, thought s: until it; answer s: from "
+            "the end of the source to the answer; thought to answer: tokens by stage, late: those "
+            "after the last sentence; think, needed, filler: share of such sentences with a thought"
         )
     if resamples:
         numbers = " or ".join(map(str, resamples))

@@ -23,11 +23,16 @@ def group_relative(score_NG: Tensor, standardise: bool = True) -> Tensor:
     return centred_NG / (score_NG.std(-1, keepdim=True, correction=0) + _TINY)
 
 
-def clipped_loss(new_D: Tensor, old_D: Tensor, advantage_D: Tensor, clip: float) -> Tensor:
+def clipped_loss(
+    new_D: Tensor, old_D: Tensor, advantage_D: Tensor, clip: float, clip_high: float | None = None
+) -> Tensor:
     """Clipped policy gradient (PPO, arXiv 1707.06347, eq. 7), the mean over decisions; a scalar.
 
     `new_D` and `old_D` are log-probabilities of what was done, now and in the rollout.
+
+    Args:
+        clip_high: how far the ratio may rise, where that is not `clip` (DAPO, arXiv 2503.14476).
     """
     ratio_D = (new_D - old_D).exp()
-    bounded_D = ratio_D.clamp(1 - clip, 1 + clip)
+    bounded_D = ratio_D.clamp(1 - clip, 1 + (clip if clip_high is None else clip_high))
     return -torch.minimum(ratio_D * advantage_D, bounded_D * advantage_D).mean()

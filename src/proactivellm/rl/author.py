@@ -30,7 +30,7 @@ from proactivellm.train.objectives.divergence import entropy
 from proactivellm.train.objectives.sampled import correct_and_short
 from proactivellm.train.objectives.teaching import SAMPLED, Teaching
 from proactivellm.train.prefixes import Prefix
-from proactivellm.train.samples import prompted
+from proactivellm.train.samples import ItemEncoder, prompted
 from proactivellm.train.schedules import sampled_schedule
 from proactivellm.train.trainer import StreamingTrainer
 from proactivellm.train.views import predicting
@@ -54,7 +54,8 @@ class Author:
         folder: str | None,
     ) -> None:
         self.settings, self.seed = settings, trainer.args.seed
-        self.encoder, self.views = trainer.encoder, trainer.train_dataset.views  # type: ignore[union-attr]
+        assert isinstance(trainer.encoder, ItemEncoder)  # [distillation] takes texts
+        self.encoder, self.views = trainer.encoder.text, trainer.train_dataset.views  # type: ignore[union-attr]
         model: Any = trainer.learner.model
         base = model.get_base_model() if hasattr(model, "peft_config") else model
         was_training = model.training

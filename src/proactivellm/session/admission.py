@@ -15,6 +15,7 @@ from proactivellm.session.events import Event
 from proactivellm.session.isolation import out_of_memory, reason
 from proactivellm.session.limits import Limits
 from proactivellm.session.residence import Residence
+from proactivellm.session.sight import Horizon, check_sight
 from proactivellm.session.state import SessionState
 from proactivellm.session.window import Window, trim
 
@@ -35,7 +36,26 @@ class Admission:
         self.window = window
         self.residence = residence
         self.starts = starts
+        check_sight(limits.sight, model, window is not None or limits.entries is not None)
+        sight = limits.sight
+        self.horizon = None if sight is None else Horizon(sight, model, residence)
         self.active: dict[int, None] = {}  # lanes that may have something to do, next one first
+
+    def forget(self, lane: int) -> None:
+        """Plan nothing more for a lane."""
+        self.active.pop(lane, None)
+        if self.horizon is not None:
+            self.horizon.forget(lane)
+
+    def check_asked(self, state: SessionState) -> None:
+        """Raise ValueError if a stream needs a question and has none."""
+        if self.horizon is not None:
+            self.horizon.check(state)
+
+    def check_saved(self) -> None:
+        """Raise ValueError if streams cannot be saved."""
+        if self.horizon is not None:
+            raise ValueError("a stream with bounded sight cannot be copied or saved")
 
     def schedule(
         self,
@@ -109,10 +129,16 @@ class Admission:
         while planned := lanes.plan_step(state, lane, policy, prompt, self._chunk(state)):
             if self._forgets(lane, state, planned):
                 continue
+            if self.horizon is not None:
+                if self.horizon.adjust(planned):
+                    continue
+                planned = self.horizon.reach(planned)
             if planned.input.size:
                 return planned
             # Nothing of what it read is fed.
-            events += lanes.begin_step(planned, policy.early, keep_features=False)
+            self.residence.pass_over(planned.input, self.model.layout)
+            keep_features = self.window is not None  # positions count a moment without tokens
+            events += lanes.begin_step(planned, policy.early, keep_features)
         return None
 
     def _forgets(self, lane: int, state: SessionState, planned: lanes.Planned) -> bool:

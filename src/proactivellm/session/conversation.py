@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from torch import Tensor
 
-from proactivellm.backbone.prompt import between_turns
+from proactivellm.backbone.turns import between_turns
 from proactivellm.core.layout import SOURCE, TARGET
 from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.forward.lanes import Piece

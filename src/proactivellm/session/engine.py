@@ -14,7 +14,7 @@ from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.output.detokenize import Detokenizer
 from proactivellm.policy.base import Policy
 from proactivellm.policy.evidence import Evidence
-from proactivellm.session import writing
+from proactivellm.session import thoughts, writing
 from proactivellm.session.admission import Admission
 from proactivellm.session.drafts import drop_draft
 from proactivellm.session.events import Event
@@ -27,13 +27,6 @@ from proactivellm.session.residence import Residence
 from proactivellm.session.sampling import Sampling
 from proactivellm.session.speculation import Speculator
 from proactivellm.session.state import SessionState
-from proactivellm.session.thoughts import (
-    begin_thinking,
-    check_depth,
-    check_policy,
-    check_thinking,
-    without_final,
-)
 from proactivellm.session.transaction import Steps
 from proactivellm.session.window import Window, check_kept
 
@@ -72,7 +65,7 @@ class Engine:
         self.limits = limits or Limits()
         self.sampling = sampling or Sampling.from_generation_config(model.model.generation_config)
         self.window = window
-        check_thinking(model, window, self.limits)
+        thoughts.check_thinking(model, window, self.limits)
         if window is not None:
             window.check_prompt(model.prompt)
         self.cache = model.new_cache(self.limits.streams, self.limits.entries)
@@ -128,7 +121,7 @@ class Engine:
         for evidence in watch:
             evidence.check(self.model)
         if self.model.thinking is not None:
-            check_policy(policy, watch)
+            thoughts.check_policy(policy, watch)
         with self._exclusive:
             if not self.has_room:
                 raise EngineFull(f"all {len(self.states)} lanes are in use; release one first")
@@ -141,12 +134,12 @@ class Engine:
                 detokenizer=Detokenizer(self.model.tokenizer),
             )
             if self.model.thinking is not None:
-                begin_thinking(state, self.model, self.limits)
+                thoughts.begin_thinking(state, self.model, self.limits)
             self.policies[lane], self._watches[lane] = policy, watch
             return lane
 
     def ask(self, lane: int, ids: Sequence[int], depth: int | None = None) -> None:
-        """Put the token ids of a question between the prompt and the first unit of a stream.
+        """Put the token ids of a question where the prompt has room for it before the first unit.
 
         `depth` as of `Limits`. ValueError if units were pushed already, or it thinks less deep.
         """
@@ -154,8 +147,8 @@ class Engine:
             state = self.state(lane)
             if state.closed or state.pending or state.counts[SOURCE]:
                 raise ValueError("a question stands before its source, which has begun")
-            check_depth(self.model, depth)
-            state.opening = [*self.model.prompt.source_head, *ids]
+            thoughts.check_depth(self.model, depth)
+            state.opening, state.question = self.model.prompt.opening(ids), list(ids)
             state.depth = depth or state.depth
 
     def state(self, lane: int) -> SessionState:
@@ -172,25 +165,24 @@ class Engine:
 
         Raises:
             ValueError: if one of them cannot be read (a token id that the model does not have,
-                features of another width or not finite), or follows the final one: none of them is
-                in the queue.
+                features of another width or not finite), follows the final one, or needs a question
+                that was not asked: none of them is in the queue.
             QueueFull: if the stream's queue has no room; units before that are in it.
         """
         with self._exclusive:
             state, units = self.state(lane), list(units)
             self.intake.check(units)
+            self.admission.check_asked(state)
             if units and (state.closed or any(unit.final for unit in units[:-1])):
                 raise ValueError("the source is closed: its final unit was already pushed")
             if units and self.model.thinking is not None:
-                units = without_final(units)
+                units = thoughts.without_final(units)
             self.admission.active.setdefault(lane)
             for unit in units:
                 room = self.limits.pending is None or len(state.pending) < self.limits.pending
-                if not state.finished and not room:
-                    raise QueueFull(
-                        f"{len(state.pending)} units of lane {lane} wait to be read: push after a "
-                        "step"
-                    )
+                if not (state.finished or room):
+                    waiting = f"{len(state.pending)} units of lane {lane} wait to be read"
+                    raise QueueFull(f"{waiting}: push after a step")
                 state.closed = unit.final
                 if not state.finished:
                     state.pending.append(unit)
@@ -257,8 +249,12 @@ class Engine:
         check(self.cache, self.residence, self.states, self.admission.active, thorough)
 
     def snapshot(self, lane: int) -> dict[str, Any]:
-        """A stream as plain values and tensors, `state` and `cache`, for cloning and saving."""
+        """A stream as plain values and tensors, `state` and `cache`, for cloning and saving.
+
+        ValueError if its sight is bounded: what it has forgotten cannot be saved.
+        """
         with self._exclusive:
+            self.admission.check_saved()
             state = self.state(lane).state_dict()
             return {"state": state, "cache": self.residence.snapshot(lane)}
 
@@ -294,5 +290,5 @@ class Engine:
         return unread
 
     def _forget(self, lane: int) -> None:
-        self.admission.active.pop(lane, None)
+        self.admission.forget(lane)
         self._unsent = [event for event in self._unsent if event.lane != lane]

@@ -217,4 +217,5 @@ def source_pieces(state: SessionState, units: Sequence[Unit], prompt: PromptIds)
         pieces.append(Piece(SOURCE, index, unit.tokens, unit.grid))
         if unit.final:
             pieces.append(Piece(SOURCE, index, prompt.source_tail))
-    return [piece for piece in pieces if len(piece.tokens)]
+    # Of a moment that kept none of its tokens, positions are to be counted.
+    return [piece for piece in pieces if len(piece.tokens) or piece.grid is not None]

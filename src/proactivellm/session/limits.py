@@ -1,6 +1,7 @@
 """Limits of an engine, and the errors that tell when one is reached."""
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 
 class QueueFull(RuntimeError):
@@ -9,6 +10,34 @@ class QueueFull(RuntimeError):
 
 class EngineFull(RuntimeError):
     """No stream can be admitted now: release one first."""
+
+
+Beyond = Literal["host", "dropped"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sight:
+    """How far back a stream sees.
+
+    Attributes:
+        units: of the source that a token sees before its own; of what is written, before it.
+        recall: further units that what is written sees: those whose mean embedding has the largest
+            cosine with that of the question, of all units read, in sight or not.
+        beyond: where entries go that are out of sight: `host` keeps them in the memory of the
+            host, `dropped` nowhere, and then nothing is recalled.
+    """
+
+    units: int
+    recall: int = 0
+    beyond: Beyond = "host"
+
+    def __post_init__(self) -> None:
+        if self.units < 1 or self.recall < 0:
+            raise ValueError(f"units={self.units}, recall={self.recall}: give at least 1 and 0")
+        if self.beyond not in get_args(Beyond):
+            raise ValueError(f"beyond={self.beyond!r}: give host or dropped")
+        if self.recall and self.beyond == "dropped":
+            raise ValueError("what is dropped cannot be recalled: keep it on the host")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +54,7 @@ class Limits:
         thought_tokens: of a model that thinks: tokens of a thought, after which it is closed.
         depth: of its reasoning: 1 answers after the last thought, 2 integrates first, 3 reflects as
             well; None = as the model decides.
+        sight: how far back streams see of their sources; None = to the beginning.
     """
 
     streams: int = 1
@@ -33,6 +63,7 @@ class Limits:
     pending: int | None = None
     thought_tokens: int = 256
     depth: int | None = None
+    sight: Sight | None = None
 
     def __post_init__(self) -> None:
         for name in ("streams", "step_tokens", "pending", "thought_tokens", "depth"):

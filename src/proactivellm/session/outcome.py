@@ -20,7 +20,7 @@ from proactivellm.session.events import Event, Probed
 from proactivellm.session.isolation import attempt_rows, out_of_memory, reason
 from proactivellm.session.sampling import sample
 from proactivellm.session.state import SessionState
-from proactivellm.session.thoughts import Thinker
+from proactivellm.session.thoughts import Place, Thinker
 from proactivellm.session.whole_view import WholeView
 from proactivellm.session.window import Window
 
@@ -69,7 +69,7 @@ class Outcomes:
         logits_PV = output.logits_PV
         finite_P = logits_PV.amax(-1).isfinite()  # NaN comes out of it, -inf forbids a token
         if self.thinker is not None:
-            self.thinker.restrict([asked.state for asked in questions], logits_PV)
+            self.thinker.restrict([Place.of(asked.state) for asked in questions], logits_PV)
         tokens_P = self._sample(logits_PV, [asked.state for asked in questions], errors)
         if any(asked.evidence for asked in questions):
             self._forbid_ends(questions, logits_PV)

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+from proactivellm.core.layout import Layout
 from proactivellm.forward.cache import ArrivalCache
+from proactivellm.forward.lanes import LaneInput, place
 from proactivellm.forward.pages import StoreFull
 
 Entries = dict[str, Any]  # from ArrivalCache.snapshot
@@ -43,6 +45,18 @@ class Residence:
             "values": [values[:length] for values in entries["values"]],
             "kinds": entries["kinds"][:, :length],
         }
+
+    def pass_over(self, step: LaneInput, layout: Layout) -> None:
+        """Count units without tokens, wherever their lane is: positions go on after them."""
+        lane, units = step.lane, step.last_unit
+        if lane in self.parked:
+            entries = self.parked[lane]
+            _, reached = place(step, layout, entries.get("reached"))
+            units = max(units, entries["units"])
+            self.parked[lane] = {**entries, "reached": reached, "units": units}
+        else:
+            _, self.cache.reached[lane] = place(step, layout, self.cache.reached[lane])
+            self.cache.units[lane] = max(units, self.cache.units[lane])
 
     def snapshot(self, lane: int) -> Entries:
         """A lane's entries, wherever they are."""

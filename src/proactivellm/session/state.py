@@ -33,6 +33,7 @@ class SessionState:
     source_finished: bool = False  # whether it was read
     # Ids that stand before the first unit, and are not in `source` yet; None = those of the prompt.
     opening: list[int] | None = None
+    question: list[int] = field(default_factory=list)  # ids of it, within the opening
     units_read: int = 0  # source units, a bare end marker not counted
     # Pieces read and still in view, prompt included; features only where they may be fed again
     # (windows).

@@ -7,6 +7,7 @@ Legend: P = lanes that probe, V = vocabulary.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -86,6 +87,29 @@ def without_final(units: Sequence[Unit]) -> list[Unit]:
     return [*before, sentence, Unit.end(last.end_s)]
 
 
+class Place(NamedTuple):
+    """Where a stream stands in the protocol of its thoughts, before its next token."""
+
+    answers: bool  # whether that is of the answer
+    begins: bool  # whether it begins a thought or a stage, or opens the answer
+    num_done: int | None  # deep stages that are done; None: there are units to think about
+    num_tokens: int  # of the thought so far
+    depth: int | None
+    longest: int  # tokens of a thought
+
+    @classmethod
+    def of(cls, state: SessionState) -> "Place":
+        """That of a stream."""
+        return cls(
+            answers=state.group == TARGET,
+            begins=state.at_boundary,
+            num_done=state.words - state.units_read if state.thinks_deep else None,
+            num_tokens=state.num_thought_tokens,
+            depth=state.depth,
+            longest=state.longest_thought,
+        )
+
+
 class Thinker:
     """Keeps the streams of a model to the protocol of its thoughts."""
 
@@ -95,10 +119,10 @@ class Thinker:
         self.tokenizer = model.tokenizer
         self._ends = sorted(model.end_token_ids)
 
-    def restrict(self, states: Sequence[SessionState], logits_PV: Tensor) -> None:
+    def restrict(self, places: Sequence[Place], logits_PV: Tensor) -> None:
         """Forbid, in place, what may not follow: -inf."""
-        for p, state in enumerate(states):
-            allowed, forbidden = self._may_follow(state)
+        for p, place in enumerate(places):
+            allowed, forbidden = self.may_follow(place)
             if allowed:
                 index = torch.tensor(allowed, device=logits_PV.device)
                 kept = logits_PV[p, index].clone()
@@ -107,20 +131,19 @@ class Thinker:
             else:
                 logits_PV[p, torch.tensor(forbidden, device=logits_PV.device)] = -torch.inf
 
-    def _may_follow(self, state: SessionState) -> tuple[list[int], list[int]]:
+    def may_follow(self, place: Place) -> tuple[list[int], list[int]]:
         """The only tokens that may follow, or those that may not."""
-        ids = self.ids
-        if state.group == TARGET:
+        ids, num_done = self.ids, place.num_done
+        if place.answers:
             return [], [*ids.all]
-        if state.at_boundary and state.thinks_deep:
-            num_done = state.words - state.units_read
+        if place.begins and num_done is not None:
             stage = [*ids.stages[num_done : num_done + 1]]
-            if state.depth is None:
+            if place.depth is None:
                 return [ids.answer, *stage], []
-            return (stage if num_done < state.depth - 1 else [ids.answer]), []
-        if state.at_boundary:  # an empty thought is a skip
+            return (stage if num_done < place.depth - 1 else [ids.answer]), []
+        if place.begins:  # an empty thought is a skip
             return [], [ids.end, ids.answer, *ids.stages, *self._ends]
-        if state.num_thought_tokens >= state.longest_thought:
+        if place.num_tokens >= place.longest:
             return [ids.end], []
         return [], [ids.skip, ids.answer, *ids.stages, *self._ends]
 

@@ -18,7 +18,8 @@ class Job:
     task: Task = "translation"
     # All answers that are accepted; None = the reference alone.
     answers: tuple[str, ...] | None = None
-    question: str = ""  # read before a text
+    num_asked: int = 0  # words of a text that a model that thinks reads before it, as the question
+    needed: tuple[bool, ...] = ()  # by unit of such a text after that; none: not known
     # What each step takes on the clock of its log entry, in seconds; None = as measured.
     step_s: float | None = None
     # Of this source alone; None = that of the run, whose name its log entry bears anyway.
@@ -31,6 +32,12 @@ class Job:
     def kind(self) -> str:
         """Of the source: text, or the modality of its files."""
         return kind_of_media(self.media) if self.media else TEXT
+
+    @property
+    def asked(self) -> tuple[str, str]:
+        """Of a text: what is asked, and what is thought about."""
+        words = self.source.split()
+        return " ".join(words[: self.num_asked]), " ".join(words[self.num_asked :])
 
     @property
     def name(self) -> str:

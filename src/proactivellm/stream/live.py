@@ -63,6 +63,8 @@ def stream_units(
     stream = streams.open(media.kind if media else TEXT)
     if isinstance(arrivals, AskedUnits):
         streams.engine.ask(stream.lane, streams.segmenter.clone().ask(arrivals.question))
+    elif media and media.opening:
+        streams.engine.ask(stream.lane, media.opening)
     try:
         for units in arrivals:
             if media:

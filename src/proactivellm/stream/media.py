@@ -25,6 +25,8 @@ class Arrival(NamedTuple):
 class Hearing:
     """A front end at work on one source, with a question that is read before each turn.
 
+    Where the prompt has a place for it, the question is `opening` there, else units of its own.
+
     Args:
         rate: samples or frames per second.
         tells_turns: whether its stream has events of where turns begin and end in the media.
@@ -42,7 +44,8 @@ class Hearing:
         self.tells_turns = tells_turns
         self._rate, self._num_samples = rate, 0
         self._ear = self.front_end.open(rate)
-        asked = TextSegmenter(model.tokenizer).segment(question)
+        self.opening = opening_question(model, question)
+        asked = [] if self.opening else TextSegmenter(model.tokenizer).segment(question)
         self._asked = [replace(unit, final=False) for unit in asked]
         self._begins = True  # whether the next unit begins a turn
 
@@ -69,6 +72,13 @@ class Hearing:
             units += [*self._asked, unit] if self._begins else [unit]
             self._begins = unit.final
         return units
+
+
+def opening_question(model: StreamingCausalLM, question: str) -> list[int]:
+    """Ids of a question that stands in the prompt; none where the model's has no place for it."""
+    if not model.prompt.num_open or not question.strip():
+        return []
+    return TextSegmenter(model.tokenizer).whole(question.strip())
 
 
 def hear(pushes: Sequence[tuple[Hearing, np.ndarray | None]]) -> list[Arrival | Exception]:
@@ -131,6 +141,11 @@ class MediaUnits:
         """Of the payload, as the log has it."""
         kind: str = self.model.front_end.kind
         return kind
+
+    @property
+    def opening(self) -> list[int]:
+        """The question, where it stands in the prompt: to be asked before the units come."""
+        return opening_question(self.model, self.question)
 
     def __iter__(self) -> Iterator[list[Unit]]:
         replay = self.replay or Replay()

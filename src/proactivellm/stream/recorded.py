@@ -15,7 +15,7 @@ from proactivellm.session.window import Window
 from proactivellm.stream.clock import ArrivalClock
 from proactivellm.stream.fork import fork
 from proactivellm.stream.job import Job
-from proactivellm.stream.media import Arrival, open_media
+from proactivellm.stream.media import Arrival, open_media, opening_question
 from proactivellm.stream.source import Stream
 from proactivellm.stream.streams import Streams
 
@@ -35,8 +35,8 @@ class Recorded:
         model = streams.engine.model
         self._arrivals = _arrivals(model, job, rate_wpm)
         self.stream = streams.open(job.kind, clock=ArrivalClock(job.step_s), policy=job.policy)
-        if job.question:
-            streams.engine.ask(self.stream.lane, segmenter_for(model).ask(job.question))
+        if opening := _opening(model, job):
+            streams.engine.ask(self.stream.lane, opening)
 
     def fork(self) -> Callable[[Policy], "Recorded"]:
         """What begins another source that goes on from here under another policy (`Stream.fork`).
@@ -63,12 +63,23 @@ class Recorded:
                 self.stream.push(*arrival)
 
 
+def _opening(model: StreamingCausalLM, job: Job) -> list[int]:
+    """What is read before all units: a question to a video, or to what is thought about."""
+    if job.media:
+        return opening_question(model, job.source)
+    question, _ = job.asked
+    return segmenter_for(model).ask(question) if question and model.thinking else []
+
+
 def _arrivals(model: StreamingCausalLM, job: Job, rate_wpm: float) -> Iterator[Arrival]:
     """What a source consists of; the units of a text are all there at once."""
     if not job.media:
         segmenter = segmenter_for(model)
-        segmenter.ask(job.question)
-        units = segmenter.segment(job.source, rate_wpm)
+        text = job.source
+        if model.thinking:
+            question, text = job.asked
+            segmenter.ask(question)
+        units = segmenter.segment(text, rate_wpm)
         yield Arrival(units, units[-1].end_s if units else 0.0, 0.0)
         return
     media = open_media(model, job.media, job.source, job.replay)

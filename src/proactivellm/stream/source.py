@@ -3,6 +3,7 @@
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -65,6 +66,9 @@ class Stream:
         self._waiting: deque[Unit] = deque()
         self._events: deque[StreamEvent] = deque()
         self._arrived_s = self._compute_s = 0.0
+        self._kept = self._seen = (
+            0  # tokens of moments, and what they were before some were dropped
+        )
         self._is_within_turn = False  # whether what has arrived ends within a turn
         self._begin_turn()
 
@@ -178,13 +182,14 @@ class Stream:
     def instance(self, job: Job | None = None) -> Instance:
         """The log entry of all that was written; without a job, of a text of the units arrived."""
         job = job or Job(index=0, source=" ".join(word for word in self.words if word))
-        return self.transcript.instance(
+        instance = self.transcript.instance(
             job,
             self._streams.engine.policy.spec,
             1000 * self._arrived_s,
             len(self.words),
             None if self.kind == TEXT else 1000 * self._compute_s,
         )
+        return replace(instance, kept_share=self._kept / self._seen if self._seen else None)
 
     def _next_block(self) -> tuple[Hearing, np.ndarray | None] | None:
         """What is to be heard next, if anything is."""
@@ -215,6 +220,9 @@ class Stream:
         if self._hearing is not None and self._hearing.tells_turns:
             self._events.extend(turn_edges(self, units))
         self._waiting += units
+        for grid in filter(None, (unit.grid for unit in units)):
+            if grid.kept is not None:
+                self._kept, self._seen = self._kept + grid.size, self._seen + grid.places
         self.words += [unit.text for unit in units if not unit.is_end]
         if units:
             self._is_within_turn = not units[-1].final

@@ -73,6 +73,8 @@ class Streams:
             lane = self.engine.open(sampling, policy, watch)
             if self.conversation is not None:
                 self.conversation.begin(self.engine, lane)
+            if hearing is not None and hearing.opening:
+                self.engine.ask(lane, hearing.opening)
             return lane
 
         with self.exclusive:

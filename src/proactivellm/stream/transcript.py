@@ -155,4 +155,5 @@ class Transcript:
             latency_unit="char" if unspaced else "word",
             thoughts=self.thoughts or None,
             waited_tokens=self.waited_tokens,
+            needed=[*job.needed] if self.thoughts and job.needed else None,
         )

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 from pydantic import Field, model_validator
 
 from proactivellm.evaluation.calibrate import Grid
+from proactivellm.evaluation.provenance import Conditions
 from proactivellm.files.toml import Strict
 from proactivellm.files.values import Natural
 from proactivellm.metrics.counting import Counting, resolve
@@ -94,6 +95,9 @@ class Study(Strict):
     dev: DataSource | None = None  # with `test`, the only set
     test: DataSource | None = None
     sets: dict[str, DataSet] = {}  # in place of these two, by name; each has a report of its own
+    # Sources that the head of `learned` is trained on, whatever the set; dev of the first set if
+    # there are none. It should have met what is asked of it: join sentences here if a set does.
+    head: list[DataSource] = []
     # Every arm is trained once with each and evaluated; none = once, with the seed of its recipe.
     seeds: list[Natural] = []
     calibration: CalibrationPlan = CalibrationPlan()
@@ -102,6 +106,7 @@ class Study(Strict):
     latency: str = "LAAL"
     bleu_tokenize: str = AUTO  # as `score --bleu-tokenize`
     latency_unit: str = AUTO  # as `score --latency-unit`
+    decode_rate: Level | None = None  # as `evaluate --decode-rate`
     curves: list[str] = []  # families of policies whose curves are compared
     # Arm and family that the others are compared with, such as "multi-k/wait-k"; a mere arm
     # compares each family with the same one there. Several: one table for each.
@@ -109,6 +114,12 @@ class Study(Strict):
     # Family, such as "oracle": the share of the way there, on the model of the arm, is told.
     ceiling: str | None = None
     arms: dict[str, Arm]
+
+    @property
+    def conditions(self) -> Conditions:
+        """Under which all arms are evaluated."""
+        step_s = None if self.decode_rate is None else 1 / self.decode_rate
+        return Conditions(counting=self.counting, step_s=step_s)
 
     @model_validator(mode="after")
     def _has_data(self) -> Self:

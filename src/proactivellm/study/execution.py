@@ -10,7 +10,8 @@ from proactivellm.evaluation.calibrate import Grid, calibrate
 from proactivellm.evaluation.control import shuffled_jobs
 from proactivellm.evaluation.evaluate import evaluate
 from proactivellm.evaluation.learned import ensure_head
-from proactivellm.evaluation.provenance import Conditions, calibration_inputs
+from proactivellm.evaluation.provenance import calibration_inputs
+from proactivellm.files.digest import digest_text
 from proactivellm.files.lock import locked
 from proactivellm.files.note import check_note
 from proactivellm.forward.causal_lm import StreamingCausalLM
@@ -80,7 +81,8 @@ def _decide(
     if plan.policies:
         grid = replace(plan.grid, counting=study.counting)
         file = place.calibration(run, name)
-        table = _calibrate(model, dev, (plan.policies, grid), file, num_lanes, progress)
+        jobs = dev, [job for each in study.head for job in _read_jobs(study, each, "valid")]
+        table = _calibrate(model, jobs, (plan.policies, grid), file, num_lanes, progress)
     policies = dict(_resolved(run.name, requests(study, arm), table))
     evaluate(
         model,
@@ -88,7 +90,7 @@ def _decide(
         policies,
         place.results(run, name),
         num_lanes=num_lanes,
-        conditions=Conditions(counting=study.counting),
+        conditions=study.conditions,
         progress=progress,
     )
 
@@ -138,20 +140,25 @@ def _train(study: Study, run: Run, place: Place) -> None:
 
 def _calibrate(
     model: StreamingCausalLM,
-    jobs: Sequence[Job],
+    jobs: tuple[Sequence[Job], Sequence[Job]],
     plan: tuple[Sequence[str], Grid],
     file: Path,
     num_lanes: int,
     progress: Progress | None,
 ) -> Calibration:
-    """Measures the policies of a plan over its grid, or reads what was measured."""
-    policies, grid = plan
+    """Measures the policies of a plan over its grid, or reads what was measured.
+
+    `jobs` are those to calibrate on, and those that a head is trained on: none = the same.
+    """
+    (policies, grid), (jobs, head_jobs) = plan, jobs
     inputs = calibration_inputs(model, jobs, policies, grid)
+    if head_jobs:
+        inputs["head"] = digest_text(job.name for job in head_jobs)
     with locked(file.parent):
         check_note(file.with_name(_CALIBRATION_NOTE), inputs, continues=file.exists())
         if not file.exists():
             if model.folder is not None:
-                ensure_head(model, policies, jobs, model.folder, num_lanes=num_lanes)
+                ensure_head(model, policies, head_jobs or jobs, model.folder, num_lanes=num_lanes)
             table = calibrate(
                 model,
                 jobs,
@@ -185,7 +192,7 @@ def _replay_shuffled(
             continue
         log = read_log(file)
         policy: dict[str, Policy] = {text: parse_policy(log[0].policy, whole_source=True)}
-        shuffled, same = list(shuffled_jobs(log, jobs)), Conditions(counting=study.counting)
+        shuffled, same = list(shuffled_jobs(log, jobs)), study.conditions
         evaluated(model, shuffled, policy, place.results(run, name), conditions=same)
 
 

@@ -1,7 +1,10 @@
 """What every task yields: a source to stream, the target to learn, the answers that count."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from proactivellm.tasks.reasoning.problem import Problem
 
 
 class Item(NamedTuple):
@@ -14,6 +17,7 @@ class Item(NamedTuple):
     duration_s: float | None = None  # of the media, where it is known
     place: str = ""  # file and line it was read from, for messages; empty = it was generated
     delays: tuple[int, ...] = ()  # units read before each target word, as a policy had them
+    problem: "Problem | None" = None  # of which source and target are the texts
 
 
 def place_of(items: Sequence[Item], otherwise: str) -> str:

@@ -67,6 +67,7 @@ def _jobs(items: list[Item], task: Task, source: str, target: str | None) -> lis
 
 def item_job(index: int, item: Item, task: Task) -> Job:
     """An item of a task as something to stream."""
+    problem = item.problem if task == "reasoning" else None
     return Job(
         index=index,
         source=item.source,
@@ -74,6 +75,8 @@ def item_job(index: int, item: Item, task: Task) -> Job:
         task=task,
         answers=item.answers or None,
         media=item.media,
+        num_asked=len(problem.question.split()) if problem else 0,
+        needed=tuple(problem.needed_units) if problem else (),
     )
 
 

@@ -8,6 +8,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from proactivellm.backbone.hub import find_folder
 from proactivellm.backbone.prompt import StreamSettings, token_id_of
+from proactivellm.backbone.thinking import ThinkingIds
 from proactivellm.core.packing import Sample
 from proactivellm.tasks.item import Item
 from proactivellm.train.arguments import make_arguments
@@ -19,6 +20,7 @@ from proactivellm.train.patience import Patience
 from proactivellm.train.recipe import Recipe
 from proactivellm.train.sampled_softmax import SampledSoftmax
 from proactivellm.train.samples import (
+    Encoder,
     ItemEncoder,
     PackedDataset,
     SampleEncoder,
@@ -26,6 +28,7 @@ from proactivellm.train.samples import (
 )
 from proactivellm.train.saving import load_objectives
 from proactivellm.train.schedules import ViewPlan, ViewSettings
+from proactivellm.train.thoughts import ProblemEncoder, ThoughtEncoder
 from proactivellm.train.trainer import StreamingTrainer
 
 log = logging.getLogger(__name__)
@@ -47,9 +50,7 @@ def make_trainer(
     model, tokenizer, settings = parts
     read_id = token_id_of(tokenizer, settings.read_token)
     learner = make_learner(recipe, model, settings, read_id)
-    text = SampleEncoder(tokenizer, settings.prompt_ids(tokenizer), tokenizer.eos_token_id)
-    table = recipe.front_end
-    encoder = ItemEncoder(text, table.make_examples(learner.front_end) if table else None)
+    encoder = _make_encoder(recipe, learner, tokenizer, settings)
     views = ViewPlan(
         full=learner.needs_full,
         boundary=settings.boundary,
@@ -70,7 +71,7 @@ def make_trainer(
         settings=settings,
         tokenizer=tokenizer,
         valid=[encoder.join([item]) for item in valid],
-        encoder=text,
+        encoder=encoder,
         model=learner,
         args=args,
         train_dataset=PackedDataset(items, plan, encoder, views, learner.layout, seed),
@@ -94,6 +95,22 @@ def make_learner(
     if table and table.pretrained:
         load_objectives(learner, find_folder(table.pretrained), required=False)
     return learner
+
+
+def _make_encoder(
+    recipe: Recipe,
+    learner: Learner,
+    tokenizer: PreTrainedTokenizerBase,
+    settings: StreamSettings,
+) -> Encoder:
+    prompt, end = settings.prompt_ids(tokenizer), tokenizer.eos_token_id
+    if recipe.thinking is not None:
+        ids = ThinkingIds.of(tokenizer, settings.thinking)
+        assert ids is not None
+        return ProblemEncoder(ThoughtEncoder(tokenizer, prompt, ids, end), recipe.thinking)
+    table = recipe.front_end
+    text = SampleEncoder(tokenizer, prompt, end)
+    return ItemEncoder(text, table.make_examples(learner.front_end) if table else None)
 
 
 def _sampled_softmax(recipe: Recipe, learner: Learner, samples: Iterable[Sample]) -> SampledSoftmax:

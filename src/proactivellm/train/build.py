@@ -17,6 +17,8 @@ from proactivellm.backbone.prompt import (
     load_settings,
     token_id_of,
 )
+from proactivellm.backbone.thinking import ThinkingIds
+from proactivellm.core.layout import THOUGHT, thoughts
 from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.forward.law import check_law
 from proactivellm.modality.base import FrontEndTable, TrainedFrontEnd
@@ -24,7 +26,13 @@ from proactivellm.modality.vocabulary import check_tokens
 from proactivellm.tasks.item import Item
 from proactivellm.train.arguments import trains_in_bf16
 from proactivellm.train.block_attention import PACKED_ATTENTION, register
-from proactivellm.train.control_token import add_row, add_token, read_token, trained_rows
+from proactivellm.train.control_token import (
+    add_row,
+    add_token,
+    read_token,
+    thinking_tokens,
+    trained_rows,
+)
 from proactivellm.train.recipe import Lora, Recipe
 from proactivellm.train.scratch import new_model, new_tokenizer
 from proactivellm.train.tokenizer import END, SOURCE, TARGET
@@ -42,7 +50,7 @@ def make_backbone(
     backbone = recipe.backbone
     trust = backbone.trust_remote_code
     folder = find_folder(backbone.pretrained, trust) if backbone.pretrained else None
-    token = read_token(recipe)
+    tokens = _control_tokens(recipe)
     if folder is not None:
         model, tokenizer = load_pretrained(
             folder,
@@ -57,11 +65,11 @@ def make_backbone(
             )
         # Training closes every target with this token, which is not always among those.
         end_generation_with(model, tokenizer.eos_token_id)
-        if token:
+        for token in tokens:
             add_row(model, tokenizer, token)
     else:
         tokenizer = load_tokenizer(checkpoint) if checkpoint else new_tokenizer(backbone, items)
-        if token:
+        for token in tokens:
             add_token(tokenizer, token)
         model = new_model(backbone, tokenizer)
     streaming = StreamingCausalLM(model, tokenizer)  # which also knows the families to refuse
@@ -72,9 +80,27 @@ def make_backbone(
     if recipe.optimisation.gradient_checkpointing:
         recompute_activations(model)
     if recipe.lora:
-        learnt = token if recipe.objective.control_weight else None
-        model = add_adapters(model, recipe.lora, token_id_of(tokenizer, learnt))
+        model = add_adapters(model, recipe.lora, _rows_to_learn(recipe, model, tokenizer))
     return model, tokenizer
+
+
+def _control_tokens(recipe: Recipe) -> list[str]:
+    """Tokens that the model of a recipe has to have, whatever tokenizer it brings."""
+    token, thinking = read_token(recipe), thinking_tokens(recipe)
+    return [*([token] if token else []), *(thinking.tokens if thinking else ())]
+
+
+def _rows_to_learn(
+    recipe: Recipe, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> dict[str, list[int]] | None:
+    """Rows of the control tokens that are learnt, beside adapters; the recipe says which."""
+    thinking = ThinkingIds.of(tokenizer, thinking_tokens(recipe))
+    if thinking is not None:
+        return trained_rows(model, thinking.all, fed=True)
+    read_id = token_id_of(tokenizer, read_token(recipe))
+    if read_id is None or not recipe.objective.control_weight:
+        return None
+    return trained_rows(model, [read_id], fed=False)
 
 
 def _quantization(recipe: Recipe) -> Any:
@@ -100,14 +126,15 @@ def make_front_end(table: FrontEndTable, model: PreTrainedModel) -> TrainedFront
     return front_end.train()
 
 
-def add_adapters(model: PreTrainedModel, lora: Lora, read_id: int | None = None) -> PreTrainedModel:
+def add_adapters(
+    model: PreTrainedModel, lora: Lora, rows: dict[str, list[int]] | None = None
+) -> PreTrainedModel:
     """Freeze a model and add low-rank adapters (Hu et al. 2021).
 
-    The row of the token `read_id`, if one is to be learnt, is trained as well.
+    `rows` of tokens, by name of their layer, are trained as well.
     """
     from peft import LoraConfig, get_peft_model
 
-    rows = None if read_id is None else trained_rows(model, read_id)
     config = LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,
@@ -125,12 +152,16 @@ def add_adapters(model: PreTrainedModel, lora: Lora, read_id: int | None = None)
 
 def make_settings(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> StreamSettings:
     """Layout and prompt: the recipe's, else those beside the backbone, else the chat template's;
-    for a model from scratch, control tokens. The token of the policy `control`, if there is one.
+    for a model from scratch, control tokens. The tokens of the policy `control` and of thoughts,
+    if there are any; what thinks has a layout with thoughts.
 
     ValueError if there is no prompt in the recipe and none can be had from the backbone.
     """
-    settings = _settings(recipe, tokenizer)
-    return settings.model_copy(update={"read_token": read_token(recipe)})
+    settings, thinking = _settings(recipe, tokenizer), thinking_tokens(recipe)
+    update: dict[str, Any] = {"read_token": read_token(recipe), "thinking": thinking}
+    if thinking is not None and THOUGHT not in settings.make_layout().groups:
+        update["layout"] = thoughts().name
+    return settings.model_copy(update=update)
 
 
 def _settings(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> StreamSettings:

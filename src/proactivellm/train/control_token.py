@@ -1,5 +1,7 @@
 """Control tokens of a run: their names, their place in tokenizer and model, what adapters train."""
 
+from collections.abc import Sequence
+
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -23,6 +25,23 @@ def read_token(recipe: Recipe) -> str | None:
     stored = load_settings(find_folder(name, trust)) if name and asks else None
     known = given.read_token or (stored and stored.read_token)
     return known or (READ if recipe.objective.control_weight else None)
+
+
+def thinking_tokens(recipe: Recipe) -> Thinking | None:
+    """The tokens to think with: the recipe's, or where it names none those that the backbone has.
+
+    None: the recipe's model does not think. ValueError if the backbone does, and the recipe says
+    nothing of it.
+    """
+    table, name = recipe.thinking, recipe.backbone.pretrained
+    stored = load_settings(find_folder(name, recipe.backbone.trust_remote_code)) if name else None
+    known = stored.thinking if stored else None
+    if table is None and known is not None and recipe.stream is None:
+        raise ValueError(f"{name} thinks while it reads: give the recipe [thinking]")
+    if table is None:
+        return None
+    named = table.model_fields_set & set(Thinking.model_fields)
+    return known if known is not None and not named else table.tokens_alone
 
 
 def add_token(tokenizer: PreTrainedTokenizerBase, token: str) -> None:
@@ -60,10 +79,16 @@ def add_thinking(
         add_row(model, tokenizer, token)
 
 
-def trained_rows(model: PreTrainedModel, token_id: int) -> dict[str, list[int]]:
-    """What adapters train of the layer that gives a token its logit: rows, by name of the layer.
+def trained_rows(
+    model: PreTrainedModel, token_ids: Sequence[int], fed: bool
+) -> dict[str, list[int]]:
+    """What adapters train of the layers that tokens have rows in, by name of the layer.
 
-    ValueError where the layer has a bias, which peft would leave out of all logits.
+    That is the layer which gives them logits and, if they are `fed` to the model too, the one of
+    their embeddings.
+
+    Raises:
+        ValueError: the first has a bias, which peft would leave out of all logits.
     """
     embeddings, output_layer = model.get_input_embeddings(), model.get_output_embeddings()
     if getattr(output_layer, "bias", None) is not None:
@@ -72,5 +97,6 @@ def trained_rows(model: PreTrainedModel, token_id: int) -> dict[str, list[int]]:
             "adapters cannot train the row of a control token: leave [lora] out"
         )
     tied = embeddings.weight is output_layer.weight  # peft keeps them so by itself
-    layer = embeddings if tied else output_layer
-    return {next(name for name, each in model.named_modules() if each is layer): [token_id]}
+    layers = [output_layer] if not (tied or fed) else [embeddings, output_layer][: 2 - tied]
+    names = {id(each): name for name, each in model.named_modules()}
+    return {names[id(layer)]: [*token_ids] for layer in layers}

@@ -13,7 +13,7 @@ from proactivellm.core.layout import Layout
 from proactivellm.core.packing import Sample
 from proactivellm.modality.base import TooLongError
 from proactivellm.tasks.item import Item, place_of
-from proactivellm.train.samples import ItemEncoder
+from proactivellm.train.samples import Encoder
 
 
 def positions_needed(sample: Sample, layout: Layout) -> int:
@@ -33,7 +33,7 @@ class Fit:
     """
 
     def __init__(
-        self, model: PreTrainedModel, encoder: ItemEncoder, layout: Layout, skip: bool
+        self, model: PreTrainedModel, encoder: Encoder, layout: Layout, skip: bool
     ) -> None:
         self.limit = position_limit(model.config)
         self.model_type = model.config.get_text_config().model_type

@@ -14,6 +14,7 @@ from proactivellm.train.objectives.catalogue import keys_of, teaches
 from proactivellm.train.objectives.objective import FRONT_END
 from proactivellm.train.objectives.teaching import DISTILLATION, Teaching
 from proactivellm.train.schedules import ViewSettings
+from proactivellm.train.thinking_table import ThinkingTable, check_thinking
 
 
 class Data(Strict):
@@ -144,6 +145,8 @@ class Recipe(_FrontEnds):
     instruction: str = ""  # text before the source in the chat template's user turn
     chat: dict[str, Any] = {}  # variables of the chat template, such as enable_thinking = false
     objective: Objectives = Objectives()
+    # Thoughts while the source is read; a model that does not think if left out.
+    thinking: ThinkingTable | None = None
     # A teacher at prefixes that are written for it, beside these objectives.
     distillation: Teaching | None = None
     optimisation: Optimisation = Optimisation()
@@ -175,6 +178,11 @@ class Recipe(_FrontEnds):
     def _learns_something(self) -> Self:
         if not teaches(self.tables):
             raise ValueError("batch_weight and mslm_weight are both 0: nothing would be learnt")
+        return self
+
+    @model_validator(mode="after")
+    def _thinks_as_it_can(self) -> Self:
+        check_thinking(self)
         return self
 
     @model_validator(mode="after")

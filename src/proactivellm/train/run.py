@@ -2,6 +2,7 @@
 
 import json
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -40,7 +41,9 @@ def train(recipe: Recipe, out: str | Path, make_prefixes: MakePrefixes | None = 
             "[distillation] streams while it trains: use proactivellm.rl.on_policy.train"
         )
     check_out(recipe, out)
-    with claimed(out):
+    # What is finished is only read, by any number of processes.
+    finished = (out / TRAINING_LOG).exists()
+    with nullcontext() if finished else claimed(out):
         _train(recipe, out, make_prefixes)
     return out
 

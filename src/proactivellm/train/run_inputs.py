@@ -4,7 +4,7 @@ Another recipe, other data or another backbone at the same path is another run.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from math import prod
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import transformers
+from pydantic import BaseModel
 
 from proactivellm import __version__
 from proactivellm.backbone.hub import find_folder
@@ -20,6 +21,7 @@ from proactivellm.files.lock import locked
 from proactivellm.files.note import check_note, read_note
 from proactivellm.modality.media_digest import digest_media
 from proactivellm.tasks.item import Item
+from proactivellm.tasks.reasoning.problem import line_of
 from proactivellm.train.objectives.teaching import SELF
 from proactivellm.train.recipe import Recipe
 
@@ -59,13 +61,11 @@ def check_run(
     files that items (of training, of validation) name are read. ValueError if the run that
     `continues` is of another recipe, other data or another backbone, or nobody knows.
     """
-    # Notes of runs that set none do not have these keys.
-    unset = [key for key in ("chat", "distillation") if not getattr(recipe, key)]
-    exclude: Any = {**_FREE, **dict.fromkeys(unset, True)}
+    free: Any = _FREE
     inputs = {
-        "recipe": recipe.model_dump(mode="json", exclude=exclude),
-        "train_data": _digest(items[0]),
-        "valid_data": _digest(items[1]),
+        "recipe": recipe.model_dump(mode="json", exclude=free),
+        "train_data": _digest(items[0], recipe.thinking is not None),
+        "valid_data": _digest(items[1], recipe.thinking is not None),
         "backbone": _folder(recipe.backbone.pretrained),
         "front_end": _folder(recipe.front_end.pretrained if recipe.front_end else None),
         # Which samples make an update depends on it, and on two keys of the recipe.
@@ -75,12 +75,29 @@ def check_run(
         teacher = recipe.distillation.teacher
         inputs["teacher"] = None if teacher == SELF else _folder(teacher)
     if continues:
-        _share_as_noted(inputs, read_note(out / RUN_FILE))
+        noted = read_note(out / RUN_FILE)
+        _share_as_noted(inputs, noted)
+        if isinstance(noted.get("recipe"), dict):
+            _leave_out_new_keys(inputs["recipe"], noted["recipe"], recipe)
     versions = {"transformers": transformers.__version__, "torch": torch.__version__}
     if not continues:
         inputs["made_with"] = {"proactivellm": __version__, **versions}
     if int(os.environ.get("RANK", "0")) == 0 or continues:
         check_note(out / RUN_FILE, inputs, continues)
+
+
+def _leave_out_new_keys(inputs: dict[str, Any], noted: Mapping[str, Any], table: BaseModel) -> None:
+    """Drop what the release that began a run did not know of, and the recipe does not ask for.
+
+    So the default of a key that is added has to be what was done before.
+    """
+    for name, value in [*inputs.items()]:
+        field, now = type(table).model_fields[name], getattr(table, name)
+        if name not in noted:
+            if now == field.get_default(call_default_factory=True):
+                del inputs[name]
+        elif isinstance(now, BaseModel) and isinstance(noted[name], dict):
+            _leave_out_new_keys(value, noted[name], now)
 
 
 def _share_as_noted(inputs: dict[str, Any], noted: dict[str, Any]) -> None:
@@ -100,13 +117,18 @@ def _samples(inputs: dict[str, Any]) -> int | None:
         return None
 
 
-def _digest(items: Sequence[Item]) -> str:
+def _digest(items: Sequence[Item], thinks: bool) -> str:
     media = digest_media(item.media for item in items)
     texts = (
-        [i.source, i.target, *i.answers, each, *map(str, i.delays)]
+        [i.source, i.target, *i.answers, each, *map(str, i.delays), *_problem(i, thinks)]
         for i, each in zip(items, media, strict=True)
     )
     return digest_text(digest_text(each) for each in texts)
+
+
+def _problem(item: Item, thinks: bool) -> list[str]:
+    """What a model that thinks learns of an item: which thought follows which sentence."""
+    return [line_of(item.problem)] if thinks and item.problem else []
 
 
 def _folder(name: str | None) -> str | None:

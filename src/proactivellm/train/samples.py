@@ -3,9 +3,10 @@
 Everything random is a function of (seed, index), so that a resumed run sees what the first would.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -14,15 +15,14 @@ from transformers import PreTrainedTokenizerBase
 from proactivellm.backbone.prompt import PromptIds
 from proactivellm.core import schedule
 from proactivellm.core.layout import SOURCE, TARGET, Layout
-from proactivellm.core.packing import MEDIA_ID, Packed, Sample, Written, pack
-from proactivellm.core.schedule import Schedule
+from proactivellm.core.packing import MEDIA_ID, Packed, Sample, View, Written, pack
 from proactivellm.modality.base import Examples
 from proactivellm.modality.kinds import kind_of_media
 from proactivellm.modality.text import TextSegmenter
 from proactivellm.output.detokenize import decision_points, word_starts
 from proactivellm.tasks.item import Item, place_of
 from proactivellm.train.actions import actions, set_actions, trace_of
-from proactivellm.train.schedules import ViewPlan, sampled_schedule
+from proactivellm.train.schedules import ViewPlan, evaluation_schedules, sampled_schedule
 
 
 def prompted(units: Sequence[Sequence[int]], tokens: Sequence[int], prompt: PromptIds) -> Sample:
@@ -73,7 +73,29 @@ class SampleEncoder:
         return words
 
 
-class ItemEncoder:
+class Encoder(Protocol):
+    """Makes samples of items, and knows what can be written of them when."""
+
+    def length(self, item: Item) -> float:
+        """How long an item is, in any unit, so that those of a batch are alike."""
+
+    def join(self, items: Sequence[Item], rng: np.random.Generator | None = None) -> Sample:
+        """One sample of several items; `rng` is that of what is drawn for it, None = nothing.
+
+        ValueError if there are items that it does not take.
+        """
+
+    def longest(self, items: Sequence[Item]) -> Sample:
+        """The same at its longest, whatever is drawn, for its size."""
+
+    def views(self, sample: Sample, plan: ViewPlan, rng: np.random.Generator) -> list[View]:
+        """The views that are learnt from."""
+
+    def watched(self, sample: Sample) -> Mapping[str, View]:
+        """By name, the views of evaluation while a model trains."""
+
+
+class ItemEncoder(Encoder):
     """Items -> `Sample`; without `media`, of texts only."""
 
     def __init__(self, text: SampleEncoder, media: Examples | None = None) -> None:
@@ -81,7 +103,6 @@ class ItemEncoder:
         self.media = media
 
     def length(self, item: Item) -> float:
-        """How long an item is, in any unit, so that those of a batch are alike."""
         media = self.media.length_per_s * (item.duration_s or 0.0) if self.media else 0.0
         return media + len(item.source) + 2 * len(item.target)
 
@@ -115,6 +136,28 @@ class ItemEncoder:
             return self._of_texts(chosen)
         units = _placeholders(media.longest([item.media for item in chosen]))
         return self.text.encode(chosen[0].source, _targets(chosen), units)
+
+    def views(self, sample: Sample, plan: ViewPlan, rng: np.random.Generator) -> list[View]:
+        length = len(sample.written[TARGET].tokens)
+        g = [schedule.offline(sample.num_units, length)] if plan.full else []
+        for _ in range(plan.num_partial):
+            g.append(sampled_schedule(sample, self.text, plan, rng))
+        return [{TARGET: each} for each in g]
+
+    def watched(self, sample: Sample) -> Mapping[str, View]:
+        schedules = evaluation_schedules(sample, self.text)
+        return {name: {TARGET: g} for name, g in schedules.items()}
+
+    def actions(
+        self, plan: ViewPlan, items: Sequence[Item], sample: Sample, views: Sequence[View]
+    ) -> list[list[int]]:
+        """What the control token is to learn in each view, by target token."""
+        target, text = sample.written[TARGET].tokens, self.text
+        trace = trace_of(items, target, text) if plan.control == "data" else None
+        by_token = plan.boundary == "token"
+        decides = [by_token or not t or text.decides[id_] for t, id_ in enumerate(target[:-1])]
+        ends = [*decides, True]  # the end of stream is decided on as a word
+        return [actions(view[TARGET], trace, ends, sample.num_units) for view in views]
 
     def _chosen(self, items: Sequence[Item]) -> tuple[list[Item], Examples | None]:
         """The items of the first one's kind, and what reads them; None of texts."""
@@ -190,7 +233,7 @@ class PackedDataset(Dataset[Packed]):
         self,
         items: Sequence[Item],
         plan: Sequence[tuple[int, ...]],
-        encoder: ItemEncoder,
+        encoder: Encoder,
         views: ViewPlan,
         layout: Layout,
         seed: int,
@@ -209,25 +252,13 @@ class PackedDataset(Dataset[Packed]):
         rng = np.random.default_rng([self.seed, index])
         items = [self.items[i] for i in self.plan[index]]
         sample = self.encoder.join(items, rng)
-        length = len(sample.written[TARGET].tokens)
-        g = [schedule.offline(sample.num_units, length)] if self.views.full else []
-        for _ in range(self.views.num_partial):
-            g.append(sampled_schedule(sample, self.encoder.text, self.views, rng))
-        packed = pack(sample, [{TARGET: each} for each in g], self.layout)
+        views = self.encoder.views(sample, self.views, rng)
+        packed = pack(sample, views, self.layout)
         packed.index = index
         if self.views.control:
-            self._set_actions(packed, sample, items, g)
+            assert isinstance(self.encoder, ItemEncoder)  # whatever thinks decides by counts
+            set_actions(packed, self.encoder.actions(self.views, items, sample, views))
         return packed
-
-    def _set_actions(
-        self, packed: Packed, sample: Sample, items: Sequence[Item], g: Sequence[Schedule]
-    ) -> None:
-        target, text = sample.written[TARGET].tokens, self.encoder.text
-        trace = trace_of(items, target, text) if self.views.control == "data" else None
-        by_token = self.views.boundary == "token"
-        decides = [by_token or not t or text.decides[id_] for t, id_ in enumerate(target[:-1])]
-        ends = [*decides, True]  # the end of stream is decided on as a word
-        set_actions(packed, [actions(each, trace, ends, sample.num_units) for each in g])
 
     def place(self, index: int) -> str:
         """Files and lines in which the items of a sample were read, for a message."""

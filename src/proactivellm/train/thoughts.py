@@ -5,8 +5,9 @@ that training and streaming see the same units. What closes the source is a unit
 last sentence is thought about before it is known to be the last.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from proactivellm.backbone.prompt import PromptIds
@@ -14,6 +15,14 @@ from proactivellm.backbone.thinking import ThinkingIds
 from proactivellm.core.layout import SOURCE, TARGET, THOUGHT
 from proactivellm.core.packing import Sample, View, Written
 from proactivellm.modality.sentences import SentenceSegmenter
+from proactivellm.output.sentences import places_in
+from proactivellm.policy.base import Policy
+from proactivellm.policy.fixed import Offline, WaitK
+from proactivellm.tasks.item import Item
+from proactivellm.tasks.reasoning.problem import Problem
+from proactivellm.train.samples import Encoder
+from proactivellm.train.schedules import ViewPlan
+from proactivellm.train.thinking_table import ThinkingTable
 
 
 class ThoughtEncoder:
@@ -111,21 +120,59 @@ def thought_view(
     return {THOUGHT: g, TARGET: [all_units] * len(sample.written[TARGET].tokens)}
 
 
+class ProblemEncoder(Encoder):
+    """Items with problems -> `Sample`, at depths and under policies that a recipe says."""
+
+    def __init__(self, encoder: ThoughtEncoder, table: ThinkingTable) -> None:
+        self.encoder = encoder
+        self.table = table
+
+    def length(self, item: Item) -> float:
+        _thought_through(item)  # each item comes here before anything is learnt
+        return len(item.source) + 2 * len(item.target)
+
+    def join(self, items: Sequence[Item], rng: np.random.Generator | None = None) -> Sample:
+        least, deepest = self.table.depth
+        return self._sample(
+            items, deepest if rng is None else int(rng.integers(least, deepest + 1))
+        )
+
+    def longest(self, items: Sequence[Item]) -> Sample:
+        return self._sample(items, self.table.depth[1])
+
+    def views(self, sample: Sample, plan: ViewPlan, rng: np.random.Generator) -> list[View]:
+        least, most = self.table.wait_k
+        k = [int(rng.integers(least, most + 1)) for _ in range(plan.num_partial)]
+        policies: list[Policy] = [*[Offline()] * plan.full, *(WaitK(k=each) for each in k)]
+        return [self._view(sample, policy) for policy in policies]
+
+    def watched(self, sample: Sample) -> Mapping[str, View]:
+        views = {"offline": self._view(sample, Offline())}
+        return views | {f"wait-{k}": self._view(sample, WaitK(k=k)) for k in (1, 3, 5)}
+
+    def _view(self, sample: Sample, policy: Policy) -> View:
+        return thought_view(sample, self.encoder.thinking, policy.required_units)
+
+    def _sample(self, items: Sequence[Item], depth: int) -> Sample:
+        """The sample of one item; ValueError if nothing is thought in it."""
+        (item,) = items
+        problem = _thought_through(item)
+        stages = problem.stages[: depth - 1]
+        return self.encoder.encode(
+            *(problem.question, problem.sentences, problem.thoughts, stages, problem.answer)
+        )
+
+
+def _thought_through(item: Item) -> Problem:
+    if item.problem is None or not item.problem.thoughts:
+        place = item.place or "an item"
+        raise ValueError(f"{place}: there are no thoughts to learn from: write them first")
+    return item.problem
+
+
 def _aligned(thoughts: Sequence[str], sentences: Sequence[str], units: Sequence[str]) -> list[str]:
     """The thoughts about each unit, joined: those of the sentences that end in it."""
     about: list[list[str]] = [[] for _ in units]
-    ends = _words_before(units)
-    for thought, end in zip(thoughts, _words_before(sentences), strict=True):
-        # The tokenizer may keep nothing of the last words, so that no unit holds them.
-        place = next((i for i, last in enumerate(ends) if end <= last), len(units) - 1)
+    for thought, place in zip(thoughts, places_in(sentences, units), strict=True):
         about[place] += [thought] if thought.strip() else []
     return [" ".join(each) for each in about]
-
-
-def _words_before(texts: Sequence[str]) -> list[int]:
-    """Words up to the end of each text."""
-    ends, count = [], 0
-    for text in texts:
-        count += len(text.split())
-        ends.append(count)
-    return ends

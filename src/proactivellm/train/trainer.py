@@ -9,15 +9,13 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase, Trainer
 
 from proactivellm.backbone.prompt import StreamSettings
-from proactivellm.core.layout import TARGET
 from proactivellm.core.packing import Sample, pack
 from proactivellm.train.accumulation import share_counts
 from proactivellm.train.checkpoints import load_checkpoint
 from proactivellm.train.learner import Learner
 from proactivellm.train.prefixes import Prefixes
-from proactivellm.train.samples import SampleEncoder
+from proactivellm.train.samples import Encoder
 from proactivellm.train.saving import save_checkpoint, saving
-from proactivellm.train.schedules import evaluation_schedules
 from proactivellm.train.sharded import check_optimiser, check_sharding, whole
 from proactivellm.train.views import collate
 
@@ -29,7 +27,7 @@ class StreamingTrainer(Trainer):
 
     Args:
         valid: samples for evaluation, already encoded.
-        encoder: knows where target words begin.
+        encoder: knows under which schedules those are watched.
     """
 
     # Read by newer releases of transformers; older ones ask whether `get_batch_samples` counted.
@@ -41,7 +39,7 @@ class StreamingTrainer(Trainer):
         settings: StreamSettings,
         tokenizer: PreTrainedTokenizerBase,
         valid: list[Sample],
-        encoder: SampleEncoder,
+        encoder: Encoder,
         **kwargs: Any,
     ) -> None:
         super().__init__(data_collator=collate, **kwargs)
@@ -143,13 +141,10 @@ class StreamingTrainer(Trainer):
             collate_fn=list,
         )
         for samples in loader:
-            by_name = [evaluation_schedules(sample, self.encoder) for sample in samples]
+            by_name = [self.encoder.watched(sample) for sample in samples]
             names = list(by_name[0])
             pairs = zip(samples, by_name, strict=True)
-            packed = [
-                pack(s, [{TARGET: each} for each in g.values()], self.learner.layout)
-                for s, g in pairs
-            ]
+            packed = [pack(s, list(views.values()), self.learner.layout) for s, views in pairs]
             batch = {k: v.to(self.args.device) for k, v in collate(packed).items()}
             totals = totals + model(scored=True, **batch)["scores"]
         metrics = {}

@@ -1,18 +1,19 @@
 """The front end for video: moments of two frames become embeddings that lie in a grid.
 
 In: the vision encoder of a checkpoint of the Qwen-VL family, as transformers has it, and settings.
-Out: a unit for each moment. Its weights are kept with those of the language model; the folder
-`video/` beside them holds `video.json` alone. Legend: T = frames, n = embeddings, D = LM width.
+Out: a unit for each chunk of moments. Its weights are kept with those of the language model; the
+folder `video/` beside them holds `video.json` alone. Legend: T = frames, n = embeddings, D = LM
+width, N = patches, K = numbers in a patch.
 """
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from proactivellm.core.positions import Grid
@@ -21,10 +22,12 @@ from proactivellm.files.replace import replacing_in, write_text
 from proactivellm.files.toml import Strict
 from proactivellm.modality.base import Media
 from proactivellm.modality.video.decoding import Video
+from proactivellm.modality.video.dropping import Dropper, Dropping
 from proactivellm.modality.video.pixels import PixelSettings, patches
 
 KIND = "video"  # also the name of its folder inside that of the model
 SETTINGS_FILE = "video.json"
+CHUNK = 4  # moments in a chunk of ViCoStream
 
 
 class VideoSettings(Strict):
@@ -32,6 +35,28 @@ class VideoSettings(Strict):
 
     fps: int = Field(2, gt=0)  # frames a second that are looked at, chosen by their times
     pixels: PixelSettings = PixelSettings()
+    chunk: int = Field(1, gt=0)  # moments in a unit
+    drop_tokens: str | None = None  # as `Dropping.parse` takes it; None: all are kept
+    # Where text begins after a video: after its last moment, as the published checkpoints were
+    # trained, or after its height or width, as transformers has it since 5.3.
+    text_after: Literal["time", "space"] = "time"
+
+    @field_validator("drop_tokens")
+    @classmethod
+    def _can_drop(cls, text: str | None) -> str | None:
+        return text if text is None else str(Dropping.parse(text))
+
+    @property
+    def frames(self) -> int:
+        """Frames in a unit."""
+        return self.pixels.frames * self.chunk
+
+
+class Prepared(NamedTuple):
+    """Frames as the encoder takes them."""
+
+    patches: Tensor  # float32 [N, K]
+    grid: Grid  # of the embeddings that they become
 
 
 class VideoFrontEnd(nn.Module):
@@ -43,17 +68,36 @@ class VideoFrontEnd(nn.Module):
     """
 
     kind = KIND
-    conditions: Mapping[str, Any] = {}
 
     def __init__(self, tower: nn.Module, settings: VideoSettings, positions_per_s: float) -> None:
         super().__init__()
         self.tower = tower
         self.settings = settings
-        self.step = round(positions_per_s * self.unit_s)
+        self.positions_per_s = positions_per_s
 
     @property
     def unit_s(self) -> float:
-        return self.settings.pixels.frames / self.settings.fps
+        return self.settings.frames / self.settings.fps
+
+    @property
+    def conditions(self) -> Mapping[str, Any]:
+        return {"chunk": self.settings.chunk, "drop_tokens": self.settings.drop_tokens}
+
+    def watch(self, chunk: int | None = None, drop_tokens: str | None = None) -> None:
+        """Changes how many moments are a unit, and what is dropped of them; None leaves it.
+
+        `chunk-intra` has chunks of 4 moments, as in ViCoStream, if nothing else is said. ValueError
+        if one of them cannot be.
+        """
+        if drop_tokens is not None:
+            drop_tokens = str(dropping := Dropping.parse(drop_tokens))
+            if chunk is None and dropping.mode == "chunk-intra" and self.settings.chunk == 1:
+                chunk = CHUNK
+        if chunk is not None and chunk < 1:
+            raise ValueError(f"a chunk of {chunk} moments: give 1 or more")
+        given = {"chunk": chunk, "drop_tokens": drop_tokens}
+        changed = {name: value for name, value in given.items() if value is not None}
+        self.settings = self.settings.model_copy(update=changed)
 
     @property
     def identity(self) -> str:
@@ -69,7 +113,7 @@ class VideoFrontEnd(nn.Module):
                 waiting: list[np.ndarray] = []
                 for frame in video.frames(self.settings.fps):
                     # A camera may go on in another size.
-                    whole = len(waiting) == self.settings.pixels.frames
+                    whole = len(waiting) == self.settings.frames
                     if waiting and (whole or waiting[0].shape != frame.image.shape):
                         yield np.stack(waiting)
                         waiting = []
@@ -88,13 +132,36 @@ class VideoFrontEnd(nn.Module):
         return self.look(media)[0]
 
     def look(self, frames: np.ndarray) -> tuple[Tensor, Grid]:
-        """Embeddings [n, D] of frames uint8 [T, H, W, 3], and the grid of each moment of them."""
-        weight = next(self.tower.parameters())
-        pixels = self.settings.pixels
-        found, grid = patches(torch.from_numpy(frames).to(weight.device), pixels)
-        output = self.tower(found.to(weight), grid_thw=torch.tensor([grid], device=weight.device))
-        place = Grid(grid.height // pixels.merge, grid.width // pixels.merge, self.step)
-        return output.pooler_output, place
+        """Embeddings [n, D] of frames uint8 [T, H, W, 3], and their grid."""
+        prepared = self.prepare(frames)
+        return self.encode(prepared), prepared.grid
+
+    def prepare(self, frames: np.ndarray) -> Prepared:
+        """Frames uint8 [T, H, W, 3] in another size, and cut into patches."""
+        pixels, device = self.settings.pixels, next(self.tower.parameters()).device
+        found, grid = patches(torch.from_numpy(frames).to(device), pixels)
+        place = Grid(
+            grid.height // pixels.merge,
+            grid.width // pixels.merge,
+            self.positions_per_s * pixels.frames / self.settings.fps,
+            timed=self.settings.text_after == "time",
+            moments=grid.time,
+        )
+        return Prepared(found, place)
+
+    def encode(self, prepared: Prepared) -> Tensor:
+        """Embeddings [n, D]."""
+        weight, (found, place) = next(self.tower.parameters()), prepared
+        merge = self.settings.pixels.merge
+        size = [place.moments, place.height * merge, place.width * merge]
+        output = self.tower(found.to(weight), grid_thw=torch.tensor([size], device=weight.device))
+        embeddings: Tensor = output.pooler_output
+        return embeddings
+
+    def dropper(self) -> Dropper | None:
+        """What drops tokens of one video; None: all are kept."""
+        text = self.settings.drop_tokens
+        return None if text is None else Dropper(Dropping.parse(text), self.settings.pixels)
 
     def save(self, model_folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
         """Writes the settings; the weights are in the folder already, with the LM's."""
@@ -111,12 +178,23 @@ class VideoFrontEnd(nn.Module):
         )
 
 
+def kept(dropper: Dropper | None, embeddings: Tensor, prepared: Prepared) -> tuple[Tensor, Grid]:
+    """Embeddings [n, D] that are not dropped, and the grid that says where they lie."""
+    grid = prepared.grid
+    if dropper is None:
+        return embeddings, grid
+    shape = (grid.moments, grid.height * grid.width, -1)
+    keep = dropper.keep(embeddings.view(shape), prepared.patches.reshape(shape)).flatten()
+    return embeddings[keep], grid._replace(kept=tuple(keep.nonzero()[:, 0].tolist()))
+
+
 class VideoEar:
     """The front end at work on one video."""
 
     def __init__(self, front_end: VideoFrontEnd) -> None:
         self.front_end = front_end
-        self._waiting: list[np.ndarray] = []  # frames of a moment that is not whole
+        self._dropper = front_end.dropper()
+        self._waiting: list[np.ndarray] = []  # frames of a unit that is not whole
         self._began_s = 0.0
 
     def push(self, block: np.ndarray, now_s: float) -> list[Unit]:
@@ -124,21 +202,23 @@ class VideoEar:
         units: list[Unit] = []
         for frame in block:
             if self._waiting and self._waiting[0].shape != frame.shape:
-                units += self._moment(now_s)  # nothing more of its size will come
+                units += self._unit(now_s)  # nothing more of its size will come
             self._waiting.append(frame)
-            if len(self._waiting) == self.front_end.settings.pixels.frames:
-                units += self._moment(now_s)
+            if len(self._waiting) == self.front_end.settings.frames:
+                units += self._unit(now_s)
         return units
 
     def finish(self, now_s: float) -> list[Unit]:
         """The last frame of an odd number is looked at as if it had been shown for longer."""
-        return [*self._moment(now_s), Unit.end(now_s)]
+        return [*self._unit(now_s), Unit.end(now_s)]
 
     @torch.inference_mode()
-    def _moment(self, now_s: float) -> list[Unit]:
+    def _unit(self, now_s: float) -> list[Unit]:
         if not self._waiting:
             return []
-        features, grid = self.front_end.look(np.stack(self._waiting))
+        prepared = self.front_end.prepare(np.stack(self._waiting))
+        embeddings = self.front_end.encode(prepared)
+        features, grid = kept(self._dropper, embeddings, prepared)
         unit = Unit(features=features, start_s=self._began_s, end_s=now_s, grid=grid)
         self._waiting, self._began_s = [], now_s
         return [unit]

@@ -19,7 +19,13 @@ from transformers import (
 
 from proactivellm.backbone.folder import check_json_files, read_object, refusing
 from proactivellm.backbone.pretrained import default_settings
-from proactivellm.backbone.prompt import Prompt, StreamSettings, load_settings, render_chat
+from proactivellm.backbone.prompt import (
+    SOURCE_MARK,
+    Prompt,
+    StreamSettings,
+    load_settings,
+    render_chat,
+)
 from proactivellm.backbone.weights import load_whole
 from proactivellm.files.toml import validated
 from proactivellm.modality.video.front_end import KIND, SETTINGS_FILE, VideoFrontEnd, VideoSettings
@@ -53,16 +59,21 @@ def load_qwen_vl(
 
 
 def video_prompt(template: Any) -> Prompt:
-    """Splits a chat template around the frames of a user turn.
+    """Splits a chat template around a question and the frames after it, in one user turn.
 
-    ValueError if the template is broken, or does not put the video token in one place.
+    ValueError if the template is broken, or does not put the question before the video token, each
+    in one place.
     """
-    messages = [{"role": "user", "content": [{"type": "video", "video": ""}]}]
-    turns, whole = render_chat(template, messages)
-    if turns.count(VIDEO_TOKEN) != 1 or not whole.startswith(turns):
-        raise ValueError(f"the chat template does not put {VIDEO_TOKEN} in one place")
-    head, tail = turns.split(VIDEO_TOKEN)
-    return Prompt(source_head=head, source_tail=tail, target_head=whole[len(turns) :])
+    content = [{"type": "text", "text": SOURCE_MARK}, {"type": "video", "video": ""}]
+    turns, whole = render_chat(template, [{"role": "user", "content": content}])
+    before, _, rest = turns.partition(SOURCE_MARK)
+    between, _, tail = rest.partition(VIDEO_TOKEN)
+    if before + SOURCE_MARK + between + VIDEO_TOKEN + tail != turns or not whole.startswith(turns):
+        raise ValueError(
+            f"the chat template does not put a question before {VIDEO_TOKEN}, each in one place"
+        )
+    head = whole[len(turns) :]
+    return Prompt(source_head=before, source_open=between, source_tail=tail, target_head=head)
 
 
 def _apart(tower: nn.Module) -> nn.Module:

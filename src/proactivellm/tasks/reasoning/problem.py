@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 from proactivellm.files.lines import read_lines
 from proactivellm.files.replace import replacing
 from proactivellm.files.toml import Strict, validated
+from proactivellm.output.sentences import cut_sentences, places_in
 from proactivellm.tasks.item import Item
 
 DEPTHS = (1, 2, 3)
@@ -89,11 +90,24 @@ class Problem(Strict):
         """All thoughts and stages in order, as one text."""
         return " ".join(filter(None, (*self.thoughts, *self.stages)))
 
+    @property
+    def needed_units(self) -> list[bool]:
+        """The labels by unit, as a model that thinks cuts the sentences; none: not known.
+
+        A unit is needed if a needed sentence ends in it.
+        """
+        if not self.needed:
+            return []
+        units = cut_sentences(" ".join(self.sentences))
+        places = places_in(self.sentences, units)
+        wanted = {place for place, label in zip(places, self.needed, strict=True) if label}
+        return [place in wanted for place in range(len(units))]
+
     def item(self, place: str = "") -> Item:
         """As an item: the question before the sentences; all that is written, then the answer."""
         source = " ".join((self.question, *self.sentences))
         target = " ".join(filter(None, (self.written, ANSWER.format(self.answer))))
-        return Item(_line(source), _line(target), (self.answer,), place=place)
+        return Item(_line(source), _line(target), (self.answer,), place=place, problem=self)
 
 
 def read_problems(path: str | Path) -> list[Problem]:

@@ -1,0 +1,156 @@
+"""Bounded sight: how far back a stream sees of its source, and what it recalls of the rest.
+
+For video without an end (ViCoStream, arXiv 2606.19849). Every token sees the prompt, with the
+question in it, its own unit and so many units before it; what is written sees besides the units
+that are most like the question. A stream so bounded has the logits of one masked forward with that
+visibility. Entries that nothing to come sees leave the cache, positions stay: time and memory of a
+step depend on what is seen, not on how long the stream is. Legend: U = units, D = LM width.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from proactivellm.core.layout import SOURCE
+from proactivellm.forward.causal_lm import StreamingCausalLM
+from proactivellm.forward.lanes import Reach
+from proactivellm.session.lane import Planned
+from proactivellm.session.limits import Sight
+from proactivellm.session.residence import Residence
+from proactivellm.session.state import SessionState
+
+
+@dataclass
+class _Past:
+    """What is known of one stream beside its cache."""
+
+    # Entries of units that are out of sight, by their number.
+    away: dict[int, dict[str, Any]] = field(default_factory=dict)
+    descriptors: dict[int, Tensor] = field(default_factory=dict)  # mean embeddings [D]
+
+
+class Horizon:
+    """Keeps the lanes of an engine within their sight."""
+
+    def __init__(self, sight: Sight, model: StreamingCausalLM, residence: Residence) -> None:
+        self.sight = sight
+        self.model = model
+        self.residence = residence
+        self._past: dict[int, _Past] = {}
+
+    def check(self, state: SessionState) -> None:
+        """Raise ValueError if units are to be recalled, and nothing was asked."""
+        if self.sight.recall and not state.question:
+            raise ValueError("units are recalled that are like a question: ask one first")
+
+    def forget(self, lane: int) -> None:
+        """Drop what is known of a lane's stream."""
+        self._past.pop(lane, None)
+
+    def adjust(self, planned: Planned) -> bool:
+        """Let entries leave and come back before a step; if any did, it is to be planned anew."""
+        state, lane = planned.state, planned.input.lane
+        past = self._past.setdefault(lane, _Past())
+        self._describe(past, planned)
+        oldest = state.units_read - self.sight.units + 1  # that anything to come sees
+        recalled = {unit for unit in self.recalled(planned) if unit < oldest}
+        if not state.counts[SOURCE]:
+            return False
+        kinds_3K = self.residence.cache.entry_kinds(lane)
+        is_source = kinds_3K[0] == self.model.layout.index[SOURCE]
+        units = torch.where(is_source, kinds_3K[2], 0).tolist()
+        held = set(units) - {0}
+        leaving = {unit for unit in held if unit < oldest} - recalled
+        coming = [unit for unit in sorted(recalled - held) if unit in past.away]
+        if leaving and not coming and not held - leaving and 0 not in units:
+            return False  # something has to stay, from which positions go on
+        if not leaving and not coming:
+            return False
+        self._move(state, lane, units, leaving, coming)
+        return True
+
+    def reach(self, planned: Planned) -> Planned:
+        """The plan of a step, with what its tokens see."""
+        reach = Reach(self.sight.units, planned.units_read, tuple(sorted(self.recalled(planned))))
+        return replace(planned, input=replace(planned.input, reach=reach))
+
+    def recalled(self, planned: Planned) -> set[int]:
+        """The units most like the question, where a step writes."""
+        if not self.sight.recall or planned.input.probe is None:
+            return set()
+        device = self.model.device
+        asked = torch.tensor(planned.state.question, device=device)
+        query_D = self.model.parts.embed(asked).float().mean(0)
+        known = self._past[planned.input.lane].descriptors
+        numbers = [unit for unit in known if unit <= planned.units_read]
+        if not numbers:
+            return set()
+        described_UD = torch.stack([known[unit] for unit in numbers]).to(device)
+        similarity_U = torch.cosine_similarity(described_UD, query_D[None], dim=-1)
+        best = similarity_U.topk(min(self.sight.recall, len(numbers))).indices.tolist()
+        return {numbers[index] for index in best}
+
+    def _describe(self, past: _Past, planned: Planned) -> None:
+        if not self.sight.recall:
+            return
+        for piece in planned.pieces:
+            if isinstance(piece.tokens, Tensor) and len(piece.tokens):
+                past.descriptors[piece.unit] = piece.tokens.float().mean(0).cpu()
+
+    def _move(
+        self,
+        state: SessionState,
+        lane: int,
+        units: Sequence[int],
+        leaving: set[int],
+        coming: Sequence[int],
+    ) -> None:
+        """Entries change places; the number of source tokens follows, and positions stay."""
+        cache, layout, past = self.residence.cache, self.model.layout, self._past[lane]
+        numbers = layout.numbers(state.counts, cache.reached[lane])
+        if self.sight.beyond == "host":
+            for unit in leaving - past.away.keys():
+                places = [place for place, of in enumerate(units) if of == unit]
+                past.away[unit] = _on_host(cache.entries(lane, self._tensor(places)))
+        before = cache.lengths[lane]
+        for unit in coming:
+            cache.append(lane, past.away[unit])
+        came = range(before, cache.lengths[lane])
+        stay = [place for place, unit in enumerate(units) if unit not in leaving]
+        # What was written stays at the end, where it may be taken back.
+        groups = cache.entry_kinds(lane)[0].tolist()
+        source = layout.index[SOURCE]
+        last = max((i for i, place in enumerate(stay) if groups[place] == source), default=-1) + 1
+        cache.order(lane, self._tensor([*stay[:last], *came, *stay[last:]]))
+        state.counts[SOURCE] += cache.lengths[lane] - before
+        cache.reached[lane] = layout.reached(numbers, state.counts)
+
+    def _tensor(self, places: Sequence[int]) -> Tensor:
+        return torch.tensor(places, dtype=torch.long, device=self.model.device)
+
+
+def _on_host(entries: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "keys": [keys.cpu() for keys in entries["keys"]],
+        "values": [values.cpu() for values in entries["values"]],
+        "kinds": entries["kinds"],
+    }
+
+
+def check_sight(sight: Sight | None, model: StreamingCausalLM, bounded: bool) -> None:
+    """Raises ValueError if a model or other limits do not go with bounded sight.
+
+    Args:
+        bounded: whether there is a window, or a limit to the entries of the cache.
+    """
+    if sight is None:
+        return
+    if bounded:
+        raise ValueError("bounded sight needs neither a window nor a limit of entries: give one")
+    if model.speculation is not None:
+        raise ValueError("bounded sight and speculation do not go together: leave one out")
+    if model.layout.reencoded:
+        raise ValueError(f"the layout {model.layout.name} encodes anew: give another, or all sight")

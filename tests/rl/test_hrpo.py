@@ -1,0 +1,245 @@
+"""HRPO: credit by stage, log-probabilities of the engine computed again, updates that use both."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from tests.thinking import thinking_model
+from torch import Tensor
+
+from proactivellm.forward.causal_lm import StreamingCausalLM
+from proactivellm.policy.fixed import WaitK
+from proactivellm.rl import hrpo
+from proactivellm.rl.advantage import clipped_loss, group_relative
+from proactivellm.rl.credit import token_advantages
+from proactivellm.rl.hrpo import ThinkingPlan, ThinkingReinforcement
+from proactivellm.rl.thinking import (
+    ANSWER,
+    DEEP,
+    make_problems,
+    think,
+    thought_log_probs,
+)
+from proactivellm.session.limits import Limits
+from proactivellm.session.outcome import Outcomes
+from proactivellm.session.thoughts import Place, Thinker
+from proactivellm.stream import Job
+
+TEXTS = "Who? The dog sleeps. The cat watches it.", "Who? A man stands. It is big. The end."
+JOBS = [
+    Job(index=i, source=text, num_asked=1, reference="7", task="reasoning", answers=("7",))
+    for i, text in enumerate(TEXTS)
+]
+LIMITS = Limits(streams=8, thought_tokens=4)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def short(layout: str = "thoughts") -> StreamingCausalLM:
+    model = thinking_model("llama", layout)
+    assert model.model.generation_config is not None
+    model.model.generation_config.max_new_tokens = 6
+    return model
+
+
+@dataclass(frozen=True)
+class Fake:
+    """Tokens about two sentences, of deep stages, and of an answer of two."""
+
+    first: int
+    second: int
+    deep: int
+
+    @property
+    def parts(self) -> list[int]:
+        return [0] * self.first + [1] * self.second + [DEEP] * self.deep + [ANSWER] * 2
+
+    @property
+    def bounds(self) -> list[bool]:
+        ends = [n == k - 1 for k in (self.first, self.second, self.deep) for n in range(k)]
+        return [*ends, False, False]
+
+
+SPLITS = [Fake(1, 1, 8), Fake(1, 3, 6), Fake(2, 4, 4), Fake(5, 3, 2)]  # of equal length
+ALIKE, RIGHT = torch.ones(4, dtype=torch.float64), torch.ones(4, dtype=torch.bool)
+HOW = {"weight": 0.3, "price": 0.1}
+
+
+def by_part(found: Sequence[Tensor], part: int) -> list[set[float]]:
+    return [
+        {v for v, p in zip(a.tolist(), one.parts, strict=True) if p == part}
+        for a, one in zip(found, SPLITS, strict=True)
+    ]
+
+
+def test_stages_are_told_apart_where_grpo_sees_no_difference() -> None:
+    """Four right rollouts of equal length: thinking early is dearer by one, late by the other."""
+    grpo = token_advantages(SPLITS, ALIKE, RIGHT, **HOW, credit="rollout")
+    assert not torch.cat(grpo).any()
+    found = token_advantages(SPLITS, ALIKE, RIGHT, **HOW)
+    stream = [value for (value,) in by_part(found, 0)]
+    deep = [value for (value,) in by_part(found, DEEP)]
+    assert stream == sorted(stream, reverse=True) and len({*stream}) == 4
+    assert deep == pytest.approx([-value for value in stream])
+    assert sum(stream) == pytest.approx(0) and by_part(found, ANSWER) == [{0.0}] * 4
+    assert stream[0] == pytest.approx(0.3 * 0.1 * (5 - 2)), "not divided by the deviation"
+
+
+def test_credit_is_as_fine_as_it_is_asked_for_and_none_is_for_wrong_answers() -> None:
+    sentence = token_advantages(SPLITS, ALIKE, RIGHT, **HOW, credit="sentence")
+    assert [*by_part(sentence, 0)[0]] == pytest.approx([0.03 * (2.25 - 1)])
+    assert [*by_part(sentence, 1)[3]] == pytest.approx([0.03 * (2.75 - 3)])
+    boundary = token_advantages(SPLITS, ALIKE, RIGHT, **HOW, credit="boundary")
+    stage = token_advantages(SPLITS, ALIKE, RIGHT, **HOW)
+    for one, all_of, some in zip(SPLITS, stage, boundary, strict=True):
+        assert torch.equal(some, all_of * torch.tensor(one.bounds))
+    wrong = torch.tensor([True, True, False, True])
+    gated = token_advantages(SPLITS, ALIKE, wrong, **HOW)
+    assert not gated[2].any()
+    assert [*by_part(gated, 0)[0]] == pytest.approx([0.03 * ((2 + 4 + 8) / 3 - 2)])
+
+
+def test_without_a_local_part_it_is_grpo_bit_for_bit() -> None:
+    reward = torch.tensor([1.0, 0.1, 0.0, 1.1], dtype=torch.float64)
+    right = reward > 0.5
+    none = token_advantages(SPLITS, reward, right, weight=0.0, price=0.1)
+    grpo = token_advantages(SPLITS, reward, right, weight=0.7, price=0.1, credit="rollout")
+    worth = group_relative(reward[None])[0]
+    for one, a, b, value in zip(SPLITS, none, grpo, worth, strict=True):
+        assert torch.equal(a, b) and torch.equal(a, value.expand(len(one.parts)))
+
+
+def test_a_ratio_may_rise_further_than_it_may_fall() -> None:
+    old, new = torch.zeros(3), torch.log(torch.tensor([1.25, 1.4, 0.7]))
+    worth = torch.tensor([1.0, 1.0, -1.0])
+    found = clipped_loss(new, old, worth, 0.2, 0.28)
+    assert found.item() == pytest.approx(-(1.25 + 1.28 - 0.8) / 3)
+
+
+def rolled(model: StreamingCausalLM, limits: Limits = LIMITS, seed: int = 3) -> list:
+    sources = make_problems(model, JOBS)
+    groups = think(model, WaitK(k=1), sources, group=3, limits=limits, seed=(seed,))
+    return [rollout for group in groups for rollout in group]
+
+
+def test_log_probabilities_of_the_engine_are_computed_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Under the same masks of attention and of tokens, and positions; under others they differ."""
+    model, temperature = short(), 1.0
+    seen: dict[int, tuple[object, list[float]]] = {}
+    choose = Outcomes._sample
+
+    def watched(self: Outcomes, logits_PV: Tensor, states: Sequence, errors: dict) -> Tensor:
+        tokens_P = choose(self, logits_PV, states, errors)
+        log_p = (logits_PV / temperature).log_softmax(-1)
+        for p, state in enumerate(states):
+            seen.setdefault(id(state), (state, []))[1].append(float(log_p[p, tokens_P[p]]))
+        return tokens_P
+
+    monkeypatch.setattr(Outcomes, "_sample", watched)
+    rollouts = rolled(model)
+    with torch.no_grad():
+        again = thought_log_probs(model, rollouts)
+    assert len(seen) == len(rollouts) == 6
+    for one, found, (_, engine) in zip(rollouts, again, seen.values(), strict=True):
+        assert len(found) == len(one.written) == len(one.parts)
+        torch.testing.assert_close(found, torch.tensor(engine)[: len(found)], atol=1e-5, rtol=0)
+    with torch.no_grad():
+        other = thought_log_probs(short("interleaved-thoughts"), rollouts)
+    assert max(float((a - b).abs().max()) for a, b in zip(again, other, strict=True)) > 1e-3
+    narrow = rolled(model, replace(LIMITS, streams=2))
+    assert [one.written for one in narrow] == [one.written for one in rollouts]
+
+
+def test_source_padding_and_what_was_forced_have_no_gradient(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = short()
+    rollouts = rolled(model, replace(LIMITS, thought_tokens=2, depth=2))
+    projected, project = [], model.project
+
+    def watched(hidden_RD: Tensor) -> Tensor:
+        projected.append(len(hidden_RD))
+        return project(hidden_RD)
+
+    monkeypatch.setattr(model, "project", watched)
+    embedding = model.model.get_input_embeddings().weight
+    together = thought_log_probs(model, rollouts)
+    assert projected == [len(one.written) for one in rollouts], "rows of what was written alone"
+    short_one = min(range(6), key=lambda i: len(rollouts[i].written))
+    (alone,) = thought_log_probs(model, [rollouts[short_one]])
+    grads = [
+        torch.autograd.grad(each.sum(), embedding, retain_graph=True)[0]
+        for each in (together[short_one], alone)
+    ]
+    torch.testing.assert_close(*grads, atol=1e-5, rtol=1e-4)
+    forced = [
+        found[place]
+        for one, found in zip(rollouts, together, strict=True)
+        for place, where in enumerate(one.places)
+        if not where.answers and not where.begins and where.num_tokens >= where.longest
+    ]
+    both = zip(rollouts, together, strict=True)
+    forced += [found[len(one.thoughts) - 1] for one, found in both]  # depth 2: then the answer
+    assert len(forced) > 6 and not torch.stack(forced).detach().any()
+    (nothing,) = torch.autograd.grad(torch.stack(forced).sum(), embedding)
+    assert not nothing.any()
+
+
+def weights_of(model: StreamingCausalLM) -> list[Tensor]:
+    return [weight.detach().clone() for weight in model.model.parameters()]
+
+
+def test_where_all_rollouts_are_worth_the_same_nothing_is_learnt() -> None:
+    model = short()
+    plan = ThinkingPlan(num_problems=1, group=2, redraws=1, format_weight=0.0)
+    run, before = ThinkingReinforcement(model, JOBS, plan, LIMITS), weights_of(model)
+    told = run.advance()
+    assert told["accuracy"] == told["kept"] == told["learnt"] == 0
+    assert all(map(torch.equal, before, weights_of(model)))
+    assert run._drawn == 2, "another problem was drawn in its place"
+
+
+def test_thinking_that_costs_is_learnt_to_be_spared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every answer is right here: what is left to learn is to think less."""
+
+    def all_right(instances: Sequence) -> Tensor:
+        return torch.ones(len(instances), dtype=torch.float64)
+
+    monkeypatch.setattr(hrpo, "qualities", all_right)
+    may_follow = Thinker.may_follow
+
+    def few(self: Thinker, place: Place) -> tuple[list[int], list[int]]:
+        """Three tokens to choose from: a random model would hardly ever skip."""
+        allowed, _ = may_follow(self, place)
+        other = self.ids.skip if place.begins else self.ids.end
+        return allowed or [2 if place.answers else other, 70, 71], []
+
+    monkeypatch.setattr(Thinker, "may_follow", few)
+    plan = ThinkingPlan(
+        num_problems=2, group=8, learning_rate=1e-2, weight=0.5, price=0.2, format_weight=0.0
+    )
+    run = ThinkingReinforcement(short(), JOBS, plan, replace(LIMITS, streams=16, depth=1))
+    curve = [run.advance() for _ in range(5)]
+    assert curve[-1]["stream_tokens"] < 0.7 * curve[0]["stream_tokens"]
+    assert curve[-1]["think_rate"] < curve[0]["think_rate"]
+
+
+def test_a_step_without_local_credit_is_one_of_grpo(monkeypatch: pytest.MonkeyPatch) -> None:
+    def by_length(instances: Sequence) -> Tensor:
+        return torch.tensor([i.prediction_length % 2 for i in instances], dtype=torch.float64)
+
+    monkeypatch.setattr(hrpo, "qualities", by_length)
+    found = []
+    for how in ({"weight": 0.0}, {"credit": "rollout"}):
+        model = short()
+        plan = ThinkingPlan(num_problems=2, group=4, passes=2, redraws=0, **how)
+        told = ThinkingReinforcement(model, JOBS, plan, LIMITS).advance()
+        assert told["learnt"] > 0 and told["moved"] > 0
+        found.append(weights_of(model))
+    assert all(map(torch.equal, *found))
