@@ -154,7 +154,7 @@ def test_every_word_says_why_by_keyboard(page: Page, server: Running) -> None:
     assert any(heats)
     decided = next(place for place, heat in enumerate(heats) if heat)
     page.evaluate(f"document.querySelectorAll('.word')[{decided}].focus()")
-    page.until("document.getElementById('why').textContent.includes('because entropy, ')")
+    page.until("document.getElementById('why').textContent.includes('its threshold of ')")
 
 
 def test_pasted_text_is_played_at_its_pace(page: Page, server: Running) -> None:
