@@ -140,7 +140,7 @@ def _train(study: Study, run: Run, place: Place) -> None:
 
 def _calibrate(
     model: StreamingCausalLM,
-    jobs: tuple[Sequence[Job], Sequence[Job]],
+    whole: tuple[Sequence[Job], Sequence[Job]],
     plan: tuple[Sequence[str], Grid],
     file: Path,
     num_lanes: int,
@@ -148,9 +148,9 @@ def _calibrate(
 ) -> Calibration:
     """Measures the policies of a plan over its grid, or reads what was measured.
 
-    `jobs` are those to calibrate on, and those that a head is trained on: none = the same.
+    `whole` has those to calibrate on, and those that a head is trained on: none = the same.
     """
-    (policies, grid), (jobs, head_jobs) = plan, jobs
+    (policies, grid), (jobs, head_jobs) = plan, whole
     inputs = calibration_inputs(model, jobs, policies, grid)
     if head_jobs:
         inputs["head"] = digest_text(job.name for job in head_jobs)

@@ -62,7 +62,7 @@ def check_run(
     `continues` is of another recipe, other data or another backbone, or nobody knows.
     """
     free: Any = _FREE
-    inputs = {
+    inputs: dict[str, Any] = {
         "recipe": recipe.model_dump(mode="json", exclude=free),
         "train_data": _digest(items[0], recipe.thinking is not None),
         "valid_data": _digest(items[1], recipe.thinking is not None),
