@@ -51,7 +51,7 @@ def thinking(thinker: str, model: str) -> Iterator[Running]:
 def alone(thinker: str) -> Any:
     """What it thinks and answers without a server."""
     limits = Limits(thought_tokens=4, depth=2)
-    job = Job(index=0, source=SOURCE, question=QUESTION)
+    job = Job(index=0, source=f"{QUESTION} {SOURCE}", num_asked=len(QUESTION.split()))
     (instance,) = run_streams(load(thinker), WaitK(k=1), [job], limits=limits)
     return instance
 

@@ -34,9 +34,11 @@ def thinking_tokens(recipe: Recipe) -> Thinking | None:
     nothing of it.
     """
     table, name = recipe.thinking, recipe.backbone.pretrained
+    if table is None and recipe.stream is not None:  # whatever the backbone has, it is not used
+        return None
     stored = load_settings(find_folder(name, recipe.backbone.trust_remote_code)) if name else None
     known = stored.thinking if stored else None
-    if table is None and known is not None and recipe.stream is None:
+    if table is None and known is not None:
         raise ValueError(f"{name} thinks while it reads: give the recipe [thinking]")
     if table is None:
         return None
