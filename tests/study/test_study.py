@@ -118,6 +118,15 @@ def test_a_head_is_trained_on_sources_of_its_own(finished, tmp_path, monkeypatch
     assert seen == [pairs[:4], [" ".join(pairs[10:12]), " ".join(pairs[12:14])]]
 
 
+def test_a_head_without_its_sources_is_told_before_anything_is_trained(finished, tmp_path):
+    study, place = finished
+    missing = study.sets["some"].dev.model_copy(update={"tsv": "nowhere.tsv"})
+    with pytest.raises(ValueError, match=r"nowhere\.tsv"):
+        other = Place(recipes=place.recipes, out=tmp_path / "out")
+        execute(study.model_copy(update={"head": [missing]}), FULL, other)
+    assert not (tmp_path / "out").exists()
+
+
 def test_arms_share_the_model_they_are_like(finished):
     study, place = finished
     models = [path.relative_to(place.out) for path in place.out.rglob("model")]

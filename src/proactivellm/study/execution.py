@@ -51,6 +51,8 @@ def execute(
     for data in study.data.values():  # what cannot be scored is told before anything is trained
         _read_jobs(study, data.test, "test")
         _read_jobs(study, data.dev, "valid")
+    for source in study.head:
+        _read_jobs(study, source, "valid")
     owner = study.trained(run)
     _train(study, owner, place)
     recipe = run_recipe(study, owner, place)
