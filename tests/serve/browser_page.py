@@ -229,7 +229,7 @@ def test_thoughts_are_apart_from_the_answer(
         assert page.evaluate("document.getElementById('thoughts').hidden")
         page.evaluate("document.getElementById('question').value = 'Who sleeps?'")
         page.type("The dog sleeps. The cat watches it. ")
-        page.until(f"{THOUGHTS}.length >= 2 && !{THOUGHTS}[1].className.includes('growing')")
+        page.until(f"{THOUGHTS}.length >= 2 && !{THOUGHTS}[1].querySelector('.growing')")
         assert written(page) == [] and page.text("said") == ""
         assert "when all is read" in page.evaluate(
             "document.getElementById('target-words').dataset.note"

@@ -1,8 +1,8 @@
 """A recording that a client uploaded: looked at before libsndfile sees it, decoded as it is heard.
 
-libsndfile reads dozens of formats, and vulnerabilities are known of the decoders of rare ones in the
-release that soundfile brings (SECURITY.md). Strangers get to its common ones alone, and a small file
-that unpacks to days of sound takes no memory.
+libsndfile reads dozens of formats, and vulnerabilities are known of the decoders of rare ones in
+the release that soundfile brings (SECURITY.md). Strangers get to its common ones alone, and a small
+file that unpacks to days of sound takes no memory.
 """
 
 import asyncio

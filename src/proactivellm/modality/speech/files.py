@@ -47,8 +47,8 @@ def to_mono(samples_NC: np.ndarray) -> np.ndarray:
 
 
 class Recording:
-    """An open recording. `rate`, `channels`, `subtype` (libsndfile's name of how samples are stored)
-    and `duration_s` are what its header says.
+    """An open recording. `rate`, `channels`, `subtype` (how samples are stored, as libsndfile names
+    it) and `duration_s` are what its header says.
     """
 
     def __init__(self, path: str | Path) -> None:

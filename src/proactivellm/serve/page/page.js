@@ -85,16 +85,15 @@ class Turn {
     return units ? this.ends[units - 1] ?? wordsOf(this.source).length : 0;
   }
 
-  // What a policy waits before: words or, of a model that thinks, thoughts.
+  // What a policy waits before: words or, of a model that thinks, the thoughts of its sentences.
   get made() {
-    return this.thinks ? this.thoughts.filter((thought) => thought.isOver) : this.words;
+    if (!this.thinks) return this.words;
+    return this.thoughts.filter((thought) => thought.isOver).slice(0, this.ends.length);
   }
 
-  // In units; of speech, seconds since the last word. Deep thoughts stand for no sentence.
+  // In units; of speech, seconds since the last word.
   get lag() {
-    if (this.isSpeech) return this.heardS - this.heardAtWordS;
-    const lag = this.read - this.made.length;
-    return this.thinks ? Math.max(0, lag) : lag;
+    return this.isSpeech ? this.heardS - this.heardAtWordS : this.read - this.made.length;
   }
 
   get unit() {
@@ -453,7 +452,7 @@ class View {
     thoughts.forEach((thought, index) => {
       const item = place.children[index] ?? place.appendChild(thoughtItem());
       const skipped = thought.isOver && thought.text.trim() === "";
-      item.classList.toggle("growing", !thought.isOver && !turn.done);
+      item.firstChild.classList.toggle("growing", !thought.isOver && !turn.done);
       const text = skipped ? "Nothing to note." : thought.text.trim();
       const note = `after ${count(thought.read, turn.unit)}, ${seconds(thought.ms)}`;
       [text, note].forEach((line, part) => {
@@ -796,8 +795,8 @@ function target() {
 
 function showTarget() {
   const heard = listens(model) && $("policy").value !== "wait-k";
-  const unit = heard ? "ms" : thinks(model) ? "sentences" : "words";
-  const text = `${short(target())} ${unit}`;
+  const value = short(target());
+  const text = heard ? `${value} ms` : `${value} ${thinks(model) ? "sentence" : "word"}${value === "1" ? "" : "s"}`;
   $("target-value").textContent = text;
   $("target").setAttribute("aria-valuetext", text);
 }
