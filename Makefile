@@ -11,6 +11,7 @@
 #   make compatibility  which causal LMs of the newest transformers can stream: the page of the docs
 #   make live      a minute of 200 connections to the server, and a visit of its page in a browser
 #   make browser   all of the page in a headless Chromium, which apt-get installs where there is none
+#   make audit     are vulnerabilities known of what is installed? Asks a database on the network
 #   make ray       replicas and workers on a Ray cluster of this machine, which is made for it
 #   make mutants   changes the code in a thousand small ways; which of them no test notices
 #   make lint      everything static: format, lint, types, import direction, size, docstrings, docs
@@ -88,14 +89,19 @@ SIMULEVAL_FLAGS ?= --policy confidence:laal=3 --policy wait-k:3
 RAY_VENV := .venv-ray
 RAY_STAMP := $(RAY_VENV)/.proactivellm-installed
 RAY_KEY := $(KEY)
+# Of its own, as what looks is not to be looked at.
+AUDIT_VENV := .venv-audit
+AUDIT_STAMP := $(AUDIT_VENV)/.proactivellm-installed
+AUDIT_KEY := $(CURDIR) pip-audit>=2.9
+AUDIT_FLAGS ?=
 # A manifest, or a list of recordings and their texts line by line.
 SPEECH_LIST ?= tests/data/speech-50/manifest.jsonl
 SPEECH_TARGET ?=
 SPEECH_OUT ?= out/simuleval-speech
 SPEECH_FLAGS ?= --policy wait-k:3,stride=2
 
-.PHONY: install demo demo-speech demo-llm test lowest newest chromium live browser ray mutants simuleval simuleval-speech \
-	compatibility environments site typed lint check format
+.PHONY: install demo demo-speech demo-llm test lowest newest chromium live browser audit ray mutants simuleval \
+	simuleval-speech compatibility environments site typed lint check format
 .DEFAULT_GOAL := check
 
 install: $(STAMP)
@@ -173,6 +179,26 @@ chromium:
 		> /dev/null && command -v chromium > /dev/null || { \
 		echo "make: no Chromium here, and apt-get could not install it: install chromium or" \
 			"google-chrome, which the test of the page drives" >&2; exit 1; }
+
+# No part of `check`: it needs pypi.org or, with AUDIT_FLAGS='-s osv', api.osv.dev, and finds new things in
+# old code. A package that could not be asked about is a failure. The database knows no local versions,
+# such as torch's +cpu.
+audit: install $(AUDIT_STAMP)
+	@$(BIN)/python -m pip list --format=freeze --exclude-editable | sed 's/+.*//' \
+		> $(AUDIT_VENV)/installed.txt
+	$(AUDIT_VENV)/bin/pip-audit --strict --disable-pip --no-deps -r $(AUDIT_VENV)/installed.txt $(AUDIT_FLAGS)
+
+ifneq ($(shell cat $(AUDIT_STAMP) 2>/dev/null),$(AUDIT_KEY))
+.PHONY: $(AUDIT_STAMP)
+endif
+
+$(AUDIT_STAMP): | install
+	@echo "making $(AUDIT_VENV)"
+	@rm -rf $(AUDIT_VENV)
+	@$(BIN)/python -m venv --without-pip $(AUDIT_VENV)
+	$(BIN)/python -m pip --python $(AUDIT_VENV)/bin/python install $(PIP_FLAGS) \
+		'$(lastword $(AUDIT_KEY))'
+	@echo "$(AUDIT_KEY)" > $@
 
 # Minutes, most of which Ray takes to come up, hence no part of `check`. It uses what is deprecated.
 ray: $(RAY_STAMP)

@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from openai import AsyncOpenAI
 from tests.models import save_tiny
 from tests.speech_models import save_tiny_listener
+from tests.thinking import thinking_model
 
 from proactivellm.backbone.folder import CONFIG_FILE
 from proactivellm.modality.speech.gate import GateSettings
@@ -99,6 +100,17 @@ def listens(model: str, listener: str) -> Iterator[Running]:
         yield it
 
 
+@pytest.fixture(scope="session")
+def thinker(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of a tiny model that thinks."""
+    folder = tmp_path_factory.mktemp("thinker")
+    model = thinking_model()
+    assert model.model.generation_config is not None
+    model.model.generation_config.max_new_tokens = 5
+    model.save_pretrained(folder)
+    return str(folder)
+
+
 @pytest.fixture
 def run() -> Callable[[Coroutine[Any, Any, Any]], Any]:
     """Runs a coroutine, at most 30 seconds."""
@@ -118,3 +130,15 @@ def break_step(served: Served) -> None:
         raise MemoryError(SECRET)
 
     streams.step = broken  # type: ignore[method-assign]
+
+
+def break_thread(served: Served) -> None:
+    """The thread dies: at once, or once somebody is served."""
+    worker = served._worker
+
+    def broken() -> None:
+        if worker._served:  # otherwise it may die before the next turn, which notices nothing
+            raise RuntimeError(SECRET)
+
+    worker._tell_all = broken  # type: ignore[method-assign]
+    worker._put(lambda: None)  # wakes it

@@ -1,8 +1,10 @@
 """Our own client: what it streams is what a stream writes; what is refused is told."""
 
 import asyncio
+import io
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -143,3 +145,24 @@ def test_the_command(
     assert (code, out) == (2, "") and err.startswith("error: cannot connect to ws://127.0.0.1")
     monkeypatch.setenv("PROACTIVELLM_API_KEY", KEY)
     assert client(*flags, "--rate", "60000")[1] == f"{expected}\n{expected}\n"
+
+
+def test_what_a_server_writes_does_not_control_the_terminal(
+    server: Running, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hostile(client: Client, source: Any, thoughts: bool) -> AsyncIterator[Delta]:
+        async for _ in source:
+            pass
+        yield Delta("\x1b[2Ja\nb", 1, None, 0.0, None, None)
+
+    def out() -> str:
+        monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(b"x\n"), **quiet))
+        with pytest.raises(SystemExit):
+            main(["client", "--url", server.url, "--model", server.model, "--api-key", KEY])
+        return capsys.readouterr().out
+
+    quiet = {"isatty": lambda: False, "closed": False}
+    monkeypatch.setattr(Client, "stream", hostile)
+    assert out() == "\x1b[2Ja b\n"  # into a pipe, as it is, but for lines, which are targets
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert out() == "\ufffd[2Ja b\n"

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 from tests.models import save_tiny
-from tests.serve.conftest import KEY, SECRET, Running, break_step, running
+from tests.serve.conftest import KEY, SECRET, Running, break_step, break_thread, running
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
@@ -53,17 +53,6 @@ async def respond(client: Any, text: str) -> dict[str, Any]:
     await client.send(json.dumps({"type": "input_text_buffer.append", "text": text}))
     await client.send(json.dumps({"type": "input_text_buffer.commit"}))
     return dict((await until(client, "response.done"))[-1]["response"])
-
-
-def break_thread(served: Served) -> None:
-    """The thread dies, once somebody is served."""
-    worker = served._worker
-
-    def broken() -> None:
-        if worker._served:  # otherwise it may die before the next turn, which notices nothing
-            raise RuntimeError(SECRET)
-
-    worker._tell_all = broken  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize("harm", [break_step, break_thread])
@@ -114,11 +103,15 @@ def test_the_log_says_nothing_of_what_is_said(frail: Running, run: RunIt) -> Non
     assert not any(word in lines.getvalue() for word in ("hat", "window", KEY))
 
 
+@pytest.mark.parametrize("harm", [break_step, break_thread])
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_broken_engine_is_told_over_http_and_logged(
-    frail: Running, caplog: pytest.LogCaptureFixture, stream: bool
+    frail: Running,
+    caplog: pytest.LogCaptureFixture,
+    stream: bool,
+    harm: Callable[[Served], None],
 ) -> None:
-    break_step(engine(frail))
+    harm(engine(frail))
     body = {"text": SECRET, "stream": stream}
     with caplog.at_level(logging.ERROR, "proactivellm.serve"):
         told = httpx.post(f"{frail.url}/v1/translations", json=body, timeout=30).text

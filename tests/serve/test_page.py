@@ -1,6 +1,7 @@
 """The page at `/`: what can be said of it without a browser, which `browser_page.py` drives."""
 
 import base64
+import json
 import re
 import urllib.error
 import urllib.request
@@ -14,6 +15,7 @@ from tests.serve.conftest import KEY, Running
 from tests.serve.test_realtime import SOURCE, RunIt, until
 
 import proactivellm.serve
+from proactivellm.output import sentences
 
 FOLDER = Path(proactivellm.serve.__file__).parent / "page"
 HTML, CSS, SCRIPT = ((FOLDER / name).read_text() for name in ("index.html", "page.css", "page.js"))
@@ -78,6 +80,26 @@ def test_nothing_becomes_markup_and_nothing_is_foreign(outline: Outline) -> None
     for tag, name, value in outline.attributes:
         assert not name.startswith("on") and name != "style", (tag, name)
         assert name not in ("href", "src") or not value.startswith(("/", "http")), value
+
+
+def test_sentences_end_where_the_server_ends_them() -> None:
+    found = re.search(r"ENDS_SENTENCE = /\[(.+?)\]\[(.+)\]\*\$/u;", SCRIPT)
+    assert found
+    marks, closing = (set(json.loads(f'"{part}"')) for part in map(as_string, found.groups()))
+    assert (marks, closing) == (sentences._MARKS, set(sentences._CLOSING))
+
+
+def as_string(of_class: str) -> str:
+    """What is in a class of a regular expression, as in a string of JSON."""
+    return of_class.replace("\\]", "]").replace('"', '\\"')
+
+
+def test_thoughts_have_a_place_of_their_own_and_are_not_announced(outline: Outline) -> None:
+    assert '<details id="thoughts" class="thoughts" open hidden>' in HTML
+    thoughts = HTML[HTML.index('id="thoughts"') : HTML.index('id="target-words"')]
+    assert 'id="thought-list"' in thoughts and "aria-live" not in thoughts
+    told = set(re.findall(r'"(response\.reasoning_text\.\w+)"', SCRIPT))
+    assert told == {f"response.reasoning_text.{what}" for what in ("delta", "done")}
 
 
 def colours(rule: str) -> dict[str, str]:

@@ -1,7 +1,9 @@
 """A model that thinks, behind the server: its thoughts are items and events of their own."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,8 +17,9 @@ from openai.types.responses import (
 from tests.serve.conftest import KEY, Running, running
 from tests.serve.test_realtime import text_of, until
 from tests.serve.test_rest import translate
-from tests.thinking import thinking_model
 
+from proactivellm.cli import main
+from proactivellm.client import Client, Delta, ServerError
 from proactivellm.modality.loading import load
 from proactivellm.policy.fixed import WaitK
 from proactivellm.serve.settings import Settings
@@ -26,17 +29,6 @@ from proactivellm.stream import Job, run_streams
 SOURCE = "The dog sleeps. The cat watches it. A man stands on a ladder."
 QUESTION = "Who sleeps?"
 RunIt = Callable[..., Any]
-
-
-@pytest.fixture(scope="module")
-def thinker(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Folder of a tiny model that thinks."""
-    folder = tmp_path_factory.mktemp("thinker")
-    model = thinking_model()
-    assert model.model.generation_config is not None
-    model.model.generation_config.max_new_tokens = 5
-    model.save_pretrained(folder)
-    return str(folder)
 
 
 @pytest.fixture(scope="module")
@@ -212,3 +204,63 @@ def test_what_a_thinker_and_others_cannot_do_is_told(
         headers={"Authorization": f"Bearer {KEY}"},
     )
     assert refused.json()["error"]["code"] == "not_supported"
+
+
+def test_our_client_tells_thoughts_where_they_are_wanted(
+    thinking: Running, run: RunIt, alone: Any
+) -> None:
+    async def talk() -> list[list[Delta]]:
+        how: dict[str, Any] = {"model": thinking.model, "key": KEY, "depth": 2}
+        async with Client(thinking.url, question=QUESTION, **how) as client:
+            turns = [client.stream(SOURCE, thoughts=wanted) for wanted in (True, False)]
+            return [[delta async for delta in turn] for turn in turns]
+
+    both, answer = run(talk())
+    thoughts = [delta for delta in both if delta.thought is not None]
+    assert both[len(thoughts) :] == [d for d in both if d.thought is None]  # the answer is last
+    for deltas in (both[len(thoughts) :], answer):
+        assert "".join(delta.text for delta in deltas) == alone.prediction != ""
+        assert not any(delta.closes for delta in deltas)
+    for number, thought in enumerate(alone.thoughts):
+        *_, last = told = [delta for delta in thoughts if delta.thought == number]
+        assert "".join(delta.text for delta in told) == thought.text
+        assert [delta.closes for delta in told] == [False] * (len(told) - 1) + [True]
+        assert last.source_units == thought.units_read and last.elapsed_ms > 0
+
+
+def test_the_command_shows_thoughts_apart_from_the_answer(
+    thinking: Running,
+    alone: Any,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "in.txt").write_text(f"{SOURCE}\n", encoding="utf-8")
+    monkeypatch.setenv("PROACTIVELLM_API_KEY", KEY)
+    asked = ["--model", thinking.model, "--question", QUESTION, "--depth", "2"]
+
+    def client(*flags: str) -> tuple[str, list[str]]:
+        with pytest.raises(SystemExit) as end:
+            main(["client", "--url", thinking.url, "--input", str(tmp_path / "in.txt"), *flags])
+        out, err = capsys.readouterr()
+        assert end.value.code == 0, err
+        return out, err.splitlines()
+
+    out, err = client(*asked, "--thoughts")
+    assert out == f"{alone.prediction}\n"
+    seen = [re.fullmatch(r"\[thought (\d+): (\d+) read, [\d.]+ s\] (.+)", line) for line in err]
+    assert [tuple(found.groups()) if found else None for found in seen] == [
+        (str(i), str(thought.units_read), " ".join(thought.text.split()) or "(skip)")
+        for i, thought in enumerate(alone.thoughts, 1)
+    ]
+    assert client(*asked) == (out, [])
+
+
+def test_our_client_is_told_who_does_not_think(thinking: Running, model: str, run: RunIt) -> None:
+    async def talk() -> None:
+        async with Client(thinking.url, model=model, key=KEY, question=QUESTION):
+            pass
+
+    with pytest.raises(ServerError, match="think") as refused:
+        run(talk())
+    assert refused.value.code == "not_supported"

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from proactivellm.cli.app import app
+from proactivellm.cli.stream_flags import Depth, Thoughts
+from proactivellm.cli.thought_lines import ThoughtLines
+from proactivellm.output.printable import in_one_line, write_out
 
 if TYPE_CHECKING:
     from proactivellm.cli.live_lines import LiveLine
@@ -49,6 +52,16 @@ def client(
             show_default="as they come",
         ),
     ] = None,
+    question: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="A question that the model reads before each text.",
+            rich_help_panel="Models that think",
+        ),
+    ] = None,
+    thoughts: Thoughts = False,
+    depth: Depth = None,
 ) -> None:
     """Stream text to a server (`proactivellm serve`); print what it writes while the text arrives.
 
@@ -67,20 +80,31 @@ def client(
     from proactivellm.cli.live_lines import live_lines
 
     lines = live_lines(source)
-    asyncio.run(_talk(Client(url, model=model, policy=policy, key=api_key), lines, rate))
+    live = Client(url, model=model, policy=policy, key=api_key, question=question, depth=depth)
+    asyncio.run(_talk(live, lines, rate, ThoughtLines() if thoughts else None))
 
 
-async def _talk(client: "Client", lines: Iterator["LiveLine"], rate: float | None) -> None:
+async def _talk(
+    client: "Client",
+    lines: Iterator["LiveLine"],
+    rate: float | None,
+    thoughts: ThoughtLines | None,
+) -> None:
     import asyncio
 
     async with client:
         while (line := await asyncio.to_thread(next, lines, None)) is not None:
             wrote = False
-            async for delta in client.stream(_pieces(line, rate)):
-                typer.echo(delta.text, nl=False)
-                wrote = True
+            async for delta in client.stream(_pieces(line, rate), thoughts is not None):
+                if delta.thought is None:
+                    write_out(in_one_line(delta.text))
+                    wrote = True
+                elif thoughts is not None:
+                    thoughts.add(delta.text)
+                    if delta.closes:
+                        thoughts.end(delta.thought, delta.source_units, delta.elapsed_ms / 1000)
             if wrote:
-                typer.echo()
+                write_out("\n")
 
 
 async def _pieces(line: "LiveLine", rate: float | None) -> AsyncIterator[str]:

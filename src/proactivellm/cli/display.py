@@ -20,7 +20,7 @@ from proactivellm.metrics.latency import (
     read_coverage,
 )
 from proactivellm.output.log import Instance
-from proactivellm.output.printable import printable
+from proactivellm.output.printable import in_one_line, printable, write_out
 from proactivellm.stream import StreamEvent
 
 _PLAIN: dict[str, Any] = {"markup": False, "emoji": False}  # brackets in names are brackets
@@ -77,7 +77,7 @@ class PipeDisplay:
     def event(self, event: StreamEvent) -> None:
         """Writes the new text; a line break of the model's own would look like the next target."""
         if event.kind == "WRITE":
-            _write(_in_one_line(event.text))
+            write_out(in_one_line(event.text))
 
     def turn(self) -> None:
         """Shows nothing: the text goes on after a space."""
@@ -90,7 +90,7 @@ class PipeDisplay:
         """Ends the line if one was begun."""
         if self.line_is_open:
             self.line_is_open = False
-            _write("\n")
+            write_out("\n")
 
     def summary(self, text: str) -> None:
         """Writes it to standard error."""
@@ -119,7 +119,7 @@ class TimesDisplay(PipeDisplay):
     def turn(self) -> None:
         """Writes the last word."""
         if self._word:
-            _write(f"{self._heard_s:.2f}\t{self._word}\n")
+            write_out(f"{self._heard_s:.2f}\t{self._word}\n")
         self._word = ""
 
     def close(self) -> None:
@@ -139,7 +139,7 @@ class NamedTargets:
         text = instance.prediction
         if sys.stdout.isatty():
             text = printable(text)
-        _write(f"{_in_one_line(name)}\t{_in_one_line(text)}\n")
+        write_out(f"{in_one_line(name)}\t{in_one_line(text)}\n")
 
     def summary(self, text: str) -> None:
         """Writes it to standard error."""
@@ -235,15 +235,3 @@ def _write_what_fits() -> None:
     """What a narrow locale cannot show is no reason to stop."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
-
-
-def _write(text: str) -> None:
-    """Writes text: as it is into a pipe, without control characters on a terminal."""
-    if sys.stdout.isatty():
-        text = "".join(c if c in "\n\t" else printable(c) for c in text)
-    sys.stdout.write(text)
-    sys.stdout.flush()
-
-
-def _in_one_line(text: str) -> str:
-    return text.replace("\r", " ").replace("\n", " ")

@@ -1,9 +1,12 @@
 """Thoughts of a stream as lines on standard error, apart from the answer."""
 
 import sys
+from typing import TYPE_CHECKING
 
 from proactivellm.output.printable import printable
-from proactivellm.stream import StreamEvent
+
+if TYPE_CHECKING:
+    from proactivellm.stream import StreamEvent
 
 
 class ThoughtLines:
@@ -12,11 +15,18 @@ class ThoughtLines:
     def __init__(self) -> None:
         self._text = ""
 
-    def take(self, event: StreamEvent) -> None:
+    def take(self, event: "StreamEvent") -> None:
         """Take the new text of a thought; write it if it is complete."""
-        self._text += event.text
-        if not event.closes:
-            return
+        self.add(event.text)
+        if event.closes:
+            self.end(event.thought or 0, event.units_read, event.elapsed_s)
+
+    def add(self, text: str) -> None:
+        """Take new text of a thought."""
+        self._text += text
+
+    def end(self, number: int, units_read: int, elapsed_s: float) -> None:
+        """Write the thought, which is complete; its number is from 0 on."""
         text, self._text = printable(" ".join(self._text.split())), ""
-        seen = f"{event.units_read} read, {event.elapsed_s:.2f} s"
-        print(f"[thought {(event.thought or 0) + 1}: {seen}] {text or '(skip)'}", file=sys.stderr)
+        seen = f"{units_read} read, {elapsed_s:.2f} s"
+        print(f"[thought {number + 1}: {seen}] {text or '(skip)'}", file=sys.stderr)

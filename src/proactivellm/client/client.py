@@ -10,7 +10,12 @@ from proactivellm.client.session import Delta, ServerError, Session, refuse
 class Client(Session):
     """A session of `proactivellm serve` that reads text; a context manager.
 
-    Its turns come one after the other. Arguments as of `Session`.
+    Its turns come one after the other.
+
+    Args:
+        question: that a model which thinks reads before each source; None = none.
+        depth: of its thoughts, see docs/guide/thinking.md; None = as it decides.
+        more: as of `Session`.
 
     ```python
     async with Client("http://127.0.0.1:8000", policy="wait-k:3") as client:
@@ -20,23 +25,40 @@ class Client(Session):
     """
 
     _begins, _writes = "response.created", "response.output_text.delta"
+    _thinks = ("response.reasoning_text.delta", "response.reasoning_text.done")
     _ends = ("response.done",)
 
-    def stream(self, source: Iterable[str] | AsyncIterable[str]) -> AsyncIterator[Delta]:
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8000",
+        *,
+        question: str | None = None,
+        depth: int | None = None,
+        **more: Any,
+    ) -> None:
+        super().__init__(url, **more)
+        self._asked = {"question": question, "depth": depth}
+
+    def stream(
+        self, source: Iterable[str] | AsyncIterable[str], thoughts: bool = False
+    ) -> AsyncIterator[Delta]:
         """One turn: sends the pieces of a source as they come, and tells what is written meanwhile.
 
         A piece may be cut anywhere; the source has ended when there is no further one. A source
         without text has no target. Left early, the turn is cancelled.
 
+        Args:
+            thoughts: whether deltas of thoughts are told as well, see `Delta.thought`.
+
         Raises:
             ServerError: the server refuses it, or the connection is gone.
         """
-        return self._stream(source)
+        return self._stream(source, thoughts)
 
     def _chosen(self) -> dict[str, Any]:
-        if self._policy is None:
-            return {}
-        return {"type": "realtime", "proactivellm": {"policy": self._policy}}
+        asked = {"policy": self._policy, **self._asked}
+        chosen = {name: value for name, value in asked.items() if value is not None}
+        return {"type": "realtime", "proactivellm": chosen} if chosen else {}
 
     async def _append(self, piece: Any) -> None:
         await self._send({"type": "input_text_buffer.append", "text": piece})

@@ -38,6 +38,8 @@ class Delta(NamedTuple):
     elapsed_ms: float  # since the source began to arrive
     reason: str | None  # of the decision
     evidence: float | None  # what the policy looked at, such as the entropy in nats
+    thought: int | None = None  # that it is part of, from 0 on; None: of the target
+    closes: bool = False  # whether the thought ends with it
 
 
 class Session(ABC):
@@ -50,10 +52,11 @@ class Session(ABC):
         key: of the server, if it asks for one.
     """
 
-    # Query of the address; events that begin a turn, have its text, and end it.
+    # Query of the address; events that begin a turn, have its text or its thoughts, and end it.
     _query: Mapping[str, str] = {}
     _begins: str
     _writes: str
+    _thinks: tuple[str, ...] = ()
     _ends: tuple[str, ...]
 
     def __init__(
@@ -93,7 +96,10 @@ class Session(ABC):
         if self._connection is not None:
             await self._connection.close()
 
-    async def _stream(self, source: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[Delta]:
+    async def _stream(
+        self, source: Iterable[Any] | AsyncIterable[Any], thoughts: bool = False
+    ) -> AsyncIterator[Delta]:
+        told = (self._writes, *(self._thinks if thoughts else ()))
         async with self._turn:
             sending = asyncio.create_task(self._send_all(source))
             begun: dict[str, Any] | None = None
@@ -106,8 +112,8 @@ class Session(ABC):
                         return
                     if event["type"] == self._begins:
                         begun = event
-                    elif event["type"] == self._writes:
-                        yield _delta(event)
+                    elif event["type"] in told and "proactivellm" in event:
+                        yield self._delta(event)
                     elif event["type"] in self._ends:
                         done = True
                         self._check(event)
@@ -136,6 +142,19 @@ class Session(ABC):
     @abstractmethod
     async def _leave(self, begun: dict[str, Any] | None) -> None:
         """End a turn that is left, begun with that event, and let its events go by."""
+
+    def _delta(self, event: dict[str, Any]) -> Delta:
+        where, of_thought = event["proactivellm"], event["type"] in self._thinks
+        return Delta(
+            event.get("delta", ""),  # the end of a thought has none
+            where["source_units"],
+            where["source_s"],
+            where["elapsed_ms"],
+            where["reason"],
+            where["evidence"],
+            thought=event["content_index"] if of_thought else None,
+            closes=of_thought and "delta" not in event,
+        )
 
     async def _send_all(self, source: Iterable[Any] | AsyncIterable[Any]) -> bool:
         """Whether there was anything to send."""
@@ -199,18 +218,6 @@ async def _pieces(source: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[A
         return
     for piece in [source] if isinstance(source, str) else source:
         yield piece
-
-
-def _delta(event: dict[str, Any]) -> Delta:
-    where = event["proactivellm"]
-    return Delta(
-        event["delta"],
-        where["source_units"],
-        where["source_s"],
-        where["elapsed_ms"],
-        where["reason"],
-        where["evidence"],
-    )
 
 
 def refuse(error: Mapping[str, Any]) -> NoReturn:

@@ -2,22 +2,16 @@
 
 import asyncio
 import json
-import tempfile
-import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
-from proactivellm.modality.speech.files import Recording
-from proactivellm.serve.audio import FRAME_S
 from proactivellm.serve.errors import RequestError, engine_failed, not_supported
 from proactivellm.serve.realtime.client_events import Extension
 from proactivellm.serve.realtime.extension import position
@@ -25,6 +19,8 @@ from proactivellm.serve.realtime.hearing_config import listening
 from proactivellm.serve.realtime.session_config import SessionConfig
 from proactivellm.serve.realtime.turn import Turn
 from proactivellm.serve.timed import Timeline, srt, verbose, vtt
+from proactivellm.serve.translate import cancel_when_gone
+from proactivellm.serve.uploads import Upload
 from proactivellm.stream import Hearing, StreamEvent
 
 router = APIRouter()
@@ -43,13 +39,21 @@ async def transcribe(request: Request) -> Response:
     As an extension, `policy` or `delay`, as in a session. Without `stream`, the answer comes when
     all is written.
     """
+    state = request.app.state
     try:
+        if state.sessions.draining:
+            raise RequestError("the server ends", code="draining", type="server_error")
         form = await _form(request)
         recorded = await _begin(request, form)
         if _streams(form):
             return StreamingResponse(recorded.sent(), media_type="text/event-stream")
-        events = [event async for event in recorded.events()]
+        watching = asyncio.create_task(cancel_when_gone(request, recorded.turn))
+        try:
+            events = [event async for event in recorded.events()]
+        finally:
+            watching.cancel()
     except RequestError as error:
+        state.metrics.refused(error.code)
         return JSONResponse({"error": error.as_dict()}, _STATUS.get(error.type, 400))
     return _told(form, recorded, events)
 
@@ -115,39 +119,20 @@ async def _begin(request: Request, form: FormData) -> "_Recorded":
     except ValueError:
         raise RequestError("no such policy or delay", code="invalid_value", param="delay") from None
     config = SessionConfig.of(served).extended(extension, "proactivellm")
-    content = await file.read()
-    blocks, rate = await asyncio.to_thread(_decoded, content, file.filename or "the file")
-    recorded_s = sum(map(len, blocks)) / rate
-    if recorded_s > state.settings.turn_s:
-        raise RequestError(
-            f"a recording may last {state.settings.turn_s:g} s, this one has {recorded_s:.0f} s",
-            code="input_too_long",
-            param="file",
-        )
+    content, name = await file.read(), file.filename or "the file"
+    upload = await asyncio.to_thread(Upload, content, name, state.settings.turn_s)
     tells_turns = form.get("response_format") in _TIMED
-    hearing = Hearing(served.model, rate, tells_turns=tells_turns)
+    hearing = Hearing(served.model, upload.rate, tells_turns=tells_turns)
     turn = Turn(config, state.settings, hearing)
-    return _Recorded(turn, blocks, rate, served.model.tokenizer)
-
-
-def _decoded(content: bytes, name: str) -> tuple[list[np.ndarray], int]:
-    """The blocks of a recording, and their rate; RequestError if it is none."""
-    with tempfile.NamedTemporaryFile(suffix=".audio") as copy:
-        Path(copy.name).write_bytes(content)
-        try:
-            with Recording(copy.name) as recording, warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of a file that is cut: what is there is heard
-                return list(recording.blocks(seconds=FRAME_S)), recording.rate
-        except ValueError as error:
-            said = str(error).replace(copy.name, name[:80])
-            raise RequestError(said, code="invalid_audio", param="file") from None
+    return _Recorded(turn, upload, served.model.tokenizer)
 
 
 class _Recorded:
     """A recording on its way into its turn, as fast as that takes it."""
 
-    def __init__(self, turn: Turn, blocks: list[np.ndarray], rate: int, tokenizer: Any) -> None:
-        self.turn, self._blocks, self._rate = turn, blocks, rate
+    def __init__(self, turn: Turn, upload: Upload, tokenizer: Any) -> None:
+        self.turn, self._upload = turn, upload
+        self._refused: RequestError | None = None  # why it is heard no further
         self.encode = partial(tokenizer.encode, add_special_tokens=False)
 
     @property
@@ -162,12 +147,15 @@ class _Recorded:
             async with aclosing(self.turn.events()) as events:
                 async for event in events:
                     yield event
+            if self._refused is not None:
+                raise self._refused
         except RequestError:
             raise
         except Exception as error:
             raise engine_failed(error, "send the recording again") from None
         finally:
             feeding.cancel()
+            self._upload.close()
 
     async def sent(self) -> AsyncIterator[str]:
         """The same as server-sent events."""
@@ -187,9 +175,13 @@ class _Recorded:
             yield _line({"type": "error", "error": error.as_dict()})
 
     async def _feed(self) -> None:
-        for block in self._blocks:
-            await self.turn.room()
-            self.turn.push(block, len(block) / self._rate)
+        try:
+            async for block in self._upload.blocks():
+                await self.turn.room()
+                self.turn.push(block, len(block) / self._upload.rate)
+        except RequestError as error:
+            self._refused = error
+            await self.turn.cancel()
         self.turn.close()
 
 

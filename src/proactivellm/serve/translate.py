@@ -49,7 +49,7 @@ async def translate(request: Request) -> Response:
         turn.push(asked.text, len(asked.text))
         turn.close()
         events = _events(served, turn, config)
-        watching = asyncio.create_task(_cancel_when_gone(request, turn))
+        watching = asyncio.create_task(cancel_when_gone(request, turn))
         try:
             # The first one tells whether there is a lane: an error has a status of its own then.
             last = await anext(events)
@@ -66,7 +66,8 @@ async def translate(request: Request) -> Response:
         return _refusal(error)
 
 
-async def _cancel_when_gone(request: Request, turn: Turn) -> None:
+async def cancel_when_gone(request: Request, turn: Turn) -> None:
+    """Cancels a turn whose client has left; for an answer that is sent when all is written."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
     await turn.cancel()

@@ -47,7 +47,9 @@ def to_mono(samples_NC: np.ndarray) -> np.ndarray:
 
 
 class Recording:
-    """An open recording. `rate`, `channels` and `duration_s` are what its header says."""
+    """An open recording. `rate`, `channels`, `subtype` (how samples are stored, as libsndfile names
+    it) and `duration_s` are what its header says.
+    """
 
     def __init__(self, path: str | Path) -> None:
         self.path = str(path)
@@ -56,6 +58,7 @@ class Recording:
         self._file: Any = self._opened()
         self.rate: int = self._file.samplerate
         self.channels: int = self._file.channels
+        self.subtype: str = self._file.subtype
         known = self._file.frames < _UNKNOWN_FRAMES
         self.duration_s: float | None = self._file.frames / self.rate if known else None
         self._position = 0

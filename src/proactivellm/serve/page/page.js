@@ -19,6 +19,7 @@ const KINDS = {
   learned: "a head that was trained for it",
   control: "a token that asks to read on",
   "wait-k": "a fixed distance",
+  offline: "when all is read",
 };
 const NOUNS = { learned: "the score of its head", control: "the wish to read on" };
 const EXAMPLES = {
@@ -33,6 +34,8 @@ const EXAMPLES = {
   ],
 };
 
+// As the server cuts sentences (output/sentences.py).
+const ENDS_SENTENCE = /[.!?…‼⁇⁈⁉\u037e。．｡！？\u0589\u061f\u06d4।॥\u104a\u104b\u17d4\u17d5\u0f0d።፧]["'”’“‘»«›‹)\]}」』】〉》）］｝]*$/u;
 const wordsOf = (text) => text.match(/\S+/g) ?? [];
 const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
 const short = (value) => String(Number(value.toPrecision(3)));
@@ -53,6 +56,7 @@ class Turn {
     this.heardS = this.heardAtWordS = 0; // of speech: at the last event, at the last word
     this.startMs = 0; // of what is heard, a turn begins anywhere
     this.words = [];
+    this.thoughts = []; // {text, isOver}, and when: {read, ms, lag}
     this.steps = [{ ms: 0, lag: 0, action: "" }];
     this.done = null; // how it ended
     this.written = 0; // tokens
@@ -64,12 +68,36 @@ class Turn {
   begin(session, name = null) {
     this.policy = session?.policy ?? "";
     this.threshold = session?.threshold ?? null;
+    this.thinks = session?.unit === "sentence"; // and reads a sentence at a time
     this.name = name; // of its response or item
   }
 
-  // In words; of speech, seconds since the last word.
+  // Words up to the end of each unit of the source.
+  get ends() {
+    const words = wordsOf(this.source);
+    const last = words.map((_, index) => index + 1);
+    return this.thinks
+      ? last.filter((n) => n === words.length || ENDS_SENTENCE.test(words[n - 1]))
+      : last;
+  }
+
+  wordsIn(units) {
+    return units ? this.ends[units - 1] ?? wordsOf(this.source).length : 0;
+  }
+
+  // What a policy waits before: words or, of a model that thinks, the thoughts of its sentences.
+  get made() {
+    if (!this.thinks) return this.words;
+    return this.thoughts.filter((thought) => thought.isOver).slice(0, this.ends.length);
+  }
+
+  // In units; of speech, seconds since the last word.
   get lag() {
-    return this.isSpeech ? this.heardS - this.heardAtWordS : this.read - this.words.length;
+    return this.isSpeech ? this.heardS - this.heardAtWordS : this.read - this.made.length;
+  }
+
+  get unit() {
+    return this.thinks ? "sentence" : "word";
   }
 
   get text() {
@@ -88,9 +116,21 @@ class Turn {
   }
 
   decide(event) {
-    this.read = Math.max(this.read, event.source_units);
+    this.#reads(event.source_units);
     this.written = event.target_tokens;
     if (event.action === "READ" && !this.isSpeech) this.#step(event.elapsed_ms, "READ");
+  }
+
+  think(index, text, where, isOver) {
+    while (this.thoughts.length <= index) this.thoughts.push({ text: "", read: 0, ms: 0, lag: 0 });
+    const thought = this.thoughts[index];
+    thought.text += text;
+    if (where) { // it has none if the turn was cut within it
+      this.#reads(where.source_units);
+      [thought.read, thought.ms, thought.lag] = [this.read, where.elapsed_ms, this.lag];
+    }
+    thought.isOver = isOver;
+    if (isOver) this.#step(thought.ms, "WRITE");
   }
 
   // `sentAt`: of speech, when as many seconds as it had heard had been sent.
@@ -108,9 +148,10 @@ class Turn {
         last.text += piece;
         continue;
       }
-      this.read = Math.max(this.read, where.source_units);
+      this.#reads(where.source_units);
       const ended = where.reason === "source finished";
-      const since = this.isSpeech ? sentAt : ended ? this.closedAt : this.sentAt[this.read - 1];
+      const all = ended || this.thinks; // it answers when all is read
+      const since = this.isSpeech ? sentAt : all ? this.closedAt : this.sentAt[this.read - 1];
       if (this.isSpeech) this.#step(where.elapsed_ms, "HEAR");
       this.words.push({
         ...where,
@@ -119,8 +160,13 @@ class Turn {
         computeMs: since == null ? null : Math.max(0, at - since),
       });
       this.heardAtWordS = this.heardS;
-      this.#step(where.elapsed_ms, "WRITE");
+      if (!this.thinks) this.#step(where.elapsed_ms, "WRITE");
     }
+  }
+
+  // What ends a source is a unit too, of a model that reads sentences.
+  #reads(units) {
+    this.read = Math.max(this.read, this.thinks ? Math.min(units, this.ends.length) : units);
   }
 
   #step(ms, action) {
@@ -188,6 +234,10 @@ class Story {
       const where = event.proactivellm;
       const sent = this.audio.find(([heardS]) => heardS >= where.source_s - 0.001);
       this.#of(event)?.write(event.delta, where, at, sent?.[1]);
+    } else if (event.type === "response.reasoning_text.delta") {
+      this.#of(event)?.think(event.content_index, event.delta, event.proactivellm, false);
+    } else if (event.type === "response.reasoning_text.done") {
+      this.#of(event)?.think(event.content_index, "", event.proactivellm, true);
     } else if (event.type === "response.done") {
       const { id, status, status_details: details, usage, proactivellm: more } = event.response;
       const turn = this.#of({ response_id: id });
@@ -320,6 +370,7 @@ class Link {
 }
 
 const listens = (model) => model.proactivellm.input !== "text";
+const thinks = (model) => model.proactivellm.depths > 0;
 
 // ---------------------------------------------------------------- what is shown
 
@@ -353,10 +404,12 @@ class View {
       this.chosen = null;
       $("source-words").replaceChildren();
       $("target-words").replaceChildren();
+      $("thought-list").replaceChildren();
       $("said").textContent = "";
       this.#earlier(turns.slice(0, -1));
     }
     this.#source(turn);
+    this.#thoughts(turn);
     this.#target(turn);
     this.#why();
     this.#chart(turn);
@@ -382,10 +435,30 @@ class View {
 
   #markSource() {
     const chosen = this.drawn?.words[this.chosen];
-    const read = chosen ? chosen.source_units : this.drawn?.read ?? 0;
+    const read = this.drawn?.wordsIn(chosen ? chosen.source_units : this.drawn.read) ?? 0;
     [...$("source-words").children].forEach((element, index) => {
       element.classList.toggle("unread", index >= read);
       element.classList.toggle("newest", Boolean(chosen) && index === read - 1);
+    });
+  }
+
+  #thoughts(turn) {
+    const thoughts = turn?.thoughts ?? [];
+    $("thoughts").hidden = thoughts.length === 0;
+    const over = thoughts.filter((thought) => thought.isOver).length;
+    const thinking = turn && !turn.done && over < thoughts.length;
+    $("thought-count").textContent = count(thoughts.length, "thought") + (thinking ? ", and thinking" : "");
+    const place = $("thought-list");
+    thoughts.forEach((thought, index) => {
+      const item = place.children[index] ?? place.appendChild(thoughtItem());
+      const skipped = thought.isOver && thought.text.trim() === "";
+      item.firstChild.classList.toggle("growing", !thought.isOver && !turn.done);
+      const text = skipped ? "Nothing to note." : thought.text.trim();
+      const note = `after ${count(thought.read, turn.unit)}, ${seconds(thought.ms)}`;
+      [text, note].forEach((line, part) => {
+        if (item.children[part].textContent !== line) item.children[part].textContent = line;
+      });
+      item.classList.toggle("skipped", skipped);
     });
   }
 
@@ -410,7 +483,9 @@ class View {
     });
     const failed = turn?.done && !["completed", "max_output_tokens"].includes(turn.done);
     place.classList.toggle("growing", Boolean(turn?.words.length) && !turn.done);
-    const empty = turn?.done ? "Nothing was written." : "It grows here, while the source still arrives.";
+    const empty = turn?.done ? "Nothing was written."
+      : (turn?.unit ?? this.story.session?.unit) === "sentence" ? "The answer comes here, when all is read."
+      : "It grows here, while the source still arrives.";
     place.dataset.note = failed ? ` ${turn.done}` : turn?.words.length ? "" : empty;
     $("legend").hidden = !turn?.words.length;
     const has = turn?.words.some((word) => word.evidence != null);
@@ -435,8 +510,8 @@ class View {
     }
     const read = turn.isSpeech
       ? `${(word.source_s ?? 0).toFixed(2)} s of audio`
-      : `${count(word.source_units, "word")} of the source`;
-    const lag = turn.isSpeech ? "" : `, at a lag of ${word.lag}`;
+      : `${count(Math.min(word.source_units, turn.ends.length), turn.unit)} of the source`;
+    const lag = turn.isSpeech || turn.thinks ? "" : `, at a lag of ${word.lag}`;
     const worked = word.computeMs == null ? "" : `, ${Math.round(word.computeMs)} ms of it computing`;
     $("why").textContent =
       `Written after ${read}${lag}, ${because(word, turn)}. ` +
@@ -483,7 +558,7 @@ class View {
     }
     svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     svg.replaceChildren(...parts);
-    const unit = turn?.isSpeech ? "seconds since the last word" : "words";
+    const unit = turn?.isSpeech ? "seconds since the last word" : `${turn?.unit ?? "word"}s`;
     const [now, most] = [turn?.lag ?? 0, Math.max(0, ...lags)].map((lag) => short(lag));
     svg.setAttribute("aria-label", lags.length
       ? `Lag over ${seconds(steps.at(-1).ms)}: now ${now}, at most ${most} ${unit}`
@@ -494,10 +569,12 @@ class View {
     const put = (id, text) => {
       if ($(id).textContent !== text) $(id).textContent = text;
     };
-    const lags = turn?.words.map((word) => word.lag) ?? [];
-    const unit = turn?.isSpeech ? "s" : "words";
+    const lags = turn?.made.map((each) => each.lag) ?? [];
+    const unit = turn?.isSpeech ? "s" : `${turn?.unit ?? "word"}s`;
     put("policy-lag", lags.length ? `${mean(lags).toFixed(1)} ${unit}` : "–");
-    put("policy-lag-note", turn?.isSpeech ? "of audio from word to word" : "read ahead of what is written");
+    put("policy-lag-note", turn?.isSpeech ? "of audio from word to word"
+      : turn?.thinks ? "read ahead of its thoughts"
+      : "read ahead of what is written");
     const waits = (turn?.words ?? []).map((word) => word.computeMs).filter((ms) => ms != null);
     waits.sort((a, b) => a - b);
     const middle = waits[Math.floor(waits.length / 2)];
@@ -523,8 +600,11 @@ class View {
     $("earlier").hidden = shown.length === 0;
     $("turns").replaceChildren(...shown.map((turn) => {
       const item = document.createElement("li");
-      const lags = turn.words.map((word) => word.lag);
-      const note = `${said(turn.policy)}${lags.length ? ` · lag ${mean(lags).toFixed(1)}` : ""}`;
+      const lags = turn.made.map((each) => each.lag);
+      const parts = [said(turn.policy)];
+      if (lags.length) parts.push(`lag ${mean(lags).toFixed(1)}`);
+      if (turn.thoughts.length) parts.push(count(turn.thoughts.length, "thought"));
+      const note = parts.join(" · ");
       for (const [kind, text] of [["from", turn.source.trim()], ["to", turn.text], ["quiet", note]]) {
         const line = item.appendChild(document.createElement("p"));
         line.className = kind;
@@ -551,6 +631,12 @@ function because(word, turn) {
 function closeness(word, turn) {
   if (word.evidence == null || !turn.threshold) return null;
   return Math.max(0, 1 - Math.abs(word.evidence - turn.threshold) / Math.abs(turn.threshold));
+}
+
+function thoughtItem() {
+  const item = document.createElement("li");
+  item.append(document.createElement("span"), document.createElement("small"));
+  return item;
 }
 
 function drawn(name, attributes, text) {
@@ -669,8 +755,9 @@ function useModel(chosen) {
   const speech = listens(model);
   for (const id of ["source", "text-bar"]) $(id).hidden = speech;
   for (const id of ["speech", "audio-bar"]) $(id).hidden = !speech;
+  $("question-field").hidden = !thinks(model);
   const own = policyName();
-  const names = [...new Set([own, "entropy", "attention", "wait-k"])];
+  const names = [...new Set([own, ...(thinks(model) ? ["wait-k", "offline"] : ["entropy", "attention", "wait-k"])])];
   const options = names.map((name) => new Option(KINDS[name] ? `${name}: ${KINDS[name]}` : name, name));
   $("policy").replaceChildren(...options, new Option("written in full …", ""));
   $("policy").value = own;
@@ -689,10 +776,11 @@ function setRange(name) {
   const fixed = name === "wait-k";
   const lags = lagsOf();
   $("spec-field").hidden = name !== "";
-  $("target-field").hidden = name === "" || (!fixed && lags.length < 2);
+  $("target-field").hidden = ["", "offline"].includes(name) || (!fixed && lags.length < 2);
   [slider.min, slider.max, slider.step] = fixed ? [1, 12, 1] : [0, 100, 1];
-  slider.value = fixed ? 3 : 25;
-  $("target-name").textContent = fixed ? "Words ahead" : "Latency target";
+  slider.value = fixed ? /^wait-k:(\d+)$/.exec(model.proactivellm.policy)?.[1] ?? 3 : 25;
+  const ahead = thinks(model) ? "Sentences ahead" : "Words ahead";
+  $("target-name").textContent = fixed ? ahead : "Latency target";
   showTarget();
 }
 
@@ -706,8 +794,9 @@ function target() {
 }
 
 function showTarget() {
-  const unit = listens(model) && $("policy").value !== "wait-k" ? "ms" : "words";
-  const text = `${short(target())} ${unit}`;
+  const heard = listens(model) && $("policy").value !== "wait-k";
+  const value = short(target());
+  const text = heard ? `${value} ms` : `${value} ${thinks(model) ? "sentence" : "word"}${value === "1" ? "" : "s"}`;
   $("target-value").textContent = text;
   $("target").setAttribute("aria-valuetext", text);
 }
@@ -723,6 +812,7 @@ function choosePolicy() {
   const policy = spec();
   if (policy === "" || model === null) return;
   const more = { proactivellm: { policy, decisions: true } };
+  if (thinks(model) && !live.isOpen) more.proactivellm.question = question();
   const input = { format: { type: "audio/pcm", rate: RATE }, transcription: { model: model.id } };
   const session = listens(model)
     ? { type: "transcription", audio: { input }, ...more }
@@ -730,6 +820,8 @@ function choosePolicy() {
   live.error = null;
   send({ type: "session.update", session });
 }
+
+const question = () => $("question").value.trim();
 
 // ---------------------------------------------------------------- text
 
@@ -774,6 +866,8 @@ const player = {
 
 function appendText(text) {
   tell("");
+  // A question stands before its source: one that was changed within a source counts from here on.
+  if (thinks(model) && !live.isOpen && live.session && question() !== live.session.question) choosePolicy();
   send({ type: "input_text_buffer.append", text });
 }
 
@@ -926,7 +1020,7 @@ function stopReplay() {
 function replaying(on) {
   document.body.classList.toggle("replaying", on);
   $("stop-replay").hidden = !on;
-  for (const id of ["source-input", "example", "model", "policy", "target", "spec"]) $(id).disabled = on;
+  for (const id of ["source-input", "example", "model", "policy", "target", "spec", "question"]) $(id).disabled = on;
   tell(on ? "This is a record that is replayed, not the live session." : "");
 }
 
@@ -995,6 +1089,9 @@ function wire() {
   $("target").addEventListener("input", showTarget);
   $("target").addEventListener("change", choosePolicy);
   $("spec").addEventListener("change", choosePolicy);
+  $("question").addEventListener("change", () => {
+    if (!live.isOpen) choosePolicy();
+  });
   $("settings").addEventListener("submit", (event) => event.preventDefault());
   $("key-form").addEventListener("submit", (event) => {
     event.preventDefault();
