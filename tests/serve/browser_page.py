@@ -216,6 +216,41 @@ def test_a_record_replays_to_what_was_seen(page: Page, server: Running, tmp_path
     page.until("document.querySelectorAll('.word').length === 0")
 
 
+THOUGHTS = "[...document.querySelectorAll('#thought-list li')]"
+
+
+@pytest.mark.parametrize(("width", "dark"), [("desktop", False), ("phone", True)])
+def test_thoughts_are_apart_from_the_answer(
+    page: Page, thinker: str, width: str, dark: bool
+) -> None:
+    with running(Settings(models=(thinker,), thought_tokens=6)) as server:
+        opened(page, server, width, dark)
+        assert page.text("in-force").startswith("In force: wait-k, 1")
+        assert page.evaluate("document.getElementById('thoughts').hidden")
+        page.evaluate("document.getElementById('question').value = 'Who sleeps?'")
+        page.type("The dog sleeps. The cat watches it. ")
+        page.until(f"{THOUGHTS}.length >= 2 && !{THOUGHTS}[1].querySelector('.growing')")
+        assert written(page) == [] and page.text("said") == ""
+        assert "when all is read" in page.evaluate(
+            "document.getElementById('target-words').dataset.note"
+        )
+        notes = page.evaluate(f"{THOUGHTS}.map(e => e.lastChild.textContent)")
+        assert [note.split(",")[0] for note in notes] == ["after 1 sentence", "after 2 sentences"]
+        assert page.evaluate("document.querySelectorAll('#source-words .unread').length") == 0
+        assert page.text("policy-lag") == "1.0 sentences"
+        page.type("A man ")
+        page.until("document.querySelectorAll('#source-words .unread').length === 2")
+        page.press("Enter")
+        answer = done(page)
+        thoughts = page.evaluate(f"{THOUGHTS}.map(e => e.firstChild.textContent)")
+        assert len(thoughts) >= 3 and page.text("thought-count") == f"{len(thoughts)} thoughts"
+        assert answer.split() == written(page) != []
+        assert fits(page)
+        (session,) = server.app.state.sessions._open.values()
+        assert session.dialogue._config.question == "Who sleeps?"
+        nothing_foreign(page, server)
+
+
 def nothing_foreign(page: Page, server: Running) -> None:
     """Nothing foreign was asked for, and nothing went wrong."""
     own = (server.url, server.url.replace("http", "ws"), "blob:", "about:")

@@ -3,10 +3,12 @@
 import asyncio
 import base64
 import io
+import time
 from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 import soundfile
@@ -16,7 +18,7 @@ from openai.types.realtime import (
     InputAudioBufferSpeechStoppedEvent,
 )
 from tests.modality.speech.signals import silence, voice
-from tests.serve.conftest import Running, break_step
+from tests.serve.conftest import KEY, Running, break_step
 
 from proactivellm.modality.loading import load
 from proactivellm.policy.spec import parse_policy
@@ -313,6 +315,41 @@ def test_an_engine_that_fails_is_told(
         return str((await transcriptions.create(**good)).text)
 
     assert run(ask()) == alone(listener, 16_000).strip()
+
+
+def test_who_leaves_while_a_file_is_heard_gives_the_lane_back(
+    listens: Running, listener: str, run: RunIt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = listens.app.state.models.get(listener)
+    streams = served._worker._streams
+    step = streams.step
+    long = np.tile(recording(2000), 16)  # 38 s, and some 120 steps
+
+    def slow() -> Any:
+        time.sleep(0.1)
+        return step()
+
+    async def ask(stream: bool) -> None:
+        headers = {"Authorization": f"Bearer {KEY}"}
+        asked = {"model": listener, "stream": str(stream)}
+        async with httpx.AsyncClient(base_url=listens.url, headers=headers) as client:
+            await client.post(
+                "/v1/audio/transcriptions", data=asked, files={"file": file_of(long, 2000)}
+            )
+
+    async def leave() -> None:
+        for stream in (False, True):
+            asking = asyncio.create_task(ask(stream))
+            while not served.active:
+                assert not asking.done()
+                await asyncio.sleep(0.01)
+            asking.cancel()
+            async with asyncio.timeout(6):
+                while served.active:
+                    await asyncio.sleep(0.01)
+
+    monkeypatch.setattr(streams, "step", slow)
+    run(leave())
 
 
 def test_who_leaves_gives_the_lane_back(listens: Running, listener: str, run: RunIt) -> None:

@@ -103,11 +103,15 @@ def test_the_log_says_nothing_of_what_is_said(frail: Running, run: RunIt) -> Non
     assert not any(word in lines.getvalue() for word in ("hat", "window", KEY))
 
 
+@pytest.mark.parametrize("harm", [break_step, break_thread])
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_broken_engine_is_told_over_http_and_logged(
-    frail: Running, caplog: pytest.LogCaptureFixture, stream: bool
+    frail: Running,
+    caplog: pytest.LogCaptureFixture,
+    stream: bool,
+    harm: Callable[[Served], None],
 ) -> None:
-    break_step(engine(frail))
+    harm(engine(frail))
     body = {"text": SECRET, "stream": stream}
     with caplog.at_level(logging.ERROR, "proactivellm.serve"):
         told = httpx.post(f"{frail.url}/v1/translations", json=body, timeout=30).text
