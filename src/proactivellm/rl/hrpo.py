@@ -81,10 +81,6 @@ class ThinkingReinforcement(Reinforcement):
         self.limits = limits or Limits(streams=64)
         check_answers(jobs)
         super().__init__(model, jobs, make_problems(model, jobs))
-        self.add_adapters()
-        learnt = self.adapted or model.model
-        weights = [weight for weight in learnt.parameters() if weight.requires_grad]
-        self.optimizer = torch.optim.AdamW(weights, lr=self.plan.learning_rate, weight_decay=0.0)
 
     def advance(self) -> dict[str, float]:
         """One step: rollouts, what each token is credited with, `passes` updates; its numbers.
@@ -96,6 +92,8 @@ class ThinkingReinforcement(Reinforcement):
         """
         plan, learnt, judged = self.plan, list[tuple[ThoughtRollout, Tensor]](), list[_Judged]()
         kept = 0
+        if self.optimizer is None:
+            self.begin({})
         for _ in range(1 + plan.redraws):
             wanted = plan.num_sources - kept
             if not wanted:
@@ -125,7 +123,11 @@ class ThinkingReinforcement(Reinforcement):
         return trainable(self.adapted or self.model.model)
 
     def begin(self, state: dict[str, Tensor]) -> None:
-        """See `Reinforcement`: it is there from the first."""
+        """See `Reinforcement`."""
+        self.add_adapters()
+        learnt = self.adapted or self.model.model
+        weights = [weight for weight in learnt.parameters() if weight.requires_grad]
+        self.optimizer = torch.optim.AdamW(weights, lr=self.plan.learning_rate, weight_decay=0.0)
 
     @property
     def inputs(self) -> dict[str, Any]:
