@@ -1,6 +1,8 @@
 # Each target sets up what it needs and is quick when that is done.
 #   make install   .venv with the project and everything its tests need
 #   make demo      stream a few German sentences to English with the bundled model
+#   make demo-thinking  a problem is read sentence by sentence, and thought about meanwhile; of a model
+#                  that you trained (recipes/thinking/running.toml), as none is bundled yet
 #   make demo-speech  stream recordings to text in real time, with the bundled model that listens
 #   make demo-llm  pull a language model of 135 million parameters and let it watch for what you ask
 #   make test      the tests, under the lowest and the newest transformers that are supported
@@ -40,6 +42,11 @@ PYTHON ?= $(shell for python in python3 python3.11 python3.12 python3.13 python3
 DEMO_SOURCE ?= src/proactivellm/assets/tatoeba-sample/demo.de
 DEMO_SENTENCES ?= 6
 DEMO_FLAGS ?= --policy learned:laal=3 --rate 240
+DEMO_PROBLEM ?= Anna has 7 apples. Felix lives in Bonn. Peter gives 8 apples to Anna. Rosa plays golf. \
+	Anna sells 4 apples.
+DEMO_QUESTION ?= How many apples does Anna have at the end?
+DEMO_THINKER ?= runs/thinking/running
+DEMO_THINKING_FLAGS ?= --rate 150
 DEMO_AUDIO ?= $(sort $(foreach kind,wav flac ogg opus mp3,\
 	$(wildcard src/proactivellm/assets/speech-sample/*.$(kind))))
 DEMO_SPEECH_FLAGS ?= --real-time --times
@@ -100,7 +107,7 @@ SPEECH_TARGET ?=
 SPEECH_OUT ?= out/simuleval-speech
 SPEECH_FLAGS ?= --policy wait-k:3,stride=2
 
-.PHONY: install demo demo-speech demo-llm test lowest newest chromium live browser audit ray mutants simuleval \
+.PHONY: install demo demo-speech demo-thinking demo-llm test lowest newest chromium live browser audit ray mutants simuleval \
 	simuleval-speech compatibility environments site typed lint check format
 .DEFAULT_GOAL := check
 
@@ -130,6 +137,12 @@ $(STAMP):
 demo: install
 	@test -f $(DEMO_SOURCE) || { echo "make: no such file: $(DEMO_SOURCE)" >&2; exit 1; }
 	@head -n $(DEMO_SENTENCES) $(DEMO_SOURCE) | $(BIN)/proactivellm stream --input - $(DEMO_FLAGS)
+
+demo-thinking: install
+	@test -f $(DEMO_THINKER)/config.json || { echo "make: no model in $(DEMO_THINKER):" \
+		"recipes/thinking/running.toml says how to train it, or name one with DEMO_THINKER" >&2; exit 1; }
+	@echo "$(DEMO_PROBLEM)" | $(BIN)/proactivellm stream --model $(DEMO_THINKER) --input - \
+		--question "$(DEMO_QUESTION)" --thoughts $(DEMO_THINKING_FLAGS)
 
 demo-speech: install
 	@test -n "$(DEMO_AUDIO)" || { echo "make: no recordings: name some with DEMO_AUDIO" >&2; exit 1; }

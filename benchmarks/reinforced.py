@@ -22,7 +22,7 @@ from proactivellm.modality.loading import load
 from proactivellm.output.log import LOG_FILE, Instance, read_log
 from proactivellm.policy.learned import Learned
 from proactivellm.report.progress import show_progress
-from proactivellm.rl.reinforce import Plan, Reinforcement
+from proactivellm.rl.reinforce import PolicyPlan, PolicyReinforcement
 from proactivellm.rl.run import reinforce
 from proactivellm.stream import Job
 
@@ -31,10 +31,10 @@ NUM_TRAIN, NUM_HELD = 100, 240
 START = 0.9  # threshold that rollouts begin at
 THRESHOLDS = (0.8, 0.9, 0.95, 0.975)
 BASE = "learned"  # the name of the head that the others began with
-_HOT = Plan(num_steps=25, latency="LAAL", learning_rate=0.01, temperature=1.0)
+_HOT = PolicyPlan(num_steps=25, latency="LAAL", learning_rate=0.01, temperature=1.0)
 RUNS = {
-    "gated": Plan(),
-    "ungated": Plan(tolerance=None),
+    "gated": PolicyPlan(),
+    "ungated": PolicyPlan(tolerance=None),
     "gated-laal": _HOT,
     "ungated-laal": replace(_HOT, tolerance=None),
 }
@@ -50,7 +50,7 @@ def main(data: Path, out: Path) -> None:
         model = load(MODEL)
         if name != BASE:
             start = Learned(threshold=START, min_lag=0)
-            run = Reinforcement(model, start, train, RUNS[name])
+            run = PolicyReinforcement(model, start, train, RUNS[name])
             with show_progress() as told:
                 curves[name] = reinforce(run, out / name, description="valid.3", progress=told)
             model = load(str(out / name))

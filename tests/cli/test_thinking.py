@@ -9,6 +9,7 @@ from tests.cli.commands import MAX_NEW_TOKENS, Run
 from tests.thinking import thinking_model
 from tests.train.runs import SCRATCH
 
+from proactivellm.modality.loading import load
 from proactivellm.output.log import read_log
 from proactivellm.session.limits import Limits
 from proactivellm.tasks.reasoning.problem import read_problems
@@ -110,3 +111,24 @@ def test_problems_are_drawn_learnt_and_scored(
     began = [thought.began_ms - i.source_ms for i in log for thought in (i.thoughts or ())[-1:]]
     assert all(ms % 50 == pytest.approx(0, abs=0.1) for ms in began), "each step takes 50 ms"
     assert "--decode-rate 0: give steps" in run("evaluate", *flags[:-1], 0).error
+
+
+def test_thinking_is_reinforced_by_one_command(run: Run, thinker: Path, tmp_path: Path) -> None:
+    """Curve and model; the same command is done at once; flags of the other kind are refused."""
+    problems = tmp_path / "problems.jsonl"
+    run("data", "running", "--most", 20, "--count", 2, "--out", problems)
+    out = tmp_path / "out"
+    flags = ("--source", problems, "--task", "reasoning", "--model", thinker, "--out", out)
+    flags += ("--steps", 1, "--group", 2, "--thought-tokens", 2, "--credit-weight", 0.5)
+    done = run("reinforce", *flags)
+    assert done.code == 0 and "reward 0.0" in done.out and done.out.endswith(f"saved in {out}\n")
+    (line,) = (out / "reinforcement.jsonl").read_text().splitlines()
+    assert {"reward", "accuracy", "think_rate", "deep_tokens"} <= json.loads(line).keys()
+    assert load(out).thinking is not None
+    assert run("reinforce", *flags).code == 0 and line in (out / "reinforcement.jsonl").read_text()
+    error = run("reinforce", *flags, "--latency", "DAL").error
+    assert error == "--latency goes without --task reasoning: leave one of them out"
+    error = run("reinforce", *flags, "--credit", "word").error
+    assert error == "--credit word: give rollout, stage, sentence, boundary"
+    error = run("reinforce", *flags[:2], "--out", out, "--target", problems, "--price", 1).error
+    assert error == "--price goes with --task reasoning: leave one of them out"

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,11 +10,14 @@ from tests.thinking import thinking_model
 from torch import Tensor
 
 from proactivellm.forward.causal_lm import StreamingCausalLM
+from proactivellm.modality.loading import load
 from proactivellm.policy.fixed import WaitK
 from proactivellm.rl import hrpo
 from proactivellm.rl.advantage import clipped_loss, group_relative
 from proactivellm.rl.credit import token_advantages
 from proactivellm.rl.hrpo import ThinkingPlan, ThinkingReinforcement
+from proactivellm.rl.run import CURVE_FILE
+from proactivellm.rl.run import reinforce as save
 from proactivellm.rl.thinking import (
     ANSWER,
     DEEP,
@@ -200,12 +204,12 @@ def test_where_all_rollouts_are_worth_the_same_nothing_is_learnt(
 ) -> None:
     monkeypatch.setattr(hrpo, "qualities", lambda instances: torch.zeros(len(instances)))
     model = short()
-    plan = ThinkingPlan(num_problems=1, group=2, redraws=1, format_weight=0.0)
+    plan = ThinkingPlan(num_sources=1, group=2, redraws=1, format_weight=0.0)
     run, before = ThinkingReinforcement(model, JOBS, plan, LIMITS), weights_of(model)
     told = run.advance()
     assert told["accuracy"] == told["kept"] == told["learnt"] == 0
     assert all(map(torch.equal, before, weights_of(model)))
-    assert run._drawn == 2, "another problem was drawn in its place"
+    assert run.num_drawn == 2, "another problem was drawn in its place"
 
 
 def test_thinking_that_costs_is_learnt_to_be_spared(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,7 +229,7 @@ def test_thinking_that_costs_is_learnt_to_be_spared(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(Thinker, "may_follow", few)
     plan = ThinkingPlan(
-        num_problems=2, group=8, learning_rate=1e-2, weight=0.5, price=0.2, format_weight=0.0
+        num_sources=2, group=8, learning_rate=1e-2, weight=0.5, price=0.2, format_weight=0.0
     )
     run = ThinkingReinforcement(short(), JOBS, plan, replace(LIMITS, streams=16, depth=1))
     curve = [run.advance() for _ in range(5)]
@@ -234,15 +238,68 @@ def test_thinking_that_costs_is_learnt_to_be_spared(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_step_without_local_credit_is_one_of_grpo(monkeypatch: pytest.MonkeyPatch) -> None:
-    def by_length(instances: Sequence) -> Tensor:
-        return torch.tensor([i.prediction_length % 2 for i in instances], dtype=torch.float64)
-
     monkeypatch.setattr(hrpo, "qualities", by_length)
     found = []
     for how in ({"weight": 0.0}, {"credit": "rollout"}):
         model = short()
-        plan = ThinkingPlan(num_problems=2, group=4, passes=2, redraws=0, **how)
+        plan = ThinkingPlan(num_sources=2, group=4, passes=2, redraws=0, **how)
         told = ThinkingReinforcement(model, JOBS, plan, LIMITS).advance()
         assert told["learnt"] > 0 and told["moved"] > 0
         found.append(weights_of(model))
     assert all(map(torch.equal, *found))
+
+
+def by_length(instances: Sequence) -> Tensor:
+    return torch.tensor([i.prediction_length % 2 for i in instances], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_it_goes_on_where_it_stopped_and_ends_as_a_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: int
+) -> None:
+    monkeypatch.setattr(hrpo, "qualities", by_length)
+    short().save_pretrained(tmp_path / "model")
+    plan = ThinkingPlan(
+        num_steps=2, num_sources=1, group=4, redraws=1, lora_rank=rank, learning_rate=0.01
+    )
+
+    def begin(steps: int = 2) -> ThinkingReinforcement:
+        model = load(tmp_path / "model")
+        return ThinkingReinforcement(model, JOBS, replace(plan, num_steps=steps), LIMITS)
+
+    whole = save(begin(), tmp_path / "whole")
+    first = save(begin(1), tmp_path / "out")
+    curve = save(begin(), tmp_path / "out")
+    assert curve == whole and first == whole[:1] and whole[1]["learnt"] > 0
+    folders = (tmp_path / "model", tmp_path / "whole", tmp_path / "out")
+    before, straight, resumed = (load(folder).model.state_dict() for folder in folders)
+    assert all(torch.equal(straight[name], resumed[name]) for name in straight)
+    assert any(not torch.equal(straight[name], before[name]) for name in straight)
+    other = ThinkingReinforcement(load(tmp_path / "model"), JOBS, plan, LIMITS)
+    other.limits = replace(LIMITS, depth=1)
+    with pytest.raises(ValueError, match="depth was None, and is 1 now"):
+        save(other, tmp_path / "out")
+
+
+def test_what_is_no_number_is_neither_learnt_nor_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hrpo, "qualities", by_length)
+    short().save_pretrained(tmp_path / "model")
+    plan = ThinkingPlan(num_sources=2, group=4, num_steps=1)
+    run = ThinkingReinforcement(load(tmp_path / "model"), JOBS, plan, LIMITS)
+    before = weights_of(run.model)
+    judge = run._judge
+
+    def broken(group: Sequence) -> hrpo._Judged:
+        found = judge(group)
+        return found._replace(advantages=[each * torch.nan for each in found.advantages])
+
+    monkeypatch.setattr(run, "_judge", broken)
+    with pytest.raises(
+        ValueError, match="gradient norm of step 1 is nan: nothing of it was learnt"
+    ):
+        save(run, tmp_path / "out")
+    assert all(map(torch.equal, before, weights_of(run.model)))
+    assert not (tmp_path / "out" / CURVE_FILE).read_text()
+    assert not (tmp_path / "out" / "reinforcement.pt").exists()

@@ -16,7 +16,7 @@ from proactivellm.output.log import Instance
 from proactivellm.policy.head import Head
 from proactivellm.policy.learned import Learned
 from proactivellm.rl import reinforce
-from proactivellm.rl.reinforce import Plan, Reinforcement
+from proactivellm.rl.reinforce import PolicyPlan, PolicyReinforcement
 from proactivellm.rl.reward import Rewards
 from proactivellm.rl.run import reinforce as save
 
@@ -28,7 +28,7 @@ ZERO = Head(
     scalars=(),
     about={},
 )
-PLAN = Plan(num_steps=5, num_sources=2, group=6, learning_rate=0.3, temperature=1.0)
+PLAN = PolicyPlan(num_steps=5, num_sources=2, group=6, learning_rate=0.3, temperature=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -36,13 +36,13 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny("qwen2", tmp_path_factory.mktemp("tiny"))
 
 
-def begin(tiny: Path, plan: Plan = PLAN, **bounds: int) -> Reinforcement:
+def begin(tiny: Path, plan: PolicyPlan = PLAN, **bounds: int) -> PolicyReinforcement:
     model = streams.load(tiny, boundary="token")
     assert model.model.generation_config is not None
     model.model.generation_config.max_new_tokens = 5
     model.head = ZERO
     policy = Learned(threshold=0.5, lag_weight=0, **bounds)  # type: ignore[arg-type]
-    return Reinforcement(model, policy, make_jobs(TEXTS, TEXTS), plan)
+    return PolicyReinforcement(model, policy, make_jobs(TEXTS, TEXTS), plan)
 
 
 @pytest.mark.parametrize("needed", [False, True])
@@ -83,7 +83,7 @@ def test_nothing_is_learnt_where_nothing_can_be_decided(tiny: Path) -> None:
     with pytest.raises(ValueError, match="nothing is left to decide: the bounds of 'learned:"):
         run.advance()
     with pytest.raises(ValueError, match="rewards need references"):
-        Reinforcement(run.model, run.policy, make_jobs(TEXTS, None))
+        PolicyReinforcement(run.model, run.policy, make_jobs(TEXTS, None))
 
 
 def test_adapters_learn_with_the_head_and_go_on(tiny: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,15 @@ def test_problems_are_drawn_as_asked_and_splits_share_none() -> None:
         assert len(set(told)) == 36
         with pytest.raises(ValueError, match="'dev' is no split"):
             draw(levels["easy"], 1, split="dev")
+
+
+def test_counts_stay_as_small_as_asked() -> None:
+    level = running.LEVELS["hard"]._replace(most=8)
+    for problem in running.draw_running(level, 30):
+        told = " ".join([*problem.thoughts, problem.reflection])  # what two have is a sum
+        assert all(int(number) <= 8 for number in re.findall(r"\d+", told)), problem
+    with pytest.raises(ValueError, match="most 3: let somebody have 4 or more"):
+        running.draw_running(level._replace(most=3), 1)
 
 
 def test_puzzles_have_all_answers_and_no_word_that_tells_them() -> None:

@@ -253,3 +253,11 @@ def test_a_family_that_cannot_stream_is_not_trained_from_scratch_either(tmp_path
     recipe = make_recipe(tmp_path, text.replace('"qwen3"', '"mamba"'))
     with pytest.raises(ValueError, match="'mamba' has layers of type linear_attention: only lay"):
         train(recipe, tmp_path / "out")
+
+
+def test_digits_are_tokens_of_their_own_where_that_is_asked_for() -> None:
+    lines = ["Anna has 12 eggs.", "12 + 12 = 24, so Anna has 24 eggs."] * 9
+    together, apart = (train_tokenizer(lines, 400, split_digits=each) for each in (False, True))
+    assert "Ġ12" in together.tokenize("Anna has 12 eggs.")
+    assert apart.tokenize("Anna has 12 eggs.") == ["ĠAnna", "Ġhas", "Ġ", "1", "2", "Ġeggs", "."]
+    assert apart.decode(apart.encode("Anna has 12 eggs.")) == " Anna has 12 eggs."

@@ -66,6 +66,23 @@ def test_a_model_that_thinks_is_trained_from_scratch(tmp_path: Path) -> None:
         make_backbone(recipe_of(tmp_path, PRETRAINED.replace("instruction", "#"), out), [])
 
 
+def test_losses_over_a_part_of_the_vocabulary_know_every_token_of_a_thought(tmp_path: Path) -> None:
+    """Controls included; the loss is about that over all tokens."""
+    scratch = SCRATCH.replace("attention_dropout = 0.1\n", "")
+    whole = trainer_of(recipe_of(tmp_path, scratch + STREAMING), tmp_path / "a")
+    text = STREAMING.replace("[objective]", "[objective]\nsampled_softmax = 64")
+    part = trainer_of(recipe_of(tmp_path, scratch + text), tmp_path / "b")
+    part.learner.load_state_dict(whole.learner.state_dict())
+    thinking = part.encoder.encoder.thinking  # type: ignore[attr-defined]
+    assert part.learner.softmax is not None
+    assert {*thinking.all} <= {*part.learner.softmax.taught.tolist()}
+    losses = []
+    for trainer in (whole, part):
+        batch = trainer.data_collator([trainer.train_dataset[i] for i in range(4)])
+        losses.append(float(trainer.learner(**batch)["loss"]))
+    assert losses[0] == pytest.approx(losses[1], rel=0.02) and losses[0] != losses[1]
+
+
 def test_samples_have_the_views_that_the_tables_ask_for(tmp_path: Path) -> None:
     """Batch thinking is the full view in the order of an ordinary text; depth and k are drawn."""
     streaming = trainer_of(recipe_of(tmp_path, SCRATCH + STREAMING), tmp_path / "s")

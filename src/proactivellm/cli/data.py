@@ -72,6 +72,14 @@ Fillers = Annotated[
         show_default="the level's",
     ),
 ]
+Most = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Of running: the largest count; small ones are learnt sooner.",
+        show_default="99",
+    ),
+]
 Idle = Annotated[
     float,
     typer.Option(
@@ -148,6 +156,7 @@ def data(
     people: People = None,
     events: Events = None,
     fillers: Fillers = None,
+    most: Most = None,
     idle: Idle = 0.0,
     thoughts: Thoughts = "all",
     shuffle: Shuffle = False,
@@ -177,7 +186,7 @@ def data(
     if kind in GENERATED:
         if source is not None:
             raise ValueError(f"{kind} is generated: leave --source out")
-        changes = {"people": people, "events": events, "fillers": fillers}
+        changes = {"people": people, "events": events, "fillers": fillers, "most": most}
         problems = _generated(kind, level, changes, idle, count=count, seed=seed, split=split)
     else:
         problems = _read(kind, source, thoughts, seed if shuffle else None)

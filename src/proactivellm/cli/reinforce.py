@@ -1,7 +1,7 @@
-"""The command `reinforce`: the policy `learned`, trained by what its streams are worth."""
+"""The command `reinforce`: when to write, or when to think, trained by what streams are worth."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -10,40 +10,49 @@ from proactivellm.cli.flags import Device, Lanes, Model, Source, Target, TaskNam
 from proactivellm.cli.models import load_for, loading
 from proactivellm.cli.places import check_places
 from proactivellm.cli.stopping import end_interrupted
+from proactivellm.cli.stream_flags import Depth
 from proactivellm.cli.train import check_train_extra
 
+if TYPE_CHECKING:
+    from proactivellm.forward.causal_lm import StreamingCausalLM
+    from proactivellm.rl.plan import Reinforcement
+    from proactivellm.stream import Job
+
+THINKING = "reasoning"  # the task of which it is trained when to think
+_WRITES, _THINKS = "The policy learned", "Models that think"
+
 Out = Annotated[
-    Path, typer.Option(metavar="DIR", help="Folder for the model with its new head, and the curve.")
+    Path, typer.Option(metavar="DIR", help="Folder for the model as it becomes, and the curve.")
 ]
-Policy = Annotated[
-    str,
+Steps = Annotated[
+    int | None,
     typer.Option(
-        metavar="SPEC", help="Where to begin: the policy learned, with a threshold or a target."
+        min=1,
+        max=1_000_000,
+        metavar="N",
+        help="Each has rollouts, then updates.",
+        show_default="20; of thinking 50",
     ),
 ]
-Steps = Annotated[int, typer.Option(min=1, max=1_000_000, metavar="N", help="Updates of the head.")]
 Group = Annotated[
-    int,
-    typer.Option(min=2, max=1000, metavar="N", help="Rollouts of a source, compared with another."),
+    int | None,
+    typer.Option(
+        min=2,
+        max=1000,
+        metavar="N",
+        help="Rollouts of a source, compared with another.",
+        show_default="8; of thinking 12",
+    ),
 ]
-Latency = Annotated[
-    str, typer.Option(metavar="LAAL|DAL", help="The latency that is to be low, over the source.")
-]
-Weight = Annotated[
-    float, typer.Option("--latency-weight", min=0, metavar="X", help="Its weight beside quality.")
-]
-Tolerance = Annotated[
-    float,
+LearningRate = Annotated[
+    float | None,
     typer.Option(
         min=0,
-        max=100,
-        metavar="POINTS",
-        help="The gate: latency counts only where quality (chrF, of answers F1) is at most so many "
-        "points below that of the offline output of the same source.",
+        max=1,
+        metavar="X",
+        help="Of the head, or of the model that thinks.",
+        show_default="0.003; of thinking 0.0001",
     ),
-]
-Ungated = Annotated[
-    bool, typer.Option("--ungated", help="Let latency count at any quality: an ablation.")
 ]
 LoraRank = Annotated[
     int,
@@ -52,11 +61,111 @@ LoraRank = Annotated[
         min=0,
         max=1024,
         metavar="RANK",
-        help="Train low-rank adapters of the model with the head, and merge them (needs the extra "
-        "train). 0 leaves the model as it is.",
+        help="Train low-rank adapters of the model, and merge them (needs the extra train). With "
+        "0 a model that thinks learns by all its weights, and that of learned stays as it is.",
     ),
 ]
 Seed = Annotated[int, typer.Option(min=0, max=1_000_000_000, metavar="N", help="Of the draws.")]
+Policy = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SPEC",
+        help="Where to begin: the policy learned, with a threshold or a target.",
+        show_default="learned:0.9,min_lag=0",
+        rich_help_panel=_WRITES,
+    ),
+]
+Latency = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LAAL|DAL",
+        help="The latency that is to be low, over the source.",
+        show_default="DAL",
+        rich_help_panel=_WRITES,
+    ),
+]
+LatencyWeight = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        metavar="X",
+        help="Its weight beside quality.",
+        show_default="0.5",
+        rich_help_panel=_WRITES,
+    ),
+]
+Tolerance = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=100,
+        metavar="POINTS",
+        help="The gate: latency counts only where quality (chrF, of answers F1) is at most so many "
+        "points below that of the offline output of the same source.",
+        show_default="2",
+        rich_help_panel=_WRITES,
+    ),
+]
+Ungated = Annotated[
+    bool,
+    typer.Option(
+        "--ungated",
+        help="Let latency count at any quality: an ablation.",
+        rich_help_panel=_WRITES,
+    ),
+]
+CreditName = Annotated[
+    str | None,
+    typer.Option(
+        "--credit",
+        metavar="stage|sentence|boundary|rollout",
+        help="What credits tokens beside the worth of their rollout: the tokens spent on their "
+        "stage or sentence; boundary credits a stage to what closes thoughts; rollout is GRPO.",
+        show_default="stage",
+        rich_help_panel=_THINKS,
+    ),
+]
+CreditWeight = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=1,
+        metavar="SHARE",
+        help="Of that credit; 0 is GRPO.",
+        show_default="0.3",
+        rich_help_panel=_THINKS,
+    ),
+]
+Price = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        metavar="X",
+        help="Of a token in that credit, where the right answer is worth 1.",
+        show_default="0.02",
+        rich_help_panel=_THINKS,
+    ),
+]
+GlobalPrice = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        metavar="X",
+        help="Of a token of a thought in the worth of the rollout as a whole.",
+        show_default="0",
+        rich_help_panel=_THINKS,
+    ),
+]
+ThoughtTokens = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Close a thought after so many tokens.",
+        show_default="256",
+        rich_help_panel=_THINKS,
+    ),
+]
 
 
 @app.command()
@@ -66,58 +175,58 @@ def reinforce(
     target: Target = None,
     task: TaskName = None,
     model: Model = None,
-    policy: Policy = "learned:0.9,min_lag=0",
-    steps: Steps = 20,
-    group: Group = 8,
-    latency: Latency = "DAL",
-    latency_weight: Weight = 0.5,
-    tolerance: Tolerance = 2.0,
-    ungated: Ungated = False,
+    steps: Steps = None,
+    group: Group = None,
+    learning_rate: LearningRate = None,
     lora: LoraRank = 0,
     seed: Seed = 0,
     lanes: Lanes = 64,
+    policy: Policy = None,
+    latency: Latency = None,
+    latency_weight: LatencyWeight = None,
+    tolerance: Tolerance = None,
+    ungated: Ungated = False,
+    credit: CreditName = None,
+    credit_weight: CreditWeight = None,
+    price: Price = None,
+    global_price: GlobalPrice = None,
+    thought_tokens: ThoughtTokens = None,
+    depth: Depth = None,
     device: Device = "cpu",
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Train the policy learned by reward: quality against latency.
+    """Train by reward when to write, or when to think.
 
     Several streams of each source draw their READs and WRITEs; those that did better than the
-    others of their source become likelier. The head begins as that of the model. The same command
-    continues a run that was interrupted.
+    others of their source become likelier: quality against latency, for the head of the policy
+    learned. With `--task reasoning` a model that thinks draws its thoughts: right answers against
+    tokens. The same command continues a run that was interrupted.
 
     Example:
         proactivellm reinforce --source train.de --target train.en --out my-model
     """
     with loading(model or "the model"):
-        from proactivellm.evaluation.evaluate import find_calibration
-        from proactivellm.policy.learned import Learned
-        from proactivellm.policy.spec import parse_policy
         from proactivellm.report.progress import show_progress
-        from proactivellm.rl.reinforce import Plan, Reinforcement
         from proactivellm.rl.run import reinforce as run
         from proactivellm.tasks.jobs import read_jobs
 
         if lora:
             check_train_extra(needs_peft=True)
-        if latency not in ("LAAL", "DAL"):
-            raise ValueError(f"--latency {latency}: give LAAL or DAL")
+        common = {"num_steps": steps, "group": group, "learning_rate": learning_rate}
+        common |= {"lora_rank": lora, "seed": seed}
+        writing = {"policy": policy, "latency": latency, "latency_weight": latency_weight}
+        writing |= {"tolerance": tolerance, "ungated": ungated or None}
+        thinking: dict[str, Any] = {"credit": credit, "credit_weight": credit_weight}
+        thinking |= {"price": price, "global_price": global_price}
+        thinking |= {"thought_tokens": thought_tokens, "depth": depth}
+        thinks = task == THINKING
+        _check_flags(writing if thinks else thinking, thinks)
         check_places([("--out", out)], [("--source", source), ("--target", target)], model)
         jobs = read_jobs(task, source, target)
         how = {"device": device, "trust_remote_code": trust_remote_code}
         streaming = load_for(jobs, model, False, **how)
-        start = parse_policy(policy, find_calibration(streaming))
-        if not isinstance(start, Learned):
-            raise ValueError(f"--policy {policy}: only the policy learned is trained by reward")
-        plan = Plan(
-            num_steps=steps,
-            group=group,
-            latency="LAAL" if latency == "LAAL" else "DAL",
-            latency_weight=latency_weight,
-            tolerance=None if ungated else tolerance / 100,
-            lora_rank=lora,
-            seed=seed,
-        )
-        training = Reinforcement(streaming, start, jobs, plan, num_lanes=lanes)
+        make, flags = (_when_to_think, thinking) if thinks else (_when_to_write, writing)
+        training = make(streaming, jobs, common, _given(flags), lanes)
     try:
         with show_progress() as told:
             curve = run(training, out, description=Path(source).name, progress=told)
@@ -126,4 +235,62 @@ def reinforce(
     if curve:
         ends = [f"{curve[at]['reward']:.3f}" for at in (0, -1)]
         typer.echo(f"reward {ends[0]} in the first step, {ends[1]} in the last")
-    typer.echo(f"model saved in {out}; `proactivellm calibrate` measures thresholds of its head")
+    rest = "" if thinks else "; `proactivellm calibrate` measures thresholds of its head"
+    typer.echo(f"model saved in {out}{rest}")
+
+
+def _check_flags(others: dict[str, Any], thinks: bool) -> None:
+    for name in _given(others):
+        flag, needs = f"--{name.replace('_', '-')}", "without" if thinks else "with"
+        raise ValueError(f"{flag} goes {needs} --task {THINKING}: leave one of them out")
+
+
+def _given(flags: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in flags.items() if value is not None}
+
+
+def _when_to_write(
+    model: "StreamingCausalLM",
+    jobs: "list[Job]",
+    common: dict[str, Any],
+    given: dict[str, Any],
+    lanes: int,
+) -> "Reinforcement":
+    from proactivellm.evaluation.evaluate import find_calibration
+    from proactivellm.policy.learned import Learned
+    from proactivellm.policy.spec import parse_policy
+    from proactivellm.rl.reinforce import PolicyPlan, PolicyReinforcement
+    from proactivellm.rl.reward import Latency as LatencyName
+
+    if (latency := given.get("latency")) not in (None, *get_args(LatencyName)):
+        raise ValueError(f"--latency {latency}: give LAAL or DAL")
+    spec = given.pop("policy", "learned:0.9,min_lag=0")
+    start = parse_policy(spec, find_calibration(model))
+    if not isinstance(start, Learned):
+        raise ValueError(f"--policy {spec}: only the policy learned is trained by reward")
+    if given.pop("ungated", False):
+        given["tolerance"] = None
+    elif "tolerance" in given:
+        given["tolerance"] /= 100
+    plan = PolicyPlan(**_given(common), **given)
+    return PolicyReinforcement(model, start, jobs, plan, num_lanes=lanes)
+
+
+def _when_to_think(
+    model: "StreamingCausalLM",
+    jobs: "list[Job]",
+    common: dict[str, Any],
+    given: dict[str, Any],
+    lanes: int,
+) -> "Reinforcement":
+    from proactivellm.rl.credit import Credit
+    from proactivellm.rl.hrpo import ThinkingPlan, ThinkingReinforcement
+    from proactivellm.session.limits import Limits
+
+    if (credit := given.get("credit")) not in (None, *get_args(Credit)):
+        raise ValueError(f"--credit {credit}: give {', '.join(get_args(Credit))}")
+    bounds = {name: given.pop(name) for name in ("thought_tokens", "depth") if name in given}
+    if "credit_weight" in given:
+        given["weight"] = given.pop("credit_weight")
+    plan = ThinkingPlan(**_given(common), **given)
+    return ThinkingReinforcement(model, jobs, plan, Limits(streams=lanes, **bounds))

@@ -7,40 +7,36 @@ The loop, the clipping and the leaving out of groups that teach nothing are thos
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from proactivellm.forward.causal_lm import StreamingCausalLM
-from proactivellm.metrics.measures import check_references
 from proactivellm.policy.fixed import WaitK
 from proactivellm.rl.advantage import clipped_loss
 from proactivellm.rl.credit import Credit, token_advantages
+from proactivellm.rl.plan import Plan, Reinforcement, check_answers, trainable
 from proactivellm.rl.reward import qualities
 from proactivellm.rl.thinking import ThoughtRollout, make_problems, think, thought_log_probs
-from proactivellm.rl.written import Source
 from proactivellm.session.limits import Limits
 from proactivellm.stream import Job
-from proactivellm.train.build import add_adapters
-from proactivellm.train.recipe import Lora
 
 _RIGHT = 0.5  # quality from which an answer counts as right: of numbers and verdicts it is 0 or 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class ThinkingPlan:
-    """How thinking is reinforced."""
+class ThinkingPlan(Plan):
+    """How thinking is reinforced; all weights learn, or adapters alone."""
 
     num_steps: int = 50
-    num_problems: int = 8  # of a step
-    group: int = 12  # rollouts of a problem, which are compared with each other
-    passes: int = 1  # updates from the rollouts of a step
+    group: int = 12
+    passes: int = 1
     learning_rate: float = 1e-4
-    clip: float = 0.2  # how far the ratio of probabilities may fall
-    clip_high: float = 0.28  # and rise
-    temperature: float = 1.0  # of the draws
+    clip_high: float = 0.28  # how far the ratio of probabilities may rise; it may fall by `clip`
+    temperature: float = 1.0
+    max_grad_norm: float = 1.0
     credit: Credit = "stage"
     weight: float = 0.3  # of the local advantage; 0 = GRPO
     price: float = 0.02  # of a token, in the local advantage
@@ -50,13 +46,18 @@ class ThinkingPlan:
     global_price: float = 0.0
     # Times that further problems are drawn in place of those whose rollouts are all worth the same.
     redraws: int = 2
-    lora_rank: int = 0  # of low-rank adapters, which alone are trained; 0 = all weights are
-    max_grad_norm: float = 1.0
-    at_once: int = 16  # rollouts in a packed forward
-    seed: int = 0
 
 
-class ThinkingReinforcement:
+class _Judged(NamedTuple):
+    """The rollouts of a problem, what they are worth, which are right, and advantages by token."""
+
+    group: Sequence[ThoughtRollout]
+    reward_G: Tensor
+    right_G: Tensor
+    advantages: list[Tensor]
+
+
+class ThinkingReinforcement(Reinforcement):
     """The training of a model that thinks: `advance` makes a step, the model learns in place.
 
     Args:
@@ -67,6 +68,8 @@ class ThinkingReinforcement:
         ValueError: the model does not think, or a problem has no words or no answer.
     """
 
+    plan: ThinkingPlan
+
     def __init__(
         self,
         model: StreamingCausalLM,
@@ -74,76 +77,73 @@ class ThinkingReinforcement:
         plan: ThinkingPlan | None = None,
         limits: Limits | None = None,
     ) -> None:
-        self.model, self.plan = model, plan or ThinkingPlan()
+        self.plan = plan or ThinkingPlan()
         self.limits = limits or Limits(streams=64)
-        check_references(jobs)
-        if not jobs or jobs[0].reference is None:
-            raise ValueError("rewards need answers: the problems have none")
-        self.sources = make_problems(model, jobs)
-        self.step, self._drawn = 0, 0
-        learnt: Any = model.model
-        if self.plan.lora_rank:
-            torch.manual_seed(self.plan.seed)
-            rank = self.plan.lora_rank
-            learnt = add_adapters(model.model, Lora(r=rank, alpha=2 * rank))
-        self.adapted = learnt if self.plan.lora_rank else None
-        self._weights = [weight for weight in learnt.parameters() if weight.requires_grad]
-        self._optimizer = torch.optim.AdamW(
-            self._weights, lr=self.plan.learning_rate, weight_decay=0.0
-        )
+        check_answers(jobs)
+        super().__init__(model, jobs, make_problems(model, jobs))
 
     def advance(self) -> dict[str, float]:
         """One step: rollouts, what each token is credited with, `passes` updates; its numbers.
 
-        `accuracy`, `whole` (ended by itself), `stream_tokens`, `deep_tokens` are means over all
-        rollouts, `think_rate` over sentences; `kept` is the share of groups that taught something,
-        `learnt` how many tokens were, and `moved` how far the last pass found their
+        `reward`, `accuracy`, `whole` (ended by itself), `stream_tokens`, `deep_tokens` are means
+        over all rollouts, `think_rate` over sentences; `kept` is the share of groups that taught
+        something, `learnt` how many tokens were, and `moved` how far the last pass found their
         log-probabilities from those before the first, at most.
         """
-        plan, learnt, all_of = self.plan, list[tuple[ThoughtRollout, Tensor]](), []
-        num_groups = kept = 0
+        plan, learnt, judged = self.plan, list[tuple[ThoughtRollout, Tensor]](), list[_Judged]()
+        kept = 0
+        if self.optimizer is None:
+            self.begin({})
         for _ in range(1 + plan.redraws):
-            wanted = plan.num_problems - kept
+            wanted = plan.num_sources - kept
             if not wanted:
                 break
             groups = think(
                 self.model,
                 WaitK(k=1),
-                self._draw(wanted),
+                self.draw(wanted),
                 group=plan.group,
                 limits=self.limits,
                 temperature=plan.temperature,
                 seed=(plan.seed, self.step),
             )
             for group in groups:
-                advantages, right_G = self._judge(group)
-                all_of += [*zip(group, right_G.tolist(), strict=True)]
-                num_groups += 1
+                judged.append(self._judge(group))
+                advantages = judged[-1].advantages
                 if any(bool(each.any()) for each in advantages):
                     kept += 1
                     learnt += zip(group, advantages, strict=True)
         told = self._update(learnt) if learnt else {"learnt": 0, "moved": 0.0}
         self.step += 1
-        return {"step": self.step, **_means(all_of), "kept": kept / num_groups, **told}
+        return {"step": self.step, **_means(judged), "kept": kept / len(judged), **told}
 
-    def save(self, folder: str | Path) -> None:
-        """Write the model as it is now; adapters are merged into it, and the run is used up."""
-        if self.adapted is not None:
-            self.adapted.merge_and_unload()
-        self.model.save_pretrained(folder)
+    @property
+    def trained(self) -> dict[str, Tensor]:
+        """See `Reinforcement`."""
+        return trainable(self.adapted or self.model.model)
 
-    def _draw(self, number: int) -> list[Source]:
-        """The next problems: all of them once, in an order of chance, then again."""
-        drawn = list[Source]()
-        for at in range(self._drawn, self._drawn + number):
-            epoch, place = divmod(at, len(self.sources))
-            order = np.random.default_rng([self.plan.seed, epoch]).permutation(len(self.sources))
-            drawn.append(self.sources[order[place]])
-        self._drawn += number
-        return drawn
+    def begin(self, state: dict[str, Tensor]) -> None:
+        """See `Reinforcement`."""
+        self.add_adapters()
+        learnt = self.adapted or self.model.model
+        weights = [weight for weight in learnt.parameters() if weight.requires_grad]
+        self.optimizer = torch.optim.AdamW(weights, lr=self.plan.learning_rate, weight_decay=0.0)
 
-    def _judge(self, group: Sequence[ThoughtRollout]) -> tuple[list[Tensor], Tensor]:
-        """Advantages of all tokens, and which answers are right, bool [G]."""
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """See `Reinforcement`."""
+        limits = self.limits
+        return {"thought_tokens": limits.thought_tokens, "depth": limits.depth}
+
+    @property
+    def changes_model(self) -> bool:
+        """See `Reinforcement`."""
+        return True
+
+    def save_beside(self, folder: Path, description: str) -> None:
+        """See `Reinforcement`: there is nothing."""
+
+    def _judge(self, group: Sequence[ThoughtRollout]) -> _Judged:
         plan = self.plan
         quality_G = qualities([each.instance for each in group])
         whole_G = torch.tensor([each.is_whole for each in group], dtype=torch.float64)
@@ -152,7 +152,8 @@ class ThinkingReinforcement:
         reward_G = quality_G + plan.format_weight * whole_G - price_G
         right_G = quality_G >= _RIGHT
         how = {"weight": plan.weight, "price": plan.price}
-        return token_advantages(group, reward_G, right_G, **how, credit=plan.credit), right_G
+        advantages = token_advantages(group, reward_G, right_G, **how, credit=plan.credit)
+        return _Judged(group, reward_G, right_G, advantages)
 
     def _update(self, learnt: Sequence[tuple[ThoughtRollout, Tensor]]) -> dict[str, float]:
         """Move the weights; the loss is a mean over all tokens that were chosen."""
@@ -163,8 +164,9 @@ class ThinkingReinforcement:
         # What could not have been another token has a log-probability of 0, and is no choice.
         chosen = [old_T != 0 for old_T in old]
         num_tokens = sum(int(each.sum()) for each in chosen)
+        assert self.optimizer is not None
         for _ in range(plan.passes):
-            self._optimizer.zero_grad()
+            self.optimizer.zero_grad()
             moved = 0.0
             for part, old_T, chosen_T in zip(parts, old, chosen, strict=True):
                 new_T = self._log_probs(part)[chosen_T]
@@ -173,8 +175,7 @@ class ThinkingReinforcement:
                 (loss * len(new_T) / max(1, num_tokens)).backward()  # type: ignore[no-untyped-call]
                 changed_T = (new_T.detach() - old_T[chosen_T]).abs()
                 moved = max(moved, float(changed_T.max()) if len(changed_T) else 0.0)
-            torch.nn.utils.clip_grad_norm_(self._weights, plan.max_grad_norm)
-            self._optimizer.step()
+            self.update()
         return {"learnt": num_tokens, "moved": moved}
 
     def _log_probs(self, part: Sequence[tuple[ThoughtRollout, Tensor]]) -> Tensor:
@@ -182,11 +183,12 @@ class ThinkingReinforcement:
         return torch.cat(thought_log_probs(self.model, rollouts, self.plan.temperature))
 
 
-def _means(rollouts: Sequence[tuple[ThoughtRollout, bool]]) -> dict[str, float]:
-    every = [rollout for rollout, _ in rollouts]
+def _means(judged: Sequence[_Judged]) -> dict[str, float]:
+    every = [rollout for each in judged for rollout in each.group]
     thought = [t.tokens > 1 for one in every for t in one.instance.thoughts or () if not t.stage]
     return {
-        "accuracy": float(np.mean([right for _, right in rollouts])),
+        "reward": float(torch.cat([each.reward_G for each in judged]).mean()),
+        "accuracy": float(torch.cat([each.right_G for each in judged]).double().mean()),
         "whole": float(np.mean([one.is_whole for one in every])),
         "stream_tokens": float(np.mean([one.spent(deep=False) for one in every])),
         "deep_tokens": float(np.mean([one.spent(deep=True) for one in every])),

@@ -7,22 +7,22 @@ Legend: N = sources, G = rollouts of each, T = trajectories, D = decisions, F = 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from proactivellm.forward.causal_lm import StreamingCausalLM
-from proactivellm.metrics.measures import check_references
+from proactivellm.policy.calibration import CALIBRATION_FILE, Calibration
 from proactivellm.policy.fixed import Offline
 from proactivellm.policy.head import Head, head_of
 from proactivellm.policy.learned import Learned
 from proactivellm.rl.advantage import clipped_loss
+from proactivellm.rl.plan import Plan, Reinforcement, check_answers, trainable
 from proactivellm.rl.recompute import recompute
-from proactivellm.rl.reward import Latency, Rewards, make_rewards, qualities
+from proactivellm.rl.reward import QUALITY_OF, Latency, Rewards, make_rewards, qualities
 from proactivellm.rl.rollout import Trajectory, make_sources, roll_out
 from proactivellm.rl.sampled import SampledLearned, log_prob, write_logit
 from proactivellm.rl.tuned import TunedHead
@@ -30,33 +30,19 @@ from proactivellm.rl.written import Source
 from proactivellm.session.limits import Limits
 from proactivellm.session.sampling import Sampling
 from proactivellm.stream import Job, run_streams
-from proactivellm.train.build import add_adapters
-from proactivellm.train.recipe import Lora
-
-_AT_ONCE = 16  # trajectories in a packed forward
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """How a policy is reinforced."""
+class PolicyPlan(Plan):
+    """How a policy is reinforced; adapters, if any, learn with the head."""
 
-    num_steps: int = 20
-    num_sources: int = 8  # of a step
-    group: int = 8  # rollouts of a source, which are compared with each other
-    passes: int = 4  # updates from the rollouts of a step
-    learning_rate: float = 0.003
-    clip: float = 0.2  # of the ratio of probabilities
-    temperature: float = 0.5  # of the draws
     latency: Latency = "DAL"
     latency_weight: float = 0.5
     # What a rollout may lose on the offline output of its source, 0..1, before its latency counts
     # as the worst; None = there is no gate.
     tolerance: float | None = 0.02
     standardise: bool = True
-    # Of low-rank adapters on all linear layers, which learn with the head; 0 = the model stays.
-    lora_rank: int = 0
     lora_learning_rate: float = 1e-4
-    seed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +58,7 @@ class _Decisions:
     advantage_D: Tensor  # that of its trajectory
 
 
-class Reinforcement:
+class PolicyReinforcement(Reinforcement):
     """The training of a head: `advance` makes a step, `head` is what it has come to.
 
     Args:
@@ -84,26 +70,23 @@ class Reinforcement:
             short.
     """
 
+    plan: PolicyPlan
+
     def __init__(
         self,
         model: StreamingCausalLM,
         policy: Learned,
         jobs: Sequence[Job],
-        plan: Plan | None = None,
+        plan: PolicyPlan | None = None,
         *,
         num_lanes: int = 64,
     ) -> None:
-        self.model, self.policy, self.plan = model, policy, plan or Plan()
-        check_references(jobs)
-        if not jobs or jobs[0].reference is None:
-            raise ValueError("rewards need references: give --target")
-        self.jobs, self.start = jobs, head_of(model)
-        self.sources = make_sources(model, jobs)
+        self.policy, self.plan = policy, plan or PolicyPlan()
+        check_answers(jobs)
+        self.start = head_of(model)
+        super().__init__(model, jobs, make_sources(model, jobs))
         self.num_lanes = num_lanes
-        self.step = 0
-        self.adapted: PreTrainedModel | None = None  # the model with adapters, while it has some
         self._tuned: TunedHead | None = None  # from the first rollouts on
-        self._optimizer: torch.optim.Optimizer | None = None
         self._levels: dict[int, Tensor] | None = None
 
     @property
@@ -119,7 +102,7 @@ class Reinforcement:
         between log-probabilities of the rollout and those computed again.
         """
         plan = self.plan
-        sources = self._draw()
+        sources = self.draw(min(plan.num_sources, len(self.sources)))
         groups = roll_out(
             self.model,
             SampledLearned.like(self.policy, self.head, plan.temperature),
@@ -133,47 +116,58 @@ class Reinforcement:
         advantage_NG = rewards.advantages(plan.latency_weight, plan.standardise)
         trajectories = [trajectory for group in groups for trajectory in group]
         worth_T = advantage_NG.flatten()
+        size = plan.at_once
         parts = [
-            self._decisions(trajectories[at : at + _AT_ONCE], worth_T[at : at + _AT_ONCE])
-            for at in range(0, len(trajectories), _AT_ONCE)
+            self._decisions(trajectories[at : at + size], worth_T[at : at + size])
+            for at in range(0, len(trajectories), size)
         ]
         told = self._update([part for part in parts if len(part.old_D)])
         self.step += 1
         return {"step": self.step, **_means(rewards, plan.latency_weight), **told}
 
-    def state_dict(self) -> dict[str, Any]:
-        """What `load_state_dict` goes on from."""
-        if self._tuned is None or self._optimizer is None:
-            return {"step": self.step}
-        tuned, optimizer = self._tuned.state_dict(), self._optimizer.state_dict()
-        state = {"step": self.step, "tuned": tuned, "optimizer": optimizer}
-        return state | {"adapters": [each.detach() for each in self._adapters()]}
+    @property
+    def trained(self) -> dict[str, Tensor]:
+        """See `Reinforcement`: the head, and adapters."""
+        if self._tuned is None:
+            return {}
+        adapters = {} if self.adapted is None else trainable(self.adapted)
+        return {**self._tuned.state_dict(), **adapters}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state of the same model, policy, sources and plan."""
-        self.step = state["step"]
-        if "tuned" in state:
-            self._begin(torch.zeros(2, len(state["tuned"]["mean_F"]), dtype=torch.float64))
-            assert self._tuned is not None and self._optimizer is not None
-            self._tuned.load_state_dict(state["tuned"])
-            self._optimizer.load_state_dict(state["optimizer"])
-            with torch.no_grad():
-                for mine, stored in zip(self._adapters(), state["adapters"], strict=True):
-                    mine.copy_(stored)
+    def begin(self, state: dict[str, Tensor]) -> None:
+        """See `Reinforcement`."""
+        self._begin(torch.zeros(2, len(state["mean_F"]), dtype=torch.float64))
 
-    def _adapters(self) -> list[torch.nn.Parameter]:
-        if self.adapted is None:
-            return []
-        return [each for each in self.adapted.parameters() if each.requires_grad]
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """See `Reinforcement`."""
+        return {"policy": self.policy.spec, "head": self.start.digest}
 
-    def _draw(self) -> list[Source]:
-        """The sources of this step: all of them once, in an order of chance, then again."""
-        drawn, size = list[Source](), min(self.plan.num_sources, len(self.sources))
-        for at in range(self.step * size, (self.step + 1) * size):
-            epoch, place = divmod(at, len(self.sources))
-            order = np.random.default_rng([self.plan.seed, epoch]).permutation(len(self.sources))
-            drawn.append(self.sources[order[place]])
-        return drawn
+    @property
+    def changes_model(self) -> bool:
+        """See `Reinforcement`."""
+        return self.adapted is not None
+
+    def save_beside(self, folder: Path, description: str) -> None:
+        """See `Reinforcement`: the head; points of `learned`, which are of the other, go."""
+        plan = self.plan
+        gate = "no gate" if plan.tolerance is None else f"tolerance {plan.tolerance:g}"
+        quality = QUALITY_OF[self.jobs[0].task]
+        about = {
+            "label": f"reward: {quality} - {plan.latency_weight:g} {plan.latency}, {gate}",
+            "description": description,
+            "num_sources": str(len(self.sources)),
+            "auc": "not measured",
+        }
+        replace(self.head, about=about).save(folder)
+        start = self.model.folder
+        if start is None or not (start / CALIBRATION_FILE).is_file():
+            return
+        table = Calibration.load(start)
+        points = tuple(point for point in table.points if point.policy != Learned.name)
+        default = table.default
+        if default is not None and default.partition(":")[0] == Learned.name:
+            default = None
+        table.model_copy(update={"points": points, "default": default}).save(folder)
 
     def _level(self, sources: Sequence[Source]) -> Tensor | None:
         """The quality that suffices, by source: that of its offline output less the tolerance."""
@@ -215,18 +209,18 @@ class Reinforcement:
             )
         if self._tuned is None:
             self._begin(torch.cat([part.inputs_DF for part in parts]))
-        assert self._optimizer is not None
+        assert self.optimizer is not None
         num_decisions = sum(len(part.old_D) for part in parts)
         moved = list[Tensor]()  # by pass: how far log-probabilities are from those of the rollout
         for _ in range(self.plan.passes):
-            self._optimizer.zero_grad()
+            self.optimizer.zero_grad()
             differences = list[Tensor]()
             for part in parts:
                 new_D = self._log_prob(part)
                 loss = clipped_loss(new_D, part.old_D, part.advantage_D, self.plan.clip)
                 (loss * len(new_D) / num_decisions).backward()  # type: ignore[no-untyped-call]
                 differences.append((new_D - part.old_D).detach())
-            self._optimizer.step()
+            self.update()
             moved.append(torch.cat(differences))
         num_writes = sum(int(part.write_D.sum()) for part in parts)
         return {
@@ -250,12 +244,11 @@ class Reinforcement:
         """Make what is trained: the head standardised by `inputs_DF`, adapters if asked for."""
         self._tuned = TunedHead(self.start, inputs_DF)
         groups = [{"params": list(self._tuned.parameters()), "lr": self.plan.learning_rate}]
-        if self.plan.lora_rank:
-            torch.manual_seed(self.plan.seed)
-            rank = self.plan.lora_rank
-            self.adapted = add_adapters(self.model.model, Lora(r=rank, alpha=2 * rank))
-            groups.append({"params": self._adapters(), "lr": self.plan.lora_learning_rate})
-        self._optimizer = torch.optim.Adam(groups)
+        self.add_adapters()
+        if self.adapted is not None:
+            adapters = [each for each in self.adapted.parameters() if each.requires_grad]
+            groups.append({"params": adapters, "lr": self.plan.lora_learning_rate})
+        self.optimizer = torch.optim.Adam(groups)
 
 
 def _means(rewards: Rewards, latency_weight: float) -> dict[str, float]:

@@ -1,8 +1,8 @@
-"""A reinforcement as a folder: the model with its new head, the curve, what to go on from."""
+"""A reinforcement as a folder: the model as it has become, the curve, what to go on from."""
 
 import json
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,9 @@ from proactivellm.files.growing import open_lines
 from proactivellm.files.lock import locked
 from proactivellm.files.note import check_note
 from proactivellm.files.replace import replacing, replacing_in, write_text
-from proactivellm.policy.calibration import CALIBRATION_FILE, Calibration
-from proactivellm.policy.head import Head
-from proactivellm.policy.learned import Learned
 from proactivellm.report.progress import Progress
-from proactivellm.rl.reinforce import Reinforcement
-from proactivellm.rl.reward import QUALITY_OF
+from proactivellm.rl.plan import Reinforcement
+from proactivellm.train.saving import saving
 
 CURVE_FILE = "reinforcement.jsonl"  # a line for each step, see `Reinforcement.advance`
 _NOTE_FILE = "reinforcement.json"
@@ -36,18 +33,16 @@ def reinforce(
 ) -> list[dict[str, float]]:
     """Carry out a reinforcement, going on from what `out` holds, and write the model to `out`.
 
-    Points of `learned` are left out of its calibration table: they are of the other head.
-
     Args:
-        description: of the sources, noted in the head.
+        description: of the sources, noted with what was learnt.
         progress: called after every step.
 
     Returns:
         The curve, a step each.
 
     Raises:
-        ValueError: the model has no folder, `out` is that folder or holds another run, or another
-            process works there.
+        ValueError: the model has no folder, `out` is that folder or holds another run, another
+            process works there, a step comes to what is no number, or something cannot be saved.
     """
     folder = run.model.folder
     if folder is None:
@@ -64,11 +59,12 @@ def reinforce(
                 # The line first: a state without its line would leave a gap in the curve.
                 file.write(json.dumps(curve[-1]) + "\n")
                 file.flush()
-                with replacing(out / _STATE_FILE) as new:
+                with saving(out / _STATE_FILE), replacing(out / _STATE_FILE) as new:
                     torch.save(run.state_dict(), new)
                 if progress:
                     progress("reinforcement", run.step, run.plan.num_steps)
-        _write_model(run, replace(run.head, about=_about(run, description)), out)
+        with saving(out):
+            _write_model(run, out, description)
     return curve
 
 
@@ -76,8 +72,7 @@ def _inputs(run: Reinforcement) -> dict[str, Any]:
     """What a run depends on, ready for JSON; a finished one may be given more steps."""
     texts = [part for job in run.jobs for part in (job.source, str(job.reference), job.task)]
     steps = {key: value for key, value in asdict(run.plan).items() if key != "num_steps"}
-    found = {"policy": run.policy.spec, "head": run.start.digest, "data": digest_text(texts)}
-    return {**model_inputs(run.model), **found, "plan": steps}
+    return {**model_inputs(run.model), **run.inputs, "data": digest_text(texts), "plan": steps}
 
 
 def _resume(run: Reinforcement, out: Path) -> list[dict[str, float]]:
@@ -92,40 +87,22 @@ def _resume(run: Reinforcement, out: Path) -> list[dict[str, float]]:
         return [json.loads(line) for line in lines[: run.step]]
 
 
-def _about(run: Reinforcement, description: str) -> dict[str, str]:
-    plan = run.plan
-    gate = "no gate" if plan.tolerance is None else f"tolerance {plan.tolerance:g}"
-    quality = QUALITY_OF[run.jobs[0].task]
-    return {
-        "label": f"reward: {quality} - {plan.latency_weight:g} {plan.latency}, {gate}",
-        "description": description,
-        "num_sources": str(len(run.sources)),
-        "auc": "not measured",
-    }
-
-
-def _write_model(run: Reinforcement, head: Head, out: Path) -> None:
-    """Writes a copy of the model with that head; adapters are merged, and the run is used up."""
+def _write_model(run: Reinforcement, out: Path, description: str) -> None:
+    """Writes a copy of the model as it is now; adapters are merged, and the run is used up."""
     folder = run.model.folder
     assert folder is not None
     with replacing_in(out) as new:
         for file in model_files(folder):
-            if run.adapted is not None and file.parent == folder and _is_weights(file):
+            if run.changes_model and file.parent == folder and _is_weights(file):
                 continue  # written anew below, perhaps in other shards
             place = new / file.relative_to(folder)
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, place)
-        if run.adapted is not None:
-            merged: Any = run.adapted
-            merged.merge_and_unload().save_pretrained(new)
-        head.save(new)
-        if (folder / CALIBRATION_FILE).is_file():
-            table = Calibration.load(folder)
-            points = tuple(point for point in table.points if point.policy != Learned.name)
-            default = table.default
-            if default is not None and default.partition(":")[0] == Learned.name:
-                default = None
-            table.model_copy(update={"points": points, "default": default}).save(new)
+        if run.changes_model:
+            learnt: Any = run.adapted
+            model = run.model.model if learnt is None else learnt.merge_and_unload()
+            model.save_pretrained(new)
+        run.save_beside(new, description)
 
 
 def _is_weights(file: Path) -> bool:

@@ -40,13 +40,16 @@ class Backbone(Strict):
     # Keyword arguments of the configuration of `model_type`.
     config: dict[str, Any] = Field(default_factory=dict)
     vocab_size: int = 8000  # of the tokenizer that is trained too
+    # Whether each digit is a token of its own, without which little models do not learn to count.
+    split_digits: bool = False
 
     @model_validator(mode="after")
     def _is_one_of_two(self) -> Self:
         if (self.pretrained is None) == (self.model_type is None):
             raise ValueError("give either `pretrained` or `model_type`, and not both")
-        if self.pretrained is not None and self.model_fields_set & {"config", "vocab_size"}:
-            raise ValueError("`config` and `vocab_size` are for `model_type`: leave them out")
+        of_new = sorted(self.model_fields_set & {"config", "vocab_size", "split_digits"})
+        if self.pretrained is not None and of_new:
+            raise ValueError(f"`{of_new[0]}` is for `model_type`: leave it out")
         return self
 
 

@@ -31,7 +31,7 @@ def new_tokenizer(backbone: Backbone, items: list[Item]) -> PreTrainedTokenizerB
     ValueError if the vocabulary is too small, or transformers has a tokenizer class of its own for
     the model type and would load another tokenizer than the one saved.
     """
-    tokenizer = train_tokenizer(texts(items), backbone.vocab_size)
+    tokenizer = train_tokenizer(texts(items), backbone.vocab_size, backbone.split_digits)
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
         new_config(backbone, tokenizer).save_pretrained(folder)

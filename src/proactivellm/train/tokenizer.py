@@ -9,11 +9,16 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 SOURCE, TARGET, END, PAD = "<|source|>", "<|target|>", "<|end|>", "<|pad|>"
 
 
-def train_tokenizer(lines: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+def train_tokenizer(
+    lines: Iterable[str], vocab_size: int, split_digits: bool = False
+) -> PreTrainedTokenizerFast:
     """Byte-level BPE over both languages; every word begins with a space marker.
 
     `<|end|>` is the end of stream. ValueError if the vocabulary cannot hold the bytes and the
     control tokens.
+
+    Args:
+        split_digits: each digit is a token of its own, and so is the space before a number.
     """
     if vocab_size < 300:
         raise ValueError(
@@ -21,7 +26,9 @@ def train_tokenizer(lines: Iterable[str], vocab_size: int) -> PreTrainedTokenize
             f"got {vocab_size}"
         )
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    words = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    digits = pre_tokenizers.Digits(individual_digits=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, digits]) if split_digits else words
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,

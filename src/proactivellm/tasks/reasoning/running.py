@@ -17,7 +17,6 @@ from proactivellm.tasks.reasoning.problem import Problem
 _PEOPLE = tuple(name.capitalize() for name in NAMES)
 _THINGS = "apples books cards coins eggs flowers keys marbles pens shells stamps tickets".split()
 _PROPER = (RELATIONS[0], RELATIONS[5])  # cities, languages
-_MOST = 99  # of a thing that somebody can have
 _TRIES = 1000  # most draws for a problem: nine of ten are of other splits
 
 # What changes a count, with the sign of the change: of {who}, and then of {another}.
@@ -48,6 +47,7 @@ class Level(NamedTuple):
     near: float  # share of the fillers with the thing or a person that is asked about
     people: int  # whose things are asked for, together
     scales: bool  # whether counts are doubled and halved
+    most: int = 99  # of a thing that somebody can have, at least 4
 
 
 LEVELS = {
@@ -93,6 +93,8 @@ def _check(level: Level, split: str, idle: float) -> None:
         raise ValueError(f"running: {split!r} is no split: give one of {', '.join(SPLITS)}")
     if not 0 <= level.events[0] <= level.events[1]:
         raise ValueError(f"running: events {level.events}: give least and most, from 0")
+    if level.most < 4:
+        raise ValueError(f"running: most {level.most}: let somebody have 4 or more of a thing")
     if not 1 <= level.people <= 4:
         raise ValueError(f"running: {level.people} people: ask for 1 to 4")
     for name, share in (("fillers", level.fillers), ("near", level.near), ("idle", idle)):
@@ -150,7 +152,7 @@ class _Story:
     def event(self) -> tuple[str, str]:
         """The next sentence that changes a count: everybody who is asked about is met first."""
         for who in self.asked[len(self.counts) :]:
-            self.counts[who] = self.rng.randint(2, _MOST // 2)
+            self.counts[who] = self.rng.randint(2, self.level.most // 2)
             found = f"{who} has {self.counts[who]} {self.thing}."
             return found, found
         changes = _CHANGES + (_SCALES if self.level.scales else ())
@@ -158,7 +160,8 @@ class _Story:
         while True:  # to gain or to lose some is always possible
             who, another = (*self.rng.sample(self.asked, len(self.asked)), "")[:2]
             text, signs = self.rng.choice(changes)
-            number = 2 if signs in "*/" else self.rng.randint(2, 20)
+            most = min(20, self.level.most // 2)
+            number = 2 if signs in "*/" else self.rng.randint(2, most)
             steps = [(person, sign) for person, sign in zip((who, another), signs, strict=False)]
             if all(self._possible(person, sign, number) for person, sign in steps):
                 names = {"who": who, "another": another, "other": self.rng.choice(self.others)}
@@ -193,7 +196,7 @@ class _Story:
     def _possible(self, who: str, sign: str, number: int) -> bool:
         exact = sign != "/" or self.counts[who] % number == 0
         after = _OPERATIONS[sign](self.counts[who], number)
-        return exact and 0 <= after <= _MOST and after != 1  # 1 keys
+        return exact and 0 <= after <= self.level.most and after != 1  # 1 keys
 
     def _count(self, who: str, sign: str, number: int) -> str:
         """Changes a count, and says how."""
