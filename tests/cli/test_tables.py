@@ -95,6 +95,14 @@ def test_table_elsewhere(run: Run, files: tuple[str, ...], tmp_path: Path, model
     assert error == f"cannot write {out}: give a writable file or folder with --out"
 
 
+def test_calibrate_asks_for_references_before_anything_else(
+    run: Run, files: tuple[str, ...]
+) -> None:
+    source = files[files.index("--source") + 1]
+    asked = run("calibrate", "--source", source, "--model", "no-such", "--policy", "learned")
+    assert "calibration needs references: give --target" in asked.error
+
+
 def test_calibrate_needs_a_threshold(run: Run, files: tuple[str, ...], model: str) -> None:
     error = run("calibrate", "--model", model, *files, "--policy", "wait-k:3").error
     assert "wait-k" in error and "entropy, confidence, control, learned, attention" in error

@@ -82,7 +82,7 @@ def calibrate(
         proactivellm calibrate --model MODEL --source dev.de --target dev.en
     """
     with loading(model or adapter or "the model"):
-        from proactivellm.evaluation.calibrate import Grid
+        from proactivellm.evaluation.calibrate import Grid, check_dev
         from proactivellm.evaluation.calibrate import calibrate as measure
         from proactivellm.evaluation.calibration_table import calibrate_into
         from proactivellm.evaluation.learned import ensure_head
@@ -93,6 +93,7 @@ def calibrate(
         given = [("--source", source), ("--target", target), ("--head-source", head_source)]
         check_places([("--out", out)], given)
         jobs = read_jobs(task, source, target)
+        check_dev(jobs)  # before a head is trained, which takes minutes
         unlabelled = read_jobs(task, head_source) if head_source else jobs
         how = {"device": device, "trust_remote_code": trust_remote_code}
         adapted = {"adapter": adapter, "merge": merge_adapter}

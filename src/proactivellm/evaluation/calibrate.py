@@ -116,9 +116,7 @@ def calibrate(
     Raises:
         ValueError: a policy has no threshold, or references are missing or cannot be scored.
     """
-    if any(job.reference is None for job in jobs):
-        raise ValueError("calibration needs references: give --target")
-    check_references(jobs)
+    check_dev(jobs)
     jobs, grid = with_replays(jobs), grid or Grid()
     candidates: list[tuple[ThresholdPolicy, float]] = []
     chosen: dict[bool, Heads] = {}  # by whether they are judged by concentration
@@ -137,6 +135,13 @@ def calibrate(
     meta = CalibrationMeta(source=description, num_instances=len(jobs))
     # A table has room for one set of heads: that of the attention policy itself.
     return Calibration(meta=meta, heads=chosen.get(False), points=tuple(points))
+
+
+def check_dev(jobs: Sequence[Job]) -> None:
+    """Refuse (ValueError) dev data without references, or whose references cannot be scored."""
+    if any(job.reference is None for job in jobs):
+        raise ValueError("calibration needs references: give --target")
+    check_references(jobs)
 
 
 def _logs(
