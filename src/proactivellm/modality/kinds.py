@@ -78,7 +78,7 @@ KINDS = {
     "video": Kind(_video, is_video, check=_check_video),
 }
 # Checkpoints that hold LM and front end in one, by model type, and what gives their loader.
-WHOLE_MODELS = {"qwen2_audio": _qwen2_audio, "qwen2_5_vl": _qwen_vl}
+WHOLE_MODELS = {"qwen2_audio": _qwen2_audio, "qwen2_5_vl": _qwen_vl, "qwen3_vl": _qwen_vl}
 
 
 def kind_in(model_folder: Path) -> str | None:

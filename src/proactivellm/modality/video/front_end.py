@@ -2,14 +2,14 @@
 
 In: the vision encoder of a checkpoint of the Qwen-VL family, as transformers has it, and settings.
 Out: a unit for each chunk of moments. Its weights are kept with those of the language model; the
-folder `video/` beside them holds `video.json` alone. Legend: T = frames, n = embeddings, D = LM
-width, N = patches, K = numbers in a patch.
+folder `video/` beside them holds `video.json` alone. Legend: T = frames, n = tokens, D = LM width,
+W = width of the LM's input, which is D or, where later layers see too, a multiple of it.
 """
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -23,7 +23,9 @@ from proactivellm.files.toml import Strict
 from proactivellm.modality.base import Media
 from proactivellm.modality.video.decoding import Video
 from proactivellm.modality.video.dropping import Dropper, Dropping
+from proactivellm.modality.video.eye import Eye, Prepared
 from proactivellm.modality.video.pixels import PixelSettings, patches
+from proactivellm.modality.video.timestamps import Timestamps
 
 KIND = "video"  # also the name of its folder inside that of the model
 SETTINGS_FILE = "video.json"
@@ -52,26 +54,28 @@ class VideoSettings(Strict):
         return self.pixels.frames * self.chunk
 
 
-class Prepared(NamedTuple):
-    """Frames as the encoder takes them."""
-
-    patches: Tensor  # float32 [N, K]
-    grid: Grid  # of the embeddings that they become
-
-
 class VideoFrontEnd(nn.Module):
     """Frames to embeddings of a language model.
 
     Args:
         tower: takes patches and their grid, and never looks from one moment at another.
         positions_per_s: how fast positions go on in time.
+        timestamps: what puts text around moments; None = nothing does.
     """
 
     kind = KIND
 
-    def __init__(self, tower: nn.Module, settings: VideoSettings, positions_per_s: float) -> None:
+    def __init__(
+        self,
+        tower: nn.Module,
+        settings: VideoSettings,
+        positions_per_s: float,
+        timestamps: Timestamps | None = None,
+    ) -> None:
         super().__init__()
         self.tower = tower
+        self.width: int = tower.config.out_hidden_size  # type: ignore[union-attr]
+        self.timestamps = timestamps
         self.settings = settings
         self.positions_per_s = positions_per_s
 
@@ -128,13 +132,9 @@ class VideoFrontEnd(nn.Module):
         return VideoEar(self)
 
     def embed(self, media: np.ndarray) -> Tensor:
-        """Embeddings [n, D] of a whole video, uint8 [T, H, W, 3]."""
-        return self.look(media)[0]
-
-    def look(self, frames: np.ndarray) -> tuple[Tensor, Grid]:
-        """Embeddings [n, D] of frames uint8 [T, H, W, 3], and their grid."""
-        prepared = self.prepare(frames)
-        return self.encode(prepared), prepared.grid
+        """Embeddings [n, W] of a whole video, uint8 [T, H, W, 3]; nothing is dropped."""
+        prepared = self.prepare(media)
+        return self.with_times(self.encode(prepared), prepared.grid, 0, len(media))[0]
 
     def prepare(self, frames: np.ndarray) -> Prepared:
         """Frames uint8 [T, H, W, 3] in another size, and cut into patches."""
@@ -147,16 +147,33 @@ class VideoFrontEnd(nn.Module):
             timed=self.settings.text_after == "time",
             moments=grid.time,
         )
-        return Prepared(found, place)
+        return Prepared(found, place, len(frames))
 
     def encode(self, prepared: Prepared) -> Tensor:
-        """Embeddings [n, D]."""
-        weight, (found, place) = next(self.tower.parameters()), prepared
+        """Embeddings [n, W] of the places of a grid."""
+        weight, (found, place, _) = next(self.tower.parameters()), prepared
         merge = self.settings.pixels.merge
         size = [place.moments, place.height * merge, place.width * merge]
         output = self.tower(found.to(weight), grid_thw=torch.tensor([size], device=weight.device))
-        embeddings: Tensor = output.pooler_output
-        return embeddings
+        deep = getattr(output, "deepstack_features", None) or ()
+        return torch.cat([output.pooler_output, *deep], dim=-1)
+
+    def with_times(
+        self, features: Tensor, grid: Grid, first: int, num_frames: int
+    ) -> tuple[Tensor, Grid]:
+        """A unit with the text around its moments, if the model has any.
+
+        Args:
+            first: number of its first frame.
+            num_frames: of the unit.
+        """
+        if self.timestamps is None:
+            return features, grid
+        size, last = self.settings.pixels.frames, num_frames - 1
+        # Half way between the first and the last frame of a moment.
+        middles = [(k * size + min((k + 1) * size - 1, last)) / 2 for k in range(grid.moments)]
+        times_s = [(first + middle) / self.settings.fps for middle in middles]
+        return self.timestamps.put(features, grid, times_s)
 
     def dropper(self) -> Dropper | None:
         """What drops tokens of one video; None: all are kept."""
@@ -178,22 +195,12 @@ class VideoFrontEnd(nn.Module):
         )
 
 
-def kept(dropper: Dropper | None, embeddings: Tensor, prepared: Prepared) -> tuple[Tensor, Grid]:
-    """Embeddings [n, D] that are not dropped, and the grid that says where they lie."""
-    grid = prepared.grid
-    if dropper is None:
-        return embeddings, grid
-    shape = (grid.moments, grid.height * grid.width, -1)
-    keep = dropper.keep(embeddings.view(shape), prepared.patches.reshape(shape)).flatten()
-    return embeddings[keep], grid._replace(kept=tuple(keep.nonzero()[:, 0].tolist()))
-
-
 class VideoEar:
     """The front end at work on one video."""
 
     def __init__(self, front_end: VideoFrontEnd) -> None:
         self.front_end = front_end
-        self._dropper = front_end.dropper()
+        self._eye = Eye(front_end)
         self._waiting: list[np.ndarray] = []  # frames of a unit that is not whole
         self._began_s = 0.0
 
@@ -212,13 +219,11 @@ class VideoEar:
         """The last frame of an odd number is looked at as if it had been shown for longer."""
         return [*self._unit(now_s), Unit.end(now_s)]
 
-    @torch.inference_mode()
     def _unit(self, now_s: float) -> list[Unit]:
         if not self._waiting:
             return []
-        prepared = self.front_end.prepare(np.stack(self._waiting))
-        embeddings = self.front_end.encode(prepared)
-        features, grid = kept(self._dropper, embeddings, prepared)
+        eye = self._eye
+        features, grid = eye.drop(eye.encode(eye.prepare(np.stack(self._waiting))))
         unit = Unit(features=features, start_s=self._began_s, end_s=now_s, grid=grid)
         self._waiting, self._began_s = [], now_s
         return [unit]
