@@ -40,7 +40,7 @@ class Eye:
     @torch.inference_mode()
     def encode(self, prepared: Prepared) -> tuple[Tensor, Prepared]:
         """Embeddings of what was prepared."""
-        return self.front_end.encode(prepared), prepared
+        return self.front_end.embed_patches(prepared), prepared
 
     @torch.inference_mode()
     def drop(self, encoded: tuple[Tensor, Prepared]) -> tuple[Tensor, Grid]:

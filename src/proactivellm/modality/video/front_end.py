@@ -17,13 +17,13 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from proactivellm.core.positions import Grid
-from proactivellm.core.unit import Unit
 from proactivellm.files.replace import replacing_in, write_text
 from proactivellm.files.toml import Strict
 from proactivellm.modality.base import Media
 from proactivellm.modality.video.decoding import Video
 from proactivellm.modality.video.dropping import Dropper, Dropping
-from proactivellm.modality.video.eye import Eye, Prepared
+from proactivellm.modality.video.ear import VideoEar
+from proactivellm.modality.video.eye import Prepared
 from proactivellm.modality.video.pixels import PixelSettings, patches
 from proactivellm.modality.video.timestamps import Timestamps
 
@@ -125,7 +125,7 @@ class VideoFrontEnd(nn.Module):
                 if waiting:
                     yield np.stack(waiting)
 
-    def open(self, rate: int) -> "VideoEar":
+    def open(self, rate: int) -> VideoEar:
         """An ear for one video of so many frames a second, which must be those of the settings."""
         if rate != self.settings.fps:
             raise ValueError(f"{rate} frames a second: the front end takes {self.settings.fps}")
@@ -134,7 +134,7 @@ class VideoFrontEnd(nn.Module):
     def embed(self, media: np.ndarray) -> Tensor:
         """Embeddings [n, W] of a whole video, uint8 [T, H, W, 3]; nothing is dropped."""
         prepared = self.prepare(media)
-        return self.with_times(self.encode(prepared), prepared.grid, 0, len(media))[0]
+        return self.with_times(self.embed_patches(prepared), prepared.grid, 0, len(media))[0]
 
     def prepare(self, frames: np.ndarray) -> Prepared:
         """Frames uint8 [T, H, W, 3] in another size, and cut into patches."""
@@ -149,7 +149,7 @@ class VideoFrontEnd(nn.Module):
         )
         return Prepared(found, place, len(frames))
 
-    def encode(self, prepared: Prepared) -> Tensor:
+    def embed_patches(self, prepared: Prepared) -> Tensor:
         """Embeddings [n, W] of the places of a grid."""
         weight, (found, place, _) = next(self.tower.parameters()), prepared
         merge = self.settings.pixels.merge
@@ -175,12 +175,55 @@ class VideoFrontEnd(nn.Module):
         times_s = [(first + middle) / self.settings.fps for middle in middles]
         return self.timestamps.put(features, grid, times_s)
 
+    # What training asks for, see `TrainedFrontEnd`. Legend: A = videos, M = moments, h and w =
+    # places in height and width of a moment, X = numbers in the patches of a place.
+
+    def cut(self, frames: np.ndarray) -> tuple[np.ndarray, Grid]:
+        """Frames uint8 [T, H, W, 3] as `encode` takes them, [M, h, w, X] in fp32, and their grid."""
+        prepared = self.prepare(frames)
+        grid = prepared.grid
+        shape = (grid.moments, grid.height, grid.width, -1)
+        return prepared.patches.reshape(shape).numpy(), grid
+
+    def encode(self, features: Tensor, num_frames_A: Tensor) -> Tensor:
+        """Embeddings [A, M * h * w, D] of videos [A, M, h, w, X] of so many moments; 0 after them.
+
+        The encoder looks at all moments of all videos at once.
+        """
+        num_moments, height, width = features.shape[1:4]
+        place_M = torch.arange(num_moments, device=num_frames_A.device)
+        there_AM = place_M < num_frames_A[:, None]
+        grid = Grid(height, width, moments=int(there_AM.sum()))
+        side = self.settings.pixels.merge**2
+        seen = features[there_AM].flatten(0, 2).unflatten(-1, (side, -1)).flatten(0, 1)
+        embedded = self.embed_patches(Prepared(seen, grid, 0)).unflatten(0, (-1, height * width))
+        whole = embedded.new_zeros(*there_AM.shape, *embedded.shape[1:])
+        whole[there_AM] = embedded
+        return whole.flatten(1, 2)
+
+    def num_outputs(self, num_frames_A: Tensor) -> Tensor:
+        """Refuses (ValueError): what is seen is not said, so that nothing can be aligned to it."""
+        raise ValueError("ctc_weight aligns speech with its text: leave it out of [video]")
+
+    def embed_outputs(self, outputs_APD: Tensor, num_frames_A: Tensor) -> Tensor:
+        """Embeddings [A, P, D], which outputs are already."""
+        return outputs_APD
+
+    def set_attention(self, name: str) -> None:
+        """Keeps that of transformers: an encoder sees by moments, and not by views."""
+        self.tower.set_attn_implementation("sdpa")  # type: ignore[operator]
+
     def dropper(self) -> Dropper | None:
         """What drops tokens of one video; None: all are kept."""
         text = self.settings.drop_tokens
         return None if text is None else Dropper(Dropping.parse(text), self.settings.pixels)
 
-    def save(self, model_folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
+    def save(
+        self,
+        model_folder: str | Path,
+        dtype: torch.dtype = torch.float16,
+        weights: Mapping[str, Tensor] | None = None,
+    ) -> None:
         """Writes the settings; the weights are in the folder already, with the LM's."""
         with replacing_in(Path(model_folder) / KIND) as folder:
             stored = json.dumps(self.settings.model_dump(mode="json"), indent=2)
@@ -193,37 +236,3 @@ class VideoFrontEnd(nn.Module):
             f"{model_folder} has settings of a front end for video, and no model that brings its "
             "weights: give the folder of a whole vision-language model"
         )
-
-
-class VideoEar:
-    """The front end at work on one video."""
-
-    def __init__(self, front_end: VideoFrontEnd) -> None:
-        self.front_end = front_end
-        self._eye = Eye(front_end)
-        self._waiting: list[np.ndarray] = []  # frames of a unit that is not whole
-        self._began_s = 0.0
-
-    def push(self, block: np.ndarray, now_s: float) -> list[Unit]:
-        """Takes frames uint8 [T, H, W, 3] of one size."""
-        units: list[Unit] = []
-        for frame in block:
-            if self._waiting and self._waiting[0].shape != frame.shape:
-                units += self._unit(now_s)  # nothing more of its size will come
-            self._waiting.append(frame)
-            if len(self._waiting) == self.front_end.settings.frames:
-                units += self._unit(now_s)
-        return units
-
-    def finish(self, now_s: float) -> list[Unit]:
-        """The last frame of an odd number is looked at as if it had been shown for longer."""
-        return [*self._unit(now_s), Unit.end(now_s)]
-
-    def _unit(self, now_s: float) -> list[Unit]:
-        if not self._waiting:
-            return []
-        eye = self._eye
-        features, grid = eye.drop(eye.encode(eye.prepare(np.stack(self._waiting))))
-        unit = Unit(features=features, start_s=self._began_s, end_s=now_s, grid=grid)
-        self._waiting, self._began_s = [], now_s
-        return [unit]

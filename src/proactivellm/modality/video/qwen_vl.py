@@ -87,7 +87,7 @@ def load_qwen_vl(
         settings = StreamSettings(prompt=video_prompt(tokenizer, bare=family.has_times))
     vision = whole.config.vision_config
     front_end = VideoFrontEnd(
-        _apart(whole.model.visual),
+        apart(whole.model.visual),
         _video_settings(folder, vision, family),
         getattr(vision, "tokens_per_second", 1),
         _timestamps(whole, tokenizer) if family.has_times else None,
@@ -128,7 +128,7 @@ def _timestamps(whole: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> T
     )
 
 
-def _apart(tower: nn.Module) -> nn.Module:
+def apart(tower: nn.Module) -> nn.Module:
     """The encoder with a configuration of its own, around the same weights.
 
     The attention that a stream sets in the model would be set in its encoder as well.
@@ -137,17 +137,22 @@ def _apart(tower: nn.Module) -> nn.Module:
     return copy.deepcopy(tower, shared)
 
 
-def _video_settings(folder: Path, vision: Any, family: Family) -> VideoSettings:
-    """What `video.json` says, else the processor's files, else what the configuration implies."""
-    file = folder / KIND / SETTINGS_FILE
-    if file.is_file():
-        return validated(read_object(file), VideoSettings, str(file))
-    shape = {
+def shape_of(vision: Any, family: Family) -> dict[str, Any]:
+    """What the configuration of an encoder says of the pixels that it takes."""
+    return {
         "patch": vision.patch_size,
         "frames": vision.temporal_patch_size,
         "merge": vision.spatial_merge_size,
         **family.usual,
     }
+
+
+def _video_settings(folder: Path, vision: Any, family: Family) -> VideoSettings:
+    """What `video.json` says, else the processor's files, else what the configuration implies."""
+    file = folder / KIND / SETTINGS_FILE
+    if file.is_file():
+        return validated(read_object(file), VideoSettings, str(file))
+    shape = shape_of(vision, family)
     stored = next((folder / name for name in PROCESSOR_FILES if (folder / name).is_file()), None)
     if stored is None:
         return VideoSettings(pixels=PixelSettings(**shape))

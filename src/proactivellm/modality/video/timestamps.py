@@ -23,9 +23,7 @@ class Timestamps:
     opens: int  # token between the time and its moment
     closes: int  # token after the moment
 
-    def put(
-        self, features_nW: Tensor, grid: Grid, times_s: Sequence[float]
-    ) -> tuple[Tensor, Grid]:
+    def put(self, features_nW: Tensor, grid: Grid, times_s: Sequence[float]) -> tuple[Tensor, Grid]:
         """Features and grid of a unit with the text; `times_s` are those of its moments.
 
         A time is cut to a tenth of a second by Python, as the processor of transformers cuts it.
