@@ -1,4 +1,4 @@
-"""Generated videos: what is asked of them, when it is known, and that they are the same each time."""
+"""Generated videos: what is asked of them, when it is known; the same for the same seed."""
 
 import json
 

@@ -1,7 +1,8 @@
-"""A vision-language model is trained by a recipe: what it sees, what learns, and that it streams."""
+"""A vision-language model is trained by a recipe: what it sees, what learns, what it writes."""
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,17 +12,21 @@ from tests.video_models import save_tiny_watcher
 from transformers import set_seed
 
 from proactivellm import load, parse_policy
-from proactivellm.core.layout import SOURCE
+from proactivellm.core.layout import SOURCE, TARGET, make_layout
+from proactivellm.core.masks import PADDING
+from proactivellm.core.packing import MEDIA_ID, Sample, Written, pack
 from proactivellm.files.toml import load_toml
 from proactivellm.modality.video.encoding import write_clip
 from proactivellm.modality.video.recipe import Clips, Video
 from proactivellm.stream import Job, run_streams
 from proactivellm.tasks.shapes import draw_clips, frames_of, write_shapes
+from proactivellm.tasks.speech import read_manifest
 from proactivellm.train.build import make_backbone
+from proactivellm.train.outputs import Outputs
 from proactivellm.train.recipe import Recipe
 from proactivellm.train.run import train
 from proactivellm.train.samples import ItemEncoder, SampleEncoder
-from proactivellm.tasks.speech import read_manifest
+from proactivellm.train.views import collate
 
 RECIPE = """
 [data.train]
@@ -77,7 +82,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def recipe(manifest: Path, folder: Path, change=("", "")) -> Recipe:
     file = folder / "recipe.toml"
-    file.write_text(RECIPE.replace("MANIFEST", str(manifest)).replace(*change))
+    file.write_text(RECIPE.replace(*change).replace("MANIFEST", str(manifest)))
     return load_toml(file, Recipe)
 
 
@@ -102,9 +107,7 @@ def test_training_sees_what_a_stream_sees(watcher, manifest):
     with torch.no_grad():
         outputs = front_end.encode(torch.from_numpy(np.stack(padded)), num)
         outputs = front_end.embed_outputs(outputs, num)
-    for sample, output, clip, place in zip(
-        samples, outputs, draw_clips(3), (0, 2, 4), strict=True
-    ):
+    for sample, output, clip, place in zip(samples, outputs, draw_clips(3), (0, 2, 4), strict=True):
         ear = front_end.open(2)
         *units, _ = [*ear.push(frames_of(clip), 9.0), *ear.finish(9.0)]
         seen = torch.cat([unit.features for unit in units])
@@ -140,9 +143,9 @@ def test_trained_resumed_and_streamed(manifest, tmp_path):
 
 @pytest.mark.parametrize("learns", [True, False])
 def test_the_encoder_learns_if_it_is_to(manifest, tmp_path, learns):
-    text = recipe(manifest, tmp_path, ("[video]", f"[video]\ntrain_encoder = {str(learns).lower()}"))
-    short = text.model_copy(deep=True)
-    short.optimisation.epochs = 1
+    keys = f"train_encoder = {str(learns).lower()}"
+    changed = RECIPE.replace("[video]", f"[video]\n{keys}").replace("epochs = 6", "epochs = 1")
+    short = recipe(manifest, tmp_path, (RECIPE, changed))
     set_seed(0)
     before, _ = make_backbone(short, read_manifest(manifest))
     before = before.model.visual.state_dict()
@@ -176,5 +179,31 @@ def test_clips_have_one_size(watcher, manifest, tmp_path):
 
 def test_another_family_is_refused(tmp_path):
     model = load(save_tiny_watcher(tmp_path, family="qwen3_vl")).model
-    with pytest.raises(ValueError, match="trains a backbone of the type qwen2_5_vl, not 'qwen3_vl'"):
+    with pytest.raises(
+        ValueError, match="of the type qwen2_5_vl, not 'qwen3_vl'"
+    ):
         Video().make_front_end(model)
+
+
+def test_views_without_a_common_source_see_the_same():
+    """Each view of `interleaved` has a copy of the source, and so of its embeddings."""
+    samples = [
+        Sample(
+            read={SOURCE: [[7], [MEDIA_ID] * 2, [MEDIA_ID] * n]},
+            written={TARGET: Written(head=[4], tokens=[5, 6])},
+            features=np.arange(1, n + 3, dtype=np.float32)[:, None].repeat(3, 1) + 10 * n,
+        )
+        for n in (1, 3)
+    ]
+    views = [{TARGET: [2, 2]}, {TARGET: [1, 2]}]
+    for layout in ("interleaved", "grouped"):
+        batch = collate([pack(sample, views, make_layout(layout)) for sample in samples])
+        front_end = SimpleNamespace(encode=lambda f, n: f, embed_outputs=lambda f, n: f)
+        model = SimpleNamespace(get_input_embeddings=lambda: torch.nn.Embedding(9, 3))
+        outputs = Outputs(SimpleNamespace(front_end=front_end, model=model), batch)
+        for row, sample in enumerate(samples):
+            for view in {*batch["view"][row].tolist()} - {PADDING}:
+                here = (batch["view"][row] == view) & (batch["input_ids"][row] == MEDIA_ID)
+                if here.any():
+                    found = outputs.embeddings_BSH[row, here]
+                    assert torch.equal(found, torch.from_numpy(sample.features))

@@ -1,4 +1,4 @@
-"""A question while a video runs, and stages that overlap: what is read when, what is written when."""
+"""A question while a video runs, and stages that overlap: what is read and written when."""
 
 import itertools
 import json

@@ -179,7 +179,7 @@ class VideoFrontEnd(nn.Module):
     # places in height and width of a moment, X = numbers in the patches of a place.
 
     def cut(self, frames: np.ndarray) -> tuple[np.ndarray, Grid]:
-        """Frames uint8 [T, H, W, 3] as `encode` takes them, [M, h, w, X] in fp32, and their grid."""
+        """Frames uint8 [T, H, W, 3] as `encode` takes them, [M, h, w, X], and their grid."""
         prepared = self.prepare(frames)
         grid = prepared.grid
         shape = (grid.moments, grid.height, grid.width, -1)
