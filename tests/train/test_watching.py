@@ -179,9 +179,7 @@ def test_clips_have_one_size(watcher, manifest, tmp_path):
 
 def test_another_family_is_refused(tmp_path):
     model = load(save_tiny_watcher(tmp_path, family="qwen3_vl")).model
-    with pytest.raises(
-        ValueError, match="of the type qwen2_5_vl, not 'qwen3_vl'"
-    ):
+    with pytest.raises(ValueError, match="of the type qwen2_5_vl, not 'qwen3_vl'"):
         Video().make_front_end(model)
 
 

@@ -147,9 +147,9 @@ class Parts:
             **kwargs,
         )
 
-    def widened(self, embeddings_BSD: Tensor, width: int) -> Tensor:
-        """Embeddings [B, S, W] of text, among others of this width: the rest of them is 0."""
-        missing = width - embeddings_BSD.shape[-1]
+    def widened(self, embeddings_BSD: Tensor) -> Tensor:
+        """Embeddings [B, S, W] of text, among those of what is seen: the rest of them is 0."""
+        missing = self.width - embeddings_BSD.shape[-1]
         return nn.functional.pad(embeddings_BSD, (0, missing)) if missing else embeddings_BSD
 
     def project(self, hidden_RD: Tensor) -> Tensor:

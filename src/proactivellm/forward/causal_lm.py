@@ -293,9 +293,8 @@ class StreamingCausalLM:
 
     def _embed(self, new: NewTokens, device: torch.device) -> Tensor:
         """Input embeddings [1, T, W]: token ids and features alike."""
-        embeddings_1TW = self.parts.embed(torch.from_numpy(new.ids[None]).to(device))
-        if new.features:
-            embeddings_1TW = self.parts.widened(embeddings_1TW, self.parts.width)
+        text_1TD = self.parts.embed(torch.from_numpy(new.ids[None]).to(device))
+        embeddings_1TW = self.parts.widened(text_1TD) if new.features else text_1TD
         for at, values in new.features:
             embeddings_1TW[0, at : at + len(values)] = values.to(embeddings_1TW)
         return embeddings_1TW

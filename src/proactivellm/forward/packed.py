@@ -71,7 +71,7 @@ def masked_hidden(
     parts = streaming.parts
     embeddings_BSW = parts.embed(ids_BS.clamp(min=0))
     if any(values_FW is not None for values_FW in media or ()):
-        embeddings_BSW = parts.widened(embeddings_BSW, parts.width)
+        embeddings_BSW = parts.widened(embeddings_BSW)
     for row, values_FW in enumerate(media or ()):
         if values_FW is not None and len(values_FW):
             places = (ids_BS[row] == MEDIA_ID).nonzero()[:, 0]

@@ -55,8 +55,7 @@ def plan_step(
         units_read += not unit.is_end
         source_finished |= unit.final
     holds = units[-1].holds if units else state.holds
-    enough = needed is not None and units_read >= needed and not holds
-    ready = source_finished or enough
+    ready = source_finished or (needed is not None and units_read >= needed and not holds)
     if not units and not ready:
         return None
     ahead = _units_ahead(state, units, chunk) if ready else []
