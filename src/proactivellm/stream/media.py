@@ -195,7 +195,7 @@ class MediaUnits:
     def _take_in(self, replay: Replay) -> Iterator[Arrival]:
         replay.steps.clear()
         hearing = Hearing(self.model, self.rate, self.question, ask_at_s=self.ask_at_s)
-        blocks = itertools.chain(self.blocks, [None])
+        blocks: Iterator[np.ndarray | None] = itertools.chain(self.blocks, [None])
         stages = hearing.stages if self.overlaps else None
         arrivals = map(hearing.push, blocks) if stages is None else _staged(hearing, stages, blocks)
         for arrival in arrivals:

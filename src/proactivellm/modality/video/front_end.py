@@ -74,7 +74,8 @@ class VideoFrontEnd(nn.Module):
     ) -> None:
         super().__init__()
         self.tower = tower
-        self.width: int = tower.config.out_hidden_size  # type: ignore[union-attr]
+        config: Any = tower.config
+        self.width: int = config.out_hidden_size
         self.timestamps = timestamps
         self.settings = settings
         self.positions_per_s = positions_per_s
@@ -211,7 +212,8 @@ class VideoFrontEnd(nn.Module):
 
     def set_attention(self, name: str) -> None:
         """Keeps that of transformers: an encoder sees by moments, and not by views."""
-        self.tower.set_attn_implementation("sdpa")  # type: ignore[operator]
+        tower: Any = self.tower
+        tower.set_attn_implementation("sdpa")
 
     def dropper(self) -> Dropper | None:
         """What drops tokens of one video; None: all are kept."""

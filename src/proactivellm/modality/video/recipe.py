@@ -1,6 +1,7 @@
 """The table [video] of a recipe: how videos are seen, and on what the model is trained."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from pydantic import Field
@@ -91,12 +92,13 @@ class Video(FrontEndTable):
             )
         if self.pretrained is not None:
             raise ValueError("[video] has no `pretrained`: the encoder is that of the backbone")
+        whole: Any = lm
         vision = lm.config.vision_config
         sizes = {"min_pixels": self.min_pixels, "max_pixels": self.max_pixels}
         given = {name: value for name, value in sizes.items() if value is not None}
         pixels = PixelSettings(**shape_of(vision, family), **given)
         settings = VideoSettings(fps=self.fps, pixels=pixels, chunk=self.chunk)
-        tower = apart(lm.model.visual)
+        tower = apart(whole.model.visual)
         tower.requires_grad_(self.train_encoder)
         return VideoFrontEnd(tower, settings, vision.tokens_per_second)
 
