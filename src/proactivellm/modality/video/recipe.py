@@ -1,10 +1,10 @@
 """The table [video] of a recipe: how videos are seen, and on what the model is trained."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 from transformers import PreTrainedModel
 
 from proactivellm.core.positions import Grid
@@ -81,6 +81,14 @@ class Video(FrontEndTable):
     max_pixels: int | None = Field(None, gt=0)
     train_encoder: bool = True  # else it stays as the backbone has it
 
+    @model_validator(mode="after")
+    def _is_a_part_of_the_backbone(self) -> Self:
+        if self.pretrained is not None:
+            raise ValueError("`pretrained`: the encoder is that of the backbone, leave it out")
+        if getattr(self, "ctc_weight", 0.0):  # a key of an objective, which recipes add
+            raise ValueError("ctc_weight aligns speech with its text: leave it out")
+        return self
+
     def make_front_end(self, lm: PreTrainedModel) -> VideoFrontEnd:
         """The encoder of the LM, whose weights it shares."""
         family = FAMILIES.get(str(lm.config.model_type))
@@ -90,8 +98,6 @@ class Video(FrontEndTable):
                 f"[video] trains a backbone of the type {' or '.join(able)}, not "
                 f"{lm.config.model_type!r}"
             )
-        if self.pretrained is not None:
-            raise ValueError("[video] has no `pretrained`: the encoder is that of the backbone")
         whole: Any = lm
         vision = lm.config.vision_config
         sizes = {"min_pixels": self.min_pixels, "max_pixels": self.max_pixels}
