@@ -44,7 +44,10 @@ def test_files_are_converted_and_what_is_dropped_is_told(run: Run, tmp_path: Pat
 @pytest.mark.parametrize(
     ("words", "error"),
     [
-        (["logics"], "'logics': give one of running, logic, gsm8k, prontoqa, proofwriter, text"),
+        (
+            ["logics"],
+            "'logics': give one of running, logic, shapes, gsm8k, prontoqa, proofwriter, text",
+        ),
         (["gsm8k"], "gsm8k is read from a file: give --source"),
         (["running", "--source", "x"], "running is generated: leave --source out"),
         (["running", "--level", "huge"], "--level huge: give one of easy, medium, hard"),

@@ -14,7 +14,7 @@ from proactivellm.tasks.speech import read_manifest
         ('{"audio": 5, "text": "a"}', "audio: Input should be a valid string, not '5'"),
         ('{"source": "a", "text": null}', "text: Input should be a valid string, not 'None'"),
         ('{"source": "a", "duration_s": NaN}', "duration_s: Input should be a finite number"),
-        ('{"audio": [], "text": "a"}', "give either `audio` or `source`"),
+        ('{"audio": [], "text": "a"}', "give either `audio`, `video` or `source`"),
         ('{"source": "\\ud800"}', "half of a surrogate pair"),
         ('{"source": "a", "txt": "b"}', "txt: Extra inputs are not permitted, not 'b'"),
         ("5", "'5' is no JSON object"),

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from proactivellm.core.unit import Unit
 from proactivellm.modality.base import Example, FrontEndTable, Media
@@ -94,7 +95,9 @@ class FramesExamples:
     ) -> Example:
         frames = np.concatenate([np.load(file) for files in sources for file in files])
         blank = rng is not None and rng.random() < self.blank_share
-        return Example(0 * frames if blank else frames, _unit_sizes(len(frames)), blank)
+        return Example(
+            0 * frames if blank else frames, _unit_sizes(len(frames)), says_nothing=blank
+        )
 
     def longest(self, sources: Sequence[tuple[str, ...]]) -> list[int]:
         return self.read(sources).unit_sizes
@@ -107,8 +110,8 @@ def _unit_sizes(num_frames: int) -> list[int]:
 class Frames(FrontEndTable):
     blank_share: float = 0.0
 
-    def make_front_end(self, width: int) -> FramesFrontEnd:
-        return FramesFrontEnd(width)
+    def make_front_end(self, lm: PreTrainedModel) -> FramesFrontEnd:
+        return FramesFrontEnd(lm.config.get_text_config().hidden_size)
 
     def make_examples(self, front_end: FramesFrontEnd) -> FramesExamples:
         return FramesExamples(self.blank_share)

@@ -275,7 +275,7 @@ def test_mistakes_in_the_speech_table(spoken, tmp_path):
 def test_manifest_mistakes_are_named(tmp_path):
     file = tmp_path / "bad.jsonl"
     for line, reason in (
-        ('{"text": "a"}', "line 1: .*give either `audio` or `source`"),
+        ('{"text": "a"}', "line 1: .*give either `audio`, `video` or `source`"),
         ('{"audio": "a.wav", "words": 3}', "line 1: .*words"),
         ("[1]", "line 1: .*no JSON object"),
         ("{", "line 1"),

@@ -1,6 +1,6 @@
 """What the library asks of an unmodified transformers causal LM, and nothing else does.
 
-Legend: B = batch, S = tokens, D = model width, R = rows, V = vocabulary.
+Legend: B = batch, S = tokens, D = model width, W = width of the input, R = rows, V = vocabulary.
 """
 
 import inspect
@@ -12,6 +12,8 @@ from transformers import Cache, PreTrainedModel
 
 # What a forward calls its cache: from transformers 5.24 on, and before (as remote code still does).
 CACHE_ARGUMENTS = ("cache", "past_key_values")
+# What a decoder calls what it adds after its first layers, and where that was seen.
+_DEEP, _SEEN = "deepstack_visual_embeds", "visual_pos_masks"
 KNOWN_LAYER_TYPES = {"full_attention", "sliding_attention"}
 
 
@@ -61,6 +63,14 @@ def cache_argument(module: nn.Module) -> str | None:
     return next((name for name in CACHE_ARGUMENTS if name in accepted), None)
 
 
+def num_deep_inputs(model: PreTrainedModel) -> int:
+    """After how many of its first layers a decoder adds more of what is seen; 0 for most."""
+    if _DEEP not in inspect.signature(type(decoder_of(model)).forward).parameters:
+        return 0
+    vision = getattr(model.config, "vision_config", None)
+    return len(vision.deepstack_visual_indexes) if vision is not None else 0
+
+
 def decoder_of(model: PreTrainedModel) -> Any:
     """The decoder of a causal LM: what it is without its output layer."""
     decoder = model.get_decoder()
@@ -88,6 +98,9 @@ class Parts:
         self.output_layer = model.get_output_embeddings()
         self._cache_argument = cache_argument(self.decoder) or CACHE_ARGUMENTS[0]
         config = model.config.get_text_config()
+        # Of an input embedding: some decoders add more of what is seen after their first layers
+        # (DeepStack, arXiv 2406.04334), which stands behind the embedding itself.
+        self.width = self.embed.weight.shape[1] * (1 + num_deep_inputs(model))
         self._scale = getattr(config, "logit_scale", None)  # Cohere
         self._divisor = getattr(config, "logits_scaling", None)  # Granite
         self._cap = getattr(config, "final_logit_softcapping", None)  # Gemma
@@ -98,7 +111,7 @@ class Parts:
 
     def decode(
         self,
-        embeddings_BSD: Tensor,
+        embeddings_BSW: Tensor,
         position_BS: Tensor,
         mask: Tensor | dict[str, Tensor],
         cache: Cache | None = None,
@@ -107,6 +120,7 @@ class Parts:
         """Run the decoder, without the output layer.
 
         Args:
+            embeddings_BSW: of width D, or `width` if they hold what is seen.
             mask: bool, True = attend, [B, 1, S, K] or a dict of them per layer type; attention that
                 a family does by itself is given what it takes.
             cache: new entries are written into it; None = the tokens see each other only.
@@ -117,16 +131,26 @@ class Parts:
             what `kwargs` ask for.
         """
         if self._adds_masks:
-            mask = _additive(mask, embeddings_BSD.dtype)
+            mask = _additive(mask, embeddings_BSW.dtype)
+        if embeddings_BSW.shape[-1] != self.embed.weight.shape[1]:
+            embeddings_BSW, *deep = embeddings_BSW.split(self.embed.weight.shape[1], dim=-1)
+            # To text, nothing is added, so that all rows may count as seen.
+            everywhere = torch.ones_like(embeddings_BSW[..., 0], dtype=torch.bool)
+            kwargs |= {_DEEP: [each.flatten(0, 1) for each in deep], _SEEN: everywhere}
         if cache is not None:
             kwargs[self._cache_argument] = cache
         return self.decoder(
-            inputs_embeds=embeddings_BSD,
+            inputs_embeds=embeddings_BSW,
             position_ids=position_BS,
             attention_mask=mask,
             use_cache=cache is not None,
             **kwargs,
         )
+
+    def widened(self, embeddings_BSD: Tensor) -> Tensor:
+        """Embeddings [B, S, W] of text, among those of what is seen: the rest of them is 0."""
+        missing = self.width - embeddings_BSD.shape[-1]
+        return nn.functional.pad(embeddings_BSD, (0, missing)) if missing else embeddings_BSD
 
     def project(self, hidden_RD: Tensor) -> Tensor:
         """Logits [R, V] of chosen rows, with the scaling and soft cap that some families add."""

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import torch
+from torch import Tensor
 
 from proactivellm.bench.workload import Bench
 from proactivellm.core.positions import Grid
@@ -16,7 +16,8 @@ from proactivellm.core.unit import Unit
 from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.modality.loading import front_end_of
 from proactivellm.modality.stages import SOURCE, Pipeline, Stage
-from proactivellm.modality.video.front_end import Prepared, VideoFrontEnd, kept
+from proactivellm.modality.video.eye import Eye
+from proactivellm.modality.video.front_end import VideoFrontEnd
 from proactivellm.policy.fixed import Offline
 from proactivellm.session.limits import Limits, Sight
 from proactivellm.session.session import Session
@@ -61,8 +62,8 @@ def measure_clip(
         "frames": num_frames,
         "seconds": wall_s,
         "frames_per_s": num_frames / wall_s,
-        "tokens": sum(grid.size for grid in grids),
-        "kept_share": sum(grid.size for grid in grids) / sum(grid.places for grid in grids),
+        "tokens": sum(grid.seen for grid in grids),
+        "kept_share": sum(grid.seen for grid in grids) / sum(grid.places for grid in grids),
         "entries": session.state.num_entries,
         "bottleneck": _name(pipeline.bottleneck),
         "stages": {_name(spent.name): _times(vars(spent)) for spent in pipeline.spent},
@@ -70,25 +71,17 @@ def measure_clip(
 
 
 def _stages(front_end: VideoFrontEnd, session: Session) -> list[Stage]:
-    dropper = front_end.dropper()
+    eye = Eye(front_end)
 
-    @torch.inference_mode()
-    def encode(prepared: Prepared) -> tuple[torch.Tensor, Prepared]:
-        return front_end.encode(prepared), prepared
-
-    @torch.inference_mode()
-    def drop(encoded: tuple[torch.Tensor, Prepared]) -> Unit:
-        features, grid = kept(dropper, *encoded)
-        return Unit(features=features, grid=grid)
-
-    def prefill(unit: Unit) -> Grid | None:
-        session.push(unit)
-        return unit.grid
+    def prefill(dropped: tuple[Tensor, Grid]) -> Grid:
+        features, grid = dropped
+        session.push(Unit(features=features, grid=grid))
+        return grid
 
     return [
-        Stage("prepare", front_end.prepare),
-        Stage("encode", encode),
-        Stage("drop", drop),
+        Stage("prepare", eye.prepare),
+        Stage("encode", eye.encode),
+        Stage("drop", eye.drop),
         Stage("prefill", prefill),
     ]
 

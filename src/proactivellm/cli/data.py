@@ -1,4 +1,4 @@
-"""The command `data`: problems to think through while they are read, made or judged."""
+"""The command `data`: problems to think through, made or judged, and videos to ask about."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from proactivellm.tasks.reasoning.teacher import Teacher
 
 GENERATED = ("running", "logic")
+SHAPES = "shapes"  # generated too, and no problems but videos
 
 What = Annotated[
     str,
     typer.Argument(
         metavar="KIND",
-        help="running (counts, among fillers) and logic are generated; gsm8k, prontoqa and "
+        help="running (counts, among fillers) and logic are generated, as is shapes (videos with "
+        "questions about them, which lie in a folder beside FILE); gsm8k, prontoqa and "
         "proofwriter are files of these sets; text has rows with question, context and answer, for "
         "a teacher; problems is a file that this command wrote.",
     ),
@@ -182,6 +184,9 @@ def data(
     from proactivellm.tasks.reasoning.teacher import Teacher
 
     check_places([("--out", out)], [("--source", source)])
+    if kind == SHAPES:
+        _film(out, count, seed, split, source)
+        return
     gates = Gates(longest=longest, min_consistency=min_consistency)
     if kind in GENERATED:
         if source is not None:
@@ -198,6 +203,18 @@ def data(
     write_problems(out, kept)
     typer.echo("\n".join(report.lines()))
     warn(f"{len(kept)} problems are in {out}")
+
+
+def _film(out: Path, count: int, seed: int, split: str, source: str | None) -> None:
+    from proactivellm.report.progress import show_progress
+    from proactivellm.tasks.shapes import write_shapes
+
+    if source is not None:
+        raise ValueError(f"{SHAPES} is generated: leave --source out")
+    with show_progress() as told:
+        for done in write_shapes(out, count, seed, split):
+            told("clips", done, count)
+    warn(f"{count} clips, and the questions about them, are in {out}")
 
 
 def _generated(
@@ -224,7 +241,9 @@ def _read(kind: str, source: str | None, thoughts: str, order: int | None) -> "l
 
     known = next((name for name in KINDS if name == kind), None)
     if known is None and kind != "problems":
-        raise ValueError(f"{kind!r}: give one of {', '.join((*GENERATED, *KINDS, 'problems'))}")
+        raise ValueError(
+            f"{kind!r}: give one of {', '.join((*GENERATED, SHAPES, *KINDS, 'problems'))}"
+        )
     if source is None:
         raise ValueError(f"{kind} is read from a file: give --source")
     if thoughts not in ("all", "proof"):

@@ -36,11 +36,14 @@ class AudioOptions:
     no_gate: bool = False
     block: int | None = None
     question: str | None = None
+    ask_at: float | None = None
     times: bool = False
 
     def __post_init__(self) -> None:
         if self.pcm is not None and self.pcm not in PCM_FORMATS:
             raise ValueError(f"--pcm {self.pcm}: give one of {', '.join(PCM_FORMATS)}")
+        if self.ask_at is not None and not self.question:
+            raise ValueError("--ask-at says when a question is asked: give --question")
         if self.pcm_rate is not None:
             check_rate(self.pcm_rate)
 
@@ -101,6 +104,8 @@ class LiveRecording:
     rate: int
     blocks: Iterator[np.ndarray]
     question: str = ""  # text that is read before it
+    ask_at_s: float | None = None  # or at this time
+    overlaps: bool = False  # whether another thread reads it ahead
     is_live: bool = False  # whether it is only there as it is spoken
 
     @property
@@ -115,7 +120,9 @@ class LiveRecording:
 
     def heard(self, model: StreamingCausalLM) -> MediaUnits:
         """What the model hears of it: its units as they arrive."""
-        return MediaUnits(model, self.blocks, self.rate, self.question)
+        return MediaUnits(
+            model, self.blocks, self.rate, self.question, self.ask_at_s, self.overlaps
+        )
 
 
 def live_recordings(
@@ -137,9 +144,19 @@ def live_recordings(
         rate, blocks = _live(name, options) if is_live else model.front_end.read([name])
         if options.real_time:
             blocks = paced(blocks, rate)
-        blocks = stops.until_stopped(blocks)
-        where = "standard input" if name == STANDARD_INPUT else name
-        yield LiveRecording(where, f"{name} {question}".strip(), rate, blocks, question, is_live)
+        # A pipe may be silent for ever, and only the main thread can be called back from there.
+        overlaps = kind_of_file(name) == "video" and not name.startswith("pipe:")
+        blocks = stops.until_noted(blocks) if overlaps else stops.until_stopped(blocks)
+        yield LiveRecording(
+            "standard input" if name == STANDARD_INPUT else name,
+            f"{name} {question}".strip(),
+            rate,
+            blocks,
+            question,
+            options.ask_at,
+            overlaps,
+            is_live,
+        )
 
 
 def _live(name: str, options: AudioOptions) -> tuple[int, Iterator[np.ndarray]]:

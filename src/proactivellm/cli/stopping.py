@@ -98,6 +98,13 @@ class Stops:
                 return
             yield item
 
+    def until_noted(self, items: Iterator[T]) -> Iterator[T]:
+        """Ends a source, which another thread reads, with the item in which a signal has come."""
+        for item in items:
+            yield item
+            if self.came:
+                return
+
 
 def end_interrupted(what_stays: str) -> NoReturn:
     """Ends a command that Ctrl-C or SIGTERM stopped, and says what its work is not lost in.

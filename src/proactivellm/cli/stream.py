@@ -33,6 +33,7 @@ from proactivellm.cli.places import MICROPHONE, STANDARD_INPUT, check_places
 from proactivellm.cli.policies import PolicyCommand
 from proactivellm.cli.stopping import INTERRUPTED, Stops
 from proactivellm.cli.stream_flags import (
+    AskAt,
     AttendChunks,
     Chunk,
     ConversationFile,
@@ -91,6 +92,7 @@ def stream(
     no_gate: NoGate = False,
     block: Block = None,
     question: Question = None,
+    ask_at: AskAt = None,
     times: Times = False,
     thoughts: Thoughts = False,
     depth: Depth = None,
@@ -149,7 +151,7 @@ def _prepare(flags: Mapping[str, Any], kind: str | None, stops: Stops) -> Callab
     audio = AudioOptions(**{field.name: flags[field.name] for field in fields(AudioOptions)})
     names, log = flags["inputs"], flags["log"]
     video = VideoOptions(**{field.name: flags[field.name] for field in fields(VideoOptions)})
-    video.check(kind, flags["question"])
+    video.check(kind, flags["question"], flags["ask_at"])
     _check_conversation(flags, kind)
     if kind is not None:
         check_media(names, audio, kind)

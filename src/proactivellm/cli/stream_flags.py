@@ -96,6 +96,16 @@ Question = Annotated[
         rich_help_panel="Recordings",
     ),
 ]
+AskAt = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0,
+        metavar="SECONDS",
+        help="Ask the question at this time of the recording or video; nothing is written before.",
+        show_default="before it",
+        rich_help_panel="Recordings",
+    ),
+]
 Thoughts = Annotated[
     bool,
     typer.Option(

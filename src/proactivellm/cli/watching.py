@@ -40,10 +40,13 @@ class VideoOptions:
         recall, past = self.recall_chunks or 0, self.past or "host"
         return Sight(units=self.attend_chunks, recall=recall, beyond=past)  # type: ignore[arg-type]
 
-    def check(self, kind: str | None, question: str | None) -> None:
+    def check(self, kind: str | None, question: str | None, ask_at: float | None) -> None:
         """Raises ValueError if one was given and the source is no video, or nothing is asked."""
-        if self.recall_chunks and not question:
-            raise ValueError("--recall-chunks looks for what is like a question: give --question")
+        if self.recall_chunks and (not question or ask_at is not None):
+            raise ValueError(
+                "--recall-chunks looks for what is like a question: give --question, and no "
+                "--ask-at"
+            )
         given = [name for name, value in vars(self).items() if value is not None]
         if given and kind != "video":
             raise ValueError(f"--{given[0].replace('_', '-')} is for video: leave it out")

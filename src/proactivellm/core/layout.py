@@ -10,7 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
-from proactivellm.core.positions import Grid, Numbers, Reached, Run
+from proactivellm.core.positions import Grid, Numbers, Reached, Run, in_a_row
 
 SOURCE, TARGET = "source", "target"  # the groups that every session drives
 THOUGHT = "thought"  # what a model that thinks writes between them
@@ -86,8 +86,11 @@ class Layout:
         Tokens that lie in a grid have three axes. Moments that follow each other are one video:
         only time goes on between them. What comes after the video begins after its largest
         position, as in transformers 4.49, with which Qwen2.5-VL was published; or, if the grid is
-        not timed, after its height or width, as in transformers since 5.3.
+        not timed, after its height or width, as in transformers since 5.3. Moments with text around
+        them, as Qwen3-VL has them, are videos of their own.
         """
+        if grid is not None and grid.texts:
+            return in_a_row([self.positions(group, k, numbers, part) for k, part in grid.runs()])
         counter, offset = self.counter[group], self.offset[group]
         first = numbers.next[counter]
         if grid is None:

@@ -1,8 +1,9 @@
 """What positions are counted with, and source tokens that lie in space as well as in time.
 
-Legend: C = position counters.
+Legend: C = position counters, A = axes of a position.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -27,6 +28,9 @@ class Grid(NamedTuple):
     timed: bool = True
     moments: int = 1
     kept: tuple[int, ...] | None = None  # places that have a token, in order; None: all have one
+    # Tokens of text before and after each moment, which is then a video of its own; empty: there
+    # are none. They have one axis, and are among the tokens whatever is kept.
+    texts: tuple[tuple[int, int], ...] = ()
 
     @property
     def places(self) -> int:
@@ -34,9 +38,33 @@ class Grid(NamedTuple):
         return self.moments * self.height * self.width
 
     @property
-    def size(self) -> int:
-        """Tokens."""
+    def seen(self) -> int:
+        """Tokens that lie in space."""
         return self.places if self.kept is None else len(self.kept)
+
+    @property
+    def size(self) -> int:
+        """Tokens, those of text too."""
+        return self.seen + sum(map(sum, self.texts))
+
+    def runs(self) -> Iterator[tuple[int, "Grid | None"]]:
+        """Tokens that belong together, in order: how many, and how they lie (None: as text)."""
+        if not self.texts:
+            yield self.seen, self
+            return
+        of_moment = self.height * self.width
+        for moment, (before, after) in enumerate(self.texts):
+            kept = None
+            if self.kept is not None:
+                ahead = moment * of_moment
+                kept = tuple(k - ahead for k in self.kept if ahead <= k < ahead + of_moment)
+            part = self._replace(moments=1, kept=kept, texts=())
+            yield from ((before, None), (part.seen, part), (after, None))
+
+    def rows_in_space(self) -> np.ndarray:
+        """Which of the tokens lie in space: bool [size]."""
+        runs = [np.full(n, lies is not None) for n, lies in self.runs()]
+        return np.concatenate([np.zeros(0, bool), *runs])
 
     def axes(self, before: int) -> np.ndarray:
         """Positions int64 [3, size] from the start of a video, after so many moments of it."""
@@ -65,6 +93,13 @@ class Reached(NamedTuple):
 
     ahead: tuple[int, ...]  # how much further each counter is than its tokens, [C]
     run: Run | None
+
+
+def in_a_row(places: Sequence[np.ndarray]) -> np.ndarray:
+    """Positions [A, n] side by side; those of one axis are the same on all that others have."""
+    axes = max((len(position_AT) for position_AT in places), default=1)
+    wide = [np.broadcast_to(each, (axes, each.shape[1])) for each in places]
+    return np.concatenate(wide, axis=1) if wide else np.zeros((1, 0), np.int64)
 
 
 @dataclass

@@ -33,6 +33,8 @@ class Unit:
     """When the unit was complete and could be read, in seconds from the start of the source."""
     final: bool = False
     """Whether the source ends with this unit."""
+    holds: bool = False
+    """Whether nothing is written before more is read: of what comes before a question."""
     grid: Grid | None = None
     """How its features lie in space; None = one after another, as text."""
 

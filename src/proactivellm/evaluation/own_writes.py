@@ -97,6 +97,7 @@ def _looked_at(
     sample = Sample(
         read={SOURCE: [prompt.source_head, *read]},
         written={TARGET: Written(head=prompt.target_head, tokens=[*ids, end])},
+        grids={number: unit.grid for number, unit in enumerate(units, 1) if unit.grid is not None},
     )
     return OwnWrites(
         sample=sample,

@@ -3,7 +3,7 @@
 One step carries, for every lane that takes part, new tokens of any groups (those of newly read
 units, those written whose entries are still open); it is read, probe and write in one forward.
 Legend: T = new tokens of all lanes, K = entries of a lane, P = rows that probe, L = layers,
-H = heads, V = vocabulary, D = model width.
+H = heads, V = vocabulary, D = model width, W = width of the input.
 """
 
 import functools
@@ -274,7 +274,7 @@ class StreamingCausalLM:
         self,
         cache: ArrivalCache,
         plan: StepPlan,
-        embeddings_1TD: Tensor,
+        embeddings_1TW: Tensor,
         position_AT: Tensor,
         probe: AttentionProbe | None,
     ) -> Tensor:
@@ -287,13 +287,14 @@ class StreamingCausalLM:
             kwargs["probe"] = probe
         masks = plan.joint.mask if plan.joint is not None else self._unused_mask
         position = position_AT if len(position_AT) == 1 else position_AT[:, None]  # [A, 1, T]
-        output = self.parts.decode(embeddings_1TD, position, masks, cache, **kwargs)
+        output = self.parts.decode(embeddings_1TW, position, masks, cache, **kwargs)
         hidden_1TD: Tensor = output.last_hidden_state
         return hidden_1TD
 
     def _embed(self, new: NewTokens, device: torch.device) -> Tensor:
-        """Input embeddings [1, T, D]: token ids and features alike."""
-        embeddings_1TD = self.parts.embed(torch.from_numpy(new.ids[None]).to(device))
+        """Input embeddings [1, T, W]: token ids and features alike."""
+        text_1TD = self.parts.embed(torch.from_numpy(new.ids[None]).to(device))
+        embeddings_1TW = self.parts.widened(text_1TD) if new.features else text_1TD
         for at, values in new.features:
-            embeddings_1TD[0, at : at + len(values)] = values.to(embeddings_1TD)
-        return embeddings_1TD
+            embeddings_1TW[0, at : at + len(values)] = values.to(embeddings_1TW)
+        return embeddings_1TW

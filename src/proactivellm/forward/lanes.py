@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from proactivellm.core.layout import SOURCE, Layout
-from proactivellm.core.positions import Grid, Reached
+from proactivellm.core.positions import Grid, Reached, in_a_row
 
 UNLIMITED = 2**62  # beyond any unit
 
@@ -152,18 +152,11 @@ def place(
             if group == SOURCE and (after is None or after[:2] != (group, unit)):
                 layout.end_unit(numbers)
         held = {n: lane.counts.get(n, 0) + lane.added.get(n, 0) for n in layout.groups}
-        return _in_a_row(places), layout.reached(numbers, held)
+        return in_a_row(places), layout.reached(numbers, held)
     except KeyError as error:
         raise ValueError(
             f"layout {layout.name!r} has no group {error}, but {', '.join(layout.groups)}"
         ) from None
-
-
-def _in_a_row(places: Sequence[np.ndarray]) -> np.ndarray:
-    """Positions side by side; those of one axis are the same on all where others have three."""
-    axes = max((len(position_AT) for position_AT in places), default=1)
-    wide = [np.broadcast_to(each, (axes, each.shape[1])) for each in places]
-    return np.concatenate(wide, axis=1) if wide else np.zeros((1, 0), np.int64)
 
 
 def pack_lanes(
@@ -197,7 +190,7 @@ def pack_lanes(
             ids += [0] * n if isinstance(tokens, Tensor) else tokens
     counts, unit_T = np.array([lane.size for lane in inputs]), np.array(units)
     before, first = np.array([lengths[lane.lane] for lane in inputs]), counts.cumsum() - counts
-    position_AT = _in_a_row([position_AT for position_AT, _ in placed])
+    position_AT = in_a_row([position_AT for position_AT, _ in placed])
     return NewTokens(
         lanes=np.array([lane.lane for lane in inputs]),
         counts=counts,

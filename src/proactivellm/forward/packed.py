@@ -1,6 +1,7 @@
 """Packed views of several samples, in one masked forward of a model as it streams.
 
-Legend: B = samples, S = tokens of the packed sequence, D = model width, F = embeddings of media.
+Legend: B = samples, S = tokens of the packed sequence, D = model width, W = width of the input,
+F = embeddings of media.
 """
 
 from collections.abc import Mapping, Sequence
@@ -51,7 +52,7 @@ def packed_hidden(
 ) -> Tensor:
     """Last hidden states [B, S, D], after the final norm; what pads a sequence means nothing.
 
-    `media` are the embeddings [F, D] that stand for the ids MEDIA_ID of each sample, in order.
+    `media` are the embeddings [F, W] that stand for the ids MEDIA_ID of each sample, in order.
     """
     columns = as_tensors(batch)
     allowed_B1SS = visibility(streaming.layout, columns, columns)
@@ -67,15 +68,18 @@ def masked_hidden(
     """As `packed_hidden`, of columns and a mask that are given; gradients may flow."""
     model = streaming.model
     ids_BS, position_BS = (columns[name].to(model.device) for name in ("input_ids", "position"))
-    embeddings_BSD = streaming.parts.embed(ids_BS.clamp(min=0))
-    for row, values_FD in enumerate(media or ()):
-        if values_FD is not None and len(values_FD):
+    parts = streaming.parts
+    embeddings_BSW = parts.embed(ids_BS.clamp(min=0))
+    if any(values_FW is not None for values_FW in media or ()):
+        embeddings_BSW = parts.widened(embeddings_BSW)
+    for row, values_FW in enumerate(media or ()):
+        if values_FW is not None and len(values_FW):
             places = (ids_BS[row] == MEDIA_ID).nonzero()[:, 0]
-            copies = len(places) // len(values_FD)  # one for each view, if views share no source
-            embeddings_BSD[row, places] = values_FD.to(embeddings_BSD).repeat(copies, 1)
+            copies = len(places) // len(values_FW)  # one for each view, if views share no source
+            embeddings_BSW[row, places] = values_FW.to(embeddings_BSW).repeat(copies, 1)
     masks = layer_masks(allowed_B1SS.to(model.device), position_BS, position_BS, streaming.windows)
     with attention_kernels(model.device):
         position = decoder_positions(columns).to(model.device)
-        output = streaming.parts.decode(embeddings_BSD, position, masks)
+        output = parts.decode(embeddings_BSW, position, masks)
     hidden_BSD: Tensor = output.last_hidden_state
     return hidden_BSD

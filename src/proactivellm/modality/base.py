@@ -15,9 +15,12 @@ from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar, runtime_ch
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
+from proactivellm.core.positions import Grid
 from proactivellm.core.unit import Unit
 from proactivellm.files.toml import Strict
+from proactivellm.modality.stages import Stage
 
 
 class Media(NamedTuple):
@@ -53,6 +56,15 @@ class Heard(Generic[AnyEar]):
     ear: AnyEar
     block: np.ndarray | None  # None = the source has ended
     now_s: float  # as for `Ear.push`
+
+
+@runtime_checkable
+class WorksInStages(Protocol):
+    """What an ear has besides if its work falls into stages that may overlap."""
+
+    def stages(self) -> list[Stage]:
+        """They take a `Heard` of this ear, one after the other; the last one gives its units."""
+        ...
 
 
 class FrontEnd(Protocol):
@@ -159,6 +171,7 @@ class Example(NamedTuple):
 
     features: np.ndarray  # float32 [T, ...], as `encode` takes them
     unit_sizes: list[int]  # embeddings in each unit
+    grids: Sequence[Grid] = ()  # how those of each unit lie in space; empty: they do not
     says_nothing: bool = False  # augmentation left nothing in it that could be written
 
 
@@ -196,8 +209,11 @@ class FrontEndTable(Strict):
     pretrained: str | None = None
 
     @abstractmethod
-    def make_front_end(self, width: int) -> TrainedFrontEnd:
-        """The front end for an LM of width H, in fp32; ValueError where the table does not fit."""
+    def make_front_end(self, lm: PreTrainedModel) -> TrainedFrontEnd:
+        """The front end for an LM, in fp32; ValueError where the table does not fit.
+
+        It may be a part of the LM, with which its weights are then saved.
+        """
 
     @abstractmethod
     def make_examples(self, front_end: Any) -> Examples:

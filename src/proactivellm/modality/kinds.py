@@ -53,6 +53,12 @@ def _video() -> type[FrontEnd]:
     return VideoFrontEnd
 
 
+def _video_table() -> type[FrontEndTable]:
+    from proactivellm.modality.video.recipe import Video
+
+    return Video
+
+
 def _check_video(name: str) -> None:
     from proactivellm.modality.video.decoding import Video
     from proactivellm.modality.video.extensions import is_address
@@ -75,10 +81,10 @@ def _qwen2_audio() -> Callable[..., Any]:
 
 KINDS = {
     "speech": Kind(_speech, is_audio, "speech-en", _speech_table, _check_audio),
-    "video": Kind(_video, is_video, check=_check_video),
+    "video": Kind(_video, is_video, None, _video_table, _check_video),
 }
 # Checkpoints that hold LM and front end in one, by model type, and what gives their loader.
-WHOLE_MODELS = {"qwen2_audio": _qwen2_audio, "qwen2_5_vl": _qwen_vl}
+WHOLE_MODELS = {"qwen2_audio": _qwen2_audio, "qwen2_5_vl": _qwen_vl, "qwen3_vl": _qwen_vl}
 
 
 def kind_in(model_folder: Path) -> str | None:

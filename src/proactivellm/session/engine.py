@@ -72,7 +72,7 @@ class Engine:
         self.residence = Residence(self.cache)
         self.outcomes = Outcomes(model, window, self.limits.streams)
         self.admission = Admission(model, self.limits, window, self.residence, self.outcomes.starts)
-        self.intake = Intake(*model.parts.embed.weight.shape)
+        self.intake = Intake(len(model.parts.embed.weight), model.parts.width)
         self.states: list[SessionState | None] = [None] * self.limits.streams
         self.policies: list[Policy] = [policy] * self.limits.streams
         self._watches: list[tuple[Evidence, ...]] = [()] * self.limits.streams

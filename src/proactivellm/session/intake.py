@@ -8,7 +8,7 @@ from proactivellm.core.unit import Unit
 
 
 class Intake:
-    """Refuses units that a model could not read, by the rows and width of its input embeddings."""
+    """Refuses units that a model could not read, by the rows and width of what it is given."""
 
     def __init__(self, vocabulary: int, width: int) -> None:
         self.vocabulary = vocabulary

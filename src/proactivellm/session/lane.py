@@ -54,7 +54,8 @@ def plan_step(
     for unit in units:
         units_read += not unit.is_end
         source_finished |= unit.final
-    ready = source_finished or (needed is not None and units_read >= needed)
+    holds = units[-1].holds if units else state.holds
+    ready = source_finished or (needed is not None and units_read >= needed and not holds)
     if not units and not ready:
         return None
     ahead = _units_ahead(state, units, chunk) if ready else []
@@ -103,6 +104,7 @@ def begin_step(planned: Planned, early: Reason, keep_features: bool) -> list[Rea
     for unit in planned.units:
         state.pending.popleft()
         state.source_finished = unit.final
+        state.holds = unit.holds and not unit.final
         if not unit.is_end:
             state.units_read += 1
             lane, number = step.lane, state.units_read
@@ -132,7 +134,7 @@ def starves(state: SessionState, policy: Policy) -> bool:
     if state.finished or state.source_finished or state.pending:
         return False
     needed = _needed_units(state, policy)
-    return needed is None or needed > state.units_read + state.ahead
+    return needed is None or state.holds or needed > state.units_read + state.ahead
 
 
 def _needed_units(state: SessionState, policy: Policy) -> int | None:
@@ -158,14 +160,15 @@ def _units_to_take(
     if state.source_finished:
         return units
     units_read, num_tokens = state.units_read + state.ahead, 0
+    holds = state.holds
     for unit in islice(state.pending, len(state.pending)):
-        if needed is not None and units_read >= needed:
+        if needed is not None and units_read >= needed and not holds:
             break  # a pending end marker too is unread source: decisions may not depend on it
         num_tokens += len(unit.tokens)
         if units and num_tokens > chunk:
             break
         units.append(unit)
-        units_read += not unit.is_end
+        units_read, holds = units_read + (not unit.is_end), unit.holds
         # A policy that restarts requires something else from a sentence end on.
         if unit.final or (restarts and ends_sentence(unit.text)):
             break

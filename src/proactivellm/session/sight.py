@@ -97,8 +97,15 @@ class Horizon:
         if not self.sight.recall:
             return
         for piece in planned.pieces:
-            if isinstance(piece.tokens, Tensor) and len(piece.tokens):
-                past.descriptors[piece.unit] = piece.tokens.float().mean(0).cpu()
+            if isinstance(piece.tokens, Tensor) and piece.grid is not None:
+                rows = torch.from_numpy(piece.grid.rows_in_space()).to(piece.tokens.device)
+                seen = piece.tokens[rows, : self.model.parts.embed.weight.shape[1]]
+            elif isinstance(piece.tokens, Tensor):
+                seen = piece.tokens
+            else:
+                continue
+            if len(seen):
+                past.descriptors[piece.unit] = seen.float().mean(0).cpu()
 
     def _move(
         self,

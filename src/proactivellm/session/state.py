@@ -35,6 +35,7 @@ class SessionState:
     opening: list[int] | None = None
     question: list[int] = field(default_factory=list)  # ids of it, within the opening
     units_read: int = 0  # source units, a bare end marker not counted
+    holds: bool = False  # whether the last of them keeps the stream from writing
     # Pieces read and still in view, prompt included; features only where they may be fed again
     # (windows).
     source: list[Piece] = field(default_factory=list)

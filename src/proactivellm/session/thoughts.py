@@ -7,6 +7,7 @@ Legend: P = lanes that probe, V = vocabulary.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -77,14 +78,7 @@ def without_final(units: Sequence[Unit]) -> list[Unit]:
     *before, last = units
     if not last.final or last.is_end:
         return [*units]
-    sentence = Unit(
-        text=last.text,
-        token_ids=last.token_ids,
-        features=last.features,
-        start_s=last.start_s,
-        end_s=last.end_s,
-    )
-    return [*before, sentence, Unit.end(last.end_s)]
+    return [*before, replace(last, final=False), Unit.end(last.end_s)]
 
 
 class Place(NamedTuple):

@@ -2,15 +2,17 @@
 
 import itertools
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from proactivellm.core.unit import Unit
 from proactivellm.forward.causal_lm import StreamingCausalLM
-from proactivellm.modality.base import Ear, Heard, HearsTogether
+from proactivellm.modality.base import Ear, Heard, HearsTogether, WorksInStages
+from proactivellm.modality.stages import Pipeline, Stage
 from proactivellm.modality.text import TextSegmenter
 
 
@@ -25,10 +27,12 @@ class Arrival(NamedTuple):
 class Hearing:
     """A front end at work on one source, with a question that is read before each turn.
 
-    Where the prompt has a place for it, the question is `opening` there, else units of its own.
+    Where the prompt has a place for it, the question is `opening` there, else units of its own. One
+    that is asked while the source runs is units too, and nothing is written before it.
 
     Args:
         rate: samples or frames per second.
+        ask_at_s: when the question is asked, of the one source; None = before each turn.
         tells_turns: whether its stream has events of where turns begin and end in the media.
     """
 
@@ -38,13 +42,15 @@ class Hearing:
         rate: int,
         question: str = "",
         tells_turns: bool = False,
+        ask_at_s: float | None = None,
     ) -> None:
         self.front_end = model.front_end
         self.kind: str = self.front_end.kind
         self.tells_turns = tells_turns
         self._rate, self._num_samples = rate, 0
         self._ear = self.front_end.open(rate)
-        self.opening = opening_question(model, question)
+        self._ask_at_s = ask_at_s
+        self.opening = opening_question(model, question) if ask_at_s is None else []
         asked = [] if self.opening else TextSegmenter(model.tokenizer).segment(question)
         self._asked = [replace(unit, final=False) for unit in asked]
         self._begins = True  # whether the next unit begins a turn
@@ -61,17 +67,45 @@ class Hearing:
         return arrival
 
     def take(self, block: np.ndarray | None) -> Heard[Ear]:
-        """Notes what arrived next; it is heard by `hear`."""
+        """Notes what arrived next; it is heard by `hear`, or in stages."""
         self._num_samples += 0 if block is None else len(block)
         return Heard(self._ear, block, self._num_samples / self._rate)
 
-    def ask(self, heard: Sequence[Unit]) -> list[Unit]:
-        """The units that were heard, with the question before each turn."""
+    @property
+    def stages(self) -> list[Stage] | None:
+        """Those of its ear; None = all is done at once."""
+        return self._ear.stages() if isinstance(self._ear, WorksInStages) else None
+
+    def ask(self, heard: Sequence[Unit], now_s: float) -> list[Unit]:
+        """The units that were heard up to now, with the question before each turn."""
+        if self._ask_at_s is not None:
+            return self._ask_within(heard, now_s, self._ask_at_s)
         units: list[Unit] = []
         for unit in heard:  # a turn may end and the next one begin in one block
             units += [*self._asked, unit] if self._begins else [unit]
             self._begins = unit.final
         return units
+
+    def _ask_within(self, heard: Sequence[Unit], now_s: float, at_s: float) -> list[Unit]:
+        """With the question once its time has come, or the source has ended before."""
+        units: list[Unit] = []
+        for unit in heard:
+            if unit.final or unit.end_s > at_s:
+                units += self._put(at_s)
+            units.append(replace(unit, holds=bool(self._asked)))
+        return units + (self._put(at_s) if now_s >= at_s and not _ends(units) else [])
+
+    def _put(self, at_s: float) -> list[Unit]:
+        """The question, of which all words are read before anything is written; then no more."""
+        words, self._asked = self._asked, []
+        return [
+            replace(word, holds=number < len(words), start_s=at_s, end_s=at_s)
+            for number, word in enumerate(words, 1)
+        ]
+
+
+def _ends(units: Sequence[Unit]) -> bool:
+    return bool(units) and units[-1].final
 
 
 def opening_question(model: StreamingCausalLM, question: str) -> list[int]:
@@ -98,7 +132,9 @@ def hear(pushes: Sequence[tuple[Hearing, np.ndarray | None]]) -> list[Arrival | 
         results = [_hear_alone(each) for each in heard]
     spent_s = time.perf_counter() - started
     return [
-        units if isinstance(units, Exception) else Arrival(hearing.ask(units), each.now_s, spent_s)
+        units
+        if isinstance(units, Exception)
+        else Arrival(hearing.ask(units, each.now_s), each.now_s, spent_s)
         for (hearing, _), each, units in zip(pushes, heard, results, strict=True)
     ]
 
@@ -130,6 +166,9 @@ class MediaUnits:
     blocks: Iterable[np.ndarray]  # what arrives together, as the front end takes it
     rate: int  # of the blocks, in samples or frames per second
     question: str = ""  # text that is read before each turn
+    ask_at_s: float | None = None  # or at this time
+    # Whether the stages of a front end that has any overlap, as threads that read ahead.
+    overlaps: bool = False
     # Filled at first; a complete one replaces taking the source in again, with the times that
     # were measured then.
     replay: Replay | None = None
@@ -145,7 +184,7 @@ class MediaUnits:
     @property
     def opening(self) -> list[int]:
         """The question, where it stands in the prompt: to be asked before the units come."""
-        return opening_question(self.model, self.question)
+        return [] if self.ask_at_s is not None else opening_question(self.model, self.question)
 
     def __iter__(self) -> Iterator[list[Unit]]:
         replay = self.replay or Replay()
@@ -155,13 +194,39 @@ class MediaUnits:
 
     def _take_in(self, replay: Replay) -> Iterator[Arrival]:
         replay.steps.clear()
-        hearing = Hearing(self.model, self.rate, self.question)
-        for block in itertools.chain(self.blocks, [None]):
-            arrival = hearing.push(block)
+        hearing = Hearing(self.model, self.rate, self.question, ask_at_s=self.ask_at_s)
+        blocks: Iterator[np.ndarray | None] = itertools.chain(self.blocks, [None])
+        stages = hearing.stages if self.overlaps else None
+        arrivals = map(hearing.push, blocks) if stages is None else _staged(hearing, stages, blocks)
+        for arrival in arrivals:
             if self.replay is not None:
                 replay.steps.append(arrival)
             yield arrival
         replay.complete = True
+
+
+class _Item(NamedTuple):
+    """What arrived together, on its way through stages."""
+
+    value: Any
+    now_s: float
+    spent_s: float = 0.0  # in stages, not counting where it waited for them
+
+
+def _staged(
+    hearing: Hearing, stages: Sequence[Stage], blocks: Iterable[np.ndarray | None]
+) -> Iterator[Arrival]:
+    """What `Hearing.push` gives for each block, of stages that overlap."""
+    items = (_Item(heard, heard.now_s) for heard in map(hearing.take, blocks))
+    timed = [Stage(stage.name, partial(_timed, stage.work)) for stage in stages]
+    for units, now_s, spent_s in Pipeline(timed).run(items):
+        yield Arrival(hearing.ask(units, now_s), now_s, spent_s)
+
+
+def _timed(work: Callable[[Any], Any], item: _Item) -> _Item:
+    started = time.perf_counter()
+    value = work(item.value)
+    return _Item(value, item.now_s, item.spent_s + time.perf_counter() - started)
 
 
 def open_media(
@@ -185,6 +250,6 @@ def open_media(
     if replay is not None and replay.made_by != made_by:
         replay.made_by, replay.complete = made_by, False
     if replay is not None and replay.complete:
-        return MediaUnits(model, (), 1, question, replay)
+        return MediaUnits(model, (), 1, question, replay=replay)
     rate, blocks = front_end.read(files)
-    return MediaUnits(model, blocks, rate, question, replay)
+    return MediaUnits(model, blocks, rate, question, replay=replay)

@@ -222,7 +222,7 @@ class Stream:
         self._waiting += units
         for grid in filter(None, (unit.grid for unit in units)):
             if grid.kept is not None:
-                self._kept, self._seen = self._kept + grid.size, self._seen + grid.places
+                self._kept, self._seen = self._kept + grid.seen, self._seen + grid.places
         self.words += [unit.text for unit in units if not unit.is_end]
         if units:
             self._is_within_turn = not units[-1].final

@@ -1,8 +1,9 @@
-"""Recordings with their texts: JSON lines that name audio files.
+"""Recordings with their texts: JSON lines that name files of sound, or of video.
 
 {"audio": "a.wav", "text": "what is to be written"}; `audio` may be a list of files, which are
-joined. Optional: `question` (read before the recording), `answers` (all that is accepted),
-`duration_s`, `speaker`. A line with `source` in place of `audio` is a pair of texts.
+joined, and is called `video` where they are. Optional: `question` (read before the recording),
+`answers` (all that is accepted), `duration_s`, `speaker`, `evidence_s` (when it has told the
+answer). A line with `source` in place of `audio` is a pair of texts.
 """
 
 import json
@@ -20,23 +21,26 @@ class _Line(Strict):
     """One line of a manifest."""
 
     audio: str | list[str] = Field(default_factory=list)  # relative to the manifest
+    video: str | list[str] = Field(default_factory=list)  # likewise, in place of audio
     text: str = ""  # what is to be written
     source: str = ""  # text to read in place of audio
     question: str = ""  # text that is read before the recording
     answers: tuple[str, ...] = ()  # all that are accepted; empty = only the text
     duration_s: float | None = None
+    evidence_s: float | None = None
     speaker: str | None = None
     id: str | None = None  # what others call it
 
     @model_validator(mode="after")
     def _has_one_source(self) -> Self:
-        if bool(self.audio) == bool(self.source):
-            raise ValueError("give either `audio` or `source`")
+        if sum(map(bool, (self.audio, self.video, self.source))) != 1:
+            raise ValueError("give either `audio`, `video` or `source`")
         return self
 
     def item(self, path: Path, number: int) -> Item:
         """The item of a line (counted from 1); its files are found from the manifest's folder."""
-        files = [self.audio] if isinstance(self.audio, str) else self.audio
+        named = self.audio or self.video
+        files = [named] if isinstance(named, str) else named
         return Item(
             source=self.source or self.question,
             target=self.text,

@@ -121,7 +121,7 @@ def end_generation_with(model: PreTrainedModel, token_id: int) -> None:
 
 def make_front_end(table: FrontEndTable, model: PreTrainedModel) -> TrainedFrontEnd:
     """The front end of a recipe's table, in fp32; ValueError if it cannot be loaded or made."""
-    front_end: Any = table.make_front_end(model.config.get_text_config().hidden_size)
+    front_end: Any = table.make_front_end(model)
     front_end.set_attention(PACKED_ATTENTION)
     return front_end.train()
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from torch import nn
 from transformers import PreTrainedModel
 from transformers.trainer_callback import TrainerState
 
@@ -31,12 +32,18 @@ def last_checkpoint(folder: Path) -> str | None:
 def load_checkpoint(learner: Learner, folder: str) -> None:
     """Load what `saving.save_checkpoint` wrote; ValueError if it is broken or does not fit."""
     load_weights(learner.model, folder)
-    if learner.front_end is not None:
+    if learner.front_end is not None and not _is_part(learner.front_end, learner.model):
         width = learner.model.config.get_text_config().hidden_size
         stored = type(learner.front_end).load(Path(folder), width, "cpu")
         with refusing(f"cannot continue from {folder}"):
             learner.front_end.load_state_dict(stored.state_dict())
     load_objectives(learner, folder, required=True)
+
+
+def _is_part(front_end: nn.Module, model: PreTrainedModel) -> bool:
+    """Whether all its weights are those of the model, and loaded with them."""
+    own = {id(weight) for weight in model.parameters()}
+    return own.issuperset(map(id, front_end.parameters()))
 
 
 def load_weights(model: PreTrainedModel, folder: str) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from proactivellm.core.masks import SHARED
 from proactivellm.core.packing import MEDIA_ID
 from proactivellm.train.head import projection
 from proactivellm.train.objectives.objective import Objective, RowObjective
@@ -54,10 +55,13 @@ class Outputs:
             return text_BSH
         front_end = self.learner.front_end
         embedded_AEH = front_end.embed_outputs(self.encoded_APD, self.batch["num_frames"])
-        count_A = media_BS.sum(1)[self.batch["feature_rows"]]
-        place_E = torch.arange(embedded_AEH.shape[1], device=ids_BS.device)
-        embedded = embedded_AEH[place_E < count_A[:, None]]
-        return text_BSH.masked_scatter(media_BS[..., None], embedded.to(text_BSH.dtype))
+        views = self.batch["view"]
+        # One copy for each view, where views share no source.
+        copies = 1 if bool((media_BS & (views == SHARED)).any()) else int(views.max()) + 1
+        count_A = media_BS.sum(1)[self.batch["feature_rows"]] // copies
+        each = [e[:n].repeat(copies, 1) for e, n in zip(embedded_AEH, count_A, strict=True)]
+        embedded = torch.cat(each).to(text_BSH.dtype)
+        return text_BSH.masked_scatter(media_BS[..., None], embedded)
 
     @cached_property
     def decoded(self) -> Any:

@@ -63,6 +63,20 @@ class SampleEncoder:
         ids = self.tokenizer.encode(target, add_special_tokens=False, split_special_tokens=True)
         return prompted(units, [*ids, self.end_token_id], self.prompt)
 
+    def encode_media(self, question: str, target: str, sizes: Sequence[int]) -> tuple[Sample, int]:
+        """The sample of units of media, of these sizes, and how many units stand before them.
+
+        A question is in the prompt, where that has a place for it, else units of its own.
+        """
+        units = [[MEDIA_ID] * size for size in sizes]
+        if not question.strip() or not self.prompt.num_open:
+            sample = self.encode(question, target, units)
+            return sample, sample.num_units - max(len(units), 1)
+        sample = self.encode("", target, units)
+        opening = self.prompt.opening(self.segmenter.whole(question.strip()))
+        _, *read = sample.read[SOURCE]
+        return replace(sample, read={SOURCE: [opening, *read]}), 0
+
     def word_index(self, target: Sequence[int]) -> list[int]:
         """The word, from 0, that each target token belongs to, the end of stream left out."""
         index = -1
@@ -121,10 +135,11 @@ class ItemEncoder(Encoder):
         example = media.read([item.media for item in chosen], rng)
         question = chosen[0].source
         target = "" if example.says_nothing else _targets(chosen)
-        sample = self.text.encode(question, target, _placeholders(example.unit_sizes))
+        sample, before = self.text.encode_media(question, target, example.unit_sizes)
+        grids = dict(enumerate(example.grids, before + 1))
         # With a question, the target is an answer, and not what the features say.
         transcript = "" if question else target
-        return replace(sample, features=example.features, transcript=transcript)
+        return replace(sample, features=example.features, transcript=transcript, grids=grids)
 
     def longest(self, items: Sequence[Item]) -> Sample:
         """The sample of several items at its longest, whatever augmentation draws, for its size.
@@ -134,8 +149,8 @@ class ItemEncoder(Encoder):
         chosen, media = self._chosen(items)
         if media is None:
             return self._of_texts(chosen)
-        units = _placeholders(media.longest([item.media for item in chosen]))
-        return self.text.encode(chosen[0].source, _targets(chosen), units)
+        sizes = media.longest([item.media for item in chosen])
+        return self.text.encode_media(chosen[0].source, _targets(chosen), sizes)[0]
 
     def views(self, sample: Sample, plan: ViewPlan, rng: np.random.Generator) -> list[View]:
         length = len(sample.written[TARGET].tokens)
@@ -175,10 +190,6 @@ class ItemEncoder(Encoder):
 
 def _targets(items: Sequence[Item]) -> str:
     return " ".join(item.target for item in items if item.target)
-
-
-def _placeholders(unit_sizes: Sequence[int]) -> list[list[int]]:
-    return [[MEDIA_ID] * size for size in unit_sizes]
 
 
 def concatenation_plan(

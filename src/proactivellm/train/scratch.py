@@ -2,6 +2,8 @@
 
 import inspect
 import tempfile
+from collections.abc import Collection
+from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -9,6 +11,7 @@ from transformers import (
     CONFIG_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForImageTextToText,
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
@@ -60,28 +63,43 @@ def new_config(backbone: Backbone, tokenizer: PreTrainedTokenizerBase) -> PreTra
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }
-    known = [*inspect.signature(kind).parameters, *kind.attribute_map, *_ROPE_KEYS]
-    for key in backbone.config:
-        if key in given:
-            raise ValueError(f"backbone.config.{key} follows from the tokenizer: leave it out")
-        if key not in known:
-            hint = _nearest(key, known)
-            raise ValueError(f"backbone.config: {backbone.model_type} has no key '{key}'{hint}")
+    config, of_text = dict(backbone.config), "text_config" in kind.sub_configs
+    _check_keys(kind, config, () if of_text else given, "backbone.config")
+    for name, part in kind.sub_configs.items():
+        if name in config:
+            own = given if name == "text_config" else ()
+            _check_keys(part, config[name], own, f"backbone.config.{name}")
+    if of_text:  # of a model that also sees
+        config["text_config"] = {**given, **config.get("text_config", {})}
+    else:
+        config |= given
     try:
-        return AutoConfig.for_model(backbone.model_type, **given, **backbone.config)
+        return AutoConfig.for_model(backbone.model_type, **config)
     except (StrictDataclassError, ValueError, TypeError) as error:
         raise ValueError(f"backbone.config does not fit: {' '.join(str(error).split())}") from None
+
+
+def _check_keys(
+    kind: type[PreTrainedConfig], config: dict[str, Any], given: Collection[str], table: str
+) -> None:
+    """Refuse (ValueError) keys that a configuration lacks, or that follow from the tokenizer."""
+    known = [*inspect.signature(kind).parameters, *kind.attribute_map, *_ROPE_KEYS]
+    for key in config:
+        if key in given:
+            raise ValueError(f"{table}.{key} follows from the tokenizer: leave it out")
+        if key not in known:
+            raise ValueError(f"{table}: {kind.model_type} has no key '{key}'{_nearest(key, known)}")
 
 
 def new_model(backbone: Backbone, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
     """A model of the configured shape with random weights, in fp32; ValueError if there is none."""
     config = new_config(backbone, tokenizer)
-    if type(config) not in AutoModelForCausalLM._model_mapping:
+    kinds = (AutoModelForCausalLM, AutoModelForImageTextToText)
+    kind = next((kind for kind in kinds if type(config) in kind._model_mapping), None)
+    if kind is None:
         raise ValueError(f"backbone.model_type: {backbone.model_type!r} is not a causal LM")
     try:
-        return AutoModelForCausalLM.from_config(
-            config, dtype=torch.float32, trust_remote_code=False
-        )
+        return kind.from_config(config, dtype=torch.float32, trust_remote_code=False)
     except (ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:
         raise ValueError(f"backbone.config does not fit: {' '.join(str(error).split())}") from None
 

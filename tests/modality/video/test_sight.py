@@ -20,6 +20,7 @@ from proactivellm.session.session import Session
 from proactivellm.session.window import Window
 
 from .clips import write_clip
+from .looking import seen
 
 QUESTION = [7, 8, 9]
 GRID = Grid(2, 3, 2)
@@ -46,10 +47,10 @@ def chunks(num, seed=0):
 
 def like(model, unit):
     """Cosine of the mean of a unit and the mean of the question, by hand."""
-    if not len(unit.features):
+    if not unit.grid.seen:
         return -2.0
     asked = model.parts.embed(torch.tensor(QUESTION)).detach().mean(0).numpy()
-    mean = unit.features.mean(0).numpy()
+    mean = unit.features[unit.grid.rows_in_space(), :32].mean(0).numpy()
     return float(mean @ asked / np.linalg.norm(mean) / np.linalg.norm(asked))
 
 
@@ -125,6 +126,23 @@ def test_the_law(model, layout, sight):
     assert state.counts["source"] < sum(unit.grid.size for unit in units)
     assert (found - wanted).abs().max() <= 1e-4 * wanted.abs().max()
     session._engine.check_integrity()
+
+
+@torch.inference_mode()
+def test_the_law_with_text_around_moments(tmp_path):
+    """Qwen3-VL: what later layers see leaves and comes back with its unit, and so does the text."""
+    model = load(save_tiny_watcher(tmp_path, family="qwen3_vl"))
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (14, 60, 88, 3), dtype=np.uint8)
+    frames[4:6] = frames[2:4]  # the third moment keeps nothing
+    model.front_end.watch(drop_tokens="feature:0.999")
+    *units, _ = seen(model, frames, (14,))
+    sight = Sight(units=1, recall=2)
+    session, rows = streamed(model, units, sight)
+    wanted = expected(model, units, session.state, sight)
+    first, num_rows = len(model.prompt.target_head), len(session.state.delays)
+    found = torch.stack([rows[first + t] for t in range(num_rows)])
+    assert len(found) >= 7 and (found - wanted).abs().max() <= 1e-4 * wanted.abs().max()
 
 
 @torch.inference_mode()

@@ -4,6 +4,7 @@ from typing import Any, Self
 
 from huggingface_hub.errors import StrictDataclassError
 from pydantic import Field, model_validator
+from transformers import PreTrainedModel
 
 from proactivellm.backbone.hub import find_folder
 from proactivellm.modality.base import Examples, FrontEndTable
@@ -38,8 +39,9 @@ class Speech(FrontEndTable):
             raise ValueError("`encoder` and `features` are those of `pretrained`: leave them out")
         return self
 
-    def make_front_end(self, width: int) -> SpeechFrontEnd:
+    def make_front_end(self, lm: PreTrainedModel) -> SpeechFrontEnd:
         """The front end in fp32, with a gate for streaming."""
+        width = lm.config.get_text_config().hidden_size
         if self.pretrained:
             units = self.units if "units" in self.model_fields_set else None
             front_end = pretrained_front_end(find_folder(self.pretrained), units, width)

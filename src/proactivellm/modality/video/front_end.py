@@ -2,14 +2,14 @@
 
 In: the vision encoder of a checkpoint of the Qwen-VL family, as transformers has it, and settings.
 Out: a unit for each chunk of moments. Its weights are kept with those of the language model; the
-folder `video/` beside them holds `video.json` alone. Legend: T = frames, n = embeddings, D = LM
-width, N = patches, K = numbers in a patch.
+folder `video/` beside them holds `video.json` alone. Legend: T = frames, n = tokens, D = LM width,
+W = width of the LM's input, which is D or, where later layers see too, a multiple of it.
 """
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -17,13 +17,15 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from proactivellm.core.positions import Grid
-from proactivellm.core.unit import Unit
 from proactivellm.files.replace import replacing_in, write_text
 from proactivellm.files.toml import Strict
 from proactivellm.modality.base import Media
 from proactivellm.modality.video.decoding import Video
 from proactivellm.modality.video.dropping import Dropper, Dropping
+from proactivellm.modality.video.ear import VideoEar
+from proactivellm.modality.video.eye import Prepared
 from proactivellm.modality.video.pixels import PixelSettings, patches
+from proactivellm.modality.video.timestamps import Timestamps
 
 KIND = "video"  # also the name of its folder inside that of the model
 SETTINGS_FILE = "video.json"
@@ -52,26 +54,29 @@ class VideoSettings(Strict):
         return self.pixels.frames * self.chunk
 
 
-class Prepared(NamedTuple):
-    """Frames as the encoder takes them."""
-
-    patches: Tensor  # float32 [N, K]
-    grid: Grid  # of the embeddings that they become
-
-
 class VideoFrontEnd(nn.Module):
     """Frames to embeddings of a language model.
 
     Args:
         tower: takes patches and their grid, and never looks from one moment at another.
         positions_per_s: how fast positions go on in time.
+        timestamps: what puts text around moments; None = nothing does.
     """
 
     kind = KIND
 
-    def __init__(self, tower: nn.Module, settings: VideoSettings, positions_per_s: float) -> None:
+    def __init__(
+        self,
+        tower: nn.Module,
+        settings: VideoSettings,
+        positions_per_s: float,
+        timestamps: Timestamps | None = None,
+    ) -> None:
         super().__init__()
         self.tower = tower
+        config: Any = tower.config
+        self.width: int = config.out_hidden_size
+        self.timestamps = timestamps
         self.settings = settings
         self.positions_per_s = positions_per_s
 
@@ -121,20 +126,16 @@ class VideoFrontEnd(nn.Module):
                 if waiting:
                     yield np.stack(waiting)
 
-    def open(self, rate: int) -> "VideoEar":
+    def open(self, rate: int) -> VideoEar:
         """An ear for one video of so many frames a second, which must be those of the settings."""
         if rate != self.settings.fps:
             raise ValueError(f"{rate} frames a second: the front end takes {self.settings.fps}")
         return VideoEar(self)
 
     def embed(self, media: np.ndarray) -> Tensor:
-        """Embeddings [n, D] of a whole video, uint8 [T, H, W, 3]."""
-        return self.look(media)[0]
-
-    def look(self, frames: np.ndarray) -> tuple[Tensor, Grid]:
-        """Embeddings [n, D] of frames uint8 [T, H, W, 3], and their grid."""
-        prepared = self.prepare(frames)
-        return self.encode(prepared), prepared.grid
+        """Embeddings [n, W] of a whole video, uint8 [T, H, W, 3]; nothing is dropped."""
+        prepared = self.prepare(media)
+        return self.with_times(self.embed_patches(prepared), prepared.grid, 0, len(media))[0]
 
     def prepare(self, frames: np.ndarray) -> Prepared:
         """Frames uint8 [T, H, W, 3] in another size, and cut into patches."""
@@ -147,23 +148,84 @@ class VideoFrontEnd(nn.Module):
             timed=self.settings.text_after == "time",
             moments=grid.time,
         )
-        return Prepared(found, place)
+        return Prepared(found, place, len(frames))
 
-    def encode(self, prepared: Prepared) -> Tensor:
-        """Embeddings [n, D]."""
-        weight, (found, place) = next(self.tower.parameters()), prepared
+    def embed_patches(self, prepared: Prepared) -> Tensor:
+        """Embeddings [n, W] of the places of a grid."""
+        weight, (found, place, _) = next(self.tower.parameters()), prepared
         merge = self.settings.pixels.merge
         size = [place.moments, place.height * merge, place.width * merge]
         output = self.tower(found.to(weight), grid_thw=torch.tensor([size], device=weight.device))
-        embeddings: Tensor = output.pooler_output
-        return embeddings
+        deep = getattr(output, "deepstack_features", None) or ()
+        return torch.cat([output.pooler_output, *deep], dim=-1)
+
+    def with_times(
+        self, features: Tensor, grid: Grid, first: int, num_frames: int
+    ) -> tuple[Tensor, Grid]:
+        """A unit with the text around its moments, if the model has any.
+
+        Args:
+            first: number of its first frame.
+            num_frames: of the unit.
+        """
+        if self.timestamps is None:
+            return features, grid
+        size, last = self.settings.pixels.frames, num_frames - 1
+        # Half way between the first and the last frame of a moment.
+        middles = [(k * size + min((k + 1) * size - 1, last)) / 2 for k in range(grid.moments)]
+        times_s = [(first + middle) / self.settings.fps for middle in middles]
+        return self.timestamps.put(features, grid, times_s)
+
+    # What training asks for, see `TrainedFrontEnd`. Legend: A = videos, M = moments, h and w =
+    # places in height and width of a moment, X = numbers in the patches of a place.
+
+    def cut(self, frames: np.ndarray) -> tuple[np.ndarray, Grid]:
+        """Frames uint8 [T, H, W, 3] as `encode` takes them, [M, h, w, X], and their grid."""
+        prepared = self.prepare(frames)
+        grid = prepared.grid
+        shape = (grid.moments, grid.height, grid.width, -1)
+        return prepared.patches.reshape(shape).numpy(), grid
+
+    def encode(self, features: Tensor, num_frames_A: Tensor) -> Tensor:
+        """Embeddings [A, M * h * w, D] of videos [A, M, h, w, X] of so many moments; 0 after them.
+
+        The encoder looks at all moments of all videos at once.
+        """
+        num_moments, height, width = features.shape[1:4]
+        place_M = torch.arange(num_moments, device=num_frames_A.device)
+        there_AM = place_M < num_frames_A[:, None]
+        grid = Grid(height, width, moments=int(there_AM.sum()))
+        side = self.settings.pixels.merge**2
+        seen = features[there_AM].flatten(0, 2).unflatten(-1, (side, -1)).flatten(0, 1)
+        embedded = self.embed_patches(Prepared(seen, grid, 0)).unflatten(0, (-1, height * width))
+        whole = embedded.new_zeros(*there_AM.shape, *embedded.shape[1:])
+        whole[there_AM] = embedded
+        return whole.flatten(1, 2)
+
+    def num_outputs(self, num_frames_A: Tensor) -> Tensor:
+        """Refuses (ValueError): what is seen is not said, so that nothing can be aligned to it."""
+        raise ValueError("ctc_weight aligns speech with its text: leave it out of [video]")
+
+    def embed_outputs(self, outputs_APD: Tensor, num_frames_A: Tensor) -> Tensor:
+        """Embeddings [A, P, D], which outputs are already."""
+        return outputs_APD
+
+    def set_attention(self, name: str) -> None:
+        """Keeps that of transformers: an encoder sees by moments, and not by views."""
+        tower: Any = self.tower
+        tower.set_attn_implementation("sdpa")
 
     def dropper(self) -> Dropper | None:
         """What drops tokens of one video; None: all are kept."""
         text = self.settings.drop_tokens
         return None if text is None else Dropper(Dropping.parse(text), self.settings.pixels)
 
-    def save(self, model_folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
+    def save(
+        self,
+        model_folder: str | Path,
+        dtype: torch.dtype = torch.float16,
+        weights: Mapping[str, Tensor] | None = None,
+    ) -> None:
         """Writes the settings; the weights are in the folder already, with the LM's."""
         with replacing_in(Path(model_folder) / KIND) as folder:
             stored = json.dumps(self.settings.model_dump(mode="json"), indent=2)
@@ -176,49 +238,3 @@ class VideoFrontEnd(nn.Module):
             f"{model_folder} has settings of a front end for video, and no model that brings its "
             "weights: give the folder of a whole vision-language model"
         )
-
-
-def kept(dropper: Dropper | None, embeddings: Tensor, prepared: Prepared) -> tuple[Tensor, Grid]:
-    """Embeddings [n, D] that are not dropped, and the grid that says where they lie."""
-    grid = prepared.grid
-    if dropper is None:
-        return embeddings, grid
-    shape = (grid.moments, grid.height * grid.width, -1)
-    keep = dropper.keep(embeddings.view(shape), prepared.patches.reshape(shape)).flatten()
-    return embeddings[keep], grid._replace(kept=tuple(keep.nonzero()[:, 0].tolist()))
-
-
-class VideoEar:
-    """The front end at work on one video."""
-
-    def __init__(self, front_end: VideoFrontEnd) -> None:
-        self.front_end = front_end
-        self._dropper = front_end.dropper()
-        self._waiting: list[np.ndarray] = []  # frames of a unit that is not whole
-        self._began_s = 0.0
-
-    def push(self, block: np.ndarray, now_s: float) -> list[Unit]:
-        """Takes frames uint8 [T, H, W, 3] of one size."""
-        units: list[Unit] = []
-        for frame in block:
-            if self._waiting and self._waiting[0].shape != frame.shape:
-                units += self._unit(now_s)  # nothing more of its size will come
-            self._waiting.append(frame)
-            if len(self._waiting) == self.front_end.settings.frames:
-                units += self._unit(now_s)
-        return units
-
-    def finish(self, now_s: float) -> list[Unit]:
-        """The last frame of an odd number is looked at as if it had been shown for longer."""
-        return [*self._unit(now_s), Unit.end(now_s)]
-
-    @torch.inference_mode()
-    def _unit(self, now_s: float) -> list[Unit]:
-        if not self._waiting:
-            return []
-        prepared = self.front_end.prepare(np.stack(self._waiting))
-        embeddings = self.front_end.encode(prepared)
-        features, grid = kept(self._dropper, embeddings, prepared)
-        unit = Unit(features=features, start_s=self._began_s, end_s=now_s, grid=grid)
-        self._waiting, self._began_s = [], now_s
-        return [unit]

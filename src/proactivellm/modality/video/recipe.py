@@ -1,0 +1,113 @@
+"""The table [video] of a recipe: how videos are seen, and on what the model is trained."""
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+from pydantic import Field, model_validator
+from transformers import PreTrainedModel
+
+from proactivellm.core.positions import Grid
+from proactivellm.modality.base import Example, Examples, FrontEndTable
+from proactivellm.modality.video.front_end import KIND, VideoFrontEnd, VideoSettings
+from proactivellm.modality.video.pixels import PixelSettings
+from proactivellm.modality.video.qwen_vl import FAMILIES, apart, shape_of
+
+KEPT_MIB = 1024  # of frames, which are decoded anew where there are more
+
+
+class Clips:
+    """The `Examples` of video, of one size; frames are kept as far as KEPT_MIB go."""
+
+    kind = KIND
+    length_per_s = 50.0
+
+    def __init__(self, front_end: VideoFrontEnd) -> None:
+        self.front_end = front_end
+        self._size: tuple[int, int] | None = None  # places of the first clip
+        self._sizes: dict[tuple[tuple[str, ...], ...], list[int]] = {}
+        self._frames: dict[str, list[np.ndarray]] = {}
+        self._room = KEPT_MIB << 20  # bytes
+
+    def read(
+        self, sources: Sequence[tuple[str, ...]], rng: np.random.Generator | None = None
+    ) -> Example:
+        """Patches of clips, joined; nothing is augmented."""
+        files = [file for source in sources for file in source]
+        frames = [block for file in files for block in self._of(file)]
+        if len({block.shape[1:] for block in frames}) > 1:
+            raise ValueError(f"{' and '.join(files)}: frames of several sizes cannot be trained on")
+        moments, grid = self.front_end.cut(np.concatenate(frames))
+        if (size := (grid.height, grid.width)) != (self._size or size):
+            raise ValueError(
+                f"{files[0]}: it becomes {size} places a frame, and the clips before it "
+                f"{self._size}: bring all clips to one size"
+            )
+        self._size = size
+        units = self._units(grid)
+        return Example(moments, [unit.size for unit in units], units)
+
+    def longest(self, sources: Sequence[tuple[str, ...]]) -> list[int]:
+        """Embeddings in each unit."""
+        key = tuple(sources)
+        if key not in self._sizes:  # a clip is asked about more than once
+            self._sizes[key] = self.read(sources).unit_sizes
+        return self._sizes[key]
+
+    def _of(self, file: str) -> list[np.ndarray]:
+        """Frames of a clip, uint8 [T, H, W, 3] in blocks."""
+        if file in self._frames:
+            return self._frames[file]
+        blocks = [*self.front_end.read([file]).blocks]
+        size = sum(block.nbytes for block in blocks)
+        if size <= self._room:
+            self._room -= size
+            self._frames[file] = blocks
+        return blocks
+
+    def _units(self, grid: Grid) -> list[Grid]:
+        chunk = self.front_end.settings.chunk
+        starts = range(0, grid.moments, chunk)
+        return [grid._replace(moments=min(chunk, grid.moments - start)) for start in starts]
+
+
+class Video(FrontEndTable):
+    """The vision encoder of a backbone that has one, and how it looks at videos."""
+
+    fps: int = Field(2, gt=0)  # frames a second that are looked at
+    chunk: int = Field(1, gt=0)  # moments in a unit
+    # Pixels of a frame, after it was made larger or smaller; those of the family if left out.
+    min_pixels: int | None = Field(None, gt=0)
+    max_pixels: int | None = Field(None, gt=0)
+    train_encoder: bool = True  # else it stays as the backbone has it
+
+    @model_validator(mode="after")
+    def _is_a_part_of_the_backbone(self) -> Self:
+        if self.pretrained is not None:
+            raise ValueError("`pretrained`: the encoder is that of the backbone, leave it out")
+        if getattr(self, "ctc_weight", 0.0):  # a key of an objective, which recipes add
+            raise ValueError("ctc_weight aligns speech with its text: leave it out")
+        return self
+
+    def make_front_end(self, lm: PreTrainedModel) -> VideoFrontEnd:
+        """The encoder of the LM, whose weights it shares."""
+        family = FAMILIES.get(str(lm.config.model_type))
+        if family is None or family.has_times:
+            able = [name for name, known in FAMILIES.items() if not known.has_times]
+            raise ValueError(
+                f"[video] trains a backbone of the type {' or '.join(able)}, not "
+                f"{lm.config.model_type!r}"
+            )
+        whole: Any = lm
+        vision = lm.config.vision_config
+        sizes = {"min_pixels": self.min_pixels, "max_pixels": self.max_pixels}
+        given = {name: value for name, value in sizes.items() if value is not None}
+        pixels = PixelSettings(**shape_of(vision, family), **given)
+        settings = VideoSettings(fps=self.fps, pixels=pixels, chunk=self.chunk)
+        tower = apart(whole.model.visual)
+        tower.requires_grad_(self.train_encoder)
+        return VideoFrontEnd(tower, settings, vision.tokens_per_second)
+
+    def make_examples(self, front_end: VideoFrontEnd) -> Examples:
+        """Clips as they are."""
+        return Clips(front_end)

@@ -1,0 +1,123 @@
+"""A question while a video runs, and stages that overlap: what is read and written when."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+import torch
+from tests.video_models import save_tiny_watcher
+
+from proactivellm import load, parse_policy
+from proactivellm.cli import main
+from proactivellm.modality.text import TextSegmenter
+from proactivellm.session.session import Session
+from proactivellm.stream import MediaUnits, stream_units
+from proactivellm.stream.media import Hearing
+
+from .clips import write_clip
+from .looking import half_still, noise, watching
+
+QUESTION = "how many cats"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return save_tiny_watcher(tmp_path_factory.mktemp("watcher"))
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return load(folder)
+
+
+def blocks(frames=None):
+    frames = noise() if frames is None else frames
+    return iter([frames[start : start + 2] for start in range(0, len(frames), 2)])
+
+
+def order(model, at_s):
+    """What is read in turn: m = a moment, q = a word of the question, . = the end."""
+    hearing = Hearing(model, 2, QUESTION, ask_at_s=at_s)
+    units = [u for b in itertools.chain(blocks(), [None]) for u in hearing.push(b).units]
+    kinds = ["." if u.is_end else "q" if u.grid is None else "m" for u in units]
+    return "".join(kinds), units
+
+
+@pytest.mark.parametrize(
+    ("at_s", "read"),
+    [(0, "qqqmmmm."), (1.5, "mqqqmmm."), (2, "mmqqqmm."), (3.5, "mmmqqqm."), (60, "mmmmqqq.")],
+)
+def test_the_question_comes_when_it_is_asked(model, at_s, read):
+    found, units = order(model, at_s)
+    assert found == read
+    last = found.rindex("q")
+    assert [unit.holds for unit in units] == [n < last for n in range(len(units))]
+    asked = [unit.token_ids for unit in units if unit.text]
+    assert asked == [u.token_ids for u in TextSegmenter(model.tokenizer).segment(QUESTION)]
+
+
+@torch.inference_mode()
+def test_nothing_is_written_before_it(model):
+    """Also under a policy that would have written long before, however units are pushed."""
+    _, units = order(model, 2)
+    for sizes in ((1,) * len(units), (len(units),), (3, len(units) - 3)):
+        session, left, first = Session(model, parse_policy("wait-k:1")), list(units), None
+        for size in sizes:
+            writes, left = session.push(left[:size]), left[size:]
+            if writes and first is None:
+                first = writes[0].units_read
+        assert first == 5  # two moments, three words
+        assert session.state.units_read == 7
+
+
+@pytest.mark.parametrize("dropped", [None, "feature:0.999"])
+@torch.inference_mode()
+def test_stages_that_overlap_give_the_same(model, dropped):
+    with watching(model, drop_tokens=dropped):
+        alone, together = (
+            [
+                (units, media.received_s)
+                for media in [MediaUnits(model, blocks(half_still()), 2, overlaps=overlaps)]
+                for units in media
+            ]
+            for overlaps in (False, True)
+        )
+    assert alone == together  # but for features, which units are compared without
+    for (units, _), (others, _) in zip(alone, together, strict=True):
+        for unit, other in zip(units, others, strict=True):
+            assert unit.is_end or torch.equal(unit.features, other.features)
+
+
+def test_a_source_that_breaks_off_is_told_after_what_came_before(model):
+    def breaking():
+        yield noise()[:2]
+        raise ValueError("the camera is gone")
+
+    events = stream_units(
+        model, parse_policy("wait-k:1"), MediaUnits(model, breaking(), 2, overlaps=True)
+    )
+    read = []
+    with pytest.raises(ValueError, match="the camera is gone"):
+        for event in events:
+            read.append(event.units_read)
+    assert max(read) == 1
+
+
+def test_the_command(folder, tmp_path, capfd):
+    clip = write_clip(tmp_path / "a.mp4", [n / 2 for n in range(8)], size=(60, 88))
+    log = tmp_path / "log"
+    command = ["stream", "--model", str(folder), "--input", str(clip), "--policy", "wait-k:1"]
+    bounded = ["--question", "who?", "--attend-chunks", "2", "--recall-chunks", "1"]
+    for given, code in (
+        (["--ask-at", "2"], 2),
+        ([*bounded, "--ask-at", "2"], 2),
+        (["--ask-at", "2", "--question", QUESTION, "--log", str(log)], 0),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main([*command, *given])
+        assert int(ended.value.code or 0) == code
+    told = capfd.readouterr().err
+    assert "give --question" in told and "no --ask-at" in told
+    instance = json.loads(log.read_text())
+    assert min(instance["delays"]) == 2000.0 and np.max(instance["delays"]) <= 4000.0

@@ -1,0 +1,207 @@
+"""A vision-language model is trained by a recipe: what it sees, what learns, what it writes."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from tests.train.runs import logged
+from tests.video_models import save_tiny_watcher
+from transformers import set_seed
+
+from proactivellm import load, parse_policy
+from proactivellm.core.layout import SOURCE, TARGET, make_layout
+from proactivellm.core.masks import PADDING
+from proactivellm.core.packing import MEDIA_ID, Sample, Written, pack
+from proactivellm.files.toml import load_toml
+from proactivellm.modality.video.encoding import write_clip
+from proactivellm.modality.video.recipe import Clips, Video
+from proactivellm.stream import Job, run_streams
+from proactivellm.tasks.shapes import draw_clips, frames_of, write_shapes
+from proactivellm.tasks.speech import read_manifest
+from proactivellm.train.build import make_backbone
+from proactivellm.train.outputs import Outputs
+from proactivellm.train.recipe import Recipe
+from proactivellm.train.run import train
+from proactivellm.train.samples import ItemEncoder, SampleEncoder
+from proactivellm.train.views import collate
+
+RECIPE = """
+[data.train]
+manifest = "MANIFEST"
+[stream]
+early_end = true
+[stream.prompt]
+source_head = "<|source|>"
+source_open = "<|source|>"
+source_tail = "<|end|>"
+target_head = "<|target|>"
+[backbone]
+model_type = "qwen2_5_vl"
+vocab_size = 310
+[backbone.config.text_config]
+hidden_size = 32
+num_hidden_layers = 1
+intermediate_size = 64
+num_attention_heads = 2
+num_key_value_heads = 2
+initializer_range = 0.1
+rope_parameters = { rope_type = "default", rope_theta = 10000.0, mrope_section = [2, 3, 3] }
+[backbone.config.vision_config]
+depth = 1
+hidden_size = 32
+intermediate_size = 32
+num_heads = 2
+out_hidden_size = 32
+patch_size = 12
+fullatt_block_indexes = [0]
+tokens_per_second = 2
+[video]
+min_pixels = 2304
+max_pixels = 2304
+[optimisation]
+epochs = 6
+batch_size = 3
+learning_rate = 1e-2
+precision = "fp32"
+[output]
+save_steps = 4
+log_steps = 1
+dtype = "float32"
+"""
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("shapes") / "train.jsonl"
+    list(write_shapes(out, 4, kinds=("tell", "appeared")))
+    return out
+
+
+def recipe(manifest: Path, folder: Path, change=("", "")) -> Recipe:
+    file = folder / "recipe.toml"
+    file.write_text(RECIPE.replace(*change).replace("MANIFEST", str(manifest)))
+    return load_toml(file, Recipe)
+
+
+@pytest.fixture(scope="module")
+def watcher(tmp_path_factory):
+    model = load(save_tiny_watcher(tmp_path_factory.mktemp("watcher")))
+    table = Video(min_pixels=48 * 48, max_pixels=56 * 56)
+    return model, table.make_front_end(model.model)
+
+
+def test_training_sees_what_a_stream_sees(watcher, manifest):
+    """Clips of several lengths at once, each as its ear gives it; the question is in the prompt."""
+    model, front_end = watcher
+    items = read_manifest(manifest)
+    clips = Clips(front_end)
+    encoder = ItemEncoder(SampleEncoder(model.tokenizer, model.prompt, 3), clips)
+    samples = [encoder.join([items[place]]) for place in (0, 2, 4)]
+    longest = max(len(sample.features) for sample in samples)
+    padded = [np.pad(s.features, ((0, longest - len(s.features)), *[(0, 0)] * 3)) for s in samples]
+    num = torch.tensor([len(sample.features) for sample in samples])
+    assert len(set(num.tolist())) > 1
+    with torch.no_grad():
+        outputs = front_end.encode(torch.from_numpy(np.stack(padded)), num)
+        outputs = front_end.embed_outputs(outputs, num)
+    for sample, output, clip, place in zip(samples, outputs, draw_clips(3), (0, 2, 4), strict=True):
+        ear = front_end.open(2)
+        *units, _ = [*ear.push(frames_of(clip), 9.0), *ear.finish(9.0)]
+        seen = torch.cat([unit.features for unit in units])
+        assert torch.allclose(output[: len(seen)], seen, atol=1e-5)
+        assert sample.grids == {number: unit.grid for number, unit in enumerate(units, 1)}
+        question = encoder.text.segmenter.whole(items[place].source)
+        assert sample.read[SOURCE][0] == model.prompt.opening(question)
+        assert [*map(len, sample.read[SOURCE])][1:-1] == [u.grid.size for u in units[:-1]]
+    assert encoder.longest([items[0]]).read == samples[0].read
+
+
+def test_trained_resumed_and_streamed(manifest, tmp_path):
+    out = train(recipe(manifest, tmp_path), tmp_path / "out")
+    losses = [entry["loss"] for entry in logged(out) if "loss" in entry]
+    assert losses[-1] < 0.6 * losses[0]
+    whole = load(out)
+    (out / "training_log.jsonl").unlink()
+    for step in out.glob("checkpoint-*"):
+        if int(step.name.partition("-")[2]) > 8:
+            (step / "trainer_state.json").unlink()
+    assert any(out.glob("checkpoint-*/trainer_state.json"))
+    resumed = load(train(recipe(manifest, tmp_path), out))
+    for model in (whole, resumed):
+        assert model.front_end.settings.pixels.patch == 12
+    pairs = zip(whole.model.parameters(), resumed.model.parameters(), strict=True)
+    assert all(torch.equal(*pair) for pair in pairs)
+    item = read_manifest(manifest)[0]
+    job = Job(index=0, source=item.source, media=item.media, task="qa")
+    (instance,) = run_streams(whole, parse_policy("wait-k:2"), [job])
+    assert instance.source_type == "video" and instance.prediction
+    assert json.loads((out / "video" / "video.json").read_text())["chunk"] == 1
+
+
+@pytest.mark.parametrize("learns", [True, False])
+def test_the_encoder_learns_if_it_is_to(manifest, tmp_path, learns):
+    keys = f"train_encoder = {str(learns).lower()}"
+    changed = RECIPE.replace("[video]", f"[video]\n{keys}").replace("epochs = 6", "epochs = 1")
+    short = recipe(manifest, tmp_path, (RECIPE, changed))
+    set_seed(0)
+    before, _ = make_backbone(short, read_manifest(manifest))
+    before = before.model.visual.state_dict()
+    after = load(train(short, tmp_path / "out")).model.model.visual.state_dict()
+    same = [torch.equal(after[name], weight) for name, weight in before.items()]
+    assert not all(same) if learns else all(same)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (("min_pixels = 2304", "ctc_weight = 0.5"), "ctc_weight aligns speech"),
+        (("min_pixels = 2304", 'pretrained = "x"'), "the encoder is that of the backbone"),
+        (("depth = 1", "dept = 1"), "no key 'dept'; did you mean 'depth'"),
+        (("num_hidden_layers = 1", "vocab_size = 5"), "vocab_size follows from the tokenizer"),
+    ],
+)
+def test_what_cannot_be_trained(manifest, tmp_path, change, told):
+    with pytest.raises(ValueError, match=told):
+        train(recipe(manifest, tmp_path, change), tmp_path / "out")
+
+
+def test_clips_have_one_size(watcher, manifest, tmp_path):
+    wide = tmp_path / "wide.mkv"
+    write_clip(wide, np.zeros((4, 48, 112, 3), np.uint8), 2)
+    clips = Clips(watcher[1])
+    clips.read([read_manifest(manifest)[0].media])
+    with pytest.raises(ValueError, match=r"wide\.mkv: it becomes .* bring all clips to one size"):
+        clips.read([(str(wide),)])
+
+
+def test_another_family_is_refused(tmp_path):
+    model = load(save_tiny_watcher(tmp_path, family="qwen3_vl")).model
+    with pytest.raises(ValueError, match="of the type qwen2_5_vl, not 'qwen3_vl'"):
+        Video().make_front_end(model)
+
+
+def test_views_without_a_common_source_see_the_same():
+    """Each view of `interleaved` has a copy of the source, and so of its embeddings."""
+    samples = [
+        Sample(
+            read={SOURCE: [[7], [MEDIA_ID] * 2, [MEDIA_ID] * n]},
+            written={TARGET: Written(head=[4], tokens=[5, 6])},
+            features=np.arange(1, n + 3, dtype=np.float32)[:, None].repeat(3, 1) + 10 * n,
+        )
+        for n in (1, 3)
+    ]
+    views = [{TARGET: [2, 2]}, {TARGET: [1, 2]}]
+    for layout in ("interleaved", "grouped"):
+        batch = collate([pack(sample, views, make_layout(layout)) for sample in samples])
+        front_end = SimpleNamespace(encode=lambda f, n: f, embed_outputs=lambda f, n: f)
+        model = SimpleNamespace(get_input_embeddings=lambda: torch.nn.Embedding(9, 3))
+        outputs = Outputs(SimpleNamespace(front_end=front_end, model=model), batch)
+        for row, sample in enumerate(samples):
+            for view in {*batch["view"][row].tolist()} - {PADDING}:
+                here = (batch["view"][row] == view) & (batch["input_ids"][row] == MEDIA_ID)
+                if here.any():
+                    found = outputs.embeddings_BSH[row, here]
+                    assert torch.equal(found, torch.from_numpy(sample.features))
