@@ -39,6 +39,7 @@ from proactivellm.cli.stream_flags import (
     Depth,
     DropTokens,
     Inputs,
+    Json,
     Log,
     Past,
     Pcm,
@@ -48,10 +49,13 @@ from proactivellm.cli.stream_flags import (
     Rate,
     RealTime,
     RecallChunks,
+    RecordingLanes,
     Seed,
+    Srt,
     Temperature,
     Thoughts,
     Times,
+    Vtt,
 )
 from proactivellm.modality.kinds import kind_of_file
 
@@ -92,6 +96,10 @@ def stream(
     block: Block = None,
     question: Question = None,
     times: Times = False,
+    lanes: RecordingLanes = None,
+    srt: Srt = None,
+    vtt: Vtt = None,
+    json: Json = None,
     thoughts: Thoughts = False,
     depth: Depth = None,
     drop_tokens: DropTokens = None,
@@ -113,7 +121,10 @@ def stream(
     """
     names, stops = inputs or [STANDARD_INPUT], context.obj or Stops()
     check_places(
-        [("--log", log), ("--conversation", conversation)],
+        [
+            *(("--log", log), ("--conversation", conversation)),
+            *(("--srt", srt), ("--vtt", vtt), ("--json", json)),
+        ],
         [("--input", name) for name in names],
         model,
     )
@@ -141,6 +152,7 @@ def _prepare(flags: Mapping[str, Any], kind: str | None, stops: Stops) -> Callab
     from proactivellm.cli.listening import AudioOptions, check_media, live_recordings
     from proactivellm.cli.live_lines import live_lines, live_lines_of_several
     from proactivellm.cli.one_by_one import stream_lines, stream_recordings
+    from proactivellm.cli.recordings_together import stream_recordings_together
     from proactivellm.cli.side_by_side import stream_inputs
     from proactivellm.cli.watching import VideoOptions
     from proactivellm.policy.spec import PolicySpec
@@ -167,8 +179,12 @@ def _prepare(flags: Mapping[str, Any], kind: str | None, stops: Stops) -> Callab
     # The display is made when the message about loading has gone: a terminal shows its header.
     if kind is not None:
         recordings = live_recordings(settings.model, names, audio, stops)
+        if lanes := audio.lanes:
+            return lambda: stream_recordings_together(
+                settings, recordings, lanes, log, stops, audio.files
+            )
         return lambda: stream_recordings(
-            settings, recordings, choose_display(header, True, audio.times), log, stops
+            settings, recordings, choose_display(header, True, audio.times), log, stops, audio.files
         )
     if len(names) > 1:
         return lambda: stream_inputs(settings, dict(zip(names, lines, strict=True)), log, stops)

@@ -24,8 +24,8 @@ from proactivellm.serve.realtime.extension import position
 from proactivellm.serve.realtime.hearing_config import listening
 from proactivellm.serve.realtime.session_config import SessionConfig
 from proactivellm.serve.realtime.turn import Turn
-from proactivellm.serve.timed import Timeline, srt, verbose, vtt
 from proactivellm.stream import Hearing, StreamEvent
+from proactivellm.stream.timed import Timeline, srt, verbose, vtt
 
 router = APIRouter()
 

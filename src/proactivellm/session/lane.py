@@ -33,6 +33,7 @@ class Planned:
     num_read: int  # tokens of these
     units_read: int  # units read after the step
     source_finished: bool  # whether the whole source is read then
+    silent: bool  # whether nobody speaks in the last of these
     sentences: Sentences  # after its units are read
     proposed: Sequence[int] = ()  # the last tokens that it feeds, which nobody has written yet
 
@@ -51,9 +52,11 @@ def plan_step(
     num_shown = _num_shown(state, needed)
     units = _units_to_take(state, needed, chunk, policy.restarts)
     units_read, source_finished = state.units_read + num_shown, state.source_finished
+    silent = state.silent
     for unit in units:
         units_read += not unit.is_end
         source_finished |= unit.final
+        silent = unit.silent
     ready = source_finished or (needed is not None and units_read >= needed)
     if not units and not ready:
         return None
@@ -84,6 +87,7 @@ def plan_step(
         num_read=sum(len(piece.tokens) for piece in pieces),
         units_read=units_read,
         source_finished=source_finished,
+        silent=silent,
         sentences=_hear(state, units),
     )
 
@@ -102,7 +106,8 @@ def begin_step(planned: Planned, early: Reason, keep_features: bool) -> list[Rea
     state.ahead -= planned.num_shown
     for unit in planned.units:
         state.pending.popleft()
-        state.source_finished = unit.final
+        state.source_finished, state.silent = unit.final, unit.silent
+        state.spoken = state.spoken if unit.spoken is None else unit.spoken
         if not unit.is_end:
             state.units_read += 1
             lane, number = step.lane, state.units_read
