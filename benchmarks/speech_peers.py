@@ -4,13 +4,14 @@
     runs/peers/bin/pip install faster-whisper pocketsphinx soundfile
     python benchmarks/speech_peers.py --peers runs/peers/bin/python --whisper runs/whisper-ct2 \
         --set runs/speech-data/read-test.jsonl:30 --set runs/speech-data/digits-test.jsonl:20 \
-        --model speech-en --policy learned:laal=600 --policy wait-k:2,stride=2 --out runs/peers.jsonl
+        --model speech-en --policy learned:laal=600 --policy ctc:1,min_lag=-99 \
+        --out runs/peers.jsonl
 
---whisper: a Whisper in the format of CTranslate2. So many recordings of each --set are spread evenly
-over it. Words that nobody said are counted in half a minute each of silence and of noise (white,
--30 dB). Delays are ms of audio that had arrived when a word was final (LAAL, YAAL); nothing that is
-written is ever taken back. CPU s / s: seconds of CPU time for a second of audio, of the recordings.
-The systems that are compared with run one after the other in `speech_peers_outside.py`.
+--whisper: a Whisper in the format of CTranslate2. So many recordings of each --set are spread
+evenly over it. Words that nobody said are counted in half a minute each of silence and of noise
+(white, -30 dB). Delays are ms of audio that had arrived when a word was final (LAAL, YAAL); nothing
+that is written is ever taken back. CPU s / s: seconds of CPU time for a second of audio. The systems
+that are compared with run one after the other in `speech_peers_outside.py`.
 """
 
 import argparse
@@ -132,9 +133,7 @@ def systems(
         yield system, [Heard(**json.loads(line)) for line in lines]
 
 
-def ours(
-    name: str, policies: list[str], spoken: list[Spoken]
-) -> Iterator[tuple[str, list[Heard]]]:
+def ours(name: str, policies: list[str], spoken: list[Spoken]) -> Iterator[tuple[str, list[Heard]]]:
     """A model of this library, under each policy, one stream at a time."""
     model = load(name)
     for spec in policies:

@@ -99,15 +99,18 @@ def loss_of(layer: nn.Linear, batch: list[Heard]) -> Tensor:
     """Mean over the bytes."""
     outputs_APD = pad_sequence([outputs for outputs, _ in batch], batch_first=True)
     spoken = [torch.tensor([*text.encode()]) + 1 for _, text in batch]
-    return nn_f.ctc_loss(
-        layer(outputs_APD).log_softmax(-1).transpose(0, 1),
-        torch.cat(spoken),
-        torch.tensor([len(outputs) for outputs, _ in batch]),
-        sizes_L := torch.tensor([len(text) for text in spoken]),
-        blank=BLANK,
-        reduction="sum",
-        zero_infinity=True,
-    ) / sizes_L.sum()
+    return (
+        nn_f.ctc_loss(
+            layer(outputs_APD).log_softmax(-1).transpose(0, 1),
+            torch.cat(spoken),
+            torch.tensor([len(outputs) for outputs, _ in batch]),
+            sizes_L := torch.tensor([len(text) for text in spoken]),
+            blank=BLANK,
+            reduction="sum",
+            zero_infinity=True,
+        )
+        / sizes_L.sum()
+    )
 
 
 if __name__ == "__main__":

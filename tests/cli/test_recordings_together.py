@@ -1,15 +1,20 @@
 """`stream` of recordings: several at once, and files with times."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 from tests.cli.commands import Run
 from tests.modality.speech.signals import silence, voice
 from tests.speech_models import save_tiny_listener
 
+from proactivellm.decisions.trace import read_traces
+from proactivellm.modality.loading import load
+from proactivellm.modality.speech.ctc import NUM_CLASSES
 from proactivellm.modality.speech.gate import GateSettings
 from proactivellm.output.log import read_log
 
@@ -65,7 +70,9 @@ def test_several_at_once_write_what_each_writes_alone(
     assert refused.code == 2 and refused.err.count("error: ") == 1 and "d.wav" in refused.err
 
 
-def test_files_tell_when_it_was_said(run: Run, turned: str, wavs: list[Path], tmp_path: Path) -> None:
+def test_files_tell_when_it_was_said(
+    run: Run, turned: str, wavs: list[Path], tmp_path: Path
+) -> None:
     command = ("stream", "--model", turned, *POLICY, "--input", wavs[0])
     told = {}
     for lanes in ((), ("--lanes", 1)):
@@ -82,6 +89,26 @@ def test_files_tell_when_it_was_said(run: Run, turned: str, wavs: list[Path], tm
     starts = [segment["start"] for segment in record["segments"]]
     # The turns begin with their voices: before them, as much as the gate lets through of silence.
     assert len(starts) == 2 and 0.3 < starts[0] < 0.6 and 2.1 < starts[1] < 2.5
+
+
+def test_show_tells_why_each_turn_was_written(
+    run: Run, turned: str, wavs: list[Path], tmp_path: Path
+) -> None:
+    width = 16  # of the encoder of the tiny model
+    weight = torch.randn(NUM_CLASSES, width, generator=torch.Generator().manual_seed(1))
+    listener = shutil.copytree(turned, tmp_path / "model")
+    torch.save({"weight": weight, "bias": torch.zeros(NUM_CLASSES)}, listener / "ctc.pt")
+    traces = tmp_path / "traces.json"
+    command = ("show", "--model", listener, "--policy", "ctc:1", "--json", traces)
+    done = run(*command, "--source-file", wavs[0])
+    assert done.code == 0 and done.out.strip()
+    first, second = read_traces(traces)
+    assert (first.index, second.index, first.statistic) == (0, 1, "ctc")
+    assert first.source[0].endswith("s") and first.probes and first.threshold == 1.0
+    assert all(probe.statistic is not None for probe in first.probes)
+    # What a model was trained with goes along when it is saved.
+    load(listener).save_pretrained(tmp_path / "saved")
+    assert (tmp_path / "saved/ctc.pt").read_bytes() == (listener / "ctc.pt").read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -101,7 +128,8 @@ def test_mistakes_are_told(
     assert done.code == 2 and message in " ".join(done.err.split())
 
 
-def test_they_are_for_recordings(run: Run, turned: str) -> None:
+def test_they_are_for_recordings(run: Run, turned: str, tmp_path: Path) -> None:
+    (tmp_path / "a.de").write_text("Hallo.\n", encoding="utf-8")
     for flag in (("--lanes", 2), ("--vtt", "a.vtt")):
-        done = run("stream", "--model", turned, *flag, stdin="Hallo.\n")
+        done = run("stream", "--model", turned, "--input", tmp_path / "a.de", *flag)
         assert done.code == 2 and f"{flag[0]} is for recordings" in done.err

@@ -1,4 +1,4 @@
-"""THE LAW FOR WORDS THAT ARE HEARD: what a session decides on is the evidence of the whole recording.
+"""THE LAW FOR SPOKEN WORDS: what a session decides on is the evidence of the whole recording.
 
 However a recording arrives, units carry what a CTC head finds in the outputs of one masked forward,
 and the policy `ctc` writes as a schedule that is made of these; the law of audio holds for that.

@@ -38,9 +38,7 @@ def units_of(model: Recorder) -> list[Unit]:
     random = streams.random_units(len(SPOKEN), len(model.tokenizer), 1)
     return [
         Unit(token_ids=tuple(ids), spoken=spoken, silent=silent, final=number == len(SPOKEN))
-        for number, (ids, (spoken, silent)) in enumerate(
-            zip(random, SPOKEN, strict=True), start=1
-        )
+        for number, (ids, (spoken, silent)) in enumerate(zip(random, SPOKEN, strict=True), start=1)
     ]
 
 

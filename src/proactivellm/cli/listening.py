@@ -131,9 +131,7 @@ class LiveRecording:
 
     def heard(self, model: StreamingCausalLM, tells_turns: bool = False) -> MediaUnits:
         """What the model hears of it: its units as they arrive."""
-        return MediaUnits(
-            model, self.blocks, self.rate, self.question, tells_turns=tells_turns
-        )
+        return MediaUnits(model, self.blocks, self.rate, self.question, tells_turns=tells_turns)
 
 
 def live_recordings(

@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import ClassVar
 
 from proactivellm.policy.base import SILENCE, Policy
-from proactivellm.policy.options import check_choice, check_int, check_stride, option, parse_float, parse_int
+from proactivellm.policy.options import (
+    check_choice,
+    check_int,
+    check_stride,
+    option,
+    parse_float,
+    parse_int,
+)
 from proactivellm.policy.reason import Reason
 
 

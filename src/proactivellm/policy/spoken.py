@@ -23,9 +23,11 @@ class Spoken(Evidence):
     """
 
     def of(self, rows: Rows) -> Tensor:
+        """See `Rows.spoken_P`."""
         return rows.spoken_P
 
     def check(self, model: StreamingCausalLM) -> None:
+        """Refuses (ValueError) a model that has no head of CTC."""
         if getattr(model.front_end, "ctc", None) is None:
             raise ValueError(
                 "nothing counts the words that were said: the model has no head of CTC (ctc.pt), "

@@ -52,11 +52,9 @@ def plan_step(
     num_shown = _num_shown(state, needed)
     units = _units_to_take(state, needed, chunk, policy.restarts)
     units_read, source_finished = state.units_read + num_shown, state.source_finished
-    silent = state.silent
     for unit in units:
         units_read += not unit.is_end
         source_finished |= unit.final
-        silent = unit.silent
     ready = source_finished or (needed is not None and units_read >= needed)
     if not units and not ready:
         return None
@@ -87,7 +85,7 @@ def plan_step(
         num_read=sum(len(piece.tokens) for piece in pieces),
         units_read=units_read,
         source_finished=source_finished,
-        silent=silent,
+        silent=units[-1].silent if units else state.silent,
         sentences=_hear(state, units),
     )
 
