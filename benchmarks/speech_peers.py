@@ -10,8 +10,9 @@
 --whisper: a Whisper in the format of CTranslate2. So many recordings of each --set are spread
 evenly over it. Words that nobody said are counted in half a minute each of silence and of noise
 (white, -30 dB). Delays are ms of audio that had arrived when a word was final (LAAL, YAAL); nothing
-that is written is ever taken back. CPU s / s: seconds of CPU time for a second of audio. The systems
-that are compared with run one after the other in `speech_peers_outside.py`.
+that is written is ever taken back. CPU s / s: seconds of CPU time for a second of audio. The
+others run one after the other in `speech_peers_outside.py`; local agreement takes 5 CPU seconds for
+a second of audio.
 """
 
 import argparse
