@@ -17,6 +17,7 @@ a second of audio.
 
 import argparse
 import json
+import re
 import subprocess
 import tempfile
 import time
@@ -31,6 +32,7 @@ import torch
 from proactivellm.evaluation.evaluate import find_calibration
 from proactivellm.files.growing import open_lines
 from proactivellm.metrics.score import score
+from proactivellm.metrics.transcripts import normalise
 from proactivellm.modality.loading import load
 from proactivellm.modality.speech.files import read_audio
 from proactivellm.modality.speech.joined import GAP_S
@@ -44,6 +46,7 @@ OUTSIDE = Path(__file__).with_name("speech_peers_outside.py")
 SYSTEMS = ("whisper", "whisper-agreement", "pocketsphinx", "pocketsphinx-agreement")
 NOTHING_S = 30
 NOISE_DB = -30
+DIGITS = "zero one two three four five six seven eight nine".split()
 COLUMNS = ("WER", "insertions", "LAAL", "YAAL")
 
 
@@ -163,9 +166,21 @@ def rows(name: str, spoken: list[Spoken], heard: list[Heard]) -> Iterator[str]:
         yield f"| {name} | {kind} | {shown} | {cpu:.2f} | {per_min:.0f} |"
 
 
+def spelt(heard: Heard) -> Heard:
+    """The same with each digit as a word: some write "7, 1", and the references say it in words."""
+    pairs = zip(heard.words, heard.delays, strict=True)
+    apart = [
+        (DIGITS[int(part)] if part.isdecimal() else part, delay)
+        for word, delay in pairs
+        for part in re.findall(r"[0-9]|[^0-9]+", word)
+    ]
+    kept = [(word, delay) for word, delay in apart if normalise(word)]
+    return Heard([word for word, _ in kept], [delay for _, delay in kept], heard.cpu_s)
+
+
 def instance(index: int, said: Spoken, heard: Heard) -> Instance:
     """The log entry."""
-    whole_ms = round(1000 * said.duration_s, 3)
+    whole_ms, heard = round(1000 * said.duration_s, 3), spelt(heard)
     delays = [min(delay, whole_ms) for delay in heard.delays]
     given: dict[str, Any] = {"source_type": "speech", "task": "asr", "reference": said.text}
     given |= {"policy": "fixed", "forwards": None, "tokens": None, "token_delays": delays}
