@@ -5,7 +5,9 @@ Run: python tools/speech_data.py --data ../shared/data --out runs/speech-data [-
 Reads `speechocean762`, `fsdd`, `picovoice-barista`, `ljspeech-8` where it is there, and, for the
 sentences of the synthetic voices, `tatoeba-en-de`; writes JSON lines that recipes name. Speakers of
 the test manifests occur in no training manifest. The synthetic voices need espeak-ng on the path; 0
-leaves them out.
+leaves them out. Noise, rooms and other speeds come while a model is trained (`[speech.augment]`).
+`orders-*` are questions about spoken orders, `slots-*` the same orders as structured text, intent
+first: "orderDrink; coffeeDrink=coffee; roast=light roast".
 With --pauses also digit strings with 0.1 to 0.8 s between the digits: `digits-mixed-valid`
 (every second string; thresholds are calibrated on it), `digits-pauses-test` (held-out speakers)
 and `digits-pauses-known` (training speakers, recordings not trained on). The other sets stay the
@@ -79,6 +81,8 @@ def main() -> None:
     for name, chosen, each in (("train", orders[:-100], 1), ("test", orders[-100:], 2)):
         lines = (o for row in chosen for o in order(data / "picovoice-barista", row, each, rng))
         write(out / f"orders-{name}.jsonl", lines)
+        written = (structured(data / "picovoice-barista", row) for row in chosen)
+        write(out / f"slots-{name}.jsonl", written)
     if (reader := data / "ljspeech-8").is_dir():  # a native reader, whole sentences: to test only
         write(
             out / "reader-test.jsonl", (read(reader, r) for r in rows(reader / "transcripts.tsv"))
@@ -178,6 +182,19 @@ def order(folder: Path, row: dict[str, str], num: int, rng: random.Random) -> It
         }
         if not told and not untold:
             break
+
+
+def structured(folder: Path, row: dict[str, str]) -> Line:
+    """A spoken order as text that a program can read: its intent, then its slots by name."""
+    slots = {key: value.strip() for key, value in json.loads(row["slots_json"]).items()}
+    text = "; ".join([row["intent"], *(f"{key}={slots[key]}" for key in sorted(slots))])
+    return {
+        "audio": str(folder / row["file"]),
+        "text": text,
+        "answers": [text],
+        "duration_s": float(row["duration_s"]),
+        "id": row["id"],
+    }
 
 
 def long_recordings(lines: list[Line], folder: Path, rng: random.Random) -> Iterable[Line]:

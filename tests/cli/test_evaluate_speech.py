@@ -53,7 +53,7 @@ def test_scores_of_recordings(run: Run, listener: str, manifest: Path, tmp_path:
         (i.source, i.prediction, i.delays) for i in logged
     ]
     assert f"{row['LAAL']:.0f}" in run("score", out / "wait-k_2" / "instances.log").out
-    assert "`show` is for sources of text" in run("show", out).error
+    assert "is of recordings: give them with --source-file" in run("show", out).error
 
 
 def test_another_recording_at_the_same_path(

@@ -39,7 +39,8 @@ def ordinary(model: StreamingCausalLM, spec: str, source: str = SOURCE, **kept: 
 
 
 def recorded(model: StreamingCausalLM, spec: str, source: str = SOURCE, **kept: Any) -> Trace:
-    return record(model, parse_policy(spec), Job(index=0, source=source), **kept)
+    (trace,) = record(model, parse_policy(spec), Job(index=0, source=source), **kept)
+    return trace
 
 
 @pytest.mark.parametrize("spec", SPECS)
@@ -114,7 +115,7 @@ def test_decided_by_token(model: StreamingCausalLM) -> None:
 
 
 def test_an_empty_source(model: StreamingCausalLM) -> None:
-    trace = record(model, parse_policy("wait-k:1"), Job(index=4, source="  "))
+    (trace,) = record(model, parse_policy("wait-k:1"), Job(index=4, source="  "))
     assert (trace.index, trace.source, trace.words, trace.probes) == (4, [], [], [])
 
 

@@ -271,7 +271,7 @@ def test_option_the_policy_does_not_have():
 def test_measured_point():
     scores = {"LAAL": 3, "RCO": 0.7, "AL": 2.5, "DAL": 3.5, "BLEU": 35}
     made = CalibrationPoint.measured(Confidence(threshold=0.5, max_lag=6), scores, quantile=0.9)
-    assert made.options == {"min_lag": 1, "max_lag": 6, "stride": 1.0}
+    assert made.options == {"min_lag": 1, "max_lag": 6, "stride": 1.0, "silence": "wait"}
     assert (made.policy, made.threshold, made.quantile, made.LAAL) == ("confidence", 0.5, 0.9, 3.0)
     with pytest.raises(ValueError, match="lack LAAL, DAL, BLEU"):
         CalibrationPoint.measured(Confidence(threshold=0.5), {"RCO": 0.7, "AL": 2})

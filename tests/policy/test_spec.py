@@ -13,10 +13,18 @@ from proactivellm.policy.fixed import Fixed, Offline, SentenceWaitK, WaitK
 from proactivellm.policy.learned import Learned
 from proactivellm.policy.oracle import Oracle
 from proactivellm.policy.spec import POLICIES, PolicySpec, available_policies, parse_policy
+from proactivellm.policy.spoken import Ctc
 
 GOOD = [
     ("wait-k:3", WaitK(k=3), "wait-k:3"),
     ("wait-k:k=3", WaitK(k=3), "wait-k:3"),
+    ("ctc:0.5", Ctc(threshold=0.5), "ctc:threshold=0.5,min_lag=1"),
+    (
+        "ctc:2,silence=wait,min_lag=-9",
+        Ctc(threshold=2, silence="wait", min_lag=-9),
+        "ctc:threshold=2,min_lag=-9,silence=wait",
+    ),
+    ("wait-k:3,silence=write", WaitK(k=3, silence="write"), "wait-k:k=3,silence=write"),
     ("wait-k:3,stride=1", WaitK(k=3), "wait-k:3"),
     ("wait-k:3,stride=2", WaitK(k=3, stride=2), "wait-k:k=3,stride=2"),
     ("wait-k:3,stride=1.5", WaitK(k=3, stride=1.5), "wait-k:k=3,stride=1.5"),
@@ -144,7 +152,7 @@ BAD = [
     ("wait-k:0", "k must be at least 1, got 0"),
     ("wait-k:three", "k must be a whole number, got 'three'"),
     ("wait-k:3.5", "k must be a whole number, got '3.5'"),
-    ("wait-k:3,min_lag=1", "unknown key of wait-k: 'min_lag'; Valid: k, stride"),
+    ("wait-k:3,min_lag=1", "unknown key of wait-k: 'min_lag'; Valid: k, stride, silence"),
     ("wait-k:3,stride=0", "stride must be 0.001 to 1000 units for each word, got 0.0"),
     ("wait-k:3,stride=-1", "stride must be 0.001 to 1000"),
     ("wait-k:3,stride=nan", "stride must be a finite number, got nan"),
@@ -264,6 +272,7 @@ def test_options_are_complete():
         "min_lag": 1,
         "max_lag": None,
         "stride": 1.0,
+        "silence": "wait",
     }
 
 
@@ -271,9 +280,10 @@ def test_table_of_policies():
     rows = {row.name: row for row in available_policies()}
     assert list(rows) == list(POLICIES)
     assert rows["offline"].keys == ()
-    assert rows["local-agreement"].keys == ("n", "draft", "every", "min_lag", "max_lag", "stride")
+    bounds = ("min_lag", "max_lag", "stride", "silence")
+    assert rows["local-agreement"].keys == ("n", "draft", "every", *bounds)
     assert rows["entropy"].keys == (
-        *("threshold", "top", "min_lag", "max_lag", "stride"),
+        *("threshold", "top", *bounds),
         *("laal", "rco", "al", "dal", "quantile"),
     )
     assert rows["wait-k"].summary == "Read k units, then write one word for each unit read."

@@ -8,9 +8,9 @@ from openai.types.audio import TranscriptionSegment, TranscriptionVerbose, Trans
 from tests.serve.conftest import Running
 from tests.serve.test_audio import alone, file_of, recording
 
-from proactivellm.serve.timed import Timed, Timeline, srt, vtt
 from proactivellm.stream import StreamEvent
 from proactivellm.stream.event import Kind
+from proactivellm.stream.timed import Timed, Timeline, srt, vtt
 
 RunIt = Callable[..., Any]
 

@@ -6,12 +6,14 @@ In: the names that --input takes, and the flags of audio. Out: `LiveRecording`s,
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from proactivellm.cli.messages import warn
 from proactivellm.cli.places import MICROPHONE, STANDARD_INPUT
 from proactivellm.cli.stopping import Stops
+from proactivellm.cli.transcript_files import TranscriptFiles
 from proactivellm.files.lines import standard_input
 from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.modality.kinds import KINDS, kind_of_file
@@ -38,6 +40,10 @@ class AudioOptions:
     question: str | None = None
     ask_at: float | None = None
     times: bool = False
+    lanes: int | None = None
+    srt: Path | None = None
+    vtt: Path | None = None
+    json: Path | None = None
 
     def __post_init__(self) -> None:
         if self.pcm is not None and self.pcm not in PCM_FORMATS:
@@ -46,6 +52,11 @@ class AudioOptions:
             raise ValueError("--ask-at says when a question is asked: give --question")
         if self.pcm_rate is not None:
             check_rate(self.pcm_rate)
+
+    @property
+    def files(self) -> TranscriptFiles:
+        """The files that transcripts with times go to."""
+        return TranscriptFiles(srt=self.srt, vtt=self.vtt, json=self.json)
 
     @property
     def given(self) -> list[str]:
@@ -63,8 +74,9 @@ def check_media(inputs: Sequence[str], options: AudioOptions, kind: str) -> None
     Raises:
         ValueError: if they are not of one kind, cannot be read, or the options do not fit them.
     """
-    if kind == "video" and (options.block or options.no_gate):
-        raise ValueError(f"--{'block' if options.block else 'no-gate'} is for audio: leave it out")
+    of_audio = [flag for flag in options.given if flag not in ("--question", "--real-time")]
+    if kind == "video" and of_audio:
+        raise ValueError(f"{of_audio[0]} is for audio: leave it out")
     live = [STANDARD_INPUT] if options.pcm else []
     live += [MICROPHONE] * (MICROPHONE in inputs)
     files = [name for name in inputs if kind_of_file(name) == kind]
@@ -80,6 +92,10 @@ def check_media(inputs: Sequence[str], options: AudioOptions, kind: str) -> None
         raise ValueError(f"--pcm {options.pcm} is for standard input: give --input - with it")
     if live and list(inputs) != live:
         raise ValueError(f"--input {live[0]} is live: give it alone")
+    if options.lanes and (live or options.real_time or options.times):
+        what = live[0] if live else "--real-time" if options.real_time else "--times"
+        raise ValueError(f"{what} is for one recording at a time: leave --lanes out")
+    options.files.check(inputs)
     if not live and (options.pcm_rate or options.pcm_channels):
         raise ValueError("--pcm-rate and --pcm-channels are for raw samples: give --pcm as well")
     for name in files:
@@ -99,7 +115,7 @@ class LiveRecording:
         blocks: arrays [n, ...] of what arrives together; of audio, float32 mono.
     """
 
-    where: str  # for messages
+    where: str  # for messages, and for the names of files
     text: str
     rate: int
     blocks: Iterator[np.ndarray]
@@ -118,10 +134,11 @@ class LiveRecording:
         """What the log says it is."""
         return "qa" if self.question else "asr"
 
-    def heard(self, model: StreamingCausalLM) -> MediaUnits:
+    def heard(self, model: StreamingCausalLM, tells_turns: bool = False) -> MediaUnits:
         """What the model hears of it: its units as they arrive."""
         return MediaUnits(
-            model, self.blocks, self.rate, self.question, self.ask_at_s, self.overlaps
+            *(model, self.blocks, self.rate, self.question, self.ask_at_s, self.overlaps),
+            tells_turns=tells_turns,
         )
 
 

@@ -4,13 +4,14 @@ import signal
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from proactivellm.cli.display import Display, format_number
 from proactivellm.cli.listening import LiveRecording
 from proactivellm.cli.live_lines import LiveLine
 from proactivellm.cli.stopping import Stops
 from proactivellm.cli.thought_lines import ThoughtLines
+from proactivellm.cli.transcript_files import TranscriptFiles
 from proactivellm.core.unit import Unit
 from proactivellm.files.growing import open_lines
 from proactivellm.forward.causal_lm import StreamingCausalLM
@@ -24,6 +25,7 @@ from proactivellm.session.limits import Limits, Sight
 from proactivellm.session.sampling import Sampling
 from proactivellm.session.window import Window
 from proactivellm.stream import AskedUnits, StreamCut, StreamEvent, stream_units
+from proactivellm.stream.timed import Timeline
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +62,11 @@ class Settings:
     def __post_init__(self) -> None:
         if self.window is not None:
             self.window.check_prompt(self.model.prompt)
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text."""
+        ids: list[int] = self.model.tokenizer.encode(text, add_special_tokens=False)
+        return ids
 
     def keep(self) -> None:
         """Write the conversation, if there is one, to its file."""
@@ -123,10 +130,13 @@ def stream_recordings(
     display: Display,
     log: Path | None = None,
     stops: Stops | None = None,
+    files: TranscriptFiles | None = None,
 ) -> bool:
-    """Streams every recording, as `stream_lines` does lines."""
-    arriving = ((each, each.heard(settings.model)) for each in recordings)
-    return _stream(settings, arriving, display, log, stops or Stops())
+    """Streams every recording, as `stream_lines` does lines; what is wanted goes to files."""
+    files = files if files is not None and files.wanted else None
+    timed = files is not None
+    arriving = ((each, each.heard(settings.model, tells_turns=timed)) for each in recordings)
+    return _stream(settings, arriving, display, log, stops or Stops(), files)
 
 
 def _stream(
@@ -135,6 +145,7 @@ def _stream(
     display: Display,
     log: Path | None,
     stops: Stops,
+    files: TranscriptFiles | None = None,
 ) -> bool:
     done: list[Instance] = []
     ended = False  # with Ctrl-C, as the last source is meant to
@@ -151,11 +162,15 @@ def _stream(
                     settings.conversation,
                     Limits(depth=settings.depth, sight=settings.sight),
                 )
-                instance = _shown(events, display, source, stops, settings.thoughts)
+                timeline = None if files is None else Timeline()
+                shown = _Shown(display, timeline, settings.thoughts)
+                instance = _shown(events, shown, source, stops)
                 settings.keep()
                 instance = replace(instance, index=len(done), source=source.text, task=source.task)
                 done.append(instance)
                 display.end(instance)
+                if files is not None and timeline is not None:
+                    files.write(source.where, timeline, instance, settings.encode)
                 if file:
                     write_instance(file, instance)
                 if stops.came:
@@ -167,19 +182,26 @@ def _stream(
     return ended or not stops.came
 
 
+class _Shown(NamedTuple):
+    """Where the events of a source go."""
+
+    display: Display
+    timeline: Timeline | None
+    thoughts: ThoughtLines | None
+
+
 def _shown(
-    events: Generator[StreamEvent, None, Instance],
-    display: Display,
-    source: _Source,
-    stops: Stops,
-    thoughts: ThoughtLines | None,
+    events: Generator[StreamEvent, None, Instance], shown: _Shown, source: _Source, stops: Stops
 ) -> Instance:
     """Shows the events of a source as they happen; one that is not live is cut by a stop."""
+    display, timeline, thoughts = shown
     while True:
         try:
             if stops.came and not source.is_live:
                 events.throw(StreamCut)
             event = next(events)
+            if timeline is not None:
+                timeline.add(event)
             if event.kind == "THINK":
                 if thoughts is not None and event.closes:
                     display.turn()  # the drawing stays above
@@ -187,7 +209,7 @@ def _shown(
                     thoughts.take(event)
             elif event.kind == "END":
                 display.turn()
-            else:
+            elif event.kind not in ("BEGIN", "PAUSE"):
                 display.event(event)
         except StopIteration as end:
             return end.value

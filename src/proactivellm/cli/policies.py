@@ -10,11 +10,11 @@ if TYPE_CHECKING:
 
 # As `policy.spec.available_policies` and `policy.calibration.TARGETS` have it, which load torch:
 # help and completion would take seconds.
-_LAGS = "min_lag, max_lag, stride"
+_LAGS = "min_lag, max_lag, stride, silence"
 TABLE = {
-    "wait-k": ("k, stride", "Read k units, then write one word for each unit read."),
+    "wait-k": ("k, stride, silence", "Read k units, then write one word for each unit read."),
     "sentence-wait-k": (
-        "k, stride",
+        "k, stride, silence",
         "Wait-k that starts anew at each sentence end of the source.",
     ),
     "offline": ("", "Read the whole source, then write."),
@@ -38,6 +38,10 @@ TABLE = {
     "learned": (
         f"threshold, lag_weight, {_LAGS}",
         "Write when a head on the model's own state finds the next token acceptable.",
+    ),
+    "ctc": (
+        f"threshold, {_LAGS}",
+        "Write when a CTC head of the encoder has heard so many words more than were written.",
     ),
     "attention": (
         f"threshold, heads, frontier, {_LAGS}",
@@ -70,7 +74,8 @@ TABLE = {
     ),
 }
 WITH_THRESHOLD = (
-    *("entropy", "confidence", "control", "learned", "attention", "concentration", "combined"),
+    *("entropy", "confidence", "control", "learned", "ctc"),
+    *("attention", "concentration", "combined"),
 )
 TARGETS = ("laal", "rco", "al", "dal", "quantile")
 

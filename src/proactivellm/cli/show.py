@@ -1,10 +1,9 @@
 """The command `show`: why the model spoke when it did, for single instances."""
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,16 +11,20 @@ from proactivellm.backbone.bundled import DEFAULT_MODEL
 from proactivellm.cli.app import app
 from proactivellm.cli.flags import Device, Dtype, Model, OnePolicy, TrustRemoteCode
 from proactivellm.cli.messages import warn
-from proactivellm.cli.models import load_model, loading, tell_settings_not_applied
+from proactivellm.cli.models import (
+    default_model,
+    load_model,
+    loading,
+    tell_settings_not_applied,
+)
 from proactivellm.cli.places import check_places
 from proactivellm.cli.policies import PolicyCommand, choose_policy
+from proactivellm.cli.wishes import Wish, chosen_of, wish_from_log, wish_from_text
 
 if TYPE_CHECKING:
     from proactivellm.decisions.trace import Trace
     from proactivellm.forward.causal_lm import StreamingCausalLM
     from proactivellm.output.log import Instance
-    from proactivellm.session.window import Window
-    from proactivellm.stream import Job
 
 PICTURES = (".png", ".svg", ".pdf")
 Recorded = Annotated[
@@ -100,17 +103,18 @@ def show(
         from proactivellm.decisions.trace import read_traces
 
         found = {trace.index: trace for trace in read_traces(recorded)}
-        traces = [found[i] for i in _chosen(index, list(found), str(recorded))]
+        traces = [found[i] for i in chosen_of(index, list(found), str(recorded))]
         _check_out(out, len(traces))
     else:
         with loading(model or (f"the model of {recorded}" if recorded else DEFAULT_MODEL)):
             if recorded is not None:
-                wish = _wish_from_log(recorded, index, model, policy)
+                wish = wish_from_log(recorded, index, model, policy)
             else:
-                wish = _wish_from_text(source, source_file, index, model, policy)
+                wish = wish_from_text(source, source_file, index, model, policy)
             _check_out(out, len(wish.jobs))  # before a model is loaded
             streaming = _load(wish, device, dtype, trust_remote_code)
         traces = _record(wish, streaming)
+        _check_out(out, len(traces))  # of a recording there may be several
     if as_json is not None:
         from proactivellm.decisions.trace import write_traces
 
@@ -120,30 +124,6 @@ def show(
         _draw(traces, out)
     if written := [str(file) for file in (out, as_json) if file is not None]:
         warn(f"written: {', '.join(written)}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Wish:
-    """What is to be run: sources under one policy."""
-
-    jobs: "Sequence[Job]"
-    model: str | None  # None = the bundled default
-    policy: str | None  # None = that of the model
-    request: str | None = None  # the policy as it was asked for
-    run: Mapping[str, Any] = field(default_factory=dict)  # facts of the run behind the log
-    window: "Window | None" = None  # of that run
-    logged: "Sequence[Instance]" = ()  # what should come out
-    log: Path | None = None  # names the model
-
-
-def _chosen(index: Sequence[int] | None, there: Sequence[int], where: str) -> list[int]:
-    """The indices asked for, the first if none; each must be there."""
-    if not there:
-        raise ValueError(f"{where} has no instances")
-    for wanted in index or ():
-        if wanted not in there:
-            raise ValueError(f"{where} has no index {wanted}: it has {min(there)} to {max(there)}")
-    return list(dict.fromkeys(index or there[:1]))
 
 
 def _check_out(out: Path | None, num_instances: int) -> None:
@@ -157,89 +137,13 @@ def _check_out(out: Path | None, num_instances: int) -> None:
         )
 
 
-def _wish_from_text(
-    source: str | None,
-    source_file: str | None,
-    index: Sequence[int] | None,
-    model: str | None,
-    policy: str | None,
-) -> _Wish:
-    from proactivellm.files.lines import read_lines
-    from proactivellm.policy.spec import PolicySpec
-    from proactivellm.stream import Job
-
-    if policy is not None:
-        PolicySpec.parse(policy)  # a mistake is told before the model is loaded
-    lines = [source] if source is not None else list(read_lines(str(source_file)))
-    where = "--source" if source is not None else str(source_file)
-    chosen = _chosen(index, range(len(lines)), where)
-    jobs = [Job(index=i, source=str(lines[i])) for i in chosen]
-    return _Wish(jobs=jobs, model=model, policy=policy, request=policy)
-
-
-def _wish_from_log(
-    path: Path, index: Sequence[int] | None, model: str | None, policy: str | None
-) -> _Wish:
-    """Instances of a log, with model, policy and window of its run unless others are given."""
-    from proactivellm.evaluation.provenance import RUN_FILE
-    from proactivellm.output.log import read_log
-    from proactivellm.session.window import Window
-    from proactivellm.stream import Job
-
-    log, is_named = _find_log(path, policy)
-    run = _read_run(log.with_name(RUN_FILE))
-    if model is None and "model" not in run:
-        raise ValueError(f"{log} has no {RUN_FILE} beside it that names its model: give --model")
-    instances = {instance.index: instance for instance in read_log(log)}
-    chosen = [instances[i] for i in _chosen(index, list(instances), str(log))]
-    if chosen[0].source_type == "speech":
-        raise ValueError(f"{log} is of recordings: `show` is for sources of text")
-    spec = policy if policy and not is_named else chosen[0].policy
-    if spec == "unknown":
-        raise ValueError(f"{log} does not name its policy: give --policy")
-    same_model = model in (None, run.get("model"))
-    return _Wish(
-        jobs=[Job(index=i.index, source=i.source, reference=i.reference) for i in chosen],
-        model=model or run["model"],
-        policy=spec,
-        request=policy if policy and not is_named else run.get("request"),
-        run=run if same_model else {},
-        window=Window(**run["window"]) if run.get("window") else None,
-        logged=chosen if same_model and spec == chosen[0].policy else (),
-        log=log if model is None else None,
-    )
-
-
-def _find_log(path: Path, policy: str | None) -> tuple[Path, bool]:
-    """The log meant, and whether --policy was the name of one in a folder of several."""
-    from proactivellm.metrics.folders import find_logs, folder_name
-
-    logs = find_logs(path).logs
-    if len(logs) == 1:
-        return next(iter(logs.values())), False
-    named = [log for log in logs.values() if policy and log.parent.name == folder_name(policy)]
-    if not named:
-        raise ValueError(
-            f"{path} holds several policies, name one with --policy: {', '.join(logs)}"
-        )
-    return named[0], True
-
-
-def _read_run(file: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return {}
-    except (ValueError, TypeError):
-        raise ValueError(f"{file} is broken: delete it and give --model") from None
-
-
-def _load(wish: _Wish, device: str, dtype: str, trust_remote_code: bool) -> "StreamingCausalLM":
+def _load(wish: Wish, device: str, dtype: str, trust_remote_code: bool) -> "StreamingCausalLM":
     if dtype == "auto":
         dtype = wish.run.get("dtype") or dtype
     try:
         streaming = load_model(
             wish.model,
+            "speech" if wish.listens else None,
             device=device,
             dtype=dtype,
             quantization=wish.run.get("quantization") or "none",
@@ -252,18 +156,22 @@ def _load(wish: _Wish, device: str, dtype: str, trust_remote_code: bool) -> "Str
     return tell_settings_not_applied(streaming)
 
 
-def _record(wish: _Wish, streaming: "StreamingCausalLM") -> "list[Trace]":
+def _record(wish: Wish, streaming: "StreamingCausalLM") -> "list[Trace]":
     """Runs what is wished for; warns where it is not what the log has."""
     from proactivellm.decisions.record import record
     from proactivellm.evaluation.default_policy import default_spec
 
-    policy = choose_policy(streaming, wish.policy)
-    name = wish.model or DEFAULT_MODEL
+    policy = choose_policy(streaming, wish.policy, wish.listens)
+    name = wish.model or default_model("speech" if wish.listens else None)
     traces = [
-        record(streaming, policy, job, window=wish.window, model_name=name) for job in wish.jobs
+        trace
+        for job in wish.jobs
+        for trace in record(streaming, policy, job, window=wish.window, model_name=name)
     ]
-    request = default_spec(streaming) if wish.policy is None else wish.request
+    request = default_spec(streaming, wish.listens) if wish.policy is None else wish.request
     traces = [replace(trace, request=request) for trace in traces]
+    if wish.listens:  # one recording may have several
+        traces = [replace(trace, index=number) for number, trace in enumerate(traces)]
     for trace, logged in zip(traces, wish.logged, strict=False):
         if not _came_out(trace, logged):
             warn(

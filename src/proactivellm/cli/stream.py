@@ -1,6 +1,6 @@
 """The command `stream`: targets are written while their sources arrive."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +40,7 @@ from proactivellm.cli.stream_flags import (
     Depth,
     DropTokens,
     Inputs,
+    Json,
     Log,
     Past,
     Pcm,
@@ -49,14 +50,18 @@ from proactivellm.cli.stream_flags import (
     Rate,
     RealTime,
     RecallChunks,
+    RecordingLanes,
     Seed,
+    Srt,
     Temperature,
     Thoughts,
     Times,
+    Vtt,
 )
 from proactivellm.modality.kinds import kind_of_file
 
 if TYPE_CHECKING:
+    from proactivellm.cli.listening import AudioOptions
     from proactivellm.cli.one_by_one import Settings
     from proactivellm.forward.causal_lm import StreamingCausalLM
     from proactivellm.session.conversation import Conversation
@@ -94,6 +99,10 @@ def stream(
     question: Question = None,
     ask_at: AskAt = None,
     times: Times = False,
+    lanes: RecordingLanes = None,
+    srt: Srt = None,
+    vtt: Vtt = None,
+    json: Json = None,
     thoughts: Thoughts = False,
     depth: Depth = None,
     drop_tokens: DropTokens = None,
@@ -115,7 +124,10 @@ def stream(
     """
     names, stops = inputs or [STANDARD_INPUT], context.obj or Stops()
     check_places(
-        [("--log", log), ("--conversation", conversation)],
+        [
+            *(("--log", log), ("--conversation", conversation)),
+            *(("--srt", srt), ("--vtt", vtt), ("--json", json)),
+        ],
         [("--input", name) for name in names],
         model,
     )
@@ -140,23 +152,21 @@ def _prepare(flags: Mapping[str, Any], kind: str | None, stops: Stops) -> Callab
         What streams, and tells whether it came to the end and was not interrupted.
     """
     from proactivellm.cli.display import choose_display
-    from proactivellm.cli.listening import AudioOptions, check_media, live_recordings
+    from proactivellm.cli.listening import AudioOptions, live_recordings
     from proactivellm.cli.live_lines import live_lines, live_lines_of_several
     from proactivellm.cli.one_by_one import stream_lines, stream_recordings
+    from proactivellm.cli.recordings_together import stream_recordings_together
     from proactivellm.cli.side_by_side import stream_inputs
     from proactivellm.cli.watching import VideoOptions
     from proactivellm.policy.spec import PolicySpec
 
     # Mistakes are told before a model is loaded.
     audio = AudioOptions(**{field.name: flags[field.name] for field in fields(AudioOptions)})
-    names, log = flags["inputs"], flags["log"]
     video = VideoOptions(**{field.name: flags[field.name] for field in fields(VideoOptions)})
+    names, log = flags["inputs"], flags["log"]
     video.check(kind, flags["question"], flags["ask_at"])
     _check_conversation(flags, kind)
-    if kind is not None:
-        check_media(names, audio, kind)
-    elif given := [flag for flag in audio.given if flag != "--question"]:
-        raise ValueError(f"{given[0]} is for recordings: leave it out, or give audio")
+    _check_audio(names, audio, kind)
     if flags["policy"] is not None:
         PolicySpec.parse(flags["policy"])
     window = make_window(flags["window"], flags["sinks"])
@@ -169,8 +179,11 @@ def _prepare(flags: Mapping[str, Any], kind: str | None, stops: Stops) -> Callab
     # The display is made when the message about loading has gone: a terminal shows its header.
     if kind is not None:
         recordings = live_recordings(settings.model, names, audio, stops)
+        to = (log, stops, audio.files)
+        if lanes := audio.lanes:
+            return lambda: stream_recordings_together(settings, recordings, lanes, *to)
         return lambda: stream_recordings(
-            settings, recordings, choose_display(header, True, audio.times), log, stops
+            settings, recordings, choose_display(header, True, audio.times), *to
         )
     if len(names) > 1:
         return lambda: stream_inputs(settings, dict(zip(names, lines, strict=True)), log, stops)
@@ -210,6 +223,16 @@ def _settings(flags: Mapping[str, Any], kind: str | None, window: Any) -> "Setti
         depth=flags["depth"],
         thoughts=ThoughtLines() if flags["thoughts"] else None,
     )
+
+
+def _check_audio(names: Sequence[str], audio: "AudioOptions", kind: str | None) -> None:
+    """Raises ValueError where sources, and flags of recordings, do not fit each other."""
+    from proactivellm.cli.listening import check_media
+
+    if kind is not None:
+        check_media(names, audio, kind)
+    elif given := [flag for flag in audio.given if flag != "--question"]:
+        raise ValueError(f"{given[0]} is for recordings: leave it out, or give audio")
 
 
 def _check_thinking(flags: Mapping[str, Any], kind: str | None, model: "StreamingCausalLM") -> None:

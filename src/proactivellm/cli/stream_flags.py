@@ -14,7 +14,8 @@ Inputs = Annotated[
         metavar="FILE|-|mic",
         help="A text file with one source a line, - for standard input, a recording (wav, flac, "
         "ogg, opus, mp3, or archive.zip:member), mic for the microphone, or a video (file, folder, "
-        "rtsp://...). Several texts are streamed at once, recordings one after another.",
+        "rtsp://...). Several texts are streamed at once, recordings one after another (but see "
+        "--lanes).",
         show_default="-",
     ),
 ]
@@ -131,6 +132,46 @@ Times = Annotated[
         "--times",
         help="In a pipe, write a line for each word: the time in seconds at which it was written, "
         "a tab, the word.",
+        rich_help_panel="Recordings",
+    ),
+]
+RecordingLanes = Annotated[
+    int | None,
+    typer.Option(
+        "--lanes",
+        min=1,
+        max=MOST,
+        metavar="N",
+        help="Stream so many recordings at once, through one encoder and one model. Each target is "
+        "written when it is complete, after the name of its recording and a tab.",
+        show_default="one after another",
+        rich_help_panel="Recordings",
+    ),
+]
+Srt = Annotated[
+    Path | None,
+    typer.Option(
+        "--srt",
+        metavar="FILE|DIR",
+        help="Write subtitles (SubRip); of several recordings into a folder.",
+        rich_help_panel="Recordings",
+    ),
+]
+Vtt = Annotated[
+    Path | None,
+    typer.Option(
+        "--vtt",
+        metavar="FILE|DIR",
+        help="Write subtitles (WebVTT), likewise.",
+        rich_help_panel="Recordings",
+    ),
+]
+Json = Annotated[
+    Path | None,
+    typer.Option(
+        "--json",
+        metavar="FILE|DIR",
+        help="Write the transcript with segments and words and their times, likewise.",
         rich_help_panel="Recordings",
     ),
 ]

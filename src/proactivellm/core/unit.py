@@ -37,6 +37,11 @@ class Unit:
     """Whether nothing is written before more is read: of what comes before a question."""
     grid: Grid | None = None
     """How its features lie in space; None = one after another, as text."""
+    spoken: float | None = None
+    """Words that are over by its end, of all since the source began, the one under way by how
+    likely that is; None = nothing counts them."""
+    silent: bool = False
+    """Whether nobody speaks in it, as far as its front end can tell."""
 
     def __post_init__(self) -> None:
         try:

@@ -4,10 +4,13 @@ Nothing is decided here: reasons, evidence and what was written are the engine's
 a picture shows besides that of the policy is watched, which changes nothing that is written.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
+from proactivellm.core.unit import Unit
 from proactivellm.decisions.trace import Probe, Trace
 from proactivellm.forward.causal_lm import StreamingCausalLM
+from proactivellm.modality.sentences import segmenter_for
 from proactivellm.output.detokenize import Detokenizer
 from proactivellm.policy.base import Policy
 from proactivellm.policy.endogenous import ThresholdPolicy
@@ -16,7 +19,7 @@ from proactivellm.policy.reason import Reason
 from proactivellm.session.events import Event, Probed, Write
 from proactivellm.session.sampling import Sampling
 from proactivellm.session.window import Window
-from proactivellm.stream import Job, Streams
+from proactivellm.stream import Job, Streams, source_turns
 
 _DIGITS = 6  # of the numbers in a trace
 
@@ -28,10 +31,11 @@ def record(
     *,
     window: Window | None = None,
     model_name: str = "",
-) -> Trace:
+) -> list[Trace]:
     """Streams one source and keeps what was seen at every probe; tokens are chosen greedily.
 
-    Target and delays of the trace are those of an ordinary run.
+    A text gives one trace, a recording one for each of its turns, of which units are called by when
+    they end. Targets and delays, in units, are those of an ordinary run.
 
     Args:
         window: what the stream keeps in view; everything if left out.
@@ -41,10 +45,24 @@ def record(
         ValueError: the source cannot be streamed.
     """
     policy = policy.bound_to(model)
+    if not job.media:
+        units = segmenter_for(model).segment(job.source)
+        return [_record_turn(model, policy, job, units, window, model_name)]
+    turns = source_turns(model, job)
+    return [_record_turn(model, policy, job, units, window, model_name) for units in turns if units]
+
+
+def _record_turn(
+    model: StreamingCausalLM,
+    policy: Policy,
+    job: Job,
+    units: Sequence[Unit],
+    window: Window | None,
+    model_name: str,
+) -> Trace:
     streams = Streams(model, policy, sampling=Sampling(), window=window)
     recorder = _Recorder(streams, policy, window.sinks if window else 0)
     stream = recorder.stream
-    units = streams.segmenter.segment(job.source)
     stream.push(units)
     stream.close()
     ahead = recorder.ahead()  # before each step, which changes the text and the draft
@@ -58,7 +76,7 @@ def record(
         index=job.index,
         model=model_name,
         policy=policy.spec,
-        source=[unit.text for unit in units],
+        source=[unit.text or f"{unit.end_s:.2f}s" for unit in units if not unit.is_end],
         words=words,
         delays=delays,
         probes=recorder.probes,

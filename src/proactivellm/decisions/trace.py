@@ -39,7 +39,7 @@ class Probe:
 class Trace:
     """One instance under one policy."""
 
-    index: int  # place of the source in its file
+    index: int  # place of the source in its file; of recordings, number of the turn
     model: str
     policy: str  # canonical spec
     source: list[str]  # units as text

@@ -78,6 +78,11 @@ class Recorder(Policy):
         """That of the path followed."""
         return self.path.stride
 
+    @property
+    def silence(self) -> str:
+        """That of the policy whose statistic it is."""
+        return self.inner.silence
+
     def settle(self, units_read: int, words_written: int) -> Reason | None:
         return None  # whether a probe is noted depends on the word of the candidate
 

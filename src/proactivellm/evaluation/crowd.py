@@ -56,6 +56,11 @@ class Crowd(Policy):
         """That of each of them."""
         return self._one.stride
 
+    @property
+    def silence(self) -> str:
+        """That of each of them."""
+        return self._one.silence
+
     def settle(self, units_read: int, words_written: int) -> Reason | None:
         """What the bounds of all say; None if those of one of them leave it open."""
         said = {each.settle(units_read, words_written) for each in self.members.values()}

@@ -17,8 +17,8 @@ from proactivellm.files.replace import replacing_in, write_json
 if TYPE_CHECKING:
     from proactivellm.forward.causal_lm import StreamingCausalLM
 
-# Measured on the model, and lying beside it; each is copied as it is.
-_MEASURED = ("calibration.json", "learned.safetensors")
+# Measured on the model or trained for it alone, and beside it; each is copied as it is.
+_MEASURED = ("calibration.json", "learned.safetensors", "ctc.pt")
 
 
 def save_streaming(model: "StreamingCausalLM", folder: Path, about: About) -> None:

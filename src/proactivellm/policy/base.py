@@ -20,6 +20,7 @@ from torch import Tensor
 from proactivellm.policy.evidence import Evidence, Seen
 from proactivellm.policy.options import (
     Scalar,
+    check_choice,
     check_int,
     check_stride,
     option,
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
     from proactivellm.forward.causal_lm import StreamingCausalLM
 
 STRIDE_PARTS = 1000  # a stride is a fraction with this denominator at most
-_BOUNDS = ("min_lag", "max_lag", "stride")  # the last keys of a spec
+_BOUNDS = ("min_lag", "max_lag", "stride", "silence")  # the last keys of a spec
+SILENCE = ("wait", "write")
 _RULES = ("writes", "decide", "settle", "commit")  # a policy defines one of them at least
 
 
@@ -86,6 +88,16 @@ class Policy:
     def stride(self) -> float:
         """Source units for each target word."""
         return 1.0
+
+    @property
+    def silence(self) -> str:
+        """What becomes of the next word while nobody speaks in the newest unit: wait or write."""
+        return "wait"
+
+    @property
+    def waits_in_silence(self) -> bool:
+        """Whether a lane READs whatever else holds while nobody speaks in the newest unit."""
+        return self.silence == "wait"
 
     @property
     def every(self) -> int:
@@ -201,9 +213,13 @@ class BoundedPolicy(Policy):
     # Source units for each target word, in thousandths: 1 where units are words; of media about the
     # units that a word lasts.
     stride: float = option(default=1.0, parse=parse_float)
+    # Whether the next word waits while nobody speaks in the newest unit, as far as a front end that
+    # passes silence on can tell.
+    silence: str = option(default="wait", parse=str)
 
     def __post_init__(self) -> None:
         check_stride(self.stride)
+        check_choice("silence", self.silence, SILENCE)
         check_int("min_lag", self.min_lag)
         if self.max_lag is None:
             return

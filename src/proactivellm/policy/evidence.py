@@ -34,6 +34,7 @@ class Rows:
         chosen: the lanes that look, among those of the output; None = all.
         whole: gives `whole_PV` of those that look; None where no source is given as a whole.
         pasts: what each of those that look keeps, by the key of a `Recurrent`.
+        spoken: `spoken_P` of those that look.
     """
 
     def __init__(
@@ -43,9 +44,10 @@ class Rows:
         chosen: Tensor | None = None,
         whole: Callable[[], Tensor] | None = None,
         pasts: Sequence[Mapping[str, Tensor]] = (),
+        spoken: Sequence[float] = (),
     ) -> None:
         self._output, self._tokens_P, self._chosen = output, tokens_P, chosen
-        self._whole, self._pasts = whole, pasts
+        self._whole, self._pasts, self._spoken = whole, pasts, spoken
 
     @cached_property
     def logits_PV(self) -> Tensor:
@@ -77,6 +79,11 @@ class Rows:
     def tokens_P(self) -> Tensor:
         """The token that would be written, int64."""
         return self._take(self._tokens_P)
+
+    @property
+    def spoken_P(self) -> Tensor:
+        """Words of the source that are over (`Unit.spoken`), float64; 0 where nothing counts."""
+        return torch.tensor(self._spoken, dtype=torch.float64, device=self._tokens_P.device)
 
     @property
     def hidden_PD(self) -> Tensor:

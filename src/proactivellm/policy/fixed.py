@@ -8,8 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from proactivellm.policy.base import Policy
-from proactivellm.policy.options import check_int, check_stride, option, parse_float, parse_int
+from proactivellm.policy.base import SILENCE, Policy
+from proactivellm.policy.options import (
+    check_choice,
+    check_int,
+    check_stride,
+    option,
+    parse_float,
+    parse_int,
+)
 from proactivellm.policy.reason import Reason
 
 
@@ -66,10 +73,12 @@ class WaitK(Scheduled):
 
     k: int = option()
     stride: float = option(default=1.0, parse=parse_float)
+    silence: str = option(default="wait", parse=str)
 
     def __post_init__(self) -> None:
         check_int("k", self.k, 1)
         check_stride(self.stride)
+        check_choice("silence", self.silence, SILENCE)
 
     @property
     def min_lag(self) -> int:

@@ -10,6 +10,7 @@ class Reason(IntEnum):
     READ_MIN_LAG = 1
     READ_END_HELD = 2
     READ_LENGTH_LIMIT = 3
+    READ_SILENCE = 4
     WRITE_RULE = 8  # from here on: WRITE
     WRITE_MAX_LAG = 9
     WRITE_INSIDE_WORD = 10
@@ -31,6 +32,7 @@ _TEXTS = {
     Reason.READ_MIN_LAG: "min_lag",  # too little was read for the next word
     Reason.READ_END_HELD: "end held",  # it would end the target, and the source goes on
     Reason.READ_LENGTH_LIMIT: "length limit",  # as much was written as the source read allows
+    Reason.READ_SILENCE: "silence",  # nobody speaks in the newest unit
     Reason.WRITE_RULE: "policy",
     Reason.WRITE_MAX_LAG: "max_lag",  # the next word was overdue
     Reason.WRITE_INSIDE_WORD: "inside a word",  # a word that was begun is written to its end

@@ -29,6 +29,7 @@ from proactivellm.policy.fixed import Fixed, Offline, SentenceWaitK, WaitK
 from proactivellm.policy.learned import Learned
 from proactivellm.policy.options import format_scalar, from_scalar, parse_float, to_scalar
 from proactivellm.policy.oracle import Oracle
+from proactivellm.policy.spoken import Ctc
 
 POLICIES: Mapping[str, type[Policy]] = {
     policy.name: policy
@@ -41,6 +42,7 @@ POLICIES: Mapping[str, type[Policy]] = {
         Confidence,
         Control,
         Learned,
+        Ctc,
         Attention,
         AlignAtt,
         Concentration,

@@ -17,6 +17,7 @@ SENTENCES = {
     "source finished": "the source is finished",
     "end held": "it would have ended here, and the source goes on",
     "length limit": "the length limit",
+    "silence": "nobody speaks",
 }
 
 

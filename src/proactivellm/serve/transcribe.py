@@ -18,10 +18,10 @@ from proactivellm.serve.realtime.extension import position
 from proactivellm.serve.realtime.hearing_config import listening
 from proactivellm.serve.realtime.session_config import SessionConfig
 from proactivellm.serve.realtime.turn import Turn
-from proactivellm.serve.timed import Timeline, srt, verbose, vtt
 from proactivellm.serve.translate import cancel_when_gone
 from proactivellm.serve.uploads import Upload
 from proactivellm.stream import Hearing, StreamEvent
+from proactivellm.stream.timed import Timeline, srt, verbose, vtt
 
 router = APIRouter()
 

@@ -63,6 +63,9 @@ def question(planned: Planned, policy: Policy, watch: tuple[Evidence, ...]) -> Q
     if planned.source_finished:
         finished = (Reason.WRITE_SOURCE_FINISHED,) * 2
         return Question(state=state, lane=lane, policy=policy, watch=watch, by_bounds=finished)
+    if planned.silent and policy.waits_in_silence:
+        silent = (Reason.READ_SILENCE,) * 2
+        return Question(state=state, lane=lane, policy=policy, watch=watch, by_bounds=silent)
     if isinstance(policy, DraftPolicy):
         return Question(state=state, lane=lane, policy=policy, watch=watch)
     # The candidate is not known yet: it may go on with the last word, whose bounds hold then.
@@ -111,7 +114,8 @@ class StepEvidence:
                 lanes = [(questions[p].lane, questions[p].state) for p in rows]
                 ahead = partial(whole.logits, lanes)
                 pasts = [state.past for _, state in lanes]
-                views[tuple(rows)] = Rows(output, tokens_P, chosen, ahead, pasts)
+                spoken = [state.spoken for _, state in lanes]
+                views[tuple(rows)] = Rows(output, tokens_P, chosen, ahead, pasts, spoken)
             values = evidence.of(views[tuple(rows)])
             if len(values) != len(rows):
                 raise ValueError(f"it is {list(values.shape)}, and {len(rows)} lanes asked for it")

@@ -33,6 +33,7 @@ class Planned:
     num_read: int  # tokens of these
     units_read: int  # units read after the step
     source_finished: bool  # whether the whole source is read then
+    silent: bool  # whether nobody speaks in the last of these
     sentences: Sentences  # after its units are read
     proposed: Sequence[int] = ()  # the last tokens that it feeds, which nobody has written yet
 
@@ -85,6 +86,7 @@ def plan_step(
         num_read=sum(len(piece.tokens) for piece in pieces),
         units_read=units_read,
         source_finished=source_finished,
+        silent=units[-1].silent if units else state.silent,
         sentences=_hear(state, units),
     )
 
@@ -103,7 +105,8 @@ def begin_step(planned: Planned, early: Reason, keep_features: bool) -> list[Rea
     state.ahead -= planned.num_shown
     for unit in planned.units:
         state.pending.popleft()
-        state.source_finished = unit.final
+        state.source_finished, state.silent = unit.final, unit.silent
+        state.spoken = state.spoken if unit.spoken is None else unit.spoken
         state.holds = unit.holds and not unit.final
         if not unit.is_end:
             state.units_read += 1

@@ -41,6 +41,8 @@ class SessionState:
     source: list[Piece] = field(default_factory=list)
     # Tokens of each group whose entries in the cache stay as they are.
     counts: dict[str, int] = field(default_factory=lambda: {SOURCE: 0, TARGET: 0})
+    spoken: float = 0.0  # words that were over by then, see `Unit`
+    silent: bool = False  # whether nobody spoke in the last of them
     source_tokens: int = 0  # read, prompt included
     words: int = 0  # target words begun (tokens, where decisions fall at token boundaries)
     sentences: Sentences = Sentences()  # where the sentence being written began

@@ -17,7 +17,7 @@ class StreamEvent:
 
     # READ (a unit was read; of media, where blocks are pushed), THINK (text of a thought became
     # certain), WRITE (text of the target did), or END (a turn is over; a text is one turn). Where
-    # its `Hearing` tells turns: BEGIN (the first unit of a turn was heard) and PAUSE (its last
+    # it tells turns: BEGIN (the first unit of a turn was heard) and PAUSE (its last
     # one), which may come while the turn before is still being written.
     kind: Kind
     text: str  # the unit's text, or the new text of thought or target

@@ -61,6 +61,7 @@ def stream_units(
     media = arrivals if isinstance(arrivals, MediaUnits) else None
     streams = Streams(model, policy, limits, sampling, window, conversation)
     stream = streams.open(media.kind if media else TEXT)
+    stream.tells_turns = media is not None and media.tells_turns
     if isinstance(arrivals, AskedUnits):
         streams.engine.ask(stream.lane, streams.segmenter.clone().ask(arrivals.question))
     elif media and media.opening:

@@ -172,6 +172,7 @@ class MediaUnits:
     # Filled at first; a complete one replaces taking the source in again, with the times that
     # were measured then.
     replay: Replay | None = None
+    tells_turns: bool = False  # whether its stream has events of where turns begin and end in it
     received_s: float = 0.0  # seconds of the source that have arrived
     spent_s: float = 0.0  # time that the front end spent on the last block
 

@@ -41,6 +41,7 @@ class Stream:
         closed: whether nothing more arrives.
         ended: whether all is written, or it was cancelled, or could not go on.
         error: why it could not go on, if it could not.
+        tells_turns: whether there are events of where turns begin and end in the media.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Stream:
         self.error: str | None = None
         self._streams, self._open_lane, self._hearing = streams, open_lane, hearing
         self._ends_early = ends_early
+        self.tells_turns = hearing is not None and hearing.tells_turns
         self._evidence: float | None = None  # what the last probe saw
         self._ending: Ending | None = None
         self._segmenter: TextSegmenter | None = None
@@ -217,7 +219,7 @@ class Stream:
         if self.kind != TEXT:
             self.clock.work(self._arrived_s, spent_s)
             self._compute_s += share_s
-        if self._hearing is not None and self._hearing.tells_turns:
+        if self.tells_turns:
             self._events.extend(turn_edges(self, units))
         self._waiting += units
         for grid in filter(None, (unit.grid for unit in units)):

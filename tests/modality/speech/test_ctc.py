@@ -38,6 +38,36 @@ def test_a_letter_that_goes_on_over_a_push_is_one():
     assert spoken_text(outputs_of("--  -"), HEAD) == "" == spoken_text(outputs_of(""), HEAD)
 
 
+def test_the_word_under_way_counts_by_how_likely_it_is_over():
+    words = CtcWords(HEAD)
+    words.push(outputs_of("too"))
+    assert words.spoken == pytest.approx(0.0, abs=0.01) and not words.silent
+    unsure = outputs_of("--")
+    unsure[:, ord(" ") + 1] = 8.0  # nearly as likely as the blank: 1 / (e + 1), but for the others
+    words.push(outputs_of("o") + 0.0)
+    twin = words.clone()
+    for output in unsure:
+        words.push(torch.stack([output, *outputs_of("o")]))  # the letter goes on, so the word does
+    assert words.spoken == pytest.approx(0.0, abs=0.01)
+    space = float(HEAD.scores(unsure)[0, ord(" ") + 1].exp())
+    assert 0.2 < space < 0.3
+    twin.push(torch.cat([outputs_of("k"), unsure]))
+    assert twin.spoken == pytest.approx(1 - (1 - space) ** 2, abs=0.01)
+    twin.push(outputs_of("- "))
+    assert (twin.spoken, twin.num_words) == (1.0, 1) and words.num_words == 0
+
+
+def test_a_push_without_letters_is_silent_and_ends_the_word():
+    words = CtcWords(HEAD)
+    words.push(outputs_of("---"))
+    assert words.silent and words.spoken == 0.0
+    words.push(outputs_of("no"))
+    words.push(outputs_of("--"))
+    assert words.silent and words.spoken == 1.0
+    words.push(outputs_of("-w"))  # it was a pause within the word
+    assert not words.silent and words.spoken == pytest.approx(0.0, abs=0.01)
+
+
 def test_what_is_no_character_is_left_out():
     assert spoken_text(9.0 * torch.eye(NUM_CLASSES)[[ord("a") + 1, 0xC3 + 1]], HEAD) == "a"
 

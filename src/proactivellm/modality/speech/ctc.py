@@ -6,6 +6,7 @@ read it.
 Legend: P = encoder outputs, D = encoder width, V = classes.
 """
 
+import copy
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -45,6 +46,10 @@ class CtcHead(NamedTuple):
                 raise ValueError(f"its shape is {list(head.weight.shape)}")
         return head
 
+    def to(self, device: str | torch.device) -> Self:
+        """The same on another device."""
+        return type(self)(self.weight.to(device), self.bias.to(device))
+
     def scores(self, outputs_PD: Tensor) -> Tensor:
         """Log-probabilities of the classes at each output, [P, V]."""
         return nn_f.linear(outputs_PD.float(), self.weight, self.bias).log_softmax(-1)
@@ -58,19 +63,31 @@ class SpokenWord(NamedTuple):
 
 
 class CtcWords:
-    """Greedy decoding of one recording as its outputs arrive: words as soon as they are over."""
+    """Greedy decoding of one recording as its outputs arrive: words as soon as they are over.
+
+    A value that `clone` copies.
+    """
 
     def __init__(self, head: CtcHead) -> None:
         self.head = head
         self._last = BLANK  # class of the last output
         self._letters = bytearray()  # of the word under way
+        self._goes_on = 1.0  # probability that no space came since its last letter
         self.num_outputs = 0
+        self.num_words = 0  # that are over
+        self.silent = False  # whether the last push held no letter
 
     def push(self, outputs_PD: Tensor) -> list[SpokenWord]:
         """Takes the next outputs; returns the words that have ended."""
         words = []
-        for best in self.head.scores(outputs_PD).argmax(-1).tolist():
+        scores_PV = self.head.scores(outputs_PD)
+        space_P = scores_PV[:, 1 + _SPACE].exp().tolist()
+        self.silent = True
+        for best, space in zip(scores_PV.argmax(-1).tolist(), space_P, strict=True):
             self.num_outputs += 1
+            self._goes_on *= 1.0 - space
+            if best not in (BLANK, 1 + _SPACE):
+                self.silent, self._goes_on = False, 1.0
             if best not in (BLANK, self._last):
                 if best - 1 == _SPACE:
                     words += self._word()
@@ -78,6 +95,22 @@ class CtcWords:
                     self._letters.append(best - 1)
             self._last = best
         return words
+
+    @property
+    def spoken(self) -> float:
+        """Words that are over, and how likely the one under way is.
+
+        It surely is where the last push was silent, if each holds more than a pause in a word.
+        """
+        if not self._letters:
+            return float(self.num_words)
+        return self.num_words + (1.0 if self.silent else 1.0 - self._goes_on)
+
+    def clone(self) -> Self:
+        """An independent copy that continues from here."""
+        twin = copy.copy(self)
+        twin._letters = bytearray(self._letters)
+        return twin
 
     def finish(self) -> list[SpokenWord]:
         """Ends the recording, and with it the word under way, if there is one."""
@@ -88,6 +121,7 @@ class CtcWords:
         end = max(self.num_outputs - 1, 0)
         # Bytes that are no character are a mistake of the head like any other.
         text = letters.decode(errors="ignore")
+        self.num_words += bool(text)
         return [SpokenWord(text, end)] if text else []
 
 

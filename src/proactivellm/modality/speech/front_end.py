@@ -24,6 +24,7 @@ from proactivellm.core.unit import Unit
 from proactivellm.files.replace import replacing_in, write_text
 from proactivellm.files.toml import validated
 from proactivellm.modality.base import Heard, Media
+from proactivellm.modality.speech.ctc import HEAD_FILE, CtcHead
 from proactivellm.modality.speech.encoder import AttentionSettings, CausalEncoder
 from proactivellm.modality.speech.features import log_mel
 from proactivellm.modality.speech.gate import GateSettings
@@ -70,6 +71,8 @@ class SpeechFrontEnd(nn.Module):
         self.encoder = CausalEncoder(tower, AttentionSettings())
         self.encoder.attention = self._attention()
         self.projector = projector
+        # Counts the words of streams; not trained here, and kept by the folder of the model.
+        self.ctc: CtcHead | None = None
 
     @property
     def blocks_ms(self) -> list[int]:
@@ -243,7 +246,10 @@ class SpeechFrontEnd(nn.Module):
             extractor = WhisperFeatureExtractor.from_pretrained(folder)
             projector = StackProjector(tower.config.d_model, settings.stack, settings.hidden, width)
             projector.load_state_dict(load_file(folder / PROJECTOR_FILE))
-        return cls(extractor, tower, projector, settings, stored.gate).float().eval().to(device)
+        front_end = cls(extractor, tower, projector, settings, stored.gate)
+        if (Path(model_folder) / HEAD_FILE).is_file():
+            front_end.ctc = CtcHead.load(model_folder, front_end.encoder.width).to(device)
+        return front_end.float().eval().to(device)
 
 
 def projected_width(model_folder: str | Path) -> int:

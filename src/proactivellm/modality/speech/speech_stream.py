@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from proactivellm.core.unit import Unit
+from proactivellm.modality.speech.ctc import CtcWords
 from proactivellm.modality.speech.encoder_stream import EncoderStream
 from proactivellm.modality.speech.encoder_work import PROJECT
 from proactivellm.modality.speech.features import LogMelStream
@@ -40,6 +41,7 @@ class SpeechStream:
         self.front_end = front_end
         self._mel = LogMelStream(front_end.extractor)
         self._encoder = EncoderStream(front_end.encoder)
+        self._words = None if front_end.ctc is None else CtcWords(front_end.ctc)
         self._pending_PD: Tensor | None = None  # outputs that are no whole unit yet
         self._num_taken = 0  # outputs that are in units
         self.num_units = 0
@@ -79,6 +81,7 @@ class SpeechStream:
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__)  # tensors are replaced, never changed
         twin._mel, twin._encoder = self._mel.clone(), self._encoder.clone()
+        twin._words = None if self._words is None else self._words.clone()
         twin._pieces = list(self._pieces)
         return twin
 
@@ -120,7 +123,11 @@ class SpeechStream:
         self._pending_PD = self._pending_PD[count:]
         self._num_taken += count
         self.num_units += 1
-        return Unit(features=features_1EH[0], start_s=start_s, end_s=end_s)
+        unit = Unit(features=features_1EH[0], start_s=start_s, end_s=end_s)
+        if self._words is None:
+            return unit
+        self._words.push(outputs_1PD[0])
+        return replace(unit, spoken=self._words.spoken, silent=self._words.silent)
 
     def _begin(self) -> int:
         """First sample of the next unit."""

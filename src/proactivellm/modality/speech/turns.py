@@ -122,8 +122,8 @@ class Listener:
         voiced = []
         for index, unit in enumerate(units, start=first):
             self._silent.append(unit)
-            if self._is_voiced(index):
-                voiced.append(_joined(self._silent))
+            if self._is_voiced(index):  # the gate has said so, whatever the encoder hears
+                voiced.append(replace(_joined(self._silent), silent=False))
                 self._silent = []
         return voiced
 

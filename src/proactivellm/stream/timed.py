@@ -12,7 +12,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from proactivellm.stream import StreamEvent
+from proactivellm.stream.event import StreamEvent
 
 _LONGEST = 84  # characters of a segment: two lines of a subtitle
 _ENDS = (".", "?", "!", "…", "。", "？", "！")  # of sentences
@@ -27,7 +27,7 @@ class Timed(NamedTuple):
 
 
 class Timeline:
-    """Words of each turn, from events of a stream whose `Hearing` tells turns."""
+    """Words of each turn, from events of a stream that tells turns."""
 
     def __init__(self) -> None:
         self._begins_s: deque[float] = deque()  # of turns that are not over
