@@ -1,10 +1,8 @@
 # Each target sets up what it needs and is quick when that is done.
 #   make install   .venv with the project and everything its tests need
 #   make demo      stream a few German sentences to English with the bundled model
-#   make demo-thinking  a problem is read sentence by sentence, and thought about meanwhile; of a model
-#                  that you trained (recipes/thinking/running.toml), as none is bundled yet
+#   make demo-thinking  a problem is read sentence by sentence, and thought about meanwhile
 #   make demo-speech  stream recordings to text in real time, with the bundled model that listens
-#   make demo-llm  pull a language model of 135 million parameters and let it watch for what you ask
 #   make test      the tests, under the lowest and the newest transformers that are supported
 #   make newest    the second half of it: the built wheel in an empty environment, with the newest
 #                  libraries, streams a sentence, then passes the laws, sessions and a training
@@ -45,13 +43,11 @@ DEMO_FLAGS ?= --policy learned:laal=3 --rate 240
 DEMO_PROBLEM ?= Anna has 7 apples. Felix lives in Bonn. Peter gives 8 apples to Anna. Rosa plays golf. \
 	Anna sells 4 apples.
 DEMO_QUESTION ?= How many apples does Anna have at the end?
-DEMO_THINKER ?= runs/thinking/running
+DEMO_THINKER ?= models/running-counts
 DEMO_THINKING_FLAGS ?= --rate 150
 DEMO_AUDIO ?= $(sort $(foreach kind,wav flac ogg opus mp3,\
 	$(wildcard src/proactivellm/assets/speech-sample/*.$(kind))))
 DEMO_SPEECH_FLAGS ?= --real-time --times
-DEMO_LLM_SOURCE ?= src/proactivellm/assets/watch-sample/demo.txt
-DEMO_LLM_FLAGS ?= --model watch-en --rate 240
 PYTEST_FLAGS ?=
 # One thread of torch for each test process: more would only get in each other's way.
 PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
@@ -107,7 +103,7 @@ SPEECH_TARGET ?=
 SPEECH_OUT ?= out/simuleval-speech
 SPEECH_FLAGS ?= --policy wait-k:3,stride=2
 
-.PHONY: install demo demo-speech demo-thinking demo-llm test lowest newest chromium live browser audit ray mutants simuleval \
+.PHONY: install demo demo-speech demo-thinking test lowest newest chromium live browser audit ray mutants simuleval \
 	simuleval-speech compatibility environments site typed lint check format
 .DEFAULT_GOAL := check
 
@@ -147,11 +143,6 @@ demo-thinking: install
 demo-speech: install
 	@test -n "$(DEMO_AUDIO)" || { echo "make: no recordings: name some with DEMO_AUDIO" >&2; exit 1; }
 	@$(BIN)/proactivellm stream $(addprefix --input ,$(DEMO_AUDIO)) $(DEMO_SPEECH_FLAGS)
-
-demo-llm: install
-	@test -f $(DEMO_LLM_SOURCE) || { echo "make: no such file: $(DEMO_LLM_SOURCE)" >&2; exit 1; }
-	@$(BIN)/proactivellm pull smollm2-135m-instruct
-	@$(BIN)/proactivellm stream --input $(DEMO_LLM_SOURCE) $(DEMO_LLM_FLAGS)
 
 # In this order with `make -j` too: both use all cores.
 test:

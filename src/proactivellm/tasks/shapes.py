@@ -70,7 +70,7 @@ def draw_clips(count: int, seed: int = 0, split: str = "train") -> list[Clip]:
     if split not in SPLITS:
         raise ValueError(f"shapes: {split!r} is no split: give one of {', '.join(SPLITS)}")
     rng = random.Random(f"shapes {split} {seed}")
-    clips = []
+    clips: list[Clip] = []
     while len(clips) < count:
         clip = _draw_clip(rng)
         # The last digit of what it draws by says which split it belongs to.
