@@ -69,12 +69,9 @@ def plan_step(
         drafted = state.draft[max(0, held - len(state.target)) :]
         fed.append(Piece(state.group, 0, state.written[held:] + drafted))
         probe = -1 - sum(len(piece.tokens) for piece in behind)
+    horizon = units_read if state.ahead > num_shown else None
     step = LaneInput(
-        lane=lane,
-        pieces=[*fed, *behind],
-        counts={**state.counts},
-        probe=probe,
-        horizon=units_read if state.ahead > num_shown else None,
+        lane=lane, pieces=[*fed, *behind], counts={**state.counts}, probe=probe, horizon=horizon
     )
     return Planned(
         state=state,
