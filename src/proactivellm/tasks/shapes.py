@@ -95,7 +95,7 @@ def frames_of(clip: Clip) -> np.ndarray:
     ground = rng.integers(0, 50, 3)
     frames = np.clip(ground + rng.normal(0, 6, (clip.num_frames, SIDE, SIDE, 3)), 0, 255)
     for event in clip.events:
-        radius = rng.integers(_RADII[0], _RADII[1] + 1)
+        radius = int(rng.integers(_RADII[0], _RADII[1] + 1))
         start, end = rng.uniform(radius, SIDE - radius, (2, 2))
         for step in range(event.num_frames):
             centre = start + (end - start) * step / max(event.num_frames - 1, 1)
