@@ -105,7 +105,7 @@ def test_calibrate_asks_for_references_before_anything_else(
 
 def test_calibrate_needs_a_threshold(run: Run, files: tuple[str, ...], model: str) -> None:
     error = run("calibrate", "--model", model, *files, "--policy", "wait-k:3").error
-    assert "wait-k" in error and "entropy, confidence, control, learned, attention" in error
+    assert "wait-k" in error and "entropy, confidence, control, learned, ctc, attention" in error
 
 
 def test_train_then_stream(run: Run, tmp_path: Path) -> None:

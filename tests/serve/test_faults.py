@@ -117,6 +117,8 @@ def test_a_broken_engine_is_told_over_http_and_logged(
         told = httpx.post(f"{frail.url}/v1/translations", json=body, timeout=30).text
     assert '"engine_failed"' in told and SECRET not in told
     assert "engine_failed" in [record.getMessage() for record in caplog.records]
+    after = httpx.post(f"{frail.url}/v1/translations", json=body, timeout=30)  # on a new engine
+    assert after.status_code == 200 and '"engine_failed"' not in after.text
 
 
 def test_a_jump_of_the_clock_ends_nothing(

@@ -91,7 +91,7 @@ def test_bf16_is_taken_where_it_is_fast_unless_asked_for(
         ),
         ('model_type = "qwen3"', "", "backbone: give either `pretrained` or `model_type`, and not"),
         ("vocab_size = 320", 'pretrained = "x"', "backbone: give either `pretrained` or `model_ty"),
-        ('model_type = "qwen3"', 'pretrained = "x"', "`config` and `vocab_size` are for `model_ty"),
+        ('model_type = "qwen3"', 'pretrained = "x"', "`config` is for `model_ty"),
         ("[data.valid]\n", "[data.x]\n", "unknown key 'x' in [data]"),
         ("[data]", "chat = { think = false }\n[data]", "chat belongs to the chat template of"),
         ("[data]", 'instruction = "Say: "\n[data]', "instruction belongs to the chat template of"),

@@ -74,7 +74,8 @@ def check_media(inputs: Sequence[str], options: AudioOptions, kind: str) -> None
     Raises:
         ValueError: if they are not of one kind, cannot be read, or the options do not fit them.
     """
-    of_audio = [flag for flag in options.given if flag not in ("--question", "--real-time")]
+    of_both = ("--question", "--ask-at", "--real-time", "--times")
+    of_audio = [flag for flag in options.given if flag not in of_both]
     if kind == "video" and of_audio:
         raise ValueError(f"{of_audio[0]} is for audio: leave it out")
     live = [STANDARD_INPUT] if options.pcm else []

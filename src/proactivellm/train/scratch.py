@@ -94,7 +94,9 @@ def _check_keys(
 def new_model(backbone: Backbone, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
     """A model of the configured shape with random weights, in fp32; ValueError if there is none."""
     config = new_config(backbone, tokenizer)
-    kinds = (AutoModelForCausalLM, AutoModelForImageTextToText)
+    kinds: list[Any] = [AutoModelForCausalLM]
+    if "vision_config" in backbone.config:  # else its own defaults are billions of weights
+        kinds.append(AutoModelForImageTextToText)
     kind = next((kind for kind in kinds if type(config) in kind._model_mapping), None)
     if kind is None:
         raise ValueError(f"backbone.model_type: {backbone.model_type!r} is not a causal LM")
