@@ -160,7 +160,8 @@ def test_an_untrained_model_writes_what_generate_writes(folder_of: Folder) -> No
 @pytest.mark.parametrize("name", NAMES)
 def test_every_policy_makes_a_schedule(folder_of: Folder, name: str) -> None:
     """Reads never decrease and never pass the source; whole units of one lane each."""
-    assert SPECS.keys() == POLICIES.keys()
+    # What a CTC head hears is evidence of recordings alone: tests/laws/test_spoken.py.
+    assert SPECS.keys() == POLICIES.keys() - {"ctc"}
     model = load(folder_of, name, read_token="<s>")
     assert model.model.generation_config is not None
     model.model.generation_config.max_new_tokens = 6
