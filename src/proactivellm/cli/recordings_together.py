@@ -7,13 +7,12 @@ recordings.
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from proactivellm.cli.display import NamedTargets
+from proactivellm.cli.completed import tell_completed
 from proactivellm.cli.listening import LiveRecording
-from proactivellm.cli.one_by_one import Settings, summarize
+from proactivellm.cli.one_by_one import Settings
 from proactivellm.cli.stopping import Stops
 from proactivellm.cli.transcript_files import TranscriptFiles
-from proactivellm.files.growing import open_lines
-from proactivellm.output.log import Instance, write_instance
+from proactivellm.output.log import Instance
 from proactivellm.session.limits import Limits
 from proactivellm.stream import ArrivalClock, Hearing, Job, Streams
 from proactivellm.stream.timed import Timeline
@@ -68,23 +67,21 @@ def stream_recordings_together(
     """
     limits = Limits(streams=num_lanes, depth=settings.depth, sight=settings.sight)
     streams = Streams(settings.model, settings.policy, limits, settings.sampling, settings.window)
-    display, done, failed = NamedTargets(), list[Instance](), list[str]()
-    with open_lines(log) as file, stops.noting():
+    failed = list[str]()
+
+    def completed() -> Iterator[tuple[str, Instance]]:
+        num_done = 0
         for source in _over(streams, recordings, stops):
             name = source.recording.where
             if source.stream.error is not None:
                 failed.append(f"{name}: {source.stream.error}")
                 continue
-            instance = source.instance(len(done))
-            done.append(instance)
-            display.show(name, instance)
+            instance = source.instance(num_done)
+            num_done += 1
             files.write(name, source.timeline, instance, settings.encode)
-            if file:
-                write_instance(file, instance)
-    display.summary(summarize(done, steps=streams.engine.forwards))
-    if failed:
-        raise ValueError("\n".join(failed))
-    return not stops.came
+            yield name, instance
+
+    return tell_completed(completed(), streams, failed, log, stops)
 
 
 def _over(

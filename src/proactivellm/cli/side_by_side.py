@@ -8,14 +8,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from proactivellm.cli.display import NamedTargets
+from proactivellm.cli.completed import tell_completed
 from proactivellm.cli.live_lines import LiveLine, Speaker
-from proactivellm.cli.one_by_one import Settings, summarize
+from proactivellm.cli.one_by_one import Settings
 from proactivellm.cli.read_ahead import Input, Piece
 from proactivellm.cli.stopping import Stops
-from proactivellm.files.growing import open_lines
 from proactivellm.modality.text import TextSegmenter
-from proactivellm.output.log import Instance, write_instance
+from proactivellm.output.log import Instance
 from proactivellm.session.limits import Limits
 from proactivellm.stream import Job, Pace, Stream, Streams
 
@@ -45,20 +44,10 @@ def stream_inputs(
     """
     limits = Limits(streams=len(inputs), pending=MAX_PENDING)
     streams = Streams(settings.model, settings.policy, limits, settings.sampling, settings.window)
-    display = NamedTargets()
     failed: list[str] = []
-    done: list[Instance] = []
     stops = stops or Stops()
-    with open_lines(log) as file, stops.noting():
-        for name, instance in _run(streams, settings, inputs, failed, stops):
-            done.append(instance)
-            display.show(name, instance)
-            if file:
-                write_instance(file, instance)
-    display.summary(summarize(done, steps=streams.engine.forwards))
-    if failed:
-        raise ValueError("\n".join(failed))
-    return not stops.came
+    completed = _run(streams, settings, inputs, failed, stops)
+    return tell_completed(completed, streams, failed, log, stops)
 
 
 def _run(
