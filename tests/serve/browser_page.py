@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.serve.chromium import Page, browser
+from tests.serve.chromium import Page, browser, tab
 from tests.serve.conftest import Running, running
 
 import proactivellm
@@ -36,10 +36,19 @@ def server() -> Iterator[Running]:
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    """One tab for all tests."""
-    with browser(tmp_path_factory.mktemp("chromium")) as it:
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with browser(tmp_path_factory.mktemp("chromium")) as address:
+        yield address
+
+
+@pytest.fixture
+def page(chromium: str) -> Iterator[Page]:
+    """A tab. Nothing foreign is asked for in it, whatever the test does, and nothing goes wrong."""
+    with tab(chromium) as it:
         yield it
+        own = {url.replace("http", scheme, 1) for url in it.shown for scheme in ("http", "ws")}
+        foreign = [url for url in it.requested if not url.startswith((*own, "blob:", "about:"))]
+        assert it.requested and not foreign and not it.complaints
 
 
 def opened(page: Page, server: Running, width: str = "desktop", dark: bool = False) -> Page:
@@ -123,7 +132,6 @@ def test_a_visit(page: Page, server: Running, width: str) -> None:
     assert len(done(page).split()) >= len(early)
     page.until("document.getElementById('compute-lag').textContent.endsWith('ms')")
     assert fits(page)
-    nothing_foreign(page, server)
 
 
 @pytest.mark.parametrize(
@@ -248,16 +256,3 @@ def test_thoughts_are_apart_from_the_answer(
         assert fits(page)
         (session,) = server.app.state.sessions._open.values()
         assert session.dialogue._config.question == "Who sleeps?"
-        nothing_foreign(page, server)
-
-
-def nothing_foreign(page: Page, server: Running) -> None:
-    """Nothing foreign was asked for, and nothing went wrong."""
-    own = (server.url, server.url.replace("http", "ws"), "blob:", "about:")
-    assert page.requested and all(url.startswith(own) for url in page.requested)
-    assert not page.complaints
-
-
-def test_nothing_foreign_was_asked_for_and_nothing_went_wrong(page: Page, server: Running) -> None:
-    opened(page, server)
-    nothing_foreign(page, server)

@@ -32,12 +32,14 @@ class Page:
     """A tab.
 
     Attributes:
+        shown: addresses that it was told to load.
         requested: addresses that it asked for.
         complaints: errors and warnings of its console, and breaches of its content policy.
     """
 
     def __init__(self, socket: ClientConnection) -> None:
         self._socket, self._calls = socket, 0
+        self.shown: list[str] = []
         self.requested: list[str] = []
         self.complaints: list[str] = []
         for domain in ("Page", "Runtime", "Network", "Log", "DOM"):
@@ -90,6 +92,7 @@ class Page:
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
+        self.shown.append(url)
         self.call("Page.navigate", url=url)
         self.until("document.readyState === 'complete'")
 
@@ -136,8 +139,8 @@ class Page:
 
 
 @contextmanager
-def browser(folder: Path) -> Iterator[Page]:
-    """Its first tab; FileNotFoundError where no Chromium is installed.
+def browser(folder: Path) -> Iterator[str]:
+    """The address of its DevTools; FileNotFoundError where no Chromium is installed.
 
     Args:
         folder: for its profile.
@@ -151,20 +154,27 @@ def browser(folder: Path) -> Iterator[Page]:
         stderr=subprocess.DEVNULL,
     )
     try:
-        with connect(_tab(folder), max_size=None) as socket:
-            yield Page(socket)
+        yield _address(folder)
     finally:
         process.terminate()
         process.wait(20)
 
 
-def _tab(folder: Path) -> str:
+@contextmanager
+def tab(address: str) -> Iterator[Page]:
+    """A new one, closed at the end."""
+    request = urllib.request.Request(f"{address}/json/new", method="PUT")
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        made = json.load(answer)
+    with connect(made["webSocketDebuggerUrl"], max_size=None) as socket:
+        yield Page(socket)
+        urllib.request.urlopen(f"{address}/json/close/{made['id']}", timeout=20).close()
+
+
+def _address(folder: Path) -> str:
     file = folder / "DevToolsActivePort"
     end = time.monotonic() + 60
     while not (file.exists() and file.read_text().strip()):
         assert time.monotonic() < end, "Chromium does not start"
         time.sleep(0.1)
-    port = int(file.read_text().split()[0])
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list", timeout=20) as answer:
-        tabs = json.load(answer)
-    return str(next(tab["webSocketDebuggerUrl"] for tab in tabs if tab["type"] == "page"))
+    return f"http://127.0.0.1:{file.read_text().split()[0]}"
