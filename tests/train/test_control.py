@@ -132,7 +132,7 @@ class TestTheLoss:
         label = torch.randint(0, V, (R,))
         label[label == READ_ID] = V - 1
         action = torch.tensor([NO_ACTION, WRITE, READ])[torch.randint(0, 3, (3, R))]
-        return torch.randn(3, R, D), label, action, torch.nn.Linear(D, V, bias=False)
+        return torch.randn(3, R, D), label.expand(3, R), action, torch.nn.Linear(D, V, bias=False)
 
     @pytest.mark.parametrize("chunk", [4, R])
     def test_is_what_the_token_adds_to_the_cross_entropy(self, rows, chunk) -> None:
@@ -144,7 +144,7 @@ class TestTheLoss:
         sums = row_sums(terms, output, (hidden, label), True, chunk, ControlRows(READ_ID, every))
         log_p = output(hidden).log_softmax(-1)
         reads = every[1:] == READ
-        own = log_p[1:].gather(-1, label.expand(2, R)[..., None])[..., 0]
+        own = log_p[1:].gather(-1, label[1:, :, None])[..., 0]
         plain = -torch.where(reads, log_p[1:, :, READ_ID], own).sum() / 2
         # What L_MSLM learns where READ is right: the token, were the row to write.
         odds = log_p[1:, :, READ_ID].exp()
@@ -194,7 +194,7 @@ class TestTheLoss:
         kept = [token for token in range(V) if token != READ_ID]
         without = torch.nn.Linear(D, V - 1, bias=False)
         without.weight = torch.nn.Parameter(output.weight[kept].detach())
-        shifted = torch.tensor([kept.index(int(token)) for token in label])
+        shifted = torch.tensor([kept.index(int(token)) for token in label[0]]).expand(3, R)
         table = Objectives(kl_weight=1.0, label_smoothing=0.1, num_partial=2, kl_top_k=V)
         terms = [Likelihood(table), Distillation(table)]
         ours = row_sums(terms, output, (hidden, label), True, R, ControlRows(READ_ID))

@@ -24,7 +24,8 @@ def learnt(
     table = Objectives(**keys)
     terms = [Likelihood(table), *([Distillation(table)] if table.kl_weight else [])]
     needs_full = any(term.needs_full for term in terms)
-    means = row_sums(terms, project, (hidden, label), needs_full, chunk) / len(label)
+    labels = label.expand(len(hidden), -1)
+    means = row_sums(terms, project, (hidden, labels), needs_full, chunk) / len(label)
     weights = torch.tensor([weight for term in terms for weight in term.weights])
     return means, (weights * means).sum()
 

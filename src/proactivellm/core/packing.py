@@ -17,6 +17,7 @@ from proactivellm.core.positions import Grid
 from proactivellm.core.schedule import Schedule, validate
 
 IGNORE = -100  # label of rows that predict nothing
+UNTAUGHT = -101  # and of rows that predict what they are not to learn in their view
 MEDIA_ID = -1  # in place of a token id: an embedding that is made from `features`
 
 View = Mapping[str, Schedule]  # of each written group
@@ -42,6 +43,8 @@ class Sample:
     # [T, ...] that become the embeddings of the ids MEDIA_ID, if there are any
     features: np.ndarray | None = None
     transcript: str = ""  # the text of what `features` hold; empty where that is not known
+    # Units that each token of the target waits for, where that is known.
+    due: Schedule | None = None
     # Of source units whose first tokens lie in space, by the number of the unit.
     grids: Mapping[int, Grid] = field(default_factory=dict)
 

@@ -104,8 +104,13 @@ class Watch(NamedTuple):
 
     @property
     def item(self) -> Item:
-        """As an item of a task: the alerts on one line, which is empty if nothing happens."""
-        return Item(self.source, " ".join(self.alerts))
+        """As an item of a task: the alerts on one line, which is empty if nothing happens.
+
+        Its delays are those of one who speaks at once.
+        """
+        told = zip(self.alerts, self.evidence, strict=True)
+        delays = tuple(units for alert, units in told for _ in alert.split())
+        return Item(self.source, " ".join(self.alerts), delays=delays)
 
 
 def draw_watches(

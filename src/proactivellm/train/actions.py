@@ -1,9 +1,9 @@
-"""READ or WRITE at the rows of partial views: what the control token is to learn of a trace."""
+"""What rows of partial views are to learn of a trace: READ or WRITE, or to say nothing yet."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from proactivellm.core.packing import IGNORE, Packed
+from proactivellm.core.packing import IGNORE, UNTAUGHT, Packed
 from proactivellm.core.schedule import Schedule
 from proactivellm.tasks.item import Item
 
@@ -42,11 +42,34 @@ def set_actions(packed: Packed, of_views: Sequence[Sequence[int]]) -> None:
     ]
 
 
+def teach_silence(packed: Packed, due: Schedule, views: Sequence[Schedule]) -> None:
+    """Change the labels of rows that predict what is not due yet.
+
+    The first of the tokens due together becomes the end of stream, the last label there is; the
+    others, which follow what should not have been written yet, are not taught.
+
+    Args:
+        due: units that each token waits for.
+        views: units in view before each token, of each view.
+    """
+    rows = [i for i, label in enumerate(packed.label) if label != IGNORE]
+    end = packed.label[rows[-1]]
+    begins = [not t or units > due[t - 1] for t, units in enumerate(due)]
+    silent = [
+        (end if begin else UNTAUGHT) if h < units else None
+        for g in views
+        for h, units, begin in zip(g, due, begins, strict=True)
+    ]
+    for row, label in zip(rows, silent, strict=True):
+        if label is not None:
+            packed.label[row] = label
+
+
 def trace_of(items: Sequence[Item], target: Sequence[int], encoder: "SampleEncoder") -> Schedule:
     """Units that the traces of joined items had read before each token of their target.
 
     A token belongs to the last of the words, as white space cuts them, that the text has after it;
-    the end of stream to the last one of all.
+    the end of stream to the last one of all. An empty target waits for nothing.
     """
     read, delays = 0, []
     for item in items:
@@ -58,4 +81,6 @@ def trace_of(items: Sequence[Item], target: Sequence[int], encoder: "SampleEncod
         for t in range(len(target) - 1)
     )
     words = [max(1, len(text.split())) for text in texts]
+    if not delays:
+        return [0] * len(target)
     return [delays[min(word, len(delays)) - 1] for word in [*words, len(delays)]]

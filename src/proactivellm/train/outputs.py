@@ -89,30 +89,33 @@ class Outputs:
         return self._row_sums[objective] / self.count(objective)
 
     def row_parts(self) -> tuple[Callable[[Tensor], Tensor], Tensor, Tensor, int]:
-        """What makes logits of hidden states; these of all views, [W, R, D], and labels [R]; how
+        """What makes logits of hidden states; these of all views, [W, R, D], and labels [W, R]; how
         many rows have logits at once.
         """
-        hidden_WRD, label_R = view_rows(self.decoded.last_hidden_state, self.batch)
+        hidden_WRD, label_WR = view_rows(self.decoded.last_hidden_state, self.batch)
         chunk = self.learner.rows_per_chunk(len(hidden_WRD))
         # Nothing of this object, which keeps all activations: what recomputes rows keeps this.
-        project = projection(self.learner.model, len(label_R) > chunk)
-        return project, hidden_WRD, label_R, chunk
+        project = projection(self.learner.model, label_WR.shape[1] > chunk)
+        return project, hidden_WRD, label_WR, chunk
 
     @cached_property
     def _row_sums(self) -> dict[RowObjective, Tensor]:
         every = [o for o in self.learner.terms if isinstance(o, RowObjective)]
         read_id, has_full = self.learner.read_id, self.learner.needs_full
         if self.learner.softmax is None:
-            project, hidden_WRD, label_R, chunk = self.row_parts()
+            project, hidden_WRD, label_WR, chunk = self.row_parts()
         else:
-            hidden_WRD, label_R = view_rows(self.decoded.last_hidden_state, self.batch)
-            candidates = self.learner.softmax.draw(label_R)
-            project, label_R = candidates.projection(self.learner.model), candidates.column(label_R)
+            hidden_WRD, label_WR = view_rows(self.decoded.last_hidden_state, self.batch)
+            candidates = self.learner.softmax.draw(label_WR)
+            project, label_WR = (
+                candidates.projection(self.learner.model),
+                candidates.column(label_WR),
+            )
             chunk = self.learner.rows_per_chunk(len(hidden_WRD), sampled=True)
             if read_id is not None:
-                read_id = int(candidates.column(torch.tensor(read_id, device=label_R.device)))
+                read_id = int(candidates.column(torch.tensor(read_id, device=label_WR.device)))
         control = None if read_id is None else Control(read_id, view_actions(self.batch))
-        sums = row_sums(every, project, (hidden_WRD, label_R), has_full, chunk, control)
+        sums = row_sums(every, project, (hidden_WRD, label_WR), has_full, chunk, control)
         sizes = [len(objective.part_names) for objective in every]
         return dict(zip(every, sums.split(sizes), strict=True))
 

@@ -202,10 +202,18 @@ class Recipe(_FrontEnds):
     def _has_traces(self) -> Self:
         sources = self.data.train if isinstance(self.data.train, list) else [self.data.train]
         wanted = self.objective.control_weight and self.objective.control_trace == "data"
-        if wanted and not all(source.log for source in sources):
+        silent = self.objective.silent_until_due
+        if (wanted or silent) and not all(source.log or source.watch for source in sources):
+            key = "silent_until_due = true" if silent else 'control_trace = "data"'
+            other = "leave it out" if silent else 'set control_trace to "oracle"'
             raise ValueError(
-                'control_trace = "data" learns from traces: give each [data.train] as `log`, the '
-                'instances.log of a policy, or set control_trace to "oracle"'
+                f"{key} learns from traces: give each [data.train] as `log`, the instances.log of "
+                f"a policy, or as `watch`, or {other}"
+            )
+        if silent and (self.objective.kl_weight or self.thinking or self.distillation):
+            raise ValueError(
+                "silent_until_due = true teaches what the full view would not say: set kl_weight "
+                "to 0, and leave [thinking] and [distillation] out"
             )
         return self
 

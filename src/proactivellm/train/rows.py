@@ -1,7 +1,7 @@
 """Distributions of target rows, a few rows at a time: logits are the largest tensors of a step.
 
 Legend: R = target rows, V = vocabulary, D = model width, W = views, P = parts of a loss. Row r of
-every view predicts the same token.
+every view predicts the same token, and learns it, or what its view has in place of it.
 """
 
 from collections.abc import Callable, Sequence
@@ -44,7 +44,7 @@ def row_sums(
     Args:
         objectives: all are shown the same distributions.
         project: hidden states -> logits.
-        views: hidden states [W, R, D] and labels [R].
+        views: hidden states [W, R, D] and labels [W, R].
         has_full: whether the first view is the full one.
         chunk: rows whose logits exist at once.
         control: the token that stands apart; None = the model has none.
@@ -52,10 +52,10 @@ def row_sums(
     Returns:
         [P], one objective after the other.
     """
-    hidden_WRD, label_R = views
+    hidden_WRD, label_WR = views
     read_id, action_WR = control or (None, None)
     one = partial(_chunk_sums, objectives, project, has_full, read_id)
-    hidden, label = hidden_WRD.split(chunk, dim=1), label_R.split(chunk)
+    hidden, label = hidden_WRD.split(chunk, dim=1), label_WR.split(chunk, dim=1)
     action = [None] * len(label) if action_WR is None else action_WR.split(chunk, dim=1)
     sums = over_chunks(one, list(zip(hidden, label, action, strict=True)))
     return torch.stack(sums).sum(0)
@@ -76,20 +76,20 @@ def _chunk_sums(
     has_full: bool,
     read_id: int | None,
     hidden_WRD: Tensor,
-    label_R: Tensor,
+    label_WR: Tensor,
     action_WR: Tensor | None,
 ) -> Tensor:
     # View by view: the backward pass then holds the gradient of one view's logits at a time.
     sums_P, full_RV = torch.zeros((), device=hidden_WRD.device), None
-    label_R = without_label(label_R, read_id)
+    label_WR = without_label(label_WR, read_id)
     if has_full:
         full_RV, _ = log_probabilities(project(hidden_WRD[0]), read_id)
-        full = ViewRows(full_RV, label_R, full_RV)
+        full = ViewRows(full_RV, label_WR[0], full_RV)
         sums_P = torch.cat([objective.of_full(full) for objective in objectives])
     for view in range(int(has_full), len(hidden_WRD)):
         log_p_RV, read_R = log_probabilities(project(hidden_WRD[view]), read_id)
         action_R = None if action_WR is None else action_WR[view]
-        rows = ViewRows(log_p_RV, label_R, full_RV, read_R, action_R)
+        rows = ViewRows(log_p_RV, label_WR[view], full_RV, read_R, action_R)
         parts_P = torch.cat([objective.of_partial(rows) for objective in objectives])
         sums_P = sums_P + parts_P / (len(hidden_WRD) - has_full)
     return sums_P
@@ -110,23 +110,24 @@ def log_probabilities(logits_RV: Tensor, read_id: int | None) -> tuple[Tensor, T
     return log_p_RV, logits_RV[:, read_id] - total_R
 
 
-def without_label(label_R: Tensor, read_id: int | None) -> Tensor:
+def without_label(label: Tensor, read_id: int | None) -> Tensor:
     """Labels as columns of `log_probabilities`."""
-    return label_R if read_id is None else label_R - (label_R > read_id).long()
+    return label if read_id is None else label - (label > read_id).long()
 
 
 def view_scores(
     project: Callable[[Tensor], Tensor],
     hidden_WRD: Tensor,
-    label_R: Tensor,
+    label_WR: Tensor,
     chunk: int,
     read_id: int | None = None,
 ) -> Tensor:
     """Sums of [negative log-likelihood, hits, rows] per view: [W, 3]; `chunk` rows at a time."""
-    label_R = without_label(label_R, read_id)
+    label_WR = without_label(label_WR, read_id)
     scores = hidden_WRD.new_zeros(len(hidden_WRD), 3, dtype=torch.float32)
     for view, hidden_RD in enumerate(hidden_WRD):
-        for rows, label in zip(hidden_RD.split(chunk), label_R.split(chunk), strict=True):
+        labels = label_WR[view].split(chunk)
+        for rows, label in zip(hidden_RD.split(chunk), labels, strict=True):
             log_p_RV, _ = log_probabilities(project(rows), read_id)
             scores[view, 0] -= log_p_RV.gather(-1, label[:, None]).sum()
             scores[view, 1] += (log_p_RV.argmax(-1) == label).sum()

@@ -28,8 +28,8 @@ class Candidates(NamedTuple):
     drawn_weight: float  # how many tokens each of these stands for
 
     def column(self, token_R: Tensor) -> Tensor:
-        """Where tokens stand that are always there."""
-        return torch.searchsorted(self.own_C, token_R)
+        """Where tokens stand that are always there; what is no token stays as it is."""
+        return torch.searchsorted(self.own_C, token_R).where(token_R >= 0, token_R)
 
     def projection(self, model: PreTrainedModel) -> Callable[[Tensor], Tensor]:
         """What turns hidden states [R, D] into logits [R, C].
@@ -67,10 +67,11 @@ class SampledSoftmax:
         """Logits of a row, about."""
         return min(self.vocabulary, len(self.taught) + self.draws)
 
-    def draw(self, label_R: Tensor) -> Candidates:
+    def draw(self, label_WR: Tensor) -> Candidates:
         """For rows with these labels, by torch's generator, which a checkpoint keeps."""
-        own_C = torch.cat([self.taught.to(label_R.device), label_R]).unique()
-        drawn_C = torch.randint(self.vocabulary, (self.draws,)).to(label_R.device)
+        told_R = label_WR[label_WR >= 0]
+        own_C = torch.cat([self.taught.to(told_R.device), told_R]).unique()
+        drawn_C = torch.randint(self.vocabulary, (self.draws,)).to(told_R.device)
         drawn_C = drawn_C[~torch.isin(drawn_C, own_C)]
         left_out = self.vocabulary - len(own_C)
         return Candidates(own_C, drawn_C, left_out / max(1, len(drawn_C)) or 1.0)

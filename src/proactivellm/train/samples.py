@@ -21,7 +21,7 @@ from proactivellm.modality.kinds import kind_of_media
 from proactivellm.modality.text import TextSegmenter
 from proactivellm.output.detokenize import decision_points, word_starts
 from proactivellm.tasks.item import Item, place_of
-from proactivellm.train.actions import actions, set_actions, trace_of
+from proactivellm.train.actions import actions, set_actions, teach_silence, trace_of
 from proactivellm.train.schedules import ViewPlan, evaluation_schedules, sampled_schedule
 
 
@@ -163,12 +163,10 @@ class ItemEncoder(Encoder):
         schedules = evaluation_schedules(sample, self.text)
         return {name: {TARGET: g} for name, g in schedules.items()}
 
-    def actions(
-        self, plan: ViewPlan, items: Sequence[Item], sample: Sample, views: Sequence[View]
-    ) -> list[list[int]]:
+    def actions(self, plan: ViewPlan, sample: Sample, views: Sequence[View]) -> list[list[int]]:
         """What the control token is to learn in each view, by target token."""
         target, text = sample.written[TARGET].tokens, self.text
-        trace = trace_of(items, target, text) if plan.control == "data" else None
+        trace = sample.due if plan.control == "data" else None
         by_token = plan.boundary == "token"
         decides = [by_token or not t or text.decides[id_] for t, id_ in enumerate(target[:-1])]
         ends = [*decides, True]  # the end of stream is decided on as a word
@@ -185,7 +183,10 @@ class ItemEncoder(Encoder):
 
     def _of_texts(self, items: Sequence[Item]) -> Sample:
         source = " ".join(item.source for item in items)
-        return self.text.encode(source, " ".join(item.target for item in items))
+        sample = self.text.encode(source, " ".join(item.target for item in items))
+        if any(item.target and not item.delays for item in items):
+            return sample
+        return replace(sample, due=trace_of(items, sample.written[TARGET].tokens, self.text))
 
 
 def _targets(items: Sequence[Item]) -> str:
@@ -266,9 +267,12 @@ class PackedDataset(Dataset[Packed]):
         views = self.encoder.views(sample, self.views, rng)
         packed = pack(sample, views, self.layout)
         packed.index = index
+        if self.views.silent_until_due:
+            assert sample.due is not None
+            teach_silence(packed, sample.due, [view[TARGET] for view in views])
         if self.views.control:
             assert isinstance(self.encoder, ItemEncoder)  # whatever thinks decides by counts
-            set_actions(packed, self.encoder.actions(self.views, items, sample, views))
+            set_actions(packed, self.encoder.actions(self.views, sample, views))
         return packed
 
     def place(self, index: int) -> str:

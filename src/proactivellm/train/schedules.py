@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from proactivellm.train.samples import SampleEncoder
 
 
+_NEAR = 8  # units, about a sentence
+
+
 class ViewSettings(Strict):
     """How partial views of a sample are drawn; `num_partial` of them per sample."""
 
@@ -24,6 +27,11 @@ class ViewSettings(Strict):
     first_share: Shares = (0.0, 1.0)
     # Wait-k: least and most k, drawn evenly (multi-path wait-k, Elbayad et al. 2020).
     wait_k: Counts = (1, 9)
+    # Items say what each word of their target waits for (alerts, the log of a policy): whatever
+    # the profile, a view writes each word when it is due, but for one, before which it may have
+    # read less or more. Where it is less, it learns to say nothing: the end of stream, which a
+    # session takes for READ as long as there is source.
+    silent_until_due: bool = False
 
 
 class ViewPlan(ViewSettings):
@@ -54,6 +62,9 @@ def sampled_schedule(
 
     The end of stream sees the whole source, or what the last step sees (`early_end`).
     """
+    if plan.silent_until_due:
+        assert sample.due is not None
+        return until_due(sample.due, sample.num_units, rng)
     target = sample.written[TARGET].tokens
     words = encoder.word_index(target) if plan.boundary == "word" else list(range(len(target) - 1))
     steps = words[-1] + 1 if words else 0
@@ -61,6 +72,27 @@ def sampled_schedule(
     visible = int(rng.integers(1, sample.num_units + 1)) if plan.early_end else sample.num_units
     g = schedule.expand(plan.draw(visible, steps, rng), words)
     return [*g, g[-1] if g and plan.early_end else sample.num_units]
+
+
+def until_due(due: Schedule, num_units: int, rng: np.random.Generator) -> Schedule:
+    """Each token when it is due, but for a first of those due together: that sees any number of
+    units from the one before on, half of the time about as many as it waits for.
+
+    The end of stream, which waits for nothing more, always sees any number.
+    """
+    end = len(due) - 1
+    first = [t for t, units in enumerate(due) if t in (0, end) or units > due[t - 1]]
+    chosen = first[rng.integers(len(first))]
+    g: Schedule = []
+    for t, units in enumerate(due):
+        least, most = max(1, g[-1] if g else 1), num_units
+        if t in (chosen, end):
+            if t != end and rng.random() < 0.5:
+                least, most = max(least, units - _NEAR), min(most, units + _NEAR)
+            g.append(int(rng.integers(least, most + 1)))
+        else:
+            g.append(max(least, units))
+    return g
 
 
 def evaluation_schedules(sample: Sample, encoder: "SampleEncoder") -> dict[str, Schedule]:

@@ -80,10 +80,10 @@ def packed_output(
 
 
 def view_rows(hidden_BSD: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """The rows that predict something: hidden [W, R, D], labels [R]; the same in every view."""
+    """The rows that predict something: hidden [W, R, D], labels [W, R]."""
     chosen = predicting(batch)
     hidden_WRD = torch.stack([hidden_BSD[rows] for rows in chosen])
-    return hidden_WRD, batch["label"][chosen[0]]
+    return hidden_WRD, torch.stack([batch["label"][rows] for rows in chosen])
 
 
 def view_actions(batch: dict[str, Tensor]) -> Tensor | None:

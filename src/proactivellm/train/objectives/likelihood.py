@@ -12,15 +12,15 @@ from proactivellm.train.schedules import ViewSettings
 
 
 def cross_entropy(log_p_RV: Tensor, label_R: Tensor, smoothing: float) -> Tensor:
-    """Cross-entropy from log-probabilities, summed over rows, nats.
+    """Cross-entropy from log-probabilities, summed over the rows that have a label, nats.
 
     Args:
         smoothing: mass spread evenly over the vocabulary.
     """
-    expected_R = log_p_RV.gather(-1, label_R[:, None])[:, 0]
+    expected_R = log_p_RV.gather(-1, label_R.clamp(min=0)[:, None])[:, 0]
     if smoothing:
         expected_R = (1.0 - smoothing) * expected_R + smoothing * log_p_RV.mean(-1)
-    return -expected_R.sum()
+    return -(expected_R * (label_R >= 0)).sum()
 
 
 class LikelihoodSettings(ViewSettings):

@@ -68,10 +68,10 @@ class Objective(nn.Module, ABC):
 
 @dataclass(frozen=True)
 class ViewRows:
-    """Some target rows as one view sees them: log-probabilities and the token each row predicts."""
+    """Some target rows as one view sees them: log-probabilities, and what each row is to write."""
 
     log_p_RV: Tensor
-    label_R: Tensor
+    label_R: Tensor  # token; negative: nothing is taught
     # Log-probabilities of the same rows with the whole source visible; None if no objective needs
     # them.
     full_RV: Tensor | None = None

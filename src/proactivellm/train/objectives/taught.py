@@ -91,7 +91,8 @@ class Taught(Objective):
         batch = written.batch
         predicts_BS = predicting(batch)[-1]
         prefix_B1 = torch.arange(len(predicts_BS), device=predicts_BS.device)[:, None]
-        project, views_WRD, label_R, chunk = written.row_parts()
+        project, views_WRD, label_WR, chunk = written.row_parts()
+        label_R = label_WR[-1]
         none = [None] * len(label_R.split(chunk))
         hidden = views_WRD[-1].split(chunk)
         full = views_WRD[0].detach().split(chunk) if len(views_WRD) > 1 else none
