@@ -13,6 +13,8 @@ import argparse
 import asyncio
 import os
 import random
+import signal
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -103,6 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--connections", type=int, default=200)
     parser.add_argument("--lanes", type=int, default=32)
     how = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the server ends with it
     with serving(("--model", how.model), how.lanes, how.connections + 56) as address:
         soak = Soak(address, 60 * how.minutes, how.connections)
         print("| seconds | what clients met | memory of the server, MiB |\n|---:|---|---:|")

@@ -83,7 +83,11 @@ def write_log(path: Path, count: int, **changed: object) -> Path:
 @pytest.fixture(scope="module")
 def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small model that learnt from a log to wait for the mark."""
-    folder = tmp_path_factory.mktemp("taught")
+    return taught_by(LESSON, tmp_path_factory.mktemp("taught"))
+
+
+def taught_by(lesson: str, folder: Path) -> Path:
+    """A small model that was trained on a log of lessons."""
     text = SCRATCH.replace('tsv = "PAIRS"', f'log = "{write_log(folder / "log", 640)}"')
     for old, new in (
         ("concat = [1, 2]", "concat = [1, 1]"),
@@ -95,7 +99,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
         text = text.replace(old, new)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    out = train(make_recipe(folder, text + LESSON), folder / "out")
+    out = train(make_recipe(folder, text + lesson), folder / "out")
     torch.set_num_threads(threads)
     return out
 
