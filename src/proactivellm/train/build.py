@@ -7,6 +7,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from proactivellm.backbone.decoder import recompute_activations
+from proactivellm.backbone.folder import refusing
 from proactivellm.backbone.hub import find_folder, name_of
 from proactivellm.backbone.precision import quantization_config
 from proactivellm.backbone.pretrained import load_pretrained, load_tokenizer
@@ -18,6 +19,7 @@ from proactivellm.backbone.prompt import (
     token_id_of,
 )
 from proactivellm.backbone.thinking import ThinkingIds
+from proactivellm.backbone.weights import check_adapter
 from proactivellm.core.layout import THOUGHT, thoughts
 from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.forward.law import check_law
@@ -144,10 +146,41 @@ def add_adapters(
         task_type="CAUSAL_LM",
     )
     adapted = get_peft_model(model, config)
+    if lora.start:
+        _start_from(adapted, lora)
     # The adapter alone names its model as others can find it: not by a place in a cache.
     base = Path(model.config.name_or_path)
     adapted.peft_config["default"].base_model_name_or_path = name_of(base)
     return adapted
+
+
+def _start_from(adapted: PreTrainedModel, lora: Lora) -> None:
+    """Give adapters the weights of another run; ValueError if they are none of the same shape."""
+    from peft import PeftConfig, set_peft_model_state_dict
+    from peft.utils import load_peft_weights
+
+    folder = Path(lora.start)
+    check_adapter(folder)
+    with refusing(f"lora.start: {lora.start!r}"):
+        stored = PeftConfig.from_pretrained(str(folder))
+        weights = load_peft_weights(str(folder), device="cpu")
+    if (stored.r, stored.lora_alpha) != (lora.r, lora.alpha):
+        raise ValueError(
+            f"lora.start: {lora.start!r} has r = {stored.r} and alpha = {stored.lora_alpha}: give "
+            "[lora] the same"
+        )
+    try:
+        told = set_peft_model_state_dict(adapted, weights)
+    except RuntimeError:  # of another shape
+        faults = ["shapes"]
+    else:
+        lacks = [name for name in told.missing_keys if "lora_" in name]
+        faults = [*lacks, *told.unexpected_keys]
+    if faults:
+        raise ValueError(
+            f"lora.start: {lora.start!r} is an adapter of another model or of other layers "
+            f"({faults[0]}): leave it out"
+        )
 
 
 def make_settings(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> StreamSettings:

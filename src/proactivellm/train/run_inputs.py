@@ -46,7 +46,8 @@ def claimed(out: Path) -> Iterator[None]:
 def check_out(recipe: Recipe, out: Path) -> None:
     """Refuse (ValueError) to save a model over one that it is made from."""
     teaching, front_end = recipe.distillation, recipe.front_end
-    others = (front_end and front_end.pretrained, teaching and teaching.teacher)
+    start = recipe.lora and recipe.lora.start
+    others = (front_end and front_end.pretrained, teaching and teaching.teacher, start)
     for name in (recipe.backbone.pretrained, *others):
         if name and name != SELF and find_folder(name).resolve() == out.resolve():
             raise ValueError(f"--out {out} would overwrite {name}, which the recipe reads")
@@ -71,6 +72,8 @@ def check_run(
         # Which samples make an update depends on it, and on two keys of the recipe.
         "processes": int(os.environ.get("WORLD_SIZE", "1")),
     }
+    if recipe.lora and recipe.lora.start:
+        inputs["adapter"] = _folder(recipe.lora.start)
     if recipe.distillation:
         teacher = recipe.distillation.teacher
         inputs["teacher"] = None if teacher == SELF else _folder(teacher)
