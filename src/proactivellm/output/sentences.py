@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from proactivellm.output.source_units import SourceUnit, joined, source_units
+
 # Full stops, question and exclamation marks, ellipses: Latin, Greek, East Asian, Armenian, Arabic,
 # Indic, Burmese, Khmer, Tibetan, Ethiopic.
 _MARKS = frozenset(".!?…‼⁇⁈⁉\u037e。．｡！？\u0589\u061f\u06d4।॥\u104a\u104b\u17d4\u17d5\u0f0d።፧")
@@ -19,14 +21,14 @@ def ends_sentence(text: str, before: bool = False) -> bool:
 
 
 def cut_sentences(text: str) -> list[str]:
-    """A text cut after each word that ends a sentence; its white space becomes single spaces."""
-    sentences, begun = list[str](), list[str]()
-    for word in text.split():
-        begun.append(word)
-        if ends_sentence(word):
-            sentences.append(" ".join(begun))
+    """A text cut after each unit that ends a sentence; its white space becomes single spaces."""
+    sentences, begun = list[str](), list[SourceUnit]()
+    for unit in source_units(text):
+        begun.append(unit)
+        if ends_sentence(unit.text):
+            sentences.append(joined(begun))
             begun = []
-    return [*sentences, " ".join(begun)] if begun else sentences
+    return [*sentences, joined(begun)] if begun else sentences
 
 
 def places_in(pieces: Sequence[str], units: Sequence[str]) -> list[int]:
