@@ -11,6 +11,7 @@ from proactivellm.output.source_units import (
     joined,
     pieces_of,
     source_units,
+    words_with_space,
 )
 
 CASES = {
@@ -60,3 +61,9 @@ def test_texts_of_spaced_scripts_are_cut_as_by_split(text: str) -> None:
 def test_full_width_marks_end_sentences_and_their_quotes_stay() -> None:
     text = "他说：“好！！”我用GPT。真的？ 是。"
     assert cut_sentences(text) == ["他说：“好！！”", "我用GPT。", "真的？", "是。"]
+
+
+def test_words_with_the_space_before_them() -> None:
+    assert words_with_space("et an  x ") == ["et", " an", "  x", " "]
+    assert words_with_space(" 今天。I am") == [" 今", "天", "。", "I", " am"]
+    assert words_with_space("") == []

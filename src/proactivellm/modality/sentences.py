@@ -92,6 +92,6 @@ class SentenceSegmenter(TextSegmenter):
 
 
 def segmenter_for(model: StreamingCausalLM) -> TextSegmenter:
-    """What cuts the texts that a model reads: into words or characters, or sentences if it thinks."""
+    """What cuts the texts that a model reads: in words or characters, or sentences."""
     cut = TextSegmenter if model.thinking is None else SentenceSegmenter
     return cut(model.tokenizer)

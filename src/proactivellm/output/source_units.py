@@ -89,6 +89,18 @@ def pieces_of(text: str) -> list[str]:
     return [text if glue else f"{text} " for (text, _), glue in zip(units, glues, strict=False)]
 
 
+def words_with_space(text: str) -> list[str]:
+    """A text, be it the middle of one, cut before the white space and the beginning of each word.
+
+    Characters of scripts without spaces are words.
+    """
+    words = []
+    for space, word in re.findall(r"(\s*)(\S*)", text):
+        first, *others = [unit.text for unit in _cut(word, glued=True)] or [""]
+        words += [space + first, *others] if space + first else []
+    return words
+
+
 def _cut(word: str, glued: bool) -> list[SourceUnit]:
     """The units of a text without white space."""
     start = 0
