@@ -10,8 +10,9 @@ White space separates units, and a character of a script without spaces (Chinese
   full-width punctuation is one apart: "我用GPT。好" has 我, 用, GPT, 。 and 好. What follows
   full-width punctuation without a letter between, closing quotes above all, belongs to it.
 
-Where a text begins with other characters, what stands before the first of such a script is cut as
-any word, so that a text without them has the units of `str.split()`. Nothing is ever cut by what
+What stands between white space and the first character of such a script is a unit, full-width
+punctuation included ("GPT。好" has GPT。 and 好): a text without such characters has the units of
+`str.split()`, also if it has such punctuation, as Korean may. Nothing is ever cut by what
 comes later than the next character: a text has the same units however it arrives.
 """
 
@@ -25,7 +26,8 @@ from proactivellm.output.scripts import HAN, KANA, WITHOUT_SPACES, has_unspaced
 _AT_ONCE = re.compile(f"[{HAN}{KANA}]")
 _UNSPACED = re.compile(f"[{HAN}{KANA}{WITHOUT_SPACES}]")
 # The vowel AM of Thai and Lao is a letter to Unicode, and stands above the one before it.
-_MARKS = "\u0e33\u0eb3\u0300-\u036f\u200b-\u200d\u2060\ufe00-\ufe0f" + "".join(
+_OTHER_MARKS = "\u0e33\u0eb3\u0300-\u036f\u200b-\u200d\u2060\ufe00-\ufe0f"
+_MARKS = _OTHER_MARKS + "".join(
     character
     for character in map(chr, [*range(0x0E00, 0x1C00), *range(0xA980, 0xAA80)])
     if re.match(f"[{WITHOUT_SPACES}]", character) and unicodedata.category(character)[0] in "MP"
