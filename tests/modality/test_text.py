@@ -16,6 +16,7 @@ from tests.tokenizers import CORPUS, LOSSLESS, THINK, TOKENIZERS, build
 
 from proactivellm.core.unit import Unit
 from proactivellm.files.lines import read_lines
+from proactivellm.modality.sentences import SentenceSegmenter
 from proactivellm.modality.text import TextSegmenter
 
 SPACES = " \t\n\u00a0\u3000"
@@ -133,6 +134,22 @@ def test_live_characters_give_the_units_of_the_line(name: str, line: str, cuts: 
     ]
     assert [unit.final for unit in live] == [False] * (len(live) - 1) + [True] * bool(live)
     assert segmenter.unit_token_ids(line) == [unit.token_ids for unit in whole]
+
+
+def test_sentences_without_spaces_keep_their_text_live_and_whole() -> None:
+    segmenter = SentenceSegmenter(build("byte_level"))
+    text = "他说：“好！”我用GPT。 真的"
+    whole = segmenter.segment(text)
+    assert [unit.text for unit in whole] == ["他说：“好！”", "我用GPT。", "真的", ""]
+    assert [unit.glued for unit in whole] == [False, True, False, False]
+    assert decode(segmenter, whole) == text
+    live = []
+    for character in text:
+        live += segmenter.feed(character)
+        state = json.loads(json.dumps(segmenter.state_dict()))
+        segmenter = SentenceSegmenter(segmenter.tokenizer)
+        segmenter.load_state_dict(state)
+    assert [*live, *segmenter.finish()] == whole
 
 
 def test_live_state_knows_whether_a_space_stands_before() -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proactivellm.output.sentences import cut_sentences
+from proactivellm.output.sentences import cut_sentences, places_in
 from proactivellm.output.source_units import (
     SourceUnit,
     arrived_units,
@@ -61,6 +61,11 @@ def test_texts_of_spaced_scripts_are_cut_as_by_split(text: str) -> None:
 def test_full_width_marks_end_sentences_and_their_quotes_stay() -> None:
     text = "他说：“好！！”我用GPT。真的？ 是。"
     assert cut_sentences(text) == ["他说：“好！！”", "我用GPT。", "真的？", "是。"]
+
+
+def test_a_text_ends_in_the_unit_that_holds_its_last_character() -> None:
+    units = cut_sentences("甲。乙 丙。")
+    assert units == ["甲。", "乙 丙。"] and places_in(["甲。乙", "丙。"], units) == [1, 1]
 
 
 def test_words_with_the_space_before_them() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from proactivellm.output.scripts import characters
 from proactivellm.output.source_units import SourceUnit, joined, source_units
 
 # Full stops, question and exclamation marks, ellipses: Latin, Greek, East Asian, Armenian, Arabic,
@@ -36,18 +37,18 @@ def places_in(pieces: Sequence[str], units: Sequence[str]) -> list[int]:
 
     What lies beyond the units, as they do not hold the last words, belongs to the last of them.
     """
-    ends = _words_before(units)
+    ends = _characters_before(units)
     places = (
         next((place for place, last in enumerate(ends) if end <= last), len(units) - 1)
-        for end in _words_before(pieces)
+        for end in _characters_before(pieces)
     )
     return list(places)
 
 
-def _words_before(texts: Sequence[str]) -> list[int]:
-    """Words up to the end of each text."""
+def _characters_before(texts: Sequence[str]) -> list[int]:
+    """Characters up to the end of each text, white space left out."""
     ends, count = [], 0
     for text in texts:
-        count += len(text.split())
+        count += len(characters(text))
         ends.append(count)
     return ends
