@@ -46,6 +46,16 @@ def test_times_stand_below_the_words_written_then() -> None:
     ]
 
 
+def test_a_transcript_without_spaces_goes_on_below() -> None:
+    captions = [Caption(12)]
+    for heard_s, character in enumerate("今天天气很好我们"):
+        caption = captions[-1].take(written(character, heard_s))
+        if caption is not captions[-1]:
+            captions.append(caption)
+    shown = [[line.rstrip() for line in c.render().plain.split("\n")] for c in captions]
+    assert shown == [["今天天气很", "4.00"], ["好我们", "7.00"]]
+
+
 @pytest.mark.parametrize("width", range(6, 24))
 def test_a_full_caption_is_continued(width: int) -> None:
     captions = [Caption(width)]

@@ -11,6 +11,7 @@ from proactivellm.cli import messages
 from proactivellm.cli.columns import Block
 from proactivellm.cli.display import NamedTargets, PipeDisplay, TerminalDisplay
 from proactivellm.output.log import Instance
+from proactivellm.output.source_units import words_with_space
 from proactivellm.report.console import print_scores
 from proactivellm.stream import StreamEvent
 
@@ -66,6 +67,20 @@ def test_a_word_wider_than_the_terminal_ends() -> None:
     for text in ("x" * 30, "y" * 30, " z"):
         block = block.write(text)
     assert block.columns[-1].target == "z"
+
+
+@pytest.mark.parametrize("width", range(4, 24))
+def test_a_target_without_spaces_goes_on_below(width: int) -> None:
+    blocks = [Block(width).read("Heute")]
+    for text in ("今天天气", "很好", "。我用 GPT", " ", "写", "ช้"):
+        for word in words_with_space(text):
+            if (block := blocks[-1].write(word)) is not blocks[-1]:
+                blocks.append(block)
+    columns = [column for block in blocks for column in block.columns]
+    if width > 8:
+        assert all(sum(c.width for c in block.columns) <= width for block in blocks)
+    assert "".join(c.target for c in columns).replace(" ", "") == "今天天气很好。我用GPT写ช้"
+    assert "".join(c.path for c in columns) == "R" + "W" * 12
 
 
 def make_instance(delays: list[int], source_length: int) -> Instance:

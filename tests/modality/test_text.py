@@ -6,6 +6,7 @@ import io
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,13 @@ from tests.tokenizers import CORPUS, LOSSLESS, THINK, TOKENIZERS, build
 
 from proactivellm.core.unit import Unit
 from proactivellm.files.lines import read_lines
+from proactivellm.modality.sentences import SentenceSegmenter
 from proactivellm.modality.text import TextSegmenter
 
 SPACES = " \t\n\u00a0\u3000"
-LINES = st.text(alphabet=st.sampled_from("abHund ü你😀\u200d<|>.," + SPACES), max_size=30)
+LINES = st.text(
+    alphabet=st.sampled_from("abHund ü你好。」กั้か\u3099😀\u200d<|>.,”" + SPACES), max_size=30
+)
 
 
 @pytest.fixture(params=TOKENIZERS)
@@ -56,6 +60,42 @@ def test_units_decode_to_the_line_without_double_spaces(name: str, line: str) ->
     assert decode(segmenter, segmenter.segment(line)).removeprefix(" ") == line
 
 
+UNSPACED = [
+    ("我用GPT。 你好,世界", ["我", "用", "GPT", "。", "你", "好", ",", "世", "界"]),
+    ("Der 人 und人。", ["Der", "人", "und", "人", "。"]),
+    ("ผมใช้ GPT", ["ผ", "ม", "ใ", "ช้", "GPT"]),
+]
+
+
+@pytest.mark.parametrize("name", LOSSLESS)
+@pytest.mark.parametrize(("line", "texts"), UNSPACED)
+def test_characters_of_scripts_without_spaces_are_units_and_decode_to_the_line(
+    name: str, line: str, texts: list[str]
+) -> None:
+    segmenter = TextSegmenter(build(name))
+    units = segmenter.segment(line)
+    assert [unit.text for unit in units] == texts
+    assert decode(segmenter, units).removeprefix(" ") == line
+
+
+def test_a_unigram_tokenizer_puts_no_space_before_what_goes_on_a_word() -> None:
+    segmenter = TextSegmenter(build("unigram"))
+    units = segmenter.segment("你好 世界")
+    assert decode(segmenter, units) == "你好 世界"
+    assert [unit.glued for unit in units] == [False, True, False, True]
+
+
+def test_a_character_of_a_script_without_spaces_is_complete_at_once_and_its_marks_stay() -> None:
+    segmenter = TextSegmenter(build("byte_level"))
+    fed = [(character, [u.text for u in segmenter.feed(character)]) for character in "我GP。”ช้ม"]
+    assert fed == [
+        *[("我", ["我"]), ("G", []), ("P", []), ("。", ["GP"]), ("”", []), ("ช", ["。”"])],
+        *[("้", []), ("ม", ["ช้"])],
+    ]
+    (last,) = segmenter.finish()
+    assert (last.text, last.glued, last.final) == ("ม", True, True)
+
+
 @pytest.mark.parametrize("line", ["", " ", "\t\u3000 \n"])
 def test_a_line_without_words_has_no_units(segmenter: TextSegmenter, line: str) -> None:
     assert segmenter.segment(line) == []
@@ -90,10 +130,38 @@ def test_live_characters_give_the_units_of_the_line(name: str, line: str, cuts: 
     assert not any(unit.final for unit in live)
     live += segmenter.finish()
     assert [u for u in live if not u.is_end] == [
-        Unit(u.text, u.token_ids, final=u.final and not live[-1].is_end) for u in whole
+        replace(u, final=u.final and not live[-1].is_end) for u in whole
     ]
     assert [unit.final for unit in live] == [False] * (len(live) - 1) + [True] * bool(live)
-    assert segmenter.word_token_ids(line.split()) == [unit.token_ids for unit in whole]
+    assert segmenter.unit_token_ids(line) == [unit.token_ids for unit in whole]
+
+
+def test_sentences_without_spaces_keep_their_text_live_and_whole() -> None:
+    segmenter = SentenceSegmenter(build("byte_level"))
+    text = "他说：“好！”我用GPT。 真的"
+    whole = segmenter.segment(text)
+    assert [unit.text for unit in whole] == ["他说：“好！”", "我用GPT。", "真的", ""]
+    assert [unit.glued for unit in whole] == [False, True, False, False]
+    assert decode(segmenter, whole) == text
+    live = []
+    for character in text:
+        live += segmenter.feed(character)
+        state = json.loads(json.dumps(segmenter.state_dict()))
+        segmenter = SentenceSegmenter(segmenter.tokenizer)
+        segmenter.load_state_dict(state)
+    assert [*live, *segmenter.finish()] == whole
+
+
+def test_live_state_knows_whether_a_space_stands_before() -> None:
+    segmenter = TextSegmenter(build("byte_level"))
+    segmenter.feed("我", now_s=1.0)
+    restored = TextSegmenter(build("byte_level"))
+    restored.load_state_dict(json.loads(json.dumps(segmenter.state_dict())))
+    for copy in (segmenter.clone(), restored):
+        (unit,) = copy.feed("好", now_s=2.0)
+        assert unit.token_ids == segmenter.segment("我好")[1].token_ids
+    (unit,) = segmenter.feed(" 好", now_s=2.0)
+    assert unit.token_ids == segmenter.segment("我 好")[1].token_ids
 
 
 def test_a_word_is_complete_at_white_space_and_stamped_with_its_arrival() -> None:

@@ -12,7 +12,8 @@ import pytest
 from tests.serve.chromium import Page, browser, tab
 from tests.serve.conftest import Running, running
 
-import proactivellm
+import proactivellm.serve
+from proactivellm.output.source_units import arrived_units, source_units
 from proactivellm.serve.settings import Settings
 
 RECORDING = Path(proactivellm.__file__).parent / "assets/speech-sample/000030101.opus"
@@ -163,6 +164,27 @@ def test_every_word_says_why_by_keyboard(page: Page, server: Running) -> None:
     decided = next(place for place, heat in enumerate(heats) if heat)
     page.evaluate(f"document.querySelectorAll('.word')[{decided}].focus()")
     page.until("document.getElementById('why').textContent.includes('its threshold of ')")
+
+
+def test_a_text_without_spaces_is_sent_by_character(page: Page, server: Running) -> None:
+    opened(page, server)
+    text = "他说：“我用GPT-4o。”然后 走了。 ผมใช้น้ำ ភាសាខ្មែរ བོད་ཡིག། 「이것」은 漢字다"
+    begun = [text[:end] for end in range(len(text) + 1)]
+    script = (Path(proactivellm.serve.__file__).parent / "page" / "page.js").read_text()
+    start, stop = (script.index(line) for line in ("const AT_ONCE", "const mean"))
+    cut = "map((text) => [wordsOf(text), unfinished(text)])"  # a module keeps its names to itself
+    found = page.evaluate(f"(() => {{ {script[start:stop]} return {json.dumps(begun)}.{cut}; }})()")
+    for part, (words, rest) in zip(begun, found, strict=True):
+        assert words == [unit.text for unit in source_units(part)]
+        assert rest == arrived_units(part, glued=False)[1].text
+    choose(page, "policy", "wait-k")
+    page.type("我用 GPT。好", 0.01)
+    page.until("document.querySelectorAll('#source-words span').length === 4")
+    page.press("Enter")
+    done(page)
+    assert page.text("source-words").strip() == "我用 GPT。好"
+    page.evaluate("document.querySelector('.word').focus()")
+    page.until("document.getElementById('why').textContent.includes('after 3 words')")
 
 
 def test_pasted_text_is_played_at_its_pace(page: Page, server: Running) -> None:

@@ -15,7 +15,7 @@ from tests.serve.conftest import KEY, Running
 from tests.serve.test_realtime import SOURCE, RunIt, until
 
 import proactivellm.serve
-from proactivellm.output import sentences
+from proactivellm.output import scripts, sentences, source_units
 
 FOLDER = Path(proactivellm.serve.__file__).parent / "page"
 HTML, CSS, SCRIPT = ((FOLDER / name).read_text() for name in ("index.html", "page.css", "page.js"))
@@ -87,6 +87,27 @@ def test_sentences_end_where_the_server_ends_them() -> None:
     assert found
     marks, closing = (set(json.loads(f'"{part}"')) for part in map(as_string, found.groups()))
     assert (marks, closing) == (sentences._MARKS, set(sentences._CLOSING))
+
+
+def test_units_are_cut_where_the_server_cuts_them() -> None:
+    """The classes are the same; `browser_page.py` has what is made of them."""
+    wanted = {
+        "AT_ONCE": scripts.HAN + scripts.KANA,
+        "MARKED": scripts.WITHOUT_SPACES,
+        "FULL_WIDTH": source_units._FULL_WIDTH,
+    }
+    for name, characters in wanted.items():
+        (found,) = re.findall(rf'^const {name} = "(.+)";$', SCRIPT, re.MULTILINE)
+        found = re.sub(r"\\u\{?([0-9a-f]+)\}?", lambda code: chr(int(code[1], 16)), found)
+        assert found == characters
+    assert f"(?:[{as_codes(source_units._STACKING)}][${{MARKED}}]|${{MARK}})*" in SCRIPT
+    assert f"[${{FULL_WIDTH}}{source_units._BESIDE_FULL_WIDTH}]*" in SCRIPT
+    assert f"[{as_codes(source_units._OTHER_MARKS)}]" in SCRIPT
+
+
+def as_codes(text: str) -> str:
+    """With everything but ASCII as JavaScript may write it."""
+    return json.dumps(text)[1:-1]
 
 
 def as_string(of_class: str) -> str:

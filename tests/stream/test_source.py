@@ -21,6 +21,7 @@ from proactivellm.stream import (
     ArrivalClock,
     Hearing,
     Stream,
+    StreamEvent,
     Streams,
     stream_text,
     stream_units,
@@ -75,6 +76,31 @@ def test_text_comes_in_any_pieces(
     assert stream.instance().source == SOURCE
     with pytest.raises(ValueError, match="the source is closed"):
         stream.push("more")
+
+
+@pytest.mark.parametrize(
+    "pieces", [["我昨天用GPT。 好"], list("我昨天用GPT。 好"), ["我昨", "天用G", "PT。", " 好"]]
+)
+def test_a_source_without_spaces_is_read_character_by_character(
+    model: StreamingCausalLM, pieces: Sequence[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A random model seldom begins a word.
+    settings = model.settings.model_copy(update={"boundary": "token"})
+    monkeypatch.setattr(model, "settings", settings)
+    streams = Streams(model, parse_policy("wait-k:2"), Limits(streams=3), Sampling())
+    stream, events = streams.open(), list[StreamEvent]()
+    for piece in pieces:
+        stream.push(piece)
+        events += stream.events()
+    stream.close()
+    events += stream.events()
+    reads = [event.text for event in events if event.kind == "READ"]
+    assert reads == ["我", "昨", "天", "用", "GPT", "。", "好"]
+    text = "".join(event.text for event in events if event.kind == "WRITE")
+    assert text == alone(model, "我昨天用GPT。 好") != ""
+    instance = stream.instance()
+    assert (instance.source, instance.source_length) == ("我昨天用GPT。 好", 7)
+    assert instance.token_delays[:7] == [2, 3, 4, 5, 6, 7, 7]
 
 
 def test_turns_follow_each_other_in_fresh_lanes(model: StreamingCausalLM, streams: Streams) -> None:

@@ -64,7 +64,7 @@ def test_control_tokens_in_the_text_are_text():
 
 def test_a_source_without_tokens_is_one_empty_unit():
     blind = encoder()
-    blind.segmenter.word_token_ids = lambda words: []
+    blind.segmenter.unit_token_ids = lambda line: []
     sample = blind.encode("\u200b", TARGET)
     assert list(map(list, units_of(sample))) == [[1], [2, 1]]
     assert sample.num_units == 1

@@ -30,6 +30,7 @@ from proactivellm.bench.measure import percentiles_ms
 from proactivellm.bench.scope import Options
 from proactivellm.bench.workload import TEXT, Bench
 from proactivellm.files.lines import read_lines
+from proactivellm.output.source_units import pieces_of
 
 if TYPE_CHECKING:
     from proactivellm.client import Delta
@@ -104,7 +105,7 @@ def text_speakers(options: Options) -> Speakers:
     """German sentences, a word every `unit_ms`."""
     lines = read_lines(str(files("proactivellm") / TEXT))
     # The white space says that a word is complete.
-    sources = [[f"{word} " for word in line.split()] for line in lines]
+    sources = [pieces_of(line) for line in lines]
     return Speakers([source for source in sources if source], options.unit_ms / 1000, speech=False)
 
 

@@ -10,6 +10,7 @@ from proactivellm.cli.app import app
 from proactivellm.cli.stream_flags import Depth, Thoughts
 from proactivellm.cli.thought_lines import ThoughtLines
 from proactivellm.output.printable import in_one_line, write_out
+from proactivellm.output.source_units import pieces_of
 
 if TYPE_CHECKING:
     from proactivellm.cli.live_lines import LiveLine
@@ -115,8 +116,8 @@ async def _pieces(line: "LiveLine", rate: float | None) -> AsyncIterator[str]:
         while (piece := await asyncio.to_thread(next, line.arriving, None)) is not None:
             yield piece
         return
-    words = (await asyncio.to_thread("".join, line.arriving)).split()
+    pieces = pieces_of(await asyncio.to_thread("".join, line.arriving))
     began_s = time.monotonic()
-    for i, word in enumerate(words):
+    for i, piece in enumerate(pieces):
         await asyncio.sleep(max(0.0, began_s + 60 * i / rate - time.monotonic()))
-        yield f"{word} "
+        yield piece

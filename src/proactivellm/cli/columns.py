@@ -3,13 +3,15 @@
 Of text, columns of what was read and written; of speech, words above the times they were written.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, Self
 
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
 from proactivellm.output.printable import printable
+from proactivellm.output.scripts import has_unspaced
+from proactivellm.output.source_units import source_units
 from proactivellm.stream import StreamEvent
 
 LABEL_WIDTH = 8
@@ -39,8 +41,8 @@ class Column:
 
     @property
     def path(self) -> str:
-        """R for the READ, W for every word written."""
-        return "R" * bool(self.source) + "W" * len(self.target.split())
+        """R for the READ, W for every word, or character of a script without spaces, written."""
+        return "R" * bool(self.source) + "W" * len(source_units(self.target))
 
     @property
     def width(self) -> int:
@@ -74,17 +76,18 @@ class Block:
         return self
 
     def write(self, text: str) -> "Block":
-        """Adds written text, possibly the middle of a word, to the last READ."""
+        """Adds written text, at most a word, possibly the middle of one, to the last READ."""
         if not self.columns:
             self.columns.append(Column())
         column = self.columns[-1]
-        before, column.target = column.target, (column.target + text).lstrip()
-        if self._used() <= self.width:
+        column.target = (column.target + text).lstrip()
+        if self._used() <= self.width or column.target.endswith(" "):
             return self
-        kept, _, word = column.target.rpartition(" ")
-        if not word or (not kept and not column.source and len(self.columns) == 1):
+        word = source_units(column.target)[-1].text
+        kept = column.target.removesuffix(word).rstrip(" ")
+        if not kept and not column.source and len(self.columns) == 1:
             return self  # one word wider than the terminal: cropped
-        column.target = kept if len(kept) <= len(before) else before
+        column.target = kept
         return Block(self.width, [Column(target=word)])
 
     def render(self) -> Text:
@@ -135,7 +138,10 @@ class Caption:
         if self.ends_word or not self.words:
             self.words.append(Word(word, event.media_s or 0.0))
         else:
-            self.words[-1] = Word(self.words[-1].text + word, event.media_s or 0.0)
+            longer = Word(self.words[-1].text + word, event.media_s or 0.0)
+            if has_unspaced(word) and cell_len(longer.text) >= self.width:
+                return Caption(self.width, [replace(longer, text=word)], ends_word=False)
+            self.words[-1] = longer
         self.ends_word = False
         if len(self.words) == 1 or sum(self._cells()[0]) <= self.width:
             return self

@@ -21,6 +21,7 @@ from proactivellm.metrics.latency import (
 )
 from proactivellm.output.log import Instance
 from proactivellm.output.printable import in_one_line, printable, write_out
+from proactivellm.output.source_units import words_with_space
 from proactivellm.stream import StreamEvent
 
 _PLAIN: dict[str, Any] = {"markup": False, "emoji": False}  # brackets in names are brackets
@@ -172,7 +173,7 @@ class TerminalDisplay:
         """Draws anew; a full drawing stays as it is, and another begins."""
         texts = [event.text]
         if event.kind == "WRITE":  # word by word: any of them may fill it
-            texts = re.findall(r"\s*\S+|\s+$", event.text)
+            texts = words_with_space(event.text)
         for text in texts:
             drawing = self.drawing.take(replace(event, text=text))
             if drawing is not self.drawing:

@@ -62,7 +62,7 @@ Rate = Annotated[
     float | None,
     typer.Option(
         metavar="WPM",
-        help="Words per minute at which source texts arrive on the clock of the log.",
+        help="Words (or characters) per minute at which texts arrive on the clock of the log.",
         show_default="150",
     ),
 ]

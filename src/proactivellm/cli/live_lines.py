@@ -17,6 +17,7 @@ from proactivellm.cli.stopping import Stops
 from proactivellm.files.contents import HEAD_BYTES, why_no_text
 from proactivellm.files.lines import NUL_REMEDY, standard_input
 from proactivellm.output.log import Task
+from proactivellm.output.source_units import source_units
 
 if TYPE_CHECKING:
     from proactivellm.core.unit import Unit
@@ -43,10 +44,10 @@ class LiveLine:
         return "".join(self.pieces).removesuffix("\r")
 
     def units(self, segmenter: "TextSegmenter", rate_wpm: float | None) -> Iterator[list["Unit"]]:
-        """Its words, each as soon as the white space after it is there; together if they come so.
+        """Its units, each as soon as it is complete; together if they come so.
 
         Args:
-            rate_wpm: words per minute that are not exceeded; None = as they arrive.
+            rate_wpm: units per minute that are not exceeded; None = as they arrive.
 
         Returns:
             The units that arrive together, the last one final; none for an empty line.
@@ -74,13 +75,13 @@ class Speaker:
     num_words: int = 0  # said so far
 
     def stamp(self, units: Iterable["Unit"]) -> list["Unit"]:
-        """The next words, or sentences of them, with `start_s` and `end_s` in seconds after the
+        """The next units, or sentences of them, with `start_s` and `end_s` in seconds after the
         line began.
         """
         stamped = []
         for unit in units:
             start_s = self.num_words * self.word_s
-            num_words = 0 if unit.is_end else max(1, len(unit.text.split()))
+            num_words = 0 if unit.is_end else max(1, len(source_units(unit.text, unit.glued)))
             spoken_s = num_words * self.word_s
             stamped.append(replace(unit, start_s=start_s, end_s=start_s + spoken_s))
             self.num_words += num_words

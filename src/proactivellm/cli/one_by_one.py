@@ -33,7 +33,7 @@ class Settings:
     """How sources are streamed.
 
     Attributes:
-        rate_wpm: words per minute at which words arrive at most; None = as they come.
+        rate_wpm: units per minute at which text arrives at most; None = as they come.
         sampling: None = the model's generation settings.
         window: what a stream keeps in view; None = everything.
         conversation: that each source is the next turn of; None = each begins afresh.

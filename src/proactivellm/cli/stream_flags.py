@@ -23,7 +23,7 @@ Rate = Annotated[
     float | None,
     typer.Option(
         metavar="WPM",
-        help="Speed at which a source text arrives, in words per minute.",
+        help="Speed at which a source text arrives, in words (or characters) per minute.",
         show_default="as it comes",
     ),
 ]

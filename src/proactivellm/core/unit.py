@@ -40,6 +40,8 @@ class Unit:
     spoken: float | None = None
     """Words that are over by its end, of all since the source began, the one under way by how
     likely that is; None = nothing counts them."""
+    glued: bool = False
+    """Whether its text goes on, without white space, after that of the unit before."""
     silent: bool = False
     """Whether nobody speaks in it, as far as its front end can tell."""
 

@@ -9,6 +9,7 @@ from proactivellm.core.unit import Unit
 from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.modality.text import TextSegmenter
 from proactivellm.output.sentences import ends_sentence
+from proactivellm.output.source_units import SourceUnit, joined
 
 
 class SentenceSegmenter(TextSegmenter):
@@ -42,7 +43,7 @@ class SentenceSegmenter(TextSegmenter):
 
         Nothing if the whole source had no words.
         """
-        any_words = bool(self._num_fed or self._partial)
+        any_words = bool(self._num_fed or self._partial.text)
         rest = [*self.feed(" ", now_s), *self._rest()]
         super().finish(now_s)
         return [*rest, Unit.end(now_s)] if any_words else []
@@ -56,15 +57,15 @@ class SentenceSegmenter(TextSegmenter):
 
     def state_dict(self) -> dict[str, Any]:
         """The state of `feed` as plain JSON types."""
-        begun = [[u.text, [*u.token_ids], u.start_s, u.end_s] for u in self._begun]
+        begun = [[u.text, u.glued, [*u.token_ids], u.start_s, u.end_s] for u in self._begun]
         return {**super().state_dict(), "begun": begun}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores a state of `feed`, of a segmenter with the same tokenizer."""
         super().load_state_dict(state)
         self._begun = [
-            Unit(text=text, token_ids=tuple(ids), start_s=start_s, end_s=end_s)
-            for text, ids, start_s, end_s in state["begun"]
+            Unit(text=text, glued=glued, token_ids=tuple(ids), start_s=start_s, end_s=end_s)
+            for text, glued, ids, start_s, end_s in state["begun"]
         ]
 
     def _joined(self, words: Iterable[Unit]) -> list[Unit]:
@@ -81,7 +82,8 @@ class SentenceSegmenter(TextSegmenter):
             return []
         return [
             Unit(
-                text=" ".join(word.text for word in words),
+                text=joined(SourceUnit(word.text, word.glued) for word in words),
+                glued=words[0].glued,
                 token_ids=tuple(token for word in words for token in word.token_ids),
                 start_s=words[0].start_s,
                 end_s=words[-1].end_s,
@@ -90,6 +92,6 @@ class SentenceSegmenter(TextSegmenter):
 
 
 def segmenter_for(model: StreamingCausalLM) -> TextSegmenter:
-    """What cuts the texts that a model reads: into words, or into sentences if it thinks."""
+    """What cuts the texts that a model reads: in words or characters, or sentences."""
     cut = TextSegmenter if model.thinking is None else SentenceSegmenter
     return cut(model.tokenizer)

@@ -10,25 +10,25 @@ from typing import Literal
 
 Script = Literal["Chinese", "Japanese", "Korean", "South-East Asian", "spaced"]
 
-_KANA = "\u3041-\u309f\u30a1-\u30ff\u31f0-\u31ff\uff66-\uff9f"
-_HAN = (
+KANA = "\u3041-\u309f\u30a1-\u30ff\u31f0-\u31ff\uff66-\uff9f"
+HAN = (
     "\u3005-\u3007\u2e80-\u2fdf\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u3105-\u312f\u31a0-\u31bf"
     "\U00020000-\U0003fffd"
 )
 # Thai, Lao, Tibetan, Myanmar and its extensions, Khmer, New Tai Lue, Tai Tham, Javanese, Balinese.
-_WITHOUT_SPACES = (
+WITHOUT_SPACES = (
     "\u0e01-\u0e4e\u0e80-\u0eff\u0f00-\u0fff\u1000-\u109f\ua9e0-\ua9fe\uaa60-\uaa7f\u1780-\u17ff"
     "\u1980-\u19df\u1a20-\u1aad\ua980-\ua9df\u1b00-\u1b7f"
 )
 _HANGUL = "\uac00-\ud7a3\u1100-\u11ff\u3131-\u318e\ua960-\ua97c\ud7b0-\ud7fb"
 
 _OF_SCRIPT = {
-    "kana": re.compile(f"[{_KANA}]"),
-    "han": re.compile(f"[{_HAN}]"),
-    "other": re.compile(f"[{_WITHOUT_SPACES}]"),
+    "kana": re.compile(f"[{KANA}]"),
+    "han": re.compile(f"[{HAN}]"),
+    "other": re.compile(f"[{WITHOUT_SPACES}]"),
     "hangul": re.compile(f"[{_HANGUL}]"),
 }
-_UNSPACED = re.compile(f"[{_KANA}{_HAN}{_WITHOUT_SPACES}]")
+_UNSPACED = re.compile(f"[{KANA}{HAN}{WITHOUT_SPACES}]")
 # Chinese text may name a Japanese product; Japanese text is kana for the most part.
 _KANA_SHARE = 0.1
 

@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 
+from proactivellm.output.scripts import characters
+from proactivellm.output.source_units import SourceUnit, joined, source_units
+
 # Full stops, question and exclamation marks, ellipses: Latin, Greek, East Asian, Armenian, Arabic,
 # Indic, Burmese, Khmer, Tibetan, Ethiopic.
 _MARKS = frozenset(".!?…‼⁇⁈⁉\u037e。．｡！？\u0589\u061f\u06d4।॥\u104a\u104b\u17d4\u17d5\u0f0d።፧")
@@ -19,14 +22,14 @@ def ends_sentence(text: str, before: bool = False) -> bool:
 
 
 def cut_sentences(text: str) -> list[str]:
-    """A text cut after each word that ends a sentence; its white space becomes single spaces."""
-    sentences, begun = list[str](), list[str]()
-    for word in text.split():
-        begun.append(word)
-        if ends_sentence(word):
-            sentences.append(" ".join(begun))
+    """A text cut after each unit that ends a sentence; its white space becomes single spaces."""
+    sentences, begun = list[str](), list[SourceUnit]()
+    for unit in source_units(text):
+        begun.append(unit)
+        if ends_sentence(unit.text):
+            sentences.append(joined(begun))
             begun = []
-    return [*sentences, " ".join(begun)] if begun else sentences
+    return [*sentences, joined(begun)] if begun else sentences
 
 
 def places_in(pieces: Sequence[str], units: Sequence[str]) -> list[int]:
@@ -34,18 +37,18 @@ def places_in(pieces: Sequence[str], units: Sequence[str]) -> list[int]:
 
     What lies beyond the units, as they do not hold the last words, belongs to the last of them.
     """
-    ends = _words_before(units)
+    ends = _characters_before(units)
     places = (
         next((place for place, last in enumerate(ends) if end <= last), len(units) - 1)
-        for end in _words_before(pieces)
+        for end in _characters_before(pieces)
     )
     return list(places)
 
 
-def _words_before(texts: Sequence[str]) -> list[int]:
-    """Words up to the end of each text."""
+def _characters_before(texts: Sequence[str]) -> list[int]:
+    """Characters up to the end of each text, white space left out."""
     ends, count = [], 0
     for text in texts:
-        count += len(text.split())
+        count += len(characters(text))
         ends.append(count)
     return ends

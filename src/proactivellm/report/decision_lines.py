@@ -7,6 +7,7 @@ from rich.text import Text
 
 from proactivellm.decisions.trace import Probe, Trace
 from proactivellm.output.printable import printable
+from proactivellm.output.scripts import together
 from proactivellm.report.decisions import numbers, readable, title, why
 
 _BLOCKS = " ▏▎▍▌▋▊▉█"
@@ -42,7 +43,7 @@ def terminal_view(trace: Trace) -> RenderableType:
         table.add_row(*cells, _most_attended(trace, row), Text(why(trace, row)))
         read = delay
     if rest := trace.source[read : _last_read(trace)]:
-        table.add_row(_plain(" ".join(rest)), Text("(end)", style="dim"), "", "", "")
+        table.add_row(_plain(together(" ".join(rest))), Text("(end)", style="dim"), "", "", "")
     return Group(*header, table)
 
 
@@ -51,7 +52,7 @@ def _last_read(trace: Trace) -> int:
 
 
 def _units(trace: Trace, first: int, last: int) -> Text:
-    return _plain(" ".join(trace.source[first:last]))
+    return _plain(together(" ".join(trace.source[first:last])))
 
 
 def _entropy(probe: Probe) -> Text:

@@ -7,6 +7,7 @@ from typing import Any
 
 from proactivellm.decisions.trace import Trace
 from proactivellm.files.replace import write_text
+from proactivellm.output.scripts import together
 from proactivellm.report.decisions import SENTENCES, explained, held, title
 from proactivellm.report.page import fill_page, html_table
 
@@ -20,7 +21,7 @@ def decision_page(traces: Sequence[Trace], path: str | Path) -> None:
     if not traces:
         raise ValueError("there are no traces to show: record one at least")
     data = {"traces": [_with_words(trace) for trace in traces], "reasons": SENTENCES}
-    rows = [[str(t.index), t.policy, " ".join(t.source), t.prediction] for t in traces]
+    rows = [[str(t.index), t.policy, together(" ".join(t.source)), t.prediction] for t in traces]
     static = html_table(["index", "policy", "source", "target"], rows)
     heading = "READ and WRITE decisions"
     write_text(path, fill_page("decisions.html", heading, data, static))

@@ -41,4 +41,4 @@ def fork(stream: Stream) -> Callable[[Policy], Stream]:
 def _copy_into(stream: Stream, other: Stream) -> None:
     stream.transcript = copy.deepcopy(other.transcript)
     stream.clock = copy.copy(other.clock)
-    stream.words, stream._waiting = [*other.words], deque(other._waiting)
+    stream.units, stream._waiting = [*other.units], deque(other._waiting)

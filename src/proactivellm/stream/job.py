@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from proactivellm.modality.kinds import kind_of_media
 from proactivellm.output.log import TEXT, Task
+from proactivellm.output.source_units import joined, source_units
 from proactivellm.policy.base import Policy
 from proactivellm.stream.media import Replay
 
@@ -18,7 +19,7 @@ class Job:
     task: Task = "translation"
     # All answers that are accepted; None = the reference alone.
     answers: tuple[str, ...] | None = None
-    num_asked: int = 0  # words of a text that a model that thinks reads before it, as the question
+    num_asked: int = 0  # units of a text that a model that thinks reads before it, as the question
     needed: tuple[bool, ...] = ()  # by unit of such a text after that; none: not known
     # What each step takes on the clock of its log entry, in seconds; None = as measured.
     step_s: float | None = None
@@ -36,8 +37,8 @@ class Job:
     @property
     def asked(self) -> tuple[str, str]:
         """Of a text: what is asked, and what is thought about."""
-        words = self.source.split()
-        return " ".join(words[: self.num_asked]), " ".join(words[self.num_asked :])
+        units = source_units(self.source)
+        return joined(units[: self.num_asked]), joined(units[self.num_asked :])
 
     @property
     def name(self) -> str:

@@ -91,7 +91,7 @@ def stream_text(
     sampling: Sampling | None = None,
     window: Window | None = None,
 ) -> Generator[StreamEvent, None, Instance]:
-    """Stream one line of text, word by word, at `rate_wpm` words per minute, or at once.
+    """Stream one line of text, unit by unit, at `rate_wpm` of them per minute, or at once.
 
     Returns:
         The log entry (value of the generator).

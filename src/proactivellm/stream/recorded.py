@@ -100,7 +100,7 @@ def run_streams(
     """Stream recorded sources, many at once, as if each had been alone; yields their log entries.
 
     Decisions do not depend on when units are pushed, so that nothing sleeps: arrival times at
-    `rate_wpm` words per minute enter the clock behind `elapsed`, together with the measured time of
+    `rate_wpm` units per minute enter the clock behind `elapsed`, together with the measured time of
     every step. Log entries come in order of completion.
 
     Args:

@@ -11,6 +11,7 @@ import numpy as np
 from proactivellm.core.unit import Unit
 from proactivellm.modality.text import TextSegmenter
 from proactivellm.output.log import TEXT, Instance
+from proactivellm.output.source_units import SourceUnit, joined
 from proactivellm.policy.endogenous import statistic_of
 from proactivellm.session.events import End, Ending, Event, Probed
 from proactivellm.session.isolation import reason
@@ -37,7 +38,7 @@ class Stream:
     Attributes:
         kind: of the source: text, or a modality.
         state: of the lane of this turn, live.
-        words: texts of the units that have arrived.
+        units: texts of the units that have arrived.
         closed: whether nothing more arrives.
         ended: whether all is written, or it was cancelled, or could not go on.
         error: why it could not go on, if it could not.
@@ -55,7 +56,7 @@ class Stream:
     ) -> None:
         self.kind, self.clock = kind, clock
         self.transcript = Transcript(kind)
-        self.words: list[str] = []
+        self.units: list[SourceUnit] = []
         self.closed = self.ended = False
         self.error: str | None = None
         self._streams, self._open_lane, self._hearing = streams, open_lane, hearing
@@ -183,12 +184,12 @@ class Stream:
 
     def instance(self, job: Job | None = None) -> Instance:
         """The log entry of all that was written; without a job, of a text of the units arrived."""
-        job = job or Job(index=0, source=" ".join(word for word in self.words if word))
+        job = job or Job(index=0, source=joined(unit for unit in self.units if unit.text))
         instance = self.transcript.instance(
             job,
             self._streams.engine.policy.spec,
             1000 * self._arrived_s,
-            len(self.words),
+            len(self.units),
             None if self.kind == TEXT else 1000 * self._compute_s,
         )
         return replace(instance, kept_share=self._kept / self._seen if self._seen else None)
@@ -225,7 +226,7 @@ class Stream:
         for grid in filter(None, (unit.grid for unit in units)):
             if grid.kept is not None:
                 self._kept, self._seen = self._kept + grid.seen, self._seen + grid.places
-        self.words += [unit.text for unit in units if not unit.is_end]
+        self.units += [SourceUnit(unit.text, unit.glued) for unit in units if not unit.is_end]
         if units:
             self._is_within_turn = not units[-1].final
 

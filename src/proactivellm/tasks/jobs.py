@@ -7,6 +7,7 @@ from proactivellm.evaluation.evaluate import make_jobs
 from proactivellm.files.lines import read_lines
 from proactivellm.modality.kinds import kind_of_file
 from proactivellm.output.log import Task
+from proactivellm.output.source_units import source_units
 from proactivellm.stream import Job
 from proactivellm.tasks.hub import read_json_lines
 from proactivellm.tasks.item import Item
@@ -75,7 +76,7 @@ def item_job(index: int, item: Item, task: Task) -> Job:
         task=task,
         answers=item.answers or None,
         media=item.media,
-        num_asked=len(problem.question.split()) if problem else 0,
+        num_asked=len(source_units(problem.question)) if problem else 0,
         needed=tuple(problem.needed_units) if problem else (),
     )
 

@@ -74,7 +74,7 @@ def trace_of(items: Sequence[Item], target: Sequence[int], encoder: "SampleEncod
     read, delays = 0, []
     for item in items:
         delays += [read + units for units in item.delays]
-        read += len(encoder.segmenter.word_token_ids(item.source.split()))
+        read += len(encoder.segmenter.unit_token_ids(item.source))
     tokenizer = encoder.tokenizer
     texts = (
         tokenizer.decode(target[: t + 1], clean_up_tokenization_spaces=False)

@@ -57,7 +57,7 @@ class SampleEncoder:
 
         `further_units` are ids of source units that follow those of the text.
         """
-        units = [list(ids) for ids in self.segmenter.word_token_ids(source.split())]
+        units = [list(ids) for ids in self.segmenter.unit_token_ids(source)]
         # A source of which the tokenizer keeps nothing is one empty unit: it must not end the run.
         units = [*units, *map(list, further_units)] or [[]]
         ids = self.tokenizer.encode(target, add_special_tokens=False, split_special_tokens=True)

@@ -36,7 +36,36 @@ const EXAMPLES = {
 
 // As the server cuts sentences (output/sentences.py).
 const ENDS_SENTENCE = /[.!?…‼⁇⁈⁉\u037e。．｡！？\u0589\u061f\u06d4।॥\u104a\u104b\u17d4\u17d5\u0f0d።፧]["'”’“‘»«›‹)\]}」』】〉》）］｝]*$/u;
-const wordsOf = (text) => text.match(/\S+/g) ?? [];
+
+// As the server cuts sources into units (output/source_units.py): words, and characters of scripts
+// without spaces; first those that are complete at once, then those that may have marks.
+const AT_ONCE = "\u3005-\u3007\u2e80-\u2fdf\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u3105-\u312f\u31a0-\u31bf\u{20000}-\u{3fffd}\u3041-\u309f\u30a1-\u30ff\u31f0-\u31ff\uff66-\uff9f";
+const MARKED = "\u0e01-\u0e4e\u0e80-\u0eff\u0f00-\u0fff\u1000-\u109f\ua9e0-\ua9fe\uaa60-\uaa7f\u1780-\u17ff\u1980-\u19df\u1a20-\u1aad\ua980-\ua9df\u1b00-\u1b7f";
+const MARK = `(?:(?=[\\p{M}\\p{P}])[${MARKED}]|[\u0e33\u0eb3\u0300-\u036f\u200b-\u200d\u2060\ufe00-\ufe0f])`;
+const FULL_WIDTH = "\u3001-\u3004\u3008-\u3020\u3030\u303d-\u303f\ufe10-\ufe19\ufe30-\ufe4f\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65";
+const UNSPACED = new RegExp(`[${AT_ONCE}${MARKED}]`, "u");
+const UNITS = new RegExp(
+  `[${AT_ONCE}]|[${MARKED}](?:[\u1039\u17d2\u1a60\u1b44\ua9c0][${MARKED}]|${MARK})*` +
+  `|[${FULL_WIDTH}][${FULL_WIDTH}"'”’“‘…—]*|[^${AT_ONCE}${MARKED}${FULL_WIDTH}]+`, "gu");
+const COMPLETE = new RegExp(`^[${AT_ONCE}]$|\\s$|^$`, "u");
+const BEGINS_WORD = new RegExp(`^(?:\\s|(?!${MARK})[${AT_ONCE}${MARKED}])`, "u");
+
+// A text unit by unit, each with a space if white space follows it (or, of the first, goes before).
+const piecesOf = (text) => (text.match(/\s*\S+\s*/g) ?? []).flatMap((run) => {
+  const word = run.trim();
+  const start = word.search(UNSPACED);
+  const first = start < 0 ? word : word.slice(0, start);
+  const units = [...(first ? [first] : []), ...(word.slice(first.length).match(UNITS) ?? [])];
+  if (/^\s/.test(run)) units[0] = ` ${units[0]}`;
+  if (/\s$/.test(run)) units[units.length - 1] += " ";
+  return units;
+});
+const wordsOf = (text) => piecesOf(text).map((piece) => piece.trim());
+// What may yet go on, at the end of a text that arrives.
+const unfinished = (text) => {
+  const last = (piecesOf(text).at(-1) ?? "").trimStart();
+  return COMPLETE.test(last) ? "" : last;
+};
 const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
 const short = (value) => String(Number(value.toPrecision(3)));
 const count = (n, what) => `${n} ${what}${n === 1 ? "" : "s"}`;
@@ -101,12 +130,12 @@ class Turn {
   }
 
   get text() {
-    return this.words.map((word) => word.text).join(" ");
+    return this.words.map((word) => (word.glued ? "" : " ") + word.text).join("").trim();
   }
 
   append(text, at) {
     this.source += text;
-    const complete = this.source.match(/\S+(?=\s)/g)?.length ?? 0;
+    const complete = wordsOf(this.source).length - (unfinished(this.source) ? 1 : 0);
     while (this.sentAt.length < complete) this.sentAt.push(at);
   }
 
@@ -144,7 +173,7 @@ class Turn {
     }
     for (const piece of text.match(/\s*\S+/g) ?? []) {
       const last = this.words.at(-1);
-      if (last && !/^\s/.test(piece)) {
+      if (last && !BEGINS_WORD.test(piece)) {
         last.text += piece;
         continue;
       }
@@ -156,6 +185,7 @@ class Turn {
       this.words.push({
         ...where,
         text: piece.trim(),
+        glued: !/^\s/.test(piece),
         lag: this.lag,
         computeMs: since == null ? null : Math.max(0, at - since),
       });
@@ -422,10 +452,9 @@ class View {
 
   #source(turn) {
     const place = $("source-words");
-    const words = wordsOf(turn?.source ?? "");
-    words.forEach((word, index) => {
+    piecesOf(turn?.source ?? "").forEach((piece, index) => {
       const element = place.children[index] ?? place.appendChild(document.createElement("span"));
-      if (element.textContent !== `${word} `) element.textContent = `${word} `;
+      if (element.textContent !== piece) element.textContent = piece;
     });
     this.#markSource();
     if (turn?.isSpeech) {
@@ -474,7 +503,7 @@ class View {
         element.tabIndex = index === 0 ? 0 : -1;
         element.dataset.index = index;
         element.setAttribute("aria-describedby", "why");
-        place.append(element, " ");
+        place.append(index && !word.glued ? " " : "", element);
         const heat = closeness(word, turn);
         if (heat !== null) element.style.setProperty("--heat", `${Math.round(100 * heat)}%`);
         element.classList.toggle("forced", heat === null && word.reason !== "policy");
@@ -831,7 +860,7 @@ const player = {
   timer: null,
 
   add(text) {
-    this.words.push(...wordsOf(text));
+    this.words.push(...piecesOf(text));
     this.show();
     if (this.timer === null) this.next();
   },
@@ -839,7 +868,7 @@ const player = {
   next() {
     this.timer = null;
     if (this.words.length === 0) return;
-    appendText(`${this.words.shift()} `);
+    appendText(this.words.shift());
     const pause = 60_000 / Math.max(30, Number($("wpm").value) || 180);
     if (this.words.length) this.timer = setTimeout(() => this.next(), pause);
     else endSource();
@@ -858,7 +887,7 @@ const player = {
   },
 
   show() {
-    $("queue").textContent = this.words.join(" ");
+    $("queue").textContent = this.words.join("");
     $("play").textContent = this.words.length && this.timer === null ? "Play" : "Pause";
     refresh();
   },
@@ -882,16 +911,17 @@ function fit() {
   input.classList.toggle("lone", !live.isOpen && !player.words.length && input.value === "");
 }
 
-// Words that are ended by a space are on their way; the rest stays in the field.
+// Words that are ended by a space, and characters that are complete, are on their way; the rest
+// stays in the field.
 function takeTyped(all) {
   const input = $("source-input");
-  const [, done, rest] = /^(.*\s)?(\S*)$/s.exec(input.value);
-  const text = all ? input.value : done ?? "";
-  input.value = all ? "" : rest;
+  const rest = all ? "" : unfinished(input.value);
+  const text = all ? `${input.value} ` : input.value.slice(0, input.value.length - rest.length);
   if (text.trim()) {
     if (player.words.length) player.add(text);
-    else for (const word of wordsOf(text)) appendText(`${word} `);
+    else for (const piece of piecesOf(text)) appendText(piece);
   }
+  if (all || text.trim()) input.value = rest; // a space alone waits for what it stands before
   fit();
 }
 
@@ -1063,7 +1093,7 @@ function wire() {
     const before = input.value;
     input.value = "";
     fit();
-    player.add(before + text);
+    player.add(`${before + text} `);
   });
   $("source").addEventListener("click", () => input.focus());
 
@@ -1077,7 +1107,7 @@ function wire() {
     const texts = EXAMPLES[model.id];
     if (player.words.length) player.stop();
     endSource();
-    player.add(texts[example++ % texts.length]);
+    player.add(`${texts[example++ % texts.length]} `);
   });
 
   $("model").addEventListener("change", () => useModel(models.find((each) => each.id === $("model").value)));
