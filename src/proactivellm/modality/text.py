@@ -125,7 +125,7 @@ class TextSegmenter:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores a state of `feed`, of a segmenter with the same tokenizer."""
-        self._partial = SourceUnit(str(state["partial"]), bool(state["glued"]))
+        self._partial = SourceUnit(str(state["partial"]), bool(state.get("glued")))
         self._num_fed, self._fed_s = int(state["num_fed"]), float(state["fed_s"])
 
     def _paced(self, line: str, rate_wpm: float | None, num_before: int) -> list[Unit]:
