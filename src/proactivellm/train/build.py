@@ -28,6 +28,7 @@ from proactivellm.modality.vocabulary import check_tokens
 from proactivellm.tasks.item import Item
 from proactivellm.train.arguments import trains_in_bf16
 from proactivellm.train.block_attention import PACKED_ATTENTION, register
+from proactivellm.train.checkpoints import load_weights
 from proactivellm.train.control_token import (
     add_row,
     add_token,
@@ -156,31 +157,17 @@ def add_adapters(
 
 def _start_from(adapted: PreTrainedModel, lora: Lora) -> None:
     """Give adapters the weights of another run; ValueError if they are none of the same shape."""
-    from peft import PeftConfig, set_peft_model_state_dict
-    from peft.utils import load_peft_weights
+    from peft import PeftConfig
 
-    folder = Path(lora.start)
-    check_adapter(folder)
+    check_adapter(Path(lora.start))
     with refusing(f"lora.start: {lora.start!r}"):
-        stored = PeftConfig.from_pretrained(str(folder))
-        weights = load_peft_weights(str(folder), device="cpu")
+        stored = PeftConfig.from_pretrained(lora.start)
     if (stored.r, stored.lora_alpha) != (lora.r, lora.alpha):
         raise ValueError(
             f"lora.start: {lora.start!r} has r = {stored.r} and alpha = {stored.lora_alpha}: give "
             "[lora] the same"
         )
-    try:
-        told = set_peft_model_state_dict(adapted, weights)
-    except RuntimeError:  # of another shape
-        faults = ["shapes"]
-    else:
-        lacks = [name for name in told.missing_keys if "lora_" in name]
-        faults = [*lacks, *told.unexpected_keys]
-    if faults:
-        raise ValueError(
-            f"lora.start: {lora.start!r} is an adapter of another model or of other layers "
-            f"({faults[0]}): leave it out"
-        )
+    load_weights(adapted, lora.start)
 
 
 def make_settings(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> StreamSettings:

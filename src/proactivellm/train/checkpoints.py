@@ -50,7 +50,8 @@ def load_weights(model: PreTrainedModel, folder: str) -> None:
     """Load a checkpoint's weights (or adapters) into a model of the same shape, else ValueError."""
     what = f"cannot continue from {folder}"
     with refusing(what, lambda: broken_weights(Path(folder))):
-        check_all_loaded(_load_weights(model, folder), what)
+        found = _load_weights(model, folder)
+    check_all_loaded(found, what)
 
 
 def _load_weights(model: PreTrainedModel, folder: str) -> dict[str, Any]:
