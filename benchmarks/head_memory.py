@@ -33,9 +33,9 @@ def loss_of(output: torch.nn.Linear, views: tuple[Tensor, Tensor], chunk: int) -
     """The loss of the default recipe."""
     table = Objectives()
     terms = [Likelihood(table), Distillation(table)]
-    in_chunks = output.weight.requires_grad and chunk < len(views[1])
+    in_chunks = output.weight.requires_grad and chunk < views[1].shape[1]
     project = gathering(output) if in_chunks else output
-    means = row_sums(terms, project, views, True, chunk) / len(views[1])
+    means = row_sums(terms, project, views, True, chunk) / views[1].shape[1]
     weights = torch.tensor([weight for term in terms for weight in term.weights])
     return (weights * means).sum()
 
@@ -45,13 +45,13 @@ def measure(vocabulary: int, width: int, rows: int, learnt: bool, budget: int | 
     torch.manual_seed(0)
     output = torch.nn.Linear(width, vocabulary, bias=False).requires_grad_(learnt)
     hidden_WRD = torch.randn(VIEWS, rows, width, requires_grad=True)
-    label_R = torch.randint(0, vocabulary, (rows,))
+    label_WR = torch.randint(0, vocabulary, (rows,)).expand(VIEWS, -1)
     chunk = rows if budget is None else rows_within(budget, vocabulary, VIEWS)
     small = torch.nn.Linear(width, 100, bias=False)  # what libraries allocate once
-    loss_of(small, (hidden_WRD[:, :8], label_R[:8] % 100), 4).backward()
+    loss_of(small, (hidden_WRD[:, :8], label_WR[:, :8] % 100), 4).backward()
     hidden_WRD.grad = None
     before, start = peak_kib(), time.process_time()
-    loss = loss_of(output, (hidden_WRD, label_R), chunk)
+    loss = loss_of(output, (hidden_WRD, label_WR), chunk)
     loss.backward()
     seconds, after = time.process_time() - start, peak_kib()
     grown = [p.grad for p in (hidden_WRD, output.weight) if p.grad is not None]

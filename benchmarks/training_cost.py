@@ -129,10 +129,10 @@ def make_steps(case: Case, model: PreTrainedModel) -> dict[str, Step]:
         return F.cross_entropy(logits.float().flatten(0, 1), label.flatten())
 
     def plain_blocks() -> torch.Tensor:
-        hidden_WRD, label_R = view_rows(
+        hidden_WRD, label_WR = view_rows(
             packed_output(model, full, LAYOUT, windows).last_hidden_state, full
         )
-        return F.cross_entropy(project(hidden_WRD[0]).float(), label_R)
+        return F.cross_entropy(project(hidden_WRD[0]).float(), label_WR[0])
 
     def packed() -> torch.Tensor:
         return learner(**whole)["loss"]
@@ -142,9 +142,8 @@ def make_steps(case: Case, model: PreTrainedModel) -> dict[str, Step]:
             view_rows(packed_output(model, one, LAYOUT, windows).last_hidden_state, one)
             for one in (full, partial)
         ]
-        hidden = torch.cat([hidden_WRD for hidden_WRD, _ in pairs])
-        views = hidden, pairs[0][1]
-        sums = row_sums(terms, project, views, True, len(hidden[0]))
+        hidden, label = (torch.cat(each) for each in zip(*pairs, strict=True))
+        sums = row_sums(terms, project, (hidden, label), True, len(hidden[0]))
         weights = torch.tensor([weight for term in terms for weight in term.weights])
         return (sums * weights).sum() / len(hidden[0])
 

@@ -66,7 +66,7 @@ def distributions(model: streams.Recorder, some: Sequence[Prefix]) -> tuple[Tens
     hidden = packed_output(model.model, packed, grouped(), model.windows).last_hidden_state
     views, label = view_rows(hidden, packed)
     full, partial = model.parts.project(views).log_softmax(-1)
-    return full.detach(), partial, label
+    return full.detach(), partial, label[1]
 
 
 @pytest.mark.parametrize(
