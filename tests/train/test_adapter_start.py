@@ -53,7 +53,10 @@ def test_a_run_goes_on_with_it(trained: tuple[Path, Path], tmp_path: Path) -> No
     ("keys", "message"),
     [
         ({"r": 2}, "has r = 4 and alpha = 8: give .lora. the same"),
-        ({"target_modules": ["q_proj"]}, "^cannot continue from [^ ]*: the model has no place for 24"),
+        (
+            {"target_modules": ["q_proj"]},
+            "^cannot continue from [^ ]*: the model has no place for 24",
+        ),
     ],
 )
 def test_an_adapter_of_another_shape_is_refused(
