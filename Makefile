@@ -2,6 +2,7 @@
 #   make install   .venv with the project and everything its tests need
 #   make demo      stream a few German sentences to English with the bundled model
 #   make demo-thinking  a problem is read sentence by sentence, and thought about meanwhile
+#   make demo-llm  a language model of 135 million parameters, pulled, says when what it was asked about happens
 #   make demo-speech  stream recordings to text in real time, with the bundled model that listens
 #   make test      the tests, under the lowest and the newest transformers that are supported
 #   make newest    the second half of it: the built wheel in an empty environment, with the newest
@@ -45,6 +46,9 @@ DEMO_PROBLEM ?= Anna has 7 apples. Felix lives in Bonn. Peter gives 8 apples to 
 DEMO_QUESTION ?= How many apples does Anna have at the end?
 DEMO_THINKER ?= models/running-counts
 DEMO_THINKING_FLAGS ?= --rate 150
+DEMO_WATCH ?= models/watch-en/demo.txt
+DEMO_WATCHER ?= models/watch-en
+DEMO_WATCHING_FLAGS ?= --policy wait-k:1 --rate 240
 DEMO_AUDIO ?= $(sort $(foreach kind,wav flac ogg opus mp3,\
 	$(wildcard src/proactivellm/assets/speech-sample/*.$(kind))))
 DEMO_SPEECH_FLAGS ?= --real-time --times
@@ -103,7 +107,7 @@ SPEECH_TARGET ?=
 SPEECH_OUT ?= out/simuleval-speech
 SPEECH_FLAGS ?= --policy wait-k:3,stride=2
 
-.PHONY: install demo demo-speech demo-thinking test lowest newest chromium live browser audit ray mutants simuleval \
+.PHONY: install demo demo-llm demo-speech demo-thinking test lowest newest chromium live browser audit ray mutants simuleval \
 	simuleval-speech compatibility environments site typed lint check format
 .DEFAULT_GOAL := check
 
@@ -139,6 +143,12 @@ demo-thinking: install
 		"recipes/thinking/running.toml says how to train it, or name one with DEMO_THINKER" >&2; exit 1; }
 	@echo "$(DEMO_PROBLEM)" | $(BIN)/proactivellm stream --model $(DEMO_THINKER) --input - \
 		--question "$(DEMO_QUESTION)" --thoughts $(DEMO_THINKING_FLAGS)
+
+demo-llm: install
+	@test -f $(DEMO_WATCHER)/adapter_config.json || { echo "make: no adapter in $(DEMO_WATCHER):" \
+		"recipes/adapters/watch.toml says how to train it, or name one with DEMO_WATCHER" >&2; exit 1; }
+	@$(BIN)/proactivellm pull smollm2-135m-instruct
+	@$(BIN)/proactivellm stream --model $(DEMO_WATCHER) --input $(DEMO_WATCH) $(DEMO_WATCHING_FLAGS)
 
 demo-speech: install
 	@test -n "$(DEMO_AUDIO)" || { echo "make: no recordings: name some with DEMO_AUDIO" >&2; exit 1; }

@@ -59,7 +59,14 @@ def test_adapters_are_small_and_name_models_that_can_be_pulled() -> None:
         "gemma-3-270m": ("de-en", "en-de"),
     }
     files = {adapters / f"{name}.toml" for base in tasks for name in (base, *tasks[base])}
-    assert files == set(adapters.glob("*.toml"))
+    further = adapters / "watch.further.toml"
+    assert files | {further} == set(adapters.glob("*.toml"))
+    first, second = (
+        load_toml(adapters / "smollm2-135m.toml", Recipe, [adapters / "watch.toml", *more])
+        for more in ([], [further])
+    )
+    assert second.lora and second.lora.start and second.data.train != first.data.train
+    assert second.objective == first.objective and second.backbone == first.backbone
     for base, names in tasks.items():
         for name in names:
             recipe = load_toml(adapters / f"{base}.toml", Recipe, [adapters / f"{name}.toml"])
