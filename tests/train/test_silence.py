@@ -13,6 +13,7 @@ from proactivellm.core.packing import IGNORE, UNTAUGHT, Packed
 from proactivellm.modality.loading import load
 from proactivellm.tasks.item import Item
 from proactivellm.train.actions import teach_silence
+from proactivellm.train.run import train
 from proactivellm.train.samples import ItemEncoder, PackedDataset, SampleEncoder
 from proactivellm.train.schedules import ViewPlan, until_due
 from proactivellm.train.tokenizer import train_tokenizer
@@ -23,6 +24,7 @@ batch_weight = 0.0
 kl_weight = 0.0
 silent_until_due = true
 """
+WATCHING = SCRATCH.replace('[data.train]\ntsv = "PAIRS"', "[data.train]\nwatch = true\ncount = 9")
 END = 9
 
 
@@ -71,19 +73,18 @@ def test_a_model_that_was_taught_silence_keeps_it(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("keys", "message"),
-    [
-        ("silent_until_due = true", "give each .data.train. as `log`.*or as `watch`"),
-        ("silent_until_due = true\nkl_weight = 0.1", "as `log`"),
-    ],
-)
-def test_a_recipe_without_traces_is_refused(tmp_path: Path, keys: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        make_recipe(tmp_path, f"{SCRATCH}[objective]\n{keys}\n")
+def test_a_recipe_without_traces_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="give each .data.train. as `log`.*or as `watch`"):
+        make_recipe(tmp_path, SCRATCH + SILENT)
+
+
+def test_what_may_end_early_would_end_instead_of_waiting(tmp_path: Path) -> None:
+    recipe = make_recipe(tmp_path, WATCHING + SILENT + "[stream]\nearly_end = true\n")
+    with pytest.raises(ValueError, match="would end a target with early_end"):
+        train(recipe, tmp_path / "out")
 
 
 def test_the_full_view_is_no_model_for_silence(tmp_path: Path) -> None:
-    text = SCRATCH.replace('[data.train]\ntsv = "PAIRS"', "[data.train]\nwatch = true\ncount = 9")
+    keys = SILENT.replace("kl_weight = 0.0", "kl_weight = 0.1")
     with pytest.raises(ValueError, match="set kl_weight to 0"):
-        make_recipe(tmp_path, f"{text}[objective]\nsilent_until_due = true\nkl_weight = 0.1\n")
+        make_recipe(tmp_path, WATCHING + keys)

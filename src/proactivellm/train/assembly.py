@@ -48,6 +48,11 @@ def make_trainer(
     """
     items, valid = data
     model, tokenizer, settings = parts
+    if recipe.objective.silent_until_due and settings.early_end:
+        raise ValueError(
+            "silent_until_due = true teaches the end of stream where nothing is due yet, which "
+            "would end a target with early_end = true: set one of them to false"
+        )
     read_id = token_id_of(tokenizer, settings.read_token)
     learner = make_learner(recipe, model, settings, read_id)
     encoder = _make_encoder(recipe, learner, tokenizer, settings)

@@ -183,10 +183,7 @@ class ItemEncoder(Encoder):
 
     def _of_texts(self, items: Sequence[Item]) -> Sample:
         source = " ".join(item.source for item in items)
-        sample = self.text.encode(source, " ".join(item.target for item in items))
-        if any(item.target and not item.delays for item in items):
-            return sample
-        return replace(sample, due=trace_of(items, sample.written[TARGET].tokens, self.text))
+        return self.text.encode(source, _targets(items))
 
 
 def _targets(items: Sequence[Item]) -> str:
@@ -264,6 +261,10 @@ class PackedDataset(Dataset[Packed]):
         rng = np.random.default_rng([self.seed, index])
         items = [self.items[i] for i in self.plan[index]]
         sample = self.encoder.join(items, rng)
+        if self.views.follows_traces:
+            assert isinstance(self.encoder, ItemEncoder)  # whatever thinks decides by counts
+            due = trace_of(items, sample.written[TARGET].tokens, self.encoder.text)
+            sample = replace(sample, due=due)
         views = self.encoder.views(sample, self.views, rng)
         packed = pack(sample, views, self.layout)
         packed.index = index
@@ -271,7 +272,7 @@ class PackedDataset(Dataset[Packed]):
             assert sample.due is not None
             teach_silence(packed, sample.due, [view[TARGET] for view in views])
         if self.views.control:
-            assert isinstance(self.encoder, ItemEncoder)  # whatever thinks decides by counts
+            assert isinstance(self.encoder, ItemEncoder)
             set_actions(packed, self.encoder.actions(self.views, sample, views))
         return packed
 

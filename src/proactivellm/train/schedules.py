@@ -45,6 +45,11 @@ class ViewPlan(ViewSettings):
     # Where the actions come from that partial views are to learn; None: they learn none.
     control: Literal["oracle", "data"] | None = None
 
+    @property
+    def follows_traces(self) -> bool:
+        """Whether it matters what each word of a target waits for."""
+        return self.silent_until_due or self.control == "data"
+
     def draw(self, num_source: int, num_target: int, rng: np.random.Generator) -> Schedule:
         """A schedule of the profile: `num_target` entries in 1..`num_source`."""
         if self.profile == "uniform":
