@@ -159,15 +159,16 @@ def _start_from(adapted: PreTrainedModel, lora: Lora) -> None:
     """Give adapters the weights of another run; ValueError if they are none of the same shape."""
     from peft import PeftConfig
 
-    check_adapter(Path(lora.start))
+    folder = find_folder(lora.start)
+    check_adapter(folder)
     with refusing(f"lora.start: {lora.start!r}"):
-        stored = PeftConfig.from_pretrained(lora.start)
+        stored = PeftConfig.from_pretrained(str(folder))
     if (stored.r, stored.lora_alpha) != (lora.r, lora.alpha):
         raise ValueError(
             f"lora.start: {lora.start!r} has r = {stored.r} and alpha = {stored.lora_alpha}: give "
             "[lora] the same"
         )
-    load_weights(adapted, lora.start)
+    load_weights(adapted, str(folder))
 
 
 def make_settings(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> StreamSettings:

@@ -61,7 +61,7 @@ class Lora(Strict):
     dropout: Share = 0.0  # on the adapter's input
     target_modules: str | list[str] = "all-linear"  # names of linear layers, or "all-linear"
     merge: bool = True  # save a whole model; otherwise the adapter alone, which names its model
-    start: str = ""  # folder of an adapter with this r and alpha, whose training goes on
+    start: str = ""  # adapter with this r and alpha, folder or hub id, whose training goes on
     # Of the frozen model: "nf4" is QLoRA (Dettmers et al. 2023), 4 bits a weight.
     quantization: Literal["none", "nf4"] = "none"
 
