@@ -53,6 +53,19 @@ def test_pieces_give_the_units_of_the_whole(text: str, cuts: list[int]) -> None:
     assert "".join(unit.text for unit in units) == "".join(text.split())
 
 
+@pytest.mark.parametrize(
+    "text", ["ก" + 99 * "้", "我" + 99 * "！", "我" + 50 * "。”" + "b", "ស" + 50 * "្ស"]
+)
+def test_no_unit_takes_in_marks_without_end(text: str) -> None:
+    """Each would be cut anew with every character that arrives."""
+    units, rest = [], SourceUnit("")
+    for character in text:
+        complete, rest = arrived_units(rest.text + character, rest.glued)
+        units += complete
+    assert [*units, rest] == source_units(text)
+    assert max(len(unit.text) for unit in units) in (32, 63)
+
+
 @given(st.text(alphabet=st.characters(max_codepoint=0x2FF)))
 def test_texts_of_spaced_scripts_are_cut_as_by_split(text: str) -> None:
     assert source_units(text) == [SourceUnit(word) for word in text.split()]

@@ -100,8 +100,11 @@ def test_units_are_cut_where_the_server_cuts_them() -> None:
         (found,) = re.findall(rf'^const {name} = "(.+)";$', SCRIPT, re.MULTILINE)
         found = re.sub(r"\\u\{?([0-9a-f]+)\}?", lambda code: chr(int(code[1], 16)), found)
         assert found == characters
-    assert f"(?:[{as_codes(source_units._STACKING)}][${{MARKED}}]|${{MARK}})*" in SCRIPT
-    assert f"[${{FULL_WIDTH}}{source_units._BESIDE_FULL_WIDTH}]*" in SCRIPT
+    assert (
+        f"(?:[{as_codes(source_units._STACKING)}][${{MARKED}}]|${{MARK}}){source_units._MOST}"
+        in SCRIPT
+    )
+    assert f"[${{FULL_WIDTH}}{source_units._BESIDE_FULL_WIDTH}]{source_units._MOST}" in SCRIPT
     assert f"[{as_codes(source_units._OTHER_MARKS)}]" in SCRIPT
 
 

@@ -38,10 +38,13 @@ _FULL_WIDTH = (
     "\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65"
 )
 _BESIDE_FULL_WIDTH = "\"'”’“‘…—"
+# Marks or punctuation in a unit at most; no text has so many, and what arrives by character is cut
+# anew with each as long as its unit may go on.
+_MOST = "{0,31}"
 _UNITS = re.compile(
     f"[{HAN}{KANA}]"
-    f"|[{WITHOUT_SPACES}](?:[{_STACKING}][{WITHOUT_SPACES}]|[{_MARKS}])*"
-    f"|[{_FULL_WIDTH}][{_FULL_WIDTH}{_BESIDE_FULL_WIDTH}]*"
+    f"|[{WITHOUT_SPACES}](?:[{_STACKING}][{WITHOUT_SPACES}]|[{_MARKS}]){_MOST}"
+    f"|[{_FULL_WIDTH}][{_FULL_WIDTH}{_BESIDE_FULL_WIDTH}]{_MOST}"
     f"|[^{HAN}{KANA}{WITHOUT_SPACES}{_FULL_WIDTH}]+"
 )
 
@@ -105,6 +108,8 @@ def words_with_space(text: str) -> list[str]:
 
 def _cut(word: str, glued: bool) -> list[SourceUnit]:
     """The units of a text without white space."""
+    if word.isascii():
+        return [SourceUnit(word, glued)] if word else []
     start = 0
     if not glued:
         first = _UNSPACED.search(word)

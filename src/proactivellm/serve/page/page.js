@@ -45,8 +45,8 @@ const MARK = `(?:(?=[\\p{M}\\p{P}])[${MARKED}]|[\u0e33\u0eb3\u0300-\u036f\u200b-
 const FULL_WIDTH = "\u3001-\u3004\u3008-\u3020\u3030\u303d-\u303f\ufe10-\ufe19\ufe30-\ufe4f\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65";
 const UNSPACED = new RegExp(`[${AT_ONCE}${MARKED}]`, "u");
 const UNITS = new RegExp(
-  `[${AT_ONCE}]|[${MARKED}](?:[\u1039\u17d2\u1a60\u1b44\ua9c0][${MARKED}]|${MARK})*` +
-  `|[${FULL_WIDTH}][${FULL_WIDTH}"'”’“‘…—]*|[^${AT_ONCE}${MARKED}${FULL_WIDTH}]+`, "gu");
+  `[${AT_ONCE}]|[${MARKED}](?:[\u1039\u17d2\u1a60\u1b44\ua9c0][${MARKED}]|${MARK}){0,31}` +
+  `|[${FULL_WIDTH}][${FULL_WIDTH}"'”’“‘…—]{0,31}|[^${AT_ONCE}${MARKED}${FULL_WIDTH}]+`, "gu");
 const COMPLETE = new RegExp(`^[${AT_ONCE}]$|\\s$|^$`, "u");
 const BEGINS_WORD = new RegExp(`^(?:\\s|(?!${MARK})[${AT_ONCE}${MARKED}])`, "u");
 
