@@ -65,7 +65,9 @@ def test_every_kind_is_read(tmp_path: Path) -> None:
     assert pair == Item("a b", "a b", place=f"{tsv}, line 1")
     assert [i.target for i in read_items(DataSource(squad=str(squad)))] == ["unknown", "Anna"]
     known = read_items(DataSource(squad=str(squad), unanswerable=False))
-    assert known == [Item("Who? Anna sings.", "Anna", ("Anna",), place=f"{squad}, question 2")]
+    assert known == [
+        Item("Who? Anna sings.", "Anna", ("Anna",), place=f"{squad}, question 2", delays=(3,))
+    ]
     assert list(texts(known)) == ["Who? Anna sings.", "Anna"]
 
 

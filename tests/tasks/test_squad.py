@@ -44,14 +44,33 @@ def test_question_first_and_all_different_answers(tmp_path: Path, name: str) -> 
             "Paris",
             ("Paris", "in Paris"),
             place=f"{path}, question 1",
+            delays=(12,),
         ),
         Item(
             "How many cats? Anna lives in Paris. She has two cats.",
             "two",
             ("two",),
             place=f"{path}, question 2",
+            delays=(11,),
         ),
     ]
+
+
+def test_an_answer_waits_for_the_end_of_its_sentence(tmp_path: Path) -> None:
+    passage = "Anna lives in  New York, as Tom does. She has two cats, he has none"
+    asked = {
+        "Where?": ("New York", 15, (9,) * 2),  # a word of the question, 8 of the passage
+        "Who else?": ("Tom", 28, (10,)),
+        "How many?": ("two", 46, (17,)),  # no mark ends this sentence, but the passage
+        "Elsewhere?": ("two", 3, (16,)),  # it does not stand there
+        "Nowhere?": ("two", None, (16,)),
+    }
+    questions = [question(text, answer) for text, (answer, *_) in asked.items()]
+    for entry, (_, start, _) in zip(questions, asked.values(), strict=True):
+        entry["answers"][0]["answer_start"] = start
+    questions.append(question("Why is it so?", "two", is_impossible=True))
+    items = read_squad(write(tmp_path / "f.json", squad(*questions, passage=passage)))
+    assert [item.delays for item in items] == [*(due for *_, due in asked.values()), (19,)]
 
 
 def test_questions_without_an_answer_are_unknown_or_left_out(tmp_path: Path) -> None:

@@ -77,6 +77,11 @@ class DataSource(Strict):
         """The levels of generated questions."""
         return [self.lookup] if isinstance(self.lookup, str) else self.lookup or []
 
+    @property
+    def tells_delays(self) -> bool:
+        """Whether its items say what each word of their targets waits for."""
+        return bool(self.log or self.watch or self.squad or self.lookup)
+
     @model_validator(mode="after")
     def _is_one_kind(self) -> Self:
         given = {key for key in self.model_fields_set if getattr(self, key) is not None}

@@ -131,8 +131,9 @@ class Lookup(NamedTuple):
 
     @property
     def item(self) -> Item:
-        """As an item of a task."""
-        return Item(self.source, self.target, (self.target,))
+        """As an item of a task; its delays are those of one who answers at once."""
+        delays = (self.evidence,) * len(self.target.split())
+        return Item(self.source, self.target, (self.target,), delays=delays)
 
 
 def draw(levels: Sequence[str], count: int, seed: int = 0, split: str = "train") -> list[Lookup]:

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from proactivellm.output.sentences import ends_sentence
+from proactivellm.output.source_units import source_units
 from proactivellm.tasks.item import Item
 from proactivellm.tasks.lookup import UNKNOWN
 
@@ -17,7 +19,8 @@ def read_squad(path: str | Path, unanswerable: bool = True) -> list[Item]:
     """Reads a file in SQuAD format, one item a question, in file order.
 
     The source is the question, then the passage, inner white space collapsed; the target is the
-    first answer; all different ones are accepted.
+    first answer; all different ones are accepted. An answer waits for the end of the sentence that
+    it stands in (`Item.delays`), "unknown" for the end of the passage.
 
     Args:
         path: JSON, maybe `.gz`.
@@ -28,11 +31,14 @@ def read_squad(path: str | Path, unanswerable: bool = True) -> list[Item]:
     """
     items = []
     questions = _questions(path, _load(Path(path)))
-    for number, (question, passage, answers) in enumerate(questions, start=1):
+    for number, (question, passage, answers, end) in enumerate(questions, start=1):
         if answers or unanswerable:
             known = tuple(dict.fromkeys(" ".join(text.split()) for text in answers)) or (UNKNOWN,)
             source = " ".join(f"{question} {passage}".split())
-            items.append(Item(source, known[0], known, place=f"{path}, question {number}"))
+            due = _due(source, f"{question} {passage[:end]}")
+            delays = (due,) * len(known[0].split())
+            place = f"{path}, question {number}"
+            items.append(Item(source, known[0], known, place=place, delays=delays))
     if not items:
         raise ValueError(f"{path}: holds no question")
     return items
@@ -50,8 +56,19 @@ def _load(file: Path) -> Any:
         raise ValueError(f"{file}: not valid JSON: {error}") from None
 
 
-def _questions(path: str | Path, data: Any) -> Iterator[tuple[str, str, list[str]]]:
-    """Yields question, passage and answers (none where there is none)."""
+def _due(source: str, needed: str) -> int:
+    """Units up to the end of the sentence in which the needed part of a source ends."""
+    units = source_units(source)
+    due = len(source_units(needed))
+    while due < len(units) and not ends_sentence(units[due - 1].text):
+        due += 1
+    return due
+
+
+def _questions(path: str | Path, data: Any) -> Iterator[tuple[str, str, list[str], int]]:
+    """Yields question, passage, answers (none where there is none), and where the first answer ends
+    in the passage; what does not stand where the file says is taken to end with it.
+    """
     where = "the top level"  # what is being read when an error comes
     try:
         for article in data["data"]:
@@ -65,13 +82,21 @@ def _questions(path: str | Path, data: Any) -> Iterator[tuple[str, str, list[str
                     if not answers and not impossible:
                         raise ValueError("it has no answers and is not marked is_impossible")
                     texts = [] if impossible else [_text(answer["text"]) for answer in answers]
-                    yield question, passage, texts
+                    end = _end(passage, answers[0]) if texts else len(passage)
+                    yield question, passage, texts, end
     except KeyError as error:
         raise ValueError(f"{path}: not in SQuAD format: {where} has no key {error}") from None
     except (TypeError, AttributeError):
         raise ValueError(f"{path}: not in SQuAD format: {where} is not as it should be") from None
     except ValueError as error:
         raise ValueError(f"{path}: {where}: {error}") from None
+
+
+def _end(passage: str, answer: dict[str, Any]) -> int:
+    start, text = answer.get("answer_start"), str(answer["text"])
+    if isinstance(start, int) and start >= 0 and passage.startswith(text, start):
+        return start + len(text)
+    return len(passage)
 
 
 def _text(value: Any) -> str:

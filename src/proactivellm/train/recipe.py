@@ -204,12 +204,12 @@ class Recipe(_FrontEnds):
         sources = self.data.train if isinstance(self.data.train, list) else [self.data.train]
         wanted = self.objective.control_weight and self.objective.control_trace == "data"
         silent = self.objective.silent_until_due
-        if (wanted or silent) and not all(source.log or source.watch for source in sources):
+        if (wanted or silent) and not all(source.tells_delays for source in sources):
             key = "silent_until_due = true" if silent else 'control_trace = "data"'
             other = "leave it out" if silent else 'set control_trace to "oracle"'
             raise ValueError(
                 f"{key} learns from traces: give each [data.train] as `log`, the instances.log of "
-                f"a policy, or as `watch`, or {other}"
+                f"a policy, or as `watch`, `squad` or `lookup`, or {other}"
             )
         if silent and (self.objective.kl_weight or self.thinking or self.distillation):
             raise ValueError(
