@@ -110,6 +110,11 @@ def test_a_line_for_each_word_as_soon_as_it_is_whole(capsys: pytest.CaptureFixtu
     display.turn()  # the speaker pauses: nothing will be added to the word
     assert capsys.readouterr().out == "1.28\tJOHN\n"
     display.event(written(*PIECES[4]))
+    assert capsys.readouterr().out == "12.80\t你\n12.80\t好\n"  # no space is waited for
+    display.event(written("กั", 13.0))
+    display.event(written("้ ", 14.0))  # the tone belongs to it
+    assert capsys.readouterr().out == "14.00\tกั้\n"
+    display.event(written("你", 15.0))
     display.end(entry())
     display.close()
-    assert capsys.readouterr().out == "12.80\t你好\n\n"
+    assert capsys.readouterr().out == "15.00\t你\n\n"

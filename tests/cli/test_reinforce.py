@@ -28,12 +28,21 @@ def test_it_makes_a_model_and_goes_on(run: Run, files: tuple[str, ...], tmp_path
     first = Head.load(out)
     assert first.digest != Head.load(MODEL).digest
     assert first.about["label"] == "reward: chrF - 0.5 DAL, tolerance 0.02"
+    card, before = ((folder / "README.md").read_text("utf-8") for folder in (out, MODEL))
+    begins, title = "---\nlanguage: [de, en]\n", "\n# out\n\n**Reinforced.** The head of the policy"
+    assert (
+        card.startswith(begins) and title in card and card.endswith(before[before.index("\n# ") :])
+    )
+    assert "reward: chrF - 0.5 DAL, tolerance 0.02. It took 1 step on 2 sources of a.de." in card
+    assert "the card of `tatoeba-de-en`, with the scores of before." in card
     table = Calibration.load(out)
     assert {point.policy for point in table.points} == {
         point.policy for point in Calibration.load(MODEL).points
     } - {"learned"}
     assert run("reinforce", *files, "--out", out, "--steps", 2).code == 0
     curve = [json.loads(line) for line in (out / CURVE_FILE).read_text().splitlines()]
+    again = (out / "README.md").read_text("utf-8")
+    assert again.count("Reinforced") == 1 and "It took 2 steps" in again
     assert [line["step"] for line in curve] == [1, 2] and Head.load(out).digest != first.digest
     error = run("reinforce", *files, "--out", out, "--seed", 1).error
     assert "holds another run (plan.seed was 0, and is 1 now)" in error

@@ -3,7 +3,10 @@
 from typing import Any
 
 import pytest
+from tests.models import tiny_model
+from transformers import PreTrainedTokenizerFast
 
+from proactivellm.backbone.prompt import StreamSettings
 from proactivellm.decisions.record import record
 from proactivellm.decisions.trace import Trace
 from proactivellm.forward.causal_lm import StreamingCausalLM
@@ -13,6 +16,7 @@ from proactivellm.policy.spec import parse_policy
 from proactivellm.session.sampling import Sampling
 from proactivellm.session.window import Window
 from proactivellm.stream import Job, run_streams
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 SOURCE = "Ich stehe jeden Morgen um sieben auf."
 SPECS = (
@@ -103,6 +107,26 @@ def test_units_that_left_the_window_have_no_attention(model: StreamingCausalLM) 
     gap = slice(1, 1 + instance.dropped_units)
     assert len(last) == len(trace.source) and not any(last[gap])
     assert last[0] > 0 and sum(last) == pytest.approx(1.0, abs=1e-4)
+
+
+def test_a_target_without_spaces_has_a_row_for_each_character() -> None:
+    pieces = ["<unk>", "<s>", "<|end|>", *"我们在读一本书好", "今天", "天气"]
+    backend = Tokenizer(models.WordLevel({piece: i for i, piece in enumerate(pieces)}, "<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    backend.decoder = decoders.Fuse()
+    special = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "<|end|>"}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, **special)
+    random_model = tiny_model("qwen3", len(pieces))
+    chinese = StreamingCausalLM(random_model, tokenizer, StreamSettings())
+    chinese.model.generation_config.max_new_tokens = 24  # a random model ends no target by itself
+    instance = ordinary(chinese, "wait-k:1", "我们在读一本书")
+    trace = recorded(chinese, "wait-k:1", "我们在读一本书")
+    assert instance.latency_unit == "char" and {"今", "气"} & {*trace.words}
+    assert (trace.words, trace.delays) == ([*instance.prediction], instance.delays)
+    assert trace.delays[0] == 1 and len({*trace.delays}) > 4
+    for row, word in enumerate(trace.words):
+        assert word in trace.deciding(row).text
+        assert trace.deciding(row).units_read == trace.delays[row]
 
 
 def test_decided_by_token(model: StreamingCausalLM) -> None:

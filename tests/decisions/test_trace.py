@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from tests.decisions.traces import empty_trace, small_trace
+from tests.decisions.traces import empty_trace, probe, small_trace
 
 from proactivellm.decisions.trace import read_traces, write_traces
 
@@ -25,8 +25,9 @@ def test_without_threshold_or_attention() -> None:
 
 
 def test_a_token_of_several_words_stands_for_all_of_them() -> None:
-    trace = small_trace(words=["I", "was", "to", "get"])
-    assert trace.writes(3)[0].text == "" and trace.deciding(3).units_read == 4
+    probes = [probe(1, 0, "I"), probe(2, 1, " was to"), probe(3, 3, " get"), probe(4, 4, "")]
+    trace = small_trace(words=["I", "was", "to", "get"], probes=probes)
+    assert [trace.deciding(row).text for row in range(4)] == ["I", " was to", " was to", " get"]
 
 
 def test_file(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Block by block in, whole words out: the words and delays of the log of the same recording."""
 
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from proactivellm.modality.loading import load
 from proactivellm.modality.speech.files import Recording
 from proactivellm.modality.speech.gate import GateSettings
 from proactivellm.output.log import Instance
+from proactivellm.output.scripts import characters
 from proactivellm.policy.spec import parse_policy
 from proactivellm.session.sampling import Sampling
 from proactivellm.stream import Job, run_streams
@@ -39,11 +41,11 @@ def wav(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def block_by_block(
-    model: StreamingCausalLM, spec: str, wav: Path
+    model: StreamingCausalLM, spec: str, wav: Path, unit: str = "word"
 ) -> tuple[list[tuple[str, float]], int]:
     """Words and the ms that had arrived with each, as SimulEval counts; how many are rests."""
     with Recording(wav) as recording:
-        heard = HeardWords(model, parse_policy(spec), recording.rate)
+        heard = HeardWords(model, parse_policy(spec), recording.rate, unit)
         blocks = list(recording.blocks(model.front_end.unit_s))
     words, num_samples = [], 0
     for number, block in enumerate(blocks, start=1):
@@ -64,6 +66,16 @@ def test_words_and_delays_are_those_of_the_log(
     theirs = entry(" ".join(word for word, _ in words), [delay for _, delay in words])
     joined = join_pieces(logged, theirs)
     assert joined is not None and joined.delays == pytest.approx(logged.delays, abs=1e-3)
+
+
+def test_characters_and_delays_are_those_of_the_log(model: StreamingCausalLM, wav: Path) -> None:
+    job = Job(index=0, source="", media=(str(wav),), task="asr")
+    (logged,) = run_streams(model, parse_policy("wait-k:2"), [job], sampling=Sampling())
+    letters, num_lengthened = block_by_block(model, "wait-k:2", wav, "char")
+    assert not num_lengthened and len({delay for _, delay in letters}) > 2
+    assert [letter for letter, _ in letters] == characters(logged.prediction)
+    ends = accumulate(map(len, logged.prediction.split()))
+    assert [letters[end - 1][1] for end in ends] == pytest.approx(logged.delays, abs=1e-3)
 
 
 def test_silence_has_no_words(model: StreamingCausalLM, tmp_path: Path) -> None:

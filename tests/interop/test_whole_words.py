@@ -9,7 +9,7 @@ from tests.models import save_tiny
 
 from proactivellm.evaluation.evaluate import find_calibration
 from proactivellm.forward.causal_lm import StreamingCausalLM
-from proactivellm.interop.whole_words import WholeWords, WordStream
+from proactivellm.interop.whole_words import WholeWords, WordStream, cutter_of
 from proactivellm.modality.loading import load
 from proactivellm.output.log import Instance
 from proactivellm.policy.spec import parse_policy
@@ -37,9 +37,11 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> StreamingCausalLM:
     return model
 
 
-def word_by_word(model: StreamingCausalLM, spec: str, source: str) -> list[tuple[str, int]]:
-    """Words of the target and the source words read when each went out, as SimulEval counts."""
-    stream = WordStream(model, parse_policy(spec, find_calibration(model)))
+def word_by_word(
+    model: StreamingCausalLM, spec: str, source: str, unit: str = "word"
+) -> list[tuple[str, int]]:
+    """What SimulEval counts of the target, and the source words read when each of it went out."""
+    stream = WordStream(model, parse_policy(spec, find_calibration(model)), unit)
     words = source.split()
     written = []
     for num_read in range(1, max(1, len(words)) + 1):
@@ -95,6 +97,22 @@ def test_a_random_model_agrees_as_well(tiny: StreamingCausalLM, spec: str) -> No
         assert word_by_word(tiny, spec, source) == whole_at(
             entry.prediction, units_of, entry.source_length
         )
+
+
+def test_characters_go_out_when_the_log_counts_them(tiny: StreamingCausalLM) -> None:
+    """A text without spaces would else come at its very end."""
+    source, spec = "the dog sleeps on a sofa", "wait-k:1"
+    units_of, entry = whole_line(tiny, spec, source)
+    logged = [
+        (c, units) for c, units in zip(entry.prediction, units_of, strict=True) if not c.isspace()
+    ]
+    assert word_by_word(tiny, spec, source, "char") == logged
+    assert logged[0][1] < entry.source_length  # or there would be little to compare
+
+
+def test_pieces_are_refused() -> None:
+    with pytest.raises(ValueError, match="--eval-latency-unit spm: .* give word or char"):
+        cutter_of("spm")
 
 
 def test_an_empty_source_ends_at_once(trained: StreamingCausalLM) -> None:

@@ -223,16 +223,38 @@ def test_a_token_starts_a_word_with_white_space_or_with_a_script_that_has_none(n
         if token_id not in tokenizer.all_special_ids:
             after = full_decode(tokenizer, [anchor, token_id])
             first = after[len(before) :][:1]
-            assert starts[token_id] == (first.isspace() or has_unspaced(first)), token_id
+            begins = first.isspace() or has_unspaced(first) or first in {*"。"}
+            if first != "\ufffd":
+                assert starts[token_id] == begins, token_id
 
 
-def test_line_breaks_start_words_and_half_characters_do_not() -> None:
+def test_line_breaks_start_words() -> None:
     starts = word_starts(build("byte_level"))
     assert starts[byte_id("byte_level", ord("\n"))] and starts[byte_id("byte_level", ord("\t"))]
-    assert not starts[byte_id("byte_level", 0xE4)]
     metaspace = word_starts(build("metaspace"))
     assert metaspace[byte_id("metaspace", ord("\n"))]
-    assert not metaspace[byte_id("metaspace", 0xE4)]
+
+
+@pytest.mark.parametrize("name", ["byte_level", "metaspace"])
+def test_the_first_byte_of_a_chinese_character_starts_a_word(name: str) -> None:
+    """One that is no token would otherwise be written without asking."""
+    tokenizer = build(name)
+    starts, points = word_starts(tokenizer), decision_points(tokenizer)
+    ids = [byte_id(name, byte) for byte in "丽".encode()]
+    assert [starts[i] for i in ids] == [points[i] for i in ids] == [True, False, False]
+    for character in ("é", "ж", "ह", "😀", "ก"):  # a space divides words, or it may be a mark
+        assert not any(starts[byte_id(name, byte)] for byte in character.encode())
+
+
+def test_marks_are_inside_of_a_word() -> None:
+    """They belong to the letter before, which a reader has before them on its own."""
+    pieces = ["ก", "า", "ั", "่", "ำ", "ั้น", "กั", "हि", "ि", "्", "\u0301", "\u200d", "。", ".", "a"]
+    backend = Tokenizer(models.WordLevel({piece: i for i, piece in enumerate(pieces)}, "a"))
+    backend.decoder = decoders.Fuse()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend)
+    starts, points = word_starts(tokenizer), decision_points(tokenizer)
+    assert {piece for piece, start in zip(pieces, starts, strict=True) if start} == {*"กา。", "กั"}
+    assert {p for p, point in zip(pieces, points, strict=True) if point} == {*"กา。.", "กั"}
 
 
 def test_pieces_of_scripts_without_spaces_start_words() -> None:

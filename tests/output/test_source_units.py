@@ -9,6 +9,7 @@ from proactivellm.output.source_units import (
     SourceUnit,
     arrived_units,
     joined,
+    joined_texts,
     pieces_of,
     source_units,
     words_with_space,
@@ -79,6 +80,26 @@ def test_full_width_marks_end_sentences_and_their_quotes_stay() -> None:
 def test_a_text_ends_in_the_unit_that_holds_its_last_character() -> None:
     units = cut_sentences("甲。乙 丙。")
     assert units == ["甲。", "乙 丙。"] and places_in(["甲。乙", "丙。"], units) == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("texts", "whole"),
+    [
+        (["我很好。", "你呢？", "我也好"], "我很好。你呢？我也好"),
+        (["他说：“好。”", "“是吗？”"], "他说：“好。”“是吗？”"),
+        (["我爱你!", "我也是"], "我爱你!我也是"),
+        (["Tom哭了。", "Mary不哭。"], "Tom哭了。Mary不哭。"),
+        (["我用ABC", "DEF也好用"], "我用ABC DEF也好用"),
+        (["昨日は。", "今日は。"], "昨日は。今日は。"),
+        (["나는 간다。", "그래。"], "나는 간다。 그래。"),
+        (["ฉันไป", "เขามา"], "ฉันไป เขามา"),  # Thai has a space between sentences
+        (["Der Hund.", "", "Die Katze."], "Der Hund. Die Katze."),
+        (["It means 猫", "犬 is what?"], "It means 猫 犬 is what?"),
+        ([], ""),
+    ],
+)
+def test_texts_follow_each_other_as_they_are_written(texts: list[str], whole: str) -> None:
+    assert joined_texts(texts) == whole
 
 
 def test_words_with_the_space_before_them() -> None:

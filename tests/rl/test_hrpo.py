@@ -268,6 +268,9 @@ def test_it_goes_on_where_it_stopped_and_ends_as_a_model(
         return ThinkingReinforcement(model, JOBS, replace(plan, num_steps=steps), LIMITS)
 
     whole = save(begin(), tmp_path / "whole")
+    card = (tmp_path / "whole" / "README.md").read_text(encoding="utf-8")
+    learnt = "Adapters, merged into the weights," if rank else "All weights"
+    assert f"**Reinforced.** {learnt} were trained by reward: accuracy + 0.1 for an end of" in card
     first = save(begin(1), tmp_path / "out")
     curve = save(begin(), tmp_path / "out")
     assert curve == whole and first == whole[:1] and whole[1]["learnt"] > 0

@@ -86,7 +86,9 @@ def test_nothing_is_learnt_where_nothing_can_be_decided(tiny: Path) -> None:
         PolicyReinforcement(run.model, run.policy, make_jobs(TEXTS, None))
 
 
-def test_adapters_learn_with_the_head_and_go_on(tiny: Path, tmp_path: Path) -> None:
+def test_adapters_learn_with_the_head_and_go_on(
+    tiny: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     plan = replace(PLAN, lora_rank=2, lora_learning_rate=0.01, passes=2, group=3)
     whole = begin(tiny, plan)
     told = [whole.advance() for _ in range(2)]
@@ -102,7 +104,12 @@ def test_adapters_learn_with_the_head_and_go_on(tiny: Path, tmp_path: Path) -> N
 
     saved = begin(tiny, replace(plan, num_steps=1))
     saved.model.folder = tiny
+    capfd.readouterr()
     (line,) = save(saved, tmp_path / "out")
+    assert capfd.readouterr().err == ""  # no bar of shards, of which there is one
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "with it adapters of rank 2, merged into the weights. It took 1 step" in card
+    assert card.endswith(f"It comes from `{tiny.name}`.\n")  # which has no card
     assert line == told[0]
     stored, before = loading.load(str(tmp_path / "out")), loading.load(str(tiny))
     assert digest_weights(stored.model) != digest_weights(before.model)

@@ -177,6 +177,15 @@ def test_a_text_without_spaces_is_sent_by_character(page: Page, server: Running)
     for part, (words, rest) in zip(begun, found, strict=True):
         assert words == [unit.text for unit in source_units(part)]
         assert rest == arrived_units(part, glued=False)[1].text
+    start, stop = (script.index(line) for line in ("const AT_ONCE", "class Story"))
+    pieces = ["你好", "！”", "GP", "T。", " 我", "ผ", "ม", "น", "้ำ", " say", "s ", "so", "。"]
+    grown = f"for (const text of {json.dumps(pieces)}) turn.write(text, {{}}, 0); return turn"
+    told = page.evaluate(
+        f"(() => {{ {script[start:stop]} const turn = new Turn(null, false); {grown}; }})()"
+    )
+    assert [word["text"] for word in told["words"]] == [
+        unit.text for unit in source_units("".join(pieces))
+    ]
     choose(page, "policy", "wait-k")
     page.type("我用 GPT。好", 0.01)
     page.until("document.querySelectorAll('#source-words span').length === 4")

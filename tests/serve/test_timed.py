@@ -58,6 +58,29 @@ def test_segments_are_turns_and_sentences() -> None:
     assert timeline(("END", "", 1.0)).segments == []
 
 
+def test_a_transcript_without_spaces_is_timed_by_character() -> None:
+    told = timeline(
+        ("BEGIN", "", 0.0),
+        ("WRITE", "我用", 1.0),
+        ("WRITE", "GPT", 2.0),
+        ("WRITE", "。”好", 3.0),
+        ("END", "", 3.0),
+    )
+    assert told.words == [
+        Timed("我", 0.0, 0.5),
+        Timed("用", 0.5, 1.0, glued=True),
+        Timed("GPT", 1.0, 2.0, glued=True),
+        Timed("。”", 2.0, pytest.approx(2.0 + 2 / 3), glued=True),
+        Timed("好", pytest.approx(2.0 + 2 / 3), 3.0, glued=True),
+    ]
+    first = Timed("我用GPT。”", 0.0, pytest.approx(2.0 + 2 / 3))
+    assert told.segments == [first, Timed("好", pytest.approx(2.0 + 2 / 3), 3.0)]
+    # Two lines of a subtitle hold 42 characters, and none begins with a comma.
+    long = timeline(("WRITE", "好" * 42 + "，" + "好" * 50 + "。", 4.0), ("END", "", 4.0))
+    assert [len(segment.text) for segment in long.segments] == [43, 42, 9]
+    assert srt(long).startswith("1\n00:00:00,000 --> 00:00:01,830\n好好")
+
+
 def test_subtitles() -> None:
     assert srt(TWO_TURNS).split("\n\n")[1:3] == [
         "2\n00:00:02,000 --> 00:00:02,500\nIt <3",

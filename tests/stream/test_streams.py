@@ -1,5 +1,7 @@
 """The main path: delays and times of words, the clock that overlaps listening and computing."""
 
+from types import SimpleNamespace
+
 import pytest
 from tests.families import OBEYING, random_model
 from tests.tokenizers import build
@@ -47,7 +49,20 @@ def test_characters_count_where_there_are_no_spaces() -> None:
     chinese = transcript.instance(Job(index=0, source="a b c"), "p", 30.0, 3)
     assert chinese.latency_unit == "char" and chinese.prediction == "我昨天 AB。"
     assert chinese.delays == [1, 1, 2, 2, 3, 3] and chinese.prediction_length == 6
+    units = ["我", "昨", "天", "AB", "。"]
+    assert transcript.times(units) == ([1, 1, 2, 3, 3], [10.0, 10.0, 20.0, 20.0, 20.0])
     assert chinese.elapsed == [10.0, 10.0, 20.0, 20.0, 20.0, 20.0]
+
+
+@pytest.mark.parametrize(
+    ("turns", "whole"), [(("你好。", "再见。"), "你好。再见。"), (("Hi.", "Bye."), "Hi. Bye.")]
+)
+def test_turns_follow_each_other_as_they_are_written(turns: list[str], whole: str) -> None:
+    transcript = Transcript()
+    for text in turns:
+        transcript.add(write(text, 1), 10.0)
+        transcript.end_turn(SimpleNamespace(**transcript.counted))  # type: ignore[arg-type]
+    assert transcript.text == whole
 
 
 def test_live_stream_and_batch_agree(model: StreamingCausalLM) -> None:

@@ -1,5 +1,6 @@
 """Where instances come from: one description for every task, contradictions refused."""
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,31 @@ def test_instances_skipped_and_sources_by_character(tmp_path: Path) -> None:
     assert [i.target for i in read_items(DataSource(tsv=str(tsv), skip=1, limit=1))] == ["Hi"]
     (first,) = read_items(DataSource(tsv=str(tsv), source_characters=True, limit=1))
     assert first[:2] == ("我 很 好 。", "Fine.")
+
+
+def test_joined_pairs_are_written_as_they_would_arrive(tmp_path: Path) -> None:
+    tsv = tmp_path / "p.tsv"
+    tsv.write_text("我很 好。\t元気です。\n你好\tはい。\n", encoding="utf-8")
+    (joined,) = read_items(DataSource(tsv=str(tsv), join=2))
+    assert joined[:2] == ("我很 好。你好", "元気です。はい。")
+    (spelled,) = read_items(DataSource(tsv=str(tsv), join=2, source_characters=True))
+    assert spelled.source == "我 很 好 。 你 好" and spelled.spelled
+
+
+@pytest.mark.parametrize("kind", ["tsv", "source", "manifest", "reasoning"])
+def test_no_more_is_read_than_is_kept(tmp_path: Path, kind: str) -> None:
+    """The archive ends in the middle, which is not reached."""
+    line = {
+        "manifest": '{"source": "%d", "text": "b"}',
+        "reasoning": '{"id": "%d", "question": "q?", "sentences": ["s."], "answer": "b"}',
+    }.get(kind, "%d\tb")
+    text = "".join(line % n + "\n" for n in range(40_000))
+    file = tmp_path / "p.gz"
+    file.write_bytes(gzip.compress(text.encode(), 1)[:-99])
+    wish = {kind: str(file), **({"target": str(file)} if kind == "source" else {})}
+    assert len(read_items(DataSource(**wish, skip=1, limit=2))) == 2
+    with pytest.raises(ValueError, match="cannot be read after line"):
+        read_items(DataSource(**wish))
 
 
 def test_pairs_are_joined_in_a_fixed_random_order(tmp_path):

@@ -25,7 +25,7 @@ def write(tmp_path: Path):
 @pytest.mark.parametrize("name", ["pairs.tsv", "pairs.tsv.gz"])
 def test_columns_of_a_tsv(write, name):
     path = write(name, "7\tThe  dog\tDer Hund\r\n8\tA cat\t Eine\u00a0Katze \n")
-    items = read_tsv(path, source_column=2, target_column=1)
+    items = list(read_tsv(path, source_column=2, target_column=1))
     assert items == [
         Item("Der Hund", "The dog", place=f"{path}, line 1"),
         Item("Eine Katze", "A cat", place=f"{path}, line 2"),
@@ -50,25 +50,27 @@ def test_pairs_with_an_empty_side_are_left_out(write):
 def test_files_of_different_lengths(write):
     source, target = write("s", "a\nb\nc\n"), write("t", "a\nb\n")
     with pytest.raises(ValueError, match="s has 3 lines but .*t has 2: line i of both must belong"):
-        read_parallel(source, target)
+        list(read_parallel(source, target))
+    with pytest.raises(ValueError, match="s has 3 lines but .*t has 2"):
+        list(read_parallel(target, source))
 
 
 def test_missing_file():
     with pytest.raises(
         ValueError, match="cannot read 'nowhere.tsv': No such file or directory: check the path"
     ):
-        read_tsv("nowhere.tsv")
+        list(read_tsv("nowhere.tsv"))
 
 
 def test_missing_column(write):
     path = write("p", "a\tb\nc\n")
     with pytest.raises(ValueError, match="line 2 has 1 columns; .*target_column=1 need 2"):
-        read_tsv(path)
+        list(read_tsv(path))
 
 
 def test_not_utf8(write):
     with pytest.raises(ValueError, match="p, line 2: 0xf6 at byte offset 6 is not UTF-8"):
-        read_tsv(write("p", b"a\tb\nGr\xf6\xdfe\tsize\n"))
+        list(read_tsv(write("p", b"a\tb\nGr\xf6\xdfe\tsize\n")))
 
 
 @pytest.mark.parametrize("cut", [1, 12, -9])
@@ -76,4 +78,4 @@ def test_broken_archive(write, tmp_path, cut):
     path = Path(write("p.gz", "a\tb\n" * 5000))
     path.write_bytes(path.read_bytes()[:cut])
     with pytest.raises(ValueError, match=r"p\.gz: cannot be read after line \d+"):
-        read_tsv(str(path))
+        list(read_tsv(str(path)))

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tests.models import save_tiny
+from tests.tokenizers import build
 from tests.train.runs import PRETRAINED, SCRATCH, SOURCE, TARGET, make_recipe
 
 from proactivellm.backbone.prompt import PromptIds, load_settings
@@ -32,7 +34,7 @@ from proactivellm.train.recipe import Objectives, Recipe
 from proactivellm.train.rows import Control as ControlRows
 from proactivellm.train.rows import row_sums, view_scores
 from proactivellm.train.run import train
-from proactivellm.train.samples import SampleEncoder
+from proactivellm.train.samples import ItemEncoder, SampleEncoder
 from proactivellm.train.tokenizer import train_tokenizer
 
 R, V, D, READ_ID = 13, 20, 6, 7
@@ -126,6 +128,18 @@ class TestActions:
         by_word = [1, 3, 5]
         wanted = [*(by_word[word] for word in words), 5]
         assert trace_of(items, target, encoder) == wanted
+
+    def test_of_characters_where_there_are_no_spaces(self) -> None:
+        tokenizer = build("byte_level")
+        prompt = PromptIds(source_head=(), source_tail=(), target_head=(1,))
+        encoder = SampleEncoder(tokenizer, prompt, 2)
+        items = [Item("我们在", "今天。", delays=(1, 2, 3)), Item("读书", "你好", delays=(1, 2))]
+        sample = ItemEncoder(encoder).join(items)
+        target = sample.written["target"].tokens
+        sizes = [len(piece) for piece in tokenizer.convert_ids_to_tokens(target[:-1])]  # bytes
+        # Of three bytes each: 今, 天, 。, 你, 好; the last two were written after 1 and 2 of 读书.
+        wanted = [(1, 2, 3, 4, 5)[(end - 1) // 3] for end in accumulate(sizes)]
+        assert trace_of(items, target, encoder) == [*wanted, 5] and len(wanted) > 4
 
 
 class TestTheLoss:
@@ -303,11 +317,12 @@ def test_contradictions_are_refused(tmp_path: Path, keys: str, message: str) -> 
             {
                 "prediction": "abc",
                 "prediction_length": 3,
-                "latency_unit": "char",
+                "latency_unit": "spm",
+                "prediction_spm": ["a", "b", "c"],
                 "delays": [1, 1, 1],
                 "elapsed": [0, 0, 0],
             },
-            "its delays are of chars in text",
+            "its delays are of spms in text",
         ),
         (
             {"prediction": "a", "prediction_length": 1, "delays": [1.5], "elapsed": [0]},
@@ -320,6 +335,13 @@ def test_a_log_that_holds_no_trace_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         read_items(DataSource(log=str(write_log(tmp_path / "log", 1, **changed))))
+
+
+def test_a_log_of_characters_is_a_trace_of_them(tmp_path: Path) -> None:
+    told = {"prediction": "我用 AB。", "prediction_length": 5, "latency_unit": "char"}
+    told |= {"delays": [1, 2, 2, 3, 4], "elapsed": [0] * 5, "source_length": 9}
+    (item,) = read_items(DataSource(log=str(write_log(tmp_path / "log", 1, **told))))
+    assert item.target == "我用 AB。" and item.delays == (1, 2, 4)  # 我, 用, AB。
 
 
 def test_the_trace_is_part_of_what_a_run_depends_on(tmp_path: Path, taught: Path) -> None:

@@ -56,6 +56,23 @@ def test_words_of_the_target(name):
     assert texts == TARGET.split()
 
 
+@pytest.mark.parametrize("name", LOSSLESS)
+@pytest.mark.parametrize("spelled", [False, True])
+def test_joined_sentences_are_the_text_that_arrives(name, spelled):
+    """A model that is trained on Chinese sentences, one after the other, reads them so, live."""
+    sources, live = ["你好。", "我们在读书。"], "你好。我们在读书。"
+    if spelled:
+        sources, live = [" ".join(source) for source in sources], " ".join(live)
+    items = [Item(source, "今天。", spelled=spelled) for source in sources]
+    sample = ItemEncoder(encoder(name)).join(items)
+    segmenter = TextSegmenter(build(name))
+    arrived = [unit.token_ids for text in live for unit in segmenter.feed(text)]
+    arrived += [unit.token_ids for unit in segmenter.finish() if not unit.is_end]
+    closed = [*map(tuple, units_of(sample)[1:])]
+    assert closed == [*arrived[:-1], (*arrived[-1], 2, 1)]
+    assert build(name).decode(target_of(sample)[:-1]).strip() == "今天。今天。"
+
+
 def test_control_tokens_in_the_text_are_text():
     sample = encoder().encode("ein <s> Wort", "a <|end|> word")
     assert 1 not in units_of(sample)[2]

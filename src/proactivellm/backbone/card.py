@@ -1,6 +1,7 @@
 """The model card of a streaming model: what it is, what it was made of, under which licence."""
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from proactivellm.backbone.prompt import StreamSettings
 from proactivellm.files.replace import write_text
 
 CARD_FILE = "README.md"
+_FRONT_MATTER = re.compile(r"---\n.*?\n---\n", re.DOTALL)
 _RUN_FILE, _TABLE_FILE = "training.json", "table.md"  # of `train`, and of `evaluate`
 
 
@@ -60,6 +62,19 @@ def write_card(
     parts.append(f"**Scores.** {_scores(about.results)}")
     write_text(folder / CARD_FILE, "\n\n".join(parts) + "\n")
     metadata_save(folder / CARD_FILE, first)
+
+
+def write_card_after(folder: Path, title: str, origin: Path, about: str) -> None:
+    """Write the card of a model that was made of another: what became of it, then its own card."""
+    file = origin / CARD_FILE
+    card = file.read_text(encoding="utf-8") if file.is_file() else ""
+    front = _FRONT_MATTER.match(card)
+    first, rest = (front[0], card[front.end() :]) if front else ("", card)
+    name = name_of(origin)
+    name = origin.name if Path(name).is_absolute() else name  # no place on this machine
+    below = f"What follows is the card of `{name}`, with the scores of before.\n\n{rest.lstrip()}"
+    text = f"# {title}\n\n{about}\n\n" + (below if rest.strip() else f"It comes from `{name}`.\n")
+    write_text(folder / CARD_FILE, f"{first}\n{text}".lstrip())
 
 
 def _what(title: str, settings: StreamSettings, base: str | None, is_adapter: bool) -> str:

@@ -4,7 +4,6 @@ Of several inputs at once, whole targets after the names of the inputs.
 """
 
 import io
-import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,7 +20,7 @@ from proactivellm.metrics.latency import (
 )
 from proactivellm.output.log import Instance
 from proactivellm.output.printable import in_one_line, printable, write_out
-from proactivellm.output.source_units import words_with_space
+from proactivellm.output.source_units import SourceUnit, arrived_units, words_with_space
 from proactivellm.stream import StreamEvent
 
 _PLAIN: dict[str, Any] = {"markup": False, "emoji": False}  # brackets in names are brackets
@@ -101,32 +100,37 @@ class PipeDisplay:
 class TimesDisplay(PipeDisplay):
     """A line for each word once it is whole: seconds, a tab, the word; at the end a blank one.
 
-    The seconds are what had arrived of the recording when the last character was written.
+    The seconds are what had arrived of the recording when the last character was written. A
+    character of a script without spaces is a word.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._word, self._heard_s = "", 0.0
+        self._begun, self._heard_s = SourceUnit(""), 0.0
 
     def event(self, event: StreamEvent) -> None:
         """Writes the words that end with the new text."""
-        for piece in re.findall(r"\s+|\S+", event.text):
-            if piece.isspace():
-                self.turn()
-            else:
-                self._word += piece
-                self._heard_s = event.media_s or 0.0
+        begun, now_s = self._begun.text, event.media_s or 0.0
+        words, self._begun = arrived_units(begun + event.text, self._begun.glued)
+        for place, word in enumerate(words):
+            was_there = place == 0 and word.text == begun
+            self._write(self._heard_s if was_there else now_s, word.text)
+        if event.text.strip():
+            self._heard_s = now_s
 
     def turn(self) -> None:
         """Writes the last word."""
-        if self._word:
-            write_out(f"{self._heard_s:.2f}\t{self._word}\n")
-        self._word = ""
+        if self._begun.text:
+            self._write(self._heard_s, self._begun.text)
+        self._begun = SourceUnit("")
 
     def close(self) -> None:
         """Writes the last word, and ends the source if one was begun."""
         self.turn()
         super().close()
+
+    def _write(self, heard_s: float, word: str) -> None:
+        write_out(f"{heard_s:.2f}\t{word}\n")
 
 
 class NamedTargets:

@@ -6,12 +6,15 @@ a picture shows besides that of the policy is watched, which changes nothing tha
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import accumulate
 
 from proactivellm.core.unit import Unit
 from proactivellm.decisions.trace import Probe, Trace
 from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.modality.sentences import segmenter_for
 from proactivellm.output.detokenize import Detokenizer
+from proactivellm.output.scripts import characters
+from proactivellm.output.source_units import source_units
 from proactivellm.policy.base import Policy
 from proactivellm.policy.endogenous import ThresholdPolicy
 from proactivellm.policy.evidence import Attention, Confidence, Entropy, Evidence, Seen
@@ -102,7 +105,7 @@ class _Recorder:
         self._unwritten = 0  # index of the probe that the next Write belongs to
 
     def ahead(self) -> tuple[Detokenizer, int, int]:
-        """The text with the draft, the length of the draft, and the number of words written.
+        """The text with the draft, the length of the draft, and the number of rows written.
 
         The next candidate is added to these.
         """
@@ -126,7 +129,7 @@ class _Recorder:
                 self._unwritten += 1
 
     def words(self) -> tuple[list[str], list[int]]:
-        """What was written, by word (by token, where every one is decided on), and the delays."""
+        """What was written, by unit, and the delays; by token, where every one is decided on."""
         pieces = [
             (text.strip(), int(units))
             for text, units, _ in self.stream.transcript.texts
@@ -134,15 +137,17 @@ class _Recorder:
         ]
         if self.by_token:
             return [text for text, _ in pieces], [units for _, units in pieces]
-        prediction = "".join(text for text, _, _ in self.stream.transcript.texts)
-        return prediction.split(), [int(units) for units in self.stream.transcript.words()[0]]
+        transcript = self.stream.transcript
+        words = [unit.text for unit in source_units(transcript.text)]
+        return words, [int(units) for units in transcript.times(words)[0]]
 
     def _probe(self, event: Probed, twin: Detokenizer, row: int) -> Probe:
         """What was seen; READ until something is written."""
         ends = event.token_id in self.end_ids
+        num_before = len(characters(twin.text))
         text = ("" if ends else twin.push(event.token_id)) + twin.finish()
         if not self.by_token:
-            row = max(0, len(twin.text.split()) - (not ends))
+            row = _row_of(num_before, twin.text, ends)
         statistic = None
         if isinstance(self.policy, ThresholdPolicy):
             statistic = round(float(self.policy.statistic(event.seen)), _DIGITS)
@@ -167,3 +172,11 @@ class _Recorder:
         shares = [round(share, _DIGITS) for share in seen[self.attention][0].tolist()[:in_view]]
         dropped = [0.0] * (int(seen.units_read_B) - in_view)
         return [*shares[: self.sinks], *dropped, *shares[self.sinks :]]
+
+
+def _row_of(place: int, text: str, ends: bool) -> int:
+    """The unit of a text that holds its character at a place, white space not counted."""
+    last = list(accumulate(len(unit.text) for unit in source_units(text)))
+    if ends:
+        return len(last)
+    return next((row for row, end in enumerate(last) if place < end), max(0, len(last) - 1))

@@ -20,8 +20,8 @@ class Probe:
     """One look at the next token."""
 
     units_read: int
-    # Row of `Trace.words` that the candidate belongs to, from 0; their number for what ends the
-    # target.
+    # Row of `Trace.words` that the candidate belongs to, from 0, the first one if it holds several;
+    # their number for what ends the target.
     word: int
     token: int  # id of the candidate, which a WRITE writes
     text: str  # with the space before it; empty for what ends the target
@@ -43,7 +43,9 @@ class Trace:
     model: str
     policy: str  # canonical spec
     source: list[str]  # units as text
-    words: list[str]  # what was written: words, or tokens where every token is decided on
+    # What was written: words or characters (`output.source_units`), or tokens where every one of
+    # them is decided on.
+    words: list[str]
     delays: list[int]  # for each of `words`, units read when its last character was written
     probes: list[Probe]  # in the order in which they were taken
     prediction: str
@@ -59,8 +61,8 @@ class Trace:
     def writes(self, word: int) -> list[Probe]:
         """The probes whose tokens make up a word, a row of `words`, in order; at least one."""
         written = [probe for probe in self.probes if probe.decision == "WRITE"]
-        later = [probe for probe in written if probe.word > word][:1]  # a token of several words
-        return [probe for probe in written if probe.word == word] or later or written[-1:]
+        before = [probe for probe in written if probe.word < word][-1:]  # a token of several words
+        return [probe for probe in written if probe.word == word] or before or written[:1]
 
     def deciding(self, word: int) -> Probe:
         """The probe that began a word, whose entropy and statistic stand for it."""

@@ -7,7 +7,7 @@ as the stream knows, not only when the next one begins.
 import numpy as np
 
 from proactivellm.forward.causal_lm import StreamingCausalLM
-from proactivellm.interop.whole_words import WholeWords
+from proactivellm.interop.whole_words import cutter_of
 from proactivellm.policy.base import Policy
 from proactivellm.session.sampling import Sampling
 from proactivellm.stream import Hearing, Streams
@@ -19,15 +19,23 @@ class HeardWords:
     A word is whole when the next one begins, when its turn ends, or when the stream wants to hear
     more before it writes on. If it then lengthens the word ("we", then "'re"), the rest comes as a
     word of its own; `num_lengthened` counts these. (Where decisions fall at every token, a stream
-    does not know where words end: there, the next word is waited for.) The model has a front end;
-    `rate` is that of the blocks, in samples per second.
+    does not know where words end: there, the next word is waited for.) Characters are whole when
+    they are written.
+
+    Args:
+        model: one with a front end.
+        policy: decides.
+        rate: of the blocks, in samples per second.
+        unit: "word", or "char"; see `cutter_of`.
     """
 
-    def __init__(self, model: StreamingCausalLM, policy: Policy, rate: int) -> None:
+    def __init__(
+        self, model: StreamingCausalLM, policy: Policy, rate: int, unit: str = "word"
+    ) -> None:
         self.num_lengthened = 0
         streams = Streams(model, policy, sampling=Sampling())
         self._stream = streams.open(hearing=Hearing(model, rate))
-        self._words = WholeWords()
+        self._words = cutter_of(unit)
         self._is_open = False  # whether the last word might be lengthened
         self._knows_words = model.settings.boundary == "word"
 

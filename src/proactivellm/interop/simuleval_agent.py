@@ -28,13 +28,13 @@ class StreamingAgent(TextToTextAgent):
     """Text to text, one session per sentence.
 
     Raises:
-        ValueError: there is no such model or policy.
+        ValueError: there is no such model or policy, or pieces are to be counted.
     """
 
     def __init__(self, args: Namespace) -> None:
         model = load(args.model, device=args.device, trust_remote_code=args.trust_remote_code)
         policy = parse_policy(args.policy, find_calibration(model))
-        self._stream = WordStream(model, policy)
+        self._stream = WordStream(model, policy, args.eval_latency_unit)
         super().__init__(args)  # calls reset
         self.device = args.device
 
@@ -52,8 +52,8 @@ class StreamingAgent(TextToTextAgent):
     def policy(self) -> Action:
         """Reads the words that have come, and writes all that they allow.
 
-        Every call costs SimulEval a source word, so that all words written on one prefix go out in
-        one action; a target that is complete is said to be, or SimulEval would wait for ever.
+        Every call costs SimulEval a source word, so that all that is written on one prefix goes out
+        in one action; a target that is complete is said to be, or SimulEval would wait for ever.
         """
         words = self.states.source[self._num_read :]
         self._num_read += len(words)

@@ -13,6 +13,7 @@ from simuleval.agents.actions import Action, ReadAction, WriteAction
 from proactivellm.evaluation.evaluate import find_calibration
 from proactivellm.interop.heard_words import HeardWords
 from proactivellm.interop.simuleval_agent import add_model_args
+from proactivellm.interop.whole_words import cutter_of
 from proactivellm.modality.kinds import KINDS
 from proactivellm.modality.loading import front_end_of, load
 from proactivellm.modality.speech.files import to_mono
@@ -27,10 +28,13 @@ class SpeechAgent(SpeechToTextAgent):
     more than that of `evaluate`.
 
     Raises:
-        ValueError: there is no such model or policy, or the model does not listen.
+        ValueError: there is no such model or policy, the model does not listen, or pieces are to
+            be counted.
     """
 
     def __init__(self, args: Namespace) -> None:
+        self._unit = args.eval_latency_unit
+        cutter_of(self._unit)  # which refuses what it does not know
         self._model = load(args.model, device=args.device, trust_remote_code=args.trust_remote_code)
         front_end_of(self._model, "speech")
         if args.no_gate:
@@ -64,7 +68,7 @@ class SpeechAgent(SpeechToTextAgent):
             block = to_mono(np.asarray(samples, np.float32).reshape(len(samples), -1))
             if self._words is None:
                 rate = self.states.source_sample_rate
-                self._words = HeardWords(self._model, self._policy, rate)
+                self._words = HeardWords(self._model, self._policy, rate, self._unit)
             written = self._words.hear(block, finished)
         if written or finished:
             return WriteAction(" ".join(written), finished=finished)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from proactivellm.output.scripts import has_unspaced
+from proactivellm.output.source_units import begins_unit, is_mark
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -18,6 +18,14 @@ if TYPE_CHECKING:
 _REPLACEMENT = "\ufffd"
 _BYTE_PIECE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 _SPACE_MARKERS = ("Ġ", "▁")
+# First bytes of U+3000 to U+9FFF: kana, Chinese characters and their punctuation, and little else.
+_EAST_BYTES = range(0xE3, 0xEA)
+# Byte-level BPE shows each byte as a character: those that print as themselves, others from U+0100.
+_PRINTED = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
+BYTE_OF = {chr(byte): byte for byte in _PRINTED} | {
+    chr(0x100 + place): byte
+    for place, byte in enumerate(b for b in range(0x100) if b not in _PRINTED)
+}
 _WINDOW = 16  # tokens decoded at most per push, outside a run of byte pieces
 _CONTEXT = 5  # decided tokens kept on the left: more than a UTF-8 character has bytes
 
@@ -136,9 +144,10 @@ def word_starts(tokenizer: PreTrainedTokenizerBase) -> list[bool]:
     SentencePiece) or if the text it adds after another token begins with white space: that covers
     line breaks, and tokenizers whose pieces carry no marker because decoding puts the spaces
     (WordPiece: all but "##..."). So does every token that begins with a character of a script
-    without spaces (Chinese, Japanese, Thai, ...). Special tokens, the end of the target among them,
-    count as starts: they close the word before them. White space in two pieces in a row counts
-    twice.
+    without spaces (Chinese, Japanese, Thai, ...), the first byte of a Chinese one included, or with
+    full-width punctuation, but not one that begins with a mark of the character before (a tone or
+    vowel of Thai). Special tokens, the end of the target among them, count as starts: they close
+    the word before them. White space in two pieces in a row counts twice.
 
     Where nothing marks a start, only special tokens are starts: a whole target is then one word,
     and decisions have to be made at every token. That is so for tokenizers that mark the end of
@@ -155,8 +164,10 @@ def word_starts(tokenizer: PreTrainedTokenizerBase) -> list[bool]:
     # After an anchor, because many tokenizers drop a space at the start of a text.
     num_before = len(_decode(tokenizer, [anchor]))
     for i in unmarked:
-        first = _decode(tokenizer, [anchor, i])[num_before:][:1]
-        starts[i] = first.isspace() or has_unspaced(first)
+        text = _decode(tokenizer, [anchor, i])[num_before:]
+        starts[i] = begins_unit(text) or (
+            text.startswith(_REPLACEMENT) and _first_byte(pieces[i]) in _EAST_BYTES
+        )
     return starts
 
 
@@ -170,8 +181,15 @@ def decision_points(tokenizer: PreTrainedTokenizerBase) -> list[bool]:
     for i, starts in enumerate(points):
         if not starts:
             text = _decode(tokenizer, [i])
-            points[i] = bool(text) and not text[0].isalnum() and text[0] != _REPLACEMENT
+            points[i] = bool(text) and not (
+                text[0].isalnum() or text[0] == _REPLACEMENT or is_mark(text[0])
+            )
     return points
+
+
+def _first_byte(piece: str) -> int | None:
+    """The first byte of a piece that holds part of a character; None if that is not known."""
+    return int(piece[3:5], 16) if _BYTE_PIECE.match(piece) else BYTE_OF.get(piece[:1])
 
 
 def _is_plain(text: str) -> bool:

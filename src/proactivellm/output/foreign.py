@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, StrictStr, TypeAdapter, ValidationError
 
+from proactivellm.output.detokenize import BYTE_OF
 from proactivellm.output.scripts import characters, is_unspaced
 
 Record = dict[str, Any]
@@ -18,12 +19,6 @@ _UNKNOWN: Mapping[str, Any] = {"policy": "unknown", "forwards": None, "tokens": 
 
 
 _Seconds = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
-# Byte-level BPE shows each byte as a character: those that print as themselves, others from U+0100.
-_PRINTED = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
-_BYTE_OF = {chr(byte): byte for byte in _PRINTED} | {
-    chr(0x100 + place): byte
-    for place, byte in enumerate(b for b in range(0x100) if b not in _PRINTED)
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,6 +252,6 @@ def _joiner(tokens: Sequence[str]) -> Callable[[Sequence[str]], str]:
 def _are_bytes(tokens: Sequence[str]) -> bool:
     """Whether tokens without a sign are byte-level: where there are no spaces, none has it."""
     text = "".join(tokens)
-    if not _BYTE_OF.keys() >= set(text):
+    if not BYTE_OF.keys() >= set(text):
         return False
-    return is_unspaced([bytes(map(_BYTE_OF.__getitem__, text)).decode("utf-8", "ignore")])
+    return is_unspaced([bytes(map(BYTE_OF.__getitem__, text)).decode("utf-8", "ignore")])

@@ -1,4 +1,5 @@
-"""What the units of a source text are: what one READ takes in, live and of whole texts alike.
+"""What the units of a text are: of a source, what one READ takes in, live and of whole texts alike;
+of a target, what is shown, timed and decided on as one.
 
 White space separates units, and a character of a script without spaces (Chinese, Japanese, Thai,
 ...) is a unit of its own, no matter what stands beside it:
@@ -38,6 +39,9 @@ _FULL_WIDTH = (
     "\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65"
 )
 _BESIDE_FULL_WIDTH = "\"'”’“‘…—"
+_EAST = re.compile(f"[{HAN}{KANA}{_FULL_WIDTH}]")
+_BEGINS = re.compile(rf"\s|(?![{_MARKS}])[{HAN}{KANA}{WITHOUT_SPACES}{_FULL_WIDTH}]")
+_JOINERS = "\u200b\u200c\u200d\u2060"
 # Marks or punctuation in a unit at most; no text has so many, and what arrives by character is cut
 # anew with each as long as its unit may go on.
 _MOST = "{0,31}"
@@ -85,6 +89,43 @@ def arrived_units(text: str, glued: bool) -> tuple[list[SourceUnit], SourceUnit]
 def joined(units: Iterable[SourceUnit]) -> str:
     """The text of units; what white space there was is single spaces."""
     return "".join(text if glued else f" {text}" for text, glued in units).removeprefix(" ")
+
+
+def joined_texts(texts: Iterable[str]) -> str:
+    """Texts one after the other, with what white space there is between them; see `seam`."""
+    whole = last = ""
+    for text in filter(None, texts):
+        whole += (seam(last, text) if whole else "") + text
+        last = text
+    return whole
+
+
+def seam(before: str, after: str) -> str:
+    """The white space between two texts: a space, but none where both are Chinese or Japanese.
+
+    They have none between sentences either. Thai, Khmer and others have, though none between words.
+    """
+    last = before.rstrip().rstrip(_BESIDE_FULL_WIDTH)[-1:]
+    first = after.lstrip().lstrip(_BESIDE_FULL_WIDTH)[:1]
+    if not (_EAST.match(last) or _EAST.match(first)):
+        return " "
+    # A quarter, as sentences are short, and names in them long: "Tom哭了。"
+    num_letters = sum(map(str.isalpha, before + after))
+    return "" if 4 * len(_AT_ONCE.findall(before + after)) > num_letters else " "
+
+
+def begins_unit(text: str) -> bool:
+    """Whether a text begins a unit, whatever stands before it.
+
+    It does so with white space, full-width punctuation, or a character of a script without spaces,
+    unless that is a mark of the character before.
+    """
+    return _BEGINS.match(text) is not None
+
+
+def is_mark(character: str) -> bool:
+    """Whether a character belongs to the one before: an accent, a vowel sign, a tone, a joiner."""
+    return unicodedata.category(character)[0] == "M" or character in _JOINERS
 
 
 def pieces_of(text: str) -> list[str]:

@@ -21,7 +21,7 @@ def decision_page(traces: Sequence[Trace], path: str | Path) -> None:
     if not traces:
         raise ValueError("there are no traces to show: record one at least")
     data = {"traces": [_with_words(trace) for trace in traces], "reasons": SENTENCES}
-    rows = [[str(t.index), t.policy, together(" ".join(t.source)), t.prediction] for t in traces]
+    rows = [[str(t.index), t.policy, _text(t), t.prediction] for t in traces]
     static = html_table(["index", "policy", "source", "target"], rows)
     heading = "READ and WRITE decisions"
     write_text(path, fill_page("decisions.html", heading, data, static))
@@ -33,6 +33,7 @@ def _with_words(trace: Trace) -> dict[str, Any]:
     place = {id(probe): number for number, probe in enumerate(trace.probes)}
     sums = {
         "title": title(trace),
+        "text": _text(trace),
         "statistic": trace.statistic,
         "attention": [trace.attention(row) for row in rows],
         "forced": [trace.is_forced(row) for row in rows],
@@ -41,3 +42,8 @@ def _with_words(trace: Trace) -> dict[str, Any]:
         "why": [explained(trace, row) for row in rows],
     }
     return {**asdict(trace), **sums}
+
+
+def _text(trace: Trace) -> str:
+    """The source as one text."""
+    return together(" ".join(trace.source))

@@ -24,7 +24,7 @@ from proactivellm.rl.reward import qualities
 from proactivellm.rl.written import Rollout, Source, write
 from proactivellm.session.sampling import Sampling
 from proactivellm.stream import Job, source_turns
-from proactivellm.tasks.item import Item
+from proactivellm.tasks.item import Item, source_of, target_of
 from proactivellm.train.block_attention import PACKED_ATTENTION
 from proactivellm.train.objectives.divergence import entropy
 from proactivellm.train.objectives.sampled import correct_and_short
@@ -117,8 +117,8 @@ class Author:
             raise ValueError("[distillation] takes texts, and there are recordings among the items")
         return Job(
             index=index,
-            source=" ".join(item.source for item in items),
-            reference=" ".join(item.target for item in items),
+            source=source_of(items),
+            reference=target_of(items),
             task=self.settings.task,
             answers=items[0].answers or None if len(items) == 1 else None,
         )

@@ -18,7 +18,7 @@ from proactivellm.policy.fixed import WaitK
 from proactivellm.rl.advantage import clipped_loss
 from proactivellm.rl.credit import Credit, token_advantages
 from proactivellm.rl.plan import Plan, Reinforcement, check_answers, trainable
-from proactivellm.rl.reward import qualities
+from proactivellm.rl.reward import QUALITY_OF, qualities
 from proactivellm.rl.thinking import ThoughtRollout, make_problems, think, thought_log_probs
 from proactivellm.session.limits import Limits
 from proactivellm.stream import Job
@@ -139,6 +139,17 @@ class ThinkingReinforcement(Reinforcement):
     def changes_model(self) -> bool:
         """See `Reinforcement`."""
         return True
+
+    @property
+    def told(self) -> str:
+        """See `Reinforcement`."""
+        plan, quality = self.plan, QUALITY_OF[self.jobs[0].task]
+        learnt = "Adapters, merged into the weights," if plan.lora_rank else "All weights"
+        return (
+            f"{learnt} were trained by reward: {quality} + {plan.format_weight:g} for an end of "
+            f"its own - {plan.global_price:g} a token of its thoughts; credit by {plan.credit}, of "
+            f"weight {plan.weight:g}, {plan.price:g} a token."
+        )
 
     def save_beside(self, folder: Path, description: str) -> None:
         """See `Reinforcement`: there is nothing."""

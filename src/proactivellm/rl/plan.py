@@ -80,6 +80,11 @@ class Reinforcement(ABC):
     def changes_model(self) -> bool:
         """Whether the weights of the model learn."""
 
+    @property
+    @abstractmethod
+    def told(self) -> str:
+        """What learnt by what reward, as a sentence of the model's card."""
+
     @abstractmethod
     def save_beside(self, folder: Path, description: str) -> None:
         """Write what of the model is not its weights, and differs from what it began with."""

@@ -147,13 +147,23 @@ class PolicyReinforcement(Reinforcement):
         """See `Reinforcement`."""
         return self.adapted is not None
 
+    @property
+    def told(self) -> str:
+        """See `Reinforcement`."""
+        rank = self.plan.lora_rank
+        adapters = f", with it adapters of rank {rank}, merged into the weights" if rank else ""
+        return f"The head of the policy `learned` was trained by {self._reward}{adapters}."
+
+    @property
+    def _reward(self) -> str:
+        plan, quality = self.plan, QUALITY_OF[self.jobs[0].task]
+        gate = "no gate" if plan.tolerance is None else f"tolerance {plan.tolerance:g}"
+        return f"reward: {quality} - {plan.latency_weight:g} {plan.latency}, {gate}"
+
     def save_beside(self, folder: Path, description: str) -> None:
         """See `Reinforcement`: the head; points of `learned`, which are of the other, go."""
-        plan = self.plan
-        gate = "no gate" if plan.tolerance is None else f"tolerance {plan.tolerance:g}"
-        quality = QUALITY_OF[self.jobs[0].task]
         about = {
-            "label": f"reward: {quality} - {plan.latency_weight:g} {plan.latency}, {gate}",
+            "label": self._reward,
             "description": description,
             "num_sources": str(len(self.sources)),
             "auc": "not measured",

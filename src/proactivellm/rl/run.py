@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from proactivellm.backbone.card import write_card_after
 from proactivellm.backbone.folder import refusing
 from proactivellm.evaluation.provenance import model_inputs
 from proactivellm.files.digest import digest_text, model_files
@@ -103,6 +104,9 @@ def _write_model(run: Reinforcement, out: Path, description: str) -> None:
             model = run.model.model if learnt is None else learnt.merge_and_unload()
             model.save_pretrained(new)
         run.save_beside(new, description)
+        steps = f"{run.step} {'step' if run.step == 1 else 'steps'}"
+        about = f"{run.told} It took {steps} on {len(run.sources)} sources of {description}."
+        write_card_after(new, out.resolve().name, folder, f"**Reinforced.** {about}")
 
 
 def _is_weights(file: Path) -> bool:

@@ -2,20 +2,24 @@
 
 What is known of a word is how much of the recording had been heard when its last character was
 written. So that is where it ends; words that were written together share the time since those
-before them, by their length.
+before them, by their length. A character of a script without spaces is a word.
 """
 
+import unicodedata
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from itertools import groupby
+from itertools import accumulate, groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
 
+from proactivellm.output.scripts import characters
+from proactivellm.output.sentences import ends_sentence
+from proactivellm.output.source_units import SourceUnit, joined, source_units
 from proactivellm.stream.event import StreamEvent
 
-_LONGEST = 84  # characters of a segment: two lines of a subtitle
-_ENDS = (".", "?", "!", "…", "。", "？", "！")  # of sentences
+# Of a segment: two lines of a subtitle. A Chinese character is as wide as two of "a".
+_WIDEST = 84
 
 
 class Timed(NamedTuple):
@@ -24,6 +28,7 @@ class Timed(NamedTuple):
     text: str
     start_s: float
     end_s: float
+    glued: bool = False  # to the word before: no white space is between them
 
 
 class Timeline:
@@ -60,32 +65,25 @@ class Timeline:
         return [segment for turn in self._turns for segment in _segments(turn)]
 
 
-def _words(pieces: Iterable[tuple[str, float]]) -> list[tuple[str, float]]:
+def _words(pieces: Sequence[tuple[str, float]]) -> list[tuple[SourceUnit, float]]:
     """Each with when its last character was written."""
-    words: list[tuple[str, float]] = []
-    inside = False
-    for text, at_s in pieces:
-        for character in text:
-            if character.isspace():
-                inside = False
-            elif inside:
-                words[-1] = words[-1][0] + character, at_s
-            else:
-                words.append((character, at_s))
-                inside = True
-    return words
+    units = source_units("".join(text for text, _ in pieces))
+    times = [at_s for text, at_s in pieces for _ in characters(text)]
+    ends = accumulate(len(unit.text) for unit in units)
+    return [(unit, times[end - 1]) for unit, end in zip(units, ends, strict=True)]
 
 
-def _shared(words: Sequence[tuple[str, float]], begin_s: float) -> list[Timed]:
+def _shared(words: Sequence[tuple[SourceUnit, float]], begin_s: float) -> list[Timed]:
     """Those that were written at once, one after the other."""
     timed: list[Timed] = []
     for at_s, group in groupby(words, key=itemgetter(1)):
         together = [word for word, _ in group]
-        heard_s, letters, told = max(at_s - begin_s, 0.0), sum(map(len, together)), 0
+        heard_s, told = max(at_s - begin_s, 0.0), 0
+        letters = sum(len(word.text) for word in together)
         for word in together:
             start_s = begin_s + heard_s * told / letters
-            told += len(word)
-            timed.append(Timed(word, start_s, begin_s + heard_s * told / letters))
+            told += len(word.text)
+            timed.append(Timed(word.text, start_s, begin_s + heard_s * told / letters, word.glued))
         begin_s += heard_s
     return timed
 
@@ -94,22 +92,29 @@ def _segments(words: Iterable[Timed]) -> list[Timed]:
     segments: list[Timed] = []
     for word in words:
         last = segments[-1] if segments else None
-        if (
-            last is None
-            or last.text.endswith(_ENDS)
-            or len(last.text) + 1 + len(word.text) > _LONGEST
-        ):
-            segments.append(word)
+        if last is None or ends_sentence(last.text):
+            segments.append(word._replace(glued=False))
+            continue
+        longer = joined([SourceUnit(last.text), SourceUnit(word.text, word.glued)])
+        # A comma stands behind what is before it, however long that is.
+        hangs = word.glued and not word.text[0].isalnum()
+        if hangs or _width(longer) <= _WIDEST:
+            segments[-1] = Timed(longer, last.start_s, word.end_s)
         else:
-            segments[-1] = Timed(f"{last.text} {word.text}", last.start_s, word.end_s)
+            segments.append(word._replace(glued=False))
     return segments
+
+
+def _width(text: str) -> int:
+    """In columns: a Chinese character, and others as wide, has two."""
+    return sum(1 + (unicodedata.east_asian_width(character) in "WF") for character in text)
 
 
 def srt(timeline: Timeline) -> str:
     """Subtitles in the format SubRip."""
     cues = [
         f"{number}\n{_clock(start_s, ',')} --> {_clock(end_s, ',')}\n{text}\n\n"
-        for number, (text, start_s, end_s) in enumerate(timeline.segments, start=1)
+        for number, (text, start_s, end_s, _) in enumerate(timeline.segments, start=1)
     ]
     return "".join(cues)
 
@@ -118,7 +123,7 @@ def vtt(timeline: Timeline) -> str:
     """Subtitles in the format WebVTT (W3C)."""
     cues = [
         f"{_clock(start_s, '.')} --> {_clock(end_s, '.')}\n{_escaped(text)}\n\n"
-        for text, start_s, end_s in timeline.segments
+        for text, start_s, end_s, _ in timeline.segments
     ]
     return "".join(["WEBVTT\n\n", *cues])
 
@@ -151,7 +156,7 @@ def verbose(
     if "word" in wanted:
         told["words"] = [
             {"word": text, "start": round(start_s, 3), "end": round(end_s, 3)}
-            for text, start_s, end_s in timeline.words
+            for text, start_s, end_s, _ in timeline.words
         ]
     return told
 

@@ -6,10 +6,12 @@ of its own. Delays count units of text, or milliseconds of media that had arrive
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 
 from proactivellm.core.unit import Unit
 from proactivellm.output.log import TEXT, Instance, LoggedThought
 from proactivellm.output.scripts import is_unspaced
+from proactivellm.output.source_units import seam
 from proactivellm.session.events import Thought, Write
 from proactivellm.session.state import SessionState
 from proactivellm.stream.job import Job
@@ -50,7 +52,7 @@ class Transcript:
         return self._ends_s[units_read - 1] if units_read else 0.0
 
     def add(self, write: Write, elapsed_ms: float) -> str:
-        """Note what was written; gives its text, after a space where it begins another turn."""
+        """Note what was written; gives its text, after a `seam` where it begins another turn."""
         delay: float = write.units_read
         if self.kind != TEXT:
             delay = round(1000 * self.arrived_s(write.units_read, write.source_finished), 3)
@@ -58,7 +60,8 @@ class Transcript:
             self.token_delays.append(delay)
         if not write.text:
             return ""
-        text = " " * bool(self._breaks and self.texts) + write.text
+        begins = self._breaks and self.texts
+        text = (seam(self.text, write.text) if begins else "") + write.text
         self._breaks = False
         self.texts.append((text, delay, elapsed_ms))
         return text
@@ -86,22 +89,20 @@ class Transcript:
             self.counted[name] += getattr(state, name)
         self._ends_s, self._sizes, self._breaks = [], [], True
 
+    @property
+    def text(self) -> str:
+        """All that was written."""
+        return "".join(text for text, _, _ in self.texts)
+
+    def times(self, units: Iterable[str]) -> tuple[list[float], list[float]]:
+        """Delay and time in ms of each unit of the text, taken at its last character."""
+        delays, elapsed = self.characters()
+        ends = [end - 1 for end in accumulate(map(len, units))]
+        return [delays[end] for end in ends], [elapsed[end] for end in ends]
+
     def words(self) -> tuple[list[float], list[float]]:
-        """Delay and time in ms of every word, taken at its last character."""
-        delays: list[float] = []
-        elapsed: list[float] = []
-        inside = False
-        for text, delay, at_ms in self.texts:
-            for character in text:
-                if character.isspace():
-                    inside = False
-                    continue
-                if not inside:
-                    delays.append(delay)
-                    elapsed.append(at_ms)
-                    inside = True
-                delays[-1], elapsed[-1] = delay, round(at_ms, 3)
-        return delays, elapsed
+        """Delay and time in ms of every word, see `times`."""
+        return self.times(self.text.split())
 
     def characters(self) -> tuple[list[float], list[float]]:
         """Delay and time in ms of every character that is not white space."""
@@ -127,7 +128,7 @@ class Transcript:
             source_ms: when the whole source had arrived; of media, their length.
             source_length: units of a text, read or not.
         """
-        prediction = "".join(text for text, _, _ in self.texts)
+        prediction = self.text
         unspaced = is_unspaced([prediction, job.reference or ""])
         delays, elapsed = self.characters() if unspaced else self.words()
         source_ms = round(source_ms, 3)

@@ -11,11 +11,11 @@ from proactivellm.files.lines import read_lines
 from proactivellm.files.toml import Strict
 from proactivellm.files.values import Counts
 from proactivellm.tasks.hub import SPLITS, read_hub
-from proactivellm.tasks.item import Item, place_of
+from proactivellm.tasks.item import Item, place_of, source_of, target_of
 from proactivellm.tasks.lookup import LEVELS, UNKNOWN, draw
 from proactivellm.tasks.reasoning.problem import read_problem_items
 from proactivellm.tasks.rows import RowTask, check_columns
-from proactivellm.tasks.speech import read_manifest
+from proactivellm.tasks.speech import items_of_manifest
 from proactivellm.tasks.squad import read_squad
 from proactivellm.tasks.traces import read_traces
 from proactivellm.tasks.translation import read_parallel, read_tsv
@@ -134,7 +134,7 @@ def read_items(data: DataSource, split: str = "train") -> list[Item]:
     elif data.squad is not None:
         items = read_squad(data.squad, data.unanswerable)
     elif data.manifest is not None:
-        items = read_manifest(data.manifest)
+        items = items_of_manifest(data.manifest)
     elif data.log is not None:
         items = read_traces(data.log)
     elif data.reasoning is not None:
@@ -148,7 +148,7 @@ def read_items(data: DataSource, split: str = "train") -> list[Item]:
         items = _joined(list(items), data.join, data.shuffle)
     kept = list(islice(items, data.skip, data.skip + data.limit if data.limit else None))
     if data.source_characters:
-        kept = [item._replace(source=" ".join(item.source.replace(" ", ""))) for item in kept]
+        kept = [item._replace(source=_spelled(item.source), spelled=True) for item in kept]
     return kept
 
 
@@ -158,8 +158,11 @@ def _joined(items: list[Item], size: int, shuffle: bool) -> Iterator[Item]:
         random.Random(0).shuffle(items)  # whatever is drawn of them later
     for start in range(0, len(items) - size + 1, size):
         run = items[start : start + size]
-        source, target = (" ".join(side) for side in zip(*(item[:2] for item in run), strict=True))
-        yield Item(source, target, place=place_of(run, ""))
+        yield Item(source_of(run), target_of(run), place=place_of(run, ""))
+
+
+def _spelled(text: str) -> str:
+    return " ".join(text.replace(" ", ""))
 
 
 def _hub_items(data: DataSource, name: str, split: str) -> Iterator[Item]:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from proactivellm.output.source_units import joined_texts
+
 if TYPE_CHECKING:
     from proactivellm.tasks.reasoning.problem import Problem
 
@@ -16,8 +18,21 @@ class Item(NamedTuple):
     media: tuple[str, ...] = ()  # files that are the source, joined; empty = the source is text
     duration_s: float | None = None  # of the media, where it is known
     place: str = ""  # file and line it was read from, for messages; empty = it was generated
-    delays: tuple[int, ...] = ()  # units read before each target word, as a policy had them
+    # Units read before each unit of the target (`output.source_units`), as a policy had them.
+    delays: tuple[int, ...] = ()
     problem: "Problem | None" = None  # of which source and target are the texts
+    spelled: bool = False  # its source has white space between all characters
+
+
+def source_of(items: Sequence[Item]) -> str:
+    """The sources of items, one after the other, as they would arrive."""
+    spelled = any(item.spelled for item in items)
+    return (" ".join if spelled else joined_texts)([item.source for item in items])
+
+
+def target_of(items: Sequence[Item]) -> str:
+    """The targets of items, one after the other."""
+    return joined_texts(item.target for item in items)
 
 
 def place_of(items: Sequence[Item], otherwise: str) -> str:

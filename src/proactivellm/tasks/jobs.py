@@ -44,7 +44,7 @@ def read_jobs(task: str | None, source: str, target: str | None = None) -> list[
             raise ValueError(f"{source}: JSON is read as questions: give --task qa, or a text file")
         return _jobs(read_squad(source), "qa", source, target)
     if source.endswith(_MANIFEST) and known == "reasoning":
-        return _jobs(read_problem_items(source), known, source, target)
+        return _jobs([*read_problem_items(source)], known, source, target)
     if source.endswith(_MANIFEST) and known in ("choice", "summary"):
         return _jobs(read_json_lines(source, known), known, source, target)
     if source.endswith(_MANIFEST):

@@ -7,6 +7,7 @@ answer). A line with `source` in place of `audio` is a pair of texts.
 """
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -56,18 +57,22 @@ def read_manifest(path: str | Path) -> list[Item]:
 
     Raises a ValueError that names the line if one does not fit.
     """
-    items = []
+    return list(items_of_manifest(path))
+
+
+def items_of_manifest(path: str | Path) -> Iterator[Item]:
+    """The same as they are asked for."""
     for number, text in enumerate(read_lines(path), start=1):
         if not text.strip():
             continue
         try:
-            items.append(_Line.model_validate(_parse(text)).item(Path(path), number))
+            item = _Line.model_validate(_parse(text)).item(Path(path), number)
         except ValueError as error:
             raise ValueError(
                 f"{path}, line {number}: {_reason(error)}; a manifest has lines such as "
                 '{"audio": "a.wav", "text": "hello"}'
             ) from None
-    return items
+        yield item
 
 
 def _parse(text: str) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 from proactivellm.core.packing import IGNORE, UNTAUGHT, Packed
 from proactivellm.core.schedule import Schedule
-from proactivellm.tasks.item import Item
+from proactivellm.output.source_units import source_units
+from proactivellm.tasks.item import Item, source_of
 
 if TYPE_CHECKING:
     from proactivellm.train.samples import SampleEncoder
@@ -68,19 +69,21 @@ def teach_silence(packed: Packed, due: Schedule, views: Sequence[Schedule]) -> N
 def trace_of(items: Sequence[Item], target: Sequence[int], encoder: "SampleEncoder") -> Schedule:
     """Units that the traces of joined items had read before each token of their target.
 
-    A token belongs to the last of the words, as white space cuts them, that the text has after it;
-    the end of stream to the last one of all. An empty target waits for nothing.
+    A token belongs to the last of the units (`output.source_units`) that the text has after it; the
+    end of stream to the last one of all. An empty target waits for nothing.
     """
-    read, delays = 0, []
-    for item in items:
+    count = encoder.segmenter.unit_token_ids
+    delays = list[int]()
+    for place, item in enumerate(items):
+        # Beside others, what a source begins with may belong to the unit before.
+        read = len(count(source_of(items[: place + 1]))) - len(count(item.source))
         delays += [read + units for units in item.delays]
-        read += len(encoder.segmenter.unit_token_ids(item.source))
     tokenizer = encoder.tokenizer
     texts = (
         tokenizer.decode(target[: t + 1], clean_up_tokenization_spaces=False)
         for t in range(len(target) - 1)
     )
-    words = [max(1, len(text.split())) for text in texts]
+    words = [max(1, len(source_units(text))) for text in texts]
     if not delays:
         return [0] * len(target)
     return [delays[min(word, len(delays)) - 1] for word in [*words, len(delays)]]

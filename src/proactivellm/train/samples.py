@@ -20,7 +20,7 @@ from proactivellm.modality.base import Examples
 from proactivellm.modality.kinds import kind_of_media
 from proactivellm.modality.text import TextSegmenter
 from proactivellm.output.detokenize import decision_points, word_starts
-from proactivellm.tasks.item import Item, place_of
+from proactivellm.tasks.item import Item, place_of, source_of, target_of
 from proactivellm.train.actions import actions, set_actions, teach_silence, trace_of
 from proactivellm.train.schedules import ViewPlan, evaluation_schedules, sampled_schedule
 
@@ -134,7 +134,7 @@ class ItemEncoder(Encoder):
             return self._of_texts(chosen)
         example = media.read([item.media for item in chosen], rng)
         question = chosen[0].source
-        target = "" if example.says_nothing else _targets(chosen)
+        target = "" if example.says_nothing else target_of(chosen)
         sample, before = self.text.encode_media(question, target, example.unit_sizes)
         grids = dict(enumerate(example.grids, before + 1))
         # With a question, the target is an answer, and not what the features say.
@@ -150,7 +150,7 @@ class ItemEncoder(Encoder):
         if media is None:
             return self._of_texts(chosen)
         sizes = media.longest([item.media for item in chosen])
-        return self.text.encode_media(chosen[0].source, _targets(chosen), sizes)[0]
+        return self.text.encode_media(chosen[0].source, target_of(chosen), sizes)[0]
 
     def views(self, sample: Sample, plan: ViewPlan, rng: np.random.Generator) -> list[View]:
         length = len(sample.written[TARGET].tokens)
@@ -182,12 +182,7 @@ class ItemEncoder(Encoder):
         return [item for item in items if item.media], self.media
 
     def _of_texts(self, items: Sequence[Item]) -> Sample:
-        source = " ".join(item.source for item in items)
-        return self.text.encode(source, _targets(items))
-
-
-def _targets(items: Sequence[Item]) -> str:
-    return " ".join(item.target for item in items if item.target)
+        return self.text.encode(source_of(items), target_of(items))
 
 
 def concatenation_plan(

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from proactivellm.backbone.folder import refusing
 from proactivellm.backbone.prompt import StreamSettings
+from proactivellm.backbone.quiet import quiet_transformers
 from proactivellm.train.learner import Learner
 
 Side = tuple[PreTrainedTokenizerBase, StreamSettings]  # what a model folder holds beside weights
@@ -19,9 +20,13 @@ Side = tuple[PreTrainedTokenizerBase, StreamSettings]  # what a model folder hol
 
 @contextmanager
 def saving(folder: str | Path) -> Iterator[None]:
-    """Names the folder that could not be saved (ValueError): libraries have many words for it."""
+    """Names the folder that could not be saved (ValueError): libraries have many words for it.
+
+    No bar is drawn inside, of which a small model would have one for each of its saves.
+    """
     try:
-        yield
+        with quiet_transformers():
+            yield
     except (OSError, RuntimeError, SafetensorError) as error:
         reason = str(getattr(error, "strerror", None) or error).strip().splitlines()[0]
         raise ValueError(

@@ -16,6 +16,7 @@ from proactivellm.core.layout import SOURCE, TARGET, THOUGHT
 from proactivellm.core.packing import Sample, View, Written
 from proactivellm.modality.sentences import SentenceSegmenter
 from proactivellm.output.sentences import places_in
+from proactivellm.output.source_units import joined_texts
 from proactivellm.policy.base import Policy
 from proactivellm.policy.fixed import Offline, WaitK
 from proactivellm.tasks.item import Item
@@ -74,7 +75,7 @@ class ThoughtEncoder:
             )
         segmenter = self._segmenter.clone()
         opening = segmenter.ask(question)
-        units = [unit for unit in segmenter.segment(" ".join(sentences)) if not unit.is_end]
+        units = [unit for unit in segmenter.segment(joined_texts(sentences)) if not unit.is_end]
         if not units:
             raise ValueError("the source has no sentence: there is nothing to think about")
         about = _aligned(thoughts, sentences, [unit.text for unit in units])

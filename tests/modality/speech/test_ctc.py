@@ -38,6 +38,18 @@ def test_a_letter_that_goes_on_over_a_push_is_one():
     assert spoken_text(outputs_of("--  -"), HEAD) == "" == spoken_text(outputs_of(""), HEAD)
 
 
+def test_characters_are_words_where_there_are_no_spaces():
+    """The policy `ctc` counts words, and would else wait for the end of a Chinese recording."""
+    words = CtcWords(HEAD)
+    heard = outputs_of("-你用GPT写ก้ก".encode().decode("latin-1"))
+    told = [words.push(heard[place : place + 1]) for place in range(len(heard))]
+    assert told[3] == [SpokenWord("你", 3)] and told[6] == [SpokenWord("用", 6, glued=True)]
+    assert [word.text for each in told for word in each] == ["你", "用", "GPT", "写", "ก้"]
+    assert words.num_words == 5 and not words.silent
+    assert words.finish() == [SpokenWord("ก", len(heard) - 1, glued=True)]
+    assert spoken_text(heard, HEAD) == "你用GPT写ก้ก"
+
+
 def test_the_word_under_way_counts_by_how_likely_it_is_over():
     words = CtcWords(HEAD)
     words.push(outputs_of("too"))

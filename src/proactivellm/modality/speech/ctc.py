@@ -6,6 +6,7 @@ read it.
 Legend: P = encoder outputs, D = encoder width, V = classes.
 """
 
+import codecs
 import copy
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -15,6 +16,7 @@ import torch.nn.functional as nn_f
 from torch import Tensor
 
 from proactivellm.backbone.folder import refusing
+from proactivellm.output.source_units import SourceUnit, arrived_units, joined
 
 HEAD_FILE = "ctc.pt"
 BLANK = 0  # byte b of a transcript is class b + 1
@@ -60,18 +62,21 @@ class SpokenWord(NamedTuple):
 
     text: str
     end: int  # the output that ended it: that of the space after it, or the last of all
+    glued: bool = False  # to the word before: no white space is between them
 
 
 class CtcWords:
     """Greedy decoding of one recording as its outputs arrive: words as soon as they are over.
 
-    A value that `clone` copies.
+    A character of a script without spaces is a word, as in a text (`output.source_units`). A value
+    that `clone` copies.
     """
 
     def __init__(self, head: CtcHead) -> None:
         self.head = head
         self._last = BLANK  # class of the last output
         self._letters = bytearray()  # of the word under way
+        self._glued = False  # whether that goes on after the word before, without a space
         self._goes_on = 1.0  # probability that no space came since its last letter
         self.num_outputs = 0
         self.num_words = 0  # that are over
@@ -93,6 +98,7 @@ class CtcWords:
                     words += self._word()
                 else:
                     self._letters.append(best - 1)
+                    words += self._characters()
             self._last = best
         return words
 
@@ -116,16 +122,30 @@ class CtcWords:
         """Ends the recording, and with it the word under way, if there is one."""
         return self._word()
 
+    def _characters(self) -> list[SpokenWord]:
+        """The words that are over though no space came."""
+        decoder = codecs.getincrementaldecoder("utf-8")("ignore")
+        text = decoder.decode(bytes(self._letters))
+        if not text or decoder.getstate()[0]:  # in the middle of a character
+            return []
+        units, rest = arrived_units(text, self._glued)
+        if units:
+            self._letters, self._glued = bytearray(rest.text.encode()), rest.glued
+            self.num_words += len(units)
+        return [SpokenWord(unit.text, self.num_outputs - 1, unit.glued) for unit in units]
+
     def _word(self) -> list[SpokenWord]:
         letters, self._letters = bytes(self._letters), bytearray()
+        glued, self._glued = self._glued, False
         end = max(self.num_outputs - 1, 0)
         # Bytes that are no character are a mistake of the head like any other.
         text = letters.decode(errors="ignore")
         self.num_words += bool(text)
-        return [SpokenWord(text, end)] if text else []
+        return [SpokenWord(text, end, glued)] if text else []
 
 
 def spoken_text(outputs_PD: Tensor, head: CtcHead) -> str:
-    """What is heard in the outputs of a whole recording: words, joined by spaces."""
+    """What is heard in the outputs of a whole recording."""
     words = CtcWords(head)
-    return " ".join(word.text for word in [*words.push(outputs_PD), *words.finish()])
+    told = [*words.push(outputs_PD), *words.finish()]
+    return joined(SourceUnit(word.text, word.glued) for word in told)

@@ -37,7 +37,7 @@ const EXAMPLES = {
 // As the server cuts sentences (output/sentences.py).
 const ENDS_SENTENCE = /[.!?…‼⁇⁈⁉\u037e。．｡！？\u0589\u061f\u06d4।॥\u104a\u104b\u17d4\u17d5\u0f0d።፧]["'”’“‘»«›‹)\]}」』】〉》）］｝]*$/u;
 
-// As the server cuts sources into units (output/source_units.py): words, and characters of scripts
+// As the server cuts texts into units (output/source_units.py): words, and characters of scripts
 // without spaces; first those that are complete at once, then those that may have marks.
 const AT_ONCE = "\u3005-\u3007\u2e80-\u2fdf\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u3105-\u312f\u31a0-\u31bf\u{20000}-\u{3fffd}\u3041-\u309f\u30a1-\u30ff\u31f0-\u31ff\uff66-\uff9f";
 const MARKED = "\u0e01-\u0e4e\u0e80-\u0eff\u0f00-\u0fff\u1000-\u109f\ua9e0-\ua9fe\uaa60-\uaa7f\u1780-\u17ff\u1980-\u19df\u1a20-\u1aad\ua980-\ua9df\u1b00-\u1b7f";
@@ -48,14 +48,16 @@ const UNITS = new RegExp(
   `[${AT_ONCE}]|[${MARKED}](?:[\u1039\u17d2\u1a60\u1b44\ua9c0][${MARKED}]|${MARK}){0,31}` +
   `|[${FULL_WIDTH}][${FULL_WIDTH}"'”’“‘…—]{0,31}|[^${AT_ONCE}${MARKED}${FULL_WIDTH}]+`, "gu");
 const COMPLETE = new RegExp(`^[${AT_ONCE}]$|\\s$|^$`, "u");
-const BEGINS_WORD = new RegExp(`^(?:\\s|(?!${MARK})[${AT_ONCE}${MARKED}])`, "u");
 
+// The units of a text without white space; glued if none is before it either.
+const cut = (word, glued) => {
+  const start = glued ? 0 : word.search(UNSPACED);
+  const first = start < 0 ? word : word.slice(0, start);
+  return [...(first ? [first] : []), ...(word.slice(first.length).match(UNITS) ?? [])];
+};
 // A text unit by unit, each with a space if white space follows it (or, of the first, goes before).
 const piecesOf = (text) => (text.match(/\s*\S+\s*/g) ?? []).flatMap((run) => {
-  const word = run.trim();
-  const start = word.search(UNSPACED);
-  const first = start < 0 ? word : word.slice(0, start);
-  const units = [...(first ? [first] : []), ...(word.slice(first.length).match(UNITS) ?? [])];
+  const units = cut(run.trim(), false);
   if (/^\s/.test(run)) units[0] = ` ${units[0]}`;
   if (/\s$/.test(run)) units[units.length - 1] += " ";
   return units;
@@ -85,6 +87,7 @@ class Turn {
     this.heardS = this.heardAtWordS = 0; // of speech: at the last event, at the last word
     this.startMs = 0; // of what is heard, a turn begins anywhere
     this.words = [];
+    this.isSpaced = false; // whether white space stands after the last of them
     this.thoughts = []; // {text, isOver}, and when: {read, ms, lag}
     this.steps = [{ ms: 0, lag: 0, action: "" }];
     this.done = null; // how it ended
@@ -171,12 +174,7 @@ class Turn {
       }
       this.heardS = where.source_s ?? 0;
     }
-    for (const piece of text.match(/\s*\S+/g) ?? []) {
-      const last = this.words.at(-1);
-      if (last && !BEGINS_WORD.test(piece)) {
-        last.text += piece;
-        continue;
-      }
+    for (const piece of this.#grow(text)) {
       this.#reads(where.source_units);
       const ended = where.reason === "source finished";
       const all = ended || this.thinks; // it answers when all is read
@@ -184,14 +182,27 @@ class Turn {
       if (this.isSpeech) this.#step(where.elapsed_ms, "HEAR");
       this.words.push({
         ...where,
-        text: piece.trim(),
-        glued: !/^\s/.test(piece),
+        ...piece,
         lag: this.lag,
         computeMs: since == null ? null : Math.max(0, at - since),
       });
       this.heardAtWordS = this.heardS;
       if (!this.thinks) this.#step(where.elapsed_ms, "WRITE");
     }
+  }
+
+  // Lengthens the last word, and gives those that begin.
+  #grow(text) {
+    const begun = [];
+    for (const run of text.match(/\s*\S+|\s+$/g) ?? []) {
+      const last = begun.at(-1) ?? this.words.at(-1);
+      const apart = !last || this.isSpaced || /^\s/.test(run);
+      this.isSpaced = run.trim() === "";
+      const units = apart ? cut(run.trim(), false) : cut(last.text + run, last.glued);
+      if (!apart) last.text = units.shift();
+      begun.push(...units.map((unit, place) => ({ text: unit, glued: !apart || place > 0 })));
+    }
+    return begun;
   }
 
   // What ends a source is a unit too, of a model that reads sentences.

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
+from proactivellm.output.source_units import joined_texts
 from proactivellm.serve.errors import RequestError, not_supported, unknown_event
 from proactivellm.serve.models import Models
 from proactivellm.serve.realtime.client_events import (
@@ -130,7 +131,7 @@ class Conversation(Dialogue):
                 "there is nothing to respond to: create an item, or append text first",
                 code="no_input",
             )
-        source = " ".join(texts)
+        source = joined_texts(texts)
         self._check_size(len(source), "response.input")
         turn = Turn(config, self._settings)
         turn.push(source, 0)  # its size was checked where it came in

@@ -16,7 +16,9 @@ from pydantic import Field, model_validator
 from proactivellm.files.lines import read_lines
 from proactivellm.files.replace import replacing
 from proactivellm.files.toml import Strict, validated
+from proactivellm.output.scripts import is_unspaced
 from proactivellm.output.sentences import cut_sentences, places_in
+from proactivellm.output.source_units import joined_texts
 from proactivellm.tasks.item import Item
 
 DEPTHS = (1, 2, 3)
@@ -98,14 +100,14 @@ class Problem(Strict):
         """
         if not self.needed:
             return []
-        units = cut_sentences(" ".join(self.sentences))
+        units = cut_sentences(joined_texts(self.sentences))
         places = places_in(self.sentences, units)
         wanted = {place for place, label in zip(places, self.needed, strict=True) if label}
         return [place in wanted for place in range(len(units))]
 
     def item(self, place: str = "") -> Item:
         """As an item: the question before the sentences; all that is written, then the answer."""
-        source = " ".join((self.question, *self.sentences))
+        source = f"{self.question} {joined_texts(self.sentences)}"
         target = " ".join(filter(None, (self.written, ANSWER.format(self.answer))))
         return Item(_line(source), _line(target), (self.answer,), place=place, problem=self)
 
@@ -117,23 +119,25 @@ def read_problems(path: str | Path) -> list[Problem]:
         ValueError: the file cannot be read or holds none, a line does not fit, or an id occurs
             twice; names the line and the field.
     """
-    problems: list[Problem] = []
+    return list(_problems(path))
+
+
+def read_problem_items(path: str | Path) -> Iterator[Item]:
+    """The problems of a file as items, as they are asked for; ValueError as `read_problems`."""
+    for problem in _problems(path):
+        yield problem.item(f"{path}, problem {problem.id!r}")
+
+
+def _problems(path: str | Path) -> Iterator[Problem]:
     places: dict[str, int] = {}
     for number, record in read_records(path):
         where = f"{path}, line {number}"
         problem = validated(record, Problem, where)
         if (first := places.setdefault(problem.id, number)) != number:
             raise ValueError(f"{where}: id: {problem.id!r} is already that of line {first}")
-        problems.append(problem)
-    if not problems:
+        yield problem
+    if not places:
         raise ValueError(f"{path}: holds no problem; a line of it is such as {_EXAMPLE}")
-    return problems
-
-
-def read_problem_items(path: str | Path) -> list[Item]:
-    """The problems of a file as items; ValueError as `read_problems`."""
-    problems = read_problems(path)
-    return [problem.item(f"{path}, problem {problem.id!r}") for problem in problems]
 
 
 def read_records(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -168,6 +172,8 @@ _ABBREVIATION = re.compile(r"(?:\b(?:Mr|Mrs|Ms|Dr|St|Jr|Sr|vs|No|approx|[A-Z])|\
 
 def sentences_of(text: str) -> list[str]:
     """Cuts a text after full stops, question and exclamation marks; not after titles, initials."""
+    if is_unspaced([text]):
+        return cut_sentences(text)
     sentences: list[str] = []
     begin = 0
     for stop in _STOPS.finditer(text):
