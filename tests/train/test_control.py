@@ -24,7 +24,7 @@ from proactivellm.session.session import Session
 from proactivellm.stream import Job
 from proactivellm.tasks.data import DataSource, read_items
 from proactivellm.tasks.item import Item
-from proactivellm.train.actions import NO_ACTION, READ, WRITE, actions, trace_of
+from proactivellm.train.actions import NO_ACTION, READ, WRITE, actions, joined_delays, trace_of
 from proactivellm.train.objectives.control import Control, ControlSettings, refused_by_full
 from proactivellm.train.objectives.distillation import Distillation
 from proactivellm.train.objectives.likelihood import Likelihood
@@ -125,7 +125,8 @@ class TestActions:
         assert words[-1] == 2 and len(words) > 3
         by_word = [1, 3, 5]
         wanted = [*(by_word[word] for word in words), 5]
-        assert trace_of(items, target, encoder) == wanted
+        delays = joined_delays(items, encoder)
+        assert trace_of(delays, target, tokenizer) == wanted
 
 
 class TestTheLoss:

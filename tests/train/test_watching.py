@@ -18,7 +18,8 @@ from proactivellm.core.packing import MEDIA_ID, Sample, Written, pack
 from proactivellm.files.toml import load_toml
 from proactivellm.modality.video.encoding import write_clip
 from proactivellm.modality.video.recipe import Clips, Video
-from proactivellm.stream import Job, run_streams
+from proactivellm.stream import run_streams
+from proactivellm.tasks.jobs import item_job
 from proactivellm.tasks.shapes import draw_clips, frames_of, write_shapes
 from proactivellm.tasks.speech import read_manifest
 from proactivellm.train.build import make_backbone
@@ -134,10 +135,11 @@ def test_trained_resumed_and_streamed(manifest, tmp_path):
         assert model.front_end.settings.pixels.patch == 12
     pairs = zip(whole.model.parameters(), resumed.model.parameters(), strict=True)
     assert all(torch.equal(*pair) for pair in pairs)
-    item = read_manifest(manifest)[0]
-    job = Job(index=0, source=item.source, media=item.media, task="qa")
-    (instance,) = run_streams(whole, parse_policy("wait-k:2"), [job])
-    assert instance.source_type == "video" and instance.prediction
+    jobs = [item_job(i, item, "qa") for i, item in enumerate(read_manifest(manifest))]
+    instances = [*run_streams(whole, parse_policy("wait-k:2"), jobs)]
+    assert all(instance.source_type == "video" for instance in instances)
+    assert any(instance.prediction for instance in instances)
+    assert all(1000 * jobs[i.index].evidence_s[0] == i.evidence_ms[0] for i in instances)
     assert json.loads((out / "video" / "video.json").read_text())["chunk"] == 1
 
 

@@ -188,6 +188,11 @@ class Examples(Protocol):
         """By how many characters of text a second of a source makes a sample longer, about."""
         ...
 
+    @property
+    def unit_s(self) -> float | None:
+        """Seconds of a source in a unit; None where some of it is cut out, or its pace changed."""
+        ...
+
     def read(
         self, sources: Sequence[tuple[str, ...]], rng: np.random.Generator | None = None
     ) -> Example:

@@ -29,6 +29,11 @@ class Clips:
         self._frames: dict[str, list[np.ndarray]] = {}
         self._room = KEPT_MIB << 20  # bytes
 
+    @property
+    def unit_s(self) -> float:
+        """Seconds in a unit."""
+        return self.front_end.unit_s
+
     def read(
         self, sources: Sequence[tuple[str, ...]], rng: np.random.Generator | None = None
     ) -> Example:
