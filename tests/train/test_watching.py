@@ -179,6 +179,40 @@ def test_clips_have_one_size(watcher, manifest, tmp_path):
         clips.read([(str(wide),)])
 
 
+def test_a_pretrained_watcher_learns(manifest, tmp_path):
+    """Its encoder is that of the folder, which says how it sees; the question is in the prompt."""
+    folder = save_tiny_watcher(tmp_path / "watcher", chats=True)
+    text = f"""[data.train]
+manifest = "{manifest}"
+[backbone]
+pretrained = "{folder}"
+[video]
+chunk = 2
+[objective]
+silent_until_due = true
+kl_weight = 0.0
+[optimisation]
+epochs = 1
+batch_size = 4
+learning_rate = 1e-3
+precision = "fp32"
+[output]
+dtype = "float32"
+"""
+    file = tmp_path / "recipe.toml"
+    file.write_text(text)
+    out = train(load_toml(file, Recipe), tmp_path / "out")
+    before, after = load(folder), load(out)
+    assert after.prompt == before.prompt and after.prompt.num_open
+    assert after.front_end.settings == before.front_end.settings.model_copy(update={"chunk": 2})
+    pairs = zip(before.model.state_dict().items(), after.model.state_dict().values(), strict=True)
+    changed = [name for (name, one), other in pairs if not torch.equal(one, other)]
+    assert any("visual" in name for name in changed) and any("layers" in n for n in changed)
+    file.write_text(text + "[lora]\nr = 2\n")
+    with pytest.raises(ValueError, match="would adapt the encoder"):
+        train(load_toml(file, Recipe), tmp_path / "adapted")
+
+
 def test_another_family_is_refused(tmp_path):
     model = load(save_tiny_watcher(tmp_path, family="qwen3_vl")).model
     with pytest.raises(ValueError, match="of the type qwen2_5_vl, not 'qwen3_vl'"):
