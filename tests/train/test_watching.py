@@ -120,6 +120,37 @@ def test_training_sees_what_a_stream_sees(watcher, manifest):
     assert encoder.longest([items[0]]).read == samples[0].read
 
 
+def test_words_wait_for_the_moments_that_tell_them(watcher, manifest):
+    """Of captions each word, of what has not appeared the end; a moment is a second here."""
+    model, front_end = watcher
+    items = read_manifest(manifest)
+    encoder = ItemEncoder(SampleEncoder(model.tokenizer, model.prompt, 3), Clips(front_end))
+    for item, times in zip(items[::2], draw_clips(4), strict=True):
+        sample = encoder.join([item])
+        told = [event.first // 2 + 1 for event in times.events]
+        due = encoder.due([item], sample)
+        assert len(due) == len(sample.written[TARGET].tokens) and due == sorted(due)
+        assert [*dict.fromkeys(due)] == [*dict.fromkeys(told)]
+    no = next(item for item in items if item.target == "no")
+    sample = encoder.join([no])
+    assert {*encoder.due([no], sample)} == {sample.num_units}
+    with pytest.raises(ValueError, match="not known, as several are joined"):
+        encoder.due(items[:2], encoder.join(items[:2]))
+
+
+def test_silence_needs_evidence(manifest, tmp_path):
+    keys = "[objective]\nsilent_until_due = true\nkl_weight = 0.0\n[optimisation]"
+    lines = [json.loads(line) for line in manifest.read_text().splitlines()]
+    for line in lines:
+        line["video"] = str(manifest.parent / line["video"])
+    del lines[3]["evidence_s"]
+    untold = tmp_path / "untold.jsonl"
+    untold.write_text("\n".join(map(json.dumps, lines)))
+    changed = RECIPE.replace("[optimisation]", keys).replace("early_end = true", "")
+    with pytest.raises(ValueError, match=r"line 4: .*give the line `evidence_s`"):
+        train(recipe(untold, tmp_path, (RECIPE, changed)), tmp_path / "out")
+
+
 def test_trained_resumed_and_streamed(manifest, tmp_path):
     out = train(recipe(manifest, tmp_path), tmp_path / "out")
     losses = [entry["loss"] for entry in logged(out) if "loss" in entry]

@@ -90,8 +90,9 @@ def _check_traces(recipe: Recipe, items: Iterable[Item], settings: StreamSetting
         )
     for item in items if recipe.follows_traces else ():
         if item.target and not (item.delays or item.evidence_s):
+            place = item.place or repr(item.target[:40])
             raise ValueError(
-                f"{item.place or item.target[:40]!r}: what the words wait for is not told, from "
+                f"{place}: what the words wait for is not told, from "
                 "which silence or the control token is to be learnt: give the line `evidence_s`"
             )
 
