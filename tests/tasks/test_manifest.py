@@ -33,3 +33,21 @@ def test_gzip_is_read(tmp_path: Path) -> None:
     (tmp_path / "m.jsonl.gz").write_bytes(gzip.compress(b'{"source": "ein", "text": "one"}\n'))
     (item,) = read_manifest(tmp_path / "m.jsonl.gz")
     assert (item.source, item.target) == ("ein", "one")
+
+
+def test_times_of_evidence_are_of_words(tmp_path: Path) -> None:
+    path = tmp_path / "m.jsonl"
+    lines = [
+        '{"video": "a.mkv", "text": "red square", "evidence_s": [1.0, 2.5], "group": "tell"}',
+        '{"video": "a.mkv", "text": "it is red", "evidence_s": 3}',
+        '{"video": "a.mkv", "text": "", "evidence_s": 3}',
+        '{"video": "a.mkv", "text": "red"}',
+    ]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    items = read_manifest(path)
+    assert [item.evidence_s for item in items] == [(1.0, 2.5), (3.0, 3.0, 3.0), (3.0,), ()]
+    assert [item.group for item in items] == ["tell", "", "", ""]
+    for times in ("[1.0]", "[2.0, 1.0]", "-1.0"):
+        path.write_text(f'{{"video": "a.mkv", "text": "a b", "evidence_s": {times}}}')
+        with pytest.raises(ValueError, match=r"line 1: .*evidence_s"):
+            read_manifest(path)

@@ -1,6 +1,7 @@
 """Generated videos: what is asked of them, when it is known; the same for the same seed."""
 
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -33,7 +34,8 @@ def test_what_is_asked_and_when_it_is_known():
     for seed in range(40):
         for question in ask(CLIP._replace(seed=seed)):
             seen[question.question] = (question.answer, question.evidence_s)
-    assert seen["what appears ?"] == ("red circle blue square red square", 5.0)
+    told = "red circle blue square red square"
+    assert seen["what appears ?"] == (told, [1.0, 1.0, 2.5, 2.5, 4.0, 4.0])
     assert seen["how many red shapes ?"] == ("two", 5.0)
     assert seen["how many squares ?"] == ("two", 5.0)
     assert seen["how many circles ?"] == ("one", 5.0)
@@ -65,6 +67,8 @@ def test_splits_share_no_clip_and_seeds_repeat():
     assert train == again and train != other
     assert not {clip.seed for clip in (*train, *other)} & {clip.seed for clip in test}
     assert all(clip.num_frames % 2 == 0 for clip in train)
+    pairs = [pair for clip in train for pair in pairwise(clip.events)]
+    assert all(one[:2] != other[:2] for one, other in pairs)
     with pytest.raises(ValueError, match="'dev' is no split"):
         draw_clips(1, split="dev")
 
@@ -80,5 +84,8 @@ def test_a_manifest_and_its_clips(tmp_path):
         frames = np.stack([frame.image for frame in video.frames(FPS)])
     assert np.array_equal(frames, frames_of(clips[-1]))
     line = json.loads(out.read_text().splitlines()[0])
-    assert line["id"] == "tell-0" and line["evidence_s"] == line["duration_s"]
+    assert line["id"] == "tell-0" and line["group"] == items[0].group == "tell"
+    assert items[0].evidence_s == tuple(line["evidence_s"])
+    assert len(items[0].evidence_s) == 2 * len(clips[0].events)
+    assert items[1].evidence_s == (clips[0].duration_s,)
     assert set(KINDS) == {"tell", "count", "first", "appeared"}

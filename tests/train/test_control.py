@@ -26,7 +26,7 @@ from proactivellm.session.session import Session
 from proactivellm.stream import Job
 from proactivellm.tasks.data import DataSource, read_items
 from proactivellm.tasks.item import Item
-from proactivellm.train.actions import NO_ACTION, READ, WRITE, actions, trace_of
+from proactivellm.train.actions import NO_ACTION, READ, WRITE, actions, joined_delays, trace_of
 from proactivellm.train.objectives.control import Control, ControlSettings, refused_by_full
 from proactivellm.train.objectives.distillation import Distillation
 from proactivellm.train.objectives.likelihood import Likelihood
@@ -127,7 +127,8 @@ class TestActions:
         assert words[-1] == 2 and len(words) > 3
         by_word = [1, 3, 5]
         wanted = [*(by_word[word] for word in words), 5]
-        assert trace_of(items, target, encoder) == wanted
+        delays = joined_delays(items, encoder)
+        assert trace_of(delays, target, tokenizer) == wanted
 
     def test_of_characters_where_there_are_no_spaces(self) -> None:
         tokenizer = build("byte_level")

@@ -23,7 +23,7 @@ from proactivellm.train.scratch import new_model, new_tokenizer
 from proactivellm.train.tokenizer import train_tokenizer
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
-ITEMS = [Item("der Hund schläft", "the dog sleeps")] * 500
+ITEMS = [Item("der Hund schläft", "the dog sleeps", delays=(1, 2, 3))] * 500
 
 
 def test_there_are_recipes():

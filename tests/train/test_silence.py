@@ -74,7 +74,7 @@ def test_a_model_that_was_taught_silence_keeps_it(tmp_path: Path) -> None:
 
 
 def test_a_recipe_without_traces_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="give each .data.train. as `log`.*or as `watch`"):
+    with pytest.raises(ValueError, match="give each .data.train. as `log`.*as `watch`"):
         make_recipe(tmp_path, SCRATCH + SILENT)
 
 

@@ -18,7 +18,8 @@ from proactivellm.core.packing import MEDIA_ID, Sample, Written, pack
 from proactivellm.files.toml import load_toml
 from proactivellm.modality.video.encoding import write_clip
 from proactivellm.modality.video.recipe import Clips, Video
-from proactivellm.stream import Job, run_streams
+from proactivellm.stream import run_streams
+from proactivellm.tasks.jobs import item_job
 from proactivellm.tasks.shapes import draw_clips, frames_of, write_shapes
 from proactivellm.tasks.speech import read_manifest
 from proactivellm.train.build import make_backbone
@@ -119,6 +120,37 @@ def test_training_sees_what_a_stream_sees(watcher, manifest):
     assert encoder.longest([items[0]]).read == samples[0].read
 
 
+def test_words_wait_for_the_moments_that_tell_them(watcher, manifest):
+    """Of captions each word, of what has not appeared the end; a moment is a second here."""
+    model, front_end = watcher
+    items = read_manifest(manifest)
+    encoder = ItemEncoder(SampleEncoder(model.tokenizer, model.prompt, 3), Clips(front_end))
+    for item, times in zip(items[::2], draw_clips(4), strict=True):
+        sample = encoder.join([item])
+        told = [event.first // 2 + 1 for event in times.events]
+        due = encoder.due([item], sample)
+        assert len(due) == len(sample.written[TARGET].tokens) and due == sorted(due)
+        assert [*dict.fromkeys(due)] == [*dict.fromkeys(told)]
+    no = next(item for item in items if item.target == "no")
+    sample = encoder.join([no])
+    assert {*encoder.due([no], sample)} == {sample.num_units}
+    with pytest.raises(ValueError, match="not known, as several are joined"):
+        encoder.due(items[:2], encoder.join(items[:2]))
+
+
+def test_silence_needs_evidence(manifest, tmp_path):
+    keys = "[objective]\nsilent_until_due = true\nkl_weight = 0.0\n[optimisation]"
+    lines = [json.loads(line) for line in manifest.read_text().splitlines()]
+    for line in lines:
+        line["video"] = str(manifest.parent / line["video"])
+    del lines[3]["evidence_s"]
+    untold = tmp_path / "untold.jsonl"
+    untold.write_text("\n".join(map(json.dumps, lines)))
+    changed = RECIPE.replace("[optimisation]", keys).replace("early_end = true", "")
+    with pytest.raises(ValueError, match=r"line 4: .*give the line `evidence_s`"):
+        train(recipe(untold, tmp_path, (RECIPE, changed)), tmp_path / "out")
+
+
 def test_trained_resumed_and_streamed(manifest, tmp_path):
     out = train(recipe(manifest, tmp_path), tmp_path / "out")
     losses = [entry["loss"] for entry in logged(out) if "loss" in entry]
@@ -134,10 +166,11 @@ def test_trained_resumed_and_streamed(manifest, tmp_path):
         assert model.front_end.settings.pixels.patch == 12
     pairs = zip(whole.model.parameters(), resumed.model.parameters(), strict=True)
     assert all(torch.equal(*pair) for pair in pairs)
-    item = read_manifest(manifest)[0]
-    job = Job(index=0, source=item.source, media=item.media, task="qa")
-    (instance,) = run_streams(whole, parse_policy("wait-k:2"), [job])
-    assert instance.source_type == "video" and instance.prediction
+    jobs = [item_job(i, item, "qa") for i, item in enumerate(read_manifest(manifest))]
+    instances = [*run_streams(whole, parse_policy("wait-k:2"), jobs)]
+    assert all(instance.source_type == "video" for instance in instances)
+    assert any(instance.prediction for instance in instances)
+    assert all(1000 * jobs[i.index].evidence_s[0] == i.evidence_ms[0] for i in instances)
     assert json.loads((out / "video" / "video.json").read_text())["chunk"] == 1
 
 
@@ -175,6 +208,40 @@ def test_clips_have_one_size(watcher, manifest, tmp_path):
     clips.read([read_manifest(manifest)[0].media])
     with pytest.raises(ValueError, match=r"wide\.mkv: it becomes .* bring all clips to one size"):
         clips.read([(str(wide),)])
+
+
+def test_a_pretrained_watcher_learns(manifest, tmp_path):
+    """Its encoder is that of the folder, which says how it sees; the question is in the prompt."""
+    folder = save_tiny_watcher(tmp_path / "watcher", chats=True)
+    text = f"""[data.train]
+manifest = "{manifest}"
+[backbone]
+pretrained = "{folder}"
+[video]
+chunk = 2
+[objective]
+silent_until_due = true
+kl_weight = 0.0
+[optimisation]
+epochs = 1
+batch_size = 4
+learning_rate = 1e-3
+precision = "fp32"
+[output]
+dtype = "float32"
+"""
+    file = tmp_path / "recipe.toml"
+    file.write_text(text)
+    out = train(load_toml(file, Recipe), tmp_path / "out")
+    before, after = load(folder), load(out)
+    assert after.prompt == before.prompt and after.prompt.num_open
+    assert after.front_end.settings == before.front_end.settings.model_copy(update={"chunk": 2})
+    pairs = zip(before.model.state_dict().items(), after.model.state_dict().values(), strict=True)
+    changed = [name for (name, one), other in pairs if not torch.equal(one, other)]
+    assert any("visual" in name for name in changed) and any("layers" in n for n in changed)
+    file.write_text(text + "[lora]\nr = 2\n")
+    with pytest.raises(ValueError, match="would adapt the encoder"):
+        train(load_toml(file, Recipe), tmp_path / "adapted")
 
 
 def test_another_family_is_refused(tmp_path):

@@ -164,7 +164,7 @@ def _prepare(flags: Mapping[str, Any], kind: str | None, stops: Stops) -> Callab
     audio = AudioOptions(**{field.name: flags[field.name] for field in fields(AudioOptions)})
     video = VideoOptions(**{field.name: flags[field.name] for field in fields(VideoOptions)})
     names, log = flags["inputs"], flags["log"]
-    video.check(kind, flags["question"], flags["ask_at"])
+    video.check(kind, flags["question"])
     _check_conversation(flags, kind)
     _check_audio(names, audio, kind)
     if flags["policy"] is not None:
@@ -174,7 +174,7 @@ def _prepare(flags: Mapping[str, Any], kind: str | None, stops: Stops) -> Callab
         lines = live_lines_of_several(names) if len(names) > 1 else [live_lines(names[0], stops)]
     settings = replace(_settings(flags, kind, window), sight=video.sight())
     if kind == "video":
-        video.apply(settings.model)
+        video.apply(settings.model, flags["ask_at"])
     header = f"policy  {settings.policy.spec}"
     # The display is made when the message about loading has gone: a terminal shows its header.
     if kind is not None:

@@ -40,23 +40,21 @@ class VideoOptions:
         recall, past = self.recall_chunks or 0, self.past or "host"
         return Sight(units=self.attend_chunks, recall=recall, beyond=past)  # type: ignore[arg-type]
 
-    def check(self, kind: str | None, question: str | None, ask_at: float | None) -> None:
+    def check(self, kind: str | None, question: str | None) -> None:
         """Raises ValueError if one was given and the source is no video, or nothing is asked."""
-        if self.recall_chunks and (not question or ask_at is not None):
-            raise ValueError(
-                "--recall-chunks looks for what is like a question: give --question, and no "
-                "--ask-at"
-            )
+        if self.recall_chunks and not question:
+            raise ValueError("--recall-chunks looks for what is like a question: give --question")
         given = [name for name, value in vars(self).items() if value is not None]
         if given and kind != "video":
             raise ValueError(f"--{given[0].replace('_', '-')} is for video: leave it out")
 
-    def apply(self, model: "StreamingCausalLM") -> None:
+    def apply(self, model: "StreamingCausalLM", ask_at: float | None) -> None:
         """Has the front end of a model for video do as they say.
 
-        ValueError if the prompt has no place for the question that they need.
+        ValueError if the prompt has no place for the question that they need, which needs none
+        where it is asked while the video runs (`ask_at`).
         """
-        if self.recall_chunks and not model.prompt.num_open:
+        if self.recall_chunks and ask_at is None and not model.prompt.num_open:
             raise ValueError(
                 "--recall-chunks: the prompt of the model has no place for a question: write what "
                 "stands between question and video into streaming.json as prompt.source_open"

@@ -35,6 +35,8 @@ class Unit:
     """Whether the source ends with this unit."""
     holds: bool = False
     """Whether nothing is written before more is read: of what comes before a question."""
+    asks: bool = False
+    """Whether it is a question about the source: it stays in sight, and recalls units."""
     grid: Grid | None = None
     """How its features lie in space; None = one after another, as text."""
     spoken: float | None = None

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from proactivellm.policy.fixed import Fixed, Offline
 from proactivellm.session.limits import Limits
 from proactivellm.session.outcome import Outcomes
 from proactivellm.session.sampling import Sampling
-from proactivellm.stream import Job, run_streams, source_turns
+from proactivellm.stream import Job, opening_of, run_streams, source_turns
 
 # Of the source, at most, before the first word: more is seldom met, and easily judged.
 _FIRST_SHARE = (0.0, 0.5)
@@ -36,6 +37,13 @@ class OwnWrites:
     schedules: list[Schedule]
 
 
+class _Source(NamedTuple):
+    """What is read of a job."""
+
+    asked: list[int]  # a question that stands in the prompt
+    units: list[Unit]
+
+
 def own_writes(
     model: StreamingCausalLM, jobs: Sequence[Job], num_views: int, num_lanes: int, seed: int
 ) -> list[OwnWrites]:
@@ -44,13 +52,13 @@ def own_writes(
     References are not looked at. A schedule is a function of (seed, index of the job).
     """
     jobs = with_replays(jobs)
-    sources, drawn, traced = dict[int, list[Unit]](), dict[int, list[Schedule]](), list[Job]()
+    sources, drawn, traced = dict[int, _Source](), dict[int, list[Schedule]](), list[Job]()
     for job in jobs:
         turns = source_turns(model, job)
         if len(turns) != 1 or len(turns[0]) < 2:  # which turn wrote what is not known
             continue
         rng = np.random.default_rng([seed, job.index])
-        sources[job.index] = turns[0]
+        sources[job.index] = _Source(opening_of(model, job), turns[0])
         drawn[job.index] = [_draw(model, len(turns[0]), rng) for _ in range(num_views)]
         traced.append(replace(job, policy=Fixed(trace=tuple(drawn[job.index][0]))))
     limits, starts = Limits(streams=num_lanes), Outcomes(model).starts
@@ -59,8 +67,8 @@ def own_writes(
     for instance in sorted(written, key=lambda instance: instance.index):
         ids = model.tokenizer.encode(instance.prediction, add_special_tokens=False)
         if ids:
-            units = sources[instance.index]
-            found.append(_looked_at(model, units, ids, starts, drawn[instance.index]))
+            source = sources[instance.index]
+            found.append(_looked_at(model, source, ids, starts, drawn[instance.index]))
     return found
 
 
@@ -73,11 +81,12 @@ def _draw(model: StreamingCausalLM, num_units: int, rng: np.random.Generator) ->
 
 def _looked_at(
     model: StreamingCausalLM,
-    units: Sequence[Unit],
+    source: _Source,
     ids: list[int],
     starts: Sequence[bool],
     traces: Sequence[Schedule],
 ) -> OwnWrites:
+    asked, units = source
     words = [0]
     for token in ids:
         words.append(words[-1] + (starts[token] or not words[-1]))
@@ -95,7 +104,7 @@ def _looked_at(
     read[-1] += prompt.source_tail
     end = min(model.end_token_ids, default=0)  # only predicted, never fed
     sample = Sample(
-        read={SOURCE: [prompt.source_head, *read]},
+        read={SOURCE: [prompt.opening(asked), *read]},
         written={TARGET: Written(head=prompt.target_head, tokens=[*ids, end])},
         grids={number: unit.grid for number, unit in enumerate(units, 1) if unit.grid is not None},
     )

@@ -10,6 +10,7 @@ from proactivellm.metrics.answers import exact_match, token_f1
 from proactivellm.metrics.bootstrap import Statistics, mean, ratio
 from proactivellm.metrics.choices import chosen
 from proactivellm.metrics.counting import Counted
+from proactivellm.metrics.evidence import measure_evidence
 from proactivellm.metrics.reasoning import is_right
 from proactivellm.metrics.stability import erased_words, normalized_erasure
 from proactivellm.metrics.summaries import rouge_l, rouge_n
@@ -26,6 +27,12 @@ QUALITIES_OF: Mapping[Task, tuple[str, ...]] = {
     "reasoning": ("accuracy",),
     "summary": ("ROUGE-L", "ROUGE-1", "ROUGE-2"),
     "asr": ("WER", "CER"),
+}
+# Of tasks with an answer that is right or wrong: 100 or 0.
+_RIGHT: Mapping[Task, Callable[[str, Sequence[str]], float]] = {
+    "qa": exact_match,
+    "choice": chosen,
+    "reasoning": is_right,
 }
 _Length = int | None  # of the reference, which sets the pace of lags
 
@@ -57,13 +64,15 @@ def measure(instances: Sequence[Instance], counted: Counted) -> dict[str, Statis
         per minute of the recordings in which nothing is said; the lags and shares of `latency`;
         `NE` and `NE_corpus`; `AL_CA_ms`, `LAAL_CA_ms`, `YAAL_CA_ms`, `first_token_ms`,
         `final_token_ms` (means), `forwards`, `tokens`, `RTF` where the log tells them; those of
-        `measure_thinking` where it tells of thoughts.
+        `measure_thinking` where it tells of thoughts, and those of `measure_evidence` where it
+        tells what was answered when.
 
     Raises:
         ValueError: as `check_references`, or the instances are both of text and of speech.
     """
     if len({instance.source_type for instance in instances}) > 1:
         raise ValueError("the instances are of text and of speech: split the log")
+    answered = measure_evidence(instances, are_right(instances))  # by words, as they are logged
     instances, unit = [counted.unit.convert(i) for i in instances], counted.unit
     result = measure_quality(instances, counted)
     lengths = [unit.length(instance.reference) for instance in instances]
@@ -85,7 +94,16 @@ def measure(instances: Sequence[Instance], counted: Counted) -> dict[str, Statis
             result[name] = mean(counts)
     if (factor := measure_real_time(instances)) is not None:
         result["RTF"] = factor
-    return result | measure_thinking(instances)
+    return result | measure_thinking(instances) | answered
+
+
+def are_right(instances: Sequence[Instance]) -> list[bool]:
+    """Whether each has the right answer; of a task without one, or without reference: none has."""
+    right = _RIGHT.get(instances[0].task)
+    return [
+        right is not None and i.reference is not None and right(i.prediction, _answers(i)) > 0
+        for i in instances
+    ]
 
 
 def measure_quality(instances: Sequence[Instance], counted: Counted) -> dict[str, Statistics]:

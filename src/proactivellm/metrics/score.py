@@ -1,6 +1,7 @@
 """From instance logs to scores: one flat dictionary per policy."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,10 @@ import numpy as np
 
 from proactivellm.metrics.bootstrap import Statistics, summarise
 from proactivellm.metrics.counting import Counted, Counting, resolve
+from proactivellm.metrics.evidence import answer_delays_s
 from proactivellm.metrics.measures import (
     QUALITIES_OF,
+    are_right,
     common_policy,
     degeneracy,
     final_token_ms,
@@ -52,8 +55,8 @@ def score(
         `forwards`, `tokens` (means), and in ms on the clock of `elapsed` `AL_CA_ms`, `LAAL_CA_ms`,
         `YAAL_CA_ms` (against the duration of the source), `first_token_ms` (since its begin) and
         `final_token_ms` (since its end), means, `..._p50` and `..._p90` the percentiles, as known;
-        `RTF`: time of computing per time of audio, of speech; of models that think what
-        `measure_thinking` has;
+        `RTF`: time of computing per time of audio, of speech; what `measure_thinking` and
+        `measure_evidence` have; `by_group`: means and `num_instances` of each group of the log;
         `X_ci` of each of these X: half the width of its 95% bootstrap interval, and
         `num_bootstrap`; none of a single instance;
         `num_undefined`: how many instances each mean leaves out (an empty prediction has no lag;
@@ -73,7 +76,7 @@ def score(
     scores |= {"latency_unit": latency_unit(instances)} | counted.facts(instances[0].task)
     scores |= dict.fromkeys(QUALITIES_OF[instances[0].task]) | summarise(measured, num_bootstrap)
     scores |= _how_compared(measured, counted, finals) | degeneracy(instances, counted.unit)
-    return scores | _percentiles(instances)
+    return scores | _percentiles(instances) | _by_group(instances, measured)
 
 
 def _how_compared(
@@ -112,12 +115,31 @@ def _is_empty(instance: Instance) -> bool:
 def _percentiles(instances: Sequence[Instance]) -> Scores:
     """P50 and P90 of the times that somebody waits for; left out where the log tells none."""
     scores: Scores = {}
-    waits = {
+    waits: dict[str, list[float | None]] = {
         "first_token_ms": [instance.first_token_ms for instance in instances],
         "final_token_ms": [final_token_ms(instance) for instance in instances],
     }
+    if any(instance.evidence_ms for instance in instances):
+        waits["evidence_delay_s"] = answer_delays_s(instances, are_right(instances))
     for name, values in waits.items():
         known = [value for value in values if value is not None]
         for percent in (50, 90) if known else ():
             scores[f"{name}_p{percent}"] = float(np.percentile(known, percent))
     return scores
+
+
+def _by_group(instances: Sequence[Instance], measured: Mapping[str, Statistics]) -> Scores:
+    """Means of each group of instances; nothing where there is one group alone."""
+    groups = np.array([instance.group for instance in instances])
+    names = [*dict.fromkeys(groups.tolist())]
+    if len(names) < 2:
+        return {}
+    means = {name: each for name, each in measured.items() if each.is_mean}
+    parts = {name: groups == name for name in names}
+    return {
+        "by_group": {
+            name or "others": {"num_instances": int(part.sum())}
+            | {key: replace(each, values=each.values[part]).corpus() for key, each in means.items()}
+            for name, part in parts.items()
+        }
+    }

@@ -15,8 +15,9 @@ from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar, runtime_ch
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from proactivellm.backbone.prompt import Prompt
 from proactivellm.core.positions import Grid
 from proactivellm.core.unit import Unit
 from proactivellm.files.toml import Strict
@@ -188,6 +189,11 @@ class Examples(Protocol):
         """By how many characters of text a second of a source makes a sample longer, about."""
         ...
 
+    @property
+    def unit_s(self) -> float | None:
+        """Seconds of a source in a unit; None where some of it is cut out, or its pace changed."""
+        ...
+
     def read(
         self, sources: Sequence[tuple[str, ...]], rng: np.random.Generator | None = None
     ) -> Example:
@@ -207,6 +213,17 @@ class FrontEndTable(Strict):
 
     # Bundled model, folder or hub id that it is taken from; None = it is new.
     pretrained: str | None = None
+
+    def load_backbone(self, folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase] | None:
+        """A pretrained LM that the front end is a part of, whole and in fp32, and its tokenizer.
+
+        None: the front end is a part of no LM. ValueError if there is none of its kind in `folder`.
+        """
+        return None
+
+    def make_prompt(self, lm_type: str, tokenizer: PreTrainedTokenizerBase) -> Prompt | None:
+        """The prompt for a source of this kind; None: it is that for texts."""
+        return None
 
     @abstractmethod
     def make_front_end(self, lm: PreTrainedModel) -> TrainedFrontEnd:

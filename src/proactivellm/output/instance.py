@@ -90,6 +90,9 @@ class Instance:
     waited_tokens: Count | None = None
     # Of a problem, by unit of the source: whether the answer depends on it.
     needed: list[bool] | None = None
+    # Of media: when they had told each word of the reference; likewise where that has no words.
+    evidence_ms: list[Number] | None = None
+    group: StrictStr = ""  # scores are told apart by it, such as a kind of question
     kept_share: Number | None = None  # of the encoder's tokens, what was not dropped
 
     def __post_init__(self) -> None:

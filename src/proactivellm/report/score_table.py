@@ -27,6 +27,11 @@ _COLUMNS = (
     ("think_rate", "think", 2),
     ("think_rate_needed", "needed", 2),
     ("think_rate_filler", "filler", 2),
+    ("evidence_delay_s", "delay s", 2),
+    ("evidence_delay_s_p50", "median s", 2),
+    ("end_delay_s", "at end s", 2),
+    ("premature", "premature", 2),
+    ("silence", "silence", 2),
     ("ROUGE-L", "ROUGE-L", 1),
     ("ROUGE-1", "ROUGE-1", 1),
     ("ROUGE-2", "ROUGE-2", 1),
@@ -53,11 +58,13 @@ _COLUMNS = (
 )
 _MARK = "†"
 _MANY = 0.1  # share of empty predictions that is worth a note
+# Columns of the table of groups.
+_OF_GROUPS = (*("F1", "EM", "accuracy", "evidence_delay_s", "end_delay_s", "premature", "silence"),)
 # Columns whose interval the tables show; scores.json has all.
 _WITH_INTERVAL = (
     *("BLEU", "chrF", "F1", "EM", "accuracy", "ROUGE-L", "WER", "CER"),
     *("LAAL", "LongYAAL", "LongLAAL", "StreamLAAL"),
-    *("answer_delay_s", "late_tokens"),
+    *("answer_delay_s", "late_tokens", "evidence_delay_s"),
 )
 
 
@@ -78,7 +85,29 @@ def scores_markdown(scores: Sequence[Row]) -> str:
     columns = _filled_columns(scores)
     rows = [_cells(str(row["policy"]), row, columns) for row in scores]
     table = markdown_table(["policy", *(column[1] for column in columns)], rows)
-    return "\n\n".join([table, *_footnotes(scores)]) + "\n"
+    return "\n\n".join([table, *_groups_markdown(scores), *_footnotes(scores)]) + "\n"
+
+
+def _groups_markdown(scores: Sequence[Row]) -> list[str]:
+    """A second table, of the groups that scores are told apart by, if there are any."""
+    rows = _group_rows(scores)
+    columns = [column for column in _filled_columns(rows) if column[0] in _OF_GROUPS]
+    if not rows:
+        return []
+    headings = ["policy", "group", "number", *(column[1] for column in columns)]
+    cells = [
+        [row["policy"], row["group"], str(row["num_instances"]), *_cells("", row, columns)[1:]]
+        for row in rows
+    ]
+    return [markdown_table(headings, cells, num_texts=2)]
+
+
+def _group_rows(scores: Sequence[Row]) -> list[Row]:
+    return [
+        {"policy": str(row["policy"]), "group": name, **found}
+        for row in scores
+        for name, found in row.get("by_group", {}).items()
+    ]
 
 
 def _is_hollow(row: Row) -> bool:
@@ -114,6 +143,12 @@ def _footnotes(scores: Sequence[Row]) -> list[str]:
             "waited: source tokens before the first thought, thought s: until it; answer s: from "
             "the end of the source to the answer; thought to answer: tokens by stage, late: those "
             "after the last sentence; think, needed, filler: share of such sentences with a thought"
+        )
+    if any("premature" in row for row in scores):
+        notes.append(
+            "delay: of right answers after their evidence, at end: of the same ones if they had "
+            "waited for the end of the source; premature: share of answers with a word before its "
+            "evidence; silence: share of the time before it in which nothing was written"
         )
     if resamples:
         numbers = " or ".join(map(str, resamples))

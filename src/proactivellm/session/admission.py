@@ -7,6 +7,7 @@ step, and the cache who of them has room. Nothing is counted as read before its 
 from collections.abc import Sequence
 
 from proactivellm.core.layout import TARGET
+from proactivellm.core.unit import Unit
 from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.policy.base import Policy
 from proactivellm.session import lane as lanes
@@ -47,10 +48,10 @@ class Admission:
         if self.horizon is not None:
             self.horizon.forget(lane)
 
-    def check_asked(self, state: SessionState) -> None:
-        """Raise ValueError if a stream needs a question and has none."""
+    def check_asked(self, state: SessionState, units: Sequence[Unit]) -> None:
+        """Raise ValueError if a stream needs a question and has none; `units` are its next ones."""
         if self.horizon is not None:
-            self.horizon.check(state)
+            self.horizon.check(state, units)
 
     def check_saved(self) -> None:
         """Raise ValueError if streams cannot be saved."""

@@ -172,7 +172,7 @@ class Engine:
         with self._exclusive:
             state, units = self.state(lane), list(units)
             self.intake.check(units)
-            self.admission.check_asked(state)
+            self.admission.check_asked(state, units)
             if units and (state.closed or any(unit.final for unit in units[:-1])):
                 raise ValueError("the source is closed: its final unit was already pushed")
             if units and self.model.thinking is not None:

@@ -2,9 +2,10 @@
 
 For video without an end (ViCoStream, arXiv 2606.19849). Every token sees the prompt, with the
 question in it, its own unit and so many units before it; what is written sees besides the units
-that are most like the question. A stream so bounded has the logits of one masked forward with that
-visibility. Entries that nothing to come sees leave the cache, positions stay: time and memory of a
-step depend on what is seen, not on how long the stream is. Legend: U = units, D = LM width.
+that are most like the question, and a question that was asked meanwhile. A stream so bounded has
+the logits of one masked forward with that visibility. Entries that nothing to come sees leave the
+cache, positions stay: time and memory of a step depend on what is seen, not on how long the stream
+is. Legend: U = units, D = LM width.
 """
 
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from proactivellm.core.layout import SOURCE
+from proactivellm.core.unit import Unit
 from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.forward.lanes import Reach
 from proactivellm.session.lane import Planned
@@ -30,6 +32,7 @@ class _Past:
     # Entries of units that are out of sight, by their number.
     away: dict[int, dict[str, Any]] = field(default_factory=dict)
     descriptors: dict[int, Tensor] = field(default_factory=dict)  # mean embeddings [D]
+    asked: dict[int, tuple[int, ...]] = field(default_factory=dict)  # ids of units that ask
 
 
 class Horizon:
@@ -41,9 +44,14 @@ class Horizon:
         self.residence = residence
         self._past: dict[int, _Past] = {}
 
-    def check(self, state: SessionState) -> None:
-        """Raise ValueError if units are to be recalled, and nothing was asked."""
-        if self.sight.recall and not state.question:
+    def check(self, state: SessionState, units: Sequence[Unit]) -> None:
+        """Raise ValueError if units are to be recalled, and nothing was asked, nor will be.
+
+        `units` are the next ones; the first of all says by `holds` that a question comes.
+        """
+        begun = state.units_read or state.ahead or state.pending
+        to_come = begun or not units or units[0].holds or units[0].asks
+        if self.sight.recall and not (state.question or to_come):
             raise ValueError("units are recalled that are like a question: ask one first")
 
     def forget(self, lane: int) -> None:
@@ -78,22 +86,25 @@ class Horizon:
         return replace(planned, input=replace(planned.input, reach=reach))
 
     def recalled(self, planned: Planned) -> set[int]:
-        """The units most like the question, where a step writes."""
-        if not self.sight.recall or planned.input.probe is None:
-            return set()
-        device = self.model.device
-        asked = torch.tensor(planned.state.question, device=device)
-        query_D = self.model.parts.embed(asked).float().mean(0)
-        known = self._past[planned.input.lane].descriptors
-        numbers = [unit for unit in known if unit <= planned.units_read]
-        if not numbers:
-            return set()
+        """The units that ask, and those most like the question, where a step writes."""
+        past, device = self._past[planned.input.lane], self.model.device
+        asked = {unit: ids for unit, ids in past.asked.items() if unit <= planned.units_read}
+        question = [*planned.state.question, *(token for ids in asked.values() for token in ids)]
+        numbers = [unit for unit in past.descriptors if unit <= planned.units_read]
+        if not self.sight.recall or planned.input.probe is None or not (numbers and question):
+            return {*asked}
+        query_D = self.model.parts.embed(torch.tensor(question, device=device)).float().mean(0)
+        known = past.descriptors
         described_UD = torch.stack([known[unit] for unit in numbers]).to(device)
         similarity_U = torch.cosine_similarity(described_UD, query_D[None], dim=-1)
         best = similarity_U.topk(min(self.sight.recall, len(numbers))).indices.tolist()
-        return {numbers[index] for index in best}
+        return {numbers[index] for index in best} | {*asked}
 
     def _describe(self, past: _Past, planned: Planned) -> None:
+        """Note what asks, and the mean of what may be recalled."""
+        first = planned.state.units_read + planned.state.ahead + 1
+        taken = [unit for unit in (*planned.units, *planned.ahead) if not unit.is_end]
+        past.asked |= {n: unit.token_ids for n, unit in enumerate(taken, first) if unit.asks}
         if not self.sight.recall:
             return
         for piece in planned.pieces:

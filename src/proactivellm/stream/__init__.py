@@ -15,6 +15,7 @@ from proactivellm.stream.recorded import (
     DEFAULT_STREAMS,
     StreamsFailed,
     ended_streams,
+    opening_of,
     run_streams,
     source_turns,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "Worker",
     "ended_streams",
     "open_media",
+    "opening_of",
     "paced",
     "run_streams",
     "source_turns",

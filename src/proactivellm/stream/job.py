@@ -21,6 +21,9 @@ class Job:
     answers: tuple[str, ...] | None = None
     num_asked: int = 0  # units of a text that a model that thinks reads before it, as the question
     needed: tuple[bool, ...] = ()  # by unit of such a text after that; none: not known
+    # Of media: when they have told each word of the reference, in seconds; empty = not known.
+    evidence_s: tuple[float, ...] = ()
+    group: str = ""  # scores are told apart by it
     # What each step takes on the clock of its log entry, in seconds; None = as measured.
     step_s: float | None = None
     # Of this source alone; None = that of the run, whose name its log entry bears anyway.

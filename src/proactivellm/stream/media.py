@@ -28,7 +28,7 @@ class Hearing:
     """A front end at work on one source, with a question that is read before each turn.
 
     Where the prompt has a place for it, the question is `opening` there, else units of its own. One
-    that is asked while the source runs is units too, and nothing is written before it.
+    that is asked while the source runs is one unit, and nothing is written before it.
 
     Args:
         rate: samples or frames per second.
@@ -96,12 +96,11 @@ class Hearing:
         return units + (self._put(at_s) if now_s >= at_s and not _ends(units) else [])
 
     def _put(self, at_s: float) -> list[Unit]:
-        """The question, of which all words are read before anything is written; then no more."""
+        """The question, in one unit, as words would take the places of what is in sight."""
         words, self._asked = self._asked, []
-        return [
-            replace(word, holds=number < len(words), start_s=at_s, end_s=at_s)
-            for number, word in enumerate(words, 1)
-        ]
+        ids = tuple(token_id for word in words for token_id in word.token_ids)
+        text = " ".join(word.text for word in words)
+        return [Unit(text, ids, start_s=at_s, end_s=at_s, asks=True)] if words else []
 
 
 def _ends(units: Sequence[Unit]) -> bool:

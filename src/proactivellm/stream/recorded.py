@@ -35,7 +35,7 @@ class Recorded:
         model = streams.engine.model
         self._arrivals = _arrivals(model, job, rate_wpm)
         self.stream = streams.open(job.kind, clock=ArrivalClock(job.step_s), policy=job.policy)
-        if opening := _opening(model, job):
+        if opening := opening_of(model, job):
             streams.engine.ask(self.stream.lane, opening)
 
     def fork(self) -> Callable[[Policy], "Recorded"]:
@@ -63,7 +63,7 @@ class Recorded:
                 self.stream.push(*arrival)
 
 
-def _opening(model: StreamingCausalLM, job: Job) -> list[int]:
+def opening_of(model: StreamingCausalLM, job: Job) -> list[int]:
     """What is read before all units: a question to a video, or to what is thought about."""
     if job.media:
         return opening_question(model, job.source)

@@ -157,4 +157,6 @@ class Transcript:
             thoughts=self.thoughts or None,
             waited_tokens=self.waited_tokens,
             needed=[*job.needed] if self.thoughts and job.needed else None,
+            evidence_ms=[round(1000 * each, 3) for each in job.evidence_s] or None,
+            group=job.group,
         )

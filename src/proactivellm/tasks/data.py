@@ -79,8 +79,9 @@ class DataSource(Strict):
 
     @property
     def tells_delays(self) -> bool:
-        """Whether its items say what each word of their targets waits for."""
-        return bool(self.log or self.watch or self.squad or self.lookup)
+        """Whether its items can say what each word of their targets waits for."""
+        kinds = (self.log, self.watch, self.squad, self.lookup, self.manifest)
+        return any(kinds)
 
     @model_validator(mode="after")
     def _is_one_kind(self) -> Self:

@@ -18,6 +18,9 @@ class Item(NamedTuple):
     media: tuple[str, ...] = ()  # files that are the source, joined; empty = the source is text
     duration_s: float | None = None  # of the media, where it is known
     place: str = ""  # file and line it was read from, for messages; empty = it was generated
+    # Of media: seconds of them that tell each target word; empty = not known.
+    evidence_s: tuple[float, ...] = ()
+    group: str = ""  # of which scores are told apart, such as a kind of question
     # Units read before each unit of the target (`output.source_units`), as a policy had them.
     delays: tuple[int, ...] = ()
     problem: "Problem | None" = None  # of which source and target are the texts

@@ -78,6 +78,8 @@ def item_job(index: int, item: Item, task: Task) -> Job:
         media=item.media,
         num_asked=len(source_units(problem.question)) if problem else 0,
         needed=tuple(problem.needed_units) if problem else (),
+        evidence_s=item.evidence_s,
+        group=item.group,
     )
 
 

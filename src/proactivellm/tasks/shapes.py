@@ -62,7 +62,9 @@ class Question(NamedTuple):
     kind: str  # one of KINDS
     question: str
     answer: str
-    evidence_s: float  # when what has been shown tells the answer; that of nothing is the end
+    # When what has been shown tells the answer, or, of what is told, each of its words; that of
+    # nothing is the end.
+    evidence_s: float | list[float]
 
 
 def draw_clips(count: int, seed: int = 0, split: str = "train") -> list[Clip]:
@@ -80,10 +82,14 @@ def draw_clips(count: int, seed: int = 0, split: str = "train") -> list[Clip]:
 
 
 def _draw_clip(rng: random.Random) -> Clip:
-    now, events = rng.randint(*_HIDDEN), []
+    now, events = rng.randint(*_HIDDEN), list[Event]()
     for _ in range(rng.randint(*_NUM_EVENTS)):
         shown = rng.randint(*_SHOWN)
         event = Event(rng.choice([*COLOURS]), rng.choice(SHAPES), now, shown)
+        # One that is like the last would look like the same that has moved.
+        if events and event[:2] == events[-1][:2]:
+            other = [shape for shape in SHAPES if shape != event.shape]
+            event = event._replace(shape=rng.choice(other))
         events.append(event)
         now += shown + rng.randint(*_HIDDEN)
     return Clip(tuple(events), now + now % 2, rng.randrange(10**9))
@@ -123,9 +129,10 @@ def ask(clip: Clip, kinds: Sequence[str] = KINDS) -> list[Question]:
 
 
 def _tell(clip: Clip, rng: random.Random) -> Question:
-    """Live captions: everything that appears, in order."""
+    """Live captions: everything that appears, in order, each as soon as it is seen."""
     told = " ".join(f"{event.colour} {event.shape}" for event in clip.events)
-    return Question("tell", "what appears ?", told, clip.duration_s)
+    times = [(event.first + 1) / FPS for event in clip.events for _ in ("colour", "shape")]
+    return Question("tell", "what appears ?", told, times)
 
 
 def _count(clip: Clip, rng: random.Random) -> Question:
@@ -193,6 +200,7 @@ def write_shapes(
                 "text": question.answer,
                 "duration_s": clip.duration_s,
                 "evidence_s": question.evidence_s,
+                "group": question.kind,
                 "id": f"{question.kind}-{number}",
             }
             lines.append(json.dumps(line))

@@ -3,19 +3,22 @@
 {"audio": "a.wav", "text": "what is to be written"}; `audio` may be a list of files, which are
 joined, and is called `video` where they are. Optional: `question` (read before the recording),
 `answers` (all that is accepted), `duration_s`, `speaker`, `evidence_s` (when it has told the
-answer). A line with `source` in place of `audio` is a pair of texts.
+answer, or each word of `text`, in seconds), `group` (scores are told apart by it). A line with
+`source` in place of `audio` is a pair of texts.
 """
 
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
 from proactivellm.files.lines import read_lines
 from proactivellm.files.toml import Strict
 from proactivellm.tasks.item import Item
+
+_Time = Annotated[float, Field(ge=0)]  # in seconds
 
 
 class _Line(Strict):
@@ -28,7 +31,8 @@ class _Line(Strict):
     question: str = ""  # text that is read before the recording
     answers: tuple[str, ...] = ()  # all that are accepted; empty = only the text
     duration_s: float | None = None
-    evidence_s: float | None = None
+    evidence_s: _Time | list[_Time] | None = None  # of the answer, or of each word of `text`
+    group: str = ""
     speaker: str | None = None
     id: str | None = None  # what others call it
 
@@ -37,6 +41,26 @@ class _Line(Strict):
         if sum(map(bool, (self.audio, self.video, self.source))) != 1:
             raise ValueError("give either `audio`, `video` or `source`")
         return self
+
+    @model_validator(mode="after")
+    def _has_evidence_of_its_words(self) -> Self:
+        if isinstance(times := self.evidence_s, list):
+            words = len(self.text.split())
+            if len(times) != words or times != sorted(times):
+                raise ValueError(
+                    f"`evidence_s`: a list has a time for each of the {words} words of `text`, "
+                    "none before the last one"
+                )
+        return self
+
+    @property
+    def _evidence_s(self) -> tuple[float, ...]:
+        """Of each word of the text; of one that has none, when that is known."""
+        if self.evidence_s is None:
+            return ()
+        if isinstance(self.evidence_s, list):
+            return tuple(self.evidence_s)
+        return (self.evidence_s,) * max(1, len(self.text.split()))
 
     def item(self, path: Path, number: int) -> Item:
         """The item of a line (counted from 1); its files are found from the manifest's folder."""
@@ -48,6 +72,8 @@ class _Line(Strict):
             answers=self.answers,
             media=tuple(str(path.parent / file) for file in files),
             duration_s=self.duration_s,
+            evidence_s=self._evidence_s,
+            group=self.group,
             place=f"{path}, line {number}",
         )
 

@@ -36,7 +36,7 @@ def read_squad(path: str | Path, unanswerable: bool = True) -> list[Item]:
             known = tuple(dict.fromkeys(" ".join(text.split()) for text in answers)) or (UNKNOWN,)
             source = " ".join(f"{question} {passage}".split())
             due = _due(source, f"{question} {passage[:end]}")
-            delays = (due,) * len(known[0].split())
+            delays = (due,) * len(source_units(known[0]))
             place = f"{path}, question {number}"
             items.append(Item(source, known[0], known, place=place, delays=delays))
     if not items:

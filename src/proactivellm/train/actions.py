@@ -1,10 +1,14 @@
 """What rows of partial views are to learn of a trace: READ or WRITE, or to say nothing yet."""
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from proactivellm.core.packing import IGNORE, UNTAUGHT, Packed
+from transformers import PreTrainedTokenizerBase
+
+from proactivellm.core.packing import IGNORE, MEDIA_ID, UNTAUGHT, Packed
 from proactivellm.core.schedule import Schedule
+from proactivellm.modality.base import Examples
 from proactivellm.output.source_units import source_units
 from proactivellm.tasks.item import Item, source_of
 
@@ -12,6 +16,7 @@ if TYPE_CHECKING:
     from proactivellm.train.samples import SampleEncoder
 
 NO_ACTION, WRITE, READ = IGNORE, 0, 1
+_ROUNDING = 1e-6  # units by which a time may be off
 
 
 def actions(
@@ -66,19 +71,46 @@ def teach_silence(packed: Packed, due: Schedule, views: Sequence[Schedule]) -> N
             packed.label[row] = label
 
 
-def trace_of(items: Sequence[Item], target: Sequence[int], encoder: "SampleEncoder") -> Schedule:
-    """Units that the traces of joined items had read before each token of their target.
-
-    A token belongs to the last of the units (`output.source_units`) that the text has after it; the
-    end of stream to the last one of all. An empty target waits for nothing.
-    """
+def joined_delays(items: Sequence[Item], encoder: "SampleEncoder") -> list[int]:
+    """Units that the traces of joined texts had read before each unit of their target."""
     count = encoder.segmenter.unit_token_ids
     delays = list[int]()
     for place, item in enumerate(items):
         # Beside others, what a source begins with may belong to the unit before.
         read = len(count(source_of(items[: place + 1]))) - len(count(item.source))
         delays += [read + units for units in item.delays]
-    tokenizer = encoder.tokenizer
+    return delays
+
+
+def media_delays(
+    items: Sequence[Item], media: Examples, units: Sequence[Sequence[int]]
+) -> list[int]:
+    """Units of a sample that tell each word of its target, by the times of its item.
+
+    Args:
+        items: one alone.
+        media: what reads it.
+        units: token ids of the sample by unit; those of media may follow a question.
+
+    Raises:
+        ValueError: several media are joined, or their units do not tell the time.
+    """
+    if media.unit_s is None or len(items) > 1:
+        why = "several are joined" if media.unit_s else "their units do not tell the time"
+        raise ValueError(f"what words of {media.kind} wait for is not known, as {why}")
+    before = next((place for place, unit in enumerate(units) if MEDIA_ID in unit), 0)
+    seen = [math.ceil(each / media.unit_s - _ROUNDING) for each in items[0].evidence_s]
+    return [min(before + max(1, each), len(units)) for each in seen]
+
+
+def trace_of(
+    delays: Sequence[int], target: Sequence[int], tokenizer: PreTrainedTokenizerBase
+) -> Schedule:
+    """Units that each token of a target waits for, of those that its words wait for.
+
+    A token belongs to the last of the units (`output.source_units`) that the text has after it; the
+    end of stream to the last one of all. An empty target waits for nothing.
+    """
     texts = (
         tokenizer.decode(target[: t + 1], clean_up_tokenization_spaces=False)
         for t in range(len(target) - 1)

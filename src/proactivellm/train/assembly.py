@@ -48,11 +48,7 @@ def make_trainer(
     """
     items, valid = data
     model, tokenizer, settings = parts
-    if recipe.objective.silent_until_due and settings.early_end:
-        raise ValueError(
-            "silent_until_due = true teaches the end of stream where nothing is due yet, which "
-            "would end a target with early_end = true: set one of them to false"
-        )
+    _check_traces(recipe, items, settings)
     read_id = token_id_of(tokenizer, settings.read_token)
     learner = make_learner(recipe, model, settings, read_id)
     encoder = _make_encoder(recipe, learner, tokenizer, settings)
@@ -83,6 +79,22 @@ def make_trainer(
         eval_dataset=valid or None,
         callbacks=[Patience(recipe.output.patience, recipe.output.patience_schedule)],
     )
+
+
+def _check_traces(recipe: Recipe, items: Iterable[Item], settings: StreamSettings) -> None:
+    """Refuses (ValueError) what does not go with learning from what words wait for."""
+    if recipe.objective.silent_until_due and settings.early_end:
+        raise ValueError(
+            "silent_until_due = true teaches the end of stream where nothing is due yet, which "
+            "would end a target with early_end = true: set one of them to false"
+        )
+    for item in items if recipe.follows_traces else ():
+        if item.target and not (item.delays or item.evidence_s):
+            place = item.place or repr(item.target[:40])
+            raise ValueError(
+                f"{place}: what the words wait for is not told, from "
+                "which silence or the control token is to be learnt: give the line `evidence_s`"
+            )
 
 
 def make_learner(

@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from proactivellm.backbone.decoder import recompute_activations
-from proactivellm.backbone.folder import refusing
+from proactivellm.backbone.folder import CONFIG_FILE, read_object, refusing
 from proactivellm.backbone.hub import find_folder, name_of
 from proactivellm.backbone.precision import quantization_config
 from proactivellm.backbone.pretrained import load_pretrained, load_tokenizer
@@ -55,12 +55,7 @@ def make_backbone(
     folder = find_folder(backbone.pretrained, trust) if backbone.pretrained else None
     tokens = _control_tokens(recipe)
     if folder is not None:
-        model, tokenizer = load_pretrained(
-            folder,
-            dtype=torch.float32,
-            quantization=_quantization(recipe),
-            trust_remote_code=trust,
-        )
+        model, tokenizer = _pretrained(recipe, folder)
         if tokenizer.eos_token_id is None:
             raise ValueError(
                 f"the tokenizer of {backbone.pretrained!r} has no EOS token, which closes the "
@@ -85,6 +80,19 @@ def make_backbone(
     if recipe.lora:
         model = add_adapters(model, recipe.lora, _rows_to_learn(recipe, model, tokenizer))
     return model, tokenizer
+
+
+def _pretrained(recipe: Recipe, folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model of a folder, with its encoder where that is what a front end is made of."""
+    table = recipe.front_end
+    whole = table.load_backbone(folder) if table else None
+    if whole is None:
+        trust = recipe.backbone.trust_remote_code
+        how: dict[str, Any] = {"quantization": _quantization(recipe), "trust_remote_code": trust}
+        return load_pretrained(folder, dtype=torch.float32, **how)
+    if recipe.lora:
+        raise ValueError("[lora] would adapt the encoder of the backbone, too: leave it out")
+    return whole
 
 
 def _control_tokens(recipe: Recipe) -> list[str]:
@@ -201,5 +209,15 @@ def _settings(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> StreamSetti
             f"the tokenizer of {name!r} has no chat template: give the prompt as raw text in "
             "[stream.prompt]"
         )
-    prompt = chat_prompt(tokenizer, recipe.instruction, recipe.chat)
+    prompt = _make_prompt(recipe, tokenizer)
     return settings.model_copy(update={"prompt": prompt})
+
+
+def _make_prompt(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Prompt:
+    """That of the chat template, for texts or for what the front end of the recipe takes."""
+    table, name = recipe.front_end, recipe.backbone.pretrained
+    lm_type = str(read_object(find_folder(str(name)) / CONFIG_FILE).get("model_type"))
+    prompt = table.make_prompt(lm_type, tokenizer) if table else None
+    if prompt is not None and (recipe.instruction or recipe.chat):
+        raise ValueError("instruction and chat are for texts: each line has its `question`")
+    return prompt or chat_prompt(tokenizer, recipe.instruction, recipe.chat)

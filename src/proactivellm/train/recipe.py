@@ -171,6 +171,13 @@ class Recipe(_FrontEnds):
             DISTILLATION: self.distillation,
         }
 
+    @property
+    def follows_traces(self) -> bool:
+        """Whether it is learnt from what each word of a target waits for."""
+        objective = self.objective
+        control = bool(objective.control_weight) and objective.control_trace == "data"
+        return control or objective.silent_until_due
+
     @model_validator(mode="after")
     def _has_one_front_end(self) -> Self:
         given = [f"[{kind}]" for kind in KINDS if getattr(self, kind, None)]
@@ -202,14 +209,14 @@ class Recipe(_FrontEnds):
     @model_validator(mode="after")
     def _has_traces(self) -> Self:
         sources = self.data.train if isinstance(self.data.train, list) else [self.data.train]
-        wanted = self.objective.control_weight and self.objective.control_trace == "data"
         silent = self.objective.silent_until_due
-        if (wanted or silent) and not all(source.tells_delays for source in sources):
+        if self.follows_traces and not all(source.tells_delays for source in sources):
             key = "silent_until_due = true" if silent else 'control_trace = "data"'
             other = "leave it out" if silent else 'set control_trace to "oracle"'
             raise ValueError(
                 f"{key} learns from traces: give each [data.train] as `log`, the instances.log of "
-                f"a policy, or as `watch`, `squad` or `lookup`, or {other}"
+                f"a policy, as `watch`, `squad`, `lookup`, or as `manifest` with evidence_s, "
+                f"or {other}"
             )
         if silent and (self.objective.kl_weight or self.thinking or self.distillation):
             raise ValueError(

@@ -16,12 +16,20 @@ from proactivellm.backbone.prompt import PromptIds
 from proactivellm.core import schedule
 from proactivellm.core.layout import SOURCE, TARGET, Layout
 from proactivellm.core.packing import MEDIA_ID, Packed, Sample, View, Written, pack
+from proactivellm.core.schedule import Schedule
 from proactivellm.modality.base import Examples
 from proactivellm.modality.kinds import kind_of_media
 from proactivellm.modality.text import TextSegmenter
 from proactivellm.output.detokenize import decision_points, word_starts
 from proactivellm.tasks.item import Item, place_of, source_of, target_of
-from proactivellm.train.actions import actions, set_actions, teach_silence, trace_of
+from proactivellm.train.actions import (
+    actions,
+    joined_delays,
+    media_delays,
+    set_actions,
+    teach_silence,
+    trace_of,
+)
 from proactivellm.train.schedules import ViewPlan, evaluation_schedules, sampled_schedule
 
 
@@ -163,6 +171,16 @@ class ItemEncoder(Encoder):
         schedules = evaluation_schedules(sample, self.text)
         return {name: {TARGET: g} for name, g in schedules.items()}
 
+    def due(self, items: Sequence[Item], sample: Sample) -> Schedule:
+        """Units that each token of the target of a sample of these items waits for.
+
+        ValueError as `media_delays`.
+        """
+        chosen, media = self._chosen(items)
+        units = sample.read[SOURCE][1:]
+        delays = media_delays(chosen, media, units) if media else joined_delays(chosen, self.text)
+        return trace_of(delays, sample.written[TARGET].tokens, self.text.tokenizer)
+
     def actions(self, plan: ViewPlan, sample: Sample, views: Sequence[View]) -> list[list[int]]:
         """What the control token is to learn in each view, by target token."""
         target, text = sample.written[TARGET].tokens, self.text
@@ -258,8 +276,7 @@ class PackedDataset(Dataset[Packed]):
         sample = self.encoder.join(items, rng)
         if self.views.follows_traces:
             assert isinstance(self.encoder, ItemEncoder)  # whatever thinks decides by counts
-            due = trace_of(items, sample.written[TARGET].tokens, self.encoder.text)
-            sample = replace(sample, due=due)
+            sample = replace(sample, due=self.encoder.due(items, sample))
         views = self.encoder.views(sample, self.views, rng)
         packed = pack(sample, views, self.layout)
         packed.index = index

@@ -1,6 +1,7 @@
 """Bounded sight: a stream sees the last chunks of a video, and those that are like the question."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -54,7 +55,7 @@ def like(model, unit):
     return float(mean @ asked / np.linalg.norm(mean) / np.linalg.norm(asked))
 
 
-def streamed(model, units, sight, policy="wait-k:1"):
+def streamed(model, units, sight, policy="wait-k:1", asks_first=True):
     """A session that read the units one by one, and the logits of each row that it settled."""
     rows, step = {}, model.step
 
@@ -66,7 +67,8 @@ def streamed(model, units, sight, policy="wait-k:1"):
         return output
 
     session = Session(model, parse_policy(policy), limits=Limits(sight=sight))
-    session.ask(QUESTION)
+    if asks_first:
+        session.ask(QUESTION)
     model.step = noting
     try:
         for unit in units:
@@ -161,6 +163,26 @@ def test_a_needle_beyond_sight_is_recalled(model):
             rows[sight.recall, sign] = found[len(model.prompt.target_head)]
     assert torch.equal(rows[0, 0], rows[0, 1])
     assert (rows[1, 0] - rows[1, 1]).abs().max() > 1e-3 * rows[1, 0].abs().max()
+
+
+@torch.inference_mode()
+def test_a_question_of_later_stays_in_sight_and_recalls(model):
+    """Asked after the fourth of eight chunks: the second, out of sight, is what is like it."""
+    embedded = model.parts.embed(torch.tensor(QUESTION)).mean(0)
+    units = [replace(unit, holds=number < 4) for number, unit in enumerate(chunks(8))]
+    for recall, beyond in ((0, "dropped"), (0, "host"), (1, "host")):
+        sight, found = Sight(units=1, recall=recall, beyond=beyond), []
+        # The needle differs, or the question by a token of which it looks almost the same.
+        for sign, ids in ((0, QUESTION), (1, QUESTION), (0, [*QUESTION, 10])):
+            noise = torch.randn(5, 32, generator=torch.Generator().manual_seed(sign))
+            needle = Unit(features=3 * embedded + 0.1 * noise, grid=units[1].grid, holds=True)
+            asked = Unit("what", ids, asks=True)
+            read = [units[0], needle, *units[2:4], asked, *units[4:], Unit.end()]
+            session, rows = streamed(model, read, sight, "offline", asks_first=False)
+            session._engine.check_integrity()
+            found.append(rows[len(model.prompt.target_head)])
+        assert torch.equal(found[0], found[1]) == (recall == 0)
+        assert (found[0] - found[2]).abs().max() > 1e-3 * found[0].abs().max()
 
 
 @torch.inference_mode()

@@ -39,6 +39,10 @@ class Recordings:
         self.gate = gate
         self._waveforms: dict[tuple[str, ...], np.ndarray] = {}
 
+    @property
+    def unit_s(self) -> None:
+        """Not told: augmentation changes the pace, and a gate cuts pauses out."""
+
     def read(
         self, sources: Sequence[tuple[str, ...]], rng: np.random.Generator | None = None
     ) -> Example:

@@ -88,7 +88,7 @@ def load_qwen_vl(
     vision = whole.config.vision_config
     front_end = VideoFrontEnd(
         apart(whole.model.visual),
-        _video_settings(folder, vision, family),
+        video_settings(folder, vision, family),
         getattr(vision, "tokens_per_second", 1),
         _timestamps(whole, tokenizer) if family.has_times else None,
     )
@@ -147,7 +147,7 @@ def shape_of(vision: Any, family: Family) -> dict[str, Any]:
     }
 
 
-def _video_settings(folder: Path, vision: Any, family: Family) -> VideoSettings:
+def video_settings(folder: Path, vision: Any, family: Family) -> VideoSettings:
     """What `video.json` says, else the processor's files, else what the configuration implies."""
     file = folder / KIND / SETTINGS_FILE
     if file.is_file():

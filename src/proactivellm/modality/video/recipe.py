@@ -1,17 +1,29 @@
 """The table [video] of a recipe: how videos are seen, and on what the model is trained."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from pydantic import Field, model_validator
-from transformers import PreTrainedModel
+import torch
+from pydantic import BaseModel, Field, model_validator
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from proactivellm.backbone.folder import CONFIG_FILE, read_object
+from proactivellm.backbone.prompt import Prompt
 from proactivellm.core.positions import Grid
 from proactivellm.modality.base import Example, Examples, FrontEndTable
 from proactivellm.modality.video.front_end import KIND, VideoFrontEnd, VideoSettings
 from proactivellm.modality.video.pixels import PixelSettings
-from proactivellm.modality.video.qwen_vl import FAMILIES, apart, shape_of
+from proactivellm.modality.video.qwen_vl import (
+    FAMILIES,
+    Family,
+    apart,
+    load_qwen_vl,
+    shape_of,
+    video_prompt,
+    video_settings,
+)
 
 KEPT_MIB = 1024  # of frames, which are decoded anew where there are more
 
@@ -28,6 +40,11 @@ class Clips:
         self._sizes: dict[tuple[tuple[str, ...], ...], list[int]] = {}
         self._frames: dict[str, list[np.ndarray]] = {}
         self._room = KEPT_MIB << 20  # bytes
+
+    @property
+    def unit_s(self) -> float:
+        """Seconds in a unit."""
+        return self.front_end.unit_s
 
     def read(
         self, sources: Sequence[tuple[str, ...]], rng: np.random.Generator | None = None
@@ -71,6 +88,22 @@ class Clips:
         return [grid._replace(moments=min(chunk, grid.moments - start)) for start in starts]
 
 
+def _family(model_type: str) -> Family:
+    """That of a type that can be trained; ValueError if it cannot."""
+    family = FAMILIES.get(model_type)
+    if family is None or family.has_times:
+        able = [name for name, known in FAMILIES.items() if not known.has_times]
+        raise ValueError(
+            f"[video] trains a backbone of the type {' or '.join(able)}, not {model_type!r}"
+        )
+    return family
+
+
+def _of(said: dict[str, Any], kind: type[BaseModel]) -> dict[str, Any]:
+    """The keys that settings of a kind have."""
+    return {name: value for name, value in said.items() if name in kind.model_fields}
+
+
 class Video(FrontEndTable):
     """The vision encoder of a backbone that has one, and how it looks at videos."""
 
@@ -89,21 +122,32 @@ class Video(FrontEndTable):
             raise ValueError("ctc_weight aligns speech with its text: leave it out")
         return self
 
+    def load_backbone(self, folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """The whole model of a checkpoint, encoder included."""
+        _family(str(read_object(folder / CONFIG_FILE).get("model_type")))
+        lm, tokenizer, *_ = load_qwen_vl(folder, device="cpu", dtype=torch.float32)
+        return lm, tokenizer
+
+    def make_prompt(self, lm_type: str, tokenizer: PreTrainedTokenizerBase) -> Prompt:
+        """That of the chat template, with a place for a question before the frames."""
+        return video_prompt(tokenizer, bare=_family(lm_type).has_times)
+
     def make_front_end(self, lm: PreTrainedModel) -> VideoFrontEnd:
-        """The encoder of the LM, whose weights it shares."""
-        family = FAMILIES.get(str(lm.config.model_type))
-        if family is None or family.has_times:
-            able = [name for name, known in FAMILIES.items() if not known.has_times]
-            raise ValueError(
-                f"[video] trains a backbone of the type {' or '.join(able)}, not "
-                f"{lm.config.model_type!r}"
-            )
+        """The encoder of the LM, whose weights it shares.
+
+        Where it is pretrained, it sees as its folder says, but for what the table says.
+        """
+        family = _family(str(lm.config.model_type))
         whole: Any = lm
         vision = lm.config.vision_config
-        sizes = {"min_pixels": self.min_pixels, "max_pixels": self.max_pixels}
-        given = {name: value for name, value in sizes.items() if value is not None}
-        pixels = PixelSettings(**shape_of(vision, family), **given)
-        settings = VideoSettings(fps=self.fps, pixels=pixels, chunk=self.chunk)
+        if lm.name_or_path:
+            stored = video_settings(Path(lm.name_or_path), vision, family)
+        else:
+            stored = VideoSettings(pixels=PixelSettings(**shape_of(vision, family)))
+        said = self.model_dump(include=self.model_fields_set, exclude_none=True)
+        pixels = stored.pixels.model_dump() | _of(said, PixelSettings)
+        told = stored.model_dump() | _of(said, VideoSettings) | {"pixels": pixels}
+        settings = VideoSettings.model_validate(told)
         tower = apart(whole.model.visual)
         tower.requires_grad_(self.train_encoder)
         return VideoFrontEnd(tower, settings, vision.tokens_per_second)
