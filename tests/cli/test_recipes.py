@@ -73,7 +73,7 @@ def test_adapters_are_small_and_name_models_that_can_be_pulled() -> None:
             packed = KNOWN[recipe.backbone.pretrained or ""].packed
             assert packed and recipe.lora and not recipe.lora.merge
             assert recipe.data.valid and recipe.stream and recipe.stream.prompt.target_head
-            assert recipe.stream.early_end == (name == "answers")
+            assert recipe.objective.silent_until_due == (name in ("watch", "answers"))
 
 
 def test_what_is_missing_below_is_told_with_all_files() -> None:

@@ -58,7 +58,7 @@ def test_a_given_stride_stays_and_errors_lower_the_quality() -> None:
 @pytest.fixture(scope="module")
 def listener(tmp_path_factory: pytest.TempPathFactory) -> Recorder:
     """A random model that hears units of 160 ms."""
-    model = streams.load(save_tiny("qwen3", tmp_path_factory.mktemp("qwen3")))
+    model = streams.load(save_tiny("qwen3", tmp_path_factory.mktemp("qwen3"), "word_piece"))
     encoder = {"d_model": 32, "encoder_layers": 1, "encoder_attention_heads": 2}
     encoder |= {"encoder_ffn_dim": 64, "max_source_positions": 300}
     settings = SpeechSettings(unit=8, stack=4, hidden=16)

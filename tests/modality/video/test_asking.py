@@ -94,8 +94,11 @@ def test_stages_that_overlap_give_the_same(model, dropped):
 
 
 def test_a_source_that_breaks_off_is_told_after_what_came_before(model):
+    # Frames of which it writes a whole character at once, and not a byte.
+    frames = np.random.default_rng(3).integers(0, 256, noise().shape, np.uint8)
+
     def breaking():
-        yield noise()[:2]
+        yield frames[:2]
         raise ValueError("the camera is gone")
 
     events = stream_units(
@@ -121,7 +124,15 @@ def test_what_is_looked_at_again_stands_after_the_question_in_the_prompt(model, 
 def test_the_command(folder, tmp_path, capfd):
     clip = write_clip(tmp_path / "a.mp4", [n / 2 for n in range(8)], size=(60, 88))
     log = tmp_path / "log"
-    command = ["stream", "--model", str(folder), "--input", str(clip), "--policy", "wait-k:1"]
+    command = [
+        "stream",
+        "--model",
+        str(folder),
+        "--input",
+        str(clip),
+        "--policy",
+        "wait-k:1,stride=0.1",
+    ]
     bounded = ["--question", "who?", "--attend-chunks", "2", "--recall-chunks", "1"]
     for given, code in (
         (["--ask-at", "2"], 2),
