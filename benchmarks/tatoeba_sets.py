@@ -22,7 +22,7 @@ def main(data: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for split in ("valid", "test"):
         tsv = str(data / f"{split}.en-de.tsv.gz")
-        pairs = read_tsv(tsv, source_column=1, target_column=0)
+        pairs = [*read_tsv(tsv, source_column=1, target_column=0)]
         random.Random(0).shuffle(pairs)
         for size in (1, 3):
             groups = [pairs[i : i + size] for i in range(0, len(pairs) - size + 1, size)]

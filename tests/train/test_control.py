@@ -127,7 +127,7 @@ class TestActions:
         assert words[-1] == 2 and len(words) > 3
         by_word = [1, 3, 5]
         wanted = [*(by_word[word] for word in words), 5]
-        delays = joined_delays(items, encoder)
+        delays = joined_delays(items)
         assert trace_of(delays, target, tokenizer) == wanted
 
     def test_of_characters_where_there_are_no_spaces(self) -> None:
@@ -141,7 +141,7 @@ class TestActions:
         # Of three bytes each: 今, 天, 。, 你, 好; the last two were written after 1 and 2 of 读书.
         wanted = [(1, 2, 3, 4, 5)[(end - 1) // 3] for end in accumulate(sizes)]
         assert len(wanted) > 4
-        assert trace_of(joined_delays(items, encoder), target, tokenizer) == [*wanted, 5]
+        assert trace_of(joined_delays(items), target, tokenizer) == [*wanted, 5]
 
 
 class TestTheLoss:

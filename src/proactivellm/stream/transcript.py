@@ -36,6 +36,7 @@ class Transcript:
     _thinks: bool = False  # whether the last thought begun is not closed
     _closed_s: float = 0.0  # when the turn turned out to be over
     _breaks: bool = False  # whether the next piece begins a turn
+    _turn: int = 0  # where in `texts` the last turn that wrote begins
 
     def arrive(self, units: Iterable[Unit]) -> None:
         """Note when units of this turn were there (`end_s`), before anything is written of them."""
@@ -60,8 +61,10 @@ class Transcript:
             self.token_delays.append(delay)
         if not write.text:
             return ""
-        begins = self._breaks and self.texts
-        text = (seam(self.text, write.text) if begins else "") + write.text
+        text = write.text
+        if self._breaks and self.texts:
+            before = "".join(text for text, _, _ in self.texts[self._turn :])
+            text, self._turn = seam(before, text) + text, len(self.texts)
         self._breaks = False
         self.texts.append((text, delay, elapsed_ms))
         return text

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from transformers import PreTrainedTokenizerBase
 
@@ -11,9 +10,6 @@ from proactivellm.core.schedule import Schedule
 from proactivellm.modality.base import Examples
 from proactivellm.output.source_units import source_units
 from proactivellm.tasks.item import Item, source_of
-
-if TYPE_CHECKING:
-    from proactivellm.train.samples import SampleEncoder
 
 NO_ACTION, WRITE, READ = IGNORE, 0, 1
 _ROUNDING = 1e-6  # units by which a time may be off
@@ -71,13 +67,13 @@ def teach_silence(packed: Packed, due: Schedule, views: Sequence[Schedule]) -> N
             packed.label[row] = label
 
 
-def joined_delays(items: Sequence[Item], encoder: "SampleEncoder") -> list[int]:
+def joined_delays(items: Sequence[Item]) -> list[int]:
     """Units that the traces of joined texts had read before each unit of their target."""
-    count = encoder.segmenter.unit_token_ids
     delays = list[int]()
     for place, item in enumerate(items):
         # Beside others, what a source begins with may belong to the unit before.
-        read = len(count(source_of(items[: place + 1]))) - len(count(item.source))
+        before = source_units(source_of(items[: place + 1]))
+        read = len(before) - len(source_units(item.source))
         delays += [read + units for units in item.delays]
     return delays
 

@@ -178,7 +178,7 @@ class ItemEncoder(Encoder):
         """
         chosen, media = self._chosen(items)
         units = sample.read[SOURCE][1:]
-        delays = media_delays(chosen, media, units) if media else joined_delays(chosen, self.text)
+        delays = media_delays(chosen, media, units) if media else joined_delays(chosen)
         return trace_of(delays, sample.written[TARGET].tokens, self.text.tokenizer)
 
     def actions(self, plan: ViewPlan, sample: Sample, views: Sequence[View]) -> list[list[int]]:

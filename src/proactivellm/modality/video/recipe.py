@@ -130,7 +130,8 @@ class Video(FrontEndTable):
 
     def make_prompt(self, lm_type: str, tokenizer: PreTrainedTokenizerBase) -> Prompt:
         """That of the chat template, with a place for a question before the frames."""
-        return video_prompt(tokenizer, bare=_family(lm_type).has_times)
+        _family(lm_type)
+        return video_prompt(tokenizer)
 
     def make_front_end(self, lm: PreTrainedModel) -> VideoFrontEnd:
         """The encoder of the LM, whose weights it shares.
