@@ -129,6 +129,10 @@ def test_thinking_is_reinforced_by_one_command(run: Run, thinker: Path, tmp_path
     error = run("reinforce", *flags, "--latency", "DAL").error
     assert error == "--latency goes without --task reasoning: leave one of them out"
     error = run("reinforce", *flags, "--credit", "word").error
-    assert error == "--credit word: give rollout, stage, sentence, boundary"
+    assert error == "--credit word: give rollout, stage, sentence, boundary, likelihood"
+    error = run("reinforce", *flags, "--credit", "likelihood").error
+    assert error == "--credit-weight goes without --credit likelihood: leave one of them out"
+    error = run("reinforce", *flags, "--most-tokens", 9).error
+    assert error == "--most-tokens goes with --credit likelihood: leave one of them out"
     error = run("reinforce", *flags[:2], "--out", out, "--target", problems, "--price", 1).error
     assert error == "--price goes with --task reasoning: leave one of them out"

@@ -249,6 +249,49 @@ def test_a_step_without_local_credit_is_one_of_grpo(monkeypatch: pytest.MonkeyPa
     assert all(map(torch.equal, *found))
 
 
+def test_likelihood_is_the_cross_entropy_of_what_is_right_and_short(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its gradient: REINFORCE without a baseline, a mean over the tokens of what is learnt."""
+    model = short()
+    rollouts = rolled(model)
+    spent = sorted(one.spent(deep=False) + one.spent(deep=True) for one in rollouts)
+    plan = ThinkingPlan(
+        num_sources=2, group=3, redraws=0, credit="likelihood", most_tokens=spent[3], seed=3
+    )
+    monkeypatch.setattr(hrpo, "qualities", by_length)
+    monkeypatch.setattr(hrpo, "think", lambda *_, **__: [rollouts[:3], rollouts[3:]])
+    monkeypatch.setattr(type(rollouts[0]), "is_whole", property(lambda one: one is not whole))
+    whole = None
+    right = [one for one in rollouts if one.instance.prediction_length % 2]
+    whole = right[0]
+    good = [r for r in right[1:] if r.spent(deep=False) + r.spent(deep=True) <= spent[3]]
+    assert 0 < len(good) < len(right) - 1, "one is cut, another too long"
+
+    log_p = torch.cat(thought_log_probs(model, good))
+    cross_entropy = -log_p[log_p != 0].mean()
+    wanted = torch.autograd.grad(cross_entropy, [*model.model.parameters()])
+    run = ThinkingReinforcement(model, JOBS, plan, LIMITS)
+    monkeypatch.setattr(run, "update", lambda: None)
+    told = run.advance()
+    assert told["reward"] == pytest.approx(len(good) / 6)
+    assert told["learnt"] == int((log_p != 0).sum())
+    for weight, gradient in zip(model.model.parameters(), wanted, strict=True):
+        torch.testing.assert_close(weight.grad, gradient, atol=1e-6, rtol=1e-4)
+
+
+def test_likelihood_learns_nothing_where_nothing_is_right_and_short(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(hrpo, "qualities", lambda instances: torch.ones(len(instances)))
+    model = short()
+    plan = ThinkingPlan(num_sources=1, group=2, redraws=0, credit="likelihood", most_tokens=1)
+    run, before = ThinkingReinforcement(model, JOBS, plan, LIMITS), weights_of(model)
+    told = run.advance()
+    assert told["accuracy"] == 1 and told["reward"] == told["kept"] == told["learnt"] == 0
+    assert all(map(torch.equal, before, weights_of(model)))
+
+
 def by_length(instances: Sequence) -> Tensor:
     return torch.tensor([i.prediction_length % 2 for i in instances], dtype=torch.float64)
 

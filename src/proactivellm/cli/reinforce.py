@@ -1,7 +1,7 @@
 """The command `reinforce`: when to write, or when to think, trained by what streams are worth."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import typer
 
@@ -9,6 +9,25 @@ from proactivellm.cli.app import app
 from proactivellm.cli.flags import Device, Lanes, Model, Source, Target, TaskName, TrustRemoteCode
 from proactivellm.cli.models import load_for, loading
 from proactivellm.cli.places import check_places
+from proactivellm.cli.reinforce_flags import (
+    CreditName,
+    CreditWeight,
+    GlobalPrice,
+    Group,
+    Latency,
+    LatencyWeight,
+    LearningRate,
+    LoraRank,
+    MostTokens,
+    Out,
+    Policy,
+    Price,
+    Seed,
+    Steps,
+    ThoughtTokens,
+    Tolerance,
+    Ungated,
+)
 from proactivellm.cli.stopping import end_interrupted
 from proactivellm.cli.stream_flags import Depth
 from proactivellm.cli.train import check_train_extra
@@ -19,153 +38,6 @@ if TYPE_CHECKING:
     from proactivellm.stream import Job
 
 THINKING = "reasoning"  # the task of which it is trained when to think
-_WRITES, _THINKS = "The policy learned", "Models that think"
-
-Out = Annotated[
-    Path, typer.Option(metavar="DIR", help="Folder for the model as it becomes, and the curve.")
-]
-Steps = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        max=1_000_000,
-        metavar="N",
-        help="Each has rollouts, then updates.",
-        show_default="20; of thinking 50",
-    ),
-]
-Group = Annotated[
-    int | None,
-    typer.Option(
-        min=2,
-        max=1000,
-        metavar="N",
-        help="Rollouts of a source, compared with another.",
-        show_default="8; of thinking 12",
-    ),
-]
-LearningRate = Annotated[
-    float | None,
-    typer.Option(
-        min=0,
-        max=1,
-        metavar="X",
-        help="Of the head, or of the model that thinks.",
-        show_default="0.003; of thinking 0.0001",
-    ),
-]
-LoraRank = Annotated[
-    int,
-    typer.Option(
-        "--lora",
-        min=0,
-        max=1024,
-        metavar="RANK",
-        help="Train low-rank adapters of the model, and merge them (needs the extra train). With "
-        "0 a model that thinks learns by all its weights, and that of learned stays as it is.",
-    ),
-]
-Seed = Annotated[int, typer.Option(min=0, max=1_000_000_000, metavar="N", help="Of the draws.")]
-Policy = Annotated[
-    str | None,
-    typer.Option(
-        metavar="SPEC",
-        help="Where to begin: the policy learned, with a threshold or a target.",
-        show_default="learned:0.9,min_lag=0",
-        rich_help_panel=_WRITES,
-    ),
-]
-Latency = Annotated[
-    str | None,
-    typer.Option(
-        metavar="LAAL|DAL",
-        help="The latency that is to be low, over the source.",
-        show_default="DAL",
-        rich_help_panel=_WRITES,
-    ),
-]
-LatencyWeight = Annotated[
-    float | None,
-    typer.Option(
-        min=0,
-        metavar="X",
-        help="Its weight beside quality.",
-        show_default="0.5",
-        rich_help_panel=_WRITES,
-    ),
-]
-Tolerance = Annotated[
-    float | None,
-    typer.Option(
-        min=0,
-        max=100,
-        metavar="POINTS",
-        help="The gate: latency counts only where quality (chrF, of answers F1) is at most so many "
-        "points below that of the offline output of the same source.",
-        show_default="2",
-        rich_help_panel=_WRITES,
-    ),
-]
-Ungated = Annotated[
-    bool,
-    typer.Option(
-        "--ungated",
-        help="Let latency count at any quality: an ablation.",
-        rich_help_panel=_WRITES,
-    ),
-]
-CreditName = Annotated[
-    str | None,
-    typer.Option(
-        "--credit",
-        metavar="stage|sentence|boundary|rollout",
-        help="What credits tokens beside the worth of their rollout: the tokens spent on their "
-        "stage or sentence; boundary credits a stage to what closes thoughts; rollout is GRPO.",
-        show_default="stage",
-        rich_help_panel=_THINKS,
-    ),
-]
-CreditWeight = Annotated[
-    float | None,
-    typer.Option(
-        min=0,
-        max=1,
-        metavar="SHARE",
-        help="Of that credit; 0 is GRPO.",
-        show_default="0.3",
-        rich_help_panel=_THINKS,
-    ),
-]
-Price = Annotated[
-    float | None,
-    typer.Option(
-        min=0,
-        metavar="X",
-        help="Of a token in that credit, where the right answer is worth 1.",
-        show_default="0.02",
-        rich_help_panel=_THINKS,
-    ),
-]
-GlobalPrice = Annotated[
-    float | None,
-    typer.Option(
-        min=0,
-        metavar="X",
-        help="Of a token of a thought in the worth of the rollout as a whole.",
-        show_default="0",
-        rich_help_panel=_THINKS,
-    ),
-]
-ThoughtTokens = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        metavar="N",
-        help="Close a thought after so many tokens.",
-        show_default="256",
-        rich_help_panel=_THINKS,
-    ),
-]
 
 
 @app.command()
@@ -190,6 +62,7 @@ def reinforce(
     credit_weight: CreditWeight = None,
     price: Price = None,
     global_price: GlobalPrice = None,
+    most_tokens: MostTokens = None,
     thought_tokens: ThoughtTokens = None,
     depth: Depth = None,
     device: Device = "cpu",
@@ -218,7 +91,7 @@ def reinforce(
         writing |= {"tolerance": tolerance, "ungated": ungated or None}
         thinking: dict[str, Any] = {"credit": credit, "credit_weight": credit_weight}
         thinking |= {"price": price, "global_price": global_price}
-        thinking |= {"thought_tokens": thought_tokens, "depth": depth}
+        thinking |= {"most_tokens": most_tokens, "thought_tokens": thought_tokens, "depth": depth}
         thinks = task == THINKING
         _check_flags(writing if thinks else thinking, thinks)
         check_places([("--out", out)], [("--source", source), ("--target", target)], model)
@@ -289,6 +162,11 @@ def _when_to_think(
 
     if (credit := given.get("credit")) not in (None, *get_args(Credit)):
         raise ValueError(f"--credit {credit}: give {', '.join(get_args(Credit))}")
+    compares = {"credit_weight", "price", "global_price"} & given.keys()
+    for name in sorted(compares if credit == "likelihood" else {"most_tokens"} & given.keys()):
+        other = "without" if credit == "likelihood" else "with"
+        flag = f"--{name.replace('_', '-')}"
+        raise ValueError(f"{flag} goes {other} --credit likelihood: leave one of them out")
     bounds = {name: given.pop(name) for name in ("thought_tokens", "depth") if name in given}
     if "credit_weight" in given:
         given["weight"] = given.pop("credit_weight")

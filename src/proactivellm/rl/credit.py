@@ -17,8 +17,9 @@ from proactivellm.rl.thinking import ANSWER
 
 # `rollout` is GRPO: one worth for all tokens. The others compare, beside it, what was spent on a
 # stage (thoughts about sentences, or deep ones) or on a sentence; `boundary` credits that of a
-# stage to the tokens alone that close thoughts or open stages.
-Credit = Literal["rollout", "stage", "sentence", "boundary"]
+# stage to the tokens alone that close thoughts or open stages. `likelihood` compares nothing: what
+# is worth 1 is learnt as it is, what is worth 0 not at all (on-policy SFT).
+Credit = Literal["rollout", "stage", "sentence", "boundary", "likelihood"]
 
 
 class Credited(Protocol):
@@ -48,15 +49,17 @@ def token_advantages(
     standard deviation. The local one is `price` times the tokens that a stage has less than the
     mean of the rollouts that are right. It is not divided, as it would outweigh the answer as soon
     as all are right, and 0 for wrong ones, so that nothing is saved at the cost of the answer.
-    Tokens of the answer have none.
+    Tokens of the answer have none. With `likelihood` it is the reward itself: with no baseline and
+    a reward of 0 or 1, the policy gradient is that of the cross-entropy of what was worth 1.
 
     Args:
         reward_G: what each rollout is worth as a whole.
         right_G: bool, whether its answer is right.
         weight: 0..1; of 0, and with `rollout`, this is GRPO.
     """
-    global_G = group_relative(reward_G[None])[0]
-    share = 0.0 if credit == "rollout" else weight
+    compared = credit != "likelihood"
+    global_G = group_relative(reward_G[None])[0] if compared else reward_G
+    share = weight if credit in ("stage", "sentence", "boundary") else 0.0
     local = [_saved(group, number, right_G, price, credit) for number in range(len(group))]
     return [
         share * torch.tensor(each, dtype=global_G.dtype) + (1 - share) * worth

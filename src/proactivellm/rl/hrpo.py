@@ -44,6 +44,9 @@ class ThinkingPlan(Plan):
     # each token of its thoughts.
     format_weight: float = 0.1
     global_price: float = 0.0
+    # With the credit `likelihood` a rollout is worth 1 if its answer is right, it ended all by
+    # itself and its thoughts have at most so many tokens, else 0 (None: any number will do).
+    most_tokens: int | None = None
     # Times that further problems are drawn in place of those whose rollouts are all worth the same.
     redraws: int = 2
 
@@ -112,7 +115,7 @@ class ThinkingReinforcement(Reinforcement):
                 advantages = judged[-1].advantages
                 if any(bool(each.any()) for each in advantages):
                     kept += 1
-                    learnt += zip(group, advantages, strict=True)
+                    learnt += self._learnt(group, advantages)
         told = self._update(learnt) if learnt else {"learnt": 0, "moved": 0.0}
         self.step += 1
         return {"step": self.step, **_means(judged), "kept": kept / len(judged), **told}
@@ -145,6 +148,12 @@ class ThinkingReinforcement(Reinforcement):
         """See `Reinforcement`."""
         plan, quality = self.plan, QUALITY_OF[self.jobs[0].task]
         learnt = "Adapters, merged into the weights," if plan.lora_rank else "All weights"
+        if plan.credit == "likelihood":
+            short = "" if plan.most_tokens is None else f", of {plan.most_tokens} tokens at most"
+            return (
+                f"{learnt} were trained on the model's own thoughts and answers, as far as the "
+                f"answer was right and they had an end of their own{short}."
+            )
         return (
             f"{learnt} were trained by reward: {quality} + {plan.format_weight:g} for an end of "
             f"its own - {plan.global_price:g} a token of its thoughts; credit by {plan.credit}, of "
@@ -157,14 +166,29 @@ class ThinkingReinforcement(Reinforcement):
     def _judge(self, group: Sequence[ThoughtRollout]) -> _Judged:
         plan = self.plan
         quality_G = qualities([each.instance for each in group])
-        whole_G = torch.tensor([each.is_whole for each in group], dtype=torch.float64)
-        spent = [each.spent(deep=False) + each.spent(deep=True) for each in group]
-        price_G = plan.global_price * torch.tensor(spent, dtype=torch.float64)
-        reward_G = quality_G + plan.format_weight * whole_G - price_G
         right_G = quality_G >= _RIGHT
+        whole_G = torch.tensor([each.is_whole for each in group])
+        spent_G = torch.tensor([each.spent(deep=False) + each.spent(deep=True) for each in group])
+        if plan.credit == "likelihood":
+            most = plan.most_tokens
+            short_G = spent_G <= most if most is not None else torch.ones_like(whole_G)
+            reward_G = (right_G & whole_G & short_G).double()
+        else:
+            reward_G = quality_G + plan.format_weight * whole_G - plan.global_price * spent_G
         how = {"weight": plan.weight, "price": plan.price}
         advantages = token_advantages(group, reward_G, right_G, **how, credit=plan.credit)
         return _Judged(group, reward_G, right_G, advantages)
+
+    def _learnt(
+        self, group: Sequence[ThoughtRollout], advantages: Sequence[Tensor]
+    ) -> list[tuple[ThoughtRollout, Tensor]]:
+        """What the loss is a mean over: a whole group, or of `likelihood` what is worth something.
+
+        What teaches nothing there is no sample either.
+        """
+        both = zip(group, advantages, strict=True)
+        every = self.plan.credit != "likelihood"
+        return [(one, advantage) for one, advantage in both if every or advantage.any()]
 
     def _update(self, learnt: Sequence[tuple[ThoughtRollout, Tensor]]) -> dict[str, float]:
         """Move the weights; the loss is a mean over all tokens that were chosen."""
