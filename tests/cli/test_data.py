@@ -11,7 +11,7 @@ from proactivellm.tasks.reasoning.problem import read_problems
 
 
 def test_problems_are_generated_as_asked(run: Run, tmp_path: Path) -> None:
-    out = tmp_path / "made.jsonl"
+    out = tmp_path / "new" / "folder" / "made.jsonl"
     flags = ["--count", 4, "--people", 2, "--events", 3, 3, "--fillers", 0.5, "--idle", 1]
     done = run("data", "running", "--out", out, *flags, "--depth", 1)
     assert done.code == 0 and done.out.startswith("4 of 4 pass all gates"), done

@@ -132,7 +132,18 @@ def test_thinking_is_reinforced_by_one_command(run: Run, thinker: Path, tmp_path
     assert error == "--credit word: give rollout, stage, sentence, boundary, likelihood"
     error = run("reinforce", *flags, "--credit", "likelihood").error
     assert error == "--credit-weight goes without --credit likelihood: leave one of them out"
-    error = run("reinforce", *flags, "--most-tokens", 9).error
-    assert error == "--most-tokens goes with --credit likelihood: leave one of them out"
+    error = run("reinforce", *flags, "--lengths", 9).error
+    assert error == "--lengths goes with --credit likelihood: leave one of them out"
+    flags = *flags[:-2], "--credit", "likelihood"
+    error = run("reinforce", *flags, "--lengths", "9,x").error
+    assert error == "--lengths 9,x: give whole numbers from 1, such as 30,60"
+    error = run("reinforce", *flags, "--lengths", "9", "--length-steps", 2).error
+    assert error == "--length-steps is for several --lengths: give them, or leave it out"
+    error = run("reinforce", *flags, "--lengths", "9,9").error
+    assert error == "lengths of a curriculum must rise, got [9, 9]"
+    error = run("reinforce", *flags, "--lengths", "9,12").error
+    assert error == (
+        "several lengths hold 16 problems out, and there are 2: give more, or one length"
+    )
     error = run("reinforce", *flags[:2], "--out", out, "--target", problems, "--price", 1).error
     assert error == "--price goes with --task reasoning: leave one of them out"

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,17 +13,20 @@ from torch import Tensor
 from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.modality.loading import load
 from proactivellm.policy.fixed import WaitK
-from proactivellm.rl import hrpo
+from proactivellm.rl import hrpo, judging
 from proactivellm.rl.advantage import clipped_loss, group_relative
 from proactivellm.rl.credit import token_advantages
-from proactivellm.rl.hrpo import ThinkingPlan, ThinkingReinforcement
+from proactivellm.rl.hrpo import ThinkingReinforcement
+from proactivellm.rl.judging import ThinkingPlan
 from proactivellm.rl.run import CURVE_FILE
 from proactivellm.rl.run import reinforce as save
 from proactivellm.rl.thinking import (
     ANSWER,
     DEEP,
+    ThoughtRollout,
     make_problems,
     think,
+    thought_entropy,
     thought_log_probs,
 )
 from proactivellm.session.limits import Limits
@@ -202,7 +206,7 @@ def weights_of(model: StreamingCausalLM) -> list[Tensor]:
 def test_where_all_rollouts_are_worth_the_same_nothing_is_learnt(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(hrpo, "qualities", lambda instances: torch.zeros(len(instances)))
+    monkeypatch.setattr(judging, "qualities", lambda instances: torch.zeros(len(instances)))
     model = short()
     plan = ThinkingPlan(num_sources=1, group=2, redraws=1, format_weight=0.0)
     run, before = ThinkingReinforcement(model, JOBS, plan, LIMITS), weights_of(model)
@@ -218,7 +222,7 @@ def test_thinking_that_costs_is_learnt_to_be_spared(monkeypatch: pytest.MonkeyPa
     def all_right(instances: Sequence) -> Tensor:
         return torch.ones(len(instances), dtype=torch.float64)
 
-    monkeypatch.setattr(hrpo, "qualities", all_right)
+    monkeypatch.setattr(judging, "qualities", all_right)
     may_follow = Thinker.may_follow
 
     def few(self: Thinker, place: Place) -> tuple[list[int], list[int]]:
@@ -238,7 +242,7 @@ def test_thinking_that_costs_is_learnt_to_be_spared(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_step_without_local_credit_is_one_of_grpo(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hrpo, "qualities", by_length)
+    monkeypatch.setattr(judging, "qualities", by_length)
     found = []
     for how in ({"weight": 0.0}, {"credit": "rollout"}):
         model = short()
@@ -255,18 +259,22 @@ def test_likelihood_is_the_cross_entropy_of_what_is_right_and_short(
     """Its gradient: REINFORCE without a baseline, a mean over the tokens of what is learnt."""
     model = short()
     rollouts = rolled(model)
-    spent = sorted(one.spent(deep=False) + one.spent(deep=True) for one in rollouts)
-    plan = ThinkingPlan(
-        num_sources=2, group=3, redraws=0, credit="likelihood", most_tokens=spent[3], seed=3
-    )
-    monkeypatch.setattr(hrpo, "qualities", by_length)
+    right, cut = rollouts[:5], rollouts[0]
+    spent = [one.spent(deep=False) + one.spent(deep=True) for one in right[1:]]
+    most = max(spent) - 1
+    good = [one for one, number in zip(right[1:], spent, strict=True) if number <= most]
+    assert 0 < len(good) < 4, "some are too long"
+
+    def judged(instances: Sequence) -> Tensor:
+        known = [one.instance for one in right]
+        return torch.tensor([any(i is one for one in known) for i in instances]).double()
+
+    monkeypatch.setattr(judging, "qualities", judged)
     monkeypatch.setattr(hrpo, "think", lambda *_, **__: [rollouts[:3], rollouts[3:]])
-    monkeypatch.setattr(type(rollouts[0]), "is_whole", property(lambda one: one is not whole))
-    whole = None
-    right = [one for one in rollouts if one.instance.prediction_length % 2]
-    whole = right[0]
-    good = [r for r in right[1:] if r.spent(deep=False) + r.spent(deep=True) <= spent[3]]
-    assert 0 < len(good) < len(right) - 1, "one is cut, another too long"
+    monkeypatch.setattr(ThoughtRollout, "is_whole", property(lambda one: one is not cut))
+    plan = ThinkingPlan(
+        num_sources=2, group=3, redraws=0, credit="likelihood", lengths=(most,), seed=3
+    )
 
     log_p = torch.cat(thought_log_probs(model, good))
     cross_entropy = -log_p[log_p != 0].mean()
@@ -283,13 +291,82 @@ def test_likelihood_is_the_cross_entropy_of_what_is_right_and_short(
 def test_likelihood_learns_nothing_where_nothing_is_right_and_short(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(hrpo, "qualities", lambda instances: torch.ones(len(instances)))
+    monkeypatch.setattr(judging, "qualities", lambda instances: torch.ones(len(instances)))
     model = short()
-    plan = ThinkingPlan(num_sources=1, group=2, redraws=0, credit="likelihood", most_tokens=1)
+    plan = ThinkingPlan(num_sources=1, group=2, redraws=0, credit="likelihood", lengths=(1,))
     run, before = ThinkingReinforcement(model, JOBS, plan, LIMITS), weights_of(model)
     told = run.advance()
     assert told["accuracy"] == 1 and told["reward"] == told["kept"] == told["learnt"] == 0
     assert all(map(torch.equal, before, weights_of(model)))
+
+
+MORE = [replace(JOBS[i % 2], index=i) for i in range(4)]
+
+
+def test_a_curriculum_goes_back_and_ends_and_can_be_stopped_on_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Entropies made up: the first length is passed, the second is too much."""
+    monkeypatch.setattr(judging, "qualities", by_length)
+    monkeypatch.setattr(ThoughtRollout, "is_whole", True)
+    entropies = {5: 0.9, 30: 0.1}
+    monkeypatch.setattr(ThinkingReinforcement, "_entropy", lambda _, length: entropies[length])
+    short().save_pretrained(tmp_path / "model")
+
+    def begin(steps: int) -> ThinkingReinforcement:
+        plan = ThinkingPlan(
+            num_steps=steps,
+            num_sources=1,
+            group=4,
+            redraws=0,
+            credit="likelihood",
+            lengths=(5, 30),
+            length_steps=2,
+            least_entropy=0.5,
+            held_out=2,
+        )
+        return ThinkingReinforcement(load(tmp_path / "model"), MORE, plan, LIMITS)
+
+    run = begin(9)
+    assert [one.job.index for one in run.sources] == [0, 1]
+    assert [one.job.index for one in run.held_out] == [2, 3]
+    whole = save(run, tmp_path / "whole")
+    told = [(line["length"], line.get("entropy")) for line in whole]
+    assert told == [(5, None), (5, 0.9), (30, None), (30, 0.1)]
+    passed = save(begin(2), tmp_path / "passed")
+    assert passed == whole[:2]
+    stable, ended = (load(tmp_path / name).model.state_dict() for name in ("passed", "whole"))
+    assert all(torch.equal(stable[name], ended[name]) for name in stable)
+    assert whole[2]["learnt"] > 0, "and something was gone back from"
+    card = (tmp_path / "whole" / "README.md").read_text(encoding="utf-8")
+    assert "as far as the answer was right and they had an end of their own, of 5 tokens" in card
+
+    save(begin(3), tmp_path / "out")
+    assert save(begin(9), tmp_path / "out") == whole
+    assert save(begin(20), tmp_path / "out") == whole, "it had ended"
+    resumed = load(tmp_path / "out").model.state_dict()
+    assert all(torch.equal(resumed[name], ended[name]) for name in ended)
+
+
+def test_entropy_is_of_the_distributions_that_the_engine_drew_from(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, choose = short(), Outcomes._sample
+    seen: dict[int, tuple[object, list[Tensor]]] = {}
+
+    def watched(self: Outcomes, logits_PV: Tensor, states: Sequence, errors: dict) -> Tensor:
+        for state, p_V in zip(states, logits_PV.softmax(-1), strict=True):
+            seen.setdefault(id(state), (state, []))[1].append(p_V)
+        return choose(self, logits_PV, states, errors)
+
+    monkeypatch.setattr(Outcomes, "_sample", watched)
+    rollouts = rolled(model)
+    each = zip(rollouts, seen.values(), strict=True)
+    drawn = [p_V for one, (_, found) in each for p_V in found[: len(one.written)]]
+    chosen = [-torch.special.xlogy(p_V, p_V).sum() for p_V in drawn if p_V.max() < 1]
+    assert 0 < len(chosen) < len(drawn), "some tokens were forced"
+    wanted = float(torch.stack(chosen).mean())
+    assert thought_entropy(model, rollouts) == pytest.approx(wanted, rel=1e-5)
 
 
 def by_length(instances: Sequence) -> Tensor:
@@ -300,7 +377,7 @@ def by_length(instances: Sequence) -> Tensor:
 def test_it_goes_on_where_it_stopped_and_ends_as_a_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: int
 ) -> None:
-    monkeypatch.setattr(hrpo, "qualities", by_length)
+    monkeypatch.setattr(judging, "qualities", by_length)
     short().save_pretrained(tmp_path / "model")
     plan = ThinkingPlan(
         num_steps=2, num_sources=1, group=4, redraws=1, lora_rank=rank, learning_rate=0.01
@@ -330,18 +407,18 @@ def test_it_goes_on_where_it_stopped_and_ends_as_a_model(
 def test_what_is_no_number_is_neither_learnt_nor_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hrpo, "qualities", by_length)
+    monkeypatch.setattr(judging, "qualities", by_length)
     short().save_pretrained(tmp_path / "model")
     plan = ThinkingPlan(num_sources=2, group=4, num_steps=1)
     run = ThinkingReinforcement(load(tmp_path / "model"), JOBS, plan, LIMITS)
     before = weights_of(run.model)
-    judge = run._judge
+    judge = judging.judge
 
-    def broken(group: Sequence) -> hrpo._Judged:
-        found = judge(group)
+    def broken(*what: Any) -> judging.Judged:
+        found = judge(*what)
         return found._replace(advantages=[each * torch.nan for each in found.advantages])
 
-    monkeypatch.setattr(run, "_judge", broken)
+    monkeypatch.setattr(hrpo, "judge", broken)
     with pytest.raises(
         ValueError, match="gradient norm of step 1 is nan: nothing of it was learnt"
     ):

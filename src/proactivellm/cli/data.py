@@ -29,7 +29,10 @@ What = Annotated[
     ),
 ]
 Out = Annotated[
-    Path, typer.Option(metavar="FILE", help="Where to write the problems (JSON lines).")
+    Path,
+    typer.Option(
+        metavar="FILE", help="Where to write the problems (JSON lines); its folder is made."
+    ),
 ]
 SourceFile = Annotated[
     str | None, typer.Option("--source", metavar="FILE", help="What is read, maybe .gz.")
@@ -195,6 +198,7 @@ def data(
         problems = _generated(kind, level, changes, idle, count=count, seed=seed, split=split)
     else:
         problems = _read(kind, source, thoughts, seed if shuffle else None)
+    out.parent.mkdir(parents=True, exist_ok=True)
     if teacher is not None:
         asked = Teacher(teacher, base_url, depth, attempts, parallel, per_minute)
         _teach(problems, out, asked, gates)

@@ -17,8 +17,10 @@ from proactivellm.cli.reinforce_flags import (
     Latency,
     LatencyWeight,
     LearningRate,
+    LeastEntropy,
+    Lengths,
+    LengthSteps,
     LoraRank,
-    MostTokens,
     Out,
     Policy,
     Price,
@@ -62,7 +64,9 @@ def reinforce(
     credit_weight: CreditWeight = None,
     price: Price = None,
     global_price: GlobalPrice = None,
-    most_tokens: MostTokens = None,
+    lengths: Lengths = None,
+    length_steps: LengthSteps = None,
+    least_entropy: LeastEntropy = None,
     thought_tokens: ThoughtTokens = None,
     depth: Depth = None,
     device: Device = "cpu",
@@ -91,7 +95,9 @@ def reinforce(
         writing |= {"tolerance": tolerance, "ungated": ungated or None}
         thinking: dict[str, Any] = {"credit": credit, "credit_weight": credit_weight}
         thinking |= {"price": price, "global_price": global_price}
-        thinking |= {"most_tokens": most_tokens, "thought_tokens": thought_tokens, "depth": depth}
+        thinking |= {"lengths": lengths, "length_steps": length_steps}
+        thinking |= {"least_entropy": least_entropy}
+        thinking |= {"thought_tokens": thought_tokens, "depth": depth}
         thinks = task == THINKING
         _check_flags(writing if thinks else thinking, thinks)
         check_places([("--out", out)], [("--source", source), ("--target", target)], model)
@@ -157,18 +163,35 @@ def _when_to_think(
     lanes: int,
 ) -> "Reinforcement":
     from proactivellm.rl.credit import Credit
-    from proactivellm.rl.hrpo import ThinkingPlan, ThinkingReinforcement
+    from proactivellm.rl.hrpo import ThinkingReinforcement
+    from proactivellm.rl.judging import ThinkingPlan
     from proactivellm.session.limits import Limits
 
     if (credit := given.get("credit")) not in (None, *get_args(Credit)):
         raise ValueError(f"--credit {credit}: give {', '.join(get_args(Credit))}")
-    compares = {"credit_weight", "price", "global_price"} & given.keys()
-    for name in sorted(compares if credit == "likelihood" else {"most_tokens"} & given.keys()):
+    compares = {"credit_weight", "price", "global_price"}
+    shortens = {"lengths", "length_steps", "least_entropy"}
+    for name in sorted((compares if credit == "likelihood" else shortens) & given.keys()):
         other = "without" if credit == "likelihood" else "with"
         flag = f"--{name.replace('_', '-')}"
         raise ValueError(f"{flag} goes {other} --credit likelihood: leave one of them out")
+    if "lengths" in given:
+        given["lengths"] = _lengths(given["lengths"])
+    if (rising := shortens & given.keys() - {"lengths"}) and len(given.get("lengths", ())) < 2:
+        flag = f"--{min(rising).replace('_', '-')}"
+        raise ValueError(f"{flag} is for several --lengths: give them, or leave it out")
     bounds = {name: given.pop(name) for name in ("thought_tokens", "depth") if name in given}
     if "credit_weight" in given:
         given["weight"] = given.pop("credit_weight")
     plan = ThinkingPlan(**_given(common), **given)
     return ThinkingReinforcement(model, jobs, plan, Limits(streams=lanes, **bounds))
+
+
+def _lengths(given: str) -> tuple[int, ...]:
+    try:
+        lengths = tuple(int(each) for each in given.split(","))
+    except ValueError:
+        lengths = ()
+    if not lengths or min(lengths) < 1:
+        raise ValueError(f"--lengths {given}: give whole numbers from 1, such as 30,60")
+    return lengths

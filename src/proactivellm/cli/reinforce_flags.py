@@ -143,14 +143,34 @@ GlobalPrice = Annotated[
         rich_help_panel=_THINKS,
     ),
 ]
-MostTokens = Annotated[
+Lengths = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N[,N...]",
+        help="With --credit likelihood: learn from rollouts with so many tokens of thoughts at "
+        "most. Several rise step by step (a curriculum).",
+        show_default="any number",
+        rich_help_panel=_THINKS,
+    ),
+]
+LengthSteps = Annotated[
     int | None,
     typer.Option(
         min=1,
         metavar="N",
-        help="With --credit likelihood: learn from rollouts with so many tokens of thoughts at "
-        "most.",
-        show_default="any number",
+        help="Steps at each of several lengths.",
+        show_default="10",
+        rich_help_panel=_THINKS,
+    ),
+]
+LeastEntropy = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        metavar="NATS",
+        help="Of a token, on problems that are held out: below it the model goes back to the "
+        "length before, and the run ends.",
+        show_default="0",
         rich_help_panel=_THINKS,
     ),
 ]

@@ -4,9 +4,16 @@ The reverse KL on short rollouts makes a student sure of itself, and one that is
 in longer ones that it could learn from (arXiv 2605.16826).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from enum import StrEnum
+from typing import Any
+
+import torch
+from torch import Tensor
+
+log = logging.getLogger(__name__)
 
 
 class Verdict(StrEnum):
@@ -67,3 +74,53 @@ class Curriculum:
             return Verdict.HOLD
         self.rung += 1
         return Verdict.PROMOTE
+
+
+class Climb:
+    """A run on its way up a curriculum: after an update it looks where it stands, or goes back.
+
+    Args:
+        weights: what learns, by name, shared with the model.
+    """
+
+    def __init__(self, curriculum: Curriculum, weights: Mapping[str, Tensor]) -> None:
+        self.curriculum, self.weights = curriculum, weights
+        self.stable = _copy(weights)  # as they were at the last length that was passed
+        self.entropy: float | None = None  # after the last update, if it was measured
+
+    def advance(self, entropy_at: Callable[[int], float]) -> Verdict:
+        """After an update; `entropy_at` measures that of held-out rollouts of a length, if need be.
+
+        At STOP the weights are again those of the last length that was passed.
+        """
+        gate = self.curriculum
+        asks, length = gate.asks, gate.length
+        self.entropy = entropy_at(length) if asks else None
+        verdict = gate.advance(self.entropy)
+        if self.entropy is not None:
+            log.info("entropy %.3f at %d tokens: %s", self.entropy, length, verdict)
+        if verdict == Verdict.STOP:
+            with torch.no_grad():
+                for name, weight in self.weights.items():
+                    weight.copy_(self.stable[name])
+        elif asks:
+            self.stable = _copy(self.weights)
+        return verdict
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """Where it stands, ready for JSON; what `go_on` takes."""
+        ladder = ("lengths", "steps", "least_entropy")
+        return {
+            name: value for name, value in asdict(self.curriculum).items() if name not in ladder
+        }
+
+    def go_on(self, place: Mapping[str, Any], stable: dict[str, Tensor]) -> None:
+        """Stand where a run was left."""
+        for name, value in place.items():
+            setattr(self.curriculum, name, value)
+        self.stable = stable
+
+
+def _copy(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: weight.detach().cpu().clone() for name, weight in weights.items()}

@@ -5,59 +5,29 @@ The loop, the clipping and the leaving out of groups that teach nothing are thos
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.policy.fixed import WaitK
 from proactivellm.rl.advantage import clipped_loss
-from proactivellm.rl.credit import Credit, token_advantages
-from proactivellm.rl.plan import Plan, Reinforcement, check_answers, trainable
-from proactivellm.rl.reward import QUALITY_OF, qualities
-from proactivellm.rl.thinking import ThoughtRollout, make_problems, think, thought_log_probs
+from proactivellm.rl.curriculum import Climb, Curriculum, Verdict
+from proactivellm.rl.judging import Judged, ThinkingPlan, judge, means
+from proactivellm.rl.plan import Reinforcement, check_answers, trainable
+from proactivellm.rl.reward import QUALITY_OF
+from proactivellm.rl.thinking import (
+    ThoughtRollout,
+    make_problems,
+    think,
+    thought_entropy,
+    thought_log_probs,
+)
+from proactivellm.rl.written import Source
 from proactivellm.session.limits import Limits
 from proactivellm.stream import Job
-
-_RIGHT = 0.5  # quality from which an answer counts as right: of numbers and verdicts it is 0 or 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class ThinkingPlan(Plan):
-    """How thinking is reinforced; all weights learn, or adapters alone."""
-
-    num_steps: int = 50
-    group: int = 12
-    passes: int = 1
-    learning_rate: float = 1e-4
-    clip_high: float = 0.28  # how far the ratio of probabilities may rise; it may fall by `clip`
-    temperature: float = 1.0
-    max_grad_norm: float = 1.0
-    credit: Credit = "stage"
-    weight: float = 0.3  # of the local advantage; 0 = GRPO
-    price: float = 0.02  # of a token, in the local advantage
-    # Of a rollout as a whole: 1 for the right answer, this for ending all by itself, less this for
-    # each token of its thoughts.
-    format_weight: float = 0.1
-    global_price: float = 0.0
-    # With the credit `likelihood` a rollout is worth 1 if its answer is right, it ended all by
-    # itself and its thoughts have at most so many tokens, else 0 (None: any number will do).
-    most_tokens: int | None = None
-    # Times that further problems are drawn in place of those whose rollouts are all worth the same.
-    redraws: int = 2
-
-
-class _Judged(NamedTuple):
-    """The rollouts of a problem, what they are worth, which are right, and advantages by token."""
-
-    group: Sequence[ThoughtRollout]
-    reward_G: Tensor
-    right_G: Tensor
-    advantages: list[Tensor]
 
 
 class ThinkingReinforcement(Reinforcement):
@@ -84,6 +54,17 @@ class ThinkingReinforcement(Reinforcement):
         self.limits = limits or Limits(streams=64)
         check_answers(jobs)
         super().__init__(model, jobs, make_problems(model, jobs))
+        self.curriculum = _curriculum(self.plan)
+        self.climb: Climb | None = None
+        self.held_out = list[Source]()
+        if self.curriculum:
+            number = self.plan.held_out
+            self.sources, self.held_out = self.sources[:-number], [*self.sources[-number:]]
+            if not self.sources:
+                raise ValueError(
+                    f"several lengths hold {number} problems out, and there are {len(jobs)}: give "
+                    "more, or one length"
+                )
 
     def advance(self) -> dict[str, float]:
         """One step: rollouts, what each token is credited with, `passes` updates; its numbers.
@@ -91,9 +72,10 @@ class ThinkingReinforcement(Reinforcement):
         `reward`, `accuracy`, `whole` (ended by itself), `stream_tokens`, `deep_tokens` are means
         over all rollouts, `think_rate` over sentences; `kept` is the share of groups that taught
         something, `learnt` how many tokens were, and `moved` how far the last pass found their
-        log-probabilities from those before the first, at most.
+        log-probabilities from those before the first, at most. Of several lengths there is
+        `length`, and at the end of one `entropy`, see `ThinkingPlan`.
         """
-        plan, learnt, judged = self.plan, list[tuple[ThoughtRollout, Tensor]](), list[_Judged]()
+        plan, learnt, judged = self.plan, list[tuple[ThoughtRollout, Tensor]](), list[Judged]()
         kept = 0
         if self.optimizer is None:
             self.begin({})
@@ -111,14 +93,19 @@ class ThinkingReinforcement(Reinforcement):
                 seed=(plan.seed, self.step),
             )
             for group in groups:
-                judged.append(self._judge(group))
-                advantages = judged[-1].advantages
-                if any(bool(each.any()) for each in advantages):
+                judged.append(judge(group, plan, self.length))
+                if lesson := judged[-1].lesson(plan):
                     kept += 1
-                    learnt += self._learnt(group, advantages)
+                    learnt += lesson
         told = self._update(learnt) if learnt else {"learnt": 0, "moved": 0.0}
         self.step += 1
-        return {"step": self.step, **_means(judged), "kept": kept / len(judged), **told}
+        return {
+            "step": self.step,
+            **means(judged),
+            "kept": kept / len(judged),
+            **told,
+            **self._climb(),
+        }
 
     @property
     def trained(self) -> dict[str, Tensor]:
@@ -131,6 +118,28 @@ class ThinkingReinforcement(Reinforcement):
         learnt = self.adapted or self.model.model
         weights = [weight for weight in learnt.parameters() if weight.requires_grad]
         self.optimizer = torch.optim.AdamW(weights, lr=self.plan.learning_rate, weight_decay=0.0)
+        if self.curriculum:
+            self.climb = Climb(self.curriculum, self.trained)
+
+    @property
+    def length(self) -> int | None:
+        """Most tokens of the thoughts of a rollout that is worth something; None = any number."""
+        if self.curriculum:
+            return self.curriculum.stable if self.stopped else self.curriculum.length
+        return self.plan.lengths[0] if self.plan.lengths else None
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `Reinforcement`."""
+        state = super().state_dict()
+        if self.climb:
+            state |= {"climb": self.climb.place, "stable": self.climb.stable}
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See `Reinforcement`."""
+        super().load_state_dict(state)
+        if self.climb:
+            self.climb.go_on(state["climb"], state["stable"])
 
     @property
     def inputs(self) -> dict[str, Any]:
@@ -149,7 +158,7 @@ class ThinkingReinforcement(Reinforcement):
         plan, quality = self.plan, QUALITY_OF[self.jobs[0].task]
         learnt = "Adapters, merged into the weights," if plan.lora_rank else "All weights"
         if plan.credit == "likelihood":
-            short = "" if plan.most_tokens is None else f", of {plan.most_tokens} tokens at most"
+            short = "" if self.length is None else f", of {self.length} tokens at most"
             return (
                 f"{learnt} were trained on the model's own thoughts and answers, as far as the "
                 f"answer was right and they had an end of their own{short}."
@@ -163,32 +172,29 @@ class ThinkingReinforcement(Reinforcement):
     def save_beside(self, folder: Path, description: str) -> None:
         """See `Reinforcement`: there is nothing."""
 
-    def _judge(self, group: Sequence[ThoughtRollout]) -> _Judged:
-        plan = self.plan
-        quality_G = qualities([each.instance for each in group])
-        right_G = quality_G >= _RIGHT
-        whole_G = torch.tensor([each.is_whole for each in group])
-        spent_G = torch.tensor([each.spent(deep=False) + each.spent(deep=True) for each in group])
-        if plan.credit == "likelihood":
-            most = plan.most_tokens
-            short_G = spent_G <= most if most is not None else torch.ones_like(whole_G)
-            reward_G = (right_G & whole_G & short_G).double()
-        else:
-            reward_G = quality_G + plan.format_weight * whole_G - plan.global_price * spent_G
-        how = {"weight": plan.weight, "price": plan.price}
-        advantages = token_advantages(group, reward_G, right_G, **how, credit=plan.credit)
-        return _Judged(group, reward_G, right_G, advantages)
+    def _climb(self) -> dict[str, float]:
+        """Do what a curriculum says after an update; at its end the run is over."""
+        if self.climb is None:
+            return {}
+        told: dict[str, float] = {"length": self.climb.curriculum.length}
+        self.stopped = self.climb.advance(self._entropy) == Verdict.STOP
+        if self.climb.entropy is not None:
+            told["entropy"] = self.climb.entropy
+        return told
 
-    def _learnt(
-        self, group: Sequence[ThoughtRollout], advantages: Sequence[Tensor]
-    ) -> list[tuple[ThoughtRollout, Tensor]]:
-        """What the loss is a mean over: a whole group, or of `likelihood` what is worth something.
-
-        What teaches nothing there is no sample either.
-        """
-        both = zip(group, advantages, strict=True)
-        every = self.plan.credit != "likelihood"
-        return [(one, advantage) for one, advantage in both if every or advantage.any()]
+    def _entropy(self, length: int) -> float:
+        """Of the model as it is, at what it writes for the held-out problems, of any length."""
+        temperature = self.plan.temperature
+        groups = think(
+            self.model,
+            WaitK(k=1),
+            self.held_out,
+            group=1,
+            limits=self.limits,
+            temperature=temperature,
+            seed=(self.plan.seed, self.step),
+        )
+        return thought_entropy(self.model, [one for (one,) in groups], temperature)
 
     def _update(self, learnt: Sequence[tuple[ThoughtRollout, Tensor]]) -> dict[str, float]:
         """Move the weights; the loss is a mean over all tokens that were chosen."""
@@ -218,14 +224,10 @@ class ThinkingReinforcement(Reinforcement):
         return torch.cat(thought_log_probs(self.model, rollouts, self.plan.temperature))
 
 
-def _means(judged: Sequence[_Judged]) -> dict[str, float]:
-    every = [rollout for each in judged for rollout in each.group]
-    thought = [t.tokens > 1 for one in every for t in one.instance.thoughts or () if not t.stage]
-    return {
-        "reward": float(torch.cat([each.reward_G for each in judged]).mean()),
-        "accuracy": float(torch.cat([each.right_G for each in judged]).double().mean()),
-        "whole": float(np.mean([one.is_whole for one in every])),
-        "stream_tokens": float(np.mean([one.spent(deep=False) for one in every])),
-        "deep_tokens": float(np.mean([one.spent(deep=True) for one in every])),
-        "think_rate": float(np.mean(thought)),
-    }
+def _curriculum(plan: ThinkingPlan) -> Curriculum | None:
+    """Of several lengths; ValueError unless they rise."""
+    if len(plan.lengths) < 2:
+        return None
+    return Curriculum(
+        lengths=plan.lengths, steps=plan.length_steps, least_entropy=plan.least_entropy
+    )

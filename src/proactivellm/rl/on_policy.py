@@ -16,7 +16,8 @@ from torch import Tensor
 from proactivellm.backbone.folder import refusing
 from proactivellm.files.replace import write_text
 from proactivellm.rl.author import Author
-from proactivellm.rl.curriculum import Curriculum, Verdict
+from proactivellm.rl.curriculum import Climb, Curriculum, Verdict
+from proactivellm.rl.plan import trainable
 from proactivellm.tasks.item import Item
 from proactivellm.train import run
 from proactivellm.train.objectives.teaching import SELF
@@ -70,19 +71,18 @@ class OnPolicy:
         self.author = Author(trainer, self.settings, other, recipe.backbone.pretrained)
         self.window: dict[int, list[Prefix]] = {}
         ladder = self.settings.rollouts.curriculum
-        self.curriculum: Curriculum | None = None
-        self.stable: dict[str, Tensor] = {}  # weights to go back to
+        self.climb: Climb | None = None
         if ladder is not None:
             gate = ladder.model_dump(include={"lengths", "steps", "least_entropy"})
-            self.curriculum = Curriculum(**gate)
-            self.stable = self._weights()
+            self.climb = Climb(Curriculum(**gate), trainable(trainer.learner))
         self.held_out = [(i, [item]) for i, item in enumerate(held_out)]
         self.held_out = self.held_out[: ladder.held_out if ladder else 0]
 
     @property
     def max_tokens(self) -> int:
         """Of a rollout now."""
-        return self.curriculum.length if self.curriculum else self.settings.rollouts.max_tokens
+        longest = self.settings.rollouts.max_tokens
+        return self.climb.curriculum.length if self.climb else longest
 
     def extend(self, batches: Sequence[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
         """See `Prefixes`; at the beginning of a window, all of it is written first."""
@@ -99,34 +99,20 @@ class OnPolicy:
 
     def advance(self) -> bool:
         """See `Prefixes`; what a curriculum says after the update is done here."""
-        gate = self.curriculum
-        if gate is None:
+        if self.climb is None:
             return False
-        asks, length = gate.asks, gate.length
-        entropy = self.author.entropy(self.held_out, length) if asks else None
-        verdict = gate.advance(entropy)
-        if entropy is not None:
-            log.info("entropy %.3f at %d tokens: %s", entropy, length, verdict)
-        if verdict == Verdict.STOP:
-            with torch.no_grad():
-                for name, parameter in self.trainer.learner.named_parameters():
-                    if name in self.stable:
-                        parameter.copy_(self.stable[name])
-            return True
-        if asks:
-            self.stable = self._weights()
+        verdict = self.climb.advance(lambda length: self.author.entropy(self.held_out, length))
         if verdict == Verdict.PROMOTE:
             self.window = {}
-        return False
+        return verdict == Verdict.STOP
 
     def save(self, folder: str) -> None:
         """See `Prefixes`."""
         state = {place: [asdict(one) for one in each] for place, each in self.window.items()}
-        gate = self.curriculum
-        where = {"rung": gate.rung, "done": gate.done, "stable": gate.stable} if gate else None
+        where = self.climb.place if self.climb else None
         write_text(Path(folder) / PREFIX_FILE, json.dumps({"window": state, "curriculum": where}))
-        if gate:
-            torch.save(self.stable, Path(folder) / STABLE_FILE)
+        if self.climb:
+            torch.save(self.climb.stable, Path(folder) / STABLE_FILE)
 
     def load(self, folder: str) -> None:
         """See `Prefixes`."""
@@ -137,10 +123,9 @@ class OnPolicy:
                 int(place): [Prefix(**one) for one in each]
                 for place, each in state["window"].items()
             }
-            if self.curriculum:
-                for name, value in state["curriculum"].items():
-                    setattr(self.curriculum, name, value)
-                self.stable = torch.load(Path(folder) / STABLE_FILE, weights_only=True)
+            if self.climb:
+                stable = torch.load(Path(folder) / STABLE_FILE, weights_only=True)
+                self.climb.go_on(state["curriculum"], stable)
 
     def _write(self, places: Sequence[int]) -> None:
         """Write the window that begins with the update of these samples."""
@@ -165,7 +150,3 @@ class OnPolicy:
         if self.judge is not None:
             tensors |= prefixed(self.judge.judge(some))
         return tensors
-
-    def _weights(self) -> dict[str, Tensor]:
-        learnt = self.trainer.learner.named_parameters()
-        return {name: p.detach().cpu().clone() for name, p in learnt if p.requires_grad}

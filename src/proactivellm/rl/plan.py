@@ -55,7 +55,13 @@ class Reinforcement(ABC):
     ) -> None:
         self.model, self.jobs, self.sources = model, jobs, sources
         self.step, self.num_drawn = 0, 0
+        self.stopped = False  # before the last step, for there is nothing more to learn
         self.adapted: PreTrainedModel | None = None  # the model with adapters, while it has some
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is no step left."""
+        return self.stopped or self.step >= self.plan.num_steps
 
     @abstractmethod
     def advance(self) -> dict[str, float]:
@@ -91,7 +97,7 @@ class Reinforcement(ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """What `load_state_dict` goes on from."""
-        state = {"step": self.step, "num_drawn": self.num_drawn}
+        state = {"step": self.step, "num_drawn": self.num_drawn, "stopped": self.stopped}
         if self.optimizer is None:
             return state
         return {**state, "trained": self.trained, "optimizer": self.optimizer.state_dict()}
@@ -99,6 +105,7 @@ class Reinforcement(ABC):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state of the same model, sources and plan."""
         self.step, self.num_drawn = state["step"], state["num_drawn"]
+        self.stopped = state["stopped"]
         if "trained" not in state:
             return
         self.begin(state["trained"])

@@ -55,7 +55,7 @@ def reinforce(
         write_text(out / CURVE_FILE, "".join(json.dumps(line) + "\n" for line in curve))
         with open_lines(out / CURVE_FILE, "a") as file:
             assert file is not None
-            while run.step < run.plan.num_steps:
+            while not run.ended:
                 curve.append(run.advance())
                 # The line first: a state without its line would leave a gap in the curve.
                 file.write(json.dumps(curve[-1]) + "\n")

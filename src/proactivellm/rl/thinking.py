@@ -5,7 +5,7 @@ the engine had (the law). Legend: B = rollouts, S = tokens of a packed sequence,
 were written, D = model width, V = vocabulary.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,7 @@ from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.forward.packed import as_tensors, masked_hidden
 from proactivellm.modality.sentences import segmenter_for
 from proactivellm.policy.base import Policy
+from proactivellm.policy.evidence import entropy
 from proactivellm.rl.written import Rollout, Run, Source, drive
 from proactivellm.session.events import Event, Thought
 from proactivellm.session.limits import Limits
@@ -167,19 +168,42 @@ def thought_log_probs(
     They are those of the rollout up to rounding. One that could not have been another has 0, and no
     gradient.
     """
+    each = zip(rollouts, _distributions(model, rollouts, temperature), strict=True)
+    return [_of_written(log_p_TV, rollout) for rollout, log_p_TV in each]
+
+
+@torch.no_grad()
+def thought_entropy(
+    model: StreamingCausalLM, rollouts: Sequence[ThoughtRollout], temperature: float = 1.0
+) -> float:
+    """The mean over all tokens that were chosen, nats; 0 where none was."""
+    chosen = []
+    for rollout, log_p_TV in zip(
+        rollouts, _distributions(model, rollouts, temperature), strict=True
+    ):
+        chosen.append(entropy(log_p_TV.exp())[_of_written(log_p_TV, rollout) != 0])
+    every = torch.cat(chosen)
+    return float(every.mean()) if len(every) else 0.0
+
+
+def _distributions(
+    model: StreamingCausalLM, rollouts: Sequence[ThoughtRollout], temperature: float
+) -> Iterator[Tensor]:
+    """By rollout, the log-probabilities [T, V] of all that could have been written."""
     thinker = Thinker(model)
     packed = [_pack(model, each) for each in rollouts]
     columns = as_tensors(packed)
     hidden_BSD = masked_hidden(model, columns, visibility(model.layout, columns, columns))
-    found = []
     for rollout, hidden_SD, label_S in zip(rollouts, hidden_BSD, columns["label"], strict=True):
         logits_TV = model.project(hidden_SD[(label_S != IGNORE).to(hidden_SD.device)])
         forbidden_TV = torch.zeros_like(logits_TV)
         thinker.restrict(rollout.places, forbidden_TV)
-        log_p_TV = ((logits_TV + forbidden_TV) / temperature).log_softmax(-1)
-        written_T = torch.tensor(rollout.written, device=log_p_TV.device)
-        found.append(log_p_TV.gather(-1, written_T[:, None])[:, 0])
-    return found
+        yield ((logits_TV + forbidden_TV) / temperature).log_softmax(-1)
+
+
+def _of_written(log_p_TV: Tensor, rollout: ThoughtRollout) -> Tensor:
+    written_T = torch.tensor(rollout.written, device=log_p_TV.device)
+    return log_p_TV.gather(-1, written_T[:, None])[:, 0]
 
 
 def _pack(model: StreamingCausalLM, one: ThoughtRollout) -> Packed:
