@@ -85,6 +85,9 @@ def test_targets_of_recordings_are_in_ms(listener: Recorder, tmp_path: Path) -> 
     laals = sorted(point.LAAL for point in table.points)
     assert len(laals) == 2 and 100 < laals[0] < laals[1] < 2200
     assert all(point.quality <= 100 for point in table.points)
+    # What a random model hears may be nothing, which makes a point degenerate: no matter here.
+    useful = [point.model_copy(update={"degenerate": False}) for point in table.points]
+    table = table.model_copy(update={"points": tuple(useful)})
     policy = parse_policy(f"entropy:laal={round(sum(laals) / 2)}", table)
     low, high = sorted(point.threshold for point in table.points)
     assert low < policy.options["threshold"] < high and policy.stride == 2
