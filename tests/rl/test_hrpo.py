@@ -340,12 +340,20 @@ def test_a_curriculum_goes_back_and_ends_and_can_be_stopped_on_the_way(
     assert whole[2]["learnt"] > 0, "and something was gone back from"
     card = (tmp_path / "whole" / "README.md").read_text(encoding="utf-8")
     assert "as far as the answer was right and they had an end of their own, of 5 tokens" in card
+    why = "At 30 tokens its entropy, 0.1, was below 0.5: the model went back to what 5 had come to."
+    assert run.stopped == why and why in card.replace("\n", " ")
 
     save(begin(3), tmp_path / "out")
     assert save(begin(9), tmp_path / "out") == whole
     assert save(begin(20), tmp_path / "out") == whole, "it had ended"
     resumed = load(tmp_path / "out").model.state_dict()
     assert all(torch.equal(resumed[name], ended[name]) for name in ended)
+
+    entropies[5] = 0.2
+    none = begin(9)
+    assert len(save(none, tmp_path / "none")) == 2 and "none was passed" in none.stopped
+    began, kept = (load(tmp_path / name).model.state_dict() for name in ("model", "none"))
+    assert all(torch.equal(began[name], kept[name]) for name in began)
 
 
 def test_entropy_is_of_the_distributions_that_the_engine_drew_from(

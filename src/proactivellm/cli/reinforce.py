@@ -114,6 +114,8 @@ def reinforce(
     if curve:
         ends = [f"{curve[at]['reward']:.3f}" for at in (0, -1)]
         typer.echo(f"reward {ends[0]} in the first step, {ends[1]} in the last")
+    if training.stopped:
+        typer.echo(training.stopped)
     rest = "" if thinks else "; `proactivellm calibrate` measures thresholds of its head"
     typer.echo(f"model saved in {out}{rest}")
 

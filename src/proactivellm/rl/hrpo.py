@@ -162,6 +162,7 @@ class ThinkingReinforcement(Reinforcement):
             return (
                 f"{learnt} were trained on the model's own thoughts and answers, as far as the "
                 f"answer was right and they had an end of their own{short}."
+                + (f" {self.stopped}" if self.stopped else "")
             )
         return (
             f"{learnt} were trained by reward: {quality} + {plan.format_weight:g} for an end of "
@@ -176,8 +177,15 @@ class ThinkingReinforcement(Reinforcement):
         """Do what a curriculum says after an update; at its end the run is over."""
         if self.climb is None:
             return {}
-        told: dict[str, float] = {"length": self.climb.curriculum.length}
-        self.stopped = self.climb.advance(self._entropy) == Verdict.STOP
+        length = self.climb.curriculum.length
+        told: dict[str, float] = {"length": length}
+        if self.climb.advance(self._entropy) == Verdict.STOP:
+            stable = self.climb.curriculum.stable
+            back = f"what {stable} had come to" if stable else "what it was, for none was passed"
+            self.stopped = (
+                f"At {length} tokens its entropy, {self.climb.entropy:.3g}, was below "
+                f"{self.plan.least_entropy:g}: the model went back to {back}."
+            )
         if self.climb.entropy is not None:
             told["entropy"] = self.climb.entropy
         return told

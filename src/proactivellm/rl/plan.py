@@ -55,13 +55,13 @@ class Reinforcement(ABC):
     ) -> None:
         self.model, self.jobs, self.sources = model, jobs, sources
         self.step, self.num_drawn = 0, 0
-        self.stopped = False  # before the last step, for there is nothing more to learn
+        self.stopped = ""  # why it ended before the last step, as a sentence
         self.adapted: PreTrainedModel | None = None  # the model with adapters, while it has some
 
     @property
     def ended(self) -> bool:
         """Whether there is no step left."""
-        return self.stopped or self.step >= self.plan.num_steps
+        return bool(self.stopped) or self.step >= self.plan.num_steps
 
     @abstractmethod
     def advance(self) -> dict[str, float]:
