@@ -35,6 +35,8 @@ from proactivellm.cli.stream_flags import Depth
 from proactivellm.cli.train import check_train_extra
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from proactivellm.forward.causal_lm import StreamingCausalLM
     from proactivellm.rl.plan import Reinforcement
     from proactivellm.stream import Job
@@ -121,9 +123,18 @@ def reinforce(
 
 
 def _check_flags(others: dict[str, Any], thinks: bool) -> None:
-    for name in _given(others):
-        flag, needs = f"--{name.replace('_', '-')}", "without" if thinks else "with"
-        raise ValueError(f"{flag} goes {needs} --task {THINKING}: leave one of them out")
+    _refuse(_given(others), thinks, f"--task {THINKING}")
+
+
+def _refuse(flags: "Iterable[str]", has: bool, other: str) -> None:
+    """ValueError if there are any: they have a meaning only without the other flag, or with it."""
+    for name in flags:
+        needs = "without" if has else "with"
+        raise ValueError(f"{_flag(name)} goes {needs} {other}: leave one of them out")
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _given(flags: dict[str, Any]) -> dict[str, Any]:
@@ -173,15 +184,15 @@ def _when_to_think(
         raise ValueError(f"--credit {credit}: give {', '.join(get_args(Credit))}")
     compares = {"credit_weight", "price", "global_price"}
     shortens = {"lengths", "length_steps", "least_entropy"}
-    for name in sorted((compares if credit == "likelihood" else shortens) & given.keys()):
-        other = "without" if credit == "likelihood" else "with"
-        flag = f"--{name.replace('_', '-')}"
-        raise ValueError(f"{flag} goes {other} --credit likelihood: leave one of them out")
+    copies = credit == "likelihood"
+    others = sorted((compares if copies else shortens) & given.keys())
+    _refuse(others, copies, "--credit likelihood")
     if "lengths" in given:
         given["lengths"] = _lengths(given["lengths"])
     if (rising := shortens & given.keys() - {"lengths"}) and len(given.get("lengths", ())) < 2:
-        flag = f"--{min(rising).replace('_', '-')}"
-        raise ValueError(f"{flag} is for several --lengths: give them, or leave it out")
+        raise ValueError(
+            f"{_flag(min(rising))} is for several --lengths: give them, or leave it out"
+        )
     bounds = {name: given.pop(name) for name in ("thought_tokens", "depth") if name in given}
     if "credit_weight" in given:
         given["weight"] = given.pop("credit_weight")

@@ -57,9 +57,10 @@ def token_advantages(
         right_G: bool, whether its answer is right.
         weight: 0..1; of 0, and with `rollout`, this is GRPO.
     """
-    compared = credit != "likelihood"
-    global_G = group_relative(reward_G[None])[0] if compared else reward_G
-    share = weight if credit in ("stage", "sentence", "boundary") else 0.0
+    if credit == "likelihood":
+        return [one.expand(len(each.parts)) for each, one in zip(group, reward_G, strict=True)]
+    global_G = group_relative(reward_G[None])[0]
+    share = 0.0 if credit == "rollout" else weight
     local = [_saved(group, number, right_G, price, credit) for number in range(len(group))]
     return [
         share * torch.tensor(each, dtype=global_G.dtype) + (1 - share) * worth

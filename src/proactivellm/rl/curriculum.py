@@ -80,12 +80,13 @@ class Climb:
     """A run on its way up a curriculum: after an update it looks where it stands, or goes back.
 
     Args:
-        weights: what learns, by name, shared with the model.
+        weights: what learns, by name, shared with the model; asked for anew each time, as a model
+            may be given other tensors on its way to a device.
     """
 
-    def __init__(self, curriculum: Curriculum, weights: Mapping[str, Tensor]) -> None:
+    def __init__(self, curriculum: Curriculum, weights: Callable[[], Mapping[str, Tensor]]) -> None:
         self.curriculum, self.weights = curriculum, weights
-        self.stable = _copy(weights)  # as they were at the last length that was passed
+        self.stable = _copy(weights())  # as they were at the last length that was passed
         self.entropy: float | None = None  # after the last update, if it was measured
 
     def advance(self, entropy_at: Callable[[int], float]) -> Verdict:
@@ -101,10 +102,10 @@ class Climb:
             log.info("entropy %.3f at %d tokens: %s", self.entropy, length, verdict)
         if verdict == Verdict.STOP:
             with torch.no_grad():
-                for name, weight in self.weights.items():
+                for name, weight in self.weights().items():
                     weight.copy_(self.stable[name])
         elif asks:
-            self.stable = _copy(self.weights)
+            self.stable = _copy(self.weights())
         return verdict
 
     @property

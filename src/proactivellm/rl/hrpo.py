@@ -1,5 +1,6 @@
 """Reinforces when to think: HRPO (AdaSR, arXiv 2606.14694) on rollouts of the engine.
 
+GRPO and on-policy SFT are other kinds of credit in the same loop (`rl.credit`).
 The loop, the clipping and the leaving out of groups that teach nothing are those of DAPO (arXiv
 2503.14476). There is no KL term.
 """
@@ -119,7 +120,7 @@ class ThinkingReinforcement(Reinforcement):
         weights = [weight for weight in learnt.parameters() if weight.requires_grad]
         self.optimizer = torch.optim.AdamW(weights, lr=self.plan.learning_rate, weight_decay=0.0)
         if self.curriculum:
-            self.climb = Climb(self.curriculum, self.trained)
+            self.climb = Climb(self.curriculum, lambda: self.trained)
 
     @property
     def length(self) -> int | None:

@@ -74,7 +74,7 @@ class OnPolicy:
         self.climb: Climb | None = None
         if ladder is not None:
             gate = ladder.model_dump(include={"lengths", "steps", "least_entropy"})
-            self.climb = Climb(Curriculum(**gate), trainable(trainer.learner))
+            self.climb = Climb(Curriculum(**gate), lambda: trainable(trainer.learner))
         self.held_out = [(i, [item]) for i, item in enumerate(held_out)]
         self.held_out = self.held_out[: ladder.held_out if ladder else 0]
 

@@ -105,7 +105,7 @@ class Reinforcement(ABC):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state of the same model, sources and plan."""
         self.step, self.num_drawn = state["step"], state["num_drawn"]
-        self.stopped = state["stopped"]
+        self.stopped = state.get("stopped", "")  # runs of before have none
         if "trained" not in state:
             return
         self.begin(state["trained"])
