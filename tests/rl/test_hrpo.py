@@ -288,6 +288,15 @@ def test_likelihood_is_the_cross_entropy_of_what_is_right_and_short(
         torch.testing.assert_close(weight.grad, gradient, atol=1e-6, rtol=1e-4)
 
 
+def test_a_length_may_be_any_number() -> None:
+    plan = ThinkingPlan(credit="likelihood", lengths=(10**20,))
+    rollouts = rolled(short())[:2]
+    assert torch.equal(
+        judging.judge(rollouts, plan, 10**20).reward_G,
+        judging.judge(rollouts, plan, None).reward_G,
+    )
+
+
 def test_likelihood_learns_nothing_where_nothing_is_right_and_short(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

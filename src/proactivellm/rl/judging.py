@@ -71,12 +71,13 @@ def judge(group: Sequence[ThoughtRollout], plan: ThinkingPlan, length: int | Non
     quality_G = qualities([each.instance for each in group])
     right_G = quality_G >= _RIGHT
     whole_G = torch.tensor([each.is_whole for each in group])
-    spent_G = torch.tensor([each.spent(deep=False) + each.spent(deep=True) for each in group])
+    spent = [each.spent(deep=False) + each.spent(deep=True) for each in group]
     if plan.credit == "likelihood":
-        most = torch.inf if length is None else length
-        reward_G = (right_G & whole_G & (spent_G <= most)).double()
+        short_G = torch.tensor([length is None or number <= length for number in spent])
+        reward_G = (right_G & whole_G & short_G).double()
     else:
-        reward_G = quality_G + plan.format_weight * whole_G - plan.global_price * spent_G
+        price_G = plan.global_price * torch.tensor(spent, dtype=torch.float64)
+        reward_G = quality_G + plan.format_weight * whole_G - price_G
     how = {"weight": plan.weight, "price": plan.price}
     advantages = token_advantages(group, reward_G, right_G, **how, credit=plan.credit)
     return Judged(group, reward_G, right_G, advantages)
