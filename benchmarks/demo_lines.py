@@ -1,4 +1,4 @@
-"""Everyday sentences for the demo, drawn by a rule that looks at sources alone, never at a translation.
+"""Everyday sentences for the demo, drawn by a rule that looks at nothing but the sources.
 
     python benchmarks/demo_lines.py ../shared/data/tatoeba-en-de runs/sets
 
@@ -21,7 +21,7 @@ NUM_LINES, PER_LINE, NUM_JUDGED = 6, 3, 90
 
 
 def main(data: Path, out: Path) -> None:
-    """Draws from the pairs in `valid.en-de.tsv.gz` of a folder, counts those in `train.en-de.tsv.gz`."""
+    """Draws pairs from `valid.en-de.tsv.gz` of a folder, counts words in `train.en-de.tsv.gz`."""
     out.mkdir(parents=True, exist_ok=True)
     counts = Counter(word for source, *_ in _pairs(data, "train") for word in _words(source))
     valid = [pair for pair in _pairs(data, "valid") if _everyday(pair[0], counts)]
@@ -30,7 +30,7 @@ def main(data: Path, out: Path) -> None:
     shown, judged = valid[:num_shown], valid[num_shown : num_shown + NUM_JUDGED]
     print(f"{len(valid)} sentences of valid are everyday")
     sources = [source for source, *_ in shown]
-    joined = [" ".join(sources[i : i + PER_LINE]) for i in range(0, num_shown, PER_LINE)]
+    joined = [" ".join(sources[i : i + PER_LINE]) for i in range(0, len(sources), PER_LINE)]
     _write(out / "everyday.demo.de", joined)
     _write(out / "everyday.de", [pair[0] for pair in judged])
     _write(out / "everyday.en", [pair[1] for pair in judged])
