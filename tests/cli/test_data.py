@@ -34,6 +34,8 @@ def test_files_are_converted_and_what_is_dropped_is_told(run: Run, tmp_path: Pat
     short = tmp_path / "short.jsonl"
     done = run("data", "problems", "--source", out, "--out", short, "--longest", 3)
     assert done.out.startswith("0 of 1 pass all gates (failed: 1 granularity"), done
+    done = run("data", "problems", "--source", out, "--out", short, "--longest-problem", 9)
+    assert done.out.splitlines()[0].endswith(", 1 length)"), done
     source = write_lines(tmp_path / "p.jsonl", PRONTOQA)
     done = run("data", "prontoqa", "--source", source, "--out", out, "--thoughts", "proof")
     assert done.code == 0 and read_problems(out)[0].answer == "false"

@@ -61,7 +61,7 @@ RECIPE = (
     .replace("warmup_steps = 3", "warmup_steps = 1")
     .replace("eval_steps = 4\n", "")
 )
-FULL = Run("full", 1)
+BASE, FULL = Run("base", None), Run("full", 1)
 
 
 @pytest.fixture(scope="module")
@@ -224,6 +224,18 @@ def test_mistakes_in_a_study_are_named(tmp_path: Path, old, new, message):
     with pytest.raises(ValueError) as caught:
         load_toml(file, Study)
     assert message in str(caught.value)
+
+
+def test_a_depth_that_the_model_does_not_have_is_refused_before_it_is_trained(finished, tmp_path):
+    study, place = finished
+    empty = Place(recipes=place.recipes, out=tmp_path / "empty")
+    deep = study.arms["base"].model_copy(update={"depth": 2})
+    with pytest.raises(ValueError, match="arms.base: depth 2: its model has none"):
+        execute(study.model_copy(update={"arms": study.arms | {"base": deep}}), BASE, empty)
+    assert not empty.out.exists()
+    thinking = load_toml(Path("recipes/studies/thinking.toml"), Study)
+    arm = thinking.arms["batch"].model_copy(update={"depth": 2})
+    assert (thinking.conditions(arm).depth, thinking.conditions(arm).step_s) == (2, 1 / 30)
 
 
 def test_a_change_that_does_not_fit_names_the_arm(finished, tmp_path):

@@ -23,6 +23,7 @@ from proactivellm.tasks.reasoning.problem import (
 )
 from proactivellm.tasks.reasoning.rows import Dropped, logic_problem
 from proactivellm.tasks.reasoning.theory import VARIABLE, Fact, Rule, Theory
+from proactivellm.tasks.reasoning.told import content_words
 
 RECORD = {
     "id": "1",
@@ -286,6 +287,30 @@ def test_arithmetic_that_does_not_fit_is_dropped(change: dict[str, str], reason:
         gsm8k_problem({**GSM8K, **change}, "g")
 
 
+def test_gates_count_characters_where_there_are_no_spaces() -> None:
+    chinese = Problem(
+        id="c", question="几个?", sentences=("她有五个。",), thoughts=("五个。",), answer="5"
+    )
+    assert Gates(longest=3).failed(chinese) == []
+    assert Gates(longest=2).failed(chinese) == ["granularity"]
+    assert Gates(longest_problem=11).failed(chinese) == []
+    assert Gates(longest_problem=10).failed(chinese) == ["length"]
+
+
+def test_content_of_texts_without_spaces_is_pairs_of_characters() -> None:
+    two = Problem(
+        id="c",
+        question="几个?",
+        sentences=("她有五个苹果。", "他买了三个梨。"),
+        thoughts=("五个苹果。", "三个梨。"),
+        answer="5",
+    )
+    assert consistency(two) > 0.5 and find_leaks(two) == []
+    early = two.model_copy(update={"thoughts": ("他买了梨。", "")})
+    assert [leak.what for leak in find_leaks(early)] == ["买了", "他买"]
+    assert content_words("Ihre Käse, naïve") == {"ihr", "käs", "naïv"}
+
+
 def test_gates_refuse_what_was_not_read_yet() -> None:
     good = gsm8k_problem(GSM8K, "g")
     rolled = good.model_copy(update={"thoughts": ("The dog eats.", *good.thoughts[1:])})
@@ -299,4 +324,7 @@ def test_gates_refuse_what_was_not_read_yet() -> None:
     assert kept == [good] and report.passed == 1
     assert report.failed == {"leaks": 1, "consistency": 1, "granularity": 1}
     assert Gates(longest=3).failed(good) == ["granularity"]
+    words = len(f"{good.question} {' '.join(good.sentences)} {good.written}".split())
+    assert Gates(longest_problem=words).failed(good) == []
+    assert Gates(longest_problem=words - 1).failed(good) == ["length"]
     assert report.lines()[0].startswith("1 of 4 pass all gates (failed: 1 granularity, 1 leaks")

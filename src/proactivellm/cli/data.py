@@ -119,6 +119,15 @@ Longest = Annotated[
     int | None,
     typer.Option(min=1, metavar="WORDS", help="Longest thought that passes.", show_default="any"),
 ]
+LongestProblem = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="WORDS",
+        help="Longest problem that passes, with all thoughts and stages.",
+        show_default="any",
+    ),
+]
 TeacherName = Annotated[
     str | None,
     typer.Option(
@@ -168,6 +177,7 @@ def data(
     depth: Depth = 3,
     min_consistency: MinConsistency = 0.1,
     longest: Longest = None,
+    longest_problem: LongestProblem = None,
     teacher: TeacherName = None,
     base_url: BaseUrl = None,
     attempts: Attempts = 2,
@@ -190,7 +200,7 @@ def data(
     if kind == SHAPES:
         _film(out, count, seed, split, source)
         return
-    gates = Gates(longest=longest, min_consistency=min_consistency)
+    gates = Gates(longest, min_consistency, longest_problem)
     if kind in GENERATED:
         if source is not None:
             raise ValueError(f"{kind} is generated: leave --source out")

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from proactivellm.evaluation.calibrate import Grid
 from proactivellm.evaluation.provenance import Conditions
 from proactivellm.files.toml import Strict
-from proactivellm.files.values import Natural
+from proactivellm.files.values import Count, Natural
 from proactivellm.metrics.counting import Counting, resolve
 from proactivellm.metrics.measures import QUALITIES_OF
 from proactivellm.metrics.units import AUTO
@@ -52,6 +52,7 @@ class Arm(Strict):
     like: str | None = None  # arm whose model is used; nothing is trained
     calibration: CalibrationPlan | None = None
     policies: list[str] | None = None
+    depth: Count | None = None  # as `evaluate --depth`; the model decides if None
     # The schedules that this other arm's policies (or those of them named here) chose are
     # replayed, each source's reads in random order.
     shuffle: str | None = None
@@ -115,11 +116,10 @@ class Study(Strict):
     ceiling: str | None = None
     arms: dict[str, Arm]
 
-    @property
-    def conditions(self) -> Conditions:
-        """Under which all arms are evaluated."""
+    def conditions(self, arm: Arm) -> Conditions:
+        """Under which an arm is evaluated: all alike, but for the depth of reasoning."""
         step_s = None if self.decode_rate is None else 1 / self.decode_rate
-        return Conditions(counting=self.counting, step_s=step_s)
+        return Conditions(counting=self.counting, step_s=step_s, depth=arm.depth)
 
     @model_validator(mode="after")
     def _has_data(self) -> Self:

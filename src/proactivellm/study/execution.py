@@ -28,6 +28,7 @@ from proactivellm.study.arms import Arm, Run, Study
 from proactivellm.study.place import Place, run_recipe
 from proactivellm.tasks.data import DataSource, read_items
 from proactivellm.tasks.jobs import item_job
+from proactivellm.train.recipe import Recipe
 
 _CALIBRATION_NOTE = "calibration-inputs.json"
 
@@ -54,8 +55,9 @@ def execute(
     for source in study.head:
         _read_jobs(study, source, "valid")
     owner = study.trained(run)
-    _train(study, owner, place)
     recipe = run_recipe(study, owner, place)
+    _check_depth(study.arms[run.arm].depth, run, recipe)
+    _train(study, owner, place)
     model = load(place.model(owner), trust_remote_code=recipe.backbone.trust_remote_code)
     shuffled = study.arms[run.arm].shuffle
     if shuffled:  # The schedules to be shuffled are in the logs of that arm.
@@ -64,6 +66,13 @@ def execute(
         try_on = _replay_shuffled if shuffled else _decide
         told = _named(f"{run.name} {name}".rstrip(), progress)
         try_on(study, (run, name), place, model, num_lanes, told)
+
+
+def _check_depth(depth: int | None, run: Run, recipe: Recipe) -> None:
+    deepest = 0 if recipe.thinking is None else len(recipe.thinking.stages) + 1
+    if depth is not None and depth > deepest:
+        can = f"1 to {deepest}" if deepest else "none, its recipe has no [thinking]"
+        raise ValueError(f"arms.{run.arm}: depth {depth}: its model has {can}")
 
 
 def _decide(
@@ -92,7 +101,7 @@ def _decide(
         policies,
         place.results(run, name),
         num_lanes=num_lanes,
-        conditions=study.conditions,
+        conditions=study.conditions(arm),
         progress=progress,
     )
 
@@ -194,7 +203,7 @@ def _replay_shuffled(
             continue
         log = read_log(file)
         policy: dict[str, Policy] = {text: parse_policy(log[0].policy, whole_source=True)}
-        shuffled, same = list(shuffled_jobs(log, jobs)), study.conditions
+        shuffled, same = list(shuffled_jobs(log, jobs)), study.conditions(study.arms[run.arm])
         evaluated(model, shuffled, policy, place.results(run, name), conditions=same)
 
 

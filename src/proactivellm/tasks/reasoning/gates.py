@@ -1,4 +1,4 @@
-"""Whether thoughts may be learned from: granularity, leaks, consistency, each a measured filter.
+"""Whether thoughts may be learned from: measured filters, each with the number that it drops.
 
 StreamingThinker (Tong et al. 2025, arXiv 2510.17238) keeps samples with as many thoughts as
 sentences and with thoughts that resemble their sentences; it states no thresholds. Its similarity
@@ -13,11 +13,12 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
+from proactivellm.output.source_units import joined_texts, source_units
 from proactivellm.tasks.reasoning.problem import Problem
 from proactivellm.tasks.reasoning.told import COMMON, content_words, numbers
 
 Similarity = Callable[[str, str], float]
-GATES = ("granularity", "leaks", "consistency")
+GATES = ("granularity", "leaks", "consistency", "length")
 _RESULT = re.compile(r"=\s*\D{0,3}([\d.,]*\d)")
 
 
@@ -77,17 +78,21 @@ class Gates(NamedTuple):
 
     longest: int | None = None  # words of one thought: more is the thinking of several sentences
     min_consistency: float = 0.1  # of `consistency`, 0..1
+    longest_problem: int | None = None  # words of all but the answer: for want of memory or time
     similarity: Similarity = overlap
 
     def failed(self, problem: Problem) -> list[str]:
         """The names of the gates that a problem fails, in their order."""
         same = consistency(problem, self.similarity)
-        longest = max((len(thought.split()) for thought in problem.thoughts), default=0)
+        longest = max(map(_num_words, problem.thoughts), default=0)
         too_long = self.longest is not None and longest > self.longest
+        whole = joined_texts(filter(None, (problem.question, *problem.sentences, problem.written)))
+        long = self.longest_problem is not None and _num_words(whole) > self.longest_problem
         fails = {
             "granularity": not problem.thoughts or too_long,
             "leaks": bool(find_leaks(problem)),
             "consistency": same is not None and same < self.min_consistency,
+            "length": long,
         }
         return [gate for gate in GATES if fails[gate]]
 
@@ -143,7 +148,7 @@ def judge_all(problems: Sequence[Problem], gates: Gates = DEFAULT) -> tuple[list
         failed.update(fails)
         kept += [] if fails else [problem]
     thoughts = [thought for problem in problems for thought in problem.thoughts]
-    words = [[len(thought.split()) for thought in problem.thoughts] for problem in problems]
+    words = [[_num_words(thought) for thought in problem.thoughts] for problem in problems]
     same = [consistency(problem, gates.similarity) for problem in problems]
     labelled = [problem for problem in problems if problem.needed and problem.thoughts]
     pairs = [pair for p in labelled for pair in zip(p.needed, p.thoughts, strict=True)]
@@ -161,6 +166,10 @@ def judge_all(problems: Sequence[Problem], gates: Gates = DEFAULT) -> tuple[list
         thinks_filler=_mean([bool(thought) for needed, thought in pairs if not needed]),
     )
     return kept, report
+
+
+def _num_words(text: str) -> int:
+    return len(source_units(text))  # characters, of texts without spaces
 
 
 def _mean(values: Sequence[float]) -> float | None:

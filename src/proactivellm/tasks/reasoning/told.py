@@ -7,6 +7,9 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import pairwise
+
+from proactivellm.output.scripts import has_unspaced
 
 _UNITS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
 _TEENS = "fifteen sixteen seventeen eighteen nineteen"
@@ -35,7 +38,7 @@ COMMON = frozenset(map(Fraction, "1 7 12 24 30 52 60 100 365 1000 0.01".split())
 _NUMBER = re.compile(
     r"(?P<n>\d[\d,]*(?:\.\d+)?|\.\d+)(?P<over>/\d+(?!\d*[./]))?(?P<unit>\s?(?:%|percent|cents|¢))?"
 )
-_WORD = re.compile(r"[A-Za-z]+(?:'[a-z]+)?")
+_WORD = re.compile(r"[^\W\d_]+(?:'[a-z]+)?")
 # Said everywhere, and in steps of any kind.
 _STOP = frozenset(
     """a about after again all already also although altogether am amount an and another any are as
@@ -84,9 +87,15 @@ def _in_words(text: str) -> Iterator[Fraction]:
 
 
 def content_words(text: str) -> set[str]:
-    """The words that say something, in lower case, without endings of plurals and possessives."""
-    found = set()
+    """The words that say something, in lower case, without endings of plurals and possessives.
+
+    Texts without spaces have pairs of neighbouring characters in place of words.
+    """
+    found = set[str]()
     for match in _WORD.finditer(text):
+        if has_unspaced(match[0]):
+            found.update(map("".join, pairwise(match[0])))
+            continue
         word = match[0].lower().removesuffix("'s")
         if len(word) > 2 and word not in _STOP and word not in _WORDS:
             found.add(_stem(word))
