@@ -1,4 +1,4 @@
-"""Objectives of distillation beside each other: each arm is a recipe, a student has fewer layers."""
+"""Objectives of distillation beside each other: arms are recipes, a student has fewer layers."""
 
 import runpy
 import tomllib
