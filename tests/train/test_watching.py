@@ -210,13 +210,11 @@ def test_clips_have_one_size(watcher, manifest, tmp_path):
         clips.read([(str(wide),)])
 
 
-def test_a_pretrained_watcher_learns(manifest, tmp_path):
-    """Its encoder is that of the folder, which says how it sees; the question is in the prompt."""
-    folder = save_tiny_watcher(tmp_path / "watcher", chats=True)
-    text = f"""[data.train]
-manifest = "{manifest}"
+FURTHER = """
+[data.train]
+manifest = "MANIFEST"
 [backbone]
-pretrained = "{folder}"
+pretrained = "FOLDER"
 [video]
 chunk = 2
 [objective]
@@ -229,19 +227,68 @@ learning_rate = 1e-3
 precision = "fp32"
 [output]
 dtype = "float32"
+save_steps = 1
 """
-    file = tmp_path / "recipe.toml"
-    file.write_text(text)
-    out = train(load_toml(file, Recipe), tmp_path / "out")
+
+
+def further(manifest: Path, place: Path, more: str = "") -> tuple[Path, Recipe]:
+    """A pretrained watcher, and the recipe that trains it."""
+    folder = save_tiny_watcher(place / "watcher", chats=True)
+    text = FURTHER.replace("MANIFEST", str(manifest)).replace("FOLDER", str(folder)) + more
+    (place / "recipe.toml").write_text(text)
+    return folder, load_toml(place / "recipe.toml", Recipe)
+
+
+def test_a_pretrained_watcher_learns(manifest, tmp_path):
+    """Its encoder is that of the folder, which says how it sees; the question is in the prompt."""
+    folder, wanted = further(manifest, tmp_path)
+    out = train(wanted, tmp_path / "out")
     before, after = load(folder), load(out)
     assert after.prompt == before.prompt and after.prompt.num_open
     assert after.front_end.settings == before.front_end.settings.model_copy(update={"chunk": 2})
     pairs = zip(before.model.state_dict().items(), after.model.state_dict().values(), strict=True)
     changed = [name for (name, one), other in pairs if not torch.equal(one, other)]
     assert any("visual" in name for name in changed) and any("layers" in n for n in changed)
-    file.write_text(text + "[lora]\nr = 2\n")
-    with pytest.raises(ValueError, match="would adapt the encoder"):
-        train(load_toml(file, Recipe), tmp_path / "adapted")
+
+
+@pytest.mark.parametrize("merge", [True, False])
+def test_adapters_leave_the_encoder_alone(manifest, tmp_path, merge):
+    """Saved alone, they are put into their model again, which then sees as they were trained."""
+    more = f"[lora]\nr = 2\nmerge = {str(merge).lower()}\n"
+    folder, wanted = further(manifest, tmp_path, more)
+    out = train(wanted, tmp_path / "out")
+    (out / "training_log.jsonl").unlink()
+    train(wanted, out)  # goes on from its last checkpoint
+    before, after = load(folder), load(out, merge=True)
+    assert (out / "adapter_config.json").is_file() != merge
+    assert after.prompt == before.prompt and after.prompt.num_open
+    assert (before.front_end.settings.chunk, after.front_end.settings.chunk) == (1, 2)
+    pairs = zip(before.model.state_dict().items(), after.model.state_dict().values(), strict=True)
+    changed = [name for (name, one), other in pairs if not torch.equal(one, other)]
+    assert changed and not any("visual" in name for name in changed)
+    if not merge:
+        apart = load(out)
+        assert not any("visual" in name and "lora" in name for name in apart.model.state_dict())
+        jobs = [item_job(i, item, "qa") for i, item in enumerate(read_manifest(manifest)[:2])]
+        of = [[*run_streams(m, parse_policy("wait-k:2"), jobs)] for m in (apart, after)]
+        assert [one.prediction for one in of[0]] == [one.prediction for one in of[1]]
+        apart.save_pretrained(tmp_path / "again")
+        assert (tmp_path / "again" / "adapter_config.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (("chunk = 2", "train_encoder = true"), "leave train_encoder out"),
+        (("r = 2", 'r = 2\nquantization = "nf4"'), "with an encoder is loaded as it is"),
+    ],
+)
+def test_adapters_that_cannot_be(manifest, tmp_path, change, told):
+    further(manifest, tmp_path, "[lora]\nmerge = false\nr = 2\n")
+    file = tmp_path / "recipe.toml"
+    file.write_text(file.read_text().replace(*change))
+    with pytest.raises(ValueError, match=told):
+        train(load_toml(file, Recipe), tmp_path / "out")
 
 
 def test_another_family_is_refused(tmp_path):

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from proactivellm.backbone.folder import (
     NEEDS_TRUST,
@@ -61,10 +61,6 @@ def load_pretrained(
     )
     if adapter is not None:
         model = add_adapter(model, adapter, merge)
-        if (
-            adapter / "generation_config.json"
-        ).exists():  # the token that ends a stream was trained with it
-            model.generation_config = GenerationConfig.from_pretrained(str(adapter))
     if quantize:
         check_quantized(model)
     return model.to(device), tokenizer

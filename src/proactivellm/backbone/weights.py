@@ -10,7 +10,13 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    GenerationConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.utils import is_peft_available
 
 from proactivellm.backbone.folder import (
@@ -135,6 +141,8 @@ def add_adapter(model: PreTrainedModel, folder: Path, merge: bool = False) -> Pr
         )
     found = {"missing_keys": missing, "unexpected_keys": unexpected, "mismatched_keys": ()}
     check_all_loaded(found, cannot_load(folder))
+    if (folder / "generation_config.json").exists():  # with the end token that it was trained with
+        model.generation_config = GenerationConfig.from_pretrained(str(folder))
     if merge:
         merged: PreTrainedModel = adapted.merge_and_unload()
         return merged

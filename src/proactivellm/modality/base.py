@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, Self, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -211,6 +211,8 @@ class Examples(Protocol):
 class FrontEndTable(Strict):
     """The table of a recipe that says what front end is trained; named by its kind."""
 
+    # Module of an LM that is the front end, where it is a part of one; adapters leave it alone.
+    inside: ClassVar[str] = ""
     # Bundled model, folder or hub id that it is taken from; None = it is new.
     pretrained: str | None = None
 

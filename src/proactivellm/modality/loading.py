@@ -18,6 +18,7 @@ from proactivellm.backbone.pretrained import default_settings, load_pretrained
 from proactivellm.backbone.prompt import StreamSettings, load_settings
 from proactivellm.backbone.quiet import quiet_transformers
 from proactivellm.backbone.weights import (
+    add_adapter,
     cannot_load,
     check_adapter,
     check_no_adapter,
@@ -118,13 +119,13 @@ def _read(
 ) -> tuple[Any, Any, Any, Any]:
     """LM, tokenizer, settings, and the front end where it is part of the LM's own files."""
     if (model_type := _model_type(place.base)) in WHOLE_MODELS:
-        if how.quantize is not None or place.adapter is not None:
-            raise ValueError(f"{model_type} is loaded as it is: not quantised, no adapter")
+        if how.quantize is not None:
+            raise ValueError(f"{model_type} is loaded as it is: not quantised")
         load_whole = WHOLE_MODELS[model_type]()
-        whole: tuple[Any, Any, Any, Any] = load_whole(
-            place.base, device=how.device, dtype=how.dtype
-        )
-        return whole
+        lm, *rest = load_whole(place.base, beside=place.own, device=how.device, dtype=how.dtype)
+        if place.adapter is not None:
+            lm = add_adapter(lm, place.adapter, merge)
+        return lm, *rest
     lm, tokenizer = load_pretrained(
         place.base, *how, trust_remote_code, adapter=place.adapter, merge=merge
     )

@@ -1,5 +1,6 @@
 """The backbone of a recipe: tokenizer, model and stream settings, loaded or made from scratch."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,8 @@ def make_backbone(
     if recipe.optimisation.gradient_checkpointing:
         recompute_activations(model)
     if recipe.lora:
-        model = add_adapters(model, recipe.lora, _rows_to_learn(recipe, model, tokenizer))
+        rows = _rows_to_learn(recipe, model, tokenizer)
+        model = add_adapters(model, recipe.lora, rows, recipe.front_end)
     return model, tokenizer
 
 
@@ -90,8 +92,8 @@ def _pretrained(recipe: Recipe, folder: Path) -> tuple[PreTrainedModel, PreTrain
         trust = recipe.backbone.trust_remote_code
         how: dict[str, Any] = {"quantization": _quantization(recipe), "trust_remote_code": trust}
         return load_pretrained(folder, dtype=torch.float32, **how)
-    if recipe.lora:
-        raise ValueError("[lora] would adapt the encoder of the backbone, too: leave it out")
+    if recipe.lora and recipe.lora.quantization != "none":
+        raise ValueError("lora.quantization: a backbone with an encoder is loaded as it is")
     return whole
 
 
@@ -138,11 +140,15 @@ def make_front_end(table: FrontEndTable, model: PreTrainedModel) -> TrainedFront
 
 
 def add_adapters(
-    model: PreTrainedModel, lora: Lora, rows: dict[str, list[int]] | None = None
+    model: PreTrainedModel,
+    lora: Lora,
+    rows: dict[str, list[int]] | None = None,
+    table: FrontEndTable | None = None,
 ) -> PreTrainedModel:
     """Freeze a model and add low-rank adapters (Hu et al. 2021).
 
-    `rows` of tokens, by name of their layer, are trained as well.
+    `rows` of tokens, by name of their layer, are trained as well. What is the front end of `table`
+    gets none.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -151,6 +157,7 @@ def add_adapters(
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=lora.target_modules,
+        exclude_modules=rf"{re.escape(table.inside)}\..*" if table and table.inside else None,
         trainable_token_indices=rows,
         task_type="CAUSAL_LM",
     )

@@ -186,6 +186,13 @@ class Recipe(_FrontEnds):
         return self
 
     @model_validator(mode="after")
+    def _adapts_the_lm_alone(self) -> Self:
+        if self.lora and "train_encoder" in getattr(self.front_end, "model_fields_set", ()):
+            if self.front_end.train_encoder:  # type: ignore[union-attr]
+                raise ValueError("[lora] leaves the encoder as it is: leave train_encoder out")
+        return self
+
+    @model_validator(mode="after")
     def _learns_something(self) -> Self:
         if not teaches(self.tables):
             raise ValueError("batch_weight and mslm_weight are both 0: nothing would be learnt")

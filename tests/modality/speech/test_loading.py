@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from tests.backbone import broken
 from tests.modality.speech.fronts import SHAPE, gap, new_listener, noise, pieces, save_qwen2_audio
 from tests.models import save_tiny
@@ -154,6 +155,24 @@ class TestQwen2Audio:
         session = Session(model, WaitK(k=2))
         session.push(chunked(front_end, noise(2 * RATE)))
         assert session.state.finished
+
+    def test_it_takes_an_adapter_of_its_lm(self, qwen_folder: Path, tmp_path: Path) -> None:
+        """Settings beside the adapter stand for those of the model, whose prompt is left."""
+        whole = load(qwen_folder)
+        adapted = get_peft_model(whole.model, LoraConfig(r=2, target_modules=["q_proj"]))
+        for name, parameter in adapted.named_parameters():
+            if "lora" in name:
+                torch.nn.init.normal_(parameter, std=0.3)
+        adapted.save_pretrained(tmp_path)
+        whole.settings.model_copy(update={"phi": 7}).save(tmp_path)
+        plain = load(qwen_folder)
+        apart, merged = (load(qwen_folder, adapter=tmp_path, merge=m) for m in (False, True))
+        assert (apart.settings.phi, plain.settings.phi) == (7, 0)
+        assert apart.prompt == plain.prompt and apart.front_end is not None
+        with torch.inference_mode():
+            ids = torch.tensor([[3, 4, 7, 5]])
+            of = [model.model(input_ids=ids).logits for model in (plain, apart, merged)]
+        assert gap(of[1], of[2]) < 1e-5 < gap(of[0], of[1])
 
     def test_a_broken_checkpoint(self, qwen_folder: Path, tmp_path: Path) -> None:
         for path in qwen_folder.iterdir():

@@ -26,15 +26,16 @@ INSTRUCTION = "Transcribe the speech. "
 
 
 def load_qwen2_audio(
-    folder: Path, *, device: str, dtype: torch.dtype | None
+    folder: Path, *, device: str, dtype: torch.dtype | None, beside: Path | None = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, StreamSettings, SpeechFrontEnd]:
     """The LM of a checkpoint, its tokenizer, stream settings, and the front end.
 
-    Settings are those of the folder, else of the chat template; a `dtype` of None is the file's.
+    Settings are those in the folder `beside`, of an adapter, else of its own folder, else of the
+    chat template; a `dtype` of None is the file's.
     """
     processor, whole = _load_whole(folder, dtype)
     whole = whole.eval().to(device)
-    settings = load_settings(folder)
+    settings = load_settings(beside or folder) or load_settings(folder)
     settings = settings or StreamSettings(prompt=audio_prompt(processor, INSTRUCTION))
     parts = whole.model
     front_end = SpeechFrontEnd(

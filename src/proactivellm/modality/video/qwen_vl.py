@@ -69,11 +69,12 @@ FAMILIES = {
 
 
 def load_qwen_vl(
-    folder: Path, *, device: str, dtype: torch.dtype | None
+    folder: Path, *, device: str, dtype: torch.dtype | None, beside: Path | None = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, StreamSettings, VideoFrontEnd]:
     """The model of a checkpoint, its tokenizer, stream settings, and the front end.
 
-    Settings are those of the folder, else of the chat template; a `dtype` of None is the file's.
+    Settings are those in the folder `beside`, of an adapter, else of its own folder, else of the
+    chat template; a `dtype` of None is the file's.
     """
     model_type = str(read_object(folder / CONFIG_FILE)["model_type"])
     family = FAMILIES[model_type]
@@ -82,13 +83,13 @@ def load_qwen_vl(
     with refusing(what):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     whole = load_whole(family.kind, folder, what, dtype=dtype or "auto").eval().to(device)
-    settings = load_settings(folder)
+    settings = load_settings(beside or folder) or load_settings(folder)
     if settings is None and tokenizer.chat_template:
         settings = StreamSettings(prompt=video_prompt(tokenizer, bare=family.has_times))
     vision = whole.config.vision_config
     front_end = VideoFrontEnd(
         apart(whole.model.visual),
-        video_settings(folder, vision, family),
+        video_settings(folder, vision, family, beside),
         getattr(vision, "tokens_per_second", 1),
         _timestamps(whole, tokenizer) if family.has_times else None,
     )
@@ -147,11 +148,17 @@ def shape_of(vision: Any, family: Family) -> dict[str, Any]:
     }
 
 
-def video_settings(folder: Path, vision: Any, family: Family) -> VideoSettings:
-    """What `video.json` says, else the processor's files, else what the configuration implies."""
-    file = folder / KIND / SETTINGS_FILE
-    if file.is_file():
-        return validated(read_object(file), VideoSettings, str(file))
+def video_settings(
+    folder: Path, vision: Any, family: Family, beside: Path | None = None
+) -> VideoSettings:
+    """What `video.json` says, else the processor's files, else what the configuration implies.
+
+    That in the folder `beside` comes first.
+    """
+    for place in (beside or folder, folder):
+        file = place / KIND / SETTINGS_FILE
+        if file.is_file():
+            return validated(read_object(file), VideoSettings, str(file))
     shape = shape_of(vision, family)
     stored = next((folder / name for name in PROCESSOR_FILES if (folder / name).is_file()), None)
     if stored is None:

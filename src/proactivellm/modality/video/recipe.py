@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -107,12 +107,13 @@ def _of(said: dict[str, Any], kind: type[BaseModel]) -> dict[str, Any]:
 class Video(FrontEndTable):
     """The vision encoder of a backbone that has one, and how it looks at videos."""
 
+    inside: ClassVar[str] = "model.visual"
     fps: int = Field(2, gt=0)  # frames a second that are looked at
     chunk: int = Field(1, gt=0)  # moments in a unit
     # Pixels of a frame, after it was made larger or smaller; those of the family if left out.
     min_pixels: int | None = Field(None, gt=0)
     max_pixels: int | None = Field(None, gt=0)
-    train_encoder: bool = True  # else it stays as the backbone has it
+    train_encoder: bool = True  # else it stays as the backbone has it; under [lora] it always does
 
     @model_validator(mode="after")
     def _is_a_part_of_the_backbone(self) -> Self:
@@ -139,7 +140,8 @@ class Video(FrontEndTable):
         Where it is pretrained, it sees as its folder says, but for what the table says.
         """
         family = _family(str(lm.config.model_type))
-        whole: Any = lm
+        adapted = hasattr(lm, "get_base_model")
+        whole: Any = lm.get_base_model() if adapted else lm
         vision = lm.config.vision_config
         if lm.name_or_path:
             stored = video_settings(Path(lm.name_or_path), vision, family)
@@ -150,7 +152,7 @@ class Video(FrontEndTable):
         told = stored.model_dump() | _of(said, VideoSettings) | {"pixels": pixels}
         settings = VideoSettings.model_validate(told)
         tower = apart(whole.model.visual)
-        tower.requires_grad_(self.train_encoder)
+        tower.requires_grad_(self.train_encoder and not adapted)
         return VideoFrontEnd(tower, settings, vision.tokens_per_second)
 
     def make_examples(self, front_end: VideoFrontEnd) -> Examples:
