@@ -1,6 +1,7 @@
 """Training runs that take a second: recipes, their data, and what they leave behind."""
 
 import json
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -93,3 +94,19 @@ def logged(out: Path) -> list[dict[str, Any]]:
     lines = (out / "training_log.jsonl").read_text(encoding="utf-8").splitlines()
     entries = [json.loads(line) for line in lines]
     return [entry for entry in entries if "train_runtime" not in entry]
+
+
+class Asked:
+    """Asks a run to stop from its n-th update on."""
+
+    def __init__(self, update: int) -> None:
+        self.left = update
+
+    @property
+    def came(self) -> bool:
+        self.left -= 1
+        return self.left <= 0
+
+    def noting(self, told: str = "") -> AbstractContextManager[None]:
+        assert "stops after this update" in told
+        return nullcontext()

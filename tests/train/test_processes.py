@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.train.runs import SCRATCH, logged, make_recipe
+from tests.train.runs import SCRATCH, Asked, logged, make_recipe
 from tests.train.two_processes import in_two_processes, shard_from_now_on
 
+from proactivellm.train.checkpoints import last_checkpoint
 from proactivellm.train.recipe import Recipe
 from proactivellm.train.run import train
 from proactivellm.train.trainer import StreamingTrainer
@@ -74,11 +75,17 @@ def one_of_two(rank: int, folder: Path, recipe: Recipe) -> None:
         shutil.copytree(folder / "killed", folder / "for one")
     train(recipe, folder / "killed")
     train(recipe, folder / "for two")
+    with pytest.raises(KeyboardInterrupt):  # the second process alone is asked
+        train(recipe, folder / "stopped", stops=Asked(3 if rank else 99))
+    assert last_checkpoint(folder / "stopped") == str(folder / "stopped" / "checkpoint-3")
+    train(recipe, folder / "stopped")
     shard_from_now_on()
     with killed():
         train(recipe, folder / "sharded")
     train(recipe, folder / "sharded")
-    runs = tuple(f"{folder / name}/" for name in ("whole", "killed", "for two", "sharded"))
+    runs = tuple(
+        f"{folder / name}/" for name in ("whole", "killed", "for two", "stopped", "sharded")
+    )
     names = {os.path.basename(path) for path in written if path.startswith(runs)}
     (folder / f"{rank}.json").write_text(json.dumps(sorted(names)))
 
@@ -152,3 +159,9 @@ def test_two_processes_that_were_stopped_continue(two):
     assert logged(folder / "killed") == logged(folder / "whole")
     ours, theirs = (load_file(folder / n / "model.safetensors") for n in ("killed", "whole"))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_two_processes_stop_together_and_go_on(two):
+    """After the update in which one of them was asked to."""
+    folder, _ = two
+    assert_alike(folder / "stopped", folder / "whole")

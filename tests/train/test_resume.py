@@ -12,8 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tests.models import save_tiny
-from tests.train.runs import PRETRAINED, SCRATCH, logged, make_recipe, write_recipe
+from tests.train.runs import PRETRAINED, SCRATCH, Asked, logged, make_recipe, write_recipe
 
+from proactivellm.cli import main
 from proactivellm.files.toml import load_toml
 from proactivellm.train.checkpoints import last_checkpoint
 from proactivellm.train.recipe import Recipe
@@ -108,6 +109,47 @@ def test_stopped_at_a_step(whole, tmp_path, monkeypatch, step):
     assert (last_checkpoint(tmp_path) is None) == (step <= 3)
     train(recipe, tmp_path)
     assert_same_run(tmp_path, reference)
+
+
+@pytest.mark.parametrize("update", [1, 5, 11])
+def test_asked_to_stop_it_saves_the_update_that_it_is_at(whole, tmp_path, update):
+    recipe, reference = whole
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, tmp_path, stops=Asked(update))
+    assert last_checkpoint(tmp_path) == str(tmp_path / f"checkpoint-{update}")
+    assert not (tmp_path / "training_log.jsonl").exists()
+    train(recipe, tmp_path)
+    assert_same_run(tmp_path, reference)
+
+
+def test_asked_in_its_last_update_it_is_done(whole, tmp_path):
+    train(whole[0], tmp_path, stops=Asked(12))
+    assert_same_run(tmp_path, whole[1])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_command_stops_in_order(whole, tmp_path, monkeypatch, capfd, number):
+    step_once = StreamingTrainer.training_step
+
+    def signalled(self, *args, **kwargs):
+        if self.state.global_step == 4:
+            signal.raise_signal(number)
+        return step_once(self, *args, **kwargs)
+
+    words = ["train", str(write_recipe(tmp_path, SCRATCH)), "--out", str(tmp_path / "out")]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    with monkeypatch.context() as patched, pytest.raises(SystemExit) as ended:
+        patched.setattr(StreamingTrainer, "training_step", signalled)
+        main(words)
+    assert ended.value.code == 128 + number
+    told = capfd.readouterr().err
+    assert "once more ends it at once" in told and "interrupted: checkpoints stay" in told
+    assert last_checkpoint(tmp_path / "out") == str(tmp_path / "out" / "checkpoint-5")
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    signal.signal(signal.SIGINT, before)
+    assert ended.value.code == 0
+    assert_same_run(tmp_path / "out", whole[1])
 
 
 def test_killed_while_saving_goes_back_to_the_last_whole_checkpoint(whole, tmp_path, monkeypatch):

@@ -28,6 +28,7 @@ class Stops:
     # Whether a signal is only noted while something is computed, so that what was heard and written
     # can be kept. Otherwise, and where input is waited for, it raises KeyboardInterrupt.
     noted: bool = False
+    told: str = ""  # what is said when a signal is noted, where the end may take a while
 
     @property
     def came(self) -> bool:
@@ -48,6 +49,8 @@ class Stops:
         self.number = number
         if not self.noted:
             raise KeyboardInterrupt
+        if self.told:  # not by `warn`: the file may be in use below
+            os.write(2, f"\n{self.told}\n".encode())
 
     @contextmanager
     def installed(self) -> Iterator[None]:
@@ -67,13 +70,13 @@ class Stops:
                 signal.signal(number, handler)
 
     @contextmanager
-    def noting(self) -> Iterator[None]:
-        """Signals are only noted in here."""
-        self.noted = True
+    def noting(self, told: str = "") -> Iterator[None]:
+        """Signals are only noted in here, and `told` is said of them."""
+        self.noted, self.told = True, told
         try:
             yield
         finally:
-            self.noted = False
+            self.noted, self.told = False, ""
 
     @contextmanager
     def waiting(self) -> Iterator[None]:

@@ -9,7 +9,7 @@ from proactivellm.cli.app import app
 from proactivellm.cli.flags import Lanes
 from proactivellm.cli.messages import warn
 from proactivellm.cli.places import check_places
-from proactivellm.cli.stopping import end_interrupted
+from proactivellm.cli.stopping import Stops, end_interrupted
 from proactivellm.cli.train import check_train_extra
 
 File = Annotated[
@@ -42,6 +42,7 @@ Report = Annotated[
 
 @app.command()
 def study(
+    context: typer.Context,
     file: File,
     out: Out,
     arm: Only = None,
@@ -86,7 +87,7 @@ def study(
     try:
         for run in [] if report_only else runs:
             with show_progress() as progress:
-                execute(wish, run, place, num_lanes=lanes, progress=progress)
+                execute(wish, run, place, lanes, progress, context.obj or Stops())
     except KeyboardInterrupt:
         end_interrupted(f"what is done stays in {out}; the same command continues")
     waiting = missing_results(wish, place)

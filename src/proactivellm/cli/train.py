@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from proactivellm.cli.app import app
-from proactivellm.cli.stopping import end_interrupted
+from proactivellm.cli.stopping import Stops, end_interrupted
 
 Recipes = Annotated[
     list[Path],
@@ -20,10 +20,11 @@ Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder for the checkpoin
 
 
 @app.command()
-def train(recipes: Recipes, out: Out) -> None:
+def train(context: typer.Context, recipes: Recipes, out: Out) -> None:
     """Train a model by a recipe.
 
-    The same command continues a run that was interrupted, from its last checkpoint.
+    The same command continues a run that was interrupted, from its last checkpoint. Ctrl-C and
+    SIGTERM save one first, after the update that the run is at.
 
     Example:
         proactivellm train recipes/tatoeba-de-en.toml --out my-model
@@ -37,7 +38,7 @@ def train(recipes: Recipes, out: Out) -> None:
     from proactivellm.rl.on_policy import train as run
 
     try:
-        run(wish, out)
+        run(wish, out, context.obj or Stops())
     except KeyboardInterrupt:
         end_interrupted(f"checkpoints stay in {out}; the same command continues from the last one")
     typer.echo(f"model saved in {out}")

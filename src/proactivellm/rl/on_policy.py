@@ -23,6 +23,7 @@ from proactivellm.train import run
 from proactivellm.train.objectives.teaching import SELF
 from proactivellm.train.prefixes import Prefix, as_batch, prefixed
 from proactivellm.train.recipe import Recipe
+from proactivellm.train.stopping import Stops
 from proactivellm.train.teacher import GatheredTeacher, load_teacher
 from proactivellm.train.trainer import StreamingTrainer
 
@@ -32,13 +33,13 @@ STABLE_FILE = "stable.pt"  # weights at the last length that was passed
 log = logging.getLogger(__name__)
 
 
-def train(recipe: Recipe, out: str | Path) -> Path:
+def train(recipe: Recipe, out: str | Path, stops: Stops | None = None) -> Path:
     """Train by a recipe, continuing from the last checkpoint in `out` if there is one.
 
     `out` becomes a transformers model folder with `streaming.json`. ValueError if data or model do
     not fit the recipe, `out` holds another run, or another process trains there.
     """
-    return run.train(recipe, out, OnPolicy)
+    return run.train(recipe, out, OnPolicy, stops)
 
 
 class OnPolicy:

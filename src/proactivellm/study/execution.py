@@ -29,6 +29,7 @@ from proactivellm.study.place import Place, run_recipe
 from proactivellm.tasks.data import DataSource, read_items
 from proactivellm.tasks.jobs import item_job
 from proactivellm.train.recipe import Recipe
+from proactivellm.train.stopping import Stops
 
 _CALIBRATION_NOTE = "calibration-inputs.json"
 
@@ -39,12 +40,14 @@ def execute(
     place: Place,
     num_lanes: int = 64,
     progress: Progress | None = None,
+    stops: Stops | None = None,
 ) -> None:
     """Trains, calibrates and evaluates one run of an arm, and first those whose models it uses.
 
     Args:
         num_lanes: streams advanced by one forward.
         progress: called as the evaluation goes on.
+        stops: of the training, see `train.run`.
 
     Raises:
         ValueError: recipe, data or policies do not fit.
@@ -57,11 +60,13 @@ def execute(
     owner = study.trained(run)
     recipe = run_recipe(study, owner, place)
     _check_depth(study.arms[run.arm].depth, run, recipe)
-    _train(study, owner, place)
+    _train(study, owner, place, stops)
+    if stops and stops.came:  # when the last update was done: there is a model, and time to stop
+        raise KeyboardInterrupt
     model = load(place.model(owner), trust_remote_code=recipe.backbone.trust_remote_code)
     shuffled = study.arms[run.arm].shuffle
     if shuffled:  # The schedules to be shuffled are in the logs of that arm.
-        execute(study, run._replace(arm=shuffled), place, num_lanes, progress)
+        execute(study, run._replace(arm=shuffled), place, num_lanes, progress, stops)
     for name in study.data:
         try_on = _replay_shuffled if shuffled else _decide
         told = _named(f"{run.name} {name}".rstrip(), progress)
@@ -140,13 +145,13 @@ def _read_jobs(study: Study, data: DataSource, split: str) -> list[Job]:
     return jobs
 
 
-def _train(study: Study, run: Run, place: Place) -> None:
+def _train(study: Study, run: Run, place: Place, stops: Stops | None) -> None:
     from proactivellm.rl.on_policy import train
 
     origin = study.arms[run.arm].origin
     if origin is not None:
-        _train(study, study.run(origin, run.seed), place)
-    train(run_recipe(study, run, place), place.model(run))
+        _train(study, study.run(origin, run.seed), place, stops)
+    train(run_recipe(study, run, place), place.model(run), stops)
 
 
 def _calibrate(

@@ -18,6 +18,7 @@ from proactivellm.train.recipe import Recipe
 from proactivellm.train.run_inputs import check_out, check_run, claimed
 from proactivellm.train.saving import save_final, saving
 from proactivellm.train.sharded import put_in, whole_weights
+from proactivellm.train.stopping import InOrder, NoStops, Stops
 from proactivellm.train.trainer import StreamingTrainer
 
 TRAINING_LOG = "training_log.jsonl"  # written last
@@ -25,7 +26,15 @@ TRAINING_LOG = "training_log.jsonl"  # written last
 log = logging.getLogger(__name__)
 
 
-def train(recipe: Recipe, out: str | Path, make_prefixes: MakePrefixes | None = None) -> Path:
+ENDING = "the run stops after this update, and saves it first; once more ends it at once"
+
+
+def train(
+    recipe: Recipe,
+    out: str | Path,
+    make_prefixes: MakePrefixes | None = None,
+    stops: Stops | None = None,
+) -> Path:
     """Train by a recipe, continuing from the last checkpoint in `out` if there is one.
 
     `out` becomes a transformers model folder with `streaming.json`. ValueError if data or model do
@@ -34,6 +43,8 @@ def train(recipe: Recipe, out: str | Path, make_prefixes: MakePrefixes | None = 
     Args:
         make_prefixes: for recipes with `[distillation]`, whose streams are not known to this room:
             `rl.on_policy.train` gives its own.
+        stops: asked after each update; a run that is to stop saves a checkpoint, and raises
+            KeyboardInterrupt.
     """
     out = Path(out)
     if recipe.distillation and make_prefixes is None:
@@ -44,11 +55,11 @@ def train(recipe: Recipe, out: str | Path, make_prefixes: MakePrefixes | None = 
     # What is finished is only read, by any number of processes.
     finished = (out / TRAINING_LOG).exists()
     with nullcontext() if finished else claimed(out):
-        _train(recipe, out, make_prefixes)
+        _train(recipe, out, make_prefixes, stops or NoStops())
     return out
 
 
-def _train(recipe: Recipe, out: Path, make_prefixes: MakePrefixes | None) -> None:
+def _train(recipe: Recipe, out: Path, make_prefixes: MakePrefixes | None, stops: Stops) -> None:
     checkpoint = last_checkpoint(out)
     finished = (out / TRAINING_LOG).exists()
     set_seed(recipe.optimisation.seed)
@@ -66,7 +77,12 @@ def _train(recipe: Recipe, out: Path, make_prefixes: MakePrefixes | None) -> Non
     if recipe.distillation and make_prefixes:
         trainer.prefixes = make_prefixes(recipe, trainer, valid)
         trainer.add_callback(Advance(trainer.prefixes))
-    trainer.train(resume_from_checkpoint=checkpoint)
+    in_order = InOrder(stops)
+    trainer.add_callback(in_order)
+    with stops.noting(ENDING):
+        trainer.train(resume_from_checkpoint=checkpoint)
+    if in_order.stopped:
+        raise KeyboardInterrupt
     weights = whole_weights(trainer.accelerator, trainer.model_wrapped)
     if trainer.is_world_process_zero():
         if weights is not None:
