@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from tests.train.runs import logged
 from tests.video_models import save_tiny_watcher
 from transformers import set_seed
@@ -274,6 +275,30 @@ def test_adapters_leave_the_encoder_alone(manifest, tmp_path, merge):
         assert [one.prediction for one in of[0]] == [one.prediction for one in of[1]]
         apart.save_pretrained(tmp_path / "again")
         assert (tmp_path / "again" / "adapter_config.json").is_file()
+
+
+def test_an_adapter_of_the_encoder_too(tmp_path):
+    """As other tools train it: the encoder of a stream has it, apart and merged."""
+    folder = save_tiny_watcher(tmp_path / "watcher", chats=True)
+    adapted = get_peft_model(load(folder).model, LoraConfig(r=2, target_modules="all-linear"))
+    for name, parameter in adapted.named_parameters():
+        if "lora" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    adapted.save_pretrained(tmp_path / "adapter")
+    frames = frames_of(draw_clips(1)[0])
+    seen = []
+    for how in (
+        {},
+        {"adapter": tmp_path / "adapter"},
+        {"adapter": tmp_path / "adapter", "merge": True},
+    ):
+        ear = load(folder, **how).front_end.open(2)
+        with torch.inference_mode():
+            *units, _ = [*ear.push(frames, 9.0), *ear.finish(9.0)]
+        seen.append(torch.cat([unit.features for unit in units]))
+    assert torch.allclose(seen[1], seen[2], atol=1e-4) and not torch.allclose(
+        seen[0], seen[1], atol=1e-2
+    )
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,6 @@ from proactivellm.backbone.pretrained import default_settings, load_pretrained
 from proactivellm.backbone.prompt import StreamSettings, load_settings
 from proactivellm.backbone.quiet import quiet_transformers
 from proactivellm.backbone.weights import (
-    add_adapter,
     cannot_load,
     check_adapter,
     check_no_adapter,
@@ -122,10 +121,10 @@ def _read(
         if how.quantize is not None:
             raise ValueError(f"{model_type} is loaded as it is: not quantised")
         load_whole = WHOLE_MODELS[model_type]()
-        lm, *rest = load_whole(place.base, beside=place.own, device=how.device, dtype=how.dtype)
-        if place.adapter is not None:
-            lm = add_adapter(lm, place.adapter, merge)
-        return lm, *rest
+        whole: tuple[Any, Any, Any, Any] = load_whole(
+            place.base, adapter=place.adapter, merge=merge, device=how.device, dtype=how.dtype
+        )
+        return whole
     lm, tokenizer = load_pretrained(
         place.base, *how, trust_remote_code, adapter=place.adapter, merge=merge
     )

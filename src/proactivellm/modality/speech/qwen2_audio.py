@@ -17,7 +17,7 @@ from transformers import (
 
 from proactivellm.backbone.folder import check_json_files, refusing
 from proactivellm.backbone.prompt import Prompt, StreamSettings, load_settings, render_chat
-from proactivellm.backbone.weights import load_whole
+from proactivellm.backbone.weights import add_adapter, load_whole
 from proactivellm.modality.speech.front_end import SpeechFrontEnd
 from proactivellm.modality.speech.settings import SpeechSettings
 
@@ -26,16 +26,24 @@ INSTRUCTION = "Transcribe the speech. "
 
 
 def load_qwen2_audio(
-    folder: Path, *, device: str, dtype: torch.dtype | None, beside: Path | None = None
+    folder: Path,
+    *,
+    device: str,
+    dtype: torch.dtype | None,
+    adapter: Path | None = None,
+    merge: bool = True,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, StreamSettings, SpeechFrontEnd]:
     """The LM of a checkpoint, its tokenizer, stream settings, and the front end.
 
-    Settings are those in the folder `beside`, of an adapter, else of its own folder, else of the
-    chat template; a `dtype` of None is the file's.
+    Settings are those beside an adapter, else of the folder, else of the chat template; a `dtype`
+    of None is the file's. An adapter is one of the whole model, and always merged: the LM is a part
+    of that.
     """
     processor, whole = _load_whole(folder, dtype)
+    if adapter is not None:
+        whole = add_adapter(whole, adapter, merge=True)
     whole = whole.eval().to(device)
-    settings = load_settings(beside or folder) or load_settings(folder)
+    settings = load_settings(adapter or folder) or load_settings(folder)
     settings = settings or StreamSettings(prompt=audio_prompt(processor, INSTRUCTION))
     parts = whole.model
     front_end = SpeechFrontEnd(

@@ -27,7 +27,7 @@ from proactivellm.backbone.prompt import (
     load_settings,
     render_chat,
 )
-from proactivellm.backbone.weights import load_whole
+from proactivellm.backbone.weights import add_adapter, load_whole
 from proactivellm.files.toml import validated
 from proactivellm.modality.text import TextSegmenter
 from proactivellm.modality.video.front_end import KIND, SETTINGS_FILE, VideoFrontEnd, VideoSettings
@@ -69,12 +69,17 @@ FAMILIES = {
 
 
 def load_qwen_vl(
-    folder: Path, *, device: str, dtype: torch.dtype | None, beside: Path | None = None
+    folder: Path,
+    *,
+    device: str,
+    dtype: torch.dtype | None,
+    adapter: Path | None = None,
+    merge: bool = False,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, StreamSettings, VideoFrontEnd]:
     """The model of a checkpoint, its tokenizer, stream settings, and the front end.
 
-    Settings are those in the folder `beside`, of an adapter, else of its own folder, else of the
-    chat template; a `dtype` of None is the file's.
+    Settings are those beside an adapter, else of the folder, else of the chat template; a `dtype`
+    of None is the file's.
     """
     model_type = str(read_object(folder / CONFIG_FILE)["model_type"])
     family = FAMILIES[model_type]
@@ -82,14 +87,17 @@ def load_qwen_vl(
     check_json_files(folder)
     with refusing(what):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    whole = load_whole(family.kind, folder, what, dtype=dtype or "auto").eval().to(device)
-    settings = load_settings(beside or folder) or load_settings(folder)
+    whole = load_whole(family.kind, folder, what, dtype=dtype or "auto")
+    if adapter is not None:  # before the encoder is taken, which it may change, too
+        whole = add_adapter(whole, adapter, merge)
+    whole = whole.eval().to(device)
+    settings = load_settings(adapter or folder) or load_settings(folder)
     if settings is None and tokenizer.chat_template:
         settings = StreamSettings(prompt=video_prompt(tokenizer, bare=family.has_times))
     vision = whole.config.vision_config
     front_end = VideoFrontEnd(
         apart(whole.model.visual),
-        video_settings(folder, vision, family, beside),
+        video_settings(folder, vision, family, adapter),
         getattr(vision, "tokens_per_second", 1),
         _timestamps(whole, tokenizer) if family.has_times else None,
     )
