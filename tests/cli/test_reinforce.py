@@ -44,6 +44,8 @@ def test_it_makes_a_model_and_goes_on(run: Run, files: tuple[str, ...], tmp_path
     again = (out / "README.md").read_text("utf-8")
     assert again.count("Reinforced") == 1 and "It took 2 steps" in again
     assert [line["step"] for line in curve] == [1, 2] and Head.load(out).digest != first.digest
+    error = run("reinforce", *files, "--out", out, "--batch", 1).error
+    assert "holds another run (plan.num_sources was 8, and is 1 now)" in error
     error = run("reinforce", *files, "--out", out, "--seed", 1).error
     assert "holds another run (plan.seed was 0, and is 1 now)" in error
 

@@ -10,6 +10,7 @@ from proactivellm.cli.flags import Device, Lanes, Model, Source, Target, TaskNam
 from proactivellm.cli.models import load_for, loading
 from proactivellm.cli.places import check_places
 from proactivellm.cli.reinforce_flags import (
+    Batch,
     CreditName,
     CreditWeight,
     GlobalPrice,
@@ -52,6 +53,7 @@ def reinforce(
     task: TaskName = None,
     model: Model = None,
     steps: Steps = None,
+    batch: Batch = None,
     group: Group = None,
     learning_rate: LearningRate = None,
     lora: LoraRank = 0,
@@ -92,7 +94,7 @@ def reinforce(
         if lora:
             check_train_extra(needs_peft=True)
         common = {"num_steps": steps, "group": group, "learning_rate": learning_rate}
-        common |= {"lora_rank": lora, "seed": seed}
+        common |= {"num_sources": batch, "lora_rank": lora, "seed": seed}
         writing = {"policy": policy, "latency": latency, "latency_weight": latency_weight}
         writing |= {"tolerance": tolerance, "ungated": ungated or None}
         thinking: dict[str, Any] = {"credit": credit, "credit_weight": credit_weight}

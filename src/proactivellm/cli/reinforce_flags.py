@@ -20,6 +20,16 @@ Steps = Annotated[
         show_default="20; of thinking 50",
     ),
 ]
+Batch = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=100_000,
+        metavar="N",
+        help="Sources of a step, each with its rollouts.",
+        show_default="8",
+    ),
+]
 Group = Annotated[
     int | None,
     typer.Option(
