@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from proactivellm.core.unit import Unit
-from proactivellm.modality.base import Example, FrontEndTable, Media
+from proactivellm.modality.base import Example, FrontEndTable, Media, media_units
 from proactivellm.modality.kinds import KINDS, Kind
 
 RATE = 10
@@ -95,12 +95,11 @@ class FramesExamples:
     ) -> Example:
         frames = np.concatenate([np.load(file) for files in sources for file in files])
         blank = rng is not None and rng.random() < self.blank_share
-        return Example(
-            0 * frames if blank else frames, _unit_sizes(len(frames)), says_nothing=blank
-        )
+        units = media_units(_unit_sizes(len(frames)))
+        return Example(0 * frames if blank else frames, units, says_nothing=blank)
 
-    def longest(self, sources: Sequence[tuple[str, ...]]) -> list[int]:
-        return self.read(sources).unit_sizes
+    def longest(self, sources: Sequence[tuple[str, ...]]) -> list[list[int]]:
+        return self.read(sources).units
 
 
 def _unit_sizes(num_frames: int) -> list[int]:
@@ -110,7 +109,9 @@ def _unit_sizes(num_frames: int) -> list[int]:
 class Frames(FrontEndTable):
     blank_share: float = 0.0
 
-    def make_front_end(self, lm: PreTrainedModel) -> FramesFrontEnd:
+    def make_front_end(
+        self, lm: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+    ) -> FramesFrontEnd:
         return FramesFrontEnd(lm.config.get_text_config().hidden_size)
 
     def make_examples(self, front_end: FramesFrontEnd) -> FramesExamples:

@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from tests.models import save_tiny
 from tests.train.runs import logged
-from tests.video_models import save_tiny_watcher
+from tests.video_models import FAMILIES, save_tiny_watcher
 from transformers import set_seed
 
 from proactivellm import load, parse_policy
 from proactivellm.core.layout import SOURCE, TARGET, make_layout
 from proactivellm.core.masks import PADDING
 from proactivellm.core.packing import MEDIA_ID, Sample, Written, pack
+from proactivellm.core.schedule import offline
 from proactivellm.files.toml import load_toml
 from proactivellm.modality.video.encoding import write_clip
 from proactivellm.modality.video.recipe import Clips, Video
@@ -88,32 +90,37 @@ def recipe(manifest: Path, folder: Path, change=("", "")) -> Recipe:
     return load_toml(file, Recipe)
 
 
-@pytest.fixture(scope="module")
-def watcher(tmp_path_factory):
-    model = load(save_tiny_watcher(tmp_path_factory.mktemp("watcher")))
+@pytest.fixture(scope="module", params=FAMILIES)
+def watcher(tmp_path_factory, request):
+    model = load(save_tiny_watcher(tmp_path_factory.mktemp("watcher"), family=request.param))
     table = Video(min_pixels=48 * 48, max_pixels=56 * 56)
-    return model, table.make_front_end(model.model)
+    return model, table.make_front_end(model.model, model.tokenizer)
 
 
 def test_training_sees_what_a_stream_sees(watcher, manifest):
     """Clips of several lengths at once, each as its ear gives it; the question is in the prompt."""
     model, front_end = watcher
     items = read_manifest(manifest)
-    clips = Clips(front_end)
-    encoder = ItemEncoder(SampleEncoder(model.tokenizer, model.prompt, 3), clips)
+    encoder = ItemEncoder(SampleEncoder(model.tokenizer, model.prompt, 3), Clips(front_end))
     samples = [encoder.join([items[place]]) for place in (0, 2, 4)]
-    longest = max(len(sample.features) for sample in samples)
-    padded = [np.pad(s.features, ((0, longest - len(s.features)), *[(0, 0)] * 3)) for s in samples]
-    num = torch.tensor([len(sample.features) for sample in samples])
-    assert len(set(num.tolist())) > 1
+    assert len({len(sample.features) for sample in samples}) > 1
+    packed = [
+        pack(s, [{TARGET: offline(s.num_units, len(s.written[TARGET].tokens))}], model.layout)
+        for s in samples
+    ]
+    batch = collate(packed)
+    learner = SimpleNamespace(front_end=front_end, model=model.model)
     with torch.no_grad():
-        outputs = front_end.encode(torch.from_numpy(np.stack(padded)), num)
-        outputs = front_end.embed_outputs(outputs, num)
-    for sample, output, clip, place in zip(samples, outputs, draw_clips(3), (0, 2, 4), strict=True):
+        embeddings = Outputs(learner, batch).embeddings_BSH
+    for row, (sample, clip, place) in enumerate(
+        zip(samples, draw_clips(3), (0, 2, 4), strict=True)
+    ):
         ear = front_end.open(2)
         *units, _ = [*ear.push(frames_of(clip), 9.0), *ear.finish(9.0)]
         seen = torch.cat([unit.features for unit in units])
-        assert torch.allclose(output[: len(seen)], seen, atol=1e-5)
+        begin = len(sample.read[SOURCE][0])
+        found = embeddings[row, begin : begin + len(seen)]
+        assert found.shape == seen.shape and torch.allclose(found, seen, atol=1e-5)
         assert sample.grids == {number: unit.grid for number, unit in enumerate(units, 1)}
         question = encoder.text.segmenter.whole(items[place].source)
         assert sample.read[SOURCE][0] == model.prompt.opening(question)
@@ -218,6 +225,7 @@ manifest = "MANIFEST"
 pretrained = "FOLDER"
 [video]
 chunk = 2
+SIZE
 [objective]
 silent_until_due = true
 kl_weight = 0.0
@@ -232,24 +240,39 @@ save_steps = 1
 """
 
 
-def further(manifest: Path, place: Path, more: str = "") -> tuple[Path, Recipe]:
+# Of the folder; of Qwen3-VL, which tells no pixels of a frame, those would be many.
+SIZES = {"qwen2_5_vl": "", "qwen3_vl": "min_pixels = 2304\nmax_pixels = 4096\n"}
+
+
+def further(
+    manifest: Path, place: Path, more: str = "", family: str = "qwen2_5_vl"
+) -> tuple[Path, Recipe]:
     """A pretrained watcher, and the recipe that trains it."""
-    folder = save_tiny_watcher(place / "watcher", chats=True)
+    folder = save_tiny_watcher(place / "watcher", chats=True, family=family)
     text = FURTHER.replace("MANIFEST", str(manifest)).replace("FOLDER", str(folder)) + more
+    text = text.replace("SIZE\n", SIZES[family])
     (place / "recipe.toml").write_text(text)
     return folder, load_toml(place / "recipe.toml", Recipe)
 
 
-def test_a_pretrained_watcher_learns(manifest, tmp_path):
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_pretrained_watcher_learns(manifest, tmp_path, family):
     """Its encoder is that of the folder, which says how it sees; the question is in the prompt."""
-    folder, wanted = further(manifest, tmp_path)
+    folder, wanted = further(manifest, tmp_path, family=family)
     out = train(wanted, tmp_path / "out")
     before, after = load(folder), load(out)
-    assert after.prompt == before.prompt and after.prompt.num_open
-    assert after.front_end.settings == before.front_end.settings.model_copy(update={"chunk": 2})
+    assert after.prompt == before.prompt and after.prompt.num_open is not None
+    ours, theirs = after.front_end.settings, before.front_end.settings
+    assert ours.chunk == 2 and ours.pixels.mean == theirs.pixels.mean
+    assert family == "qwen3_vl" or ours == theirs.model_copy(update={"chunk": 2})
     pairs = zip(before.model.state_dict().items(), after.model.state_dict().values(), strict=True)
     changed = [name for (name, one), other in pairs if not torch.equal(one, other)]
     assert any("visual" in name for name in changed) and any("layers" in n for n in changed)
+    if family == "qwen3_vl":  # what its first layers are told besides
+        assert any("deepstack" in name for name in changed)
+    jobs = [item_job(i, item, "qa") for i, item in enumerate(read_manifest(manifest)[:2])]
+    ends = [instance.delays for instance in run_streams(after, parse_policy("wait-k:2"), jobs)]
+    assert len(ends) == 2
 
 
 @pytest.mark.parametrize("merge", [True, False])
@@ -262,7 +285,7 @@ def test_adapters_leave_the_encoder_alone(manifest, tmp_path, merge):
     train(wanted, out)  # goes on from its last checkpoint
     before, after = load(folder), load(out, merge=True)
     assert (out / "adapter_config.json").is_file() != merge
-    assert after.prompt == before.prompt and after.prompt.num_open
+    assert after.prompt == before.prompt and after.prompt.num_open is not None
     assert (before.front_end.settings.chunk, after.front_end.settings.chunk) == (1, 2)
     pairs = zip(before.model.state_dict().items(), after.model.state_dict().values(), strict=True)
     changed = [name for (name, one), other in pairs if not torch.equal(one, other)]
@@ -316,10 +339,15 @@ def test_adapters_that_cannot_be(manifest, tmp_path, change, told):
         train(load_toml(file, Recipe), tmp_path / "out")
 
 
-def test_another_family_is_refused(tmp_path):
-    model = load(save_tiny_watcher(tmp_path, family="qwen3_vl")).model
-    with pytest.raises(ValueError, match="of the type qwen2_5_vl, not 'qwen3_vl'"):
-        Video().make_front_end(model)
+def test_other_families_are_refused(watcher, manifest, tmp_path):
+    """A text model, and one whose tokens around moments a new tokenizer would lack."""
+    text = load(save_tiny("qwen3", tmp_path / "text"))
+    with pytest.raises(ValueError, match="of the type qwen2_5_vl or qwen3_vl, not 'qwen3'"):
+        Video().make_front_end(text.model, text.tokenizer)
+    model = load(save_tiny_watcher(tmp_path / "seen", family="qwen3_vl")).model
+    model.config.name_or_path = model.name_or_path = ""
+    with pytest.raises(ValueError, match="which a new tokenizer lacks: give `pretrained`"):
+        Video().make_front_end(model, text.tokenizer)
 
 
 def test_views_without_a_common_source_see_the_same():

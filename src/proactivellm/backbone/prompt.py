@@ -38,13 +38,15 @@ class Prompt(Strict):
     source_head: str = ""
     source_tail: str = ""
     target_head: str = ""  # the assistant prefix; if empty, the tokenizer's BOS (or EOS) token
-    source_open: str = ""  # follows `source_head`, and a question that is asked before the source
+    # Follows `source_head`, and a question that is asked before a source of media, maybe nothing;
+    # None: the prompt has no place for one.
+    source_open: str | None = None
 
     @model_serializer(mode="wrap")
     def _without_nothing(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Of most models as notes of earlier runs have it, which are compared."""
         kept: dict[str, Any] = dump(self)
-        return {k: text for k, text in kept.items() if text or k != "source_open"}
+        return {k: text for k, text in kept.items() if text is not None}
 
 
 class PromptIds(Strict):
@@ -55,11 +57,12 @@ class PromptIds(Strict):
     source_head: tuple[int, ...]
     source_tail: tuple[int, ...]
     target_head: tuple[int, ...]
-    num_open: int = 0  # last ids of `source_head`, which follow a question
+    # Last ids of `source_head`, which follow a question; None: there is no place for one of media.
+    num_open: int | None = None
 
     def opening(self, question: Sequence[int]) -> list[int]:
         """What opens a source after a question."""
-        place = len(self.source_head) - self.num_open
+        place = len(self.source_head) - (self.num_open or 0)
         return [*self.source_head[:place], *question, *self.source_head[place:]]
 
 
@@ -243,10 +246,10 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> PromptI
                 "BOS or EOS token"
             )
         head = (start,)
-    source_open = ids(prompt.source_open)
+    source_open = ids(prompt.source_open or "")
     return PromptIds(
         source_head=(*ids(prompt.source_head), *source_open),
         source_tail=ids(prompt.source_tail),
         target_head=head,
-        num_open=len(source_open),
+        num_open=None if prompt.source_open is None else len(source_open),
     )

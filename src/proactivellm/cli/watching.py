@@ -54,7 +54,7 @@ class VideoOptions:
         ValueError if the prompt has no place for the question that they need, which needs none
         where it is asked while the video runs (`ask_at`).
         """
-        if self.recall_chunks and ask_at is None and not model.prompt.num_open:
+        if self.recall_chunks and ask_at is None and model.prompt.num_open is None:
             raise ValueError(
                 "--recall-chunks: the prompt of the model has no place for a question: write what "
                 "stands between question and video into streaming.json as prompt.source_open"

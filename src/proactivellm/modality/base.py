@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from proactivellm.backbone.prompt import Prompt
+from proactivellm.core.packing import MEDIA_ID
 from proactivellm.core.positions import Grid
 from proactivellm.core.unit import Unit
 from proactivellm.files.toml import Strict
@@ -149,7 +150,10 @@ class TrainedFrontEnd(FrontEnd, Protocol):
         ...
 
     def embed_outputs(self, outputs_APD: Tensor, num_frames_A: Tensor) -> Tensor:
-        """Embeddings [A, E, H]; of each source as many as `Example.unit_sizes` add up to."""
+        """Embeddings [A, E, H]; of each source as many as `Example.units` have MEDIA_ID.
+
+        They may be wider than those of texts, which are 0 there.
+        """
         ...
 
     def set_attention(self, name: str) -> None:
@@ -163,6 +167,11 @@ class TrainedFrontEnd(FrontEnd, Protocol):
         ...
 
 
+def media_units(sizes: Sequence[int]) -> list[list[int]]:
+    """Units of so many embeddings each, as `Example` has them."""
+    return [[MEDIA_ID] * size for size in sizes]
+
+
 class TooLongError(ValueError):
     """A source is longer than what a front end can take as a whole."""
 
@@ -171,7 +180,7 @@ class Example(NamedTuple):
     """A source, or several joined, as a front end is trained on it."""
 
     features: np.ndarray  # float32 [T, ...], as `encode` takes them
-    unit_sizes: list[int]  # embeddings in each unit
+    units: list[list[int]]  # token ids of each unit: MEDIA_ID for an embedding, else of a text
     grids: Sequence[Grid] = ()  # how those of each unit lie in space; empty: they do not
     says_nothing: bool = False  # augmentation left nothing in it that could be written
 
@@ -200,8 +209,8 @@ class Examples(Protocol):
         """One example of all sources; augmented as a function of `rng`, None = not at all."""
         ...
 
-    def longest(self, sources: Sequence[tuple[str, ...]]) -> list[int]:
-        """`unit_sizes` of the same at its longest, whatever augmentation draws.
+    def longest(self, sources: Sequence[tuple[str, ...]]) -> list[list[int]]:
+        """`units` of the same at its longest, whatever augmentation draws.
 
         TooLongError if the front end could not take that.
         """
@@ -228,7 +237,9 @@ class FrontEndTable(Strict):
         return None
 
     @abstractmethod
-    def make_front_end(self, lm: PreTrainedModel) -> TrainedFrontEnd:
+    def make_front_end(
+        self, lm: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+    ) -> TrainedFrontEnd:
         """The front end for an LM, in fp32; ValueError where the table does not fit.
 
         It may be a part of the LM, with which its weights are then saved.

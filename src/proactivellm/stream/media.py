@@ -109,7 +109,7 @@ def _ends(units: Sequence[Unit]) -> bool:
 
 def opening_question(model: StreamingCausalLM, question: str) -> list[int]:
     """Ids of a question that stands in the prompt; none where the model's has no place for it."""
-    if not model.prompt.num_open or not question.strip():
+    if model.prompt.num_open is None or not question.strip():
         return []
     return TextSegmenter(model.tokenizer).whole(question.strip())
 

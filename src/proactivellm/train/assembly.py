@@ -49,8 +49,7 @@ def make_trainer(
     items, valid = data
     model, tokenizer, settings = parts
     _check_traces(recipe, items, settings)
-    read_id = token_id_of(tokenizer, settings.read_token)
-    learner = make_learner(recipe, model, settings, read_id)
+    learner = make_learner(recipe, model, tokenizer, settings)
     encoder = _make_encoder(recipe, learner, tokenizer, settings)
     views = ViewPlan(
         full=learner.needs_full,
@@ -98,14 +97,14 @@ def _check_traces(recipe: Recipe, items: Iterable[Item], settings: StreamSetting
 
 
 def make_learner(
-    recipe: Recipe, model: PreTrainedModel, settings: StreamSettings, read_id: int | None
+    recipe: Recipe,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    settings: StreamSettings,
 ) -> Learner:
-    """The models and objectives of a recipe; these go on from what a pretrained folder keeps.
-
-    `read_id` is the control token of the settings.
-    """
-    table = recipe.front_end
-    front_end = make_front_end(table, model) if table else None
+    """The models and objectives of a recipe; these go on from what a pretrained folder keeps."""
+    table, read_id = recipe.front_end, token_id_of(tokenizer, settings.read_token)
+    front_end = make_front_end(table, model, tokenizer) if table else None
     objectives = make_objectives(recipe.tables, model, front_end)
     layout, logits_mib = settings.make_layout(), recipe.objective.logits_mib
     learner = Learner(model, layout, objectives, front_end, logits_mib, read_id)

@@ -132,9 +132,11 @@ def end_generation_with(model: PreTrainedModel, token_id: int) -> None:
         model.generation_config.eos_token_id = [*ends, token_id]
 
 
-def make_front_end(table: FrontEndTable, model: PreTrainedModel) -> TrainedFrontEnd:
+def make_front_end(
+    table: FrontEndTable, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> TrainedFrontEnd:
     """The front end of a recipe's table, in fp32; ValueError if it cannot be loaded or made."""
-    front_end: Any = table.make_front_end(model)
+    front_end: Any = table.make_front_end(model, tokenizer)
     front_end.set_attention(PACKED_ATTENTION)
     return front_end.train()
 

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from proactivellm.core.masks import SHARED
@@ -47,7 +48,10 @@ class Outputs:
 
     @cached_property
     def embeddings_BSH(self) -> Tensor:
-        """Input embeddings, with those of the front end in place of the ids MEDIA_ID."""
+        """Input embeddings, with those of the front end in place of the ids MEDIA_ID.
+
+        Where these are wider (`decoder.Parts.width`), so are those of texts, by zeros.
+        """
         ids_BS = self.batch["input_ids"]
         media_BS = ids_BS == MEDIA_ID
         text_BSH = self.learner.model.get_input_embeddings()(ids_BS.masked_fill(media_BS, 0))
@@ -61,6 +65,7 @@ class Outputs:
         count_A = media_BS.sum(1)[self.batch["feature_rows"]] // copies
         each = [e[:n].repeat(copies, 1) for e, n in zip(embedded_AEH, count_A, strict=True)]
         embedded = torch.cat(each).to(text_BSH.dtype)
+        text_BSH = F.pad(text_BSH, (0, embedded.shape[-1] - text_BSH.shape[-1]))
         return text_BSH.masked_scatter(media_BS[..., None], embedded)
 
     @cached_property

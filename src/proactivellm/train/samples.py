@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from proactivellm.backbone.prompt import PromptIds
 from proactivellm.core import schedule
 from proactivellm.core.layout import SOURCE, TARGET, Layout
-from proactivellm.core.packing import MEDIA_ID, Packed, Sample, View, Written, pack
+from proactivellm.core.packing import Packed, Sample, View, Written, pack
 from proactivellm.core.schedule import Schedule
 from proactivellm.modality.base import Examples
 from proactivellm.modality.kinds import kind_of_media
@@ -71,13 +71,14 @@ class SampleEncoder:
         ids = self.tokenizer.encode(target, add_special_tokens=False, split_special_tokens=True)
         return prompted(units, [*ids, self.end_token_id], self.prompt)
 
-    def encode_media(self, question: str, target: str, sizes: Sequence[int]) -> tuple[Sample, int]:
-        """The sample of units of media, of these sizes, and how many units stand before them.
+    def encode_media(
+        self, question: str, target: str, units: Sequence[Sequence[int]]
+    ) -> tuple[Sample, int]:
+        """The sample of units of media, and how many units stand before them.
 
         A question is in the prompt, where that has a place for it, else units of its own.
         """
-        units = [[MEDIA_ID] * size for size in sizes]
-        if not question.strip() or not self.prompt.num_open:
+        if not question.strip() or self.prompt.num_open is None:
             sample = self.encode(question, target, units)
             return sample, sample.num_units - max(len(units), 1)
         sample = self.encode("", target, units)
@@ -143,7 +144,7 @@ class ItemEncoder(Encoder):
         example = media.read([item.media for item in chosen], rng)
         question = chosen[0].source
         target = "" if example.says_nothing else target_of(chosen)
-        sample, before = self.text.encode_media(question, target, example.unit_sizes)
+        sample, before = self.text.encode_media(question, target, example.units)
         grids = dict(enumerate(example.grids, before + 1))
         # With a question, the target is an answer, and not what the features say.
         transcript = "" if question else target
@@ -157,8 +158,8 @@ class ItemEncoder(Encoder):
         chosen, media = self._chosen(items)
         if media is None:
             return self._of_texts(chosen)
-        sizes = media.longest([item.media for item in chosen])
-        return self.text.encode_media(chosen[0].source, target_of(chosen), sizes)[0]
+        units = media.longest([item.media for item in chosen])
+        return self.text.encode_media(chosen[0].source, target_of(chosen), units)[0]
 
     def views(self, sample: Sample, plan: ViewPlan, rng: np.random.Generator) -> list[View]:
         length = len(sample.written[TARGET].tokens)

@@ -15,6 +15,7 @@ from proactivellm.modality.video.pixels import patches
 from proactivellm.modality.video.qwen_vl import video_prompt
 from proactivellm.session.session import Session
 from proactivellm.session.window import Window
+from proactivellm.stream.media import opening_question
 
 from .looking import (
     GRID,
@@ -153,4 +154,9 @@ def test_its_own_settings(tmp_path):
     assert framed.source_open == bare.source_open + "<|vision_start|>"
     assert framed.source_tail == "<|vision_end|>" + bare.source_tail
     assert model.settings.prompt == bare
+    # Nothing of the prompt follows a question, which stands in it all the same.
+    assert bare.source_open == "" and model.prompt.num_open == 0
+    question = opening_question(model, " What happens? ")
+    assert model.prompt.opening(question) == [*model.prompt.source_head, *question]
+    assert model.tokenizer.decode(question) == "What happens?"
     assert np.isfinite(model.front_end.embed(noise()).detach().numpy()).all()

@@ -4,7 +4,7 @@ from typing import Any, Self
 
 from huggingface_hub.errors import StrictDataclassError
 from pydantic import Field, model_validator
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from proactivellm.backbone.hub import find_folder
 from proactivellm.modality.base import Examples, FrontEndTable
@@ -39,7 +39,9 @@ class Speech(FrontEndTable):
             raise ValueError("`encoder` and `features` are those of `pretrained`: leave them out")
         return self
 
-    def make_front_end(self, lm: PreTrainedModel) -> SpeechFrontEnd:
+    def make_front_end(
+        self, lm: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+    ) -> SpeechFrontEnd:
         """The front end in fp32, with a gate for streaming."""
         width = lm.config.get_text_config().hidden_size
         if self.pretrained:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from proactivellm.modality.base import Example
+from proactivellm.modality.base import Example, media_units
 from proactivellm.modality.speech.augmentation import Augmentation, mask, nothing, perturb
 from proactivellm.modality.speech.features import log_mel
 from proactivellm.modality.speech.files import read_audio
@@ -55,10 +55,11 @@ class Recordings:
         mel_TF = log_mel(samples_N, self.extractor)
         if rng is not None:
             mel_TF = mask(mel_TF, self.augmentation, self.extractor.hop_length, rng)
-        return Example(mel_TF, self.front_end.unit_sizes(len(mel_TF)), says_nothing=silent)
+        units = media_units(self.front_end.unit_sizes(len(mel_TF)))
+        return Example(mel_TF, units, says_nothing=silent)
 
-    def longest(self, sources: Sequence[tuple[str, ...]]) -> list[int]:
-        """Embeddings in each unit, at the slowest speed, with the widest edges and all pauses."""
+    def longest(self, sources: Sequence[tuple[str, ...]]) -> list[list[int]]:
+        """The units at the slowest speed, with the widest edges and all pauses."""
         count = (len(sources) - 1) * _GAP + sum(len(self._waveform(files)) for files in sources)
         count = 1 + int(count / min(self.augmentation.speed[0], 1.0))
         if self.augmentation.edges_s is not None:
@@ -67,7 +68,7 @@ class Recordings:
         num_frames = -(-count // self.extractor.hop_length)
         encoder = self.front_end.encoder
         encoder.check_length(encoder.num_steps(num_frames))
-        return self.front_end.unit_sizes(num_frames)
+        return media_units(self.front_end.unit_sizes(num_frames))
 
     def _waveform(self, files: tuple[str, ...]) -> np.ndarray:
         """The joined files, without what the gate holds back."""

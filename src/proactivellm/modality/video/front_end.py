@@ -16,6 +16,7 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
+from proactivellm.core.packing import MEDIA_ID
 from proactivellm.core.positions import Grid
 from proactivellm.files.replace import replacing_in, write_text
 from proactivellm.files.toml import Strict
@@ -170,11 +171,13 @@ class VideoFrontEnd(nn.Module):
         """
         if self.timestamps is None:
             return features, grid
+        return self.timestamps.put(features, grid, self._times_s(grid, first, num_frames))
+
+    def _times_s(self, grid: Grid, first: int, num_frames: int) -> list[float]:
+        """Of the moments of a unit: half way between the first and the last frame of each."""
         size, last = self.settings.pixels.frames, num_frames - 1
-        # Half way between the first and the last frame of a moment.
         middles = [(k * size + min((k + 1) * size - 1, last)) / 2 for k in range(grid.moments)]
-        times_s = [(first + middle) / self.settings.fps for middle in middles]
-        return self.timestamps.put(features, grid, times_s)
+        return [(first + middle) / self.settings.fps for middle in middles]
 
     # What training asks for, see `TrainedFrontEnd`. Legend: A = videos, M = moments, h and w =
     # places in height and width of a moment, X = numbers in the patches of a place.
@@ -186,8 +189,14 @@ class VideoFrontEnd(nn.Module):
         shape = (grid.moments, grid.height, grid.width, -1)
         return prepared.patches.reshape(shape).numpy(), grid
 
+    def ids(self, grid: Grid, first: int, num_frames: int) -> tuple[list[int], Grid]:
+        """Token ids of a unit and its grid, as `with_times` has them; MEDIA_ID is what is seen."""
+        if self.timestamps is None:
+            return [MEDIA_ID] * grid.size, grid
+        return self.timestamps.around(grid, self._times_s(grid, first, num_frames))
+
     def encode(self, features: Tensor, num_frames_A: Tensor) -> Tensor:
-        """Embeddings [A, M * h * w, D] of videos [A, M, h, w, X] of so many moments; 0 after them.
+        """Embeddings [A, M * h * w, W] of videos [A, M, h, w, X] of so many moments; 0 after them.
 
         The encoder looks at all moments of all videos at once.
         """
@@ -206,9 +215,9 @@ class VideoFrontEnd(nn.Module):
         """Refuses (ValueError): what is seen is not said, so that nothing can be aligned to it."""
         raise ValueError("ctc_weight aligns speech with its text: leave it out of [video]")
 
-    def embed_outputs(self, outputs_APD: Tensor, num_frames_A: Tensor) -> Tensor:
-        """Embeddings [A, P, D], which outputs are already."""
-        return outputs_APD
+    def embed_outputs(self, outputs_APW: Tensor, num_frames_A: Tensor) -> Tensor:
+        """Embeddings [A, P, W], which outputs are already."""
+        return outputs_APW
 
     def set_attention(self, name: str) -> None:
         """Keeps that of transformers: an encoder sees by moments, and not by views."""

@@ -99,7 +99,7 @@ def load_qwen_vl(
         apart(whole.model.visual),
         video_settings(folder, vision, family, adapter),
         getattr(vision, "tokens_per_second", 1),
-        _timestamps(whole, tokenizer) if family.has_times else None,
+        timestamps_of(whole, tokenizer) if family.has_times else None,
     )
     return whole, tokenizer, settings or default_settings(tokenizer), front_end.eval()
 
@@ -127,7 +127,8 @@ def video_prompt(template: Any, bare: bool = False) -> Prompt:
     return Prompt(source_head=before, source_open=between, source_tail=tail, target_head=head)
 
 
-def _timestamps(whole: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Timestamps:
+def timestamps_of(whole: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Timestamps:
+    """What puts text around the moments that a model of a family with times sees."""
     config = whole.config
     return Timestamps(
         TextSegmenter(tokenizer).whole,

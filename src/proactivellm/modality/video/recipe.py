@@ -1,6 +1,6 @@
 """The table [video] of a recipe: how videos are seen, and on what the model is trained."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -21,6 +21,7 @@ from proactivellm.modality.video.qwen_vl import (
     apart,
     load_qwen_vl,
     shape_of,
+    timestamps_of,
     video_prompt,
     video_settings,
 )
@@ -37,7 +38,7 @@ class Clips:
     def __init__(self, front_end: VideoFrontEnd) -> None:
         self.front_end = front_end
         self._size: tuple[int, int] | None = None  # places of the first clip
-        self._sizes: dict[tuple[tuple[str, ...], ...], list[int]] = {}
+        self._units_of: dict[tuple[tuple[str, ...], ...], list[list[int]]] = {}
         self._frames: dict[str, list[np.ndarray]] = {}
         self._room = KEPT_MIB << 20  # bytes
 
@@ -61,15 +62,16 @@ class Clips:
                 f"{self._size}: bring all clips to one size"
             )
         self._size = size
-        units = self._units(grid)
-        return Example(moments, [unit.size for unit in units], units)
+        num_frames = sum(map(len, frames))
+        units, grids = zip(*self._units(grid, num_frames), strict=True)
+        return Example(moments, [*units], grids)
 
-    def longest(self, sources: Sequence[tuple[str, ...]]) -> list[int]:
-        """Embeddings in each unit."""
+    def longest(self, sources: Sequence[tuple[str, ...]]) -> list[list[int]]:
+        """The units, which are always the same."""
         key = tuple(sources)
-        if key not in self._sizes:  # a clip is asked about more than once
-            self._sizes[key] = self.read(sources).unit_sizes
-        return self._sizes[key]
+        if key not in self._units_of:  # a clip is asked about more than once
+            self._units_of[key] = self.read(sources).units
+        return self._units_of[key]
 
     def _of(self, file: str) -> list[np.ndarray]:
         """Frames of a clip, uint8 [T, H, W, 3] in blocks."""
@@ -82,21 +84,21 @@ class Clips:
             self._frames[file] = blocks
         return blocks
 
-    def _units(self, grid: Grid) -> list[Grid]:
-        chunk = self.front_end.settings.chunk
-        starts = range(0, grid.moments, chunk)
-        return [grid._replace(moments=min(chunk, grid.moments - start)) for start in starts]
+    def _units(self, grid: Grid, num_frames: int) -> Iterator[tuple[list[int], Grid]]:
+        """Token ids and grid of each unit of a video of so many frames."""
+        settings = self.front_end.settings
+        for start in range(0, grid.moments, settings.chunk):
+            part = grid._replace(moments=min(settings.chunk, grid.moments - start))
+            first = start * settings.pixels.frames
+            yield self.front_end.ids(part, first, min(settings.frames, num_frames - first))
 
 
 def _family(model_type: str) -> Family:
     """That of a type that can be trained; ValueError if it cannot."""
-    family = FAMILIES.get(model_type)
-    if family is None or family.has_times:
-        able = [name for name, known in FAMILIES.items() if not known.has_times]
-        raise ValueError(
-            f"[video] trains a backbone of the type {' or '.join(able)}, not {model_type!r}"
-        )
-    return family
+    if model_type not in FAMILIES:
+        able = " or ".join(FAMILIES)
+        raise ValueError(f"[video] trains a backbone of the type {able}, not {model_type!r}")
+    return FAMILIES[model_type]
 
 
 def _of(said: dict[str, Any], kind: type[BaseModel]) -> dict[str, Any]:
@@ -131,10 +133,11 @@ class Video(FrontEndTable):
 
     def make_prompt(self, lm_type: str, tokenizer: PreTrainedTokenizerBase) -> Prompt:
         """That of the chat template, with a place for a question before the frames."""
-        _family(lm_type)
-        return video_prompt(tokenizer)
+        return video_prompt(tokenizer, bare=_family(lm_type).has_times)
 
-    def make_front_end(self, lm: PreTrainedModel) -> VideoFrontEnd:
+    def make_front_end(
+        self, lm: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+    ) -> VideoFrontEnd:
         """The encoder of the LM, whose weights it shares.
 
         Where it is pretrained, it sees as its folder says, but for what the table says.
@@ -145,6 +148,11 @@ class Video(FrontEndTable):
         vision = lm.config.vision_config
         if lm.name_or_path:
             stored = video_settings(Path(lm.name_or_path), vision, family)
+        elif family.has_times:
+            raise ValueError(
+                f"{lm.config.model_type} has tokens around what it sees, which a new tokenizer "
+                "lacks: give `pretrained`, or the type qwen2_5_vl"
+            )
         else:
             stored = VideoSettings(pixels=PixelSettings(**shape_of(vision, family)))
         said = self.model_dump(include=self.model_fields_set, exclude_none=True)
@@ -153,7 +161,8 @@ class Video(FrontEndTable):
         settings = VideoSettings.model_validate(told)
         tower = apart(whole.model.visual)
         tower.requires_grad_(self.train_encoder and not adapted)
-        return VideoFrontEnd(tower, settings, vision.tokens_per_second)
+        times = timestamps_of(whole, tokenizer) if family.has_times else None
+        return VideoFrontEnd(tower, settings, getattr(vision, "tokens_per_second", 1), times)
 
     def make_examples(self, front_end: VideoFrontEnd) -> Examples:
         """Clips as they are."""
