@@ -40,7 +40,6 @@ ARMS: dict[str, dict[str, Any]] = {
     "power, alpha 1": {"loss": "power", "alpha": 1.0},
     "DIAL": {"loss": "log-ratio", "keep_share": 0.4},
 }
-MEASURED = 128  # sources of valid
 QUIET = {"log_steps": 1, "eval_steps": 0}
 
 
@@ -66,6 +65,7 @@ def main() -> None:
         "--warm-up", type=int, default=400, help="updates of a student with --layers"
     )
     parser.add_argument("--updates", type=int, default=200)
+    parser.add_argument("--sources", type=int, default=128, help="of valid, to measure on")
     parser.add_argument("--arm", action="append", choices=list(ARMS))
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -80,16 +80,16 @@ def main() -> None:
     teacher |= {"teacher_layout": args.teacher_layout} if args.teacher_layout else {}
     print("| objective | KL to the teacher | gradient norm | max / median | s an update | MiB |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
-    if not args.arm:
-        kl = measured(args.recipe, teacher, student, args.out / "before")
-        print(f"| the student as it was | {kl} | | | | |", flush=True)
+    kl = measured(args.recipe, teacher, (student, args.sources), args.out / "before")
+    print(f"| the student as it was | {kl} | | | | |", flush=True)
     for name in args.arm or ARMS:
         folder = args.out / name.replace(", ", "-").replace(" ", "-")
         change = _sized(args.updates * size, student) | distilling(teacher, ARMS[name], every=1)
         log, used = trained(args.recipe, change, folder)
         norms = [line["grad_norm"] for line in log if "grad_norm" in line]
         median = statistics.median(norms)
-        kl = measured(args.recipe, teacher, str(folder), args.out / f"{folder.name}-measured")
+        model = (str(folder), args.sources)
+        kl = measured(args.recipe, teacher, model, args.out / f"{folder.name}-measured")
         print(
             f"| {name} | {kl} | {median:.3g} | {max(norms) / median:.1f} "
             f"| {used['seconds'] / len(norms):.2f} | {used['mib']:.0f} |",
@@ -101,12 +101,13 @@ def _sized(samples: int, student: str) -> dict[str, Any]:
     return {"data": {"train": {"limit": samples}}, "backbone": {"pretrained": student}}
 
 
-def measured(recipe: Path, teacher: dict[str, Any], model: str, out: Path) -> str:
-    """The mean KL of a model to the teacher, and its 95 % interval over batches."""
+def measured(recipe: Path, teacher: dict[str, Any], on: tuple[str, int], out: Path) -> str:
+    """The mean KL of a model to the teacher on so many sources, and its 95 % interval."""
+    model, sources = on
     valid = load_toml(recipe, Recipe).data.valid
     if valid is None:
         raise SystemExit(f"{recipe} has no [data.valid] to measure on")
-    source = valid.model_dump(exclude_defaults=True) | {"limit": MEASURED}
+    source = valid.model_dump(exclude_defaults=True) | {"limit": sources}
     still = {"learning_rate": 1e-12, "gradient_accumulation": 1, "warmup_steps": 0}
     change = {
         "data": {"train": source},
