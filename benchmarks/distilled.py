@@ -129,7 +129,7 @@ def trained(
         over = out.with_name(f"{out.name}.toml")
         over.write_text("\n".join(toml_tables(change)) + "\n", encoding="utf-8")
         words = [sys.executable, "-m", "proactivellm", "train", str(recipe), str(over)]
-        process = subprocess.Popen([*words, "--out", str(out)])
+        process = subprocess.Popen([*words, "--out", str(out)], stdout=sys.stderr)
         _, status, usage = os.wait4(process.pid, 0)
         if status:
             raise SystemExit(f"{out.name}: the training failed, see above")
