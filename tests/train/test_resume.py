@@ -127,16 +127,25 @@ def test_asked_in_its_last_update_it_is_done(whole, tmp_path):
     assert_same_run(tmp_path, whole[1])
 
 
+@pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_the_command_stops_in_order(whole, tmp_path, monkeypatch, capfd, number):
+def test_the_command_stops_in_order(whole, tmp_path, monkeypatch, capfd, number, workers):
+    """Also where all processes of it are told, as those of a terminal are."""
     step_once = StreamingTrainer.training_step
 
     def signalled(self, *args, **kwargs):
-        if self.state.global_step == 4:
+        if self.state.global_step in (4, 8):
+            told = multiprocessing.active_children()
+            assert len(told) == workers
+            for process in told:
+                os.kill(process.pid, number)
             signal.raise_signal(number)
+            for process in told:
+                process.join(0.2)
         return step_once(self, *args, **kwargs)
 
-    words = ["train", str(write_recipe(tmp_path, SCRATCH)), "--out", str(tmp_path / "out")]
+    text = SCRATCH.replace("[data]", f"[data]\nworkers = {workers}")
+    words = ["train", str(write_recipe(tmp_path, text)), "--out", str(tmp_path / "out")]
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with monkeypatch.context() as patched, pytest.raises(SystemExit) as ended:
         patched.setattr(StreamingTrainer, "training_step", signalled)
@@ -145,6 +154,10 @@ def test_the_command_stops_in_order(whole, tmp_path, monkeypatch, capfd, number)
     told = capfd.readouterr().err
     assert "once more ends it at once" in told and "interrupted: checkpoints stay" in told
     assert last_checkpoint(tmp_path / "out") == str(tmp_path / "out" / "checkpoint-5")
+    with monkeypatch.context() as patched, pytest.raises(SystemExit) as ended:
+        patched.setattr(StreamingTrainer, "training_step", signalled)
+        main(words)  # which has another loader of its batches
+    assert last_checkpoint(tmp_path / "out") == str(tmp_path / "out" / "checkpoint-9")
     with pytest.raises(SystemExit) as ended:
         main(words)
     signal.signal(signal.SIGINT, before)

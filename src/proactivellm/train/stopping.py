@@ -1,5 +1,7 @@
 """A run that is asked to stop: it ends after the update that it is at, and loses none."""
 
+import signal
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
@@ -45,6 +47,17 @@ class InOrder(TrainerCallback):
         if state.global_step >= state.max_steps or not _agreed(args, self.stops.came):
             return
         self.stopped = control.should_save = control.should_training_stop = True
+
+
+def leave_signals(begin: Callable[[int], None] | None, worker: int) -> None:
+    """Begins a process that prepares batches, and has it ignore what asks the whole run to stop.
+
+    A terminal tells all processes; without batches, the update under way could not be finished.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    if begin is not None:
+        begin(worker)
 
 
 def _agreed(args: TrainingArguments, came: bool) -> bool:

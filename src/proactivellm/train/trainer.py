@@ -1,6 +1,7 @@
 """transformers.Trainer over packed views: losses by part, evaluation by schedule, exact resume."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from proactivellm.train.prefixes import Prefixes
 from proactivellm.train.samples import Encoder
 from proactivellm.train.saving import save_checkpoint, saving
 from proactivellm.train.sharded import check_optimiser, check_sharding, whole
+from proactivellm.train.stopping import leave_signals
 from proactivellm.train.views import collate
 
 MOST_PLACES = 4  # samples that a message names
@@ -58,6 +60,13 @@ class StreamingTrainer(Trainer):
         """What is trained, without what it is wrapped in."""
         learner: Learner = self.accelerator.unwrap_model(self.model)
         return learner
+
+    def get_train_dataloader(self) -> DataLoader:
+        """See `Trainer`; the processes that prepare batches leave it to this one when to stop."""
+        prepared: DataLoader = super().get_train_dataloader()
+        loader = getattr(prepared, "base_dataloader", prepared)  # what accelerate wraps
+        loader.worker_init_fn = partial(leave_signals, loader.worker_init_fn)
+        return prepared
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
