@@ -65,6 +65,7 @@ def main() -> None:
         "--warm-up", type=int, default=400, help="updates of a student with --layers"
     )
     parser.add_argument("--updates", type=int, default=200)
+    parser.add_argument("--learning-rate", type=float, help="of the arms, in place of the recipe's")
     parser.add_argument("--sources", type=int, default=128, help="of valid, to measure on")
     parser.add_argument("--arm", action="append", choices=list(ARMS))
     args = parser.parse_args()
@@ -85,6 +86,8 @@ def main() -> None:
     for name in args.arm or ARMS:
         folder = args.out / name.replace(", ", "-").replace(" ", "-")
         change = _sized(args.updates * size, student) | distilling(teacher, ARMS[name], every=1)
+        if args.learning_rate is not None:
+            change["optimisation"] = {"learning_rate": args.learning_rate}
         log, used = trained(args.recipe, change, folder)
         norms = [line["grad_norm"] for line in log if "grad_norm" in line]
         median = statistics.median(norms)
