@@ -2,9 +2,14 @@
 
 import gc
 import logging
+import os
 from collections.abc import Iterator
 
 import pytest
+
+# Before torch is there: tests fork, and threads of OpenMP would be missing in the children.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import torch
 
 torch.set_num_threads(1)

@@ -48,6 +48,17 @@ def test_the_second_signal_ends_at_once() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (130, "goes on\n", "")
 
 
+def test_a_signal_is_noted_though_nobody_reads_what_is_said(monkeypatch) -> None:
+    def closed(file: int, text: bytes) -> int:
+        raise BrokenPipeError
+
+    stops = Stops()
+    with stops.installed(), stops.noting("it ends soon"), monkeypatch.context() as patched:
+        patched.setattr(os, "write", closed)
+        signal.raise_signal(signal.SIGTERM)
+        assert stops.came
+
+
 def test_a_process_that_is_forked_off_dies_of_a_signal() -> None:
     with Stops().installed():
         child = os.fork()

@@ -97,10 +97,10 @@ def logged(out: Path) -> list[dict[str, Any]]:
 
 
 class Asked:
-    """Asks a run to stop from its n-th update on."""
+    """Asks a run to stop from the n-th time on that it looks."""
 
-    def __init__(self, update: int) -> None:
-        self.left = update
+    def __init__(self, looks: int) -> None:
+        self.left = looks
 
     @property
     def came(self) -> bool:

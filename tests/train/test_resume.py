@@ -111,19 +111,37 @@ def test_stopped_at_a_step(whole, tmp_path, monkeypatch, step):
     assert_same_run(tmp_path, reference)
 
 
-@pytest.mark.parametrize("update", [1, 5, 11])
-def test_asked_to_stop_it_saves_the_update_that_it_is_at(whole, tmp_path, update):
+# It looks after each update, and after the evaluations of updates 4 and 8.
+@pytest.mark.parametrize(("looks", "update"), [(1, 1), (4, 4), (13, 11)])
+def test_asked_to_stop_it_saves_the_update_that_it_is_at(whole, tmp_path, looks, update):
     recipe, reference = whole
     with pytest.raises(KeyboardInterrupt):
-        train(recipe, tmp_path, stops=Asked(update))
+        train(recipe, tmp_path, stops=Asked(looks))
     assert last_checkpoint(tmp_path) == str(tmp_path / f"checkpoint-{update}")
     assert not (tmp_path / "training_log.jsonl").exists()
     train(recipe, tmp_path)
     assert_same_run(tmp_path, reference)
 
 
+def test_asked_in_an_evaluation_it_goes_no_further(whole, tmp_path, monkeypatch):
+    recipe, reference = whole
+    stops, evaluate = Asked(99), StreamingTrainer.evaluate
+
+    def asked(self, *args, **kwargs):
+        stops.left = 0
+        return evaluate(self, *args, **kwargs)
+
+    monkeypatch.setattr(StreamingTrainer, "evaluate", asked)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, tmp_path, stops=stops)
+    monkeypatch.undo()
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-4")
+    train(recipe, tmp_path)
+    assert_same_run(tmp_path, reference)
+
+
 def test_asked_in_its_last_update_it_is_done(whole, tmp_path):
-    train(whole[0], tmp_path, stops=Asked(12))
+    train(whole[0], tmp_path, stops=Asked(14))
     assert_same_run(tmp_path, whole[1])
 
 

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 from typing import NoReturn, TypeVar
@@ -50,7 +50,8 @@ class Stops:
         if not self.noted:
             raise KeyboardInterrupt
         if self.told:  # not by `warn`: the file may be in use below
-            os.write(2, f"\n{self.told}\n".encode())
+            with suppress(OSError):  # nobody may be reading: that must not end the work
+                os.write(2, f"\n{self.told}\n".encode())
 
     @contextmanager
     def installed(self) -> Iterator[None]:

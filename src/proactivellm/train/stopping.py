@@ -48,6 +48,9 @@ class InOrder(TrainerCallback):
             return
         self.stopped = control.should_save = control.should_training_stop = True
 
+    # Its evaluation follows an update, and may take longer: it is not to be followed by another.
+    on_evaluate = on_step_end
+
 
 def leave_signals(begin: Callable[[int], None] | None, worker: int) -> None:
     """Begins a process that prepares batches, and has it ignore what asks the whole run to stop.

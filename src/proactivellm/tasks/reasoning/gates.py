@@ -9,7 +9,7 @@ another is given. A thought that tells what was not read yet is refused here as 
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -84,15 +84,12 @@ class Gates(NamedTuple):
     def failed(self, problem: Problem) -> list[str]:
         """The names of the gates that a problem fails, in their order."""
         same = consistency(problem, self.similarity)
-        longest = max(map(_num_words, problem.thoughts), default=0)
-        too_long = self.longest is not None and longest > self.longest
-        whole = joined_texts(filter(None, (problem.question, *problem.sentences, problem.written)))
-        long = self.longest_problem is not None and _num_words(whole) > self.longest_problem
+        whole = (problem.question, *problem.sentences, problem.written)
         fails = {
-            "granularity": not problem.thoughts or too_long,
+            "granularity": not problem.thoughts or _any_beyond(self.longest, problem.thoughts),
             "leaks": bool(find_leaks(problem)),
             "consistency": same is not None and same < self.min_consistency,
-            "length": long,
+            "length": _any_beyond(self.longest_problem, [joined_texts(filter(None, whole))]),
         }
         return [gate for gate in GATES if fails[gate]]
 
@@ -166,6 +163,11 @@ def judge_all(problems: Sequence[Problem], gates: Gates = DEFAULT) -> tuple[list
         thinks_filler=_mean([bool(thought) for needed, thought in pairs if not needed]),
     )
     return kept, report
+
+
+def _any_beyond(most: int | None, texts: Iterable[str]) -> bool:
+    """Whether one of the texts has more words; None = any number will do."""
+    return most is not None and any(_num_words(text) > most for text in texts)
 
 
 def _num_words(text: str) -> int:
