@@ -44,7 +44,7 @@ from proactivellm.cli.flags import (
 from proactivellm.cli.messages import warn
 from proactivellm.cli.models import load_model, loading
 from proactivellm.cli.places import check_places
-from proactivellm.cli.stream_flags import AttendChunks, Chunk, DropTokens
+from proactivellm.cli.watching import AttendChunks, Chunk, DropTokens
 
 if TYPE_CHECKING:
     from proactivellm.bench.scope import Options

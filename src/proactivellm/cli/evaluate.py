@@ -1,6 +1,7 @@
 """The command `evaluate`: policies over a test set, with a log, scores and a curve."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from math import inf
 from pathlib import Path
@@ -43,6 +44,14 @@ from proactivellm.cli.places import check_places
 from proactivellm.cli.policies import PolicyCommand
 from proactivellm.cli.stopping import end_interrupted
 from proactivellm.cli.stream_flags import Depth
+from proactivellm.cli.watching import (
+    AttendChunks,
+    Chunk,
+    DropTokens,
+    Past,
+    RecallChunks,
+    VideoOptions,
+)
 
 if TYPE_CHECKING:
     from proactivellm.forward.causal_lm import StreamingCausalLM
@@ -86,6 +95,7 @@ Out = Annotated[
 
 @app.command(cls=PolicyCommand)
 def evaluate(
+    context: typer.Context,
     source: Source,
     policy: Policies,
     out: Out,
@@ -109,6 +119,11 @@ def evaluate(
     trust_remote_code: TrustRemoteCode = False,
     no_gate: NoGate = False,
     block: Block = None,
+    drop_tokens: DropTokens = None,
+    chunk: Chunk = None,
+    attend_chunks: AttendChunks = None,
+    recall_chunks: RecallChunks = None,
+    past: Past = None,
     limit: Limit = None,
     bleu_tokenize: BleuTokenize = "auto",
     latency_unit: LatencyUnit = "auto",
@@ -125,7 +140,7 @@ def evaluate(
         proactivellm evaluate --source test.de --target test.en --policy wait-k:3 --out results
     """
     with loading(model or adapter or "the model", quantization):
-        from proactivellm.evaluation.evaluate import evaluate_by
+        from proactivellm.evaluation.evaluate import evaluate_by, kind_of
         from proactivellm.evaluation.provenance import Conditions
         from proactivellm.evaluation.results import RESULT_FILES
         from proactivellm.policy.spec import PolicySpec
@@ -135,27 +150,25 @@ def evaluate(
         from proactivellm.tasks.jobs import read_jobs
 
         check_cluster(ray, workers, device)
-        keep_as = parse_kv(kv)
+        video = VideoOptions.of(context.params)
+        asked = _Asked(flags=context.params, kv=parse_kv(kv), video=video)
         view, counting = make_window(window, sinks), make_counting(bleu_tokenize, latency_unit)
         for text in policy:
             PolicySpec.parse(text)
         outputs = [("--out", out / name) for name in RESULT_FILES]
         check_places(outputs, [("--source", source), ("--target", target)], model)
         jobs = read_jobs(task, source, target)[:limit]
-        listens = any(job.media for job in jobs)
-        check_rate(rate, listens)
-        clock: dict[str, Any] = {
-            "rate_wpm": rate or DEFAULT_RATE_WPM,
-            "step_s": _step_s(decode_rate),
-        }
-        how: dict[str, Any] = {"device": device, "dtype": dtype, "quantization": quantization}
-        how |= {"trust_remote_code": trust_remote_code}
-        asked = {"adapter": adapter, "merge": merge_adapter, "layout": layout, "block": block}
-        load = partial(_load, jobs, model, no_gate, keep_as, speculate, asked, how)
+        check_rate(rate, any(job.media for job in jobs))
+        asks = all(job.source for job in jobs)
+        video.check(kind_of(jobs), asks, "each video needs one in the manifest")
+        clock: dict[str, Any] = {"rate_wpm": rate or DEFAULT_RATE_WPM}
+        clock["step_s"] = _step_s(decode_rate)
+        load = partial(_load, jobs, asked)
         streaming = load()
-        _check_depth(depth, view, streaming)
+        limits: dict[str, Any] = {"depth": depth, "sight": video.sight()}
+        _check_limits(limits, view, streaming)
     about = Path(source).name
-    conditions = Conditions(window=view, depth=depth, counting=counting, data=about, **clock)
+    conditions = Conditions(window=view, counting=counting, data=about, **limits, **clock)
     try:
         with streaming_by(workers, load, streaming, lanes, ray) as by, show_progress() as told:
             rows = evaluate_by(
@@ -167,11 +180,15 @@ def evaluate(
     warn(f"logs, scores, table and curves are in {out}")
 
 
-def _check_depth(depth: int | None, view: "Window | None", model: "StreamingCausalLM") -> None:
+def _check_limits(asked: dict[str, Any], view: "Window | None", model: "StreamingCausalLM") -> None:
+    """Raises ValueError if the model cannot stream under them, before anything is read."""
     from proactivellm.session.limits import Limits
+    from proactivellm.session.sight import check_sight
     from proactivellm.session.thoughts import check_thinking
 
-    check_thinking(model, view, Limits(depth=depth))
+    limits = Limits(**asked)
+    check_thinking(model, view, limits)
+    check_sight(limits.sight, model, view is not None)
 
 
 def _step_s(decode_rate: float | None) -> float | None:
@@ -183,17 +200,24 @@ def _step_s(decode_rate: float | None) -> float | None:
     return 1 / decode_rate
 
 
-def _load(
-    jobs: "Sequence[Job]",
-    model: str | None,
-    no_gate: bool,
-    kv: "Kv | None",
-    speculate: str | None,
-    asked: dict[str, Any],
-    how: dict[str, Any],
-) -> "StreamingCausalLM":
+@dataclass(frozen=True)
+class _Asked:
+    """What was asked of the model, as far as it was looked at before it is loaded."""
+
+    flags: "Mapping[str, Any]"  # of the command, by name
+    kv: "Kv | None"
+    video: VideoOptions
+
+
+def _load(jobs: "Sequence[Job]", asked: _Asked) -> "StreamingCausalLM":
     """The model as it streams these sources; workers on other machines load it by this, too."""
-    streaming = load_for(jobs, model, no_gate, **asked, **how)
-    streaming.compress_cache(kv)
-    speculate_as(speculate, streaming, any(job.media for job in jobs), **how)
+    flags = asked.flags
+    how = {k: flags[k] for k in ("device", "dtype", "quantization", "trust_remote_code")}
+    given = {k: flags[k] for k in ("adapter", "layout", "block")}
+    given["merge"] = flags["merge_adapter"]
+    streaming = load_for(jobs, flags["model"], flags["no_gate"], **given, **how)
+    streaming.compress_cache(asked.kv)
+    speculate_as(flags["speculate"], streaming, any(job.media for job in jobs), **how)
+    if asked.video.given:
+        asked.video.apply(streaming)
     return streaming

@@ -34,22 +34,17 @@ from proactivellm.cli.policies import PolicyCommand
 from proactivellm.cli.stopping import INTERRUPTED, Stops
 from proactivellm.cli.stream_flags import (
     AskAt,
-    AttendChunks,
-    Chunk,
     ConversationFile,
     Depth,
-    DropTokens,
     Inputs,
     Json,
     Log,
-    Past,
     Pcm,
     PcmChannels,
     PcmRate,
     Question,
     Rate,
     RealTime,
-    RecallChunks,
     RecordingLanes,
     Seed,
     Srt,
@@ -57,6 +52,14 @@ from proactivellm.cli.stream_flags import (
     Thoughts,
     Times,
     Vtt,
+)
+from proactivellm.cli.watching import (
+    AttendChunks,
+    Chunk,
+    DropTokens,
+    Past,
+    RecallChunks,
+    VideoOptions,
 )
 from proactivellm.modality.kinds import kind_of_file
 
@@ -157,14 +160,13 @@ def _prepare(flags: Mapping[str, Any], kind: str | None, stops: Stops) -> Callab
     from proactivellm.cli.one_by_one import stream_lines, stream_recordings
     from proactivellm.cli.recordings_together import stream_recordings_together
     from proactivellm.cli.side_by_side import stream_inputs
-    from proactivellm.cli.watching import VideoOptions
     from proactivellm.policy.spec import PolicySpec
 
     # Mistakes are told before a model is loaded.
     audio = AudioOptions(**{field.name: flags[field.name] for field in fields(AudioOptions)})
-    video = VideoOptions(**{field.name: flags[field.name] for field in fields(VideoOptions)})
+    video = VideoOptions.of(flags)
     names, log = flags["inputs"], flags["log"]
-    video.check(kind, flags["question"])
+    video.check(kind, bool(flags["question"]), "give --question")
     _check_conversation(flags, kind)
     _check_audio(names, audio, kind)
     if flags["policy"] is not None:

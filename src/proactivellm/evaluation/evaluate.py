@@ -163,7 +163,7 @@ def stream_jobs(
         model,
         policy,
         [replace(job, step_s=conditions.step_s) for job in jobs],
-        limits=Limits(streams=num_lanes, depth=conditions.depth),
+        limits=Limits(streams=num_lanes, depth=conditions.depth, sight=conditions.sight),
         rate_wpm=conditions.rate_wpm,
         sampling=Sampling(),
         window=conditions.window,

@@ -24,6 +24,7 @@ from proactivellm.modality.media_digest import digest_media
 from proactivellm.policy.base import Policy
 from proactivellm.policy.head import head_of
 from proactivellm.policy.learned import Learned
+from proactivellm.session.limits import Sight
 from proactivellm.session.window import Window
 from proactivellm.stream import DEFAULT_RATE_WPM, Job
 
@@ -42,6 +43,7 @@ class Conditions:
     window: Window | None = None  # what a stream keeps in view; everything if None
     step_s: float | None = None  # what each step takes on that clock; as measured if None
     depth: int | None = None  # of the reasoning of a model that thinks; as it decides if None
+    sight: Sight | None = None  # how far back a stream of video sees; to the beginning if None
     # A log may be scored in any way, so that this is no condition of continuing one.
     counting: Counting = Counting()
     data: str | None = None  # what the test set is called, for headings
@@ -73,9 +75,9 @@ def run_inputs(
 
 
 def _noted(conditions: Conditions) -> dict[str, Any]:
-    """All but the counting; notes of runs that set neither do not have the last two."""
+    """All but the counting; notes of runs that set none of them do not have the last three."""
     named = {key: value for key, value in asdict(conditions).items() if key != "counting"}
-    unset = [key for key in ("step_s", "depth") if named[key] is None]
+    unset = [key for key in ("step_s", "depth", "sight") if named[key] is None]
     return {key: value for key, value in named.items() if key not in unset}
 
 

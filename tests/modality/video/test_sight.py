@@ -226,6 +226,36 @@ def test_the_command(folder, tmp_path, capfd):
     assert "--attend-chunks" in told.err and "give --question" in told.err and told.out.strip()
 
 
+def test_evaluate_looks_at_a_video_as_stream_does(folder, tmp_path, capfd):
+    clip = write_clip(tmp_path / "a.mp4", [n / 2 for n in range(16)], size=(60, 88))
+    asked = {"video": str(clip), "question": "who?", "text": "a"}
+    (tmp_path / "sets.jsonl").write_text(json.dumps(asked) + "\n")
+    looking = ["--drop-tokens", "feature:0.9", "--attend-chunks", "1", "--recall-chunks", "1"]
+    common = ["--model", str(folder), "--policy", "wait-k:2", *looking]
+    streamed = ["stream", "--input", str(clip), "--question", "who?", *common]
+    evaluated = ["evaluate", "--source", str(tmp_path / "sets.jsonl"), "--task", "qa", *common]
+    evaluated += ["--out", str(tmp_path / "out")]
+    log = tmp_path / "stream.log"
+    other = [*evaluated, "--chunk", "2"]
+    text = tmp_path / "lines.txt"
+    text.write_text("a\n")
+    of_text = ["evaluate", "--source", str(text), "--out", str(tmp_path / "text"), *common]
+    for given, code in ((evaluated, 0), ([*streamed, "--log", str(log)], 0), (other, 2)):
+        with pytest.raises(SystemExit) as ended:
+            main(given)
+        assert int(ended.value.code or 0) == code
+    with pytest.raises(SystemExit):
+        main(of_text)
+    told = capfd.readouterr().err
+    assert "--drop-tokens is for video" in told and "another run" in told
+    (row,) = [json.loads(line) for line in next((tmp_path / "out").glob("*/instances.log")).open()]
+    (same,) = [json.loads(line) for line in log.open()]
+    assert row["prediction"] == same["prediction"] and row["delays"] == same["delays"]
+    noted = json.loads(next((tmp_path / "out").glob("*/run.json")).read_text())
+    assert noted["sight"] == {"units": 1, "recall": 1, "beyond": "host"}
+    assert noted["drop_tokens"] == "feature:0.9"
+
+
 def test_bench(folder, tmp_path):
     """A clip through all stages: what is counted is what was read."""
     clip = write_clip(tmp_path / "a.mp4", [n / 2 for n in range(10)], size=(60, 88))
