@@ -31,6 +31,7 @@ def save_tiny_watcher(
     phi: int = 0,
     chats: bool = False,
     family: str = "qwen2_5_vl",
+    layers: int = 2,
 ) -> Path:
     """A folder with a model of random weights, the same on every call.
 
@@ -39,7 +40,7 @@ def save_tiny_watcher(
     tokenizer = qwen_vl() if chats else byte_level()
     size = len(tokenizer)
     text = {
-        **{"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2},
+        **{"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": layers},
         **{"num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": size + 4},
         **{"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id},
         "rope_parameters": {

@@ -266,4 +266,4 @@ def test_packed_indices() -> None:
     assert new.first.tolist() == [0, 3] and new.rows == [4] and new.probing == [1]
     assert new.places.tolist() == [0, 1, 2, 4, 5]
     assert new.ids.tolist() == [7, 7, 7, 8, 8] and new.features == []
-    assert isinstance(new.kinds_3T, np.ndarray) and new.kinds_3T.shape == (3, 5)
+    assert isinstance(new.kinds_4T, np.ndarray) and new.kinds_4T.shape == (3, 5)

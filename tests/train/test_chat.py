@@ -48,7 +48,7 @@ def test_training_packs_what_a_session_feeds(loaded, template, layout):
     fed += [(index[TARGET], token) for token in state.target[:-1]]  # the end is only predicted
     assert fed == list(zip(packed.group, packed.input_ids, strict=True))
     assert state.target[-len(target) :] == target
-    group, position, _ = session._engine.snapshot(0)["cache"]["kinds"].tolist()
+    group, position, *_ = session._engine.snapshot(0)["cache"]["kinds"].tolist()
     assert (group, position) == (packed.group, packed.position)
 
     messages = [{"role": "user", "content": "Say: " + SOURCE_TEXT}]

@@ -4,8 +4,10 @@ Legend: B = batch, S = tokens, D = model width, W = width of the input, R = rows
 """
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
@@ -146,6 +148,14 @@ class Parts:
             use_cache=cache is not None,
             **kwargs,
         )
+
+    def embed_all(self, ids_T: np.ndarray, features: Sequence[tuple[int, Tensor]]) -> Tensor:
+        """Input embeddings [1, T, W] of token ids, with those of features from their places on."""
+        text_1TD = self.embed(torch.from_numpy(ids_T[None]).to(self.embed.weight.device))
+        embeddings_1TW = self.widened(text_1TD) if features else text_1TD
+        for at, values in features:
+            embeddings_1TW[0, at : at + len(values)] = values.to(embeddings_1TW)
+        return embeddings_1TW
 
     def widened(self, embeddings_BSD: Tensor) -> Tensor:
         """Embeddings [B, S, W] of text, among those of what is seen: the rest of them is 0."""

@@ -52,6 +52,17 @@ RecallChunks = Annotated[
         rich_help_panel="Video",
     ),
 ]
+Look = Annotated[
+    str | None,
+    typer.Option(
+        metavar="vica:LAYERS|visipruner[:KEY=X,...]",
+        help="What layers do with what is seen: vica:0,1,14-16 keeps it as it enters, and text "
+        "looks at it in these layers alone (of models trained so); visipruner hides what text "
+        "does not look at (shallow=6, filter=0.995, norm=0.2, exit=0.999, among=0).",
+        show_default="the model's own",
+        rich_help_panel="Video",
+    ),
+]
 Past = Annotated[
     str | None,
     typer.Option(
@@ -72,6 +83,7 @@ class VideoOptions:
     """
 
     drop_tokens: str | None = None
+    look: str | None = None
     chunk: int | None = None
     attend_chunks: int | None = None
     recall_chunks: int | None = None
@@ -87,6 +99,10 @@ class VideoOptions:
             from proactivellm.modality.video.dropping import Dropping
 
             Dropping.parse(self.drop_tokens)
+        if self.look is not None:
+            from proactivellm.forward.controls import parse_control
+
+            parse_control(self.look)
         if self.attend_chunks is None and (self.recall_chunks or self.past):
             raise ValueError("--recall-chunks and --past are for bounded sight: --attend-chunks")
         self.sight()
@@ -124,4 +140,8 @@ class VideoOptions:
                 "--recall-chunks: the prompt of the model has no place for a question: write what "
                 "stands between question and video into streaming.json as prompt.source_open"
             )
-        model.front_end.watch(self.chunk, self.drop_tokens)
+        model.front_end.watch(self.chunk, self.drop_tokens, self.look)
+        if self.look is not None:
+            from proactivellm.forward.controls import parse_control
+
+            model.look(parse_control(self.look))

@@ -8,7 +8,7 @@ K = entries, N = entries of the store, D = head dimension.
 """
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,8 +21,20 @@ from transformers.masking_utils import sdpa_mask
 from proactivellm.forward.plan import Part, Scratch, StepPlan
 from proactivellm.forward.probe import AttentionProbe, attention_weights
 
+if TYPE_CHECKING:
+    from proactivellm.forward.seen import StepControl
+
 ANY_LENGTH = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 ATTENTION = "proactivellm"  # name of the attention function in transformers' registry
+
+
+class Layer(NamedTuple):
+    """A layer at its attention."""
+
+    number: int
+    kind: str  # as plans know layers
+    probe: AttentionProbe | None
+    control: "StepControl | None"
 
 
 def streaming_attention(
@@ -40,14 +52,15 @@ def streaming_attention(
         key: the store [1, G, N, D] or what the plan asks of it with a plan, else [B, G, K, D].
         value: as `key`.
         attention_mask: bool [B, 1, Q, K]; of no meaning with a plan.
-        **kwargs: `plan`, `probe`, `scaling`, `softcap`, `s_aux` (learned sinks, [H]), `dropout`
-            and what else the model passes.
+        **kwargs: `plan`, `probe`, `control` (what layers do with what is seen), `scaling`,
+            `softcap`, `s_aux` (learned sinks, [H]), `dropout` and what else the model passes.
 
     Returns:
         [1, T, H, D] or [B, Q, H, D], contiguous (some families view it as [.., H * D]), and None.
     """
     plan: StepPlan | None = kwargs.pop("plan", None)
     probe: AttentionProbe | None = kwargs.pop("probe", None)
+    control: StepControl | None = kwargs.pop("control", None)
     scores = {
         "scaling": kwargs.get("scaling") or query.shape[-1] ** -0.5,
         "cap": kwargs.get("softcap"),
@@ -55,11 +68,16 @@ def streaming_attention(
     }
     if plan is not None and plan.joint is None:
         kind = plan.layer_types[module.layer_idx]  # type: ignore[index]
-        return _by_parts(query, key, value, plan, kind, probe, scores).contiguous(), None
+        layer = Layer(module.layer_idx, kind, probe, control)  # type: ignore[arg-type]
+        return _by_parts(query, key, value, plan, layer, scores).contiguous(), None
     if probe is not None:
         probe.capture_joint(query, key, attention_mask, **scores)
+    if control is not None:
+        number: Any = module.layer_idx
+        attention_mask = control.mask(number, 0, attention_mask)
+        return control.attend(number, 0, query, key, value, attention_mask, scores), None
     if scores["cap"] is not None or scores["sinks"] is not None:
-        return _attend(query, key, value, attention_mask, scores).contiguous(), None
+        return attend(query, key, value, attention_mask, scores).contiguous(), None
     return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
 
 
@@ -83,8 +101,7 @@ def _by_parts(
     key: Tensor,
     value: Tensor,
     plan: StepPlan,
-    kind: str,
-    probe: AttentionProbe | None,
+    layer: "Layer",
     scores: dict[str, Any],
 ) -> Tensor:
     """One attention call per part of the plan: [1, T, H, D]."""
@@ -102,10 +119,16 @@ def _by_parts(
         else:
             keys, values = _given(key, part, begin), _given(value, part, begin)
             begin += part.slots.numel()
-        mask = part.masks[kind]
-        if probe is not None:
-            probe.capture(index, query_BHQD, keys, mask, **scores)
-        out_BQHD = _attend(query_BHQD, keys, values, mask, scores)
+        mask = part.masks[layer.kind]
+        if layer.control is not None:
+            mask = layer.control.mask(layer.number, index, mask)
+        if layer.probe is not None:
+            layer.probe.capture(index, query_BHQD, keys, mask, **scores)
+        if layer.control is None:
+            out_BQHD = attend(query_BHQD, keys, values, mask, scores)
+        else:
+            given = (query_BHQD, keys, values, mask, scores)
+            out_BQHD = layer.control.attend(layer.number, index, *given)
         if part.rows is None:
             return out_BQHD.reshape(1, num_new, heads, -1)
         if result_THD is None:
@@ -131,7 +154,7 @@ def _given(entries: Tensor, part: Part, begin: int) -> Tensor:
     return mine.unflatten(1, part.slots.shape).transpose(0, 1)
 
 
-def _attend(
+def attend(
     query: Tensor,
     key: Tensor,
     value: Tensor,

@@ -57,8 +57,8 @@ class ArrivalCache(Cache):
         self.page_table = np.zeros((num_lanes, 4), dtype=np.int64)
         self.scratch = Scratch()
         self.growths = 0  # times that the buffers were replaced
-        # Group, position and unit of every entry: [3, N].
-        self.kinds = torch.zeros(3, self.num_entries, dtype=torch.long, device=device)
+        # Group, position and unit of every entry, and whether it lies in space: [4, N].
+        self.kinds = torch.zeros(4, self.num_entries, dtype=torch.long, device=device)
         self.kv = layer.kv
         super().__init__(layers=[layer(self) for _ in range(num_layers)])
 
@@ -120,7 +120,7 @@ class ArrivalCache(Cache):
             mine.append(page)
 
     def entry_kinds(self, lane: int) -> Tensor:
-        """Group, position and unit of a lane's entries, in their order: int64 [3, K]."""
+        """`kinds` of a lane's entries, in their order: int64 [4, K]."""
         return self.kinds[:, self._slots(lane)]
 
     def clear(self, lane: int) -> None:
@@ -168,7 +168,7 @@ class ArrivalCache(Cache):
         """A lane's entries as plain tensors, for cloning and saving.
 
         `keys` and `values` are lists of [K, H, D], or as `kv` keeps them, one per layer; `kinds`
-        is [3, K].
+        is [4, K].
         """
         places = torch.arange(self.lengths[lane], device=self.kinds.device)
         return {
@@ -203,7 +203,8 @@ class ArrivalCache(Cache):
                 layer.lazy_initialization(keys.transpose(0, 1)[None], values.transpose(0, 1)[None])
             layer.keys[slots] = keys.to(layer.keys)
             layer.values[slots] = values.to(layer.values)
-        self.kinds[:, slots] = state["kinds"].to(self.kinds)
+        kinds = state["kinds"].to(self.kinds)
+        self.kinds[:, slots] = F.pad(kinds, (0, 0, 0, 4 - len(kinds)))  # 3 in older files: of text
 
     def _check(self, state: dict[str, Any]) -> None:
         """Refuse entries of another model, or kept in another form."""

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -21,16 +20,23 @@ from proactivellm.backbone.decoder import Parts, position_limit
 from proactivellm.backbone.families import check_family
 from proactivellm.backbone.prompt import StreamSettings, token_id_of
 from proactivellm.backbone.thinking import ThinkingIds
-from proactivellm.core.layout import TARGET
 from proactivellm.forward.attention import ATTENTION, attention_kernels, register
 from proactivellm.forward.cache import GROWTH, ArrivalCache
 from proactivellm.forward.graphs import Mode, StaticSteps
 from proactivellm.forward.int8 import Int8Layer, Kv
-from proactivellm.forward.lanes import LaneInput, NewTokens, Piece, StepOutput, pack_lanes, place
+from proactivellm.forward.lanes import (
+    LaneInput,
+    NewTokens,
+    StepOutput,
+    check_positions,
+    pack_lanes,
+    place,
+)
 from proactivellm.forward.layer import ArrivalLayer
 from proactivellm.forward.plan import StepPlan, make_plan
-from proactivellm.forward.probe import AttentionProbe, probe_step
+from proactivellm.forward.probe import AttentionProbe, can_be_probed, probe_step
 from proactivellm.forward.saving import push_streaming, save_streaming
+from proactivellm.forward.seen import Control, StepControl, begin_step, check_control
 from proactivellm.forward.speculation import Speculation
 from proactivellm.forward.watch import watch_attention
 from proactivellm.output import detokenize
@@ -78,6 +84,7 @@ class StreamingCausalLM:
         self.static: StaticSteps | None = None
         self.speculation: Speculation | None = None
         self.kv: Kv | None = None
+        self.control: Control | None = None  # of the tokens of what is seen
 
     @property
     def device(self) -> torch.device:
@@ -154,7 +161,22 @@ class StreamingCausalLM:
         """
         if speculation is not None:
             speculation.check(self)
+            check_control(self.control, speculates=True)
         self.speculation = speculation
+
+    def look(self, control: Control | None) -> None:
+        """Let layers treat the tokens of what is seen as a control has it; None: like all others.
+
+        Raises:
+            ValueError: if the model, or its speculation, cannot go with it.
+        """
+        check_control(control, self.speculation is not None, self.joint)
+        if self.control is not None:
+            self.control.detach()
+        self.control = None
+        if control is not None:
+            control.attach(self.model)
+        self.control = control
 
     def compress_cache(self, kv: Kv | None) -> None:
         """Let engines made from now on keep keys and values in fewer bits.
@@ -182,28 +204,13 @@ class StreamingCausalLM:
     def check_position(self, lane: LaneInput) -> None:
         """Raise ValueError if the last position of a lane is none of the model's."""
         if self.limit is not None and lane.pieces:
-            self._check_positions(place(lane, self.layout)[0], self.limit)
-
-    def _check_positions(self, position_AT: np.ndarray, limit: int) -> None:
-        last = int(position_AT.max())
-        if last >= limit:
-            raise ValueError(
-                f"the stream has reached position {last}, and model type "
-                f"{self.model.config.model_type!r} has {limit} of them: use shorter sources, "
-                "or a window"
-            )
+            position_AT, _ = place(lane, self.layout)
+            check_positions(position_AT, self.limit, self.model.config.model_type)
 
     @functools.cached_property
     def shows_attention(self) -> bool:
         """Whether an attention probe sees anything: not where a family attends by itself."""
-        if not self.joint:
-            return True
-        step = LaneInput(lane=0, pieces=[Piece(TARGET, 0, self.prompt.target_head)], probe=-1)
-        try:
-            self.step(self.new_cache(), [step], attention=True)
-        except ValueError:
-            return False
-        return True
+        return not self.joint or can_be_probed(self)
 
     @torch.inference_mode()
     def step(
@@ -223,14 +230,13 @@ class StreamingCausalLM:
             StoreFull: if the cache has no room for the new tokens and may not grow.
         """
         new = pack_lanes(inputs, cache.lengths, self.layout, cache.reached)
-        if self.limit is not None:
-            self._check_positions(new.position_AT, self.limit)
+        check_positions(new.position_AT, self.limit, self.model.config.model_type)
         for lane in inputs:
             cache.reserve(lane.lane, cache.lengths[lane.lane] + lane.size)
         units = {lane.lane: max(cache.units[lane.lane], lane.last_unit) for lane in inputs}
         num_units = max([units[inputs[i].lane] for i in new.probing], default=0)
         with attention_kernels(self.device):
-            if self.static is not None and self.static.takes(new):
+            if self.static is not None and self.control is None and self.static.takes(new):
                 output = self.static.run(cache, new, num_units, attention)
             else:
                 output = self._run(cache, new, num_units, attention)
@@ -255,7 +261,10 @@ class StreamingCausalLM:
         probe = probe_step(plan, new) if attention and new.probing else None
         device = cache.kinds.device  # asking the model walks through its modules each time
         position_AT = torch.from_numpy(new.position_AT).to(device)
-        hidden_1TD = self.attend(cache, plan, self._embed(new, device), position_AT, probe)
+        hidden_1TD = self.attend(
+            *(cache, plan, self.parts.embed_all(new.ids, new.features), position_AT, probe),
+            control=begin_step(self.control, plan, new, cache.kinds),
+        )
         if not new.probing:
             return None
         hidden_PD = hidden_1TD[0].index_select(0, torch.tensor(new.rows, device=device))
@@ -277,24 +286,14 @@ class StreamingCausalLM:
         embeddings_1TW: Tensor,
         position_AT: Tensor,
         probe: AttentionProbe | None,
+        control: StepControl | None = None,
     ) -> Tensor:
         """Run the decoder along a plan: last hidden states [1, T, D] of the new tokens."""
         cache.begin(plan)
-        kwargs: dict[str, Any] = {}
-        if plan.joint is None:
-            kwargs["plan"] = plan
-        if probe is not None:
-            kwargs["probe"] = probe
+        handed = {"plan": plan if plan.joint is None else None, "probe": probe, "control": control}
+        kwargs: dict[str, Any] = {k: value for k, value in handed.items() if value is not None}
         masks = plan.joint.mask if plan.joint is not None else self._unused_mask
         position = position_AT if len(position_AT) == 1 else position_AT[:, None]  # [A, 1, T]
         output = self.parts.decode(embeddings_1TW, position, masks, cache, **kwargs)
         hidden_1TD: Tensor = output.last_hidden_state
         return hidden_1TD
-
-    def _embed(self, new: NewTokens, device: torch.device) -> Tensor:
-        """Input embeddings [1, T, W]: token ids and features alike."""
-        text_1TD = self.parts.embed(torch.from_numpy(new.ids[None]).to(device))
-        embeddings_1TW = self.parts.widened(text_1TD) if new.features else text_1TD
-        for at, values in new.features:
-            embeddings_1TW[0, at : at + len(values)] = values.to(embeddings_1TW)
-        return embeddings_1TW

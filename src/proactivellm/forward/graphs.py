@@ -142,9 +142,9 @@ class _StaticStep:
     ) -> None:
         self.model, self.growths, self.bucket = model, growths, bucket
         tokens, pages = bucket.lanes * bucket.new, bucket.entries // PAGE
-        # Of every token: id, group, position, unit, slot and stamp; of every lane: the row that
-        # probes, and its pages.
-        self.size = 6 * tokens + bucket.lanes * (1 + pages)
+        # Of every token: id, four kinds, slot and stamp; of every lane: the row that probes, and
+        # its pages.
+        self.size = 7 * tokens + bucket.lanes * (1 + pages)
         cuda = model.device.type == "cuda"
         self.pool = torch.cuda.graph_pool_handle() if cuda and pool is None else pool
         self.host = torch.zeros(self.size, dtype=torch.long, pin_memory=cuda)
@@ -182,7 +182,7 @@ class _StaticStep:
         used = min(pages.shape[1], store.page_table.shape[1])
         pages[:, :used] = store.page_table[new.lanes[lane_B], :used]
         slots_T, places_T = new_slots(store, new), new.places
-        rows = (new.ids[index_T], *new.kinds_3T[:, index_T], slots_T[index_T], places_T[index_T])
+        rows = (new.ids[index_T], *new.kinds_4T[:, index_T], slots_T[index_T], places_T[index_T])
         if self.copied is not None:
             self.copied.synchronize()  # the previous step, if nobody waited for it, may still read
         probe_B = new.counts - 1  # where none is asked for, any row will do
@@ -197,14 +197,14 @@ class _StaticStep:
         """The whole step as a function of `inputs` and the store."""
         bucket, model = self.bucket, self.model
         tokens = bucket.lanes * bucket.new
-        token_6T = self.inputs[: 6 * tokens].view(6, tokens)
-        ids_T, kinds_3T, slots_T, stamps_T = token_6T[0], token_6T[1:4], token_6T[4], token_6T[5]
-        within_B, pages_BP = self.inputs[6 * tokens :].split(
-            [bucket.lanes, self.size - 6 * tokens - bucket.lanes]
+        token_7T = self.inputs[: 7 * tokens].view(7, tokens)
+        ids_T, kinds_4T, slots_T, stamps_T = token_7T[0], token_7T[1:5], token_7T[5], token_7T[6]
+        within_B, pages_BP = self.inputs[7 * tokens :].split(
+            [bucket.lanes, self.size - 7 * tokens - bucket.lanes]
         )
         pages_BP = pages_BP.view(bucket.lanes, -1)
         lane_B = torch.arange(bucket.lanes, device=ids_T.device)
-        cache.kinds.index_copy_(1, slots_T, kinds_3T)
+        cache.kinds.index_copy_(1, slots_T, kinds_4T)
         within = torch.arange(PAGE, device=ids_T.device)
         slots_BK = (pages_BP[:, :, None] * PAGE + within).view(bucket.lanes, -1)
         stamps_BQ = stamps_T.view(bucket.lanes, -1)
@@ -219,7 +219,7 @@ class _StaticStep:
             masks=entry_masks(
                 cache.kinds,
                 slots_BK,
-                kinds_3T.view(3, bucket.lanes, -1),
+                kinds_4T.view(4, bucket.lanes, -1),
                 stamps_BQ,
                 model.layout,
                 model.windows,
@@ -235,7 +235,7 @@ class _StaticStep:
         chosen = Chosen(lane_B, within_B)
         probe = AttentionProbe(plan, [chosen], bucket.lanes) if bucket.attention else None
         embeddings = model.parts.embed(ids_T[None])
-        hidden_1TD = model.attend(cache, plan, embeddings, kinds_3T[1:2], probe)
+        hidden_1TD = model.attend(cache, plan, embeddings, kinds_4T[1:2], probe)
         hidden_BD = hidden_1TD[0, lane_B * bucket.new + within_B]
         logits_BV = model.parts.project(hidden_BD).float()
         if probe is None:

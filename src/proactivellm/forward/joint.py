@@ -46,7 +46,7 @@ class Joint:
 
 
 def make_joint(
-    kinds_3N: Tensor,
+    kinds_4N: Tensor,
     slots_K: Tensor,
     new: NewTokens,
     layout: Layout,
@@ -55,7 +55,7 @@ def make_joint(
     """One mask over the entries of all lanes; a lane is a view of its own.
 
     Args:
-        kinds_3N: group, position and unit of every entry of the store.
+        kinds_4N: group, position, unit and more of every entry of the store.
         windows: sliding window per layer type; None = full attention.
     """
     device = slots_K.device
@@ -71,14 +71,14 @@ def make_joint(
             (ends, np.concatenate([np.arange(end) for end in ends])),
         )
     )
-    kinds = torch.from_numpy(new.kinds_3T).to(device)
-    query["group"], key["group"] = kinds[:1], kinds_3N[:1, slots_K]
+    kinds = torch.from_numpy(new.kinds_4T).to(device)
+    query["group"], key["group"] = kinds[:1], kinds_4N[:1, slots_K]
     if new.horizon_T is not None:
         query["horizon"] = torch.from_numpy(new.horizon_T[None]).to(device)
-        key["unit"] = kinds_3N[2:, slots_K]
+        key["unit"] = kinds_4N[2:3, slots_K]
     if new.oldest_T is not None:
         query["oldest"] = torch.from_numpy(new.oldest_T[None]).to(device)
-        unit_K, lane_K = kinds_3N[2, slots_K], key["view"][0]
+        unit_K, lane_K = kinds_4N[2, slots_K], key["view"][0]
         recalled_K = torch.zeros_like(unit_K, dtype=torch.bool)
         for lane, units in enumerate(new.recalled):
             of_lane = torch.tensor(units, dtype=unit_K.dtype, device=device)
@@ -86,6 +86,6 @@ def make_joint(
         query["recalled"] = (kinds[2] == 0)[None, :, None] & recalled_K
         key["unit"] = unit_K[None]
     mask = visibility(layout, query, key)
-    masks = layer_masks(mask, kinds[1:2], kinds_3N[1:2, slots_K], windows)
+    masks = layer_masks(mask, kinds[1:2], kinds_4N[1:2, slots_K], windows)
     bad = torch.zeros(len(ends), dtype=torch.long, device=device)
     return Joint(slots=slots_K, mask=masks, lane_K=key["view"][0], num_bad_B=bad)

@@ -120,7 +120,8 @@ class NewTokens:
     places: np.ndarray  # of every new token among the entries of its lane: its arrival stamp, [T]
     ids: np.ndarray  # 0 in place of features, [T]
     features: Sequence[tuple[int, Tensor]]  # packed index of the first token, embeddings [n, D]
-    kinds_3T: np.ndarray  # group, position (on the first axis) and unit of every new token
+    # Group, position (on the first axis), unit of every new token, and whether it lies in space.
+    kinds_4T: np.ndarray
     horizon_T: np.ndarray | None  # the newest unit that each may see; None: none is limited
     oldest_T: np.ndarray | None  # the oldest one, likewise
     recalled: Sequence[tuple[int, ...]]  # older ones that tokens without a unit see, [B]
@@ -199,7 +200,7 @@ def pack_lanes(
         places=np.arange(len(ids)) + np.repeat(before - first, counts),
         ids=np.array(ids, dtype=np.int64),
         features=features,
-        kinds_3T=np.array((groups, position_AT[0], units), dtype=np.int64),
+        kinds_4T=np.array((groups, position_AT[0], units, _in_space(inputs)), dtype=np.int64),
         position_AT=position_AT,
         horizon_T=_horizons(inputs, counts, unit_T),
         oldest_T=_oldest(inputs, counts, unit_T),
@@ -208,6 +209,26 @@ def pack_lanes(
         probing=probing,
         within=within,
         rows=rows,
+    )
+
+
+def _in_space(inputs: Sequence[LaneInput]) -> np.ndarray:
+    """Whether each new token lies in space, [T]."""
+    rows = [
+        np.zeros(len(piece.tokens), bool) if piece.grid is None else piece.grid.rows_in_space()
+        for lane in inputs
+        for piece in lane.pieces
+    ]
+    return np.concatenate(rows)
+
+
+def check_positions(position_AT: np.ndarray, limit: int | None, model_type: str) -> None:
+    """Raise ValueError if a position is none of the model's, which has so many of them."""
+    if limit is None or (last := int(position_AT.max())) < limit:
+        return
+    raise ValueError(
+        f"the stream has reached position {last}, and model type {model_type!r} has {limit} of "
+        "them: use shorter sources, or a window"
     )
 
 

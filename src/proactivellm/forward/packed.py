@@ -13,6 +13,7 @@ from torch import Tensor
 from proactivellm.core.masks import PADDING, layer_masks, visibility
 from proactivellm.core.packing import IGNORE, MEDIA_ID, Packed
 from proactivellm.forward.attention import attention_kernels
+from proactivellm.forward.seen import begin_whole
 
 if TYPE_CHECKING:
     from proactivellm.forward.causal_lm import StreamingCausalLM
@@ -78,8 +79,11 @@ def masked_hidden(
             copies = len(places) // len(values_FW)  # one for each view, if views share no source
             embeddings_BSW[row, places] = values_FW.to(embeddings_BSW).repeat(copies, 1)
     masks = layer_masks(allowed_B1SS.to(model.device), position_BS, position_BS, streaming.windows)
+    kwargs = {}
+    if streaming.control is not None:
+        kwargs["control"] = begin_whole(streaming.control, ids_BS == MEDIA_ID)
     with attention_kernels(model.device):
         position = decoder_positions(columns).to(model.device)
-        output = parts.decode(embeddings_BSW, position, masks)
+        output = parts.decode(embeddings_BSW, position, masks, **kwargs)
     hidden_BSD: Tensor = output.last_hidden_state
     return hidden_BSD

@@ -76,7 +76,9 @@ class Store:
     page: int  # entries per page
     page_table: np.ndarray  # pages of each lane, int64 [lanes, pages]
     contiguous: Sequence[bool]  # whether a lane's pages lie side by side
-    kinds: Tensor  # group, position and unit of every entry, int64 [3, N]
+    kinds: (
+        Tensor  # group, position, unit, and whether it lies in space, of every entry: int64 [4, N]
+    )
     scratch: Scratch
     whole: bool  # it can be given to attention as it is
 
@@ -97,7 +99,7 @@ def make_plan(
     """
     device = store.kinds.device
     slots_T = torch.from_numpy(new_slots(store, new)).to(device)
-    store.kinds.index_copy_(1, slots_T, torch.from_numpy(new.kinds_3T).to(device))
+    store.kinds.index_copy_(1, slots_T, torch.from_numpy(new.kinds_4T).to(device))
     parts = tuple(
         _part(store, new, group, layout, windows) for group in (() if joint else _groups(new))
     )
@@ -167,7 +169,7 @@ def _part(
         ends=ends_B,
         extent=extent,
         masks=_masks(
-            *(store, slots_BK, new.kinds_3T[:, rows_BQ], lengths[:, None] + within_BQ),
+            *(store, slots_BK, new.kinds_4T[:, rows_BQ], lengths[:, None] + within_BQ),
             *(_limits(store, new, inputs, rows_BQ, slots_BK), layout, windows),
         ),
     )
@@ -183,7 +185,7 @@ def _limits(
         limits["horizon"] = torch.from_numpy(new.horizon_T[rows_BQ]).to(device)
     if new.oldest_T is not None:
         limits["oldest"] = torch.from_numpy(new.oldest_T[rows_BQ]).to(device)
-        unitless_BQ = torch.from_numpy(new.kinds_3T[2][rows_BQ] == 0).to(device)
+        unitless_BQ = torch.from_numpy(new.kinds_4T[2][rows_BQ] == 0).to(device)
         unit_BK = store.kinds[2][slots_BK]
         recalled = [
             recalled_units(new.recalled[i], unit_K)
@@ -220,7 +222,7 @@ def own_slots(slots_BK: Tensor, ends_B: Tensor) -> Tensor:
 def _masks(
     store: Store,
     slots_BK: Tensor,
-    query_3BQ: np.ndarray,
+    query_4BQ: np.ndarray,
     stamp_BQ: np.ndarray,
     limits: dict[str, Tensor],
     layout: Layout,
@@ -230,19 +232,19 @@ def _masks(
     device = slots_BK.device
     stamps = torch.from_numpy(stamp_BQ).to(device)
     all_seen = not limits and all(window is None for window in windows.values())
-    if all_seen and stamp_BQ.shape[1] == 1 and layout.sees_all[query_3BQ[0]].all():
+    if all_seen and stamp_BQ.shape[1] == 1 and layout.sees_all[query_4BQ[0]].all():
         if len(stamp_BQ) == 1:
             return dict.fromkeys(windows)
         entry_K = torch.arange(slots_BK.shape[1], device=device)
         return dict.fromkeys(windows, (entry_K <= stamps[:, :, None])[:, None])
-    query = torch.from_numpy(query_3BQ).to(device)
+    query = torch.from_numpy(query_4BQ).to(device)
     return entry_masks(store.kinds, slots_BK, query, stamps, layout, windows, limits)
 
 
 def entry_masks(
-    kinds_3N: Tensor,
+    kinds_4N: Tensor,
     slots_BK: Tensor,
-    query_3BQ: Tensor,
+    query_4BQ: Tensor,
     stamp_BQ: Tensor,
     layout: Layout,
     windows: dict[str, int | None],
@@ -251,8 +253,8 @@ def entry_masks(
     """The rule of training, with the place in the lane as the stamp of arrival.
 
     Args:
-        kinds_3N: group, position and unit of every entry of the store.
-        query_3BQ: those of the new tokens.
+        kinds_4N: group, position, unit and more of every entry of the store.
+        query_4BQ: those of the new tokens.
         windows: sliding window per layer type; None = full attention.
         limits: of the units that they may see, as `visibility` takes them; None: there are none.
 
@@ -260,14 +262,14 @@ def entry_masks(
         bool [B, 1, Q, K] per layer type.
     """
     entry_K = torch.arange(slots_BK.shape[1], device=slots_BK.device)
-    query = {"group": query_3BQ[0], "arrival": stamp_BQ}
-    key = {"group": kinds_3N[0][slots_BK], "arrival": entry_K.expand(len(slots_BK), -1)}
+    query = {"group": query_4BQ[0], "arrival": stamp_BQ}
+    key = {"group": kinds_4N[0][slots_BK], "arrival": entry_K.expand(len(slots_BK), -1)}
     if limits:
-        query, key["unit"] = {**query, **limits}, kinds_3N[2][slots_BK]
+        query, key["unit"] = {**query, **limits}, kinds_4N[2][slots_BK]
     mask = visibility(layout, query, key)
     if all(window is None for window in windows.values()):
         return dict.fromkeys(windows, mask)
-    made = layer_masks(mask, query_3BQ[1], kinds_3N[1][slots_BK], windows)
+    made = layer_masks(mask, query_4BQ[1], kinds_4N[1][slots_BK], windows)
     return {**made} if isinstance(made, dict) else {"all": made}
 
 

@@ -5,14 +5,18 @@ tokens of all lanes, K = entries, U = units, N = chosen heads, D = head dimensio
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from proactivellm.forward.lanes import NewTokens
+from proactivellm.core.layout import TARGET
+from proactivellm.forward.lanes import LaneInput, NewTokens, Piece
 from proactivellm.forward.plan import StepPlan
+
+if TYPE_CHECKING:
+    from proactivellm.forward.causal_lm import StreamingCausalLM
 
 NO_ATTENTION = (
     "this model family does its attention by itself, so that it cannot be looked at: "
@@ -113,6 +117,16 @@ class AttentionProbe:
         rows = [F.pad(part, (0, longest - part.shape[-1]), value=fill) for part in parts]
         joined = torch.cat(rows) if len(rows) > 1 else rows[0]
         return joined if self.order_P is None else joined[self.order_P]
+
+
+def can_be_probed(model: "StreamingCausalLM") -> bool:
+    """Whether a model shows any attention, tried out."""
+    step = LaneInput(lane=0, pieces=[Piece(TARGET, 0, model.prompt.target_head)], probe=-1)
+    try:
+        model.step(model.new_cache(), [step], attention=True)
+    except ValueError:
+        return False
+    return True
 
 
 def probe_step(plan: StepPlan, new: NewTokens) -> AttentionProbe:

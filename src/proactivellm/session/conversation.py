@@ -130,11 +130,11 @@ def _unread(
 def _source_of(cache: dict[str, Any], group: int) -> dict[str, Any]:
     """The entries of one group, as part of the prompt."""
     kept_K = cache["kinds"][0] == group
-    kinds_3K = cache["kinds"][:, kept_K].clone()
-    kinds_3K[2] = 0
+    kinds_4K = cache["kinds"][:, kept_K].clone()
+    kinds_4K[2] = 0
     return {
         "keys": [keys[kept_K] for keys in cache["keys"]],
         "values": [values[kept_K] for values in cache["values"]],
-        "kinds": kinds_3K,
+        "kinds": kinds_4K,
         "units": 0,
     }

@@ -67,9 +67,9 @@ class Horizon:
         recalled = {unit for unit in self.recalled(planned) if unit < oldest}
         if not state.counts[SOURCE]:
             return False
-        kinds_3K = self.residence.cache.entry_kinds(lane)
-        is_source = kinds_3K[0] == self.model.layout.index[SOURCE]
-        units = torch.where(is_source, kinds_3K[2], 0).tolist()
+        kinds_4K = self.residence.cache.entry_kinds(lane)
+        is_source = kinds_4K[0] == self.model.layout.index[SOURCE]
+        units = torch.where(is_source, kinds_4K[2], 0).tolist()
         held = set(units) - {0}
         leaving = {unit for unit in held if unit < oldest} - recalled
         coming = [unit for unit in sorted(recalled - held) if unit in past.away]

@@ -20,6 +20,7 @@ from proactivellm.core.packing import MEDIA_ID
 from proactivellm.core.positions import Grid
 from proactivellm.files.replace import replacing_in, write_text
 from proactivellm.files.toml import Strict
+from proactivellm.forward.controls import parse_control
 from proactivellm.modality.base import Media
 from proactivellm.modality.video.decoding import Video
 from proactivellm.modality.video.dropping import Dropper, Dropping
@@ -40,6 +41,8 @@ class VideoSettings(Strict):
     pixels: PixelSettings = PixelSettings()
     chunk: int = Field(1, gt=0)  # moments in a unit
     drop_tokens: str | None = None  # as `Dropping.parse` takes it; None: all are kept
+    # What layers do with what is seen, as `parse_control` takes it; None: as with all else.
+    look: str | None = None
     # Where text begins after a video: after its last moment, as the published checkpoints were
     # trained, or after its height or width, as transformers has it since 5.3.
     text_after: Literal["time", "space"] = "time"
@@ -48,6 +51,11 @@ class VideoSettings(Strict):
     @classmethod
     def _can_drop(cls, text: str | None) -> str | None:
         return text if text is None else str(Dropping.parse(text))
+
+    @field_validator("look")
+    @classmethod
+    def _can_look(cls, text: str | None) -> str | None:
+        return text if text is None else str(parse_control(text))
 
     @property
     def frames(self) -> int:
@@ -87,10 +95,15 @@ class VideoFrontEnd(nn.Module):
 
     @property
     def conditions(self) -> Mapping[str, Any]:
-        return {"chunk": self.settings.chunk, "drop_tokens": self.settings.drop_tokens}
+        said = {"chunk": self.settings.chunk, "drop_tokens": self.settings.drop_tokens}
+        return said if self.settings.look is None else said | {"look": self.settings.look}
 
-    def watch(self, chunk: int | None = None, drop_tokens: str | None = None) -> None:
+    def watch(
+        self, chunk: int | None = None, drop_tokens: str | None = None, look: str | None = None
+    ) -> None:
         """Changes how many moments are a unit, and what is dropped of them; None leaves it.
+
+        So with how the layers look at them, of which the model is told by `StreamingCausalLM.look`.
 
         `chunk-intra` has chunks of 4 moments, as in ViCoStream, if nothing else is said. ValueError
         if one of them cannot be.
@@ -101,7 +114,8 @@ class VideoFrontEnd(nn.Module):
                 chunk = CHUNK
         if chunk is not None and chunk < 1:
             raise ValueError(f"a chunk of {chunk} moments: give 1 or more")
-        given = {"chunk": chunk, "drop_tokens": drop_tokens}
+        look = look if look is None else str(parse_control(look))
+        given = {"chunk": chunk, "drop_tokens": drop_tokens, "look": look}
         changed = {name: value for name, value in given.items() if value is not None}
         self.settings = self.settings.model_copy(update=changed)
 

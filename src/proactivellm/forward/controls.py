@@ -1,0 +1,34 @@
+"""Controls of what is seen by what they are called: `vica:LAYERS`, `visipruner[:KEY=X,...]`."""
+
+from collections.abc import Callable
+from typing import Any
+
+from proactivellm.forward.seen import Control
+from proactivellm.forward.vica import ViCA
+from proactivellm.forward.visipruner import VisiPruner
+
+_RULES: dict[str, Callable[[str], Any]] = dict(
+    shallow=int, filter=float, norm=float, exit=float, among=int
+)
+
+
+def parse_control(text: str) -> Control:
+    """Of a text such as `vica:0,1,14-16` or `visipruner:shallow=6`; ValueError if it is none."""
+    name, _, rest = text.partition(":")
+    try:
+        if name == ViCA.name:
+            return ViCA(layer for part in filter(None, rest.split(",")) for layer in _layers(part))
+        if name == VisiPruner.name:
+            given = dict(part.split("=") for part in rest.split(",")) if rest else {}
+            return VisiPruner(**{key: _RULES[key](value) for key, value in given.items()})
+    except (KeyError, TypeError, ValueError):
+        pass
+    raise ValueError(
+        f"look {text!r}: give vica:LAYERS (such as vica:0,1,14-16), or visipruner with any of "
+        f"{', '.join(_RULES)} (such as visipruner:shallow=6,norm=0.2)"
+    )
+
+
+def _layers(part: str) -> range:
+    first, dash, last = part.partition("-")
+    return range(int(first), int(last if dash else first) + 1)
