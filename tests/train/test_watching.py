@@ -19,12 +19,15 @@ from proactivellm.core.masks import PADDING
 from proactivellm.core.packing import MEDIA_ID, Sample, Written, pack
 from proactivellm.core.schedule import offline
 from proactivellm.files.toml import load_toml
+from proactivellm.forward.controls import parse_control
+from proactivellm.forward.packed import packed_hidden
 from proactivellm.modality.video.encoding import write_clip
 from proactivellm.modality.video.recipe import Clips, Video
 from proactivellm.stream import run_streams
 from proactivellm.tasks.jobs import item_job
 from proactivellm.tasks.shapes import draw_clips, frames_of, write_shapes
 from proactivellm.tasks.speech import read_manifest
+from proactivellm.train.block_attention import PACKED_ATTENTION, register
 from proactivellm.train.build import make_backbone
 from proactivellm.train.outputs import Outputs
 from proactivellm.train.recipe import Recipe
@@ -128,6 +131,44 @@ def test_training_sees_what_a_stream_sees(watcher, manifest):
     assert encoder.longest([items[0]]).read == samples[0].read
 
 
+def test_training_looks_as_a_stream_does(watcher, manifest):
+    """Under ViCA: hidden states of text, and gradients that reach the encoder without a NaN."""
+    model, front_end = watcher
+    items = read_manifest(manifest)
+    encoder = ItemEncoder(SampleEncoder(model.tokenizer, model.prompt, 3), Clips(front_end))
+    sample = encoder.join([items[0]])
+    length = len(sample.written[TARGET].tokens)
+    packed = pack(sample, [{TARGET: offline(sample.num_units, length)}], model.layout)
+    control, (given, params) = parse_control("vica:1"), ((), [*front_end.parameters()])
+    learner = SimpleNamespace(front_end=front_end, model=model.model, control=control, terms=given)
+    learner.layout, learner.windows = model.layout, model.windows
+    outputs = Outputs(learner, collate([packed]))
+    before = model.model.config._attn_implementation
+    register()
+    model.model.set_attn_implementation(PACKED_ATTENTION)
+    try:
+        hidden = outputs.decoded.last_hidden_state[0]
+        found = torch.autograd.grad(hidden[-1].sum(), params, allow_unused=True)
+    finally:
+        model.model.set_attn_implementation(before)
+    assert all(grad.isfinite().all() for grad in found if grad is not None)
+    assert any(grad.abs().sum() > 0 for grad in found if grad is not None)
+    text = torch.tensor(packed.input_ids) != MEDIA_ID
+    model.look(control)
+    streamed = packed_hidden(model, [packed], [outputs.encoded_APD[0, : (~text).sum()].detach()])
+    model.look(None)
+    plain = packed_hidden(model, [packed], [outputs.encoded_APD[0, : (~text).sum()].detach()])
+    scale = float(streamed.abs().max())
+    assert torch.allclose(hidden[text], streamed[0, text], atol=1e-4 * scale)
+    assert not torch.allclose(hidden[text], plain[0, text], atol=1e-2 * scale)
+
+
+def test_a_model_that_looks_otherwise_is_trained_saved_and_loaded(manifest, tmp_path):
+    change = ("[video]", '[video]\nlook = "vica:0"')
+    again = load(train(recipe(manifest, tmp_path, change), tmp_path / "out"))
+    assert str(again.control) == "vica:0"
+
+
 def test_words_wait_for_the_moments_that_tell_them(watcher, manifest):
     """Of captions each word, of what has not appeared the end; a moment is a second here."""
     model, front_end = watcher
@@ -200,6 +241,7 @@ def test_the_encoder_learns_if_it_is_to(manifest, tmp_path, learns):
     [
         (("min_pixels = 2304", "ctc_weight = 0.5"), "ctc_weight aligns speech"),
         (("min_pixels = 2304", 'pretrained = "x"'), "the encoder is that of the backbone"),
+        (("min_pixels = 2304", 'look = "visipruner"'), "none is trained so"),
         (("depth = 1", "dept = 1"), "no key 'dept'; did you mean 'depth'"),
         (("num_hidden_layers = 1", "vocab_size = 5"), "vocab_size follows from the tokenizer"),
     ],

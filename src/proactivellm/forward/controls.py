@@ -29,6 +29,12 @@ def parse_control(text: str) -> Control:
     )
 
 
+def control_of(front_end: Any) -> Control | None:
+    """What a front end asks of the layers; None: nothing, or there is none."""
+    look = None if front_end is None else front_end.conditions.get("look")
+    return None if look is None else parse_control(look)
+
+
 def _layers(part: str) -> range:
     first, dash, last = part.partition("-")
     return range(int(first), int(last if dash else first) + 1)

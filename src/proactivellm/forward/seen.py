@@ -6,7 +6,8 @@ dimension.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -123,6 +124,16 @@ def begin_whole(control: Control, seen_BS: Tensor) -> StepControl:
     place_BS = torch.arange(seen_BS.shape[1], device=seen_BS.device).expand(seen_BS.shape)
     last_B = torch.full((len(seen_BS),), -1, device=seen_BS.device)
     return control.begin([Seen(seen_BS, seen_BS, place_BS, last_B)], seen_BS)
+
+
+@contextmanager
+def looking(control: Control, model: "PreTrainedModel", seen_BS: Tensor) -> Iterator[StepControl]:
+    """A model that looks so for as long as the context lasts, at whole sequences."""
+    control.attach(model)
+    try:
+        yield begin_whole(control, seen_BS)
+    finally:
+        control.detach()
 
 
 def check_control(control: Control | None, speculates: bool, joint: bool = False) -> None:

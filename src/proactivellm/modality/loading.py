@@ -24,7 +24,7 @@ from proactivellm.backbone.weights import (
     find_base,
 )
 from proactivellm.forward.causal_lm import StreamingCausalLM
-from proactivellm.forward.controls import parse_control
+from proactivellm.forward.controls import control_of
 from proactivellm.forward.law import check_law
 from proactivellm.modality.base import FrontEnd
 from proactivellm.modality.kinds import KINDS, WHOLE_MODELS, kind_in
@@ -70,8 +70,7 @@ def load(
         if front_end is None:
             front_end = _front_end(place, lm.config.get_text_config().hidden_size, how.device)
         model.front_end = front_end
-        if front_end is not None and "look" in front_end.conditions:
-            model.look(parse_control(front_end.conditions["look"]))
+        model.look(control_of(front_end))
     return model
 
 

@@ -47,12 +47,14 @@ def packed_attention(
     Args:
         query: [B, H, Q, D]; key and value are [B, H_kv, K, D].
         attention_mask: bool [B, 1, Q, K].
-        **kwargs: `blocks` of `visible_blocks`, and what the model passes.
+        **kwargs: `blocks` of `visible_blocks`, `control` as in sessions, and what the model passes.
 
     Returns:
         [B, Q, H, D] and None.
     """
     blocks: Blocks = kwargs.pop("blocks", None) or []
+    if (control := kwargs.pop("control", None)) is not None:
+        attention_mask = control.mask(module.layer_idx, 0, attention_mask)
     # On a CPU the backward pass of the fused kernel is six times slower on blocks this small.
     with sdpa_kernel(SDPBackend.MATH) if query.device.type == "cpu" else nullcontext():
         if not blocks or attention_mask is None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from proactivellm.core.layout import Layout
+from proactivellm.forward.controls import control_of
 from proactivellm.forward.watch import watch_attention
 from proactivellm.train.objectives.objective import Objective
 from proactivellm.train.outputs import Outputs
@@ -48,6 +49,7 @@ class Learner(nn.Module):
         self.logits_mib = logits_mib
         self.read_id = read_id
         self.softmax = softmax
+        self.control = control_of(front_end)
         # Where FSDP asks which modules it wraps by themselves.
         self._no_split_modules = getattr(model, "_no_split_modules", None)
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from proactivellm.core.masks import SHARED
 from proactivellm.core.packing import MEDIA_ID
+from proactivellm.forward.seen import looking
 from proactivellm.train.head import projection
 from proactivellm.train.objectives.objective import Objective, RowObjective
 from proactivellm.train.rows import Control, row_sums, view_scores
@@ -75,14 +76,12 @@ class Outputs:
         arguments: dict[str, Any] = {}
         for objective in learner.terms:
             arguments |= objective.decoder_arguments
-        return packed_output(
-            learner.model,
-            self.batch,
-            learner.layout,
-            learner.windows,
-            self.embeddings_BSH,
-            **arguments,
-        )
+        given = (learner.model, self.batch, learner.layout, learner.windows, self.embeddings_BSH)
+        if learner.control is None:
+            return packed_output(*given, **arguments)
+        media_BS = self.batch["input_ids"] == MEDIA_ID
+        with looking(learner.control, learner.model, media_BS) as control:
+            return packed_output(*given, control=control, **arguments)
 
     def count(self, objective: Objective) -> Tensor:
         """What its sums are divided by: the count of the update it is part of, if known."""

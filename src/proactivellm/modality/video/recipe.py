@@ -6,12 +6,13 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from proactivellm.backbone.folder import CONFIG_FILE, read_object
 from proactivellm.backbone.prompt import Prompt
 from proactivellm.core.positions import Grid
+from proactivellm.forward.controls import parse_control
 from proactivellm.modality.base import Example, Examples, FrontEndTable
 from proactivellm.modality.video.front_end import KIND, VideoFrontEnd, VideoSettings
 from proactivellm.modality.video.pixels import PixelSettings
@@ -115,7 +116,15 @@ class Video(FrontEndTable):
     # Pixels of a frame, after it was made larger or smaller; those of the family if left out.
     min_pixels: int | None = Field(None, gt=0)
     max_pixels: int | None = Field(None, gt=0)
+    look: str | None = None  # what layers do with what is seen, as `parse_control` takes it
     train_encoder: bool = True  # else it stays as the backbone has it; under [lora] it always does
+
+    @field_validator("look")
+    @classmethod
+    def _can_be_trained(cls, text: str | None) -> str | None:
+        if text is not None and not parse_control(text).trains:
+            raise ValueError(f"{text}: it is for models as they are, and none is trained so")
+        return text
 
     @model_validator(mode="after")
     def _is_a_part_of_the_backbone(self) -> Self:
