@@ -48,7 +48,7 @@ def test_files_are_converted_and_what_is_dropped_is_told(run: Run, tmp_path: Pat
     [
         (
             ["logics"],
-            "'logics': give one of running, logic, shapes, gsm8k, prontoqa, proofwriter, text",
+            "'logics': give one of running, logic, shapes, counting, gsm8k, prontoqa, proofwriter",
         ),
         (["gsm8k"], "gsm8k is read from a file: give --source"),
         (["running", "--source", "x"], "running is generated: leave --source out"),

@@ -14,26 +14,33 @@ from tests.video_models import FAMILIES, save_tiny_watcher
 from transformers import set_seed
 
 from proactivellm import load, parse_policy
-from proactivellm.core.layout import SOURCE, TARGET, make_layout
+from proactivellm.backbone.thinking import ThinkingIds
+from proactivellm.core.layout import SOURCE, TARGET, THOUGHT, make_layout
 from proactivellm.core.masks import PADDING
-from proactivellm.core.packing import MEDIA_ID, Sample, Written, pack
+from proactivellm.core.packing import IGNORE, MEDIA_ID, Sample, Written, pack
 from proactivellm.core.schedule import offline
 from proactivellm.files.toml import load_toml
 from proactivellm.forward.controls import parse_control
 from proactivellm.forward.packed import packed_hidden
+from proactivellm.metrics.thinking import measure_thinking
 from proactivellm.modality.video.encoding import write_clip
 from proactivellm.modality.video.recipe import Clips, Video
+from proactivellm.policy.fixed import WaitK
 from proactivellm.stream import run_streams
 from proactivellm.tasks.jobs import item_job
-from proactivellm.tasks.shapes import draw_clips, frames_of, write_shapes
+from proactivellm.tasks.shapes import NUMBERS, draw_clips, frames_of, write_shapes
 from proactivellm.tasks.speech import read_manifest
+from proactivellm.train.assembly import make_trainer
 from proactivellm.train.block_attention import PACKED_ATTENTION, register
-from proactivellm.train.build import make_backbone
+from proactivellm.train.build import make_backbone, make_settings
 from proactivellm.train.outputs import Outputs
 from proactivellm.train.recipe import Recipe
 from proactivellm.train.run import train
 from proactivellm.train.samples import ItemEncoder, SampleEncoder
+from proactivellm.train.thinking_table import ThinkingTable
+from proactivellm.train.thoughts import ThoughtEncoder, thought_view
 from proactivellm.train.views import collate
+from proactivellm.train.watched_thoughts import WatchedEncoder
 
 RECIPE = """
 [data.train]
@@ -221,6 +228,112 @@ def test_trained_resumed_and_streamed(manifest, tmp_path):
     assert any(instance.prediction for instance in instances)
     assert all(1000 * jobs[i.index].evidence_s[0] == i.evidence_ms[0] for i in instances)
     assert json.loads((out / "video" / "video.json").read_text())["chunk"] == 1
+
+
+@pytest.fixture(scope="module")
+def counting(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("counting") / "train.jsonl"
+    list(write_shapes(out, 6, kinds=("counting",)))
+    return out
+
+
+def thinking_recipe(counting: Path, folder: Path, **changes: str) -> Recipe:
+    changed = RECIPE.replace("early_end = true\n", "[thinking]\ndepth = [1, 1]\n")
+    changed = changed.replace("[stream]\n", "")
+    for before, after in changes.items():
+        changed = changed.replace(before, after)
+    return recipe(counting, folder, (RECIPE, changed))
+
+
+def test_thoughts_stand_at_the_moments_that_tell_them(watcher, counting):
+    """The number so far after each moment in which a shape has come; all others are skipped."""
+    model, front_end = watcher
+    ids = ThinkingIds(skip=90, end=91, answer=92, stages=(93, 94))
+    thoughts = ThoughtEncoder(model.tokenizer, model.prompt, ids, 3)
+    encoder = WatchedEncoder(thoughts, ThinkingTable(depth=(1, 1)), Clips(front_end))
+    for item, clip in zip(read_manifest(counting), draw_clips(6), strict=True):
+        sample = encoder.join([item])
+        colour = item.source.split()[2] if item.source.count(" ") > 3 else None
+        comes = [e.first // 2 for e in clip.events if colour in (None, e.colour)]
+        spoken = [""] * (clip.num_frames // 2)
+        for place, number in zip(comes, NUMBERS[1:], strict=False):
+            spoken[place] = f"{spoken[place]} {number}".strip()
+        wanted = [
+            id_
+            for text in spoken
+            for id_ in ([*model.tokenizer.encode(text), 91] if text else [90])
+        ]
+        assert sample.written[THOUGHT].tokens == [*wanted, 92]
+        assert [len(unit) for unit in sample.read[SOURCE][1:-1]] == [
+            grid.size for grid in sample.grids.values()
+        ]
+        assert item.target == NUMBERS[len(comes)]
+
+
+def test_the_recipe_in_the_repository_can_be_built(counting, tmp_path):
+    recipe = load_toml(Path("recipes/thinking/counting.toml"), Recipe)
+    items = read_manifest(counting) * 4
+    model, tokenizer = make_backbone(recipe, items)
+    ready = (model, tokenizer, make_settings(recipe, tokenizer))
+    trainer = make_trainer(recipe, tmp_path, (items, items[:2]), ready)
+    assert len(trainer.train_dataset) == 4 * (len(items) // 16) * 16
+    assert sum(weight.numel() for weight in model.parameters()) < 1.5e6
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({'source_open = "<|source|>"\n': ""}, "the prompt has no place for its question"),
+        ({"[thinking]\n": "[distillation]\n[thinking]\n"}, "does not go with .distillation."),
+    ],
+)
+def test_what_cannot_be_thought(counting, tmp_path, change, told):
+    with pytest.raises(ValueError, match=told):
+        train(thinking_recipe(counting, tmp_path, **change), tmp_path / "out")
+
+
+def test_thoughts_have_to_be_there(manifest, tmp_path):
+    with pytest.raises(ValueError, match="line 1: there are no thoughts to learn from"):
+        train(thinking_recipe(manifest, tmp_path), tmp_path / "out")
+
+
+def test_a_model_that_thinks_while_it_watches(counting, tmp_path, monkeypatch):
+    """Trained, loaded and streamed: a thought about each moment, and the logits of one forward."""
+    model = load(train(thinking_recipe(counting, tmp_path), tmp_path / "out"))
+    item = read_manifest(counting)[0]
+    given, step = [], model.step
+
+    def noted(*args, **how):
+        output = step(*args, **how)
+        given.extend(output.logits_PV.clone() if output is not None else ())
+        return output
+
+    monkeypatch.setattr(model, "step", noted)
+    (instance,) = run_streams(model, parse_policy("wait-k:1"), [item_job(0, item, "qa")])
+    num_moments = int(item.duration_s)
+    assert [thought.units_read for thought in instance.thoughts] == [*range(1, num_moments + 1)]
+    measured = measure_thinking([instance])
+    assert "think_rate" in measured and instance.source_ms == 1000 * num_moments
+
+    front_end, ids = model.front_end, model.thinking
+    encoder = WatchedEncoder(
+        ThoughtEncoder(model.tokenizer, model.prompt, ids, model.tokenizer.eos_token_id),
+        ThinkingTable(depth=(1, 1)),
+        Clips(front_end),
+    )
+    told = tuple(
+        (float(thought.units_read), thought.text) for thought in instance.thoughts if thought.text
+    )
+    sample = encoder.join([item._replace(thoughts=told, target=instance.prediction)])
+    view = thought_view(sample, ids, WaitK(k=1).required_units)
+    packed = pack(sample, [view], model.layout)
+    media = front_end.encode(torch.from_numpy(sample.features)[None], torch.tensor([num_moments]))
+    hidden = packed_hidden(model, [packed], [media[0].detach()])[0]
+    rows = [row for row, label in enumerate(packed.label) if label != IGNORE]
+    expected, found = model.parts.project(hidden[rows]).detach(), torch.stack(given)
+    assert len(found) >= len(expected) - 1
+    scale = float(expected.abs().max())
+    assert torch.allclose(found[: len(expected)], expected[: len(found)], atol=1e-4 * scale)
 
 
 @pytest.mark.parametrize("learns", [True, False])

@@ -16,14 +16,16 @@ if TYPE_CHECKING:
     from proactivellm.tasks.reasoning.teacher import Teacher
 
 GENERATED = ("running", "logic")
-SHAPES = "shapes"  # generated too, and no problems but videos
+# Generated too, and no problems but videos; the second with thoughts.
+SHAPES, COUNTING = "shapes", "counting"
 
 What = Annotated[
     str,
     typer.Argument(
         metavar="KIND",
         help="running (counts, among fillers) and logic are generated, as is shapes (videos with "
-        "questions about them, which lie in a folder beside FILE); gsm8k, prontoqa and "
+        "questions about them, which lie in a folder beside FILE), and counting (those with the "
+        "number so far as thoughts); gsm8k, prontoqa and "
         "proofwriter are files of these sets; text has rows with question, context and answer, for "
         "a teacher; problems is a file that this command wrote.",
     ),
@@ -197,8 +199,8 @@ def data(
     from proactivellm.tasks.reasoning.teacher import Teacher
 
     check_places([("--out", out)], [("--source", source)])
-    if kind == SHAPES:
-        _film(out, count, seed, split, source)
+    if kind in (SHAPES, COUNTING):
+        _film(kind, out, source, count=count, seed=seed, split=split)
         return
     gates = Gates(longest, min_consistency, longest_problem)
     if kind in GENERATED:
@@ -219,14 +221,16 @@ def data(
     warn(f"{len(kept)} problems are in {out}")
 
 
-def _film(out: Path, count: int, seed: int, split: str, source: str | None) -> None:
+def _film(kind: str, out: Path, source: str | None, *, count: int, **how: Any) -> None:
+    """Videos; `how` is seed and split."""
     from proactivellm.report.progress import show_progress
-    from proactivellm.tasks.shapes import write_shapes
+    from proactivellm.tasks.shapes import KINDS, write_shapes
 
     if source is not None:
-        raise ValueError(f"{SHAPES} is generated: leave --source out")
+        raise ValueError(f"{kind} is generated: leave --source out")
+    kinds = KINDS if kind == SHAPES else (COUNTING,)
     with show_progress() as told:
-        for done in write_shapes(out, count, seed, split):
+        for done in write_shapes(out, count, kinds=kinds, **how):
             told("clips", done, count)
     warn(f"{count} clips, and the questions about them, are in {out}")
 
@@ -256,7 +260,7 @@ def _read(kind: str, source: str | None, thoughts: str, order: int | None) -> "l
     known = next((name for name in KINDS if name == kind), None)
     if known is None and kind != "problems":
         raise ValueError(
-            f"{kind!r}: give one of {', '.join((*GENERATED, SHAPES, *KINDS, 'problems'))}"
+            f"{kind!r}: give one of {', '.join((*GENERATED, SHAPES, COUNTING, *KINDS, 'problems'))}"
         )
     if source is None:
         raise ValueError(f"{kind} is read from a file: give --source")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from proactivellm.metrics.bootstrap import Statistics, mean, ratio
-from proactivellm.output.log import Instance, LoggedThought
+from proactivellm.output.log import TEXT, Instance, LoggedThought
 
 _SKIP = 1  # tokens of a thought that is none: the control token alone
 
@@ -61,8 +61,15 @@ def _by_stage(instance: Instance) -> tuple[int, int, int, int, int]:
     tokens, late, answer = [0, 0, 0], 0, len(instance.token_delays)
     for thought in instance.thoughts or ():
         tokens[min(thought.stage, 2)] += thought.tokens
-        late += thought.tokens * (thought.units_read >= instance.source_length)
+        late += thought.tokens * (thought.units_read >= _num_units(instance))
     return tokens[0], tokens[1], tokens[2], answer, late + answer
+
+
+def _num_units(instance: Instance) -> int:
+    """Of the source; of media, whose length is a time, those that were thought about."""
+    if instance.source_type == TEXT:
+        return int(instance.source_length)
+    return sum(not thought.stage for thought in instance.thoughts or ())
 
 
 def _delay_s(instance: Instance) -> float | None:
@@ -79,7 +86,7 @@ def _rate(instances: Sequence[Instance], needed: bool | None) -> Statistics:
 
 def _thought_about(instance: Instance, needed: bool | None) -> tuple[int, int]:
     about: list[LoggedThought] = [each for each in instance.thoughts or () if not each.stage]
-    unknown: list[bool | None] = [None] * int(instance.source_length)
+    unknown: list[bool | None] = [None] * _num_units(instance)
     labels = [*instance.needed] if instance.needed else unknown
     chosen = [place for place, label in enumerate(labels) if needed in (None, label)]
     return sum(p < len(about) and about[p].tokens > _SKIP for p in chosen), len(chosen)

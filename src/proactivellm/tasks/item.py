@@ -20,6 +20,8 @@ class Item(NamedTuple):
     place: str = ""  # file and line it was read from, for messages; empty = it was generated
     # Of media: seconds of them that tell each target word; empty = not known.
     evidence_s: tuple[float, ...] = ()
+    # Of media: what is thought about them, each at the second that tells it; None = not known.
+    thoughts: tuple[tuple[float, str], ...] | None = None
     group: str = ""  # of which scores are told apart, such as a kind of question
     # Units read before each unit of the target (`output.source_units`), as a policy had them.
     delays: tuple[int, ...] = ()

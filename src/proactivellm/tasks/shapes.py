@@ -29,6 +29,7 @@ COLOURS = {
 SHAPES = ("circle", "square", "triangle")
 NUMBERS = ("none", "one", "two", "three", "four", "five")
 KINDS = ("tell", "count", "first", "appeared")
+COUNTING = "counting"  # another kind, with the number so far as thoughts
 _RADII = (7, 10)  # of a shape, in pixels
 _NUM_EVENTS = (1, 5)
 _SHOWN, _HIDDEN = (2, 4), (0, 2)  # frames that a shape is seen, and that nothing is
@@ -65,6 +66,7 @@ class Question(NamedTuple):
     # When what has been shown tells the answer, or, of what is told, each of its words; that of
     # nothing is the end.
     evidence_s: float | list[float]
+    thoughts: tuple[tuple[float, str], ...] | None = None  # by second; None = nothing is thought
 
 
 def draw_clips(count: int, seed: int = 0, split: str = "train") -> list[Clip]:
@@ -125,6 +127,7 @@ def ask(clip: Clip, kinds: Sequence[str] = KINDS) -> list[Question]:
     rng = random.Random(f"question {clip.seed}")
     made = {"tell": _tell, "count": _count, "first": _first, "appeared": _appeared}
     every = [made[kind](clip, rng) for kind in KINDS]
+    every.append(_counting(clip, random.Random(f"counting {clip.seed}")))
     return [each for each in every if each is not None and each.kind in kinds]
 
 
@@ -144,6 +147,16 @@ def _count(clip: Clip, rng: random.Random) -> Question:
     number = sum(what in (event.colour, event.shape) for event in clip.events)
     plural = f"{what}s" if what in SHAPES else f"{what} shapes"
     return Question("count", f"how many {plural} ?", NUMBERS[number], clip.duration_s)
+
+
+def _counting(clip: Clip, rng: random.Random) -> Question:
+    """How many shapes, or of one colour, have appeared: the number so far is thought at each."""
+    colour = rng.choice([None, rng.choice(clip.events).colour])
+    counted = [event for event in clip.events if colour in (None, event.colour)]
+    times = [(event.first + 1) / FPS for event in counted]
+    thoughts = tuple(zip(times, NUMBERS[1:], strict=False))
+    question = f"how many {colour or ''} shapes ?".replace("  ", " ")
+    return Question(COUNTING, question, NUMBERS[len(counted)], clip.duration_s, thoughts)
 
 
 def _first(clip: Clip, rng: random.Random) -> Question | None:
@@ -200,6 +213,7 @@ def write_shapes(
                 "text": question.answer,
                 "duration_s": clip.duration_s,
                 "evidence_s": question.evidence_s,
+                **({} if question.thoughts is None else {"thoughts": question.thoughts}),
                 "group": question.kind,
                 "id": f"{question.kind}-{number}",
             }

@@ -3,7 +3,8 @@
 {"audio": "a.wav", "text": "what is to be written"}; `audio` may be a list of files, which are
 joined, and is called `video` where they are. Optional: `question` (read before the recording),
 `answers` (all that is accepted), `duration_s`, `speaker`, `evidence_s` (when it has told the
-answer, or each word of `text`, in seconds), `group` (scores are told apart by it). A line with
+answer, or each word of `text`, in seconds), `thoughts` (what is thought meanwhile: pairs of the
+second that tells it, and a text), `group` (scores are told apart by it). A line with
 `source` in place of `audio` is a pair of texts.
 """
 
@@ -32,6 +33,7 @@ class _Line(Strict):
     answers: tuple[str, ...] = ()  # all that are accepted; empty = only the text
     duration_s: float | None = None
     evidence_s: _Time | list[_Time] | None = None  # of the answer, or of each word of `text`
+    thoughts: list[tuple[_Time, str]] | None = None  # for models that think
     group: str = ""
     speaker: str | None = None
     id: str | None = None  # what others call it
@@ -51,6 +53,15 @@ class _Line(Strict):
                     f"`evidence_s`: a list has a time for each of the {words} words of `text`, "
                     "none before the last one"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _thinks_in_order(self) -> Self:
+        times = [time_s for time_s, _ in self.thoughts or ()]
+        if times != sorted(times):
+            raise ValueError("`thoughts`: give them in the order of their times")
+        if self.thoughts is not None and self.source:
+            raise ValueError("`thoughts` are about `audio` or `video`: leave them out")
         return self
 
     @property
@@ -73,6 +84,7 @@ class _Line(Strict):
             media=tuple(str(path.parent / file) for file in files),
             duration_s=self.duration_s,
             evidence_s=self._evidence_s,
+            thoughts=None if self.thoughts is None else tuple(self.thoughts),
             group=self.group,
             place=f"{path}, line {number}",
         )

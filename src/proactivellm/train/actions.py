@@ -12,7 +12,7 @@ from proactivellm.output.source_units import source_units
 from proactivellm.tasks.item import Item, source_of
 
 NO_ACTION, WRITE, READ = IGNORE, 0, 1
-_ROUNDING = 1e-6  # units by which a time may be off
+ROUNDING = 1e-6  # units by which a time may be off
 
 
 def actions(
@@ -95,7 +95,7 @@ def media_delays(
         why = "several are joined" if media.unit_s else "their units do not tell the time"
         raise ValueError(f"what words of {media.kind} wait for is not known, as {why}")
     before = next((place for place, unit in enumerate(units) if MEDIA_ID in unit), 0)
-    seen = [math.ceil(each / media.unit_s - _ROUNDING) for each in items[0].evidence_s]
+    seen = [math.ceil(each / media.unit_s - ROUNDING) for each in items[0].evidence_s]
     return [min(before + max(1, each), len(units)) for each in seen]
 
 

@@ -30,6 +30,7 @@ from proactivellm.train.saving import load_objectives
 from proactivellm.train.schedules import ViewPlan, ViewSettings
 from proactivellm.train.thoughts import ProblemEncoder, ThoughtEncoder
 from proactivellm.train.trainer import StreamingTrainer
+from proactivellm.train.watched_thoughts import WatchedEncoder
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +124,11 @@ def _make_encoder(
     if recipe.thinking is not None:
         ids = ThinkingIds.of(tokenizer, settings.thinking)
         assert ids is not None
-        return ProblemEncoder(ThoughtEncoder(tokenizer, prompt, ids, end), recipe.thinking)
+        thoughts = ThoughtEncoder(tokenizer, prompt, ids, end)
+        if recipe.front_end is None:
+            return ProblemEncoder(thoughts, recipe.thinking)
+        media = recipe.front_end.make_examples(learner.front_end)
+        return WatchedEncoder(thoughts, recipe.thinking, media)
     table = recipe.front_end
     text = SampleEncoder(tokenizer, prompt, end)
     return ItemEncoder(text, table.make_examples(learner.front_end) if table else None)

@@ -51,13 +51,15 @@ def check_thinking(recipe: "Recipe") -> None:
     if recipe.thinking is None:
         return
     sources = recipe.data.train if isinstance(recipe.data.train, list) else [recipe.data.train]
-    if not all(source.reasoning for source in [*sources, recipe.data.valid or sources[0]]):
+    every = [*sources, recipe.data.valid or sources[0]]
+    if recipe.front_end is None and not all(source.reasoning for source in every):
         raise ValueError("[thinking] learns from problems: give the data as `reasoning`")
+    if recipe.front_end is not None and not all(source.manifest for source in every):
+        raise ValueError("[thinking] about media learns from a `manifest` with thoughts: give that")
     if recipe.data.concat != (1, 1):
         raise ValueError("[thinking] has one problem in a sample: set data.concat to [1, 1]")
-    if recipe.front_end is not None or recipe.distillation is not None:
-        other = "[distillation]" if recipe.front_end is None else "a front end"
-        raise ValueError(f"[thinking] does not go with {other}: leave one of them out")
+    if recipe.distillation is not None:
+        raise ValueError("[thinking] does not go with [distillation]: leave one of them out")
     if objective.control_weight:
         raise ValueError("[thinking] reads sentence by sentence: control_weight has to be 0")
     if others := sorted(_OTHER_SCHEDULES & objective.model_fields_set):

@@ -5,6 +5,7 @@ that training and streaming see the same units. What closes the source is a unit
 last sentence is thought about before it is known to be the last.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -69,24 +70,39 @@ class ThoughtEncoder:
         """
         if len(sentences) != len(thoughts):
             raise ValueError(f"{len(sentences)} sentences have {len(thoughts)} thoughts: give each")
-        if len(stages) > len(self.thinking.stages):
-            raise ValueError(
-                f"{len(stages)} deep stages, and the model has {len(self.thinking.stages)}"
-            )
         segmenter = self._segmenter.clone()
-        opening = segmenter.ask(question)
+        segmenter_opening = segmenter.ask(question)
         units = [unit for unit in segmenter.segment(joined_texts(sentences)) if not unit.is_end]
         if not units:
             raise ValueError("the source has no sentence: there is nothing to think about")
         about = _aligned(thoughts, sentences, [unit.text for unit in units])
-        tokens = [token for thought in about for token in self._thought(thought)]
+        opening = [*self.prompt.source_head, *segmenter_opening]
+        return self.assemble(opening, [[*u.token_ids] for u in units], about, stages, answer)
+
+    def assemble(
+        self,
+        opening: Sequence[int],
+        units: Sequence[Sequence[int]],
+        thoughts: Sequence[str],
+        stages: Sequence[str],
+        answer: str,
+    ) -> Sample:
+        """The sample of units that are there, ids of each; one thought about each of them.
+
+        `opening` are ids before the units. The rest as for `encode`, with the same errors.
+        """
+        if len(stages) > len(self.thinking.stages):
+            raise ValueError(
+                f"{len(stages)} deep stages, and the model has {len(self.thinking.stages)}"
+            )
+        tokens = [token for thought in thoughts for token in self._thought(thought)]
         for opener, stage in zip(self.thinking.stages, stages, strict=False):
             if stage.strip():
                 tokens += [opener, *self._ids(stage), self.thinking.end]
         tokens.append(self.thinking.answer)
-        read = [[*self.prompt.source_head, *opening], *(list(unit.token_ids) for unit in units)]
+        read = [list(opening), *map(list, units), list(self.prompt.source_tail)]
         return Sample(
-            read={SOURCE: [*read, list(self.prompt.source_tail)]},
+            read={SOURCE: read},
             written={
                 THOUGHT: Written(head=self.prompt.target_head, tokens=tokens),
                 TARGET: Written(
@@ -121,25 +137,24 @@ def thought_view(
     return {THOUGHT: g, TARGET: [all_units] * len(sample.written[TARGET].tokens)}
 
 
-class ProblemEncoder(Encoder):
-    """Items with problems -> `Sample`, at depths and under policies that a recipe says."""
+class ThinkingEncoder(Encoder):
+    """Items with thoughts -> `Sample`, at depths and under policies that a recipe says."""
 
     def __init__(self, encoder: ThoughtEncoder, table: ThinkingTable) -> None:
         self.encoder = encoder
         self.table = table
 
-    def length(self, item: Item) -> float:
-        _thought_through(item)  # each item comes here before anything is learnt
-        return len(item.source) + 2 * len(item.target)
+    @abstractmethod
+    def sample(self, items: Sequence[Item], depth: int) -> Sample:
+        """That of one item at a depth; ValueError if nothing is thought in it."""
 
     def join(self, items: Sequence[Item], rng: np.random.Generator | None = None) -> Sample:
         least, deepest = self.table.depth
-        return self._sample(
-            items, deepest if rng is None else int(rng.integers(least, deepest + 1))
-        )
+        depth = deepest if rng is None else int(rng.integers(least, deepest + 1))
+        return self.sample(items, depth)
 
     def longest(self, items: Sequence[Item]) -> Sample:
-        return self._sample(items, self.table.depth[1])
+        return self.sample(items, self.table.depth[1])
 
     def views(self, sample: Sample, plan: ViewPlan, rng: np.random.Generator) -> list[View]:
         least, most = self.table.wait_k
@@ -154,8 +169,16 @@ class ProblemEncoder(Encoder):
     def _view(self, sample: Sample, policy: Policy) -> View:
         return thought_view(sample, self.encoder.thinking, policy.required_units)
 
-    def _sample(self, items: Sequence[Item], depth: int) -> Sample:
-        """The sample of one item; ValueError if nothing is thought in it."""
+
+class ProblemEncoder(ThinkingEncoder):
+    """Items with problems."""
+
+    def length(self, item: Item) -> float:
+        _thought_through(item)  # each item comes here before anything is learnt
+        return len(item.source) + 2 * len(item.target)
+
+    def sample(self, items: Sequence[Item], depth: int) -> Sample:
+        """Of one problem, whose sentences are the units."""
         (item,) = items
         problem = _thought_through(item)
         stages = problem.stages[: depth - 1]
