@@ -16,6 +16,7 @@ from proactivellm.train.build import make_front_end
 from proactivellm.train.fit import Fit
 from proactivellm.train.learner import Learner
 from proactivellm.train.objectives.catalogue import make_objectives
+from proactivellm.train.objectives.likelihood import Likelihood, Skip
 from proactivellm.train.patience import Patience
 from proactivellm.train.recipe import Recipe
 from proactivellm.train.sampled_softmax import SampledSoftmax
@@ -107,6 +108,10 @@ def make_learner(
     table, read_id = recipe.front_end, token_id_of(tokenizer, settings.read_token)
     front_end = make_front_end(table, model, tokenizer) if table else None
     objectives = make_objectives(recipe.tables, model, front_end)
+    thinking, ids = recipe.thinking, ThinkingIds.of(tokenizer, settings.thinking)
+    if thinking is not None and ids is not None and thinking.skip_weight != 1:
+        for each in (each for each in objectives if isinstance(each, Likelihood)):
+            each.skip = Skip(ids.skip, thinking.skip_weight)
     layout, logits_mib = settings.make_layout(), recipe.objective.logits_mib
     learner = Learner(model, layout, objectives, front_end, logits_mib, read_id)
     if table and table.pretrained:

@@ -6,7 +6,7 @@ from pydantic import model_validator
 
 from proactivellm.backbone.thinking import Thinking
 from proactivellm.core.layout import THOUGHT
-from proactivellm.files.values import Counts
+from proactivellm.files.values import Counts, Weight
 
 if TYPE_CHECKING:
     from proactivellm.train.recipe import Recipe
@@ -25,6 +25,9 @@ class ThinkingTable(Thinking):
     depth: Counts = (3, 3)
     # Sentences read before the first thought in partial views, least and most, drawn evenly.
     wait_k: Counts = (1, 1)
+    # Of the token that skips a thought, in the loss: where most is skipped, less teaches the model
+    # to think sooner. TaYS (arXiv 2603.02872) has 0.5.
+    skip_weight: Weight = 1.0
 
     @model_validator(mode="after")
     def _has_stages(self) -> Self:
@@ -60,6 +63,8 @@ def check_thinking(recipe: "Recipe") -> None:
         raise ValueError("[thinking] has one problem in a sample: set data.concat to [1, 1]")
     if recipe.distillation is not None:
         raise ValueError("[thinking] does not go with [distillation]: leave one of them out")
+    if recipe.thinking.skip_weight != 1 and objective.sampled_softmax:
+        raise ValueError("thinking.skip_weight does not go with sampled_softmax: leave one out")
     if objective.control_weight:
         raise ValueError("[thinking] reads sentence by sentence: control_weight has to be 0")
     if others := sorted(_OTHER_SCHEDULES & objective.model_fields_set):
