@@ -30,7 +30,7 @@ from proactivellm.session.session import Session
 
 DECODE = "decode"
 ROWS = 12  # of a clip that is shown again and again
-QUESTION = 16  # tokens
+QUESTION_TOKENS = 16
 
 
 def run_video(bench: Bench, result: dict[str, Any]) -> None:
@@ -45,9 +45,8 @@ def run_video(bench: Bench, result: dict[str, Any]) -> None:
     front_end.watch(options.chunk, options.drop_tokens)
     sight = options.sight
     result |= {**front_end.conditions, "sight": sight and asdict(sight), "clips": []}
-    _time_to_first_token(
-        model, Session(model, Offline())
-    )  # what the first step alone costs falls here
+    # What the first step alone costs falls on a stream that saw nothing.
+    time_to_first_token(model, Session(model, Offline()))
     runs = list(itertools.product(options.clips, options.loop or (None,)))
     for number, (clip, loop_s) in enumerate(runs):
         what = f"video: {Path(clip).name}"
@@ -96,7 +95,7 @@ def measure_clip(
         "tokens": shown.tokens,
         "kept_share": shown.tokens / shown.places,
         "entries": session.state.num_entries,
-        "ttft_ms": 1000 * _time_to_first_token(model, session),
+        "ttft_ms": 1000 * time_to_first_token(model, session),
         "bottleneck": _name(pipeline.bottleneck),
         "stages": {_name(spent.name): _times(vars(spent)) for spent in pipeline.spent},
     }
@@ -176,9 +175,11 @@ def _apart(work: Callable[[Any], Any], device: torch.device) -> Callable[[Any], 
     return alone
 
 
-def _time_to_first_token(model: Endless, session: Session) -> float:
+def time_to_first_token(model: Endless, session: Session) -> float:
     """Seconds from a question, about all that was read, to the first token; the stream is over."""
-    ids = tuple(unit.token_ids[0] for unit in itertools.islice(drawn_units(model, 0), QUESTION))
+    ids = tuple(
+        unit.token_ids[0] for unit in itertools.islice(drawn_units(model, 0), QUESTION_TOKENS)
+    )
     _settle(model.device)
     started = time.perf_counter()
     for event in session.advance([Unit(token_ids=ids, asks=True), Unit.end()]):
