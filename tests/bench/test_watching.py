@@ -59,7 +59,11 @@ def test_a_clip_that_is_shown_again_and_again(model, tmp_path):
     model.front_end.watch(chunk=3)
     for sight in (Sight(units=2, beyond="dropped"), None):
         row, told = {}, []
-        measure_clip(model, clip, row, sight, loop_s=60, progress=lambda *said: told.append(said))
+
+        def tell(*said, told=told):
+            told.append(said)
+
+        measure_clip(model, clip, row, sight, loop_s=60, progress=tell)
         assert row["frames"] == 120 and row["stages"]["prefill"]["items"] == 20
         assert told[-1] == ("video: a.mp4, seconds", 60, 60) and row["ttft_ms"] > 0
         histories.append(row["history"])
@@ -73,25 +77,29 @@ def test_a_clip_that_is_shown_again_and_again(model, tmp_path):
     assert whole[-1]["entries"] >= 20 * size
 
 
+@pytest.mark.parametrize("sight", [None, Sight(units=1, recall=2)])
 @torch.inference_mode()
-def test_a_question_takes_one_step_to_its_first_token(model):
+def test_a_question_takes_one_step_to_its_first_token(model, sight):
     """A question about all that was read, and the end of what is asked about: one step."""
-    for sight in (None, Sight(units=1, recall=2)):
-        session, read = Session(model, parse_policy("offline"), limits=Limits(sight=sight)), []
-        for number in range(6):
-            features = torch.full((6, 128), float(number))
-            session.push(Unit(features=features, grid=GRID, holds=True))
-        step = model.step
-        model.step = lambda cache, inputs, **more: (
-            read.append(inputs) or step(cache, inputs, **more)
-        )
-        try:
-            assert time_to_first_token(model, session) > 0
-        finally:
-            del model.step
-        ((lane,),) = read
-        assert lane.probe is not None and session.state.num_written == 1
-        assert sum(len(p.tokens) for p in lane.pieces if p.unit == 7) >= QUESTION_TOKENS
+    session = Session(model, parse_policy("offline"), limits=Limits(sight=sight))
+    read = []
+    for number in range(6):
+        features = torch.full((6, 128), float(number))
+        session.push(Unit(features=features, grid=GRID, holds=True))
+    step = model.step
+
+    def noting(cache, inputs, **how):
+        read.append(inputs)
+        return step(cache, inputs, **how)
+
+    model.step = noting
+    try:
+        assert time_to_first_token(model, session) > 0
+    finally:
+        del model.step
+    ((lane,),) = read
+    assert lane.probe is not None and session.state.num_written == 1
+    assert sum(len(p.tokens) for p in lane.pieces if p.unit == 7) >= QUESTION_TOKENS
 
 
 def test_a_model_that_sees_nothing(tmp_path, capfd):
