@@ -10,7 +10,7 @@ from proactivellm.report.console import plain_table
 
 Result = Mapping[str, Any]
 QUANTILES = ("p50", "p95", "p99")
-_MEMORY = ("rss", "peak_rss", "peak_device")
+_MEMORY = ("rss", "peak_device")
 _POINT = ("sessions", *(f"{q} ms" for q in QUANTILES))
 _UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "B"))
 
@@ -116,7 +116,7 @@ def _loop_table(clip: Result) -> Table:
         + [str(row["entries"]), f"{row['prefill_ms']:.2f}", f"{row['prefill_cpu_ms']:.2f}"]
         for row in clip["history"]
     ]
-    headings = ("video s", "memory", "at most", "of the device", "entries")
+    headings = ("video s", "memory", "at most on the device", "entries")
     return plain_table(_clip(clip), (*headings, "prefill ms", "CPU ms"), rows)
 
 
