@@ -8,10 +8,11 @@ video of any length, of which rows tell what it has cost up to there.
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from statistics import fmean
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from proactivellm.bench.measure import memory
 from proactivellm.bench.workload import Bench, Endless, drawn_units
 from proactivellm.core.positions import Grid
 from proactivellm.core.unit import Unit
-from proactivellm.modality.stages import SOURCE, Pipeline, Spent, Stage
+from proactivellm.modality.stages import SOURCE, Pipeline, Stage
 from proactivellm.modality.video.eye import Eye
 from proactivellm.policy.fixed import Offline
 from proactivellm.report.progress import Progress
@@ -77,15 +78,14 @@ def measure_clip(
     pipeline, shown = Pipeline(_stages(model, session)), _Shown()
     _settle(model.device)
     started, cpu_s = time.perf_counter(), time.process_time()
-    for grid in pipeline.run(shown.counted(_blocks(model, clip, loop_s))):
-        shown.add(grid)
+    for read in pipeline.run(shown.counted(_blocks(model, clip, loop_s))):
+        shown.add(read)
         seconds = shown.moments * model.front_end.settings.pixels.frames
         seconds /= model.front_end.settings.fps
         if loop_s:
             progress(f"video: {Path(clip).name}, seconds", int(seconds), loop_s)
         if loop_s and seconds >= loop_s * (len(row["history"]) + 1) / ROWS:
-            now = {**memory(model.device), "entries": session.state.num_entries}
-            row["history"].append(_so_far(now, pipeline.spent[-1], seconds, row["history"]))
+            row["history"].append({"video_s": seconds, **memory(model.device), **shown.lately()})
     wall_s, cpu_s = time.perf_counter() - started, time.process_time() - cpu_s
     row |= {
         "frames": shown.frames,
@@ -101,6 +101,15 @@ def measure_clip(
     }
 
 
+class _Read(NamedTuple):
+    """A chunk that was read, as the prefill left it."""
+
+    grid: Grid
+    entries: int  # of the cache
+    busy_s: float
+    cpu_s: float
+
+
 @dataclass
 class _Shown:
     """What there was to see so far."""
@@ -109,6 +118,7 @@ class _Shown:
     moments: int = 0
     tokens: int = 0  # that were kept
     places: int = 0
+    _lately: list[_Read] = field(default_factory=list)
 
     def counted(self, blocks: Iterator[Any]) -> Iterator[Any]:
         """The frames, counted as they are decoded."""
@@ -116,11 +126,21 @@ class _Shown:
             self.frames += len(block)
             yield block
 
-    def add(self, grid: Grid) -> None:
+    def add(self, read: _Read) -> None:
         """Counts a chunk that was read."""
-        self.moments += grid.moments
-        self.tokens += grid.seen
-        self.places += grid.places
+        self.moments += read.grid.moments
+        self.tokens += read.grid.seen
+        self.places += read.grid.places
+        self._lately.append(read._replace(grid=read.grid._replace(kept=None)))
+
+    def lately(self) -> dict[str, Any]:
+        """Entries now, and times of a chunk since this was called last."""
+        read, self._lately = self._lately, []
+        return {
+            "entries": read[-1].entries,
+            "prefill_ms": 1000 * fmean(chunk.busy_s for chunk in read),
+            "prefill_cpu_ms": 1000 * fmean(chunk.cpu_s for chunk in read),
+        }
 
 
 def _blocks(model: Endless, clip: str, loop_s: int | None) -> Iterator[Any]:
@@ -148,13 +168,20 @@ def _stages(model: Endless, session: Session) -> list[Stage]:
         session.push(Unit(features=features, grid=grid, holds=True))  # a question will come
         return grid
 
+    def read(dropped: tuple[Tensor, Grid]) -> _Read:
+        started, cpu_s = time.perf_counter(), time.thread_time()
+        grid = apart["prefill"](dropped)
+        entries = session.state.num_entries
+        return _Read(grid, entries, time.perf_counter() - started, time.thread_time() - cpu_s)
+
     works: dict[str, Callable[[Any], Any]] = {
         "prepare": eye.prepare,
         "encode": eye.encode,
         "drop": eye.drop,
         "prefill": prefill,
     }
-    return [Stage(name, _apart(work, model.device)) for name, work in works.items()]
+    apart = {name: _apart(work, model.device) for name, work in works.items()}
+    return [Stage(name, work) for name, work in (apart | {"prefill": read}).items()]
 
 
 def _apart(work: Callable[[Any], Any], device: torch.device) -> Callable[[Any], Any]:
@@ -192,22 +219,6 @@ def _settle(device: torch.device) -> None:
     """Wait for all that a device was asked to do."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
-
-
-def _so_far(
-    now: dict[str, Any], prefill: Spent, seconds: float, before: Sequence[dict[str, Any]]
-) -> dict[str, Any]:
-    """A row of the history: memory now, and times of a chunk since the row before."""
-    total = {"chunks": prefill.items, "busy_s": prefill.busy_s, "cpu_s": prefill.cpu_s}
-    last = before[-1]["total"] if before else dict.fromkeys(total, 0)
-    chunks = total["chunks"] - last["chunks"]
-    return {
-        "video_s": seconds,
-        **now,
-        "prefill_ms": 1000 * (total["busy_s"] - last["busy_s"]) / chunks,
-        "prefill_cpu_ms": 1000 * (total["cpu_s"] - last["cpu_s"]) / chunks,
-        "total": total,
-    }
 
 
 def _name(stage: str) -> str:
