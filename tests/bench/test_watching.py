@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from benchmarks.video_clips import kept_shares, write_still
 from tests.modality.video.clips import write_clip
 from tests.video_models import save_tiny_watcher
 
@@ -100,6 +101,14 @@ def test_a_question_takes_one_step_to_its_first_token(model, sight):
     ((lane,),) = read
     assert lane.probe is not None and session.state.num_written == 1
     assert sum(len(p.tokens) for p in lane.pieces if p.unit == 7) >= QUESTION_TOKENS
+
+
+def test_what_is_kept_of_a_still_scene(model, tmp_path):
+    """The first moment alone, or that of each chunk; and the table of benchmarks/video_clips.py."""
+    clip = write_clip(tmp_path / "a.mp4", [0.0, 0.5], size=(60, 88))
+    still = write_still(clip, tmp_path / "still.mkv")
+    shares = kept_shares(model.front_end, still)
+    assert [round(1 / share) for share in shares.values()] == [4, 15, 4, 60, 60, 60]
 
 
 def test_a_model_that_sees_nothing(tmp_path, capfd):
