@@ -2,6 +2,8 @@
 # Everything that a machine with a GPU is needed for, in under 6 minutes: the laws, static steps
 # captured as CUDA graphs against uncaptured ones, bf16, int8, and the bench of docs/RESULTS.md.
 # Run: tools/device_check.sh [OUT]     with PYTHON=... for another interpreter, DEVICE=cpu to try it.
+# With CLIP=clip.mp4, and PyAV: also frames per second, and the time to the first token of a question,
+# of the shape of Qwen2.5-VL-3B (or SHAPE=...) after 1 and 10 minutes of that clip in a loop.
 # It needs torch, transformers, typer, rich, pydantic, sacrebleu, and torchao for int8; what is
 # missing is named first. Status 1 if anything failed, all of it is tried.
 set -uo pipefail
@@ -30,7 +32,11 @@ bench() {  # NAME FLAGS...: the rows of docs/RESULTS.md, with fewer repeats
     timeout 75 "$PYTHON" -m proactivellm bench --device "$DEVICE" --repeats 2 --out "$OUT/$name" "$@" \
         || { echo "bench $name failed"; status=1; }
 }
-bench alone --model shape:6x256 --suite alone --long 0
-bench sessions --suite sessions --steps 60
-bench graphs --suite sessions --steps 60 --accelerate graph
+bench alone alone --model shape:6x256 --long 0
+bench sessions sessions --steps 60
+bench graphs sessions --steps 60 --accelerate graph
+if [[ -n ${CLIP:-} ]]; then
+    bench video video --model "${SHAPE:-shape:qwen2.5-vl-3b}" --clip "$CLIP" --loop 60,600 \
+        --drop-tokens chunk-intra:0.25 --attend-chunks 4 --recall-chunks 32
+fi
 exit $status

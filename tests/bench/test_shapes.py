@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from tests.models import save_tiny, tiny_config
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
 from proactivellm.bench.measure import weight_bytes
 from proactivellm.bench.shapes import PREFIX, SHAPES, find_shape, random_model, word_tokenizer
@@ -15,14 +15,18 @@ from proactivellm.policy.fixed import WaitK
 from proactivellm.session.session import Session
 
 # As published, in billions; that of 6x256 by hand: 2 * 8000 * 256 + 6 * 951104 + 256.
-PARAMETERS = {"qwen3-0.6b": 0.596, "qwen2.5-3b": 3.086, "qwen3-8b": 8.191, "6x256": 0.0098}
+PARAMETERS = {
+    **{"qwen3-0.6b": 0.596, "qwen2.5-3b": 3.086, "qwen3-8b": 8.191, "qwen2.5-vl-3b": 3.755},
+    **{"6x256": 0.0098, "4x128-vl": 0.00457},
+}
 
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_shapes_have_the_parameters_of_the_models_they_are_of(name: str) -> None:
     config = find_shape(PREFIX + name)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+        kind = AutoModelForCausalLM if "vl" not in name else AutoModelForImageTextToText
+        model = kind.from_config(config)
     count = sum(parameter.numel() for parameter in model.parameters())
     assert count / 1e9 == pytest.approx(PARAMETERS[name], rel=0.002)
 

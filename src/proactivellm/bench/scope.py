@@ -4,6 +4,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from proactivellm.session.limits import Sight
+
 HERE = ("alone", "sessions", "window", "capacity")  # measured in this process
 SUITES = (*HERE, "serve", "video")
 
@@ -27,11 +29,13 @@ class Options:
     seconds: float = 5.0  # of every number of sessions in suites `capacity` and `serve`
     max_sessions: int = 1024  # tried in suites `capacity` and `serve`
     seed: int = 0  # of the ids of the sources
-    # Of suite `video`: files, and how they are watched (see `VideoFrontEnd.watch`, `Sight`).
+    # Of suite `video`: files, for how many seconds each is shown again and again (once, if there
+    # are none), and how they are watched (see `VideoFrontEnd.watch`).
     clips: Sequence[str] = ()
+    loop: Sequence[int] = ()
     chunk: int | None = None
     drop_tokens: str | None = None
-    attend_chunks: int | None = None
+    sight: Sight | None = None
 
     def __post_init__(self) -> None:
         unknown = [suite for suite in self.suites if suite not in SUITES]
@@ -46,6 +50,8 @@ class Options:
                 raise ValueError(f"{name}={getattr(self, name):g}: give a positive number")
         if "video" in self.suites and not self.clips:
             raise ValueError("the suite video measures clips: give --clip FILE")
+        if any(seconds < 1 for seconds in self.loop):
+            raise ValueError(f"loop={min(self.loop)}: give seconds of video, 1 or more")
         if self.long < 0:
             raise ValueError(f"long={self.long}: give 0 or more")
         if not self.sessions or min(self.sessions) < 1:

@@ -12,6 +12,7 @@ import torch
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForImageTextToText,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
@@ -22,18 +23,31 @@ from proactivellm.backbone.precision import choose_dtype, quantization_config
 from proactivellm.backbone.prompt import Prompt, StreamSettings
 from proactivellm.files.toml import did_you_mean
 from proactivellm.forward.causal_lm import StreamingCausalLM
+from proactivellm.modality.video.front_end import VideoSettings
+from proactivellm.modality.video.pixels import PixelSettings
+from proactivellm.modality.video.qwen_vl import FAMILIES, front_end_of, shape_of, video_settings
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 PREFIX = "shape:"
 PROMPT = Prompt(source_head="<source>", source_tail="<end>", target_head="<target>")
 _WEIGHTS = ("*.safetensors", "*.bin", "*.index.json")
+
+
+def _rope(sections: list[int]) -> dict[str, Any]:
+    """Rotations of three axes; `sections` are how many pairs of a head each of them turns."""
+    return {"rope_type": "default", "rope_theta": 1e6, "mrope_section": sections}
+
+
 _QWEN: dict[str, Any] = {
     "vocab_size": 151936,
     "rms_norm_eps": 1e-6,
     "max_position_embeddings": 40960,
 }
 
-# From the config.json of Qwen/Qwen3-0.6B, Qwen/Qwen2.5-3B and Qwen/Qwen3-8B; 6x256 is our own.
+MAX_PIXELS = 90_000  # of a frame, where the shape is no folder that tells: those of ViCoStream
+
+# From the config.json of Qwen/Qwen3-0.6B, Qwen/Qwen2.5-3B, Qwen/Qwen3-8B and
+# Qwen/Qwen2.5-VL-3B-Instruct; 6x256 and 4x128-vl are our own.
 SHAPES: Mapping[str, Mapping[str, Any]] = {
     "6x256": {
         "model_type": "qwen3",
@@ -78,6 +92,52 @@ SHAPES: Mapping[str, Mapping[str, Any]] = {
         "head_dim": 128,
         "intermediate_size": 12288,
         "tie_word_embeddings": False,
+    },
+    "4x128-vl": {
+        "model_type": "qwen2_5_vl",
+        "tie_word_embeddings": False,
+        "text_config": {
+            "vocab_size": 8000,
+            "num_hidden_layers": 4,
+            "hidden_size": 128,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "intermediate_size": 512,
+            "rope_parameters": _rope([4, 6, 6]),
+            "bos_token_id": None,
+            "eos_token_id": None,
+        },
+        "vision_config": {
+            "depth": 4,
+            "hidden_size": 128,
+            "num_heads": 4,
+            "intermediate_size": 512,
+            "out_hidden_size": 128,
+            "fullatt_block_indexes": [3],
+            "tokens_per_second": 2,
+        },
+    },
+    "qwen2.5-vl-3b": {
+        "model_type": "qwen2_5_vl",
+        "tie_word_embeddings": True,
+        "text_config": {
+            "vocab_size": 151936,
+            "num_hidden_layers": 36,
+            "hidden_size": 2048,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 2,
+            "intermediate_size": 11008,
+            "max_position_embeddings": 128000,
+            "rope_parameters": _rope([16, 24, 24]),
+        },
+        "vision_config": {
+            "depth": 32,
+            "hidden_size": 1280,
+            "num_heads": 16,
+            "intermediate_size": 3420,
+            "out_hidden_size": 2048,
+            "tokens_per_second": 2,
+        },
     },
 }
 
@@ -127,6 +187,10 @@ def random_model(
         ValueError: the shape cannot stream, or there is no such device or precision.
     """
     quantize = quantization_config(quantization, dtype)
+    sees = config.model_type in FAMILIES
+    if sees and quantize is not None:
+        raise ValueError(f"{config.model_type} is made as it is: not quantised")
+    auto: Any = AutoModelForImageTextToText if sees else AutoModelForCausalLM
     try:
         place = torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:
@@ -138,7 +202,7 @@ def random_model(
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []), place:
         torch.manual_seed(seed)
         with refusing("no model has this shape", lambda: unknown_names(config)):
-            model = AutoModelForCausalLM.from_config(
+            model = auto.from_config(
                 config, dtype=dtype, trust_remote_code=trust_remote_code, **NO_KERNEL
             )
     if quantize is not None:
@@ -146,7 +210,19 @@ def random_model(
     model.generation_config.eos_token_id = None  # that of the shape is but a word here
     settings = StreamSettings(boundary="token", prompt=PROMPT)
     tokenizer = word_tokenizer(config.get_text_config().vocab_size)
-    return StreamingCausalLM(model.requires_grad_(False), tokenizer, settings)
+    streaming = StreamingCausalLM(model.requires_grad_(False), tokenizer, settings)
+    if sees:
+        streaming.front_end = front_end_of(model, tokenizer, _video_settings(config))
+    return streaming
+
+
+def _video_settings(config: Any) -> VideoSettings:
+    """What the folder of a configuration says of pictures, if it is one that was read."""
+    vision, family = config.vision_config, FAMILIES[config.model_type]
+    if config.name_or_path:
+        return video_settings(Path(config.name_or_path), vision, family)
+    shape = shape_of(vision, family) | {"max_pixels": MAX_PIXELS}
+    return VideoSettings(pixels=PixelSettings(**shape))
 
 
 def word_tokenizer(size: int) -> PreTrainedTokenizerFast:

@@ -31,6 +31,7 @@ class Endless(StreamingCausalLM):
     def __init__(self, model: StreamingCausalLM) -> None:
         settings = model.settings.model_copy(update={"boundary": "token"})
         super().__init__(model.model, model.tokenizer, settings)
+        self.folder, self.front_end = model.folder, model.front_end
         ends = sorted(self.end_token_ids)
         self._ends_E = torch.tensor(ends, dtype=torch.long, device=self.device) if ends else None
 

@@ -16,6 +16,7 @@ from proactivellm.cli.bench_flags import (
     Clips,
     Deadline,
     Long,
+    Loop,
     MaxSessions,
     Model,
     Out,
@@ -44,7 +45,14 @@ from proactivellm.cli.flags import (
 from proactivellm.cli.messages import warn
 from proactivellm.cli.models import load_model, loading
 from proactivellm.cli.places import check_places
-from proactivellm.cli.watching import AttendChunks, Chunk, DropTokens
+from proactivellm.cli.watching import (
+    AttendChunks,
+    Chunk,
+    DropTokens,
+    Past,
+    RecallChunks,
+    VideoOptions,
+)
 
 if TYPE_CHECKING:
     from proactivellm.bench.scope import Options
@@ -79,9 +87,12 @@ def bench(
     max_sessions: MaxSessions = 1024,
     seed: Seed = 0,
     clips: Clips = None,
+    loop: Loop = None,
     drop_tokens: DropTokens = None,
     chunk: Chunk = None,
     attend_chunks: AttendChunks = None,
+    recall_chunks: RecallChunks = None,
+    past: Past = None,
 ) -> None:
     """Measure speed, latency, memory and capacity of a model.
 
@@ -136,6 +147,8 @@ def _options(command: Mapping[str, Any]) -> "Options":
         "sessions": parse_numbers(command["sessions"], "sessions"),
         "units": units,
         "clips": tuple(command["clips"] or ()),
+        "loop": () if command["loop"] is None else parse_numbers(command["loop"], "loop"),
+        "sight": VideoOptions.of(command).sight(),
     }
     plain = {f.name: command[f.name] for f in fields(Options) if f.name not in special}
     return Options(**plain, **special)

@@ -14,7 +14,8 @@ Model = Annotated[
         metavar="NAME|PATH|SHAPE",
         help="A bundled model, a model folder or a Hugging Face hub id. Or one with random "
         "weights: a config.json, a folder that holds only that, or a shape (shape:6x256, "
-        "shape:qwen3-0.6b, shape:qwen2.5-3b, shape:qwen3-8b).",
+        "shape:qwen3-0.6b, shape:qwen2.5-3b, shape:qwen3-8b; with video shape:4x128-vl, "
+        "shape:qwen2.5-vl-3b).",
         show_default=f"the bundled {DEFAULT_MODEL}",
     ),
 ]
@@ -137,5 +138,14 @@ Clips = Annotated[
         metavar="FILE",
         help="A video, or several by repeating the flag. For the suite video.",
         show_default="none",
+    ),
+]
+Loop = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SECONDS,...",
+        help="Show each clip again and again, as one video of so many seconds, read as fast as "
+        "can be; of several lengths one after the other. For the suite video.",
+        show_default="once",
     ),
 ]

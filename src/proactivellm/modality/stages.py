@@ -31,6 +31,7 @@ class Spent:
     name: str
     items: int = 0
     busy_s: float = 0.0
+    cpu_s: float = 0.0  # of these, on a processor, in its own thread: what else runs does not count
     starved_s: float = 0.0  # it waited for an item
     blocked_s: float = 0.0  # it waited until the next stage took one
 
@@ -132,11 +133,12 @@ class Pipeline:
             pass
 
     def _done(self, spent: Spent, work: Callable[..., Any], *item: Any) -> Any:
-        started = time.perf_counter()
+        started, cpu_s = time.perf_counter(), time.thread_time()
         result = work(*item)
         if result is not _END:
             spent.items += 1
             spent.busy_s += time.perf_counter() - started
+            spent.cpu_s += time.thread_time() - cpu_s
         return result
 
     def _take(self, place: int) -> Any:

@@ -10,6 +10,7 @@ from proactivellm.report.console import plain_table
 
 Result = Mapping[str, Any]
 QUANTILES = ("p50", "p95", "p99")
+_MEMORY = ("rss", "peak_device")
 _POINT = ("sessions", *(f"{q} ms" for q in QUANTILES))
 _UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "B"))
 
@@ -28,8 +29,12 @@ def bench_tables(report: Result) -> Iterator[Table]:
         yield _capacity_table(suites["capacity"])
     if suites.get("serve", {}).get("curve"):
         yield _serving_table(suites["serve"])
-    if suites.get("video", {}).get("clips"):
-        yield _video_table(suites["video"])
+    clips = suites.get("video", {}).get("clips", [])
+    if whole := [clip for clip in clips if "stages" in clip]:
+        yield _video_table(suites["video"], whole)
+    for clip in clips:
+        if clip.get("history"):
+            yield _loop_table(clip)
 
 
 def _alone_table(result: Result) -> Table:
@@ -90,18 +95,39 @@ def _serving_table(result: Result) -> Table:
     return plain_table(title, headings, rows, _sustained(result))
 
 
-def _video_table(result: Result) -> Table:
-    stages = list(next(iter(result["clips"].values()))["stages"])
+def _video_table(result: Result, clips: Sequence[Result]) -> Table:
+    stages = list(clips[0]["stages"])
     rows = [
-        [Path(clip).name, str(row["frames"]), f"{row['frames_per_s']:.1f}"]
-        + [f"{100 * row['kept_share']:.1f} %", row["bottleneck"]]
+        [_clip(row), str(row["frames"]), f"{row['frames_per_s']:.1f}"]
+        + [f"{100 * row['kept_share']:.1f} %", f"{row['ttft_ms']:.0f}", row["bottleneck"]]
         + [f"{row['stages'][stage]['busy_s']:.2f}" for stage in stages]
-        for clip, row in result["clips"].items()
+        for row in clips
     ]
-    drops, seen = result["drop_tokens"] or "none", result["attend_chunks"] or "all"
-    title = f"Video: chunks of {result['chunk']}, dropped: {drops}, chunks in sight: {seen}"
-    headings = ("clip", "frames", "frames/s", "kept", "limited by")
+    drops, sight = result["drop_tokens"] or "none", result["sight"] or {}
+    seen = " ".join(f"{name} {value}" for name, value in sight.items() if value) or "all"
+    title = f"Video: chunks of {result['chunk']}, dropped: {drops}, in sight: {seen}"
+    headings = ("clip", "frames", "frames/s", "kept", "TTFT ms", "limited by")
     return plain_table(title, (*headings, *(f"{stage} s" for stage in stages)), rows)
+
+
+def _loop_table(clip: Result) -> Table:
+    rows = [
+        [f"{row['video_s']:.0f}", *(_bytes(row[f"{name}_bytes"]) for name in _MEMORY)]
+        + [str(row["entries"]), f"{row['prefill_ms']:.2f}", f"{row['prefill_cpu_ms']:.2f}"]
+        for row in clip["history"]
+    ]
+    headings = ("video s", "memory", "at most on the device", "entries")
+    return plain_table(_clip(clip), (*headings, "prefill ms", "CPU ms"), rows)
+
+
+def _clip(row: Result) -> str:
+    """The name of a clip, and for how long it was shown."""
+    loop_s = row["loop_s"]
+    return Path(row["clip"]).name + (f", {loop_s} s" if loop_s else "")
+
+
+def _bytes(number: int | None) -> str:
+    return "-" if number is None else _size(number)
 
 
 def _point(point: Result) -> list[str]:

@@ -33,6 +33,23 @@ class _Past:
     away: dict[int, dict[str, Any]] = field(default_factory=dict)
     descriptors: dict[int, Tensor] = field(default_factory=dict)  # mean embeddings [D]
     asked: dict[int, tuple[int, ...]] = field(default_factory=dict)  # ids of units that ask
+    _all_UD: Tensor | None = None  # of `described`
+
+    def describe(self, unit: int, mean_D: Tensor) -> None:
+        """Notes what is like a unit; one that was taken back may come again, and be another."""
+        before = self.descriptors.get(unit)
+        if before is not None and not torch.equal(before, mean_D):
+            self._all_UD = None
+        self.descriptors[unit] = mean_D
+
+    def described(self, device: torch.device) -> Tensor:
+        """All descriptors [U, D], in the order of their units; more are made than looked at."""
+        known = 0 if self._all_UD is None else len(self._all_UD)
+        if known != len(self.descriptors):
+            new_UD = torch.stack([*self.descriptors.values()][known:]).to(device)
+            self._all_UD = new_UD if self._all_UD is None else torch.cat([self._all_UD, new_UD])
+        assert self._all_UD is not None
+        return self._all_UD
 
 
 class Horizon:
@@ -90,12 +107,12 @@ class Horizon:
         past, device = self._past[planned.input.lane], self.model.device
         asked = {unit: ids for unit, ids in past.asked.items() if unit <= planned.units_read}
         question = [*planned.state.question, *(token for ids in asked.values() for token in ids)]
+        # Those of units that are read ahead come last.
         numbers = [unit for unit in past.descriptors if unit <= planned.units_read]
         if not self.sight.recall or planned.input.probe is None or not (numbers and question):
             return {*asked}
         query_D = self.model.parts.embed(torch.tensor(question, device=device)).float().mean(0)
-        known = past.descriptors
-        described_UD = torch.stack([known[unit] for unit in numbers]).to(device)
+        described_UD = past.described(device)[: len(numbers)]
         similarity_U = torch.cosine_similarity(described_UD, query_D[None], dim=-1)
         best = similarity_U.topk(min(self.sight.recall, len(numbers))).indices.tolist()
         return {numbers[index] for index in best} | {*asked}
@@ -116,7 +133,7 @@ class Horizon:
             else:
                 continue
             if len(seen):
-                past.descriptors[piece.unit] = seen.float().mean(0).cpu()
+                past.describe(piece.unit, seen.float().mean(0).cpu())
 
     def _move(
         self,
@@ -134,8 +151,8 @@ class Horizon:
                 places = [place for place, of in enumerate(units) if of == unit]
                 past.away[unit] = _on_host(cache.entries(lane, self._tensor(places)))
         before = cache.lengths[lane]
-        for unit in coming:
-            cache.append(lane, past.away[unit])
+        if coming:
+            cache.append(lane, _together([past.away[unit] for unit in coming]))
         came = range(before, cache.lengths[lane])
         stay = [place for place, unit in enumerate(units) if unit not in leaving]
         # What was written stays at the end, where it may be taken back.
@@ -156,6 +173,15 @@ def _on_host(entries: dict[str, Any]) -> dict[str, Any]:
         "values": [values.cpu() for values in entries["values"]],
         "kinds": entries["kinds"],
     }
+
+
+def _together(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Of several units, as of one: a device is asked once for each layer."""
+    layers = {
+        name: [torch.cat(parts) for parts in zip(*(each[name] for each in entries), strict=True)]
+        for name in ("keys", "values")
+    }
+    return {**layers, "kinds": torch.cat([each["kinds"] for each in entries], dim=1)}
 
 
 def check_sight(sight: Sight | None, model: StreamingCausalLM, bounded: bool) -> None:

@@ -254,19 +254,3 @@ def test_evaluate_looks_at_a_video_as_stream_does(folder, tmp_path, capfd):
     noted = json.loads(next((tmp_path / "out").glob("*/run.json")).read_text())
     assert noted["sight"] == {"units": 1, "recall": 1, "beyond": "host"}
     assert noted["drop_tokens"] == "feature:0.9"
-
-
-def test_bench(folder, tmp_path):
-    """A clip through all stages: what is counted is what was read."""
-    clip = write_clip(tmp_path / "a.mp4", [n / 2 for n in range(10)], size=(60, 88))
-    command = ["bench", "video", "--model", str(folder), "--out", str(tmp_path / "out")]
-    for more, code in (([], 2), (["--clip", str(clip), "--drop-tokens", "chunk-intra:-1"], 0)):
-        with pytest.raises(SystemExit) as ended:
-            main([*command, *more, "--attend-chunks", "1"])
-        assert int(ended.value.code or 0) == code
-    report = json.loads((tmp_path / "out" / "bench.json").read_text())
-    (row,) = report["suites"]["video"]["clips"].values()
-    assert row["frames"] == 10 and row["tokens"] == 2 * 6 and row["kept_share"] == 12 / 30
-    assert list(row["stages"]) == ["decode", "prepare", "encode", "drop", "prefill"]
-    assert all(stage["items"] == 2 for stage in row["stages"].values())
-    assert row["bottleneck"] in row["stages"] and row["frames_per_s"] > 0

@@ -1,7 +1,8 @@
 """Pictures as the vision encoders of Qwen2-VL and its successors take them.
 
 What the image processor of transformers does with Pillow, in torch, and so on any device.
-Legend: T = frames, C = 3 colours, N = patches, K = numbers in a patch, I = taps, O = pixels.
+Legend: T = frames, C = 3 colours, N = patches, K = numbers in a patch, I = taps, X = lines of
+pixels, O = those that become of them, M = pixels of a line, in all pictures.
 """
 
 import functools
@@ -77,13 +78,14 @@ def _along(frames: Tensor, axis: int, new: int) -> Tensor:
     if old == new:
         return frames
     place_IO, weight_IO = (values.to(frames.device) for values in _bicubic(old, new))
-    shape = [1] * frames.dim()
-    shape[axis] = new
-    total = torch.full((), 1 << (BITS - 1), dtype=torch.int32, device=frames.device)
+    lines = frames.movedim(axis, 0)  # each of them, of all pictures, lies in one piece below
+    lines_XM = lines.flatten(1)
+    total_OM = lines_XM.new_full((new, lines_XM.shape[1]), 1 << (BITS - 1), dtype=torch.int32)
     for place_O, weight_O in zip(place_IO, weight_IO, strict=True):
         # A tap at a time: what all of them look at together is many times the picture.
-        total = total + frames.index_select(axis, place_O).int() * weight_O.view(shape)
-    return (total >> BITS).clamp_(0, 255).to(torch.uint8)
+        total_OM.addcmul_(lines_XM.index_select(0, place_O), weight_O[:, None])
+    levels_OM = (total_OM >> BITS).clamp_(0, 255).to(torch.uint8)
+    return levels_OM.unflatten(1, lines.shape[1:]).movedim(0, axis)
 
 
 @functools.lru_cache(maxsize=64)

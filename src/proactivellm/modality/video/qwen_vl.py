@@ -94,14 +94,24 @@ def load_qwen_vl(
     settings = load_settings(adapter or folder) or load_settings(folder)
     if settings is None and tokenizer.chat_template:
         settings = StreamSettings(prompt=video_prompt(tokenizer, bare=family.has_times))
-    vision = whole.config.vision_config
+    watching = video_settings(folder, whole.config.vision_config, family, adapter)
+    front_end = front_end_of(whole, tokenizer, watching)
+    return whole, tokenizer, settings or default_settings(tokenizer), front_end
+
+
+def front_end_of(
+    whole: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: VideoSettings
+) -> VideoFrontEnd:
+    """The vision encoder of a model of one of FAMILIES, whose weights it shares."""
+    config: Any = whole.config
+    model: Any = whole.model
     front_end = VideoFrontEnd(
-        apart(whole.model.visual),
-        video_settings(folder, vision, family, adapter),
-        getattr(vision, "tokens_per_second", 1),
-        timestamps_of(whole, tokenizer) if family.has_times else None,
+        apart(model.visual),
+        settings,
+        getattr(config.vision_config, "tokens_per_second", 1),
+        timestamps_of(whole, tokenizer) if FAMILIES[config.model_type].has_times else None,
     )
-    return whole, tokenizer, settings or default_settings(tokenizer), front_end.eval()
+    return front_end.eval()
 
 
 def video_prompt(template: Any, bare: bool = False) -> Prompt:
