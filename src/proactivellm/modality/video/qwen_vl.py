@@ -31,6 +31,7 @@ from proactivellm.backbone.weights import add_adapter, load_whole
 from proactivellm.files.toml import validated
 from proactivellm.modality.text import TextSegmenter
 from proactivellm.modality.video.front_end import KIND, SETTINGS_FILE, VideoFrontEnd, VideoSettings
+from proactivellm.modality.video.lens import LENS_FILE, Lens
 from proactivellm.modality.video.pixels import PixelSettings
 from proactivellm.modality.video.timestamps import Timestamps
 
@@ -100,6 +101,8 @@ def load_qwen_vl(
         video_settings(folder, vision, family, adapter),
         getattr(vision, "tokens_per_second", 1),
         timestamps_of(whole, tokenizer) if family.has_times else None,
+        whole.get_input_embeddings,
+        lens_of(folder, adapter),
     )
     return whole, tokenizer, settings or default_settings(tokenizer), front_end.eval()
 
@@ -164,10 +167,9 @@ def video_settings(
 
     That in the folder `beside` comes first.
     """
-    for place in (beside or folder, folder):
-        file = place / KIND / SETTINGS_FILE
-        if file.is_file():
-            return validated(read_object(file), VideoSettings, str(file))
+    file = _stored(SETTINGS_FILE, folder, beside)
+    if file is not None:
+        return validated(read_object(file), VideoSettings, str(file))
     shape = shape_of(vision, family)
     stored = next((folder / name for name in PROCESSOR_FILES if (folder / name).is_file()), None)
     if stored is None:
@@ -180,3 +182,14 @@ def video_settings(
         found["max_pixels"] = told.get("max_pixels") or size.get("longest_edge")
     given = shape | {name: value for name, value in found.items() if value is not None}
     return VideoSettings(pixels=validated(given, PixelSettings, str(stored)))
+
+
+def lens_of(folder: Path, beside: Path | None = None) -> Lens | None:
+    """That of a folder, or of the folder `beside`, which comes first; None if there is none."""
+    file = _stored(LENS_FILE, folder, beside)
+    return None if file is None else Lens.load(file)
+
+
+def _stored(name: str, folder: Path, beside: Path | None) -> Path | None:
+    places = [place / KIND / name for place in (beside or folder, folder)]
+    return next((file for file in places if file.is_file()), None)
