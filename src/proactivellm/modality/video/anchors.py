@@ -21,9 +21,9 @@ from proactivellm.modality.video.lens import ALIVE, CLASSES, Lens, nearest
 UNITS = 32  # of a clip that are looked at, from its beginning
 SHARE = 0.01  # of the tokens of a clip that are near a word, at least
 EVERYWHERE = 0.8  # of the clips in which they are
-ALIKE = 0.8  # least mean cosine of tokens near an anchor, taken from different clips
+ALIKE = 0.9  # least mean cosine of tokens near an anchor, taken from different clips
 ABOVE = 0.5  # and how far that of all tokens lies below it, as a share of the way up to 1
-COLOURFUL = 0.5  # least squared distance of their colours, against that of all tokens
+COLOURFUL = 0.25  # least squared distance of their colours, against that of all tokens
 SINK_NORM = 2.0  # least norm of a sink, against the median of all tokens
 _SAME = 0.5  # share of a word's tokens that a nearer one has already, so that it is left out
 
