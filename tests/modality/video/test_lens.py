@@ -272,7 +272,7 @@ class TestCommand:
         assert not code and str(place) in err
         found = Lens.load(place)
         assert (found.sink, found.dead) == ((60,), (40,))
-        lines = [line.strip("│ ").split() for line in out.splitlines()]
+        lines = [line.replace("│", " ").split() for line in out.splitlines()]
         assert [line[0] for line in lines if "%" in line] == ["alive", "sink", "60", "dead", "40"]
         (dead,) = (line for line in lines if line[:1] == ["dead"])
         assert float(dead[1]) == pytest.approx(100 / 3, abs=0.1) and float(dead[4]) > 0.9

@@ -66,6 +66,8 @@ def look(front_end: VideoFrontEnd, clip: str) -> Seen:
             num_tokens = len(features_nD)
             patches = prepared.patches.reshape(num_tokens, *shape)
             seen.append((features_nD.cpu(), patches.mean((-1, -2)).flatten(1).cpu()))
+    if not seen:
+        raise ValueError(f"{clip}: there is no frame in it")
     features, colours = zip(*seen, strict=True)
     return Seen(torch.cat(features), torch.cat(colours))
 
