@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from tests.video_models import save_tiny_watcher
 
 from proactivellm import load
@@ -18,6 +19,7 @@ from proactivellm.modality.video.encoding import write_clip
 from proactivellm.modality.video.front_end import VideoFrontEnd, VideoSettings
 from proactivellm.modality.video.lens import ALIVE, DEAD, SINK, Lens, nearest
 from proactivellm.modality.video.pixels import PixelSettings
+from proactivellm.modality.video.recipe import Video
 
 from .looking import masked, noise, seen, stepped, watching
 
@@ -218,9 +220,6 @@ class TestDropping:
             VideoSettings(drop_tokens="dead:lens.json")
 
 
-SQUARES = (60, 88)  # a frame of 2 x 3 places
-
-
 def film(folder, number):
     """A clip in which each place has a colour of its own, which changes with every moment."""
     rng = np.random.default_rng(number)
@@ -233,6 +232,20 @@ def film(folder, number):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return save_tiny_watcher(tmp_path_factory.mktemp("watcher") / "model")
+
+
+def test_a_recipe_leaves_it_behind_unless_it_trains_adapters(tmp_path):
+    """Which leave encoder and words as they are."""
+    front_end = load(save_tiny_watcher(tmp_path)).front_end
+    front_end.lens = Lens(vocabulary=len(front_end.words_VD), dead=(40,))
+    front_end.watch(drop_tokens="dead")
+    front_end.save(tmp_path)
+    lm, tokenizer = Video().load_backbone(tmp_path)
+    made = Video().make_front_end(lm, tokenizer)
+    assert made.lens is None and made.settings.drop_tokens is None
+    adapted = get_peft_model(lm, LoraConfig(target_modules=["q_proj"]))
+    made = Video().make_front_end(adapted, tokenizer)
+    assert made.lens == front_end.lens and made.settings.drop_tokens == "dead"
 
 
 @pytest.fixture
