@@ -30,7 +30,7 @@ Clips = Annotated[
         "--clip",
         metavar="FILE",
         help="A video, of which the beginning is looked at. Repeat the flag for more: two or more "
-        "are needed, which show different things.",
+        "are needed, better eight, which show different things.",
     ),
 ]
 Out = Annotated[
@@ -62,7 +62,7 @@ def lens(
     """
     check_places([("--out", out)], [("--clip", name) for name in clip])
     with loading(model):
-        from proactivellm.modality.video.anchors import look, search
+        from proactivellm.modality.video.anchors import ENOUGH, look, search
         from proactivellm.modality.video.front_end import KIND
         from proactivellm.modality.video.lens import LENS_FILE
         from proactivellm.report.progress import show_progress
@@ -85,6 +85,8 @@ def lens(
     if found.lens is None:
         warn(f"no anchor was found, and nothing written: {found.why}")
         return
+    if len(clip) < ENOUGH:
+        warn(f"warning: {len(clip)} clips: of fewer than {ENOUGH}, an anchor may be a chance")
     file.parent.mkdir(exist_ok=True)
     found.lens.save(file)
     warn(f"the lens is in {file}")

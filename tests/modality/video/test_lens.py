@@ -283,6 +283,7 @@ class TestCommand:
         place = tmp_path / "lens.json"
         code, out, err = run(capfd, "lens", "--model", folder, *given, "--out", place)
         assert not code and str(place) in err
+        assert "3 clips: of fewer than 8, an anchor may be a chance" in err
         found = Lens.load(place)
         assert (found.sink, found.dead) == ((60,), (40,))
         lines = [line.replace("│", " ").split() for line in out.splitlines()]

@@ -18,6 +18,7 @@ from torch import Tensor
 from proactivellm.modality.video.front_end import VideoFrontEnd
 from proactivellm.modality.video.lens import ALIVE, CLASSES, Lens, nearest
 
+ENOUGH = 8  # clips; of fewer, what some of them share was taken for an anchor (docs/LOG.md)
 UNITS = 32  # of a clip that are looked at, from its beginning
 SHARE = 0.01  # of the tokens of a clip that are near a word, at least
 EVERYWHERE = 0.8  # of the clips in which they are
