@@ -14,7 +14,7 @@ from proactivellm.backbone import hub
 from proactivellm.backbone.bundled import bundled_models
 from proactivellm.backbone.hub import find_folder, hub_id, name_of, needed
 from proactivellm.backbone.prompt import Prompt, StreamSettings
-from proactivellm.cli.calibrate import table_file
+from proactivellm.cli.places import file_beside
 from proactivellm.evaluation.evaluate import find_calibration
 from proactivellm.modality.loading import load
 from proactivellm.modality.text import TextSegmenter
@@ -140,7 +140,7 @@ class TestACachedModel:
     def test_holds_no_table_of_ours(self, cache: Path, tmp_path: Path) -> None:
         snapshot = put(cache, "me/own", save_tiny("qwen3", tmp_path / "own"))
         with pytest.raises(ValueError, match="a model of the hub.*give --out"):
-            table_file(None, snapshot)
+            file_beside(None, snapshot, "calibration.json")
         assert hub_id(tmp_path) is None
 
 

@@ -23,9 +23,9 @@ from proactivellm.backbone.precision import choose_dtype, quantization_config
 from proactivellm.backbone.prompt import Prompt, StreamSettings
 from proactivellm.files.toml import did_you_mean
 from proactivellm.forward.causal_lm import StreamingCausalLM
-from proactivellm.modality.video.front_end import VideoSettings
 from proactivellm.modality.video.pixels import PixelSettings
 from proactivellm.modality.video.qwen_vl import FAMILIES, front_end_of, shape_of, video_settings
+from proactivellm.modality.video.settings import VideoSettings
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 PREFIX = "shape:"

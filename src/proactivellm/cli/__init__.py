@@ -35,7 +35,7 @@ __all__ = ["main"]
 for _name in (
     *("stream", "show", "evaluate", "score", "compare"),
     *("calibrate", "train", "reinforce", "study", "bench", "serve", "client", "catalogue"),
-    *("pull", "data"),
+    *("pull", "data", "lens"),
 ):
     import_module(f"proactivellm.cli.{_name}")
 

@@ -1,6 +1,5 @@
 """The command `calibrate`: thresholds of policies, measured on dev data."""
 
-import os
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -25,7 +24,7 @@ from proactivellm.cli.flags import (
     make_counting,
 )
 from proactivellm.cli.models import load_for, loading
-from proactivellm.cli.places import check_places
+from proactivellm.cli.places import check_places, file_beside
 from proactivellm.cli.policies import PolicyCommand
 from proactivellm.cli.stopping import end_interrupted
 
@@ -86,6 +85,7 @@ def calibrate(
         from proactivellm.evaluation.calibrate import calibrate as measure
         from proactivellm.evaluation.calibration_table import calibrate_into
         from proactivellm.evaluation.learned import ensure_head
+        from proactivellm.policy.calibration import CALIBRATION_FILE
         from proactivellm.report.progress import show_progress
         from proactivellm.tasks.jobs import read_jobs
 
@@ -98,7 +98,7 @@ def calibrate(
         how = {"device": device, "trust_remote_code": trust_remote_code}
         adapted = {"adapter": adapter, "merge": merge_adapter}
         streaming = load_for(jobs, model, no_gate, block=block, **adapted, **how)
-        file = table_file(out, streaming.folder)
+        file = file_beside(out, streaming.folder, CALIBRATION_FILE)
     try:
         with show_progress() as told:
             run = partial(
@@ -120,26 +120,3 @@ def calibrate(
     typer.echo(f"{len(points)} points on {len(jobs)} instances written to {file}")
     if num_degenerate := sum(bool(point.degenerate) for point in points):
         typer.echo(f"{num_degenerate} of them are degenerate: no target leads there")
-
-
-def table_file(out: Path | None, folder: Path | None) -> Path:
-    """Where a calibration table goes, checked before anything is measured.
-
-    Args:
-        out: file or folder asked for.
-        folder: that of the model, in which it cannot go if it lies in the cache of the hub.
-
-    Raises:
-        ValueError: there is no such place, or it cannot be written to.
-    """
-    from proactivellm.backbone.hub import hub_id
-    from proactivellm.policy.calibration import CALIBRATION_FILE
-
-    place = out or (None if folder is None or hub_id(folder) else folder)
-    if place is None:
-        raise ValueError("a model of the hub has no folder to hold the table: give --out FILE")
-    file = place / CALIBRATION_FILE if place.is_dir() else place
-    places = [file.parent] + [file] * file.exists()  # it is replaced by one written beside it
-    if not all(os.access(place, os.W_OK) for place in places):
-        raise ValueError(f"cannot write {file}: give a writable file or folder with --out")
-    return file

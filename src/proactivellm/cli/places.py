@@ -1,5 +1,6 @@
 """What a command reads and writes: no output may be one of its inputs."""
 
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -30,6 +31,34 @@ def check_places(
         files = model_files(model) if Path(model).is_dir() else [model]
         read += [(f"--model {model}", file) for file in files]
     check_apart(outputs, read)
+
+
+def file_beside(out: Path | None, folder: Path | None, name: str, inside: str = "") -> Path:
+    """Where a file goes that lies beside a model, checked before anything is measured.
+
+    Args:
+        out: file or folder asked for.
+        folder: that of the model, in which it cannot go if it lies in the cache of the hub.
+        inside: folder of its own in that of the model, which may be missing yet.
+
+    Raises:
+        ValueError: there is no such place, or it cannot be written to.
+    """
+    from proactivellm.backbone.hub import hub_id
+
+    place = out or (None if folder is None or hub_id(folder) else folder)
+    if place is None:
+        raise ValueError(f"a model of the hub has no folder to hold {name}: give --out FILE")
+    if out is None:
+        file = place / inside / name
+    else:
+        file = place / name if place.is_dir() else place
+    made = out is None and not file.parent.is_dir()
+    # It is replaced by one written beside it.
+    places = [place if made else file.parent] + [file] * file.exists()
+    if not all(os.access(place, os.W_OK) for place in places):
+        raise ValueError(f"cannot write {file}: give a writable file or folder with --out")
+    return file
 
 
 def _input(flag: str, name: str | Path | None) -> Input:

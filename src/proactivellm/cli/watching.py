@@ -16,7 +16,8 @@ DropTokens = Annotated[
         metavar="MODE[:X]",
         help="Drop what a moment repeats of the one before it: chunk-intra (kept below the cosine "
         "X, 0.25), feature (kept up to X, 0.5), pixel:X, relative-feature:X, "
-        "relative-pixel:X.",
+        "relative-pixel:X. Or tokens that say nothing, by what `proactivellm lens` found: dead, "
+        "or useless (sinks as well); X is its file where it is not beside the model.",
         show_default="all is kept",
         rich_help_panel="Video",
     ),

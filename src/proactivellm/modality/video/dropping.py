@@ -1,4 +1,4 @@
-"""Token dropping: what a moment of a video repeats of the one before it is left out.
+"""Token dropping: what a moment of a video repeats, or what says nothing, is left out.
 
 One stage between vision encoder and language model. What is kept keeps its positions. Legend: T =
 moments, N = tokens of a moment, D = LM width, P = numbers in the patches of a token.
@@ -12,10 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from proactivellm.files.toml import Strict
+from proactivellm.modality.video.lens import ALIVE, DEAD
 from proactivellm.modality.video.pixels import PixelSettings
 
-Mode = Literal["chunk-intra", "feature", "pixel", "relative-feature", "relative-pixel"]
+Mode = Literal[
+    "chunk-intra", "feature", "pixel", "relative-feature", "relative-pixel", "dead", "useless"
+]
 MODES = get_args(Mode)
+BY_LENS = ("dead", "useless")
 _USUAL = {"chunk-intra": 0.25, "feature": 0.5}  # of the papers
 
 
@@ -32,17 +36,26 @@ class Dropping(Strict):
     those of the first frame of the moment before by less than the threshold on average, in [0, 1];
     `relative-...` drop this share of a moment, what is most alike. The reference is the moment
     before, whatever was kept of it: what changes slowly enough is dropped for ever.
+
+    Two look at each token for itself, through the lens of the model (EmbedLens, arXiv 2603.00510):
+    `dead` drops those that are dead, `useless` sinks as well.
     """
 
     mode: Mode
-    threshold: float
+    threshold: float | None = None  # None: by a lens
+    lens: str | None = None  # the file of a lens; None: that of the model
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Of MODE or MODE:THRESHOLD; ValueError if it is neither, or out of range."""
+        """Of MODE, MODE:THRESHOLD or, by a lens, MODE:FILE.
+
+        ValueError if it is none of them, or out of range.
+        """
         mode, _, number = text.partition(":")
         if mode not in MODES:
             raise ValueError(f"token dropping {text!r}: give one of {', '.join(MODES)}")
+        if mode in BY_LENS:
+            return cls(mode=mode, lens=number or None)
         lowest = -1.0 if mode in ("chunk-intra", "feature") else 0.0
         try:
             threshold = float(number) if number else _USUAL[mode]
@@ -55,14 +68,24 @@ class Dropping(Strict):
         return cls(mode=mode, threshold=threshold)
 
     def __str__(self) -> str:
-        return f"{self.mode}:{self.threshold:g}"
+        return self.mode if self.threshold is None else f"{self.mode}:{self.threshold:g}"
 
 
 class Dropper:
-    """Token dropping at work on one video."""
+    """Token dropping at work on one video.
 
-    def __init__(self, dropping: Dropping, pixels: PixelSettings) -> None:
+    Args:
+        classify: features [N, D] to their classes [N], see `Lens.classify`; for modes by a lens.
+    """
+
+    def __init__(
+        self,
+        dropping: Dropping,
+        pixels: PixelSettings,
+        classify: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         self.dropping = dropping
+        self._classify = classify
         self._pixels = pixels
         self._before: Tensor | None = None  # what the next moment is compared with
 
@@ -73,8 +96,11 @@ class Dropper:
             features_TND: embeddings as the language model takes them.
             patches_TNP: what they were made of.
         """
+        if self._classify is not None:
+            class_TN = self._classify(features_TND.flatten(0, 1)).view(features_TND.shape[:2])
+            return class_TN != DEAD if self.dropping.mode == "dead" else class_TN == ALIVE
         if self.dropping.mode == "chunk-intra":
-            return _within_chunk(features_TND, self.dropping.threshold)
+            return _within_chunk(features_TND, self._threshold)
         if self.dropping.mode.endswith("pixel"):
             first_TNX, last_TNX = self._levels(patches_TNP)
             return self._keep(last_TNX, first_TNX, lambda a, b: (a - b).abs().mean(-1))
@@ -90,8 +116,13 @@ class Dropper:
             self._before = then_TNX[moment]
         return kept
 
+    @property
+    def _threshold(self) -> float:
+        assert self.dropping.threshold is not None, "no threshold, and no lens"
+        return self.dropping.threshold
+
     def _changed(self, change_N: Tensor) -> Tensor:
-        threshold = self.dropping.threshold
+        threshold = self._threshold
         if not self.dropping.mode.startswith("relative"):
             return change_N >= (-threshold if self.dropping.mode == "feature" else threshold)
         kept = torch.ones_like(change_N, dtype=torch.bool)

@@ -2,65 +2,36 @@
 
 In: the vision encoder of a checkpoint of the Qwen-VL family, as transformers has it, and settings.
 Out: a unit for each chunk of moments. Its weights are kept with those of the language model; the
-folder `video/` beside them holds `video.json` alone. Legend: T = frames, n = tokens, D = LM width,
-W = width of the LM's input, which is D or, where later layers see too, a multiple of it.
+folder `video/` beside them holds `video.json`, and maybe `lens.json`. Legend: T = frames, n =
+tokens, D = LM width, V = words, W = width of the LM's input, which is D or, where later layers see
+too, a multiple of it.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
-from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from proactivellm.core.packing import MEDIA_ID
 from proactivellm.core.positions import Grid
 from proactivellm.files.replace import replacing_in, write_text
-from proactivellm.files.toml import Strict
 from proactivellm.forward.controls import parse_control
 from proactivellm.modality.base import Media
 from proactivellm.modality.video.decoding import Video
-from proactivellm.modality.video.dropping import Dropper, Dropping
+from proactivellm.modality.video.dropping import BY_LENS, Dropper, Dropping
 from proactivellm.modality.video.ear import VideoEar
 from proactivellm.modality.video.eye import Prepared
-from proactivellm.modality.video.pixels import PixelSettings, patches
+from proactivellm.modality.video.lens import LENS_FILE, Lens
+from proactivellm.modality.video.pixels import patches
+from proactivellm.modality.video.settings import SETTINGS_FILE, VideoSettings
 from proactivellm.modality.video.timestamps import Timestamps
 
 KIND = "video"  # also the name of its folder inside that of the model
-SETTINGS_FILE = "video.json"
 CHUNK = 4  # moments in a chunk of ViCoStream
-
-
-class VideoSettings(Strict):
-    """The file `video.json`."""
-
-    fps: int = Field(2, gt=0)  # frames a second that are looked at, chosen by their times
-    pixels: PixelSettings = PixelSettings()
-    chunk: int = Field(1, gt=0)  # moments in a unit
-    drop_tokens: str | None = None  # as `Dropping.parse` takes it; None: all are kept
-    # What layers do with what is seen, as `parse_control` takes it; None: as with all else.
-    look: str | None = None
-    # Where text begins after a video: after its last moment, as the published checkpoints were
-    # trained, or after its height or width, as transformers has it since 5.3.
-    text_after: Literal["time", "space"] = "time"
-
-    @field_validator("drop_tokens")
-    @classmethod
-    def _can_drop(cls, text: str | None) -> str | None:
-        return text if text is None else str(Dropping.parse(text))
-
-    @field_validator("look")
-    @classmethod
-    def _can_look(cls, text: str | None) -> str | None:
-        return text if text is None else str(parse_control(text))
-
-    @property
-    def frames(self) -> int:
-        """Frames in a unit."""
-        return self.pixels.frames * self.chunk
 
 
 class VideoFrontEnd(nn.Module):
@@ -70,6 +41,8 @@ class VideoFrontEnd(nn.Module):
         tower: takes patches and their grid, and never looks from one moment at another.
         positions_per_s: how fast positions go on in time.
         timestamps: what puts text around moments; None = nothing does.
+        words: gives the module with the LM's input embeddings, which a lens looks at.
+        lens: tells which tokens are dead; None = the model has none.
     """
 
     kind = KIND
@@ -80,12 +53,16 @@ class VideoFrontEnd(nn.Module):
         settings: VideoSettings,
         positions_per_s: float,
         timestamps: Timestamps | None = None,
+        words: Callable[[], Any] | None = None,
+        lens: Lens | None = None,
     ) -> None:
         super().__init__()
         self.tower = tower
         config: Any = tower.config
         self.width: int = config.out_hidden_size
         self.timestamps = timestamps
+        self._words = words
+        self.lens = lens
         self.settings = settings
         self.positions_per_s = positions_per_s
 
@@ -105,11 +82,15 @@ class VideoFrontEnd(nn.Module):
 
         So with how the layers look at them, of which the model is told by `StreamingCausalLM.look`.
 
-        `chunk-intra` has chunks of 4 moments, as in ViCoStream, if nothing else is said. ValueError
-        if one of them cannot be.
+        `chunk-intra` has chunks of 4 moments, as in ViCoStream, if nothing else is said. A lens
+        that is named there becomes that of the model. ValueError if one of them cannot be.
         """
+        lens = self.lens
         if drop_tokens is not None:
             drop_tokens = str(dropping := Dropping.parse(drop_tokens))
+            lens = Lens.load(dropping.lens) if dropping.lens else lens
+            if dropping.mode in BY_LENS:
+                self._looking_through(lens)
             if chunk is None and dropping.mode == "chunk-intra" and self.settings.chunk == 1:
                 chunk = CHUNK
         if chunk is not None and chunk < 1:
@@ -117,11 +98,21 @@ class VideoFrontEnd(nn.Module):
         look = look if look is None else str(parse_control(look))
         given = {"chunk": chunk, "drop_tokens": drop_tokens, "look": look}
         changed = {name: value for name, value in given.items() if value is not None}
+        self.lens = lens
         self.settings = self.settings.model_copy(update=changed)
 
     @property
     def identity(self) -> str:
-        return str(self.settings.model_dump(mode="json"))
+        settings = str(self.settings.model_dump(mode="json"))
+        return settings if self.lens is None else f"{settings} {self.lens.model_dump(mode='json')}"
+
+    @property
+    def words_VD(self) -> Tensor:
+        """The input embeddings of the LM."""
+        if self._words is None:
+            raise ValueError("the front end has no LM whose words it could look at")
+        weight: Tensor = self._words().weight
+        return weight
 
     def read(self, files: Sequence[str]) -> Media:
         """Opens videos, one after another, in blocks of a moment; see `Video`."""
@@ -239,9 +230,25 @@ class VideoFrontEnd(nn.Module):
         tower.set_attn_implementation("sdpa")
 
     def dropper(self) -> Dropper | None:
-        """What drops tokens of one video; None: all are kept."""
-        text = self.settings.drop_tokens
-        return None if text is None else Dropper(Dropping.parse(text), self.settings.pixels)
+        """What drops tokens of one video; None: all are kept.
+
+        ValueError if it needs a lens, and the model has none.
+        """
+        if self.settings.drop_tokens is None:
+            return None
+        dropping = Dropping.parse(self.settings.drop_tokens)
+        classify = self._looking_through(self.lens) if dropping.mode in BY_LENS else None
+        return Dropper(dropping, self.settings.pixels, classify)
+
+    def _looking_through(self, lens: Lens | None) -> Callable[[Tensor], Tensor]:
+        """What classifies features [N, D]; ValueError if there is no lens, or it does not fit."""
+        if lens is None:
+            raise ValueError(
+                f"the model has no {KIND}/{LENS_FILE}, which tells dead tokens: make it with "
+                "`proactivellm lens`, or name a file, as in --drop-tokens dead:FILE"
+            )
+        lens.check(self.words_VD)
+        return lambda features_ND: lens.classify(features_ND, self.words_VD)
 
     def save(
         self,
@@ -253,6 +260,8 @@ class VideoFrontEnd(nn.Module):
         with replacing_in(Path(model_folder) / KIND) as folder:
             stored = json.dumps(self.settings.model_dump(mode="json"), indent=2)
             write_text(folder / SETTINGS_FILE, stored + "\n")
+            if self.lens is not None:
+                self.lens.save(folder / LENS_FILE)
 
     @classmethod
     def load(cls, model_folder: str | Path, width: int, device: str = "cpu") -> Self:

@@ -30,8 +30,10 @@ from proactivellm.backbone.prompt import (
 from proactivellm.backbone.weights import add_adapter, load_whole
 from proactivellm.files.toml import validated
 from proactivellm.modality.text import TextSegmenter
-from proactivellm.modality.video.front_end import KIND, SETTINGS_FILE, VideoFrontEnd, VideoSettings
+from proactivellm.modality.video.front_end import KIND, VideoFrontEnd
+from proactivellm.modality.video.lens import LENS_FILE, Lens
 from proactivellm.modality.video.pixels import PixelSettings
+from proactivellm.modality.video.settings import SETTINGS_FILE, VideoSettings
 from proactivellm.modality.video.timestamps import Timestamps
 
 PROCESSOR_FILES = ("video_preprocessor_config.json", "preprocessor_config.json")
@@ -95,12 +97,15 @@ def load_qwen_vl(
     if settings is None and tokenizer.chat_template:
         settings = StreamSettings(prompt=video_prompt(tokenizer, bare=family.has_times))
     watching = video_settings(folder, whole.config.vision_config, family, adapter)
-    front_end = front_end_of(whole, tokenizer, watching)
+    front_end = front_end_of(whole, tokenizer, watching, lens_of(folder, adapter))
     return whole, tokenizer, settings or default_settings(tokenizer), front_end
 
 
 def front_end_of(
-    whole: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: VideoSettings
+    whole: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    settings: VideoSettings,
+    lens: Lens | None = None,
 ) -> VideoFrontEnd:
     """The vision encoder of a model of one of FAMILIES, whose weights it shares."""
     config: Any = whole.config
@@ -110,6 +115,8 @@ def front_end_of(
         settings,
         getattr(config.vision_config, "tokens_per_second", 1),
         timestamps_of(whole, tokenizer) if FAMILIES[config.model_type].has_times else None,
+        whole.get_input_embeddings,
+        lens,
     )
     return front_end.eval()
 
@@ -174,10 +181,9 @@ def video_settings(
 
     That in the folder `beside` comes first.
     """
-    for place in (beside or folder, folder):
-        file = place / KIND / SETTINGS_FILE
-        if file.is_file():
-            return validated(read_object(file), VideoSettings, str(file))
+    file = _stored(SETTINGS_FILE, folder, beside)
+    if file is not None:
+        return validated(read_object(file), VideoSettings, str(file))
     shape = shape_of(vision, family)
     stored = next((folder / name for name in PROCESSOR_FILES if (folder / name).is_file()), None)
     if stored is None:
@@ -190,3 +196,14 @@ def video_settings(
         found["max_pixels"] = told.get("max_pixels") or size.get("longest_edge")
     given = shape | {name: value for name, value in found.items() if value is not None}
     return VideoSettings(pixels=validated(given, PixelSettings, str(stored)))
+
+
+def lens_of(folder: Path, beside: Path | None = None) -> Lens | None:
+    """That of a folder, or of the folder `beside`, which comes first; None if there is none."""
+    file = _stored(LENS_FILE, folder, beside)
+    return None if file is None else Lens.load(file)
+
+
+def _stored(name: str, folder: Path, beside: Path | None) -> Path | None:
+    places = [place / KIND / name for place in (beside or folder, folder)]
+    return next((file for file in places if file.is_file()), None)

@@ -14,18 +14,21 @@ from proactivellm.backbone.prompt import Prompt
 from proactivellm.core.positions import Grid
 from proactivellm.forward.controls import parse_control
 from proactivellm.modality.base import Example, Examples, FrontEndTable
-from proactivellm.modality.video.front_end import KIND, VideoFrontEnd, VideoSettings
+from proactivellm.modality.video.dropping import BY_LENS
+from proactivellm.modality.video.front_end import KIND, VideoFrontEnd
 from proactivellm.modality.video.pixels import PixelSettings
 from proactivellm.modality.video.qwen_vl import (
     FAMILIES,
     Family,
     apart,
+    lens_of,
     load_qwen_vl,
     shape_of,
     timestamps_of,
     video_prompt,
     video_settings,
 )
+from proactivellm.modality.video.settings import VideoSettings
 
 KEPT_MIB = 1024  # of frames, which are decoded anew where there are more
 
@@ -155,8 +158,13 @@ class Video(FrontEndTable):
         adapted = hasattr(lm, "get_base_model")
         whole: Any = lm.get_base_model() if adapted else lm
         vision = lm.config.vision_config
+        lens = None
         if lm.name_or_path:
             stored = video_settings(Path(lm.name_or_path), vision, family)
+            # Under adapters, encoder and words stay as they are; else anchors are searched anew.
+            lens = lens_of(Path(lm.name_or_path)) if adapted else None
+            if lens is None and stored.drop_tokens in BY_LENS:
+                stored = stored.model_copy(update={"drop_tokens": None})
         elif family.has_times:
             raise ValueError(
                 f"{lm.config.model_type} has tokens around what it sees, which a new tokenizer "
@@ -171,7 +179,8 @@ class Video(FrontEndTable):
         tower = apart(whole.model.visual)
         tower.requires_grad_(self.train_encoder and not adapted)
         times = timestamps_of(whole, tokenizer) if family.has_times else None
-        return VideoFrontEnd(tower, settings, getattr(vision, "tokens_per_second", 1), times)
+        per_s = getattr(vision, "tokens_per_second", 1)
+        return VideoFrontEnd(tower, settings, per_s, times, whole.get_input_embeddings, lens)
 
     def make_examples(self, front_end: VideoFrontEnd) -> Examples:
         """Clips as they are."""
