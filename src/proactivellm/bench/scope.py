@@ -35,6 +35,7 @@ class Options:
     loop: Sequence[int] = ()
     chunk: int | None = None
     drop_tokens: str | None = None
+    look: str | None = None
     sight: Sight | None = None
 
     def __post_init__(self) -> None:

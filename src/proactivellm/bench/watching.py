@@ -21,6 +21,7 @@ from proactivellm.bench.measure import memory
 from proactivellm.bench.workload import Bench, Endless, drawn_units
 from proactivellm.core.positions import Grid
 from proactivellm.core.unit import Unit
+from proactivellm.forward.controls import control_of
 from proactivellm.modality.stages import SOURCE, Pipeline, Stage
 from proactivellm.modality.video.eye import Eye
 from proactivellm.policy.fixed import Offline
@@ -43,7 +44,8 @@ def run_video(bench: Bench, result: dict[str, Any]) -> None:
             "the suite video needs a --model that takes video: a checkpoint of Qwen2.5-VL or "
             "Qwen3-VL, or the shape of one, such as shape:qwen2.5-vl-3b"
         )
-    front_end.watch(options.chunk, options.drop_tokens)
+    front_end.watch(options.chunk, options.drop_tokens, options.look)
+    model.look(control_of(front_end))
     sight = options.sight
     result |= {**front_end.conditions, "sight": sight and asdict(sight), "clips": []}
     # What the first step alone costs falls on a stream that saw nothing.

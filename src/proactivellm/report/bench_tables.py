@@ -106,6 +106,7 @@ def _video_table(result: Result, clips: Sequence[Result]) -> Table:
     drops, sight = result["drop_tokens"] or "none", result["sight"] or {}
     seen = " ".join(f"{name} {value}" for name, value in sight.items() if value) or "all"
     title = f"Video: chunks of {result['chunk']}, dropped: {drops}, in sight: {seen}"
+    title += f", look: {result['look']}" if "look" in result else ""
     headings = ("clip", "frames", "frames/s", "kept", "TTFT ms", "limited by")
     return plain_table(title, (*headings, *(f"{stage} s" for stage in stages)), rows)
 

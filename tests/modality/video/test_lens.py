@@ -1,7 +1,6 @@
 """EmbedLens: nearest words, the search for anchors, and dropping what they tell of."""
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +9,6 @@ from peft import LoraConfig, get_peft_model
 from tests.video_models import save_tiny_watcher
 
 from proactivellm import load
-from proactivellm.bench.watching import run_video
 from proactivellm.cli import main
 from proactivellm.core.layout import LAYOUTS
 from proactivellm.modality.video.anchors import Seen, look, search
@@ -306,13 +304,11 @@ class TestCommand:
         assert not run(capfd, "lens", "--model", folder, *given)[0]
         assert Lens.load(folder / "video" / "lens.json").dead == (40,)
         assert not run(capfd, *stream)[0]
-        options = SimpleNamespace(
-            chunk=None, drop_tokens="dead", attend_chunks=None, clips=(clips[0],)
-        )
-        bench = SimpleNamespace(text_model=load(folder), options=options, progress=print)
-        run_video(bench, result := {})
-        assert result["drop_tokens"] == "dead"
-        assert result["clips"][clips[0]]["kept_share"] == pytest.approx(4 / 6)
+        bench = ["bench", "video", "--model", folder, "--clip", clips[0], "--drop-tokens", "dead"]
+        assert not run(capfd, *bench, "--look", "vica:1", "--out", tmp_path / "bench")[0]
+        result = json.loads((tmp_path / "bench" / "bench.json").read_text())["suites"]["video"]
+        assert result["drop_tokens"] == "dead" and result["look"] == "vica:1"
+        assert result["clips"][0]["kept_share"] == pytest.approx(4 / 6)
 
     def test_random_weights_have_none(self, folder, clips, tmp_path, capfd):
         given = [part for clip in clips for part in ("--clip", clip)]
