@@ -270,6 +270,21 @@ def test_thoughts_stand_at_the_moments_that_tell_them(watcher, counting):
         assert item.target == NUMBERS[len(comes)]
 
 
+@pytest.mark.parametrize("size", ["3b", "7b"])
+def test_published_settings_train_a_tiny_one(counting, tmp_path, size):
+    """Two updates of the recipe, on the class that it names."""
+    text = Path(f"recipes/video/qwen2.5-vl-{size}.tays.toml").read_text()
+    folder = save_tiny_watcher(tmp_path / "tiny", chats=True)
+    text = text.replace(f"Qwen/Qwen2.5-VL-{size.upper()}-Instruct", str(folder))
+    for split in ("train", "valid"):
+        text = text.replace(f'{split}.jsonl"\n', f'{counting}"\n')
+    text = text.replace("gradient_accumulation = 16", "gradient_accumulation = 3")
+    (tmp_path / "recipe.toml").write_text(text + "log_steps = 1\n")
+    out = train(load_toml(tmp_path / "recipe.toml", Recipe), tmp_path / "out")
+    assert len([entry for entry in logged(out) if "loss" in entry]) == 2
+    assert load(out).thinking is not None
+
+
 def test_the_recipe_in_the_repository_can_be_built(counting, tmp_path):
     recipe = load_toml(Path("recipes/thinking/counting.toml"), Recipe)
     items = read_manifest(counting) * 4
@@ -336,17 +351,20 @@ def test_a_model_that_thinks_while_it_watches(counting, tmp_path, monkeypatch):
     assert torch.allclose(found[: len(expected)], expected[: len(found)], atol=1e-4 * scale)
 
 
-@pytest.mark.parametrize("learns", [True, False])
+@pytest.mark.parametrize("learns", [True, False, "merger"])
 def test_the_encoder_learns_if_it_is_to(manifest, tmp_path, learns):
-    keys = f"train_encoder = {str(learns).lower()}"
+    keys = f"train_encoder = {json.dumps(learns)}"
     changed = RECIPE.replace("[video]", f"[video]\n{keys}").replace("epochs = 6", "epochs = 1")
     short = recipe(manifest, tmp_path, (RECIPE, changed))
     set_seed(0)
     before, _ = make_backbone(short, read_manifest(manifest))
     before = before.model.visual.state_dict()
     after = load(train(short, tmp_path / "out")).model.model.visual.state_dict()
-    same = [torch.equal(after[name], weight) for name, weight in before.items()]
-    assert not all(same) if learns else all(same)
+    same = {name: torch.equal(after[name], weight) for name, weight in before.items()}
+    if learns == "merger":
+        assert all(equal for name, equal in same.items() if "merger" not in name)
+        same = {name: equal for name, equal in same.items() if "merger" in name}
+    assert not all(same.values()) if learns else all(same.values())
 
 
 @pytest.mark.parametrize(
@@ -355,11 +373,14 @@ def test_the_encoder_learns_if_it_is_to(manifest, tmp_path, learns):
         (("min_pixels = 2304", "ctc_weight = 0.5"), "ctc_weight aligns speech"),
         (("min_pixels = 2304", 'pretrained = "x"'), "the encoder is that of the backbone"),
         (("min_pixels = 2304", 'look = "visipruner"'), "none is trained so"),
+        (("[optimisation]", "[optimisation]\ngradient_checkpointing = true\n"), "does not go with"),
         (("depth = 1", "dept = 1"), "no key 'dept'; did you mean 'depth'"),
         (("num_hidden_layers = 1", "vocab_size = 5"), "vocab_size follows from the tokenizer"),
     ],
 )
 def test_what_cannot_be_trained(manifest, tmp_path, change, told):
+    if "checkpointing" in change[1]:
+        change = (RECIPE, RECIPE.replace(*change).replace("[video]", '[video]\nlook = "vica:0"'))
     with pytest.raises(ValueError, match=told):
         train(recipe(manifest, tmp_path, change), tmp_path / "out")
 

@@ -114,6 +114,8 @@ def make_learner(
             each.skip = Skip(ids.skip, thinking.skip_weight)
     layout, logits_mib = settings.make_layout(), recipe.objective.logits_mib
     learner = Learner(model, layout, objectives, front_end, logits_mib, read_id)
+    if learner.control is not None and recipe.optimisation.gradient_checkpointing:
+        raise ValueError("`look` does not go with gradient_checkpointing: leave one of them out")
     if table and table.pretrained:
         load_objectives(learner, find_folder(table.pretrained), required=False)
     return learner

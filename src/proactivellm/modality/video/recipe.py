@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -120,7 +120,9 @@ class Video(FrontEndTable):
     min_pixels: int | None = Field(None, gt=0)
     max_pixels: int | None = Field(None, gt=0)
     look: str | None = None  # what layers do with what is seen, as `parse_control` takes it
-    train_encoder: bool = True  # else it stays as the backbone has it; under [lora] it always does
+    # Else it stays as the backbone has it, or all but its last layer, which makes embeddings of the
+    # LM of what is seen (`merger`); under [lora] it always does.
+    train_encoder: bool | Literal["merger"] = True
 
     @field_validator("look")
     @classmethod
@@ -177,7 +179,9 @@ class Video(FrontEndTable):
         told = stored.model_dump() | _of(said, VideoSettings) | {"pixels": pixels}
         settings = VideoSettings.model_validate(told)
         tower = apart(whole.model.visual)
-        tower.requires_grad_(self.train_encoder and not adapted)
+        for name, weight in tower.named_parameters():
+            learns = "merger" in name if self.train_encoder == "merger" else self.train_encoder
+            weight.requires_grad_(bool(learns) and not adapted)
         times = timestamps_of(whole, tokenizer) if family.has_times else None
         per_s = getattr(vision, "tokens_per_second", 1)
         return VideoFrontEnd(tower, settings, per_s, times, whole.get_input_embeddings, lens)
