@@ -199,6 +199,16 @@ def test_a_snapshot_is_a_copy_that_fits_any_lane_of_any_cache() -> None:
     assert held(cache, 1) == [5]
 
 
+def test_a_snapshot_of_before_entries_knew_whether_they_lie_in_space() -> None:
+    """Sessions and conversations that were saved have three kinds of each entry: they are text."""
+    cache = new_cache()
+    write(cache, {0: [1, 2]})
+    saved = cache.snapshot(0)
+    cache.kinds[3] = 1
+    cache.restore(0, saved | {"kinds": saved["kinds"][:3]})
+    assert cache.entry_kinds(0).tolist() == [*saved["kinds"][:3].tolist(), [0, 0]]
+
+
 def test_a_snapshot_that_does_not_fit_is_refused() -> None:
     cache = new_cache(2, capacity=3 * PAGE)
     write(cache, {0: [1] * 2 * PAGE})

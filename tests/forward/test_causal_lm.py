@@ -62,10 +62,10 @@ def test_what_enters_the_cache(layout: str, source: list[int], target: list[int]
     cache.lengths[0] = 7
     lane = lane_input(0, [(2, [3, 4]), (3, [5])], [6, 7], before=(4, 3))
     assert model.step(cache, [lane]) is None, "nobody probes"
-    group, position, unit = cache.kinds[:, 7:12].tolist()
+    group, position, unit, in_space = cache.kinds[:, 7:12].tolist()
     assert position == [*source, *target]
     assert unit == [2, 2, 3, 0, 0]
-    assert group == [0, 0, 0, 1, 1]
+    assert group == [0, 0, 0, 1, 1] and not any(in_space)
     assert cache.lengths == [7], "what stays is for the caller to say"
 
 

@@ -140,7 +140,7 @@ class TestParts:
         places = [(1, 0), (1, 1), (1, 2), (1, 3), (0, 3), (0, 4), (0, 5)]
         slots = [cache.pages[lane][n // PAGE] * PAGE + n % PAGE for lane, n in places]
         assert plan.slots_T.tolist() == slots and len(set(slots)) == 7
-        group, position, unit = cache.kinds[:, plan.slots_T].tolist()
+        group, position, unit, _ = cache.kinds[:, plan.slots_T].tolist()
         assert group == [0, 0, 0, 1, 0, 1, 1]
         assert position == [0, 1, 2, 50, 3, 50, 51]
         assert unit == [0, 1, 1, 0, 2, 0, 0]
@@ -266,4 +266,4 @@ def test_packed_indices() -> None:
     assert new.first.tolist() == [0, 3] and new.rows == [4] and new.probing == [1]
     assert new.places.tolist() == [0, 1, 2, 4, 5]
     assert new.ids.tolist() == [7, 7, 7, 8, 8] and new.features == []
-    assert isinstance(new.kinds_4T, np.ndarray) and new.kinds_4T.shape == (3, 5)
+    assert isinstance(new.kinds_4T, np.ndarray) and new.kinds_4T.shape == (4, 5)

@@ -271,6 +271,14 @@ def test_mistakes_in_the_speech_table(spoken, tmp_path):
     with pytest.raises(ValueError, match=r"\[speech\] does not fit"):
         train(recipe, tmp_path / "out")
 
+    def thinking(text):
+        pairs, alone = text.index("[[data.train]]\nsource"), text.index("[data.valid]")
+        text = (text[:pairs] + text[alone:]).replace("ctc_weight = 0.5\n", "")
+        return text.replace("[speech]", "[thinking]\ndepth = [1, 1]\n[speech]")
+
+    with pytest.raises(ValueError, match=r"goes with texts and with \[video\]"):
+        train(make_recipe(spoken, tmp_path, 1, thinking), tmp_path / "out")
+
 
 def test_manifest_mistakes_are_named(tmp_path):
     file = tmp_path / "bad.jsonl"

@@ -75,7 +75,8 @@ def streaming_attention(
     if control is not None:
         number: Any = module.layer_idx
         attention_mask = control.mask(number, 0, attention_mask)
-        return control.attend(number, 0, query, key, value, attention_mask, scores), None
+        out_BQHD = control.attend(number, 0, query, key, value, attention_mask, scores)
+        return out_BQHD.contiguous(), None
     if scores["cap"] is not None or scores["sinks"] is not None:
         return attend(query, key, value, attention_mask, scores).contiguous(), None
     return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)

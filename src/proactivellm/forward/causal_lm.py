@@ -261,10 +261,9 @@ class StreamingCausalLM:
         probe = probe_step(plan, new) if attention and new.probing else None
         device = cache.kinds.device  # asking the model walks through its modules each time
         position_AT = torch.from_numpy(new.position_AT).to(device)
-        hidden_1TD = self.attend(
-            *(cache, plan, self.parts.embed_all(new.ids, new.features), position_AT, probe),
-            control=begin_step(self.control, plan, new, cache.kinds),
-        )
+        embeddings_1TW = self.parts.embed_all(new.ids, new.features)
+        control = begin_step(self.control, plan, new, cache.kinds)
+        hidden_1TD = self.attend(cache, plan, embeddings_1TW, position_AT, probe, control)
         if not new.probing:
             return None
         hidden_PD = hidden_1TD[0].index_select(0, torch.tensor(new.rows, device=device))

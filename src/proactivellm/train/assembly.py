@@ -134,6 +134,8 @@ def _make_encoder(
         thoughts = ThoughtEncoder(tokenizer, prompt, ids, end)
         if recipe.front_end is None:
             return ProblemEncoder(thoughts, recipe.thinking)
+        if learner.front_end.kind != "video":
+            raise ValueError("[thinking] goes with texts and with [video]: leave it out")
         media = recipe.front_end.make_examples(learner.front_end)
         return WatchedEncoder(thoughts, recipe.thinking, media)
     table = recipe.front_end
