@@ -8,7 +8,7 @@ K = entries, N = entries of the store, D = head dimension.
 """
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,9 +20,7 @@ from transformers.masking_utils import sdpa_mask
 
 from proactivellm.forward.plan import Part, Scratch, StepPlan
 from proactivellm.forward.probe import AttentionProbe, attention_weights
-
-if TYPE_CHECKING:
-    from proactivellm.forward.seen import StepControl
+from proactivellm.forward.seen import Asked, StepControl
 
 ANY_LENGTH = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 ATTENTION = "proactivellm"  # name of the attention function in transformers' registry
@@ -34,7 +32,7 @@ class Layer(NamedTuple):
     number: int
     kind: str  # as plans know layers
     probe: AttentionProbe | None
-    control: "StepControl | None"
+    control: StepControl | None
 
 
 def streaming_attention(
@@ -75,7 +73,8 @@ def streaming_attention(
     if control is not None:
         number: Any = module.layer_idx
         attention_mask = control.mask(number, 0, attention_mask)
-        out_BQHD = control.attend(number, 0, query, key, value, attention_mask, scores)
+        asked = Asked(query, key, value, attention_mask, scores)
+        out_BQHD = control.attend(number, 0, asked)
         return out_BQHD.contiguous(), None
     if scores["cap"] is not None or scores["sinks"] is not None:
         return attend(query, key, value, attention_mask, scores).contiguous(), None
@@ -102,7 +101,7 @@ def _by_parts(
     key: Tensor,
     value: Tensor,
     plan: StepPlan,
-    layer: "Layer",
+    layer: Layer,
     scores: dict[str, Any],
 ) -> Tensor:
     """One attention call per part of the plan: [1, T, H, D]."""
@@ -128,8 +127,8 @@ def _by_parts(
         if layer.control is None:
             out_BQHD = attend(query_BHQD, keys, values, mask, scores)
         else:
-            given = (query_BHQD, keys, values, mask, scores)
-            out_BQHD = layer.control.attend(layer.number, index, *given)
+            asked = Asked(query_BHQD, keys, values, mask, scores)
+            out_BQHD = layer.control.attend(layer.number, index, asked)
         if part.rows is None:
             return out_BQHD.reshape(1, num_new, heads, -1)
         if result_THD is None:

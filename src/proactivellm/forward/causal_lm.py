@@ -230,7 +230,8 @@ class StreamingCausalLM:
             StoreFull: if the cache has no room for the new tokens and may not grow.
         """
         new = pack_lanes(inputs, cache.lengths, self.layout, cache.reached)
-        check_positions(new.position_AT, self.limit, self.model.config.model_type)
+        if self.limit is not None:
+            check_positions(new.position_AT, self.limit, self.model.config.model_type)
         for lane in inputs:
             cache.reserve(lane.lane, cache.lengths[lane.lane] + lane.size)
         units = {lane.lane: max(cache.units[lane.lane], lane.last_unit) for lane in inputs}

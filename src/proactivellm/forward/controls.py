@@ -7,6 +7,7 @@ from proactivellm.forward.seen import Control
 from proactivellm.forward.vica import ViCA
 from proactivellm.forward.visipruner import VisiPruner
 
+MOST_LAYERS = 10_000  # of a range, which would otherwise be written out
 _RULES: dict[str, Callable[[str], Any]] = dict(
     shallow=int, filter=float, norm=float, exit=float, among=int
 )
@@ -37,4 +38,7 @@ def control_of(front_end: Any) -> Control | None:
 
 def _layers(part: str) -> range:
     first, dash, last = part.partition("-")
-    return range(int(first), int(last if dash else first) + 1)
+    layers = range(int(first), int(last if dash else first) + 1)
+    if not 0 < len(layers) <= MOST_LAYERS:  # beyond the last one, `attach` says so of the model
+        raise ValueError
+    return layers

@@ -214,17 +214,20 @@ def pack_lanes(
 
 def _in_space(inputs: Sequence[LaneInput]) -> np.ndarray:
     """Whether each new token lies in space, [T]."""
-    rows = [
-        np.zeros(len(piece.tokens), bool) if piece.grid is None else piece.grid.rows_in_space()
-        for lane in inputs
-        for piece in lane.pieces
-    ]
-    return np.concatenate(rows)
+    in_space = np.zeros(sum(lane.size for lane in inputs), bool)
+    at = 0
+    for lane in inputs:
+        if any(piece.grid is not None for piece in lane.pieces):  # of most sources none does
+            runs = [(len(piece.tokens), piece.grid) for piece in lane.pieces]
+            rows = [np.zeros(n, bool) if g is None else g.rows_in_space() for n, g in runs]
+            in_space[at : at + lane.size] = np.concatenate(rows)
+        at += lane.size
+    return in_space
 
 
-def check_positions(position_AT: np.ndarray, limit: int | None, model_type: str) -> None:
+def check_positions(position_AT: np.ndarray, limit: int, model_type: str) -> None:
     """Raise ValueError if a position is none of the model's, which has so many of them."""
-    if limit is None or (last := int(position_AT.max())) < limit:
+    if (last := int(position_AT.max())) < limit:
         return
     raise ValueError(
         f"the stream has reached position {last}, and model type {model_type!r} has {limit} of "

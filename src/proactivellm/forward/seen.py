@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -37,6 +37,16 @@ class Seen:
         return (~self.rows_BQ[:, :, None] & self.entries_BK[:, None, :])[:, None]
 
 
+class Asked(NamedTuple):
+    """A call of attention, as `attention.attend` takes it."""
+
+    query: Tensor  # [B, H, Q, D]
+    key: Tensor  # [B, G, K, D], of G key/value heads
+    value: Tensor  # likewise
+    mask: Tensor | None  # bool [B, 1, Q, K]; None: all is visible
+    scores: dict[str, Any]  # how scores are made
+
+
 class StepControl(ABC):
     """A control in one forward."""
 
@@ -48,16 +58,7 @@ class StepControl(ABC):
         """What the tokens of a part see in a layer, of what they may: bool [B, 1, Q, K]."""
 
     @abstractmethod
-    def attend(
-        self,
-        layer: int,
-        part: int,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        scores: dict[str, Any],
-    ) -> Tensor:
+    def attend(self, layer: int, part: int, asked: Asked) -> Tensor:
         """Attention of a part in a layer under that mask, as `attention.attend`: [B, Q, H, D]."""
 
 

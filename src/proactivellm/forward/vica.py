@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from proactivellm.backbone.decoder import decoder_of
 from proactivellm.forward.attention import attend
-from proactivellm.forward.seen import Control, Seen, StepControl, whole_mask
+from proactivellm.forward.seen import Asked, Control, Seen, StepControl, whole_mask
 
 KEYS_AND_VALUES = ("k_proj", "v_proj")
 OTHERS = ("q_proj", "o_proj")
@@ -96,20 +96,12 @@ class _Frozen(StepControl):
             return mask
         return whole_mask(mask, seen) & ~seen.text_QK
 
-    def attend(
-        self,
-        layer: int,
-        part: int,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        scores: dict[str, Any],
-    ) -> Tensor:
+    def attend(self, layer: int, part: int, asked: Asked) -> Tensor:
         """What rows of what is seen get is of no account: their output projection is left out."""
         seen = self.parts[part]
+        query, key, value, mask, scores = asked
         if len(query) > 1 or not bool(seen.rows_BQ.any()):
-            return attend(query, key, value, mask, scores)
+            return attend(*asked)
         text = (~seen.rows_BQ[0]).nonzero()[:, 0]
         out = query.new_zeros(1, query.shape[2], query.shape[1], value.shape[-1])
         if len(text):

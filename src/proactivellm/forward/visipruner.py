@@ -13,7 +13,7 @@ Legend: B = lanes, H = heads, G = key/value heads, Q = new tokens, K = entries, 
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 
 from proactivellm.forward.attention import attend
 from proactivellm.forward.probe import attention_weights
-from proactivellm.forward.seen import Control, Seen, StepControl, whole_mask
+from proactivellm.forward.seen import Asked, Control, Seen, StepControl, whole_mask
 
 TWICE = 2  # layers that need no picture, until it is left out
 
@@ -48,16 +48,19 @@ class VisiPruner(Control):
     exit: float = 0.999
     among: int = 0
 
+    def __post_init__(self) -> None:
+        cosines = (self.filter, self.norm, self.exit)
+        if self.shallow < 0 or self.among not in (0, 1) or any(each != each for each in cosines):
+            raise ValueError(f"{self}: shallow from 0 on, among 0 or 1, and numbers for the others")
+
     def __str__(self) -> str:
         return f"{self.name}:" + ",".join(f"{key}={value:g}" for key, value in asdict(self).items())
 
     def attach(self, model: PreTrainedModel) -> None:
         """Nothing is to be prepared."""
         num_layers = model.config.get_text_config().num_hidden_layers
-        if not 0 <= self.shallow < num_layers:
-            raise ValueError(
-                f"{self}: the model has {num_layers} layers: give fewer as shallow, 0 or more"
-            )
+        if self.shallow >= num_layers:
+            raise ValueError(f"{self}: the model has {num_layers} layers: give fewer as shallow")
 
     def detach(self) -> None:
         """Nothing was prepared."""
@@ -106,29 +109,20 @@ class Pruning(StepControl):
             return mask & ~(seen.text_QK & hidden_BK)
         return mask
 
-    def attend(
-        self,
-        layer: int,
-        part: int,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        scores: dict[str, Any],
-    ) -> Tensor:
+    def attend(self, layer: int, part: int, asked: Asked) -> Tensor:
         """Attention of the layer, and what follows from it for later ones."""
-        assert mask is not None
+        assert asked.mask is not None
         seen = self.parts[part]
-        last_BK = self._seen_by_last(seen, mask)
+        last_BK = self._seen_by_last(seen, asked.mask)
         self.shown[layer, part] = last_BK.sum(-1)
         if layer < self.rules.shallow:
             if layer:
-                return attend(query, key, value, mask, scores)
-            return _into_sink(query, key, value, mask, scores, seen)
+                return attend(*asked)
+            return _into_sink(asked, seen)
         if bool((seen.last_B >= 0).any()):
-            weights_BHK = self._last_weights(seen, query, key, mask, scores)
-            self._decide(part, _contributions(weights_BHK, value, last_BK), last_BK)
-        return attend(query, key, value, mask, scores)
+            weights_BHK = self._last_weights(seen, asked)
+            self._decide(part, _contributions(weights_BHK, asked.value, last_BK), last_BK)
+        return attend(*asked)
 
     def _seen_by_last(self, seen: Seen, mask: Tensor) -> Tensor:
         """Entries of the picture that the last token of each lane sees: bool [B, K]."""
@@ -137,10 +131,10 @@ class Pruning(StepControl):
         last_BK = mask_BQK[lane_B, seen.last_B.clamp(min=0)]
         return last_BK & seen.entries_BK & (seen.last_B >= 0)[:, None]
 
-    def _last_weights(
-        self, seen: Seen, query: Tensor, key: Tensor, mask: Tensor, scores: dict[str, Any]
-    ) -> Tensor:
+    def _last_weights(self, seen: Seen, asked: Asked) -> Tensor:
         """Attention of the last token of each lane, [B, H, K]."""
+        query, key, _, mask, scores = asked
+        assert mask is not None
         lane_B = torch.arange(len(query), device=query.device)
         row_B = seen.last_B.clamp(min=0)
         query_BHD = query[lane_B, :, row_B]
@@ -185,18 +179,12 @@ def _contributions(weights_BHK: Tensor, value: Tensor, seen_BK: Tensor) -> Contr
     )
 
 
-def _into_sink(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Tensor,
-    scores: dict[str, Any],
-    seen: Seen,
-) -> Tensor:
+def _into_sink(asked: Asked, seen: Seen) -> Tensor:
     """Attention in which all that text spends on the picture falls on one token: [B, Q, H, D].
 
     It is the token on which text spends most.
     """
+    query, key, value, mask, scores = asked
     weights_BHQK = attention_weights(query, key, mask, **scores)
     spent_BHQK = weights_BHQK * seen.text_QK
     sink_B = spent_BHQK.sum((1, 2)).argmax(-1)

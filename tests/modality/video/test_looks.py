@@ -13,7 +13,7 @@ from proactivellm.core.packing import IGNORE, MEDIA_ID
 from proactivellm.forward.controls import parse_control
 from proactivellm.forward.lanes import LaneInput, Piece
 from proactivellm.forward.packed import as_tensors, decoder_positions
-from proactivellm.forward.seen import Seen
+from proactivellm.forward.seen import Asked, Seen
 from proactivellm.forward.speculation import Lookup
 from proactivellm.forward.visipruner import VisiPruner, _contributions, _into_sink
 from proactivellm.session.engine import Engine
@@ -153,7 +153,7 @@ class TestVisiPruner:
         )
         mask = torch.ones(1, 1, 2, 5, dtype=torch.bool)
         scores = {"scaling": 0.5, "cap": None, "sinks": None}
-        out = _into_sink(query, key, value, mask, scores, part)
+        out = _into_sink(Asked(query, key, value, mask, scores), part)
         weights = (query @ key.transpose(2, 3) * 0.5).softmax(-1)
         sink = int(weights[..., 1:4].sum((0, 1, 2)).argmax()) + 1
         expected = weights[..., [0]] * value[:, :, [0]] + weights[..., [4]] * value[:, :, [4]]
@@ -172,7 +172,7 @@ class TestVisiPruner:
         masks = []
         for layer in range(layers):
             mask = step.mask(layer, 0, None)
-            step.attend(layer, 0, query, key, value, mask, scores)
+            step.attend(layer, 0, Asked(query, key, value, mask, scores))
             masks.append(mask[0, 0, 0, :4].tolist())
         return [int(step.shown[layer, 0]) for layer in range(layers)], masks
 
@@ -271,7 +271,20 @@ def test_the_command_and_the_settings(folder, model, tmp_path, capsys):
         assert ended.value.code == 2 and told in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("text", ["vica:a", "vica:1-", "visipruner:depth=1", "visipruner:6", "x"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "vica:a",
+            "vica:1-",
+            "vica:3-1",
+            "vica:0-9999999999",
+            "visipruner:depth=1",
+            "visipruner:6",
+        ),
+        *("visipruner:norm=nan", "visipruner:among=2", "visipruner:shallow=-1", "x"),
+    ],
+)
 def test_looks_that_are_none(text):
     with pytest.raises(ValueError, match="give vica:LAYERS"):
         parse_control(text)
