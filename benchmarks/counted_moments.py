@@ -1,6 +1,6 @@
 """Whether a model that counts while it watches thinks the right number after each moment.
 
-    python benchmarks/counted_moments.py runs/counting-data/test.jsonl runs/counting-test/*/instances.log
+    python benchmarks/counted_moments.py MANIFEST LOG...    (runs/counting-test/*/instances.log)
 
 A moment is right if the thought about it is that of the manifest (`thoughts`), or is skipped where
 there is none. Units of one moment of a second, as recipes/thinking/counting.toml has them.
@@ -18,9 +18,7 @@ from proactivellm.tasks.speech import read_manifest
 def main(manifest: str, logs: list[str]) -> None:
     """Prints a row for each log, in percent."""
     items = read_manifest(manifest)
-    print(
-        "| | moments right | ... where something comes | spoken where nothing does | all of a clip |"
-    )
+    print("| | moments right | ... where one comes | spoken where none does | all of a clip |")
     print("| --- | ---: | ---: | ---: | ---: |")
     for log in logs:
         clips = [moments(items[instance.index], instance) for instance in read_log(log)]
