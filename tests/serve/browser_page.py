@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.modality.video.clips import write_clip
 from tests.serve.chromium import Page, browser, tab
 from tests.serve.conftest import Running, running
+from tests.video_models import save_tiny_watcher
 
 import proactivellm.serve
 from proactivellm.output.source_units import arrived_units, source_units
@@ -287,3 +289,54 @@ def test_thoughts_are_apart_from_the_answer(
         assert fits(page)
         (session,) = server.app.state.sessions._open.values()
         assert session.dialogue._config.question == "Who sleeps?"
+
+
+@pytest.fixture(scope="module")
+def watching(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A server with a tiny model for video."""
+    folder = save_tiny_watcher(tmp_path_factory.mktemp("watcher"))
+    (folder / "generation_config.json").write_text('{"max_new_tokens": 20, "eos_token_id": 2}')
+    with running(Settings(models=(str(folder),))) as it:
+        yield it
+
+
+WATCHED = "parseFloat(document.getElementById('watched').textContent)"
+
+
+def test_a_camera_is_watched_and_asked_about(page: Page, watching: Running) -> None:
+    page.show(watching.url, *WIDTHS["desktop"], False)
+    page.until("document.getElementById('in-force').textContent.startsWith('In force')")
+    assert page.evaluate("document.getElementById('source').hidden")
+    page.evaluate("document.getElementById('camera').click()")
+    page.until(f"{WATCHED} >= 1")
+    note = "document.getElementById('target-words').dataset.note"
+    assert page.evaluate(note) == "It watches, and waits for a question." and not written(page)
+    page.evaluate("document.getElementById('question').focus()")
+    page.type("How late is it?")
+    page.press("Enter")
+    page.until("document.querySelectorAll('.word').length > 0")
+    assert fits(page)
+    page.press("Enter")  # asked once more: of what comes from now on
+    page.until("document.querySelectorAll('#turns li').length === 1")
+    assert page.evaluate("document.querySelector('#turns .from').textContent") == "How late is it?"
+    page.until("document.querySelectorAll('#target-words .word').length > 0")
+    page.evaluate("document.getElementById('camera').click()")
+    done(page)
+    assert page.text("camera") == "Use the camera"
+
+
+def test_a_video_file_is_watched_to_its_end(page: Page, watching: Running, tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "clip.webm", [n / 8 for n in range(25)], codec="libvpx")
+    page.show(watching.url, *WIDTHS["phone"], False)
+    page.until("document.getElementById('in-force').textContent.startsWith('In force')")
+    page.evaluate("document.getElementById('question').focus()")
+    page.type("What is it?")
+    page.press("Enter")
+    page.files("video-file", clip)
+    page.until("document.querySelectorAll('.word').length > 0")
+    page.evaluate("document.querySelector('.word').focus()")
+    page.until("/ s of video, /.test(document.getElementById('why').textContent)")
+    done(page)
+    seconds = page.evaluate(WATCHED)
+    assert 2.5 <= seconds <= 4
+    assert fits(page)

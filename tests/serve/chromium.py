@@ -22,6 +22,8 @@ _FLAGS = (
     "--disable-component-update",
     "--disable-dev-shm-usage",
     "--no-first-run",
+    "--use-fake-device-for-media-stream",  # a camera that shows a clock
+    "--use-fake-ui-for-media-stream",
     "--remote-debugging-port=0",
 )
 _NAMES = ("chromium", "chromium-browser", "google-chrome")

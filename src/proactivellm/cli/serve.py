@@ -9,6 +9,7 @@ from proactivellm.cli.app import app
 from proactivellm.cli.completion import complete_model
 from proactivellm.cli.messages import warn
 from proactivellm.cli.models import loading
+from proactivellm.cli.watching import AttendChunks, Chunk, DropTokens, RecallChunks
 
 if TYPE_CHECKING:
     from proactivellm.serve.settings import Settings
@@ -61,6 +62,10 @@ def serve(
     window: Annotated[
         Number, _option("", "TOKENS", "Of source and of target that stay in view.", "all")
     ] = None,
+    chunk: Chunk = None,
+    drop_tokens: DropTokens = None,
+    attend_chunks: AttendChunks = None,
+    recall_chunks: RecallChunks = None,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run code that comes with a model.")
     ] = False,
@@ -126,6 +131,9 @@ def serve(
     turn_s: Annotated[Seconds, _option(_LIMITS, "S", "Of one recording.", "7200")] = None,
     waiting_s: Annotated[
         Seconds, _option(_LIMITS, "S", "Of a recording that wait to be heard.", "30")
+    ] = None,
+    picture_pixels: Annotated[
+        Number, _option(_LIMITS, "N", "Of a picture of a video.", "2073600")
     ] = None,
     upload_bytes: Annotated[
         Number, _option(_LIMITS, "N", "Of a request with a recording.", "26214400")

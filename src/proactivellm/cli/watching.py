@@ -48,8 +48,8 @@ RecallChunks = Annotated[
     typer.Option(
         min=1,
         metavar="K",
-        help="With --attend-chunks and --question: what is written also sees the K chunks that are "
-        "most like the question.",
+        help="With --attend-chunks: what is written once there is a question also sees the K "
+        "chunks that are most like it.",
         rich_help_panel="Video",
     ),
 ]

@@ -17,6 +17,7 @@ from proactivellm.serve.realtime.socket import talk
 from proactivellm.serve.realtime.spoken import Spoken
 from proactivellm.serve.realtime.transcription import Transcription
 from proactivellm.serve.realtime.translation import Translation
+from proactivellm.serve.realtime.watched import Watched
 from proactivellm.serve.sessions import Dialogue, Session, Sessions
 from proactivellm.serve.settings import Settings
 from proactivellm.stream import Hearing
@@ -51,15 +52,15 @@ def create_app(settings: Settings, place: str = "") -> FastAPI:
     @app.websocket("/v1/realtime")
     async def realtime(socket: WebSocket) -> None:
         def make(session: Session) -> Dialogue:
-            name = socket.query_params.get("model")
-            if socket.query_params.get("intent") == "transcription":
-                heard = HearingConfig.of(listening(models, name))
-                return Transcription(session, heard, models, settings)
-            served = models.get(name)
-            if served.listens:
+            name, intent = map(socket.query_params.get, ("model", "intent"))
+            transcribes = intent == "transcription"
+            served = listening(models, name) if transcribes else models.get(name)
+            if hears(served):
                 heard = HearingConfig.of(listening(models, served.name))
-                return Spoken(session, heard, models, settings)
-            return Conversation(session, SessionConfig.of(served), models, settings)
+                kind = Transcription if transcribes else Spoken
+                return kind(session, heard, models, settings)
+            dialogue = Watched if served.watches else Conversation
+            return dialogue(session, SessionConfig.of(served), models, settings)
 
         await talk(socket, sessions, settings, make)
 

@@ -9,13 +9,14 @@ from proactivellm.evaluation.default_policy import default_spec
 from proactivellm.evaluation.evaluate import find_calibration
 from proactivellm.forward.causal_lm import StreamingCausalLM
 from proactivellm.modality.loading import load
+from proactivellm.output.log import TEXT
 from proactivellm.policy.base import Policy
 from proactivellm.policy.endogenous import ThresholdPolicy
 from proactivellm.policy.spec import parse_policy
 from proactivellm.serve.errors import RequestError
 from proactivellm.serve.metrics import Metrics
-from proactivellm.serve.settings import Settings
-from proactivellm.session.limits import Limits
+from proactivellm.serve.settings import OF_VIDEO, Settings
+from proactivellm.session.limits import Limits, Sight
 from proactivellm.session.thoughts import check_policy
 from proactivellm.session.window import Window
 from proactivellm.stream import AsyncStream, Streams, Worker
@@ -23,6 +24,8 @@ from proactivellm.stream import AsyncStream, Streams, Worker
 DELAYS = ("minimal", "low", "medium", "high", "xhigh")  # OpenAI's names, from early to late
 # Of a model whose default policy has no calibrated lags.
 _WAIT_K = {"minimal": 1, "low": 2, "medium": 3, "high": 5, "xhigh": 8}
+
+VIDEO = "video"
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +36,8 @@ class Served:
     Attributes:
         name: by which clients ask for it.
         policy: where a client names none.
-        listens: whether its sources are recordings.
+        listens: whether its sources are recordings, of sound or of pictures.
+        watches: whether they are of pictures.
         deepest: depth of its reasoning, at most; 0 = it does not think.
         active, waiting: turns that have a lane, and that wait for one.
         engine: that of today; another one takes its place if its thread dies.
@@ -44,6 +48,7 @@ class Served:
     ) -> None:
         self.name, self.model, self.metrics = name, model, metrics
         self.listens = model.front_end is not None
+        self.watches = self.reads == VIDEO
         self.deepest = 0 if model.thinking is None else len(model.thinking.stages) + 1
         self._calibration = find_calibration(model)
         self.policy = self.parse(default_spec(model, self.listens))
@@ -52,6 +57,7 @@ class Served:
             entries=settings.entries,
             pending=64,
             thought_tokens=settings.thought_tokens,
+            sight=_sight(settings) if self.watches else None,
         )
         size = settings.window
         self._window = None if size is None else Window(source=size, target=size)
@@ -61,10 +67,15 @@ class Served:
         self._begin()
 
     @property
+    def reads(self) -> str:
+        """The kind of its sources: text, or a modality."""
+        return self.model.front_end.kind if self.listens else TEXT
+
+    @property
     def unit(self) -> str:
         """What a lag is counted in."""
         if self.listens:
-            return f"{self.model.front_end.kind} unit"
+            return f"{self.reads} unit"
         return "sentence" if self.deepest else "word"
 
     @property
@@ -76,7 +87,8 @@ class Served:
         """
         points = [p for p in self._points() if not p.degenerate]
         if not points:
-            return {name: f"wait-k:{k}" for name, k in _WAIT_K.items()}
+            of_video = ",stride=0.001" if self.watches else ""  # k says how much is seen before
+            return {name: f"wait-k:{k}{of_video}" for name, k in _WAIT_K.items()}
         low, high = min(p.LAAL for p in points), max(p.LAAL for p in points)
         last = len(DELAYS) - 1
         ratios = [low * (high / low) ** (place / last) for place in range(last)]
@@ -162,6 +174,10 @@ class Models:
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._served = {name: _load(name, settings, metrics) for name in settings.models}
+        if not any(served.watches for served in self):
+            for name in OF_VIDEO:
+                if getattr(settings, name) is not None:
+                    raise ValueError(f"{name} is for video, which none of the models watches")
 
     def __iter__(self) -> Iterator[Served]:
         return iter(self._served.values())
@@ -184,6 +200,15 @@ class Models:
         await asyncio.gather(*(served.close() for served in self))
 
 
+def _sight(settings: Settings) -> Sight | None:
+    if settings.attend_chunks is None:
+        return None
+    recall = settings.recall_chunks or 0
+    return Sight(
+        units=settings.attend_chunks, recall=recall, beyond="host" if recall else "dropped"
+    )
+
+
 def _load(name: str, settings: Settings, metrics: Metrics) -> Served:
     model = load(
         name,
@@ -193,6 +218,8 @@ def _load(name: str, settings: Settings, metrics: Metrics) -> Served:
         trust_remote_code=settings.trust_remote_code,
     )
     try:
+        if model.front_end is not None and model.front_end.kind == VIDEO:
+            model.front_end.watch(settings.chunk, settings.drop_tokens)
         return Served(name, model, settings, metrics)
     except RequestError as error:
         raise ValueError(f"{name}: no default policy: {error.message}") from None

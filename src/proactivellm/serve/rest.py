@@ -58,7 +58,7 @@ def _model(served: Served) -> dict[str, Any]:
         "created": _STARTED,
         "owned_by": "proactivellm",
         "proactivellm": {
-            "input": served.model.front_end.kind if served.listens else "text",
+            "input": served.reads,
             "policy": served.policy.spec,
             "unit": served.unit,
             "delays": dict(served.delays),

@@ -19,6 +19,8 @@ from proactivellm.files.toml import did_you_mean, read_toml
 PREFIX = "PROACTIVELLM_SERVE_"
 _FLAGS = {"models": "model", "api_keys": "api_key", "origins": "origin"}  # given one by one
 
+OF_VIDEO = ("chunk", "drop_tokens", "attend_chunks", "recall_chunks")  # fields
+
 Seconds = Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)]
 SecondsOrNone = Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)]  # 0 = at once
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
@@ -47,6 +49,12 @@ class Settings(BaseSettings):
     device: str = "cpu"
     dtype: str = "auto"
     quantization: Literal["none", "int8", "nf4"] = "none"
+    # Of models that watch: moments that are read at once; what is dropped of them; chunks that are
+    # in sight, and beside them those most like the question (docs/guide/video.md).
+    chunk: Count | None = None
+    drop_tokens: str | None = None
+    attend_chunks: Count | None = None
+    recall_chunks: Count | None = None
     window: Count | None = None  # tokens of source and of target that stay in view; None = all
     trust_remote_code: bool = False
 
@@ -71,6 +79,7 @@ class Settings(BaseSettings):
     thought_tokens: Count = 256  # after which a thought is closed, of a model that thinks
     turn_s: Seconds = 7200.0  # of the recording of one turn
     waiting_s: Seconds = 30.0  # of it that the model has not taken yet
+    picture_pixels: Count = 1920 * 1080  # of a picture of a video
     upload_bytes: Count = 25 << 20  # of a request with a recording
     events_per_s: Count = 200  # of one client; more are taken later
     unsent_events: Count = 256  # the session waits for its client beyond
@@ -116,6 +125,12 @@ class Settings(BaseSettings):
             file = getattr(self, name)
             if file is not None and not file.is_file():
                 raise ValueError(f"{name}: there is no file {file}")
+        return self
+
+    @model_validator(mode="after")
+    def _whole_sight(self) -> "Settings":
+        if self.recall_chunks is not None and self.attend_chunks is None:
+            raise ValueError("recall_chunks is of bounded sight: give attend_chunks as well")
         return self
 
     @model_validator(mode="after")

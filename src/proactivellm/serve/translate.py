@@ -43,7 +43,9 @@ async def translate(request: Request) -> Response:
             raise RequestError("the server ends", code="draining", type="server_error")
         served = state.models.get(asked.model)
         if served.listens:
-            raise RequestError(f"{served.name} listens, and reads no text", code="not_supported")
+            raise RequestError(
+                f"{served.name} reads {served.reads}, and no text", code="not_supported"
+            )
         config = SessionConfig.of(served).extended(asked, "body")
         turn = Turn(config, settings)
         turn.push(asked.text, len(asked.text))

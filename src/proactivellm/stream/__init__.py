@@ -8,7 +8,7 @@ from proactivellm.stream.clock import ArrivalClock, Clock, WallClock
 from proactivellm.stream.event import StreamEvent
 from proactivellm.stream.job import Job
 from proactivellm.stream.live import AskedUnits, StreamCut, stream_text, stream_units
-from proactivellm.stream.media import Hearing, MediaUnits, Replay, open_media
+from proactivellm.stream.media import Asking, Hearing, MediaUnits, Replay, open_media
 from proactivellm.stream.pace import Pace, paced
 from proactivellm.stream.recorded import (
     DEFAULT_RATE_WPM,
@@ -28,6 +28,7 @@ __all__ = [
     "DEFAULT_RATE_WPM",
     "DEFAULT_STREAMS",
     "ArrivalClock",
+    "Asking",
     "AskedUnits",
     "AsyncStream",
     "Clock",

@@ -24,6 +24,15 @@ class Arrival(NamedTuple):
     spent_s: float
 
 
+class Asking(NamedTuple):
+    """What is asked while a source runs, pushed between two blocks of it."""
+
+    text: str
+
+
+Pushed = np.ndarray | Asking | None  # None = the source has ended
+
+
 class Hearing:
     """A front end at work on one source, with a question that is read before each turn.
 
@@ -34,6 +43,8 @@ class Hearing:
         rate: samples or frames per second.
         ask_at_s: when the question is asked, of the one source; None = before each turn.
         tells_turns: whether its stream has events of where turns begin and end in the media.
+        waits: whether nothing is written before an `Asking` is pushed, or the source has ended.
+        depth: of the thoughts about it, see `Engine.ask`.
     """
 
     def __init__(
@@ -43,6 +54,8 @@ class Hearing:
         question: str = "",
         tells_turns: bool = False,
         ask_at_s: float | None = None,
+        waits: bool = False,
+        depth: int | None = None,
     ) -> None:
         self.front_end = model.front_end
         self.kind: str = self.front_end.kind
@@ -51,12 +64,13 @@ class Hearing:
         self._ear = self.front_end.open(rate)
         self._ask_at_s = ask_at_s
         self.opening = opening_question(model, question) if ask_at_s is None else []
-        asked = [] if self.opening else TextSegmenter(model.tokenizer).segment(question)
-        self._asked = [replace(unit, final=False) for unit in asked]
+        self._tokenizer = model.tokenizer
+        self._asked = [] if self.opening else self._words(question)
+        self._waits, self.depth = waits, depth
         self._begins = True  # whether the next unit begins a turn
 
-    def push(self, block: np.ndarray | None) -> Arrival:
-        """Takes what arrived next; None = the source has ended.
+    def push(self, block: Pushed) -> Arrival:
+        """Takes what arrived next.
 
         `end_s` of the units is what had arrived when they were complete. The last unit of a turn is
         final.
@@ -80,6 +94,8 @@ class Hearing:
         """The units that were heard up to now, with the question before each turn."""
         if self._ask_at_s is not None:
             return self._ask_within(heard, now_s, self._ask_at_s)
+        if self._waits:
+            return [replace(unit, holds=True) for unit in heard]
         units: list[Unit] = []
         for unit in heard:  # a turn may end and the next one begin in one block
             units += [*self._asked, unit] if self._begins else [unit]
@@ -95,12 +111,22 @@ class Hearing:
             units.append(replace(unit, holds=bool(self._asked)))
         return units + (self._put(at_s) if now_s >= at_s and not _ends(units) else [])
 
+    def asked(self, question: Asking) -> Arrival:
+        """The question, after all that was taken so far; from here on it may be written."""
+        now_s = self._num_samples / self._rate
+        self._asked, self._waits = self._words(question.text), False
+        return Arrival(self._put(now_s), now_s, 0.0)
+
     def _put(self, at_s: float) -> list[Unit]:
         """The question, in one unit, as words would take the places of what is in sight."""
         words, self._asked = self._asked, []
         ids = tuple(token_id for word in words for token_id in word.token_ids)
         text = " ".join(word.text for word in words)
         return [Unit(text, ids, start_s=at_s, end_s=at_s, asks=True)] if words else []
+
+    def _words(self, text: str) -> list[Unit]:
+        words = TextSegmenter(self._tokenizer).segment(text)
+        return [replace(word, final=False) for word in words]
 
 
 def _ends(units: Sequence[Unit]) -> bool:
@@ -114,14 +140,20 @@ def opening_question(model: StreamingCausalLM, question: str) -> list[int]:
     return TextSegmenter(model.tokenizer).whole(question.strip())
 
 
-def hear(pushes: Sequence[tuple[Hearing, np.ndarray | None]]) -> list[Arrival | Exception]:
+def hear(pushes: Sequence[tuple[Hearing, Pushed]]) -> list[Arrival | Exception]:
     """What becomes of what arrived next of some sources of one model, or why one cannot go on.
 
     A front end that can hears them all together, so that all wait for the same time: `spent_s` of
     each.
     """
-    if not pushes:
-        return []
+    blocks = [(by, block) for by, block in pushes if not isinstance(block, Asking)]
+    heard = iter(_hear_together(blocks) if blocks else ())
+    return [by.asked(block) if isinstance(block, Asking) else next(heard) for by, block in pushes]
+
+
+def _hear_together(
+    pushes: Sequence[tuple[Hearing, np.ndarray | None]],
+) -> list[Arrival | Exception]:
     heard = [hearing.take(block) for hearing, block in pushes]
     front_end = pushes[0][0].front_end
     started = time.perf_counter()

@@ -18,14 +18,15 @@ from proactivellm.session.isolation import reason
 from proactivellm.stream.clock import Clock
 from proactivellm.stream.event import StreamEvent
 from proactivellm.stream.job import Job
-from proactivellm.stream.media import Arrival, Hearing
+from proactivellm.stream.media import Arrival, Asking, Hearing, Pushed
 from proactivellm.stream.telling import is_due, told, turn_edges, turn_over
 from proactivellm.stream.transcript import Transcript
 
 if TYPE_CHECKING:
     from proactivellm.stream.streams import Streams
 
-Payload = str | np.ndarray | Iterable[Unit]  # text, samples or frames, or units made of them
+# Text, samples or frames, what is asked between them, or units made of them.
+Payload = str | np.ndarray | Asking | Iterable[Unit]
 
 
 class Stream:
@@ -65,7 +66,7 @@ class Stream:
         self._evidence: float | None = None  # what the last probe saw
         self._ending: Ending | None = None
         self._segmenter: TextSegmenter | None = None
-        self._blocks: deque[np.ndarray | None] = deque()  # to be heard; None = the source has ended
+        self._blocks: deque[Pushed] = deque()  # to be heard
         self._waiting: deque[Unit] = deque()
         self._events: deque[StreamEvent] = deque()
         self._arrived_s = self._compute_s = 0.0
@@ -107,8 +108,8 @@ class Stream:
         """Take what arrived next; it is heard, if it is a block, and read in the steps that follow.
 
         Args:
-            payload: text, in any pieces; a block of the media that the stream was opened for; or
-                units. A final unit ends a turn.
+            payload: text, in any pieces; a block of the media that the stream was opened for, or
+                what is asked after those before; or units. A final unit ends a turn.
             now_s: when it arrived, in seconds since the source began; now, if left out. (Of blocks,
                 it is what has arrived of them.)
             spent_s: time that it took to make the units.
@@ -124,7 +125,7 @@ class Stream:
             if isinstance(payload, str):
                 self._segmenter = self._segmenter or self._streams.segmenter.clone()
                 payload = self._segmenter.feed(payload, now_s)
-            elif isinstance(payload, np.ndarray):
+            elif isinstance(payload, np.ndarray | Asking):
                 if self._hearing is None:
                     raise ValueError("the stream takes no blocks: open it with a `Hearing`")
                 self._blocks.append(payload)
@@ -194,7 +195,7 @@ class Stream:
         )
         return replace(instance, kept_share=self._kept / self._seen if self._seen else None)
 
-    def _next_block(self) -> tuple[Hearing, np.ndarray | None] | None:
+    def _next_block(self) -> tuple[Hearing, Pushed] | None:
         """What is to be heard next, if anything is."""
         if self._hearing is None or not self._blocks:
             return None

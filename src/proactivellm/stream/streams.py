@@ -73,8 +73,8 @@ class Streams:
             lane = self.engine.open(sampling, policy, watch)
             if self.conversation is not None:
                 self.conversation.begin(self.engine, lane)
-            if hearing is not None and hearing.opening:
-                self.engine.ask(lane, hearing.opening)
+            if hearing is not None and (hearing.opening or hearing.depth):
+                self.engine.ask(lane, hearing.opening, hearing.depth)
             return lane
 
         with self.exclusive:

@@ -7,6 +7,7 @@ const FORMAT = "proactivellm-session/1";
 const MOST_ENTRIES = 50_000;
 const RATE = 24_000; // samples per second of audio that is sent
 const PIECE_S = 0.1;
+const PICTURE = { side: 768, quality: 0.85 }; // of a video: its longer side in pixels at most, as JPEG
 const SVG = "http://www.w3.org/2000/svg";
 const REASONS = {
   max_lag: "the lag had reached its bound",
@@ -78,7 +79,9 @@ const seconds = (ms) => `${(ms / 1000).toFixed(ms < 9950 ? 2 : 1)} s`;
 class Turn {
   constructor(session, isSpeech) {
     this.begin(session);
-    this.isSpeech = isSpeech;
+    this.isSpeech = isSpeech; // or a video: heard or watched, in seconds
+    this.watches = false;
+    this.question = null; // that a video has
     this.source = "";
     this.sentAt = []; // when each word of the source was complete
     this.closedAt = null;
@@ -222,6 +225,7 @@ class Story {
     this.error = null;
     this.audio = []; // [seconds sent so far, when], of the source that is heard
     this.isCommitted = false; // whether that source is over; its last words may still come
+    this.asked = null; // of the next video
   }
 
   get turn() {
@@ -245,12 +249,30 @@ class Story {
       this.isCommitted = false;
       this.#open(true).heardMs += event.ms;
       this.audio.push([(this.audio.at(-1)?.[0] ?? 0) + event.ms / 1000, at]);
-    } else if (/^input_(text|audio)_buffer\.commit$/.test(event.type)) {
+    } else if (event.type === "input_image_buffer.append") {
+      const turn = this.#open(true);
+      turn.watches = true;
+      turn.heardMs += event.ms;
+      turn.question = turn.source = turn.question ?? this.asked ?? this.session?.question ?? null;
+      this.asked = null;
+    } else if (event.type === "conversation.item.create") {
+      this.#ask(event.item.content.map((part) => part.text ?? "").join(""), at);
+    } else if (/^input_(text|audio|image)_buffer\.commit$/.test(event.type)) {
       if (this.isOpen) this.turn.close(at);
       this.isCommitted = true;
     } else if (event.type === "input_text_buffer.clear" && this.isOpen) {
       this.turn.close(at);
     }
+  }
+
+  // A question to a video that runs; one that has its question is over.
+  #ask(text, at) {
+    if (this.isOpen && this.turn.question === null && !this.turn.done) {
+      this.turn.question = this.turn.source = text;
+      return;
+    }
+    if (this.isOpen) this.turn.close(at);
+    this.asked = text;
   }
 
   #open(isSpeech) {
@@ -356,7 +378,7 @@ class Link {
       url.searchParams.set("after", this.last);
     }
     url.searchParams.set("model", this.model.id);
-    if (listens(this.model)) url.searchParams.set("intent", "transcription");
+    if (hears(this.model)) url.searchParams.set("intent", "transcription");
     const key = this.key ? [`openai-insecure-api-key.${this.key}`] : [];
     const socket = new WebSocket(url, ["realtime", ...key]);
     this.socket = socket;
@@ -410,7 +432,9 @@ class Link {
   }
 }
 
-const listens = (model) => model.proactivellm.input !== "text";
+const listens = (model) => model.proactivellm.input !== "text"; // or watches
+const watches = (model) => model.proactivellm.input === "video";
+const hears = (model) => listens(model) && !watches(model);
 const thinks = (model) => model.proactivellm.depths > 0;
 
 // ---------------------------------------------------------------- what is shown
@@ -469,7 +493,8 @@ class View {
     });
     this.#markSource();
     if (turn?.isSpeech) {
-      $("heard").textContent = `${seconds(turn.heardMs)} of audio heard.`;
+      const [place, what] = turn.watches ? ["watched", "video watched"] : ["heard", "audio heard"];
+      $(place).textContent = `${seconds(turn.heardMs)} of ${what}.`;
     }
   }
 
@@ -524,6 +549,7 @@ class View {
     const failed = turn?.done && !["completed", "max_output_tokens"].includes(turn.done);
     place.classList.toggle("growing", Boolean(turn?.words.length) && !turn.done);
     const empty = turn?.done ? "Nothing was written."
+      : turn?.watches && turn.question === null ? "It watches, and waits for a question."
       : (turn?.unit ?? this.story.session?.unit) === "sentence" ? "The answer comes here, when all is read."
       : "It grows here, while the source still arrives.";
     place.dataset.note = failed ? ` ${turn.done}` : turn?.words.length ? "" : empty;
@@ -549,7 +575,7 @@ class View {
       return;
     }
     const read = turn.isSpeech
-      ? `${(word.source_s ?? 0).toFixed(2)} s of audio`
+      ? `${(word.source_s ?? 0).toFixed(2)} s of ${turn.watches ? "video" : "audio"}`
       : `${count(Math.min(word.source_units, turn.ends.length), turn.unit)} of the source`;
     const lag = turn.isSpeech || turn.thinks ? "" : `, at a lag of ${word.lag}`;
     const worked = word.computeMs == null ? "" : `, ${Math.round(word.computeMs)} ms of it computing`;
@@ -612,7 +638,7 @@ class View {
     const lags = turn?.made.map((each) => each.lag) ?? [];
     const unit = turn?.isSpeech ? "s" : `${turn?.unit ?? "word"}s`;
     put("policy-lag", lags.length ? `${mean(lags).toFixed(1)} ${unit}` : "–");
-    put("policy-lag-note", turn?.isSpeech ? "of audio from word to word"
+    put("policy-lag-note", turn?.isSpeech ? `of ${turn.watches ? "video" : "audio"} from word to word`
       : turn?.thinks ? "read ahead of its thoughts"
       : "read ahead of what is written");
     const waits = (turn?.words ?? []).map((word) => word.computeMs).filter((ms) => ms != null);
@@ -725,6 +751,10 @@ function received(event) {
   if (isNew) choosePolicy(live.session);
   const { turn } = live;
   if (event.type === "response.done" && live.isOpen && turn.name === event.response.id) {
+    if (turn.watches) {
+      if (live.session.question !== null) film.stop(); // else it watches on, for the next question
+      return;
+    }
     const left = player.words.length;
     player.stop();
     send({ type: "input_text_buffer.commit" });
@@ -788,16 +818,21 @@ async function begin() {
 function useModel(chosen) {
   player.stop();
   audio.stop();
+  film.stop();
   model = chosen;
   live = new Story();
   record = [];
   began = performance.now();
-  const speech = listens(model);
-  for (const id of ["source", "text-bar"]) $(id).hidden = speech;
-  for (const id of ["speech", "audio-bar"]) $(id).hidden = !speech;
-  $("question-field").hidden = !thinks(model);
+  for (const id of ["source", "text-bar"]) $(id).hidden = listens(model);
+  for (const id of ["speech", "audio-bar"]) $(id).hidden = !hears(model);
+  for (const id of ["film", "video-bar"]) $(id).hidden = !watches(model);
+  $("question-field").hidden = !thinks(model) && !watches(model);
+  $("question-name").textContent = watches(model)
+    ? "Question, before a video or while it runs"
+    : "Question, read before each source";
   const own = policyName();
-  const names = [...new Set([own, ...(thinks(model) ? ["wait-k", "offline"] : ["entropy", "attention", "wait-k"])])];
+  const fixed = thinks(model) || watches(model);
+  const names = [...new Set([own, ...(fixed ? ["wait-k", "offline"] : ["entropy", "attention", "wait-k"])])];
   const options = names.map((name) => new Option(KINDS[name] ? `${name}: ${KINDS[name]}` : name, name));
   $("policy").replaceChildren(...options, new Option("written in full …", ""));
   $("policy").value = own;
@@ -818,8 +853,8 @@ function setRange(name) {
   $("spec-field").hidden = name !== "";
   $("target-field").hidden = ["", "offline"].includes(name) || (!fixed && lags.length < 2);
   [slider.min, slider.max, slider.step] = fixed ? [1, 12, 1] : [0, 100, 1];
-  slider.value = fixed ? /^wait-k:(\d+)$/.exec(model.proactivellm.policy)?.[1] ?? 3 : 25;
-  const ahead = thinks(model) ? "Sentences ahead" : "Words ahead";
+  slider.value = fixed ? /^wait-k:(\d+)(?:,stride=0.001)?$/.exec(model.proactivellm.policy)?.[1] ?? 3 : 25;
+  const ahead = watches(model) ? "Watched first" : thinks(model) ? "Sentences ahead" : "Words ahead";
   $("target-name").textContent = fixed ? ahead : "Latency target";
   showTarget();
 }
@@ -836,7 +871,8 @@ function target() {
 function showTarget() {
   const heard = listens(model) && $("policy").value !== "wait-k";
   const value = short(target());
-  const text = heard ? `${value} ms` : `${value} ${thinks(model) ? "sentence" : "word"}${value === "1" ? "" : "s"}`;
+  const unit = watches(model) ? "moment" : thinks(model) ? "sentence" : "word";
+  const text = heard ? `${value} ms` : `${value} ${unit}${value === "1" ? "" : "s"}`;
   $("target-value").textContent = text;
   $("target").setAttribute("aria-valuetext", text);
 }
@@ -845,16 +881,18 @@ function spec() {
   const name = $("policy").value;
   if (name === "") return $("spec").value.trim();
   if ($("target-field").hidden) return name;
-  return name === "wait-k" ? `wait-k:${target()}` : `${name}:laal=${target()}`;
+  const stride = watches(model) ? ",stride=0.001" : ""; // a moment is no token of what is written
+  return name === "wait-k" ? `wait-k:${target()}${stride}` : `${name}:laal=${target()}`;
 }
 
 function choosePolicy() {
   const policy = spec();
   if (policy === "" || model === null) return;
   const more = { proactivellm: { policy, decisions: true } };
-  if (thinks(model) && !live.isOpen) more.proactivellm.question = question();
+  if (watches(model) && !live.isOpen) more.proactivellm.question = question() || null;
+  else if (thinks(model) && !live.isOpen) more.proactivellm.question = question();
   const input = { format: { type: "audio/pcm", rate: RATE }, transcription: { model: model.id } };
-  const session = listens(model)
+  const session = hears(model)
     ? { type: "transcription", audio: { input }, ...more }
     : { type: "realtime", output_modalities: ["text"], ...more };
   live.error = null;
@@ -991,7 +1029,7 @@ const audio = {
     this.stream?.getTracks().forEach((track) => track.stop());
     this.context?.close();
     this.stream = this.context = this.timer = null;
-    if (model && live.isOpen && live.turn.isSpeech) send({ type: "input_audio_buffer.commit" });
+    if (model && hears(model) && live.isOpen) send({ type: "input_audio_buffer.commit" });
     $("level").value = 0;
     this.says(false);
   },
@@ -999,6 +1037,86 @@ const audio = {
   says(on) {
     $("microphone").setAttribute("aria-pressed", on);
     $("microphone").textContent = on ? "Stop the microphone" : "Use the microphone";
+  },
+};
+
+// ---------------------------------------------------------------- video
+
+const film = {
+  stream: null,
+  timer: null,
+  canvas: document.createElement("canvas"),
+
+  async watch() {
+    this.stop();
+    this.stream = await navigator.mediaDevices.getUserMedia({ video: true });
+    $("picture").srcObject = this.stream;
+    await this.begin();
+    this.says(true);
+  },
+
+  async play(file) {
+    this.stop();
+    $("picture").src = URL.createObjectURL(file);
+    $("picture").onended = () => this.stop();
+    await this.begin();
+  },
+
+  async begin() {
+    try {
+      await $("picture").play();
+    } catch (error) {
+      this.stop();
+      throw error;
+    }
+    const fps = live.session?.frames_per_s ?? 2;
+    const start = performance.now();
+    const next = (number) => {
+      this.send(fps);
+      const due = start + (1000 * (number + 1)) / fps;
+      this.timer = setTimeout(() => next(number + 1), Math.max(0, due - performance.now()));
+    };
+    next(0);
+  },
+
+  send(fps) {
+    const { videoWidth: width, videoHeight: height } = $("picture");
+    if (!width) return;
+    const scale = Math.min(1, PICTURE.side / Math.max(width, height));
+    [this.canvas.width, this.canvas.height] = [width, height].map((side) => Math.max(1, Math.round(scale * side)));
+    this.canvas.getContext("2d").drawImage($("picture"), 0, 0, this.canvas.width, this.canvas.height);
+    const image = this.canvas.toDataURL("image/jpeg", PICTURE.quality).split(",")[1];
+    const type = "input_image_buffer.append";
+    send({ type, image }, { asNoted: { type, ms: 1000 / fps } }); // the record keeps no pictures
+  },
+
+  // What is asked while a video runs is asked at that moment; else before the next one.
+  ask() {
+    const text = question();
+    if (!live.isOpen) choosePolicy();
+    else if (text) {
+      const content = [{ type: "input_text", text }];
+      send({ type: "conversation.item.create", item: { type: "message", role: "user", content } });
+    }
+  },
+
+  stop() {
+    clearTimeout(this.timer);
+    this.stream?.getTracks().forEach((track) => track.stop());
+    this.stream = this.timer = null;
+    const picture = $("picture");
+    picture.onended = null;
+    picture.pause();
+    if (picture.src) URL.revokeObjectURL(picture.src);
+    picture.removeAttribute("src");
+    picture.srcObject = null;
+    if (model && watches(model) && live.isOpen) send({ type: "input_image_buffer.commit" });
+    this.says(false);
+  },
+
+  says(on) {
+    $("camera").setAttribute("aria-pressed", on);
+    $("camera").textContent = on ? "Stop the camera" : "Use the camera";
   },
 };
 
@@ -1035,7 +1153,7 @@ async function startReplay(file) {
   replaying(true);
   const speed = Number($("speed").value);
   const start = performance.now();
-  const first = entries.find((each) => each.event.type === "input_text_buffer.append")?.at ?? 0;
+  const first = entries.find((each) => /^input_(text|image)_buffer.append$/.test(each.event.type))?.at ?? 0;
   const next = (index) => {
     while (index < entries.length) {
       const due = speed ? (entries[index].at - first) / speed : 0;
@@ -1133,6 +1251,12 @@ function wire() {
   $("question").addEventListener("change", () => {
     if (!live.isOpen) choosePolicy();
   });
+  $("question").addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || event.isComposing || !model || !watches(model)) return;
+    event.preventDefault();
+    film.ask();
+  });
+  $("ask").addEventListener("click", () => film.ask());
   $("settings").addEventListener("submit", (event) => event.preventDefault());
   $("key-form").addEventListener("submit", (event) => {
     event.preventDefault();
@@ -1146,8 +1270,19 @@ function wire() {
     else trying("The microphone cannot be used", () => audio.listen());
   });
   const canListen = navigator.mediaDevices?.getUserMedia !== undefined;
-  $("microphone").disabled = !canListen;
-  if (!canListen) $("microphone").title = "Browsers give the microphone to https and localhost alone.";
+  for (const id of ["microphone", "camera"]) {
+    $(id).disabled = !canListen;
+    if (!canListen) $(id).title = `Browsers give the ${id} to https and localhost alone.`;
+  }
+  $("camera").addEventListener("click", () => {
+    if (film.stream) film.stop();
+    else trying("The camera cannot be used", () => film.watch());
+  });
+  $("video-file").addEventListener("change", ({ target: field }) => {
+    const [file] = field.files;
+    if (file) trying("This video cannot be read", () => film.play(file));
+    field.value = "";
+  });
   $("audio-file").addEventListener("change", ({ target: field }) => {
     const [file] = field.files;
     if (file) trying("This recording cannot be read", () => audio.play(file));
@@ -1157,7 +1292,9 @@ function wire() {
   document.addEventListener("drop", (event) => {
     event.preventDefault();
     const [file] = event.dataTransfer.files;
-    if (file && model && listens(model)) trying("This recording cannot be read", () => audio.play(file));
+    if (!file || !model || !listens(model)) return;
+    if (watches(model)) trying("This video cannot be read", () => film.play(file));
+    else trying("This recording cannot be read", () => audio.play(file));
   });
 
   $("save").addEventListener("click", save);

@@ -28,7 +28,8 @@ class Extension(BaseModel):
     policy: Annotated[str, Field(max_length=200)] | None = None
     delay: Degree | None = None
     decisions: bool | None = None  # whether every READ and WRITE is told
-    question: Annotated[str, Field(max_length=2000)] | None = None  # of a model that thinks
+    # Of a model that thinks or watches.
+    question: Annotated[str, Field(max_length=2000)] | None = None
     depth: Annotated[int, Field(ge=1)] | None = None  # of its reasoning
 
 
@@ -60,6 +61,7 @@ class Content(Object):
 
     type: str
     text: str | None = None
+    image_url: str | None = None
 
 
 class Item(Object):
@@ -112,6 +114,12 @@ class TextAppend(Object):
     """A piece of a source, cut anywhere."""
 
     text: str
+
+
+class PictureAppend(Object):
+    """The next picture of a video."""
+
+    image: str
 
 
 def parse(model: type[EventT], event: dict[str, Any]) -> EventT:

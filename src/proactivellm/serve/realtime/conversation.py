@@ -18,6 +18,7 @@ from proactivellm.serve.realtime.client_events import (
     ItemNamed,
     ResponseCancel,
     ResponseCreate,
+    ResponseFields,
     SessionUpdate,
     TextAppend,
     parse,
@@ -29,6 +30,7 @@ from proactivellm.serve.realtime.turn import Turn
 from proactivellm.serve.sessions import Dialogue, Session
 from proactivellm.serve.settings import Settings
 
+_BUFFER = "input_text_buffer"
 _MOST_WAITING = 8  # responses of one session that are not done
 
 Handler = Callable[["Conversation", dict[str, Any]], Awaitable[None]]
@@ -96,6 +98,9 @@ class Conversation(Dialogue):
         item = user_item(text, name=asked.item.id)
         previous = self._items.add(item, asked.previous_item_id)
         self._unanswered[item["id"]] = text
+        await self._tell_item(item, previous)
+
+    async def _tell_item(self, item: dict[str, Any], previous: str | None) -> None:
         for kind in ("conversation.item.added", "conversation.item.done"):
             await self._send({"type": kind, "previous_item_id": previous, "item": item})
 
@@ -121,6 +126,14 @@ class Conversation(Dialogue):
                 "a response is being written; wait for its response.done, or cancel it",
                 code="conversation_already_has_active_response",
             )
+        turn = await self._turn_of(asked, config)
+        wish = self._wish(config, apart, asked.metadata, asked.max_output_tokens)
+        self._respond(turn, wish)
+        if asked.input is None:
+            self._unanswered.clear()
+
+    async def _turn_of(self, asked: ResponseFields, config: SessionConfig) -> Turn:
+        """What is to be responded to, as a whole; RequestError if there is nothing."""
         if asked.input is not None:
             places = enumerate(asked.input)
             texts = [text_of(item, f"response.input.{place}") for place, item in places]
@@ -136,10 +149,7 @@ class Conversation(Dialogue):
         turn = Turn(config, self._settings)
         turn.push(source, 0)  # its size was checked where it came in
         turn.close()
-        wish = self._wish(config, apart, asked.metadata, asked.max_output_tokens)
-        self._respond(turn, wish)
-        if asked.input is None:
-            self._unanswered.clear()
+        return turn
 
     async def _cancel_response(self, event: dict[str, Any]) -> None:
         name = parse(ResponseCancel, event).response_id
@@ -158,31 +168,42 @@ class Conversation(Dialogue):
             turn = Turn(self._config, self._settings)
             turn.push(text, len(text))
             item = user_item("", "in_progress")
-            self._respond(turn, self._wish(self._config))
-            previous = self._items.add(item)
-            self._open = turn, item
-            await self._send(
-                {"type": "conversation.item.added", "previous_item_id": previous, "item": item}
-            )
+            await self._begin_source(turn, item)
         else:
-            self._open[0].push(text, len(text))
-        self._open[1]["content"][0]["text"] += text
+            (turn, item) = self._open
+            turn.push(text, len(text))
+        item["content"][0]["text"] += text
+
+    async def _begin_source(self, turn: Turn, item: dict[str, Any]) -> None:
+        """Respond to a source that streams from now on."""
+        self._respond(turn, self._wish(self._config))
+        previous = self._items.add(item)
+        self._open = turn, item
+        await self._send(
+            {"type": "conversation.item.added", "previous_item_id": previous, "item": item}
+        )
 
     async def _commit_text(self, event: dict[str, Any]) -> None:
+        await self._commit_source(_BUFFER)
+
+    async def _commit_source(self, buffer: str) -> None:
         if self._open is None:
-            raise RequestError("no text was appended", code="input_text_buffer_commit_empty")
+            raise RequestError("nothing was appended", code=f"{buffer}_commit_empty")
         (turn, item), self._open = self._open, None
         turn.close()
         item["status"] = "completed"
-        await self._send({"type": "input_text_buffer.committed", "item_id": item["id"]})
+        await self._send({"type": f"{buffer}.committed", "item_id": item["id"]})
         await self._send({"type": "conversation.item.done", "item": item})
 
     async def _clear_text(self, event: dict[str, Any]) -> None:
+        await self._clear_source(_BUFFER)
+
+    async def _clear_source(self, buffer: str) -> None:
         if self._open is not None:
             (turn, item), self._open = self._open, None
             await turn.cancel()
             self._items.delete(item["id"])
-        await self._send({"type": "input_text_buffer.cleared"})
+        await self._send({"type": f"{buffer}.cleared"})
 
     def _check_size(self, size: int, param: str) -> None:
         if size > self._settings.turn_chars:

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from proactivellm.modality.speech.front_end import KIND
 from proactivellm.serve.audio import Format, read_format
 from proactivellm.serve.errors import RequestError, not_supported
 from proactivellm.serve.models import Models, Served
@@ -14,7 +13,7 @@ from proactivellm.serve.realtime.session_config import SessionConfig, at_once
 
 def hears(served: Served) -> bool:
     """Whether a model takes samples."""
-    return served.listens and served.model.front_end.kind == KIND
+    return served.listens and not served.watches
 
 
 def listening(models: Models, name: str | None, param: str = "model") -> Served:
@@ -22,8 +21,7 @@ def listening(models: Models, name: str | None, param: str = "model") -> Served:
     if name is not None:
         served = models.get(name, param)
         if not hears(served):
-            kind = served.model.front_end.kind if served.listens else "text"
-            raise not_supported(f"{served.name} reads {kind}; audio", param)
+            raise not_supported(f"{served.name} reads {served.reads}; audio", param)
         return at_once(served, param)
     for served in models:
         if hears(served) and not served.deepest:

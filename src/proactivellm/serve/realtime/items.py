@@ -11,10 +11,7 @@ _MOST, _MOST_CHARS = 200, 400_000  # items, and characters in them; the oldest a
 
 def text_of(item: Item, param: str) -> str:
     """The text of a message of the user's; RequestError if it is anything else."""
-    if item.type != "message":
-        raise not_supported(f"an item of type {item.type!r}", f"{param}.type")
-    if item.role != "user":
-        raise not_supported(f"a message of the role {item.role!r}", f"{param}.role")
+    check_message(item, param)
     texts = []
     for place, content in enumerate(item.content):
         if content.type != "input_text":
@@ -22,6 +19,14 @@ def text_of(item: Item, param: str) -> str:
             raise not_supported(f"content of type {content.type!r}", f"{where}.type")
         texts.append(content.text or "")
     return "".join(texts)
+
+
+def check_message(item: Item, param: str) -> None:
+    """RequestError if it is no message of the user's."""
+    if item.type != "message":
+        raise not_supported(f"an item of type {item.type!r}", f"{param}.type")
+    if item.role != "user":
+        raise not_supported(f"a message of the role {item.role!r}", f"{param}.role")
 
 
 def user_item(text: str, status: str = "completed", name: str | None = None) -> dict[str, Any]:

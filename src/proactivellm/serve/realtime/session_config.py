@@ -20,7 +20,8 @@ class SessionConfig:
 
     Attributes:
         request: the policy as it was asked for.
-        question: read before each source, of a model that thinks.
+        question: read before each source, of a model that thinks or watches; None = of one that
+            watches, it comes while the video runs.
         depth: of its reasoning; None = as it decides.
         ignored: fields of the last update that have no meaning here.
     """
@@ -29,7 +30,7 @@ class SessionConfig:
     policy: Policy
     request: str
     decisions: bool = False
-    question: str = ""
+    question: str | None = None
     depth: int | None = None
     max_output_tokens: int | str = "inf"
     ignored: tuple[str, ...] = ()
@@ -44,7 +45,11 @@ class SessionConfig:
         check_modalities(fields.output_modalities, "session.output_modalities")
         new = self
         if fields.model is not None and fields.model != self.served.name:
-            new = SessionConfig.of(models.get(fields.model, "session.model"))
+            served = models.get(fields.model, "session.model")
+            if served.reads != self.served.reads:
+                what = f"{served.name}, which reads {served.reads}, in a session of "
+                raise not_supported(f"{what}{self.served.reads},", "session.model")
+            new = SessionConfig.of(served)
             new = replace(new, decisions=self.decisions)
         if fields.max_output_tokens is not None:
             new = replace(new, max_output_tokens=fields.max_output_tokens)
@@ -77,8 +82,8 @@ class SessionConfig:
     def _asking(self, asked: Extension, param: str) -> "SessionConfig":
         """With the question and the depth that are asked for."""
         question, depth, served = asked.question, asked.depth, self.served
-        for name, value in (("question", question), ("depth", depth)):
-            if value is not None and not served.deepest:
+        for name, value, of_video in (("question", question, True), ("depth", depth, False)):
+            if value is not None and not (served.deepest or (of_video and served.watches)):
                 what = f"{name} of {served.name}, which does not think,"
                 raise not_supported(what, f"{param}.{name}")
         if (depth or 0) > served.deepest:
@@ -87,7 +92,7 @@ class SessionConfig:
                 code="invalid_value",
                 param=f"{param}.depth",
             )
-        question = self.question if question is None else question
+        question = question if "question" in asked.model_fields_set else self.question
         return replace(self, question=question, depth=depth or self.depth)
 
     def as_dict(self, session_id: str, resume_s: float) -> dict[str, Any]:
@@ -99,7 +104,7 @@ class SessionConfig:
             "unit": self.served.unit,
             "delays": dict(self.served.delays),
             "decisions": self.decisions,
-            **({"question": self.question, "depth": self.depth} if self.served.deepest else {}),
+            **self._of_kind(),
             "ignored": [*self.ignored],
             "resume": {"ttl_s": resume_s},
         }
@@ -113,9 +118,22 @@ class SessionConfig:
             "proactivellm": extension,
         }
 
+    def _of_kind(self) -> dict[str, Any]:
+        """What there is of models that think or watch alone."""
+        served, told = self.served, dict[str, Any]()
+        if served.watches:
+            fps = served.model.front_end.settings.fps
+            told = {"question": self.question, "frames_per_s": fps}
+        if served.deepest:
+            told["question"] = self.question if served.watches else self.question or ""
+            told["depth"] = self.depth
+        return told
+
 
 def at_once(served: Served, param: str = "model") -> Served:
-    """The model; RequestError if it thinks, and so writes once its source has ended."""
+    """The model; RequestError if it watches, or thinks, and so writes once all is read."""
+    if served.watches:
+        raise not_supported(f"{served.name} reads video: /v1/realtime is for it; this", param)
     if served.deepest:
         what = f"{served.name} thinks, and answers when all is read: /v1/realtime is for it; this"
         raise not_supported(what, param)

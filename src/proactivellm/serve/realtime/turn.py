@@ -158,8 +158,8 @@ class Turn:
             raise
         try:
             async with await self._open() as stream:
-                if self.thinks:
-                    await stream.ask(self._config.question, self._config.depth)
+                if self.thinks and self._hearing is None:
+                    await stream.ask(self._config.question or "", self._config.depth)
                 self._stream = stream  # from here on, `cancel` ends it
                 if self._cancelled:
                     await stream.cancel()
@@ -174,7 +174,8 @@ class Turn:
                     raise RequestError(str(error), code="cannot_stream") from None
                 finally:
                     feeding.cancel()
-                self.ending = self.ending or Ending.EMPTY_SOURCE
+                nothing = Ending.CANCELLED if self._cancelled else Ending.EMPTY_SOURCE
+                self.ending = self.ending or nothing
         finally:
             self.over = True
             self._taken.set()
@@ -195,7 +196,7 @@ class Turn:
             hearing=self._hearing,
             clock=self._clock,
             watch=policy.evidence if isinstance(policy, ThresholdPolicy) else (),
-            ends_early=self._hearing is None,
+            ends_early=self._hearing is None or self._served.watches,
         )
 
     async def _lane(self) -> bool:

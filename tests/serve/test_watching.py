@@ -1,0 +1,331 @@
+"""A model for video behind the server: pictures in, what is written of them out."""
+
+import base64
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.serve.conftest import KEY, Running, running
+from tests.serve.test_realtime import text_of, until
+from tests.video_models import save_tiny_watcher
+
+from proactivellm.cli import main
+from proactivellm.modality.loading import load
+from proactivellm.policy.spec import parse_policy
+from proactivellm.serve.settings import Settings
+from proactivellm.stream import MediaUnits, stream_units
+
+QUESTION = "how many cats"
+FRAMES = np.random.default_rng(0).integers(0, 256, (7, 60, 88, 3), dtype=np.uint8)
+POLICY = "wait-k:1,stride=0.001"  # the model itself says when it begins
+APPEND = "input_image_buffer.append"
+RunIt = Callable[..., Any]
+
+
+def encoded(frame: np.ndarray, format_: str = "PNG", **more: Any) -> str:
+    file = io.BytesIO()
+    Image.fromarray(frame).save(file, format_, **more)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+PICTURES = [encoded(frame) for frame in FRAMES]
+
+
+@pytest.fixture(scope="module")
+def watcher(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of a tiny model that watches, and writes six tokens."""
+    folder = save_tiny_watcher(tmp_path_factory.mktemp("watcher"))
+    (folder / "generation_config.json").write_text('{"max_new_tokens": 6, "eos_token_id": 2}')
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def watches(watcher: str, model: str) -> Iterator[Running]:
+    """A server with it, and with a model that reads text."""
+    settings = Settings(models=(watcher, model), api_keys=(KEY,), waiting_s=5)
+    with running(settings) as it:
+        yield it
+
+
+@pytest.fixture(scope="module")
+def alone(watcher: str) -> Callable[..., str]:
+    """What is written of the pictures without a server."""
+    model = load(watcher)
+
+    def write(frames: np.ndarray = FRAMES, question: str = "", at_s: float | None = None) -> str:
+        media = MediaUnits(model, (frame[None] for frame in frames), 2, question, at_s)
+        events = stream_units(model, parse_policy(POLICY).bound_to(model), media)
+        return "".join(event.text for event in events if event.kind == "WRITE")
+
+    return write
+
+
+async def settle(connection: Any, **extension: Any) -> None:
+    asked = {"policy": POLICY, **extension}
+    await connection.session.update(session={"type": "realtime", "proactivellm": asked})
+    await until(connection, "session.updated")
+
+
+async def show(connection: Any, pictures: list[str]) -> None:
+    for picture in pictures:
+        await connection.send({"type": APPEND, "image": picture})
+
+
+async def ask(connection: Any, text: str) -> None:
+    content = [{"type": "input_text", "text": text}]
+    item = {"type": "message", "role": "user", "content": content}
+    await connection.conversation.item.create(item=item)
+
+
+async def refused(connection: Any, event: dict[str, Any]) -> tuple[str, str]:
+    await connection.send(event)
+    while (told := await connection.recv()).type != "error":
+        pass
+    return told.error.code, told.error.message
+
+
+@pytest.mark.parametrize("question", [QUESTION, ""])
+def test_pictures_that_stream_are_answered_as_without_a_server(
+    watches: Running, run: RunIt, alone: Callable[..., str], question: str
+) -> None:
+    async def talk() -> list[Any]:
+        async with watches.client().realtime.connect(model=watches.model) as connection:
+            await settle(connection, question=question)
+            await show(connection, PICTURES)
+            await connection.send({"type": "input_image_buffer.commit"})
+            return await until(connection, "response.done")
+
+    events = run(talk())
+    assert text_of(events) == alone(question=question) != ""
+    deltas = [event for event in events if event.type == "response.output_text.delta"]
+    assert deltas[0].proactivellm["source_units"] < 4  # moments of the four
+    done = events[-1].response
+    assert done.status == "incomplete" and done.usage.input_tokens > 0  # it writes six tokens
+    kinds = [event.type for event in events]
+    item = events[kinds.index("conversation.item.added")].item
+    assert [content.type for content in item.content] == ["input_image"]
+
+
+def test_a_question_is_asked_when_it_comes_and_nothing_is_written_before(
+    watches: Running, run: RunIt, alone: Callable[..., str]
+) -> None:
+    async def talk() -> tuple[list[Any], list[Any]]:
+        async with watches.client().realtime.connect(model=watches.model) as connection:
+            await settle(connection, decisions=True)
+            await show(connection, PICTURES[:4])
+            before = []
+            while sum(event.type == "proactivellm.decision" for event in before) < 2:
+                before.append(await connection.recv())
+            await ask(connection, QUESTION)
+            after = await until(connection, "conversation.item.done")
+            await show(connection, PICTURES[4:])
+            await connection.send({"type": "input_image_buffer.commit"})
+            return before, after + await until(connection, "response.done")
+
+    before, after = run(talk())
+    assert not text_of(before)
+    assert all(event.action == "READ" for event in before if hasattr(event, "action"))
+    assert text_of(after) == alone(question=QUESTION, at_s=2.0)
+
+
+def test_the_next_question_ends_the_video_and_begins_another(
+    watches: Running, run: RunIt, alone: Callable[..., str]
+) -> None:
+    async def talk() -> tuple[list[Any], list[Any]]:
+        async with watches.client().realtime.connect(model=watches.model) as connection:
+            await settle(connection)
+            await show(connection, PICTURES[:4])
+            await ask(connection, QUESTION)
+            await ask(connection, "and dogs")
+            first = await until(connection, "response.done")
+            await show(connection, PICTURES[2:6])
+            await connection.send({"type": "input_image_buffer.commit"})
+            return first, await until(connection, "response.done")
+
+    first, second = run(talk())
+    assert text_of(first) == alone(FRAMES[:4], QUESTION, 2.0)
+    assert "input_image_buffer.committed" in [event.type for event in first]
+    assert text_of(second) == alone(FRAMES[2:6], "and dogs")
+
+
+def test_messages_with_pictures_are_a_whole_video(
+    watches: Running, run: RunIt, alone: Callable[..., str]
+) -> None:
+    async def talk() -> tuple[list[Any], list[Any]]:
+        async with watches.client().realtime.connect(model=watches.model) as connection:
+            await settle(connection)
+            urls = [f"data:image/png;base64,{picture}" for picture in PICTURES]
+            content = [{"type": "input_image", "image_url": url} for url in urls]
+            await ask(connection, QUESTION)
+            item = {"type": "message", "role": "user", "content": content}
+            await connection.conversation.item.create(item=item)
+            await connection.response.create()
+            kept = await until(connection, "response.done")
+            item["content"] = [{"type": "input_text", "text": QUESTION}, *content[:4]]
+            await connection.response.create(response={"input": [item], "conversation": "none"})
+            return kept, await until(connection, "response.done")
+
+    kept, given = run(talk())
+    assert text_of(kept) == alone(question=QUESTION)
+    assert text_of(given) == alone(FRAMES[:4], QUESTION)
+
+
+def test_what_is_not_answered_can_be_taken_back(watches: Running, run: RunIt) -> None:
+    async def talk() -> tuple[list[Any], tuple[str, str]]:
+        async with watches.client().realtime.connect(model=watches.model) as connection:
+            await settle(connection)
+            await show(connection, PICTURES[:2])
+            await connection.send({"type": "input_image_buffer.clear"})
+            events = await until(connection, "response.done")
+            content = [{"type": "input_image", "image_url": f"data:,{PICTURES[0]}"}]
+            item = {"id": "mine", "type": "message", "role": "user", "content": content}
+            await connection.conversation.item.create(item=item)
+            await connection.conversation.item.delete(item_id="mine")
+            return events, await refused(connection, {"type": "response.create"})
+
+    events, (code, _) = run(talk())
+    assert events[-1].response.status == "cancelled" and not text_of(events)
+    assert code == "no_input"
+
+
+WRONG = [
+    ({"type": APPEND, "image": "no base64!"}, "invalid_image", "base64"),
+    ({"type": APPEND, "image": base64.b64encode(b"%PDF").decode()}, "invalid_image", "is none"),
+    ({"type": APPEND, "image": encoded(FRAMES[0], "GIF")}, "invalid_image", "JPEG, PNG or WebP"),
+    ({"type": APPEND, "image": PICTURES[0][: len(PICTURES[0]) // 8 * 4]}, "invalid_image", "JPEG"),
+    (
+        {"type": APPEND, "image": encoded(np.zeros((1100, 2000, 3), np.uint8))},
+        "input_too_long",
+        "2000 x 1100: send it smaller",
+    ),
+    ({"type": APPEND}, "invalid_event", "image"),
+    ({"type": "input_image_buffer.commit"}, "input_image_buffer_commit_empty", "nothing"),
+    ({"type": "input_text_buffer.append", "text": "a"}, "not_supported", "watches pictures"),
+    ({"type": "input_audio_buffer.append", "audio": ""}, "not_supported", "watches pictures"),
+    ({"type": "response.create"}, "no_input", "nothing to respond to"),
+    (
+        {"type": "session.update", "session": {"proactivellm": {"depth": 1}}},
+        "not_supported",
+        "does not think",
+    ),
+]
+
+
+def test_what_cannot_be_done_is_refused_and_the_session_goes_on(
+    watches: Running, run: RunIt, model: str
+) -> None:
+    url = {"type": "input_image", "image_url": "https://example.org/cat.png"}
+    item = {"type": "message", "role": "user", "content": [url]}
+    many = [{"type": "input_image", "image_url": f"data:,{PICTURES[0]}"}] * 11
+    full = {"type": "message", "role": "user", "content": many}
+    other = {"type": "session.update", "session": {"model": model}}
+    more = [
+        ({"type": "conversation.item.create", "item": item}, "not_supported", "no data URL"),
+        ({"type": "conversation.item.create", "item": full}, "input_buffer_full", "11 of 2"),
+        (other, "not_supported", "which reads text, in a session of video"),
+    ]
+
+    async def talk() -> list[Any]:
+        async with watches.client().realtime.connect(model=watches.model) as connection:
+            for event, code, words in [*WRONG, *more]:
+                found = await refused(connection, event)
+                assert found[0] == code and words in found[1], (event["type"], found)
+            await settle(connection, question="")
+            jpeg = encoded(np.zeros((60, 88, 3), np.uint8), "JPEG")
+            await show(connection, [encoded(FRAMES[0], "WEBP"), jpeg])
+            await connection.send({"type": "input_image_buffer.commit"})
+            return await until(connection, "response.done")
+
+    assert text_of(run(talk()))
+
+
+def test_a_picture_is_turned_as_its_camera_says(watches: Running, run: RunIt) -> None:
+    from proactivellm.serve.pictures import decode
+
+    turned = Image.Exif()
+    turned[0x0112] = 6  # the upper side is on the right
+    picture = np.zeros((20, 40, 3), np.uint8)
+    picture[:, :20] = 255
+    upright = decode(encoded(picture, exif=turned), 10_000, "image")
+    assert upright.shape == (40, 20, 3) and upright[:20].all() and not upright[20:].any()
+
+
+def test_other_sessions_do_not_take_a_model_for_video(
+    watches: Running, run: RunIt, model: str, watcher: str
+) -> None:
+    async def texts() -> tuple[str, str]:
+        async with watches.client().realtime.connect(model=model) as connection:
+            update = {"type": "session.update", "session": {"model": watcher}}
+            return await refused(connection, update)
+
+    code, message = run(texts())
+    assert code == "not_supported" and "reads video, in a session of text" in message
+
+
+@pytest.mark.parametrize("address", ["/translations", "?intent=transcription"])
+def test_other_protocols_say_that_it_watches(
+    watches: Running, run: RunIt, watcher: str, address: str
+) -> None:
+    import json
+
+    import websockets
+
+    async def talk() -> dict[str, Any]:
+        joint = "&" if "?" in address else "?"
+        url = f"{watches.socket_url}{address}{joint}model={watcher}"
+        headers = {"Authorization": f"Bearer {KEY}"}
+        async with websockets.connect(url, additional_headers=headers) as connection:
+            told: dict[str, Any] = json.loads(await connection.recv())
+            return told
+
+    told = run(talk())
+    assert told["type"] == "error" and "reads video" in told["error"]["message"]
+
+
+def test_sight_is_bounded_as_the_server_is_told(
+    watcher: str, run: RunIt, alone: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(models=(watcher,), attend_chunks=1, drop_tokens="feature:0.5")
+    with running(settings) as server:
+        (served,) = server.app.state.models
+        assert served.engine.limits.sight.units == 1
+        assert served.engine.limits.sight.beyond == "dropped"
+        assert served.model.front_end.settings.drop_tokens == "feature:0.5"
+
+        async def talk() -> str:
+            async with server.client().realtime.connect(model=watcher) as connection:
+                await settle(connection, question=QUESTION, policy="wait-k:4,stride=0.001")
+                await show(connection, PICTURES)
+                await connection.send({"type": "input_image_buffer.commit"})
+                return text_of(await until(connection, "response.done"))
+
+        assert run(talk()) != alone(question=QUESTION)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--attend-chunks", "2"], "attend_chunks is for video"),
+        (["--recall-chunks", "2"], "give attend_chunks as well"),
+    ],
+)
+def test_flags_of_video_are_for_models_that_watch(
+    model: str, capsys: pytest.CaptureFixture[str], flags: list[str], words: str
+) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(["serve", "--model", model, "--check", *flags])
+    assert exit_.value.code == 2 and words in capsys.readouterr().err
+
+
+def test_the_list_of_models_says_what_they_read(watches: Running, watcher: str) -> None:
+    import httpx
+
+    headers = {"Authorization": f"Bearer {KEY}"}
+    data = httpx.get(f"{watches.url}/v1/models", headers=headers).json()["data"]
+    assert [each["proactivellm"]["input"] for each in data] == ["video", "text"]
+    assert data[0]["proactivellm"]["unit"] == "video unit"
+    assert Path(data[0]["id"]) == Path(watcher)
