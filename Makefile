@@ -2,6 +2,7 @@
 #   make install   .venv with the project and everything its tests need
 #   make demo      stream a few German sentences to English with the bundled model
 #   make demo-thinking  a problem is read sentence by sentence, and thought about meanwhile
+#   make demo-video     shapes appear in a video, and are named while it runs
 #   make demo-llm  a language model of 135 million parameters, pulled, says when what it was asked about happens
 #   make demo-speech  stream recordings to text in real time, with the bundled model that listens
 #   make test      the tests, under the lowest and the newest transformers that are supported
@@ -49,6 +50,10 @@ DEMO_THINKING_FLAGS ?= --rate 150
 DEMO_WATCH ?= models/watch-en/demo.txt
 DEMO_WATCHER ?= models/watch-en
 DEMO_WATCHING_FLAGS ?= --policy wait-k:1 --rate 240
+DEMO_VIEWER ?= models/shapes
+DEMO_VIDEO ?= out/shapes/test/000000.mkv
+DEMO_VIDEO_QUESTION ?= what appears ?
+DEMO_VIDEO_FLAGS ?= --real-time --times
 DEMO_AUDIO ?= $(sort $(foreach kind,wav flac ogg opus mp3,\
 	$(wildcard src/proactivellm/assets/speech-sample/*.$(kind))))
 DEMO_SPEECH_FLAGS ?= --real-time --times
@@ -107,7 +112,7 @@ SPEECH_TARGET ?=
 SPEECH_OUT ?= out/simuleval-speech
 SPEECH_FLAGS ?= --policy wait-k:3,stride=2
 
-.PHONY: install demo demo-llm demo-speech demo-thinking test lowest newest chromium live browser audit ray mutants simuleval \
+.PHONY: install demo demo-llm demo-speech demo-thinking demo-video test lowest newest chromium live browser audit ray mutants simuleval \
 	simuleval-speech compatibility environments site typed lint check format
 .DEFAULT_GOAL := check
 
@@ -149,6 +154,12 @@ demo-llm: install
 		"recipes/adapters/watch.toml says how to train it, or name one with DEMO_WATCHER" >&2; exit 1; }
 	@$(BIN)/proactivellm pull smollm2-135m-instruct
 	@$(BIN)/proactivellm stream --model $(DEMO_WATCHER) --input $(DEMO_WATCH) $(DEMO_WATCHING_FLAGS)
+
+demo-video: install
+	@test "$(DEMO_VIDEO)" != out/shapes/test/000000.mkv || \
+		$(BIN)/proactivellm data shapes --count 1 --split test --out out/shapes/test.jsonl
+	@$(BIN)/proactivellm stream --model $(DEMO_VIEWER) --input $(DEMO_VIDEO) \
+		--question "$(DEMO_VIDEO_QUESTION)" $(DEMO_VIDEO_FLAGS)
 
 demo-speech: install
 	@test -n "$(DEMO_AUDIO)" || { echo "make: no recordings: name some with DEMO_AUDIO" >&2; exit 1; }

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import typer.main
+from PIL import Image
 from tests.cli.commands import Run
 from tests.serve.conftest import running
 
@@ -109,7 +110,12 @@ def test_python_runs(
     if (usual := "127.0.0.1:8000") not in block:
         exec(compile(block, page, "exec"), {})
         return
-    with running(Settings(models=("tatoeba-de-en",))) as server:
+    watches = "VideoClient" in block
+    (tmp_path / "frames").mkdir()
+    for number in range(4 * watches):
+        Image.new("RGB", (48, 48), (20, 20, 20)).save(tmp_path / "frames" / f"{number}.jpg")
+    model = str(ROOT / "models/shapes") if watches else "tatoeba-de-en"
+    with running(Settings(models=(model,))) as server:
         exec(compile(block.replace(usual, f"127.0.0.1:{server.port}"), page, "exec"), {})
 
 

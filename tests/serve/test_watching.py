@@ -14,6 +14,7 @@ from tests.serve.test_realtime import text_of, until
 from tests.video_models import save_tiny_watcher
 
 from proactivellm.cli import main
+from proactivellm.client import VideoClient
 from proactivellm.modality.loading import load
 from proactivellm.policy.spec import parse_policy
 from proactivellm.serve.settings import Settings
@@ -172,6 +173,22 @@ def test_messages_with_pictures_are_a_whole_video(
     kept, given = run(talk())
     assert text_of(kept) == alone(question=QUESTION)
     assert text_of(given) == alone(FRAMES[:4], QUESTION)
+
+
+@pytest.mark.parametrize("at", [None, 4])
+def test_our_client_sends_pictures_and_a_question(
+    watches: Running, run: RunIt, alone: Callable[..., str], at: int | None
+) -> None:
+    async def talk() -> str:
+        pieces: list[bytes | str] = [base64.b64decode(picture) for picture in PICTURES]
+        if at is not None:
+            pieces.insert(at, QUESTION)
+        more = {"question": QUESTION} if at is None else {}
+        async with VideoClient(watches.url, policy=POLICY, key=KEY, **more) as client:
+            assert client.session["proactivellm"]["frames_per_s"] == 2
+            return "".join([delta.text async for delta in client.stream(pieces)])
+
+    assert run(talk()) == alone(question=QUESTION, at_s=None if at is None else 2.0)
 
 
 def test_what_is_not_answered_can_be_taken_back(watches: Running, run: RunIt) -> None:

@@ -223,7 +223,7 @@ class Story {
     this.session = null; // what the server says is in force
     this.turns = [];
     this.error = null;
-    this.audio = []; // [seconds sent so far, when], of the source that is heard
+    this.audio = []; // [seconds sent so far, when], of the source that is heard or watched
     this.isCommitted = false; // whether that source is over; its last words may still come
     this.asked = null; // of the next video
   }
@@ -250,8 +250,10 @@ class Story {
       this.#open(true).heardMs += event.ms;
       this.audio.push([(this.audio.at(-1)?.[0] ?? 0) + event.ms / 1000, at]);
     } else if (event.type === "input_image_buffer.append") {
+      if (!this.isOpen) this.audio = [];
       const turn = this.#open(true);
       turn.watches = true;
+      this.audio.push([(turn.heardMs + event.ms) / 1000, at]);
       turn.heardMs += event.ms;
       turn.question = turn.source = turn.question ?? this.asked ?? this.session?.question ?? null;
       this.asked = null;
@@ -853,7 +855,7 @@ function setRange(name) {
   $("spec-field").hidden = name !== "";
   $("target-field").hidden = ["", "offline"].includes(name) || (!fixed && lags.length < 2);
   [slider.min, slider.max, slider.step] = fixed ? [1, 12, 1] : [0, 100, 1];
-  slider.value = fixed ? /^wait-k:(\d+)(?:,stride=0.001)?$/.exec(model.proactivellm.policy)?.[1] ?? 3 : 25;
+  slider.value = fixed ? /^wait-k:(?:k=)?(\d+)(?:,stride=0.001)?$/.exec(model.proactivellm.policy)?.[1] ?? 3 : 25;
   const ahead = watches(model) ? "Watched first" : thinks(model) ? "Sentences ahead" : "Words ahead";
   $("target-name").textContent = fixed ? ahead : "Latency target";
   showTarget();
