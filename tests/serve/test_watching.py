@@ -11,14 +11,17 @@ import pytest
 from PIL import Image
 from tests.serve.conftest import KEY, Running, running
 from tests.serve.test_realtime import text_of, until
+from tests.thinking import THINKING
 from tests.video_models import save_tiny_watcher
 
+from proactivellm.backbone.prompt import Prompt, StreamSettings
 from proactivellm.cli import main
-from proactivellm.client import VideoClient
+from proactivellm.client import Delta, VideoClient
 from proactivellm.modality.loading import load
 from proactivellm.policy.spec import parse_policy
 from proactivellm.serve.settings import Settings
 from proactivellm.stream import MediaUnits, stream_units
+from proactivellm.train.control_token import add_thinking
 
 QUESTION = "how many cats"
 FRAMES = np.random.default_rng(0).integers(0, 256, (7, 60, 88, 3), dtype=np.uint8)
@@ -189,6 +192,33 @@ def test_our_client_sends_pictures_and_a_question(
             return "".join([delta.text async for delta in client.stream(pieces)])
 
     assert run(talk()) == alone(question=QUESTION, at_s=None if at is None else 2.0)
+
+
+def test_a_model_that_thinks_while_it_watches_tells_its_thoughts(
+    tmp_path: Path, run: RunIt
+) -> None:
+    folder = save_tiny_watcher(tmp_path)
+    model = load(folder)
+    add_thinking(model.model, model.tokenizer, THINKING)
+    model.model.generation_config.max_new_tokens = 5
+    model.model.save_pretrained(folder)
+    model.tokenizer.save_pretrained(folder)
+    prompt = Prompt(source_head="see ", source_open="at ", source_tail=" end", target_head="say ")
+    StreamSettings(layout="thoughts", prompt=prompt, thinking=THINKING).save(folder)
+    with running(Settings(models=(str(folder),), thought_tokens=4)) as server:
+
+        async def talk() -> list[Delta]:
+            pieces = [base64.b64decode(picture) for picture in PICTURES]
+            async with VideoClient(server.url, question=QUESTION, depth=1) as client:
+                assert client.session["proactivellm"]["depth"] == 1
+                assert client.session["proactivellm"]["delays"]["minimal"] == "wait-k:1"
+                return [delta async for delta in client.stream(pieces, thoughts=True)]
+
+        deltas = run(talk())
+    thoughts = {delta.thought for delta in deltas if delta.thought is not None}
+    assert len(thoughts) >= 4  # about each moment
+    assert deltas[0].thought == 0 and deltas[0].source_units == 1
+    assert deltas[-1].thought is None and deltas[-1].text
 
 
 def test_what_is_not_answered_can_be_taken_back(watches: Running, run: RunIt) -> None:

@@ -87,7 +87,8 @@ class Served:
         """
         points = [p for p in self._points() if not p.degenerate]
         if not points:
-            of_video = ",stride=0.001" if self.watches else ""  # k says how much is seen before
+            # Of video, k says how much is seen before.
+            of_video = ",stride=0.001" if self.watches and not self.deepest else ""
             return {name: f"wait-k:{k}{of_video}" for name, k in _WAIT_K.items()}
         low, high = min(p.LAAL for p in points), max(p.LAAL for p in points)
         last = len(DELAYS) - 1
