@@ -49,6 +49,13 @@ def test_by_hand():
     assert found["silence"] == pytest.approx((1 + 1 / 2.5 + 1 + 1 + 1) / 5)
 
 
+def test_words_are_late_that_come_when_the_source_has_ended():
+    late = answer("red square", [9000, 10000], [1000, 4000], "red square", index=1)
+    waited = answer("red", [10000], [1000], "red", index=2)
+    assert score([LOG[0], late, waited])["late_words"] == pytest.approx(2 / 3)
+    assert "| late words |" in scores_markdown([score([LOG[0], late])])
+
+
 def test_groups_are_told_apart():
     found = score(LOG)["by_group"]
     assert {name: each["num_instances"] for name, each in found.items()} == {"first": 3, "tell": 2}

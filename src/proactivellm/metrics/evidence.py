@@ -23,8 +23,9 @@ def measure_evidence(instances: Sequence[Instance], right: Sequence[bool]) -> di
         By name: `premature`, the share with a word before its evidence, which is a guess, right or
         not; `evidence_delay_s`, the mean delay of the words of answers that are right and not
         premature; `end_delay_s`, what the same answers would have had at the end of their sources,
-        as a model that waits for it; `silence`, the share of the time before the first evidence
-        in which nothing was written.
+        as a model that waits for it; `late_words`, the words that are written once the source has
+        ended, which a user has to wait for; `silence`, the share of the time before the first
+        evidence in which nothing was written.
     """
     if not any(instance.evidence_ms for instance in instances):
         return {}
@@ -39,6 +40,7 @@ def measure_evidence(instances: Sequence[Instance], right: Sequence[bool]) -> di
             ]
         ),
         "premature": mean([None if soon is None else float(soon) for soon in early]),
+        "late_words": mean([_late_words(instance) for instance in instances]),
         "silence": mean([_silence(instance) for instance in instances]),
     }
 
@@ -73,6 +75,11 @@ def is_premature(delays_s: Sequence[float]) -> bool:
 def _end_delay_s(instance: Instance) -> float:
     told = instance.evidence_ms or [0.0]
     return (instance.source_length - sum(told) / len(told)) / 1000
+
+
+def _late_words(instance: Instance) -> float:
+    end_ms = instance.source_length - _ROUNDING_MS
+    return float(sum(delay >= end_ms for delay in instance.delays))
 
 
 def _silence(instance: Instance) -> float | None:

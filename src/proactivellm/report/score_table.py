@@ -31,6 +31,7 @@ _COLUMNS = (
     ("evidence_delay_s_p50", "median s", 2),
     ("end_delay_s", "at end s", 2),
     ("premature", "premature", 2),
+    ("late_words", "late words", 1),
     ("silence", "silence", 2),
     ("ROUGE-L", "ROUGE-L", 1),
     ("ROUGE-1", "ROUGE-1", 1),
@@ -61,7 +62,7 @@ _MANY = 0.1  # share of empty predictions that is worth a note
 # Columns of the table of groups.
 _OF_GROUPS = (
     *("F1", "EM", "accuracy"),
-    *("evidence_delay_s", "end_delay_s", "premature", "silence"),
+    *("evidence_delay_s", "end_delay_s", "premature", "late_words", "silence"),
 )
 # Columns whose interval the tables show; scores.json has all.
 _WITH_INTERVAL = (
@@ -151,7 +152,7 @@ def _footnotes(scores: Sequence[Row]) -> list[str]:
         notes.append(
             "delay: of right answers after their evidence, at end: of the same ones if they had "
             "waited for the end of the source; premature: share of answers with a word before its "
-            "evidence; silence: share of the time before it in which nothing was written"
+            "evidence; late words: written once the source had ended; silence: share of the time before it in which nothing was written"
         )
     if resamples:
         numbers = " or ".join(map(str, resamples))
