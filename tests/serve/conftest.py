@@ -1,6 +1,8 @@
 """A server with a tiny model, in a thread of this process, once for all tests that can share it."""
 
 import asyncio
+import base64
+import io
 import socket
 import threading
 import time
@@ -9,12 +11,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 from fastapi import FastAPI
 from openai import AsyncOpenAI
+from PIL import Image
 from tests.models import save_tiny
 from tests.speech_models import save_tiny_listener
 from tests.thinking import thinking_model
+from tests.video_models import save_tiny_watcher
 
 from proactivellm.backbone.folder import CONFIG_FILE
 from proactivellm.modality.speech.gate import GateSettings
@@ -49,6 +54,13 @@ class Running(NamedTuple):
     def socket_url(self) -> str:
         """Of the realtime protocol, for a WebSocket without that client."""
         return f"ws://127.0.0.1:{self.port}/v1/realtime"
+
+
+def picture(frame: np.ndarray, format_: str = "PNG", **more: Any) -> str:
+    """Base64 of a picture file of uint8 [H, W, 3]."""
+    file = io.BytesIO()
+    Image.fromarray(frame).save(file, format_, **more)
+    return base64.b64encode(file.getvalue()).decode()
 
 
 @contextmanager
@@ -98,6 +110,14 @@ def listens(model: str, listener: str) -> Iterator[Running]:
     settings = Settings(models=(model, listener), api_keys=(KEY,), upload_bytes=200_000)
     with running(settings) as it:
         yield it
+
+
+@pytest.fixture(scope="session")
+def watcher(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of a tiny model that watches, and writes six tokens."""
+    folder = save_tiny_watcher(tmp_path_factory.mktemp("watcher"))
+    (folder / "generation_config.json").write_text('{"max_new_tokens": 6, "eos_token_id": 2}')
+    return str(folder)
 
 
 @pytest.fixture(scope="session")

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from tests.serve.conftest import Running, running
+from tests.serve.conftest import Running, picture, running
 from websockets.asyncio.client import connect
 
 from proactivellm.serve.settings import Settings
@@ -23,13 +24,27 @@ _TYPES = ["session.update", "conversation.item.create", "conversation.item.retri
 _TYPES += ["conversation.item.delete", "response.create", "response.cancel"]
 _TYPES += [
     f"{buffer}.{name}"
-    for buffer in ("input_text_buffer", "input_audio_buffer", "session.input_audio_buffer")
+    for buffer in (
+        *("input_text_buffer", "input_audio_buffer", "input_image_buffer"),
+        "session.input_audio_buffer",
+    )
     for name in ("append", "commit", "clear")
 ]
 _KEYS = ["session", "item", "item_id", "response", "response_id", "text", "event_id", "type"]
 _KEYS += ["id", "role", "content", "model", "input", "metadata", "proactivellm", "policy", "delay"]
 _KEYS += ["previous_item_id", "conversation", "max_output_tokens", "output_modalities", "audio"]
-_KEYS += ["format", "rate", "transcription", "turn_detection", "include", "output", "language"]
+_KEYS += [
+    "image",
+    "image_url",
+    "question",
+    "format",
+    "rate",
+    "transcription",
+    "turn_detection",
+    "include",
+    "output",
+    "language",
+]
 _AUDIO = st.binary(max_size=400).map(lambda raw: base64.b64encode(raw).decode())
 _LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | _AUDIO
 _LEAVES |= st.sampled_from(["user", "message", "input_text", "wait-k:2", "none", "root", "text"])
@@ -46,19 +61,34 @@ _EVENTS = st.builds(
     st.sampled_from(_TYPES) | _LEAVES,
     st.dictionaries(st.sampled_from(_KEYS), _VALUES, max_size=4),
 )
+_PICTURE = picture(np.full((30, 44, 3), 99, np.uint8))
+_LEAVES |= st.sampled_from(["input_image", _PICTURE, f"data:image/png;base64,{_PICTURE}"])
+_SHOWN = {"type": "input_image", "image_url": f"data:image/png;base64,{_PICTURE}"}
+_PICTURES = st.sampled_from(
+    [
+        json.dumps({"type": "input_image_buffer.append", "image": _PICTURE}),
+        json.dumps(
+            {
+                "type": "conversation.item.create",
+                "item": {"type": "message", "role": "user", "content": [_SHOWN]},
+            }
+        ),
+    ]
+)
 _APPENDS = st.builds(
     lambda kind, audio: json.dumps({"type": f"{kind}input_audio_buffer.append", "audio": audio}),
     st.sampled_from(["", "session."]),
     _AUDIO,
 )
-_MESSAGES = _EVENTS | _APPENDS | st.text(max_size=40) | st.binary(max_size=20)
+_MESSAGES = _EVENTS | _APPENDS | _PICTURES | st.text(max_size=40) | st.binary(max_size=20)
 _MESSAGES |= st.just("[" * 5000)
 
 
 @pytest.fixture(scope="module")
-def open_to_all(model: str, listener: str) -> Iterator[Running]:
+def open_to_all(model: str, listener: str, watcher: str) -> Iterator[Running]:
     """A server that takes events as fast as they come."""
-    with running(Settings(models=(model, listener), resume_s=0.0, events_per_s=10**6)) as it:
+    models = (model, listener, watcher)
+    with running(Settings(models=models, resume_s=0.0, events_per_s=10**6)) as it:
         yield it
 
 
@@ -77,13 +107,18 @@ def drawn() -> list[str | bytes]:
 
 @pytest.mark.parametrize(
     "where",
-    ["", "?model={listener}", "?intent=transcription", "/translations?model={listener}"],
+    [
+        *("", "?model={listener}", "?model={watcher}"),
+        *("?intent=transcription", "/translations?model={listener}"),
+    ],
 )
-def test_no_message_brings_it_down(open_to_all: Running, listener: str, where: str) -> None:
+def test_no_message_brings_it_down(
+    open_to_all: Running, listener: str, watcher: str, where: str
+) -> None:
     messages = drawn()
 
     async def talk() -> None:
-        url = open_to_all.socket_url + where.format(listener=listener)
+        url = open_to_all.socket_url + where.format(listener=listener, watcher=watcher)
         async with connect(url, max_queue=None) as client:
             for number, message in enumerate(messages):
                 with suppress(UnicodeEncodeError):  # half a surrogate pair does not leave here

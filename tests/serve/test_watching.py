@@ -1,15 +1,17 @@
 """A model for video behind the server: pictures in, what is written of them out."""
 
 import base64
-import io
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
+import websockets
 from PIL import Image
-from tests.serve.conftest import KEY, Running, running
+from tests.serve.conftest import KEY, Running, picture, running
 from tests.serve.test_realtime import text_of, until
 from tests.thinking import THINKING
 from tests.video_models import save_tiny_watcher
@@ -19,6 +21,7 @@ from proactivellm.cli import main
 from proactivellm.client import Delta, VideoClient
 from proactivellm.modality.loading import load
 from proactivellm.policy.spec import parse_policy
+from proactivellm.serve.pictures import decode
 from proactivellm.serve.settings import Settings
 from proactivellm.stream import MediaUnits, stream_units
 from proactivellm.train.control_token import add_thinking
@@ -30,21 +33,7 @@ APPEND = "input_image_buffer.append"
 RunIt = Callable[..., Any]
 
 
-def encoded(frame: np.ndarray, format_: str = "PNG", **more: Any) -> str:
-    file = io.BytesIO()
-    Image.fromarray(frame).save(file, format_, **more)
-    return base64.b64encode(file.getvalue()).decode()
-
-
-PICTURES = [encoded(frame) for frame in FRAMES]
-
-
-@pytest.fixture(scope="module")
-def watcher(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Folder of a tiny model that watches, and writes six tokens."""
-    folder = save_tiny_watcher(tmp_path_factory.mktemp("watcher"))
-    (folder / "generation_config.json").write_text('{"max_new_tokens": 6, "eos_token_id": 2}')
-    return str(folder)
+PICTURES = [picture(frame) for frame in FRAMES]
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +64,8 @@ async def settle(connection: Any, **extension: Any) -> None:
 
 
 async def show(connection: Any, pictures: list[str]) -> None:
-    for picture in pictures:
-        await connection.send({"type": APPEND, "image": picture})
+    for image in pictures:
+        await connection.send({"type": APPEND, "image": image})
 
 
 async def ask(connection: Any, text: str) -> None:
@@ -162,7 +151,7 @@ def test_messages_with_pictures_are_a_whole_video(
     async def talk() -> tuple[list[Any], list[Any]]:
         async with watches.client().realtime.connect(model=watches.model) as connection:
             await settle(connection)
-            urls = [f"data:image/png;base64,{picture}" for picture in PICTURES]
+            urls = [f"data:image/png;base64,{image}" for image in PICTURES]
             content = [{"type": "input_image", "image_url": url} for url in urls]
             await ask(connection, QUESTION)
             item = {"type": "message", "role": "user", "content": content}
@@ -183,7 +172,7 @@ def test_our_client_sends_pictures_and_a_question(
     watches: Running, run: RunIt, alone: Callable[..., str], at: int | None
 ) -> None:
     async def talk() -> str:
-        pieces: list[bytes | str] = [base64.b64decode(picture) for picture in PICTURES]
+        pieces: list[bytes | str] = [base64.b64decode(image) for image in PICTURES]
         if at is not None:
             pieces.insert(at, QUESTION)
         more = {"question": QUESTION} if at is None else {}
@@ -208,7 +197,7 @@ def test_a_model_that_thinks_while_it_watches_tells_its_thoughts(
     with running(Settings(models=(str(folder),), thought_tokens=4)) as server:
 
         async def talk() -> list[Delta]:
-            pieces = [base64.b64decode(picture) for picture in PICTURES]
+            pieces = [base64.b64decode(image) for image in PICTURES]
             async with VideoClient(server.url, question=QUESTION, depth=1) as client:
                 assert client.session["proactivellm"]["depth"] == 1
                 assert client.session["proactivellm"]["delays"]["minimal"] == "wait-k:1"
@@ -242,10 +231,10 @@ def test_what_is_not_answered_can_be_taken_back(watches: Running, run: RunIt) ->
 WRONG = [
     ({"type": APPEND, "image": "no base64!"}, "invalid_image", "base64"),
     ({"type": APPEND, "image": base64.b64encode(b"%PDF").decode()}, "invalid_image", "is none"),
-    ({"type": APPEND, "image": encoded(FRAMES[0], "GIF")}, "invalid_image", "JPEG, PNG or WebP"),
+    ({"type": APPEND, "image": picture(FRAMES[0], "GIF")}, "invalid_image", "JPEG, PNG or WebP"),
     ({"type": APPEND, "image": PICTURES[0][: len(PICTURES[0]) // 8 * 4]}, "invalid_image", "JPEG"),
     (
-        {"type": APPEND, "image": encoded(np.zeros((1100, 2000, 3), np.uint8))},
+        {"type": APPEND, "image": picture(np.zeros((1100, 2000, 3), np.uint8))},
         "input_too_long",
         "2000 x 1100: send it smaller",
     ),
@@ -282,22 +271,20 @@ def test_what_cannot_be_done_is_refused_and_the_session_goes_on(
                 found = await refused(connection, event)
                 assert found[0] == code and words in found[1], (event["type"], found)
             await settle(connection, question="")
-            jpeg = encoded(np.zeros((60, 88, 3), np.uint8), "JPEG")
-            await show(connection, [encoded(FRAMES[0], "WEBP"), jpeg])
+            jpeg = picture(np.zeros((60, 88, 3), np.uint8), "JPEG")
+            await show(connection, [picture(FRAMES[0], "WEBP"), jpeg])
             await connection.send({"type": "input_image_buffer.commit"})
             return await until(connection, "response.done")
 
     assert text_of(run(talk()))
 
 
-def test_a_picture_is_turned_as_its_camera_says(watches: Running, run: RunIt) -> None:
-    from proactivellm.serve.pictures import decode
-
+def test_a_picture_is_turned_as_its_camera_says() -> None:
     turned = Image.Exif()
     turned[0x0112] = 6  # the upper side is on the right
-    picture = np.zeros((20, 40, 3), np.uint8)
-    picture[:, :20] = 255
-    upright = decode(encoded(picture, exif=turned), 10_000, "image")
+    half = np.zeros((20, 40, 3), np.uint8)
+    half[:, :20] = 255
+    upright = decode(picture(half, exif=turned), 10_000, "image")
     assert upright.shape == (40, 20, 3) and upright[:20].all() and not upright[20:].any()
 
 
@@ -317,10 +304,6 @@ def test_other_sessions_do_not_take_a_model_for_video(
 def test_other_protocols_say_that_it_watches(
     watches: Running, run: RunIt, watcher: str, address: str
 ) -> None:
-    import json
-
-    import websockets
-
     async def talk() -> dict[str, Any]:
         joint = "&" if "?" in address else "?"
         url = f"{watches.socket_url}{address}{joint}model={watcher}"
@@ -369,8 +352,6 @@ def test_flags_of_video_are_for_models_that_watch(
 
 
 def test_the_list_of_models_says_what_they_read(watches: Running, watcher: str) -> None:
-    import httpx
-
     headers = {"Authorization": f"Bearer {KEY}"}
     data = httpx.get(f"{watches.url}/v1/models", headers=headers).json()["data"]
     assert [each["proactivellm"]["input"] for each in data] == ["video", "text"]

@@ -152,7 +152,8 @@ def _footnotes(scores: Sequence[Row]) -> list[str]:
         notes.append(
             "delay: of right answers after their evidence, at end: of the same ones if they had "
             "waited for the end of the source; premature: share of answers with a word before its "
-            "evidence; late words: written once the source had ended; silence: share of the time before it in which nothing was written"
+            "evidence; late words: written once the source had ended; silence: share of the time "
+            "before the evidence in which nothing was written"
         )
     if resamples:
         numbers = " or ".join(map(str, resamples))
