@@ -314,11 +314,18 @@ def test_a_camera_is_watched_and_asked_about(page: Page, watching: Running) -> N
     page.evaluate("document.getElementById('question').focus()")
     page.type("How late is it?")
     page.press("Enter")
-    page.until("document.querySelectorAll('.word').length > 0")
-    assert fits(page)
-    page.press("Enter")  # asked once more: of what comes from now on
+    first = done(page)  # of what was watched so far, and the camera goes on
+    assert first.split() == written(page) != [] and fits(page)
+    watched = page.evaluate(WATCHED)
+    page.until(f"{WATCHED} > {watched}")
+    page.evaluate("document.getElementById('watch-for').click()")
     page.until("document.querySelectorAll('#turns li').length === 1")
-    assert page.evaluate("document.querySelector('#turns .from').textContent") == "How late is it?"
+    earlier = "document.querySelector('#turns .{}').textContent"
+    assert page.evaluate(earlier.format("from")) == "How late is it?"
+    assert page.evaluate(earlier.format("to")) == first
+    page.until("document.querySelectorAll('#target-words .word').length > 0")
+    page.press("Enter")  # asked once more: that video ends, and another one begins
+    page.until("document.querySelectorAll('#turns li').length === 2")
     page.until("document.querySelectorAll('#target-words .word').length > 0")
     page.evaluate("document.getElementById('camera').click()")
     done(page)

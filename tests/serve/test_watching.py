@@ -145,6 +145,41 @@ def test_the_next_question_ends_the_video_and_begins_another(
     assert text_of(second) == alone(FRAMES[2:6], "and dogs")
 
 
+def test_what_was_watched_so_far_is_asked_about_beside_it(
+    watches: Running, run: RunIt, alone: Callable[..., str]
+) -> None:
+    def asking(text: str) -> dict[str, Any]:
+        content = [{"type": "input_text", "text": text}]
+        item = {"type": "message", "role": "user", "content": content}
+        return {"input": [item], "conversation": "none"}
+
+    async def talk() -> tuple[list[str], str]:
+        async with watches.client().realtime.connect(model=watches.model) as connection:
+            await settle(connection)
+            await show(connection, PICTURES[:2])
+            watched = (await until(connection, "response.created"))[-1].response.id
+            texts = []
+            for text in (QUESTION, "and dogs"):
+                await connection.response.create(response=asking(text))
+                events = await until(connection, "response.done")
+                assert events[-1].response.id != watched
+                texts.append(text_of(events))
+            code, _ = await refused(
+                connection, {"type": "response.create", "response": asking(" ")}
+            )
+            assert code == "no_input"
+            await show(connection, PICTURES[2:])
+            await ask(connection, QUESTION)
+            await connection.send({"type": "input_image_buffer.commit"})
+            done = await until(connection, "response.done")
+            assert done[-1].response.id == watched
+            return texts, text_of(done)
+
+    texts, whole = run(talk())
+    assert texts == [alone(FRAMES[:2], asked, 1.0) for asked in (QUESTION, "and dogs")]
+    assert whole == alone(question=QUESTION, at_s=3.5)
+
+
 def test_messages_with_pictures_are_a_whole_video(
     watches: Running, run: RunIt, alone: Callable[..., str]
 ) -> None:

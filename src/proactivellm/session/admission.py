@@ -5,6 +5,7 @@ step, and the cache who of them has room. Nothing is counted as read before its 
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from proactivellm.core.layout import TARGET
 from proactivellm.core.unit import Unit
@@ -53,10 +54,22 @@ class Admission:
         if self.horizon is not None:
             self.horizon.check(state, units)
 
-    def check_saved(self) -> None:
-        """Raise ValueError if streams cannot be saved."""
-        if self.horizon is not None:
-            raise ValueError("a stream with bounded sight cannot be copied or saved")
+    def past(self, lane: int, to_save: bool) -> dict[str, Any]:
+        """What a snapshot has of what is out of a lane's sight; ValueError if that is to be saved.
+
+        Empty where all is in sight.
+        """
+        if self.horizon is None:
+            return {}
+        if to_save:
+            raise ValueError("a stream with bounded sight cannot be saved")
+        return {"past": self.horizon.past(lane)}
+
+    def go_on(self, lane: int, past: Any) -> None:
+        """A lane has a stream from a snapshot, with that past; None: all of it is in sight."""
+        self.active[lane] = None
+        if self.horizon is not None and past is not None:
+            self.horizon.remember(lane, past)
 
     def schedule(
         self,

@@ -248,15 +248,16 @@ class Engine:
         """
         check(self.cache, self.residence, self.states, self.admission.active, thorough)
 
-    def snapshot(self, lane: int) -> dict[str, Any]:
-        """A stream as plain values and tensors, `state` and `cache`, for cloning and saving.
+    def snapshot(self, lane: int, to_save: bool = True) -> dict[str, Any]:
+        """A stream as plain values and tensors, `state` and `cache`, for saving and cloning.
 
-        ValueError if its sight is bounded: what it has forgotten cannot be saved.
+        Of bounded sight, what it has forgotten cannot be saved (ValueError). A clone of this
+        process needs no file: without `to_save`, what is out of sight is in `past`.
         """
         with self._exclusive:
-            self.admission.check_saved()
+            past = self.admission.past(lane, to_save)
             state = self.state(lane).state_dict()
-            return {"state": state, "cache": self.residence.snapshot(lane)}
+            return {"state": state, "cache": self.residence.snapshot(lane), **past}
 
     def restore(self, lane: int, snapshot: dict[str, Any]) -> None:
         """Continue the stream of a snapshot in a lane; what that held is lost.
@@ -277,7 +278,7 @@ class Engine:
             self.residence.restore(lane, snapshot["cache"])
             self._forget(lane)
             self.states[lane] = state
-            self.admission.active[lane] = None
+            self.admission.go_on(lane, snapshot.get("past"))
 
     def _take_back(self, lane: int) -> list[Unit]:
         state = self.state(lane)

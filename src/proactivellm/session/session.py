@@ -87,7 +87,7 @@ class Session:
         """An independent copy that continues from here."""
         engine = self._engine
         twin = Session(engine.model, engine.policy, engine.sampling, engine.window, engine.limits)
-        twin._engine.restore(twin._lane, engine.snapshot(self._lane))
+        twin._engine.restore(twin._lane, engine.snapshot(self._lane, to_save=False))
         return twin
 
     def follow(self) -> "Session":

@@ -35,6 +35,10 @@ class _Past:
     asked: dict[int, tuple[int, ...]] = field(default_factory=dict)  # ids of units that ask
     _all_UD: Tensor | None = None  # of `described`
 
+    def copied(self) -> "_Past":
+        """Another one, which shares tensors alone: nothing changes those."""
+        return _Past({**self.away}, {**self.descriptors}, {**self.asked}, self._all_UD)
+
     def describe(self, unit: int, mean_D: Tensor) -> None:
         """Notes what is like a unit; one that was taken back may come again, and be another."""
         before = self.descriptors.get(unit)
@@ -74,6 +78,14 @@ class Horizon:
     def forget(self, lane: int) -> None:
         """Drop what is known of a lane's stream."""
         self._past.pop(lane, None)
+
+    def past(self, lane: int) -> _Past:
+        """What is known of a lane's stream, as it is now."""
+        return self._past.get(lane, _Past()).copied()
+
+    def remember(self, lane: int, past: _Past) -> None:
+        """Know this of a lane's stream."""
+        self._past[lane] = past.copied()
 
     def adjust(self, planned: Planned) -> bool:
         """Let entries leave and come back before a step; if any did, it is to be planned anew."""

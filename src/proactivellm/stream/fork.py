@@ -1,4 +1,7 @@
-"""A stream that goes on twice: a second one begins where the first one is, under another policy."""
+"""A stream that goes on twice: a second one begins where the first one is.
+
+Either under another policy (`fork`), or to be asked about what was read so far (`branch`).
+"""
 
 import copy
 from collections import deque
@@ -6,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 
 from proactivellm.policy.base import Policy
+from proactivellm.stream.media import Asking, asking_units
 from proactivellm.stream.source import Stream
 
 
@@ -36,6 +40,37 @@ def fork(stream: Stream) -> Callable[[Policy], Stream]:
         return twin
 
     return begin
+
+
+def branch(stream: Stream, asking: Asking) -> Stream:
+    """A stream that has read what this one has, is asked, and answers; this one goes on.
+
+    It has a lane of its own, and no more to read.
+
+    Raises:
+        EngineFull: if there is no lane for it.
+        ValueError: if this one has ended, has written, or has not read all that arrived yet.
+    """
+    engine, state = stream._streams.engine, stream.state
+    if stream.ended or not stream.wants_more:
+        raise ValueError("what is asked about is to be read up to here, and to go on")
+    if state.num_sampled:
+        raise ValueError("it has written already: a question to it would be to that as well")
+    lane = engine.open(state.sampling, engine.policies[stream.lane])
+    try:
+        engine.restore(lane, engine.snapshot(stream.lane, to_save=False))
+        twin = copy.copy(stream)
+        _copy_into(twin, stream)
+        twin._events, twin._blocks, twin._hearing = deque(), deque(), None
+        twin._ends_early, twin.tells_turns = True, False
+        twin.lane, twin.state = lane, engine.state(lane)
+        twin.push(asking_units(engine.model, asking, stream._arrived_s), stream._arrived_s)
+        twin.close(stream._arrived_s)
+    except Exception:
+        engine.release(lane)
+        raise
+    stream._streams.adopt(twin)
+    return twin
 
 
 def _copy_into(stream: Stream, other: Stream) -> None:

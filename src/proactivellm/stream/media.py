@@ -120,9 +120,7 @@ class Hearing:
     def _put(self, at_s: float) -> list[Unit]:
         """The question, in one unit, as words would take the places of what is in sight."""
         words, self._asked = self._asked, []
-        ids = tuple(token_id for word in words for token_id in word.token_ids)
-        text = " ".join(word.text for word in words)
-        return [Unit(text, ids, start_s=at_s, end_s=at_s, asks=True)] if words else []
+        return _one_unit(words, at_s)
 
     def _words(self, text: str) -> list[Unit]:
         words = TextSegmenter(self._tokenizer).segment(text)
@@ -131,6 +129,18 @@ class Hearing:
 
 def _ends(units: Sequence[Unit]) -> bool:
     return bool(units) and units[-1].final
+
+
+def asking_units(model: StreamingCausalLM, asking: Asking, at_s: float) -> list[Unit]:
+    """A question after what was read, and nothing after it; without words, the end alone."""
+    words = TextSegmenter(model.tokenizer).segment(asking.text)
+    return [*_one_unit(words, at_s), Unit.end(at_s)]
+
+
+def _one_unit(words: Sequence[Unit], at_s: float) -> list[Unit]:
+    ids = tuple(token_id for word in words for token_id in word.token_ids)
+    text = " ".join(word.text for word in words)
+    return [Unit(text, ids, start_s=at_s, end_s=at_s, asks=True)] if words else []
 
 
 def opening_question(model: StreamingCausalLM, question: str) -> list[int]:

@@ -15,7 +15,9 @@ from typing import Any, Self
 
 from proactivellm.output.log import Instance
 from proactivellm.stream.event import StreamEvent
+from proactivellm.stream.fork import branch
 from proactivellm.stream.job import Job
+from proactivellm.stream.media import Asking
 from proactivellm.stream.source import Payload, Stream
 from proactivellm.stream.streams import Streams
 
@@ -87,6 +89,20 @@ class Worker:
             with suppress(RuntimeError):
                 self._put(drop)
             raise
+
+    async def branch(self, served: "AsyncStream", asking: Asking) -> "AsyncStream":
+        """A stream that is asked about what another one has read, once that is all that arrived.
+
+        As `fork.branch`; what it raises, too.
+        """
+        loop = asyncio.get_running_loop()
+
+        def begin() -> AsyncStream:
+            asked = AsyncStream(self, branch(served.stream, asking), loop)
+            self._served.append(asked)
+            return asked
+
+        return await self.ask(begin, lambda: served.stream.ended or served.stream.wants_more)
 
     async def ask(self, work: Callable[[], Any], when: Callable[[], bool] = lambda: True) -> Any:
         """Do something in the thread, between two steps, as soon as `when` holds there.

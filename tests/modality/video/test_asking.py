@@ -13,8 +13,10 @@ from proactivellm.cli import main
 from proactivellm.core.layout import SOURCE
 from proactivellm.evaluation.own_writes import own_writes
 from proactivellm.modality.text import TextSegmenter
+from proactivellm.session.limits import Limits, Sight
 from proactivellm.session.session import Session
-from proactivellm.stream import Job, MediaUnits, stream_units
+from proactivellm.stream import Asking, Job, MediaUnits, Streams, stream_units
+from proactivellm.stream.fork import branch
 from proactivellm.stream.media import Hearing
 
 from .clips import write_clip
@@ -91,6 +93,54 @@ def test_stages_that_overlap_give_the_same(model, dropped):
     for (units, _), (others, _) in zip(alone, together, strict=True):
         for unit, other in zip(units, others, strict=True):
             assert unit.is_end or torch.equal(unit.features, other.features)
+
+
+def written(stream):
+    return "".join(event.text for event in stream.events() if event.kind == "WRITE")
+
+
+@pytest.mark.parametrize(
+    "sight", [None, Sight(units=1), Sight(units=1, recall=1), Sight(units=2, beyond="dropped")]
+)
+@torch.inference_mode()
+def test_what_was_watched_so_far_is_asked_about_and_the_video_goes_on(model, sight):
+    """As if the video had ended there; and as if nothing had been asked."""
+    policy = parse_policy("wait-k:1,stride=0.001")
+    frames = np.concatenate([noise(), noise()[:5]])  # six moments
+
+    def watch(frames, question, branches=()):
+        limits = Limits(streams=3, sight=sight)
+        streams, texts = Streams(model, policy, limits), []
+        stream = streams.open(hearing=Hearing(model, 2, waits=True))
+        for number, frame in enumerate(frames):
+            stream.push(frame[None])
+            assert not written(stream)
+            if number in branches:
+                twins = [branch(stream, Asking(asked)) for asked in (QUESTION, "who")]
+                texts += [written(twin) for twin in twins]
+                assert all(twin.ended for twin in twins) and not stream.ended
+        stream.push(Asking(question))
+        stream.close()
+        return written(stream), texts
+
+    whole, answers = watch(frames, "where is it", branches=(5, 9))
+    alone, _ = watch(frames, "where is it")
+    assert whole == alone
+    first, last = watch(frames[:6], QUESTION)[0], watch(frames[:10], "who")[0]
+    assert answers[0] == first and answers[3] == last and "" != first != last != ""
+
+
+def test_a_stream_that_wrote_or_lags_is_not_asked_so(model):
+    policy = parse_policy("wait-k:1,stride=0.001")
+    streams = Streams(model, policy, Limits(streams=2))
+    stream = streams.open(hearing=Hearing(model, 2))
+    stream.push(np.random.default_rng(3).integers(0, 256, noise()[:2].shape, np.uint8))
+    with pytest.raises(ValueError, match="read up to here"):
+        branch(stream, Asking(QUESTION))
+    assert written(stream)
+    with pytest.raises(ValueError, match="has written already"):
+        branch(stream, Asking(QUESTION))
+    assert streams.engine.states.count(None) == 1  # what was refused holds no lane
 
 
 def test_a_source_that_breaks_off_is_told_after_what_came_before(model):

@@ -208,8 +208,8 @@ def test_what_does_not_go_together(model):
     with pytest.raises(ValueError, match="cannot be recalled"):
         Sight(units=1, recall=1, beyond="dropped")
     session = Session(model, policy, limits=Limits(sight=Sight(units=1, recall=1)))
-    with pytest.raises(ValueError, match="cannot be copied or saved"):
-        session.clone()
+    with pytest.raises(ValueError, match="cannot be saved"):
+        session.save("session")
     with pytest.raises(ValueError, match="like a question: ask one"):
         session.push([*chunks(3), Unit.end()])
 

@@ -82,6 +82,7 @@ class Turn {
     this.isSpeech = isSpeech; // or a video: heard or watched, in seconds
     this.watches = false;
     this.question = null; // that a video has
+    this.of = null; // the turn that goes on, if this is a question to what that had watched
     this.source = "";
     this.sentAt = []; // when each word of the source was complete
     this.closedAt = null;
@@ -232,6 +233,13 @@ class Story {
     return this.turns.at(-1) ?? null;
   }
 
+  // The turn to be seen: while a video waits for its question, the last one that was asked beside it.
+  get shown() {
+    const { turn, turns } = this;
+    const beside = turn?.watches && turn.question === null ? turns.at(-2) : null;
+    return beside?.of === turn ? beside : turn;
+  }
+
   get isOpen() {
     return this.turn !== null && this.turn.closedAt === null;
   }
@@ -255,8 +263,11 @@ class Story {
       turn.watches = true;
       this.audio.push([(turn.heardMs + event.ms) / 1000, at]);
       turn.heardMs += event.ms;
-      turn.question = turn.source = turn.question ?? this.asked ?? this.session?.question ?? null;
+      turn.question ??= this.asked ?? this.session?.question ?? null;
+      turn.source = turn.question ?? "";
       this.asked = null;
+    } else if (event.type === "response.create") {
+      this.#askBeside(event.response.input[0].content.map((part) => part.text ?? "").join(""), at);
     } else if (event.type === "conversation.item.create") {
       this.#ask(event.item.content.map((part) => part.text ?? "").join(""), at);
     } else if (/^input_(text|audio|image)_buffer\.commit$/.test(event.type)) {
@@ -275,6 +286,15 @@ class Story {
     }
     if (this.isOpen) this.turn.close(at);
     this.asked = text;
+  }
+
+  // A question to what was watched so far: a turn of its own, before the one that goes on.
+  #askBeside(text, at) {
+    const turn = new Turn(this.session, true);
+    [turn.watches, turn.of] = [true, this.turn];
+    turn.question = turn.source = text;
+    [turn.heardMs, turn.closedAt] = [this.turn.heardMs, at];
+    this.turns.splice(-1, 0, turn);
   }
 
   #open(isSpeech) {
@@ -465,7 +485,7 @@ class View {
   }
 
   #draw() {
-    const { turn, turns } = this.story;
+    const { shown: turn, turns } = this.story;
     if (turn !== this.drawn || turn === null) {
       this.drawn = turn;
       this.chosen = null;
@@ -473,7 +493,7 @@ class View {
       $("target-words").replaceChildren();
       $("thought-list").replaceChildren();
       $("said").textContent = "";
-      this.#earlier(turns.slice(0, -1));
+      this.#earlier(turns.filter((each) => each !== turn && each !== turns.at(-1)));
     }
     this.#source(turn);
     this.#thoughts(turn);
@@ -494,7 +514,8 @@ class View {
       if (element.textContent !== piece) element.textContent = piece;
     });
     this.#markSource();
-    if (turn?.isSpeech) {
+    if (this.story.turn?.isSpeech) {
+      const { turn } = this.story;
       const [place, what] = turn.watches ? ["watched", "video watched"] : ["heard", "audio heard"];
       $(place).textContent = `${seconds(turn.heardMs)} of ${what}.`;
     }
@@ -1092,14 +1113,19 @@ const film = {
     send({ type, image }, { asNoted: { type, ms: 1000 / fps } }); // the record keeps no pictures
   },
 
-  // What is asked while a video runs is asked at that moment; else before the next one.
-  ask() {
+  // What is asked while a video runs is answered by what was watched so far, or watched for from
+  // then on; else it is asked before the next video.
+  ask(watchesOn) {
     const text = question();
-    if (!live.isOpen) choosePolicy();
-    else if (text) {
-      const content = [{ type: "input_text", text }];
-      send({ type: "conversation.item.create", item: { type: "message", role: "user", content } });
+    if (!live.isOpen) {
+      choosePolicy();
+      return;
     }
+    if (!text) return;
+    const item = { type: "message", role: "user", content: [{ type: "input_text", text }] };
+    if (watchesOn || thinks(model) || live.turn.question !== null) {
+      send({ type: "conversation.item.create", item });
+    } else send({ type: "response.create", response: { input: [item], conversation: "none" } });
   },
 
   stop() {
@@ -1256,9 +1282,10 @@ function wire() {
   $("question").addEventListener("keydown", (event) => {
     if (event.key !== "Enter" || event.isComposing || !model || !watches(model)) return;
     event.preventDefault();
-    film.ask();
+    film.ask(false);
   });
-  $("ask").addEventListener("click", () => film.ask());
+  $("ask").addEventListener("click", () => film.ask(false));
+  $("watch-for").addEventListener("click", () => film.ask(true));
   $("settings").addEventListener("submit", (event) => event.preventDefault());
   $("key-form").addEventListener("submit", (event) => {
     event.preventDefault();

@@ -7,7 +7,7 @@ come one after another. Each is of its own source: the model does not see earlie
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any
 
 from proactivellm.output.source_units import joined_texts
@@ -240,7 +240,7 @@ class Conversation(Dialogue):
         self._responses[response.id] = response, task
 
     async def _run(self, response: Response) -> None:
-        async with self._one_by_one:
+        async with nullcontext() if response.turn.beside else self._one_by_one:
             try:
                 if response.wish.conversation_id is not None:
                     self._items.add(response.item)

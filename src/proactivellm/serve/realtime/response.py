@@ -23,6 +23,7 @@ class Source(Protocol):
 
     ending: Ending | None
     thinks: bool
+    beside: bool
 
     @property
     def tokens(self) -> Tokens:

@@ -53,7 +53,7 @@ class _Live:
 class _Part:
     """What of a turn is answered by one response: up to the next pause."""
 
-    thinks = False
+    thinks = beside = False
 
     def __init__(
         self, turn: Turn, first: StreamEvent, rest: AsyncGenerator[StreamEvent, None]

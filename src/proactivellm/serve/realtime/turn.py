@@ -13,7 +13,7 @@ from proactivellm.serve.errors import RequestError
 from proactivellm.serve.realtime.session_config import SessionConfig
 from proactivellm.serve.settings import Settings
 from proactivellm.session.events import Ending
-from proactivellm.stream import AsyncStream, Hearing, StreamEvent, WallClock
+from proactivellm.stream import Asking, AsyncStream, Hearing, StreamEvent, WallClock
 from proactivellm.stream.source import Payload
 
 
@@ -45,6 +45,7 @@ class Turn:
 
     Attributes:
         thinks: whether thoughts may come before the target.
+        beside: whether it is written beside other turns of its session, and not after them.
         size: of all that was pushed, in characters, or seconds of what is heard.
         over: whether nothing more is read of it.
         ending: how it ended, once it has; None if it could not go on.
@@ -60,6 +61,7 @@ class Turn:
         self.over = False
         self.ending: Ending | None = None
         self.thinks = config.served.deepest > 0
+        self.beside = False
         self._served, self._settings = config.served, settings
         self._config, self._hearing = config, hearing
         self._clock = WallClock()  # from its first piece on
@@ -231,3 +233,21 @@ class Turn:
                 await stream.close()
                 return
             await self._news.wait()
+
+
+class Branch(Turn):
+    """What is asked about all that another turn has read so far, which goes on."""
+
+    def __init__(self, config: SessionConfig, settings: Settings, of: Turn, question: str) -> None:
+        super().__init__(config, settings)
+        self.beside = True
+        self._of, self._asking = of, Asking(question)
+        self.close()
+
+    async def _open(self) -> AsyncStream:
+        if (watched := self._of._stream) is None:
+            raise RequestError("nothing was read yet that could be asked about", code="no_input")
+        try:
+            return await self._served.branch(watched, self._asking)
+        except (ValueError, RuntimeError) as error:
+            raise RequestError(str(error), code="cannot_stream") from None

@@ -4,7 +4,9 @@ Pictures stream by `input_image_buffer.append`, so many a second as the session 
 begins with the first of them. What is asked is `question` of the session, read before each video,
 or the text of a message, asked at the moment at which it comes; until then nothing is written. The
 next question ends that video: its response is completed, and the pictures that follow are a video
-of their own. One that is there as a whole, in messages, is answered by `response.create`.
+of their own. A response of its own (`response.create` with `input`, `conversation` "none") answers
+a question about what was watched so far, while the video goes on and has no question. A video that
+is there as a whole, in messages, is answered by `response.create`.
 """
 
 import asyncio
@@ -26,7 +28,7 @@ from proactivellm.serve.realtime.client_events import (
 from proactivellm.serve.realtime.conversation import Conversation
 from proactivellm.serve.realtime.items import check_message, user_item
 from proactivellm.serve.realtime.session_config import SessionConfig
-from proactivellm.serve.realtime.turn import Turn
+from proactivellm.serve.realtime.turn import Branch, Turn
 from proactivellm.serve.sessions import Session
 from proactivellm.serve.settings import Settings
 from proactivellm.stream import Asking, Hearing
@@ -106,7 +108,7 @@ class Watched(Conversation):
         await self._tell_item(item, previous)
 
     async def _turn_of(self, asked: ResponseFields, config: SessionConfig) -> Turn:
-        """A whole video, of messages."""
+        """A whole video, of messages; or a question to one that streams."""
         if asked.input is None:
             texts, pictures = self._kept()
         else:
@@ -115,6 +117,8 @@ class Watched(Conversation):
                 text, more = await self._contents(item, f"response.input.{place}")
                 texts, pictures = [*texts, text], [*pictures, *more]
             self._check_number(len(pictures))
+        if self._open is not None and texts and not pictures:
+            return self._asked_now(config, "".join(texts))
         if not pictures:
             raise RequestError(
                 "there is nothing to respond to: create an item with pictures, or append some",
@@ -123,6 +127,16 @@ class Watched(Conversation):
         turn = self._watching(config, "".join(texts) or config.question or "", pictures)
         turn.close()
         return turn
+
+    def _asked_now(self, config: SessionConfig, question: str) -> Turn:
+        """A question to what was watched so far, while the video goes on."""
+        assert self._open is not None
+        if not question.strip():
+            raise RequestError("ask something", code="no_input", param="response.input")
+        if config.served.deepest:
+            what = f"a question to what {config.served.name}, which thinks, has watched so far"
+            raise not_supported(what, "response.input")
+        return Branch(config, self._settings, self._open[0], question)
 
     def _watching(
         self, config: SessionConfig, question: str | None, pictures: list[np.ndarray]
