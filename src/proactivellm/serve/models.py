@@ -19,7 +19,7 @@ from proactivellm.serve.settings import OF_VIDEO, Settings
 from proactivellm.session.limits import Limits, Sight
 from proactivellm.session.thoughts import check_policy
 from proactivellm.session.window import Window
-from proactivellm.stream import Asking, AsyncStream, Streams, Worker
+from proactivellm.stream import AsyncStream, Streams, Worker
 
 DELAYS = ("minimal", "low", "medium", "high", "xhigh")  # OpenAI's names, from early to late
 # Of a model whose default policy has no calibrated lags.
@@ -155,10 +155,6 @@ class Served:
             self.metrics.restarted(self.name)
             self._begin()
         return await self._worker.open(**options)
-
-    async def branch(self, stream: AsyncStream, asking: Asking) -> AsyncStream:
-        """See `Worker.branch`; for who has a lane."""
-        return await self._worker.branch(stream, asking)
 
     async def close(self) -> None:
         """End the engine."""

@@ -75,8 +75,7 @@ class Worker:
 
         def begin() -> AsyncStream:
             self._tell_all()  # those whose event loop is closed make room
-            opened.append(AsyncStream(self, self._streams.open(**options), loop))
-            self._served += opened
+            opened.append(self.serve(self._streams.open(**options), loop))
             return opened[0]
 
         def drop() -> None:
@@ -90,19 +89,11 @@ class Worker:
                 self._put(drop)
             raise
 
-    async def branch(self, served: "AsyncStream", asking: Asking) -> "AsyncStream":
-        """A stream that is asked about what another one has read, once that is all that arrived.
-
-        As `fork.branch`; what it raises, too.
-        """
-        loop = asyncio.get_running_loop()
-
-        def begin() -> AsyncStream:
-            asked = AsyncStream(self, branch(served.stream, asking), loop)
-            self._served.append(asked)
-            return asked
-
-        return await self.ask(begin, lambda: served.stream.ended or served.stream.wants_more)
+    def serve(self, stream: Stream, loop: asyncio.AbstractEventLoop) -> "AsyncStream":
+        """Tell a loop of what happens in a stream of these; in the thread."""
+        served = AsyncStream(self, stream, loop)
+        self._served.append(served)
+        return served
 
     async def ask(self, work: Callable[[], Any], when: Callable[[], bool] = lambda: True) -> Any:
         """Do something in the thread, between two steps, as soon as `when` holds there.
@@ -202,6 +193,18 @@ class AsyncStream:
     async def ask(self, question: str, depth: int | None = None) -> None:
         """As `Stream.ask`."""
         await self._worker.ask(lambda: self.stream.ask(question, depth))
+
+    async def branch(self, asking: Asking) -> "AsyncStream":
+        """A stream that is asked about what this one has read, once that is all that arrived.
+
+        Raises as `fork.branch`, and RuntimeError if the worker is closed.
+        """
+        loop, stream = asyncio.get_running_loop(), self.stream
+
+        def begin() -> AsyncStream:
+            return self._worker.serve(branch(stream, asking), loop)
+
+        return await self._worker.ask(begin, lambda: stream.ended or stream.wants_more)
 
     async def close(self, now_s: float | None = None) -> None:
         """Say that nothing more arrives; idempotent."""

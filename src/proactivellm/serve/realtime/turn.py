@@ -248,6 +248,6 @@ class Branch(Turn):
         if (watched := self._of._stream) is None:
             raise RequestError("nothing was read yet that could be asked about", code="no_input")
         try:
-            return await self._served.branch(watched, self._asking)
+            return await watched.branch(self._asking)
         except (ValueError, RuntimeError) as error:
             raise RequestError(str(error), code="cannot_stream") from None
