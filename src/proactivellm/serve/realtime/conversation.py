@@ -81,10 +81,10 @@ class Conversation(Dialogue):
     async def _update(self, event: dict[str, Any]) -> None:
         fields = parse(SessionUpdate, event).session
         before, new = self._config, self._config.updated(fields, self._models)
-        if self._open is not None and (new.question, new.depth) != (before.question, before.depth):
+        if self._open is not None and new.settled != before.settled:
             raise RequestError(
-                "question and depth stand before their source, and this one streams: commit or "
-                "clear it first",
+                "question and depth, and of video the model, stand before their source, and this "
+                "one streams: commit or clear it first",
                 code="source_has_begun",
                 param="session.proactivellm",
             )

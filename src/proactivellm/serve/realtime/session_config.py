@@ -60,6 +60,11 @@ class SessionConfig:
         given = fields.model_fields_set | set(fields.model_extra or ())
         return replace(new, ignored=tuple(sorted(given - known)))
 
+    @property
+    def settled(self) -> tuple[object, ...]:
+        """What cannot change while a source streams; the rest counts from the next one on."""
+        return self.question, self.depth, self.served.name if self.served.watches else None
+
     def reasoning(self, asked: Reasoning | None) -> "SessionConfig":
         """With the depth of an effort; as before where none is asked for, or nothing thinks."""
         if asked is None or asked.effort is None or not self.served.deepest:
