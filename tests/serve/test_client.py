@@ -7,7 +7,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 from tests.serve.conftest import KEY, Running
 from tests.serve.test_audio import alone as alone_heard
 from tests.serve.test_audio import recording
@@ -166,3 +168,39 @@ def test_what_a_server_writes_does_not_control_the_terminal(
     assert out() == "\x1b[2Ja b\n"  # into a pipe, as it is, but for lines, which are targets
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     assert out() == "\ufffd[2Ja b\n"
+
+
+def test_a_recording_goes_to_a_server_by_the_command(
+    listens: Running, listener: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "a.wav"
+    pcm = np.frombuffer(recording(16_000), "<i2")
+    soundfile.write(file, pcm, 16_000, "PCM_16")
+    flags = ["--url", listens.url, "--model", listener, "--api-key", KEY, "--input", str(file)]
+    with pytest.raises(SystemExit) as end:
+        main(["client", *flags, "--policy", "wait-k:2"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out == f"{alone_heard(listener, 16_000).lstrip()}\n"
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--input", "a.wav", "--question", "who"], "--question is not for a recording"),
+        (["--input", "a.mp4", "--rate", "100"], "--rate is not for a video"),
+        (["--input", "a.mp4", "--ask-at", "1"], "give one with --question"),
+        (["--input", "a.txt", "--real-time"], "--real-time is not for text"),
+        (["--input", "a.mp4"], "a.mp4: there is no such file"),
+        (["--input", "a.wav"], "a.wav"),
+    ],
+)
+def test_what_the_command_cannot_send_is_told(
+    listens: Running,
+    capsys: pytest.CaptureFixture[str],
+    flags: list[str],
+    told: str,
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["client", "--url", listens.url, "--api-key", KEY, *flags])
+    err = capsys.readouterr().err
+    assert end.value.code == 2 and told in err and len(err.splitlines()) == 1

@@ -18,6 +18,7 @@ from tests.video_models import save_tiny_watcher
 
 from proactivellm.backbone.prompt import Prompt, StreamSettings
 from proactivellm.cli import main
+from proactivellm.cli.client_media import JPEG_QUALITY
 from proactivellm.client import Delta, VideoClient
 from proactivellm.modality.loading import load
 from proactivellm.policy.spec import parse_policy
@@ -216,6 +217,39 @@ def test_our_client_sends_pictures_and_a_question(
             return "".join([delta.text async for delta in client.stream(pieces)])
 
     assert run(talk()) == alone(question=QUESTION, at_s=None if at is None else 2.0)
+
+
+@pytest.mark.parametrize("at", [None, "2"])
+def test_a_video_goes_to_a_server_by_the_command(
+    watches: Running,
+    alone: Callable[..., str],
+    at: str | None,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    sent = []
+    for number, frame in enumerate(FRAMES):
+        Image.fromarray(frame).save(tmp_path / f"{number}.png")
+        sent.append(decode(picture(frame, "JPEG", quality=JPEG_QUALITY), 10_000, "image"))
+    flags = ["--url", watches.url, "--api-key", KEY, "--policy", POLICY, "--question", QUESTION]
+    flags += ["--input", str(tmp_path), *(["--ask-at", at] if at else [])]
+    with pytest.raises(SystemExit) as end:
+        main(["client", *flags])
+    out, err = capsys.readouterr()
+    assert (end.value.code, err) == (0, "")
+    expected = alone(np.stack(sent), QUESTION, float(at) if at else None)
+    assert " ".join(out.split()) == " ".join(expected.split()) != ""
+
+
+def test_a_model_that_reads_text_watches_nothing(
+    watches: Running, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.fromarray(FRAMES[0]).save(tmp_path / "0.png")
+    flags = ["--url", watches.url, "--api-key", KEY, "--model", model, "--input", str(tmp_path)]
+    with pytest.raises(SystemExit) as end:
+        main(["client", *flags])
+    err = capsys.readouterr().err
+    assert end.value.code == 2 and err.count("\n") == 1 and "neither thinks nor watches" in err
 
 
 def test_a_model_that_thinks_while_it_watches_tells_its_thoughts(

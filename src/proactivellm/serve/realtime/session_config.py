@@ -89,7 +89,8 @@ class SessionConfig:
         question, depth, served = asked.question, asked.depth, self.served
         for name, value, of_video in (("question", question, True), ("depth", depth, False)):
             if value is not None and not (served.deepest or (of_video and served.watches)):
-                what = f"{name} of {served.name}, which does not think,"
+                does_not = "does not think" if name == "depth" else "neither thinks nor watches"
+                what = f"{name} of {served.name}, which {does_not},"
                 raise not_supported(what, f"{param}.{name}")
         if (depth or 0) > served.deepest:
             raise RequestError(
