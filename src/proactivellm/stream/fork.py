@@ -42,18 +42,23 @@ def fork(stream: Stream) -> Callable[[Policy], Stream]:
     return begin
 
 
-def branch(stream: Stream, asking: Asking) -> Stream:
-    """A stream that has read what this one has, is asked, and answers; this one goes on.
+def has_heard_all(stream: Stream) -> bool:
+    """Whether units were made of all that arrived, or none will be."""
+    return stream.ended or not stream._blocks
 
-    It has a lane of its own, and no more to read.
+
+def branch(stream: Stream, asking: Asking) -> Stream:
+    """A stream that reads what this one has been given, is asked, and answers; this one goes on.
+
+    It has a lane of its own, and no more comes.
 
     Raises:
         EngineFull: if there is no lane for it.
-        ValueError: if this one has ended, has written, or has not read all that arrived yet.
+        ValueError: if this one has ended, has written, or has blocks that it did not hear yet.
     """
     engine, state = stream._streams.engine, stream.state
-    if stream.ended or not stream.wants_more:
-        raise ValueError("what is asked about is to be read up to here, and to go on")
+    if stream.closed or not has_heard_all(stream):
+        raise ValueError("what is asked about is to be heard up to here, and to go on")
     if state.num_sampled:
         raise ValueError("it has written already: a question to it would be to that as well")
     lane = engine.open(state.sampling, engine.policies[stream.lane])

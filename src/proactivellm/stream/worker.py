@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from proactivellm.output.log import Instance
 from proactivellm.stream.event import StreamEvent
-from proactivellm.stream.fork import branch
+from proactivellm.stream.fork import branch, has_heard_all
 from proactivellm.stream.job import Job
 from proactivellm.stream.media import Asking
 from proactivellm.stream.source import Payload, Stream
@@ -195,7 +195,7 @@ class AsyncStream:
         await self._worker.ask(lambda: self.stream.ask(question, depth))
 
     async def branch(self, asking: Asking) -> "AsyncStream":
-        """A stream that is asked about what this one has read, once that is all that arrived.
+        """A stream that is asked about all that this one has been given.
 
         Raises as `fork.branch`, and RuntimeError if the worker is closed.
         """
@@ -204,7 +204,7 @@ class AsyncStream:
         def begin() -> AsyncStream:
             return self._worker.serve(branch(stream, asking), loop)
 
-        return await self._worker.ask(begin, lambda: stream.ended or stream.wants_more)
+        return await self._worker.ask(begin, lambda: has_heard_all(stream))
 
     async def close(self, now_s: float | None = None) -> None:
         """Say that nothing more arrives; idempotent."""

@@ -135,7 +135,7 @@ def test_a_stream_that_wrote_or_lags_is_not_asked_so(model):
     streams = Streams(model, policy, Limits(streams=2))
     stream = streams.open(hearing=Hearing(model, 2))
     stream.push(np.random.default_rng(3).integers(0, 256, noise()[:2].shape, np.uint8))
-    with pytest.raises(ValueError, match="read up to here"):
+    with pytest.raises(ValueError, match="heard up to here"):
         branch(stream, Asking(QUESTION))
     assert written(stream)
     with pytest.raises(ValueError, match="has written already"):

@@ -71,7 +71,7 @@ class Turn:
         self._most_waiting = s.waiting_s if heard else s.waiting_chars
         # With size, and when it came.
         self._waiting: deque[tuple[Payload, float, float]] = deque()
-        self._waiting_size = 0.0
+        self._waiting_size, self._num_taken = 0.0, 0
         self._news, self._taken = asyncio.Event(), asyncio.Event()
         self._closed = self._cancelled = False
         self._has_text = False
@@ -130,6 +130,14 @@ class Turn:
         while not self.over and self._waiting_size > self._most_waiting / 2:
             self._taken.clear()
             await self._taken.wait()
+
+    async def stream(self) -> AsyncStream | None:
+        """Its stream, once that was given all that has arrived by now; None if it has none."""
+        arrived = self._num_taken + len(self._waiting)
+        while not self.over and self._num_taken < arrived:
+            self._taken.clear()
+            await self._taken.wait()
+        return self._stream
 
     def close(self) -> None:
         """Say that nothing more arrives; idempotent."""
@@ -222,11 +230,13 @@ class Turn:
         while True:
             self._news.clear()
             while self._waiting:
-                payload, size, now_s = self._waiting.popleft()
+                payload, size, now_s = self._waiting[0]
                 try:
                     await stream.push(payload, now_s)
                 except (ValueError, RuntimeError):  # it has ended; its events tell why
                     return
+                self._waiting.popleft()
+                self._num_taken += 1
                 self._waiting_size = self._waiting_size - size if self._waiting else 0.0
                 self._taken.set()
             if self._closed:
@@ -245,7 +255,7 @@ class Branch(Turn):
         self.close()
 
     async def _open(self) -> AsyncStream:
-        if (watched := self._of._stream) is None:
+        if (watched := await self._of.stream()) is None:
             raise RequestError("nothing was read yet that could be asked about", code="no_input")
         try:
             return await watched.branch(self._asking)
