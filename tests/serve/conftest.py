@@ -142,10 +142,12 @@ def run() -> Callable[[Coroutine[Any, Any, Any]], Any]:
 
 
 def break_step(served: Served) -> None:
-    """The next step raises, as if memory ran out."""
+    """The next step of a turn raises, as if memory ran out."""
     step, streams = served._worker._streams.step, served._worker._streams
 
     def broken() -> Any:
+        if not streams._open:  # the last step of an earlier turn
+            return step()
         streams.step = step  # type: ignore[method-assign]
         raise MemoryError(SECRET)
 
