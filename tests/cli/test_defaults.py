@@ -11,9 +11,9 @@ from proactivellm.cli.policies import choose_policy
 from proactivellm.policy.calibration import Calibration
 
 
-def beside(folder: Path, listens: bool = False) -> types.SimpleNamespace:
+def beside(folder: Path, listens: bool = False, kind: str = "speech") -> types.SimpleNamespace:
     """What is asked of a model whose policy is chosen."""
-    front_end = object() if listens else None
+    front_end = types.SimpleNamespace(kind=kind) if listens else None
     return types.SimpleNamespace(
         folder=folder, front_end=front_end, num_heads=(4, 4), thinking=None
     )
@@ -25,6 +25,12 @@ def test_every_bundled_model_has_a_default_that_its_table_resolves(name: str) ->
     listens = (folder / "speech").is_dir()
     policy = choose_policy(beside(folder, listens), None, listens)  # type: ignore[arg-type]
     assert policy.name != "wait-k"  # which is for models without a table
+
+
+def test_of_a_video_the_model_itself_says_when_it_begins(tmp_path: Path) -> None:
+    watches = beside(tmp_path, listens=True, kind="video")
+    assert choose_policy(watches, None, True).spec == "wait-k:k=1,stride=0.001"  # type: ignore[arg-type]
+    assert choose_policy(beside(tmp_path, True), None, True).spec == "wait-k:k=2,stride=2"  # type: ignore[arg-type]
 
 
 def test_a_target_out_of_range_is_an_error_and_no_other_policy(tmp_path: Path) -> None:
