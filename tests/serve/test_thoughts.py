@@ -121,7 +121,10 @@ def test_source_that_streams_keeps_its_question(thinking: Running, run: RunIt) -
                 while (event := await connection.recv()).type != "error":
                     pass
                 errors.append(event.error)
-            await connection.session.update(session={"type": "realtime", "instructions": "x"})
+            same = {"question": ""}  # as there is none
+            await connection.session.update(
+                session={"type": "realtime", "instructions": "x", "proactivellm": same}
+            )
             updated = (await until(connection, "session.updated"))[-1].session
             await connection.response.cancel()
             done = (await until(connection, "response.done"))[-1].response

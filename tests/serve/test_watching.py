@@ -308,6 +308,7 @@ WRONG = [
         "2000 x 1100: send it smaller",
     ),
     ({"type": APPEND}, "invalid_event", "image"),
+    ({"type": APPEND, "image": ""}, "invalid_image", "is none"),
     ({"type": "input_image_buffer.commit"}, "input_image_buffer_commit_empty", "nothing"),
     ({"type": "input_text_buffer.append", "text": "a"}, "not_supported", "watches pictures"),
     ({"type": "input_audio_buffer.append", "audio": ""}, "not_supported", "watches pictures"),
@@ -346,6 +347,27 @@ def test_what_cannot_be_done_is_refused_and_the_session_goes_on(
             return await until(connection, "response.done")
 
     assert text_of(run(talk()))
+
+
+def test_too_many_pictures_are_refused_before_one_is_unpacked(
+    watches: Running, run: RunIt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unpacked(*_: Any) -> None:
+        raise AssertionError("a picture was unpacked")
+
+    monkeypatch.setattr("proactivellm.serve.realtime.watched.decode", unpacked)
+    content = [{"type": "input_image", "image_url": f"data:,{PICTURES[0]}"}] * 11
+    item = {"type": "message", "role": "user", "content": content}
+
+    async def talk() -> list[str]:
+        async with watches.client().realtime.connect(model=watches.model) as connection:
+            events = [
+                {"type": "conversation.item.create", "item": item},
+                {"type": "response.create", "response": {"input": [item]}},
+            ]
+            return [(await refused(connection, event))[0] for event in events]
+
+    assert run(talk()) == ["input_buffer_full"] * 2
 
 
 def test_a_picture_is_turned_as_its_camera_says() -> None:

@@ -63,7 +63,9 @@ class SessionConfig:
     @property
     def settled(self) -> tuple[object, ...]:
         """What cannot change while a source streams; the rest counts from the next one on."""
-        return self.question, self.depth, self.served.name if self.served.watches else None
+        if self.served.watches:
+            return self.question, self.depth, self.served.name
+        return self.question or "", self.depth
 
     def reasoning(self, asked: Reasoning | None) -> "SessionConfig":
         """With the depth of an effort; as before where none is asked for, or nothing thinks."""

@@ -10,6 +10,7 @@ is there as a whole, in messages, is answered by `response.create`.
 """
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -90,9 +91,9 @@ class Watched(Conversation):
 
     async def _create_message(self, event: dict[str, Any]) -> None:
         asked = parse(ItemCreate, event)
+        self._check_number([asked.item], len(self._kept()[1]))
         text, pictures = await self._contents(asked.item, "item")
         self._check_size(sum(map(len, self._unanswered.values())) + len(text), "item.content")
-        self._check_number(len(self._kept()[1]) + len(pictures))
         if self._open is not None:
             self._check_question(text, pictures)
         item = user_item(text, name=asked.item.id)
@@ -112,11 +113,11 @@ class Watched(Conversation):
         if asked.input is None:
             texts, pictures = self._kept()
         else:
+            self._check_number(asked.input)
             texts, pictures = [], []
             for place, item in enumerate(asked.input):
                 text, more = await self._contents(item, f"response.input.{place}")
                 texts, pictures = [*texts, text], [*pictures, *more]
-            self._check_number(len(pictures))
         if self._open is not None and texts and not pictures:
             return self._asked_now(config, "".join(texts))
         if not pictures:
@@ -179,7 +180,13 @@ class Watched(Conversation):
         if not text.strip():
             raise RequestError("ask something", code="no_input", param="item.content")
 
-    def _check_number(self, pictures: int) -> None:
+    def _check_number(self, items: Sequence[Item], kept: int = 0) -> None:
+        """RequestError if these have too many pictures; before any of them is unpacked.
+
+        A small message may hold a hundred, each of which becomes megabytes.
+        """
+        contents = [content for item in items for content in item.content]
+        pictures = kept + sum(content.type == "input_image" for content in contents)
         if pictures / self._frames_per_s > self._settings.waiting_s:
             raise RequestError(
                 f"{self._settings.waiting_s:g} s of pictures may wait for a response, and these "
